@@ -1,0 +1,4 @@
+//! Shaddock, the connector tier of a Pomelo game cluster.
+
+pub mod route;
+pub mod wire;

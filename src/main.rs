@@ -1,0 +1,2 @@
+//! The `shaddock` binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Route names and their dictionary codes.

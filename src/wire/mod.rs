@@ -1,0 +1,3 @@
+//! Bytes to values and back: packages, messages, handshakes, WebSocket frames, Pomelo's protobuf.
+//!
+//! Nothing here does I/O or reads a clock, and decoding borrows its input.
