@@ -1,0 +1,171 @@
+//! Filters and handler in Pomelo's order.
+//!
+//! ```text
+//! before 1 -> before 2 -> handler -> after 2 -> after 1 -> answer
+//!      \___________\____________________^
+//!         refused: the handler is left out, the after filters are not
+//! ```
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use super::filter::{Filter, Verdict};
+use super::handlers::Registry;
+use super::reply::{LocalFuture, Reply, ReplyBody};
+use super::request::{OwnedRequest, Request};
+use super::session::Session;
+
+/// What the before filters came to.
+pub(crate) enum Gate {
+    Open,
+    Refused(Reply<'static>),
+    /// The filter at `index` waits.
+    Waiting { index: usize, verdict: LocalFuture<Verdict> },
+}
+
+/// Runs the before filters from `first` on.
+pub(crate) fn before(
+    filters: &[Rc<dyn Filter>],
+    first: usize,
+    request: &Request<'_>,
+    session: &mut Session,
+) -> Gate {
+    for (index, filter) in filters.iter().enumerate().skip(first) {
+        match guarded(|| filter.before(request, session)) {
+            Some(Verdict::Continue) => {}
+            Some(Verdict::Refuse(reply)) => return Gate::Refused(reply),
+            Some(Verdict::Wait(verdict)) => return Gate::Waiting { index, verdict },
+            None => return Gate::Refused(Reply::error()),
+        }
+    }
+    Gate::Open
+}
+
+/// Waits for the filter at `index`, and for those behind it.
+pub(crate) async fn wait(
+    filters: &[Rc<dyn Filter>],
+    mut index: usize,
+    mut verdict: LocalFuture<Verdict>,
+    request: &OwnedRequest,
+    session: &mut Session,
+) -> Result<(), Reply<'static>> {
+    loop {
+        match Guarded(verdict).await {
+            Some(Verdict::Continue) => {}
+            Some(Verdict::Refuse(reply)) => return Err(reply),
+            Some(Verdict::Wait(again)) => {
+                verdict = again;
+                continue;
+            }
+            None => return Err(Reply::error()),
+        }
+        match before(filters, index + 1, &request.get(), session) {
+            Gate::Open => return Ok(()),
+            Gate::Refused(reply) => return Err(reply),
+            Gate::Waiting { index: next, verdict: again } => (index, verdict) = (next, again),
+        }
+    }
+}
+
+/// Runs the after filters, the last one first. One that panics makes the reply an error.
+pub(crate) fn after(
+    filters: &[Rc<dyn Filter>],
+    request: &Request<'_>,
+    session: &mut Session,
+    reply: &mut Reply<'_>,
+) {
+    for filter in filters.iter().rev() {
+        if guarded(|| filter.after(request, session, reply)).is_none() {
+            *reply = Reply::error();
+        }
+    }
+}
+
+/// Handles a message on this thread. `handler` is `None` for a route that nobody handles.
+pub(crate) fn handle<'a>(
+    registry: &Rc<Registry>,
+    handler: Option<usize>,
+    request: &Request<'a>,
+    session: &mut Session,
+) -> Reply<'a> {
+    let mut reply = match before(&registry.filters, 0, request, session) {
+        Gate::Open => call(registry, handler, request, session),
+        Gate::Refused(reply) => reply,
+        Gate::Waiting { index, verdict } => {
+            let (registry, request) = (Rc::clone(registry), request.to_owned());
+            let mut session = session.clone();
+            return Reply::later(async move {
+                let admitted = wait(&registry.filters, index, verdict, &request, &mut session).await;
+                let reply = match admitted {
+                    Ok(()) => call(&registry, handler, &request.get(), &mut session).into_owned(),
+                    Err(reply) => reply,
+                };
+                finish(&registry, &request, &mut session, reply).await
+            });
+        }
+    };
+    if let ReplyBody::Later(_) = reply.body {
+        if registry.filters.is_empty() {
+            return reply;
+        }
+        let (registry, request) = (Rc::clone(registry), request.to_owned());
+        let mut session = session.clone();
+        let reply = reply.into_owned();
+        return Reply::later(async move { finish(&registry, &request, &mut session, reply).await });
+    }
+    after(&registry.filters, request, session, &mut reply);
+    reply
+}
+
+/// Waits for a reply that comes later, and runs the after filters on it.
+async fn finish(
+    registry: &Registry,
+    request: &OwnedRequest,
+    session: &mut Session,
+    reply: Reply<'static>,
+) -> Reply<'static> {
+    let mut reply = settle(reply).await;
+    after(&registry.filters, &request.get(), session, &mut reply);
+    reply.into_owned()
+}
+
+/// The reply itself, once it is there. A future that panics makes it an error.
+pub(crate) async fn settle(mut reply: Reply<'static>) -> Reply<'static> {
+    while let ReplyBody::Later(future) = reply.body {
+        reply = Guarded(future).await.unwrap_or_else(Reply::error);
+    }
+    reply
+}
+
+fn call<'a>(
+    registry: &Registry,
+    handler: Option<usize>,
+    request: &Request<'a>,
+    session: &mut Session,
+) -> Reply<'a> {
+    let Some(handler) = handler else { return Reply::error() };
+    guarded(|| registry.handlers[handler](request, session)).unwrap_or_else(Reply::error)
+}
+
+/// Runs code of the embedder; `None` when it panics. The panic hook has printed it by then.
+///
+/// What the code had borrowed mutably is a snapshot of one message, which is dropped with it.
+pub(crate) fn guarded<T>(code: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(code)).ok()
+}
+
+/// A future of the embedder's; `None` when it panics.
+struct Guarded<T>(LocalFuture<T>);
+
+impl<T> Future for Guarded<T> {
+    type Output = Option<T>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
+        match guarded(|| self.0.as_mut().poll(context)) {
+            Some(poll) => poll.map(Some),
+            None => Poll::Ready(None),
+        }
+    }
+}

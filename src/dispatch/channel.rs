@@ -1,0 +1,77 @@
+//! Groups of players that are pushed to together.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::context::Context;
+use super::pending::Pending;
+use crate::route::table::PushError;
+use crate::session::Uid;
+
+/// A list of uids on one worker (or shard), as in Pomelo: the frontends know nothing of it, a uid
+/// added twice gets each message twice, and a member that disconnects stays until it is taken
+/// out (Pomelo semantics, "Push, broadcast, channels").
+#[derive(Debug, Clone)]
+pub struct Channel {
+    context: Context,
+    name: Box<str>,
+    members: Rc<RefCell<Vec<Uid>>>,
+}
+
+impl Channel {
+    pub(crate) fn new(context: Context, name: &str, members: Rc<RefCell<Vec<Uid>>>) -> Self {
+        Self { context, name: name.into(), members }
+    }
+
+    /// The channel's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Adds a member at the end.
+    pub fn add(&self, uid: Uid) {
+        self.members.borrow_mut().push(uid);
+    }
+
+    /// Takes a member out, once if it was added twice; whether it was in.
+    pub fn leave(&self, uid: &Uid) -> bool {
+        let mut members = self.members.borrow_mut();
+        let place = members.iter().position(|member| member == uid);
+        if let Some(place) = place {
+            members.remove(place);
+        }
+        place.is_some()
+    }
+
+    /// The members, in the order they were added.
+    #[must_use]
+    pub fn members(&self) -> Vec<Uid> {
+        self.members.borrow().clone()
+    }
+
+    /// How many members there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.members.borrow().len()
+    }
+
+    /// Whether there is no member.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.members.borrow().is_empty()
+    }
+
+    /// Pushes a message to all members; yields those that have no session.
+    ///
+    /// # Errors
+    /// A message that can't be pushed; nobody has got anything then.
+    pub fn push(&self, route: &str, body: &[u8]) -> Result<Pending<Vec<Uid>>, PushError> {
+        self.context.push(self.members(), route, body)
+    }
+
+    /// Removes the channel from its thread. Others who hold it keep its list.
+    pub fn destroy(self) {
+        self.context.link.destroy_channel(&self.name);
+    }
+}

@@ -1,0 +1,309 @@
+//! What code on a shard or worker can do besides answering: push, kick, sleep, spawn, channels.
+
+use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+use super::channel::Channel;
+use super::pending::{Completion, Pending};
+use super::reply::{LocalFuture, Reply};
+use super::request::OwnedRequest;
+use super::session::Session;
+use super::{BindError, Verdict};
+use crate::route::table::{PushError, RouteTable};
+use crate::session::{SessionId, SessionView, Uid};
+
+/// What handlers, filters and tasks ask their shard or worker to do. It is done, in order, as
+/// soon as the code that asked has returned or waits.
+pub(crate) enum Op {
+    Bind { session: SessionId, uid: Uid, done: Completion<Result<(), BindError>> },
+    Unbind { session: SessionId, uid: Uid, done: Completion<Result<(), BindError>> },
+    Set { session: SessionId, settings: Map<String, Value>, done: Completion<bool> },
+    Kick { session: SessionId, reason: Option<Arc<str>> },
+    KickUid { uid: Uid, reason: Option<Arc<str>>, done: Completion<usize> },
+    Push { uids: Vec<Uid>, package: Bytes, done: Completion<Vec<Uid>> },
+    Broadcast { package: Bytes, audience: Audience },
+    Spawn(LocalFuture<()>),
+    /// An async handler has answered.
+    Answer { call: Call, reply: Reply<'static> },
+    /// A global before filter that waited has made up its mind.
+    Admit { call: Call, session: Box<Session>, request: OwnedRequest, verdict: Verdict },
+}
+
+/// A request that is not answered in place.
+pub(crate) struct Call {
+    pub(crate) origin: Origin,
+    /// The request, where a filter will want to see it again.
+    pub(crate) request: Option<OwnedRequest>,
+}
+
+/// Who asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Origin {
+    /// A client of this shard.
+    Client(ClientCall),
+    /// A shard that forwarded, by the token that its answer carries.
+    Shard { session: SessionId, token: u64 },
+}
+
+/// What a shard keeps of a client's request until it is answered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ClientCall {
+    pub(crate) session: SessionId,
+    pub(crate) id: u32,
+    pub(crate) route: Option<crate::route::table::RouteId>,
+    /// When it came, in microseconds of the shard's clock.
+    pub(crate) started_us: u64,
+}
+
+/// Tells whether a session gets a broadcast.
+pub(crate) type BroadcastFilter = Arc<dyn Fn(&SessionView<'_>) -> bool + Send + Sync>;
+
+/// Who gets a broadcast.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub struct Audience {
+    pub(crate) bound_only: bool,
+    pub(crate) filter: Option<BroadcastFilter>,
+}
+
+impl Audience {
+    /// Every working session.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// Every session that is bound to a uid; one with several gets one copy for each session.
+    #[must_use]
+    pub fn bound() -> Self {
+        Self { bound_only: true, filter: None }
+    }
+
+    /// Of these, the ones that `keep` says yes to. It runs on each shard for each session.
+    #[must_use]
+    pub fn filter(self, keep: impl Fn(&SessionView<'_>) -> bool + Send + Sync + 'static) -> Self {
+        Self { filter: Some(Arc::new(keep)), ..self }
+    }
+}
+
+impl std::fmt::Debug for Audience {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Audience")
+            .field("bound_only", &self.bound_only)
+            .field("filter", &self.filter.is_some())
+            .finish()
+    }
+}
+
+/// The state that code on one thread shares with its shard or worker.
+pub(crate) struct Link {
+    pub(crate) server_id: Arc<str>,
+    pub(crate) frontend_id: Arc<str>,
+    pub(crate) routes: Arc<RouteTable>,
+    pub(crate) ops: RefCell<Vec<Op>>,
+    pub(crate) now_us: Cell<u64>,
+    pub(crate) lag_us: Cell<u64>,
+    timers: RefCell<BinaryHeap<Reverse<Timer>>>,
+    timer_count: Cell<u64>,
+    channels: RefCell<HashMap<Box<str>, Rc<RefCell<Vec<Uid>>>>>,
+}
+
+struct Timer {
+    at_us: u64,
+    /// Sleeps that end together end in the order they began.
+    order: u64,
+    done: Completion<()>,
+}
+
+impl PartialEq for Timer {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at_us, self.order) == (other.at_us, other.order)
+    }
+}
+
+impl Eq for Timer {}
+
+impl PartialOrd for Timer {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Timer {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at_us, self.order).cmp(&(other.at_us, other.order))
+    }
+}
+
+impl Link {
+    pub(crate) fn new(
+        server_id: Arc<str>,
+        frontend_id: Arc<str>,
+        routes: Arc<RouteTable>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            server_id,
+            frontend_id,
+            routes,
+            ops: RefCell::default(),
+            now_us: Cell::new(0),
+            lag_us: Cell::new(0),
+            timers: RefCell::default(),
+            timer_count: Cell::new(0),
+            channels: RefCell::default(),
+        })
+    }
+
+    pub(crate) fn ask(&self, op: Op) {
+        self.ops.borrow_mut().push(op);
+    }
+
+    /// Ends the sleeps that are due, and tells when the next one is.
+    pub(crate) fn handle_time(&self, now_us: u64) -> Option<u64> {
+        self.now_us.set(now_us);
+        loop {
+            let timer = {
+                let mut timers = self.timers.borrow_mut();
+                match timers.peek() {
+                    None => return None,
+                    Some(Reverse(timer)) if timer.at_us > now_us => return Some(timer.at_us),
+                    Some(_) => timers.pop().expect("peeked at").0,
+                }
+            };
+            timer.done.complete(());
+        }
+    }
+
+    pub(crate) fn next_timer_us(&self) -> Option<u64> {
+        self.timers.borrow().peek().map(|Reverse(timer)| timer.at_us)
+    }
+
+    pub(crate) fn channel(&self, name: &str) -> Option<Rc<RefCell<Vec<Uid>>>> {
+        self.channels.borrow().get(name).map(Rc::clone)
+    }
+
+    pub(crate) fn channel_or_new(&self, name: &str) -> Rc<RefCell<Vec<Uid>>> {
+        Rc::clone(self.channels.borrow_mut().entry(name.into()).or_default())
+    }
+
+    pub(crate) fn destroy_channel(&self, name: &str) {
+        self.channels.borrow_mut().remove(name);
+    }
+}
+
+/// The shard or worker that code runs on, and through it the whole engine.
+///
+/// Cheap to clone, and bound to its thread.
+#[derive(Clone)]
+pub struct Context {
+    pub(crate) link: Rc<Link>,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("server_id", &self.link.server_id).finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    /// The id of the server that this is: the connector's, or the worker's own.
+    #[must_use]
+    pub fn server_id(&self) -> &str {
+        &self.link.server_id
+    }
+
+    /// The connector's server id.
+    #[must_use]
+    pub fn frontend_id(&self) -> &str {
+        &self.link.frontend_id
+    }
+
+    /// Pushes a message to all sessions of the given uids, on every shard. Encoded once.
+    ///
+    /// Yields the uids that have no session.
+    ///
+    /// # Errors
+    /// A message that can't be pushed; nobody has got anything then.
+    pub fn push(
+        &self,
+        uids: impl IntoIterator<Item = Uid>,
+        route: &str,
+        body: &[u8],
+    ) -> Result<Pending<Vec<Uid>>, PushError> {
+        let package = self.link.routes.encode_push(route, body)?;
+        let uids: Vec<Uid> = uids.into_iter().collect();
+        if uids.is_empty() {
+            return Ok(Pending::ready(uids));
+        }
+        let (done, pending) = Pending::new();
+        self.link.ask(Op::Push { uids, package, done });
+        Ok(pending)
+    }
+
+    /// Pushes a message to all sessions of an audience, on every shard. Encoded once.
+    ///
+    /// # Errors
+    /// A message that can't be pushed.
+    pub fn broadcast(&self, route: &str, body: &[u8], audience: Audience) -> Result<(), PushError> {
+        let package = self.link.routes.encode_push(route, body)?;
+        self.link.ask(Op::Broadcast { package, audience });
+        Ok(())
+    }
+
+    /// Closes all sessions of a uid, on every shard; with a KICK package if there is a reason.
+    ///
+    /// Yields how many there were. By then none of them is bound any more.
+    pub fn kick_uid(&self, uid: Uid, reason: Option<&str>) -> Pending<usize> {
+        let (done, pending) = Pending::new();
+        self.link.ask(Op::KickUid { uid, reason: reason.map(Arc::from), done });
+        pending
+    }
+
+    /// Closes a session, on any shard; with a KICK package if there is a reason.
+    pub fn kick(&self, session: SessionId, reason: Option<&str>) {
+        self.link.ask(Op::Kick { session, reason: reason.map(Arc::from) });
+    }
+
+    /// Ends after a while, at the earliest turn after it. No timer of the runtime is involved.
+    pub fn sleep(&self, duration: Duration) -> Pending<()> {
+        let (done, pending) = Pending::new();
+        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let order = self.link.timer_count.get();
+        self.link.timer_count.set(order + 1);
+        let timer = Timer { at_us: self.link.now_us.get().saturating_add(us), order, done };
+        self.link.timers.borrow_mut().push(Reverse(timer));
+        pending
+    }
+
+    /// How long the thread's last turn took: the time in which nobody else was served.
+    #[must_use]
+    pub fn lag(&self) -> Duration {
+        Duration::from_micros(self.link.lag_us.get())
+    }
+
+    /// Runs a future on this thread until it ends.
+    pub fn spawn(&self, future: impl Future<Output = ()> + 'static) {
+        self.link.ask(Op::Spawn(Box::pin(future)));
+    }
+
+    /// The channel of that name on this thread, made if there is none.
+    #[must_use]
+    pub fn channel(&self, name: &str) -> Channel {
+        Channel::new(self.clone(), name, self.link.channel_or_new(name))
+    }
+
+    /// The channel of that name on this thread, if there is one.
+    #[must_use]
+    pub fn find_channel(&self, name: &str) -> Option<Channel> {
+        let members = self.link.channel(name)?;
+        Some(Channel::new(self.clone(), name, members))
+    }
+}

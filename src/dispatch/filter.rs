@@ -1,0 +1,57 @@
+//! Code that runs before and after handlers.
+
+use super::reply::{LocalFuture, Reply};
+use super::request::Request;
+use super::session::Session;
+
+/// A filter: `before` and `after` of Pomelo, either of which may be left out.
+///
+/// Where it runs depends on how it is registered (Pomelo semantics, "Filters"):
+///
+/// | registered by | runs on | order |
+/// |---|---|---|
+/// | `global_filter` | the connector, for every message | before: registration, after: reverse |
+/// | `filter` | where the message is handled | before: registration, after: reverse |
+///
+/// Global after filters run once the answer is on its way and can't change it any more. A panic in
+/// a filter answers the message with 500 and hurts nobody else.
+pub trait Filter: 'static {
+    /// Looks at a message before it is handled.
+    fn before(&self, request: &Request<'_>, session: &mut Session) -> Verdict {
+        let _ = (request, session);
+        Verdict::Continue
+    }
+
+    /// Looks at a reply, also at that of a message that was refused.
+    fn after(&self, request: &Request<'_>, session: &mut Session, reply: &mut Reply<'_>) {
+        let _ = (request, session, reply);
+    }
+}
+
+/// What a before filter says.
+#[non_exhaustive]
+pub enum Verdict {
+    /// On to the next filter, or the handler.
+    Continue,
+    /// No further: this is the reply. Its being an error is up to the filter.
+    Refuse(Reply<'static>),
+    /// The filter has to wait, and then says one of the others.
+    Wait(LocalFuture<Verdict>),
+}
+
+impl Verdict {
+    /// A verdict that comes later, on the same thread.
+    pub fn wait(future: impl Future<Output = Self> + 'static) -> Self {
+        Self::Wait(Box::pin(future))
+    }
+}
+
+impl std::fmt::Debug for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Continue => f.write_str("Continue"),
+            Self::Refuse(reply) => f.debug_tuple("Refuse").field(reply).finish(),
+            Self::Wait(_) => f.write_str("Wait"),
+        }
+    }
+}

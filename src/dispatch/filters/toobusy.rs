@@ -1,0 +1,38 @@
+//! Refusal of messages while the server is behind.
+
+use std::time::Duration;
+
+use super::super::{Filter, Reply, Request, Session, Verdict};
+
+/// Refuses messages (500) while the thread lags, as Pomelo's `toobusy` does.
+///
+/// The lag is how long the thread's last turn took: the time in which nobody else was served.
+#[derive(Debug, Clone)]
+pub struct TooBusy {
+    lag_max: Duration,
+}
+
+impl Default for TooBusy {
+    /// 70 ms, as Pomelo's.
+    fn default() -> Self {
+        Self::new(Duration::from_millis(70))
+    }
+}
+
+impl TooBusy {
+    /// Refuses above that lag.
+    #[must_use]
+    pub fn new(lag_max: Duration) -> Self {
+        Self { lag_max }
+    }
+}
+
+impl Filter for TooBusy {
+    fn before(&self, _: &Request<'_>, session: &mut Session) -> Verdict {
+        if session.context().lag() > self.lag_max {
+            tracing::warn!("too busy");
+            return Verdict::Refuse(Reply::error());
+        }
+        Verdict::Continue
+    }
+}

@@ -1,0 +1,74 @@
+//! `globalHandle`: from a decoded message to its answer, through filters and handlers.
+
+pub(crate) mod chain;
+mod channel;
+pub(crate) mod context;
+mod filter;
+mod filters;
+mod handlers;
+mod host_filter;
+pub(crate) mod pending;
+pub(crate) mod reply;
+mod request;
+mod session;
+mod statistics;
+pub(crate) mod tasks;
+
+pub use channel::Channel;
+pub use context::{Audience, Context};
+pub use filter::{Filter, Verdict};
+pub use filters::{Serial, Time, Timeout, TooBusy};
+pub use handlers::Handlers;
+pub(crate) use handlers::Registry;
+pub use host_filter::{HostFilter, HostFilterError, HostRule};
+pub use pending::{Pending, Responder};
+pub use reply::Reply;
+pub use request::{OwnedRequest, Request};
+pub use session::{Bind, Session};
+pub(crate) use statistics::Logins;
+pub use statistics::{Login, Statistics};
+
+pub(crate) use handlers::Register;
+
+use crate::session::Uid;
+
+/// Why a session was not bound or unbound. The texts are Pomelo's, which games show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BindError {
+    /// The session has been closed (by its client, or by a kick).
+    Gone {
+        /// The id that clients and backends see.
+        number: u64,
+    },
+    /// It is bound to somebody else (made by the embedder's handler).
+    BoundToOther(Uid),
+    /// Another session has the uid and `single_session` is set (made by the player).
+    InUse(Uid),
+    /// The uid to unbind is not the session's.
+    NotBound(Uid),
+    /// The uid is `""` or `0`, or longer than `uid_bytes_max`.
+    BadUid,
+    /// Too many look-ups are waiting for another shard; see
+    /// [`Limits::backlog_len_max`](crate::Limits).
+    Busy,
+}
+
+impl std::fmt::Display for BindError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Gone { number } => write!(f, "session does not exist, sid: {number}"),
+            Self::BoundToOther(uid) => write!(f, "session has already bind with {}", uid.text()),
+            Self::InUse(uid) => write!(
+                f,
+                "singleSession is enabled, and session has already bind with uid: {}",
+                uid.text()
+            ),
+            Self::NotBound(uid) => write!(f, "session has not bind with {}", uid.text()),
+            Self::BadUid => f.write_str("uid is empty or too long"),
+            Self::Busy => f.write_str("too many binds at once"),
+        }
+    }
+}
+
+impl std::error::Error for BindError {}

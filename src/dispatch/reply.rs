@@ -1,0 +1,205 @@
+//! What a handler says, and what the client gets of it.
+
+use std::borrow::Cow;
+use std::future::Future;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::Value;
+
+/// A future on one thread.
+pub(crate) type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
+
+/// A handler's outcome: `next(err, resp)` in Pomelo.
+///
+/// What the client gets of it (Pomelo semantics, "Answer rules"):
+///
+/// | outcome | client gets |
+/// |---|---|
+/// | nothing, `null`, `0`, `""`, `false` | `{}` |
+/// | a body | the body |
+/// | an error and an object without `code` | the object with `code: 500` |
+/// | an error and any other body | the body |
+/// | an error without a body | `{"code":500}` |
+///
+/// A notify gets nothing, whatever its handler says. No error text ever reaches a client.
+#[derive(Debug)]
+#[must_use = "a reply does nothing until the handler returns it"]
+pub struct Reply<'a> {
+    pub(crate) body: ReplyBody<'a>,
+    pub(crate) failed: bool,
+}
+
+pub(crate) enum ReplyBody<'a> {
+    None,
+    Borrowed(&'a [u8]),
+    Owned(Vec<u8>),
+    Shared(Bytes),
+    Later(LocalFuture<Reply<'static>>),
+}
+
+impl std::fmt::Debug for ReplyBody<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.bytes() {
+            Some(bytes) => write!(f, "{:?}", String::from_utf8_lossy(bytes)),
+            None if matches!(self, Self::Later(_)) => f.write_str("later"),
+            None => f.write_str("none"),
+        }
+    }
+}
+
+impl ReplyBody<'_> {
+    pub(crate) fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Self::None | Self::Later(_) => None,
+            Self::Borrowed(bytes) => Some(bytes),
+            Self::Owned(bytes) => Some(bytes),
+            Self::Shared(bytes) => Some(bytes),
+        }
+    }
+}
+
+/// The body of an error without a body.
+const INTERNAL_ERROR: &[u8] = b"{\"code\":500}";
+
+impl<'a> Reply<'a> {
+    /// No body; the client gets `{}`.
+    pub fn empty() -> Self {
+        Self { body: ReplyBody::None, failed: false }
+    }
+
+    /// A body that is JSON text already, such as the request's own.
+    pub fn borrowed(body: &'a [u8]) -> Self {
+        Self { body: ReplyBody::Borrowed(body), failed: false }
+    }
+
+    /// A body that is JSON text already.
+    pub fn bytes(body: impl Into<Vec<u8>>) -> Self {
+        Self { body: ReplyBody::Owned(body.into()), failed: false }
+    }
+
+    /// A body that others hold too.
+    pub fn shared(body: Bytes) -> Self {
+        Self { body: ReplyBody::Shared(body), failed: false }
+    }
+
+    /// A body to be written as JSON. A value that can't be (a map whose keys are no text) makes
+    /// an error without a body.
+    pub fn json<T: Serialize + ?Sized>(body: &T) -> Self {
+        match serde_json::to_vec(body) {
+            Ok(body) => Self::bytes(body),
+            Err(error) => {
+                tracing::warn!(%error, "a reply can't be written as JSON");
+                Self::error()
+            }
+        }
+    }
+
+    /// An error without a body; the client gets `{"code":500}`.
+    pub fn error() -> Self {
+        Self { body: ReplyBody::None, failed: true }
+    }
+
+    /// An error with a body; see the table above for what becomes of `code`.
+    pub fn error_json<T: Serialize + ?Sized>(body: &T) -> Self {
+        Self { failed: true, ..Self::json(body) }
+    }
+
+    /// The reply of a future that runs on the handler's own thread.
+    pub fn later(future: impl Future<Output = Reply<'static>> + 'static) -> Self {
+        Self { body: ReplyBody::Later(Box::pin(future)), failed: false }
+    }
+
+    /// Whether the handler failed. Not yet known of a reply that comes later.
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        self.failed
+    }
+
+    /// The body's JSON text, before the rules above apply.
+    #[must_use]
+    pub fn body(&self) -> Option<&[u8]> {
+        self.body.bytes()
+    }
+
+    /// The text that answers a request.
+    pub(crate) fn text(&self) -> Cow<'_, [u8]> {
+        let body = self.body.bytes().filter(|body| !is_falsy(body));
+        match (self.failed, body) {
+            (false, None) => Cow::Borrowed(b"{}"),
+            (false, Some(body)) => Cow::Borrowed(body),
+            (true, None) => Cow::Borrowed(INTERNAL_ERROR),
+            (true, Some(body)) => with_code(body),
+        }
+    }
+
+    /// The same without a borrowed body; a reply that comes later must have come.
+    pub(crate) fn into_owned(self) -> Reply<'static> {
+        let body = match self.body {
+            ReplyBody::Borrowed(body) => ReplyBody::Owned(body.to_vec()),
+            ReplyBody::Owned(body) => ReplyBody::Owned(body),
+            ReplyBody::Shared(body) => ReplyBody::Shared(body),
+            ReplyBody::None => ReplyBody::None,
+            ReplyBody::Later(future) => ReplyBody::Later(future),
+        };
+        Reply { body, failed: self.failed }
+    }
+}
+
+/// Whether JSON text is a value that JavaScript takes for nothing.
+fn is_falsy(text: &[u8]) -> bool {
+    text.len() <= 5 && matches!(text, b"" | b"null" | b"0" | b"-0" | b"\"\"" | b"false")
+}
+
+/// Adds `code: 500` to an object that has none.
+fn with_code(body: &[u8]) -> Cow<'_, [u8]> {
+    let Ok(Value::Object(mut object)) = serde_json::from_slice(body) else {
+        return Cow::Borrowed(body);
+    };
+    if object.get("code").is_some_and(is_truthy) {
+        return Cow::Borrowed(body);
+    }
+    object.insert("code".into(), 500.into());
+    Cow::Owned(serde_json::to_vec(&object).expect("what was JSON can be written as JSON"))
+}
+
+/// Whether JavaScript takes a value for something.
+pub(crate) fn is_truthy(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::Bool(true) | Value::Array(_) | Value::Object(_) => true,
+        Value::Number(number) => number.as_f64().is_some_and(|n| n != 0.0 && !n.is_nan()),
+        Value::String(text) => !text.is_empty(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn text(reply: &Reply<'_>) -> String {
+        String::from_utf8(reply.text().into_owned()).unwrap()
+    }
+
+    /// Each row of the table at [`Reply`].
+    #[test]
+    fn answer_rules() {
+        assert_eq!(text(&Reply::empty()), "{}");
+        for falsy in ["", "null", "0", "\"\"", "false"] {
+            assert_eq!(text(&Reply::bytes(falsy)), "{}");
+        }
+        assert_eq!(text(&Reply::bytes("\"hello\"")), "\"hello\"");
+        assert_eq!(text(&Reply::error()), "{\"code\":500}");
+        assert_eq!(text(&Reply::error_json(&json!({"a": 1}))), "{\"a\":1,\"code\":500}");
+        assert_eq!(text(&Reply::error_json(&json!({"code": 777}))), "{\"code\":777}");
+        assert_eq!(
+            text(&Reply::error_json(&json!({"code": 0, "b": 1}))),
+            "{\"code\":500,\"b\":1}",
+            "a falsy code is replaced where it stands"
+        );
+        assert_eq!(text(&Reply::error_json("text")), "\"text\"");
+    }
+}

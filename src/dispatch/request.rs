@@ -1,0 +1,137 @@
+//! What a handler is asked.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// One message of a client, as filters and handlers see it. It borrows from the receive buffer.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    route: &'a str,
+    id: u32,
+    body: &'a [u8],
+}
+
+impl<'a> Request<'a> {
+    /// A message; an id of 0 makes it a notify, which is never answered (Pomelo wire protocol,
+    /// "Message").
+    #[must_use]
+    pub fn new(route: &'a str, id: u32, body: &'a [u8]) -> Self {
+        // An empty body is handled as an empty object.
+        Self { route, id, body: if body.is_empty() { b"{}" } else { body } }
+    }
+
+    /// The route, expanded if it came as a dictionary code.
+    #[must_use]
+    pub fn route(&self) -> &'a str {
+        self.route
+    }
+
+    /// The client's request id; 0 for a notify.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Whether nobody waits for an answer.
+    #[must_use]
+    pub fn is_notify(&self) -> bool {
+        self.id == 0
+    }
+
+    /// The body as it came: JSON text if the client keeps to the protocol, which nobody has
+    /// checked yet. A protobuf body has been turned into JSON.
+    #[must_use]
+    pub fn body(&self) -> &'a [u8] {
+        self.body
+    }
+
+    /// The body as a JSON value by Pomelo's rule: what is not valid JSON, and `null`, is `{}`.
+    #[must_use]
+    pub fn value(&self) -> Value {
+        let value = match std::str::from_utf8(self.body) {
+            Ok(text) => serde_json::from_str(text),
+            Err(_) => serde_json::from_str(&String::from_utf8_lossy(self.body)),
+        };
+        match value {
+            Ok(Value::Null) | Err(_) => Value::Object(serde_json::Map::new()),
+            Ok(value) => value,
+        }
+    }
+
+    /// The body as a type of the game.
+    ///
+    /// # Errors
+    /// What does not fit, in the words of `serde_json`.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_slice(self.body)
+    }
+
+    /// A copy that outlives the receive buffer.
+    #[must_use]
+    pub fn to_owned(&self) -> OwnedRequest {
+        OwnedRequest {
+            route: self.route.into(),
+            id: self.id,
+            body: Bytes::copy_from_slice(self.body),
+        }
+    }
+}
+
+/// A [`Request`] that owns its bytes, for async handlers.
+#[derive(Debug, Clone)]
+pub struct OwnedRequest {
+    route: Arc<str>,
+    id: u32,
+    body: Bytes,
+}
+
+impl OwnedRequest {
+    pub(crate) fn new(route: Arc<str>, id: u32, body: Bytes) -> Self {
+        Self { route, id, body }
+    }
+
+    /// The request itself, with the methods that read it.
+    #[must_use]
+    pub fn get(&self) -> Request<'_> {
+        Request::new(&self.route, self.id, &self.body)
+    }
+
+    /// The body's bytes, shared.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// See [`Request::value`].
+    #[must_use]
+    pub fn value(&self) -> Value {
+        self.get().value()
+    }
+
+    /// See [`Request::json`].
+    ///
+    /// # Errors
+    /// What does not fit, in the words of `serde_json`.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        self.get().json()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_json_is_an_empty_object() {
+        for body in [&b""[..], b"{\"a\":", b"null", b"zzz"] {
+            assert_eq!(Request::new("a.b.c", 1, body).value(), json!({}));
+        }
+        assert_eq!(Request::new("a.b.c", 1, b"5").value(), json!(5));
+        assert_eq!(Request::new("a.b.c", 1, b"\"\xff\"").value(), json!("\u{fffd}"));
+    }
+}

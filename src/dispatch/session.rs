@@ -1,0 +1,190 @@
+//! A session, as the code that handles one of its messages sees it.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{self, Poll};
+
+use serde_json::{Map, Value};
+use smallvec::SmallVec;
+
+use super::BindError;
+use super::context::{Context, Link, Op};
+use super::pending::{Pending, Responder};
+use super::reply::Reply;
+use crate::session::{SessionData, SessionId, SessionView, Uid};
+
+/// A snapshot of a session, made for one message: Pomelo's `FrontendSession` on the connector and
+/// `BackendSession` on a worker, which behave alike (Pomelo semantics, "Local handling").
+///
+/// [`set`](Self::set) changes only the snapshot; [`push`](Self::push) and
+/// [`push_all`](Self::push_all) write to the real session, the last writer wins.
+/// [`bind`](Self::bind) and [`unbind`](Self::unbind) act on the real session and, if they succeed,
+/// on the snapshot.
+#[derive(Clone)]
+pub struct Session {
+    id: SessionId,
+    data: Arc<SessionData>,
+    link: Rc<Link>,
+    /// What filters note about this one message.
+    marks: SmallVec<[(usize, u64); 1]>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("id", &self.id)
+            .field("data", &self.data)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    pub(crate) fn new(id: SessionId, data: Arc<SessionData>, link: Rc<Link>) -> Self {
+        Self { id, data, link, marks: SmallVec::new() }
+    }
+
+    /// The snapshot as routers and filters of sessions see it.
+    #[must_use]
+    pub fn view(&self) -> SessionView<'_> {
+        SessionView { id: self.id, data: &self.data }
+    }
+
+    /// The session's id in this process.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// The id that clients and backends see: a counter from 1, in the order of accepting.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.data.number
+    }
+
+    /// Where the client connects from.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        self.data.peer
+    }
+
+    /// The connector's server id.
+    #[must_use]
+    pub fn frontend_id(&self) -> &str {
+        &self.link.frontend_id
+    }
+
+    /// The shard or worker that this code runs on.
+    #[must_use]
+    pub fn context(&self) -> Context {
+        Context { link: Rc::clone(&self.link) }
+    }
+
+    /// Who is logged in, if anyone.
+    #[must_use]
+    pub fn uid(&self) -> Option<&Uid> {
+        self.data.uid.as_ref()
+    }
+
+    /// A setting of the snapshot.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.data.settings.get(key)
+    }
+
+    /// Changes a setting of the snapshot only.
+    pub fn set(&mut self, key: impl Into<String>, value: impl Into<Value>) {
+        self.data_mut().settings.insert(key.into(), value.into());
+    }
+
+    /// Writes one setting of the snapshot to the real session; one that is not set, as `null`.
+    ///
+    /// Yields whether the session was still there.
+    pub fn push(&self, key: &str) -> Pending<bool> {
+        let value = self.get(key).cloned().unwrap_or(Value::Null);
+        self.write(Map::from_iter([(key.to_owned(), value)]))
+    }
+
+    /// Writes all settings of the snapshot to the real session.
+    ///
+    /// Yields whether the session was still there.
+    pub fn push_all(&self) -> Pending<bool> {
+        self.write(self.data.settings.clone())
+    }
+
+    fn write(&self, settings: Map<String, Value>) -> Pending<bool> {
+        let (done, pending) = Pending::new();
+        self.link.ask(Op::Set { session: self.id, settings, done });
+        pending
+    }
+
+    /// Binds the session to a uid: logs the player in.
+    ///
+    /// Yields the error that Pomelo's `session.bind` would. A session may be bound to the same
+    /// uid again, never to another; several sessions may share a uid unless `single_session` is
+    /// set.
+    pub fn bind(&mut self, uid: impl Into<Uid>) -> Bind<'_> {
+        let uid = uid.into();
+        let (done, pending) = Pending::new();
+        self.link.ask(Op::Bind { session: self.id, uid: uid.clone(), done });
+        Bind { uid: Some(uid), pending, session: self }
+    }
+
+    /// Takes the session off its uid again.
+    pub fn unbind(&mut self, uid: impl Into<Uid>) -> Bind<'_> {
+        let (done, pending) = Pending::new();
+        self.link.ask(Op::Unbind { session: self.id, uid: uid.into(), done });
+        Bind { uid: None, pending, session: self }
+    }
+
+    /// Closes the session; with a KICK package if there is a reason. It overtakes the answer to
+    /// the request being handled.
+    pub fn kick(&self, reason: Option<&str>) {
+        self.context().kick(self.id, reason);
+    }
+
+    /// Answers later, from any thread: `start` gets the responder and passes it on.
+    pub fn defer(&self, start: impl FnOnce(Responder)) -> Reply<'static> {
+        let (responder, reply) = Responder::new();
+        start(responder);
+        Reply::later(reply)
+    }
+
+    /// Notes something about this message, under a key of the filter's own.
+    pub(crate) fn mark(&mut self, key: usize, value: u64) {
+        self.marks.retain(|(other, _)| *other != key);
+        self.marks.push((key, value));
+    }
+
+    pub(crate) fn marked(&self, key: usize) -> Option<u64> {
+        self.marks.iter().find(|(other, _)| *other == key).map(|(_, value)| *value)
+    }
+
+    fn data_mut(&mut self) -> &mut SessionData {
+        Arc::make_mut(&mut self.data)
+    }
+}
+
+/// A bind or unbind under way; see [`Session::bind`]. It happens whether or not it is awaited.
+#[derive(Debug)]
+pub struct Bind<'a> {
+    /// What the snapshot's uid will be.
+    uid: Option<Uid>,
+    pending: Pending<Result<(), BindError>>,
+    session: &'a mut Session,
+}
+
+impl Future for Bind<'_> {
+    type Output = Result<(), BindError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let result = std::task::ready!(Pin::new(&mut this.pending).poll(context));
+        if result.is_ok() {
+            this.session.data_mut().uid = this.uid.take();
+        }
+        Poll::Ready(result)
+    }
+}

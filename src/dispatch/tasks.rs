@@ -1,0 +1,180 @@
+//! The futures that run on one shard or worker.
+//!
+//! A small executor of our own, so that the core runs without a runtime, and so that a waker may
+//! go to any thread: it counts in an `Arc`, puts its task into a lock-free queue and rings the
+//! shard's doorbell.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use crossbeam_queue::SegQueue;
+
+use super::reply::LocalFuture;
+use crate::session::{Generation, Slot, Table};
+
+/// Tells a sleeping shard or worker that it has something to do. May be called from any thread.
+pub(crate) trait Ring: Send + Sync {
+    fn ring(&self);
+}
+
+/// The tasks of one thread.
+pub(crate) struct Tasks {
+    table: Table<Task>,
+    ready: Arc<Ready>,
+}
+
+struct Task {
+    future: LocalFuture<()>,
+    waker: Arc<TaskWaker>,
+}
+
+struct Ready {
+    /// Holds each task once at most, so it is bounded by the tasks.
+    queue: SegQueue<(Slot, Generation)>,
+    bell: Arc<dyn Ring>,
+}
+
+struct TaskWaker {
+    task: std::sync::OnceLock<(Slot, Generation)>,
+    is_queued: AtomicBool,
+    ready: Arc<Ready>,
+}
+
+impl Wake for TaskWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.is_queued.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        if let Some(task) = self.task.get() {
+            self.ready.queue.push(*task);
+            self.ready.bell.ring();
+        }
+    }
+}
+
+impl Tasks {
+    pub(crate) fn new(len_max: usize, bell: Arc<dyn Ring>) -> Self {
+        Self { table: Table::new(len_max), ready: Arc::new(Ready { queue: SegQueue::new(), bell }) }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.queue.is_empty()
+    }
+
+    /// Takes a future in, to be polled first by [`Self::run`]; gives it back when full.
+    pub(crate) fn spawn(&mut self, future: LocalFuture<()>) -> Result<(), LocalFuture<()>> {
+        let waker = Arc::new(TaskWaker {
+            task: std::sync::OnceLock::new(),
+            is_queued: AtomicBool::new(true),
+            ready: Arc::clone(&self.ready),
+        });
+        if self.table.is_full() {
+            return Err(future);
+        }
+        let task = Task { future, waker: Arc::clone(&waker) };
+        let key = self.table.insert(task).expect("the table is not full");
+        waker.task.set(key).expect("the waker is new");
+        self.ready.queue.push(key);
+        Ok(())
+    }
+
+    /// Polls one task that is ready; whether there was one.
+    ///
+    /// A future that panics is dropped; its handler's own guard has answered by then.
+    pub(crate) fn run_one(&mut self) -> bool {
+        let Some((slot, generation)) = self.ready.queue.pop() else { return false };
+        let Some(task) = self.table.get_mut(slot, generation) else { return true };
+        // Cleared before the poll: a wake during it must queue the task again.
+        task.waker.is_queued.store(false, Ordering::Release);
+        let waker = Waker::from(Arc::clone(&task.waker));
+        let poll = catch_unwind(AssertUnwindSafe(|| {
+            task.future.as_mut().poll(&mut Context::from_waker(&waker))
+        }));
+        match poll {
+            Ok(Poll::Pending) => {}
+            Ok(Poll::Ready(())) => drop(self.table.remove(slot)),
+            Err(_) => {
+                tracing::error!("a spawned future panicked");
+                drop(self.table.remove(slot));
+            }
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::dispatch::pending::Pending;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Ring for Count {
+        fn ring(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_task_runs_when_it_is_woken_and_is_freed_when_it_ends() {
+        let bell = Arc::new(Count::default());
+        let mut tasks = Tasks::new(1, Arc::<Count>::clone(&bell));
+        let (completion, pending) = Pending::new();
+        let seen = Rc::new(Cell::new(0));
+        let out = Rc::clone(&seen);
+        tasks.spawn(Box::pin(async move { out.set(pending.await) })).ok().unwrap();
+        assert!(tasks.spawn(Box::pin(async {})).is_err(), "the table is full");
+        assert!(tasks.run_one());
+        assert!(!tasks.run_one());
+        assert_eq!((seen.get(), tasks.len()), (0, 1));
+        completion.complete(7);
+        assert_eq!(bell.0.load(Ordering::Relaxed), 1);
+        assert!(tasks.run_one());
+        assert_eq!((seen.get(), tasks.len()), (7, 0));
+    }
+
+    #[test]
+    fn a_panic_ends_only_its_own_task() {
+        let mut tasks = Tasks::new(2, Arc::new(Count::default()));
+        tasks.spawn(Box::pin(async { panic!("on purpose") })).ok().unwrap();
+        tasks.spawn(Box::pin(async {})).ok().unwrap();
+        while tasks.run_one() {}
+        assert_eq!(tasks.len(), 0);
+    }
+
+    /// More wakes than a 16-bit count holds, from another thread.
+    #[test]
+    fn wakes_are_not_counted_in_16_bits() {
+        let mut tasks = Tasks::new(1, Arc::new(Count::default()));
+        let (send, receive) = std::sync::mpsc::channel::<Waker>();
+        tasks
+            .spawn(Box::pin(std::future::poll_fn(move |context| {
+                send.send(context.waker().clone()).ok();
+                Poll::Pending
+            })))
+            .ok()
+            .unwrap();
+        tasks.run_one();
+        let waker = receive.recv().unwrap();
+        std::thread::spawn(move || (0..100_000).for_each(|_| waker.clone().wake()))
+            .join()
+            .unwrap();
+        assert!(tasks.run_one());
+        assert!(!tasks.run_one());
+    }
+}

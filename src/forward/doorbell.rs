@@ -1,0 +1,72 @@
+//! How a thread that has put something into a lane wakes the one that reads it.
+//!
+//! The reader looks at its lanes, arms the bell, looks once more and sleeps. The writer pushes,
+//! and rings if the bell is armed. Either the reader's second look sees the push, or the writer
+//! sees the armed bell: both put a fence between their store and their load, so not both can miss.
+//! A busy reader has not armed its bell and costs the writer nothing but the look.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+use crate::dispatch::tasks::Ring;
+
+/// The doorbell of one shard or worker.
+#[derive(Default)]
+pub(crate) struct Doorbell {
+    is_armed: AtomicBool,
+    /// Wakes the sleeper from a thread that has no ring; set once when the shell is up.
+    ring: OnceLock<Box<dyn Ring>>,
+}
+
+impl Doorbell {
+    /// Says how to ring from any thread.
+    pub(crate) fn connect(&self, ring: Box<dyn Ring>) {
+        // A second connection is a bug of the shell's, not of a peer's.
+        assert!(self.ring.set(ring).is_ok(), "a doorbell is connected once");
+    }
+
+    /// Called by the reader before its last look.
+    pub(crate) fn arm(&self) {
+        self.is_armed.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Called by the reader when it is awake.
+    pub(crate) fn disarm(&self) {
+        self.is_armed.store(false, Ordering::Relaxed);
+    }
+
+    /// Called by a writer after its push; whether it has to ring. Says so to one writer only.
+    pub(crate) fn take(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.is_armed.load(Ordering::Relaxed) && self.is_armed.swap(false, Ordering::AcqRel)
+    }
+}
+
+/// Rings from a thread that has no ring of the engine's.
+impl Ring for Doorbell {
+    fn ring(&self) {
+        if self.take()
+            && let Some(ring) = self.ring.get()
+        {
+            ring.ring();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_armed_bell_rings_and_only_once() {
+        let bell = Doorbell::default();
+        assert!(!bell.take());
+        bell.arm();
+        assert!(bell.take());
+        assert!(!bell.take());
+        bell.arm();
+        bell.disarm();
+        assert!(!bell.take());
+    }
+}

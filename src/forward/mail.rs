@@ -1,0 +1,109 @@
+//! What shards, workers and the host tell each other.
+
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+use super::hub::Party;
+use crate::dispatch::{Audience, BindError, HostRule, Login};
+use crate::metrics::Latency;
+use crate::route::table::RouteId;
+use crate::session::{SessionData, SessionId, Uid};
+
+/// One piece of mail. Who gets it stands in front of each group.
+pub(crate) enum Mail {
+    // A worker.
+    Forward(Forward),
+    Closed { session: SessionId, data: Arc<SessionData> },
+
+    // The shard that owns the session.
+    Answer { token: u64, reply: WorkerReply },
+    Set { session: SessionId, settings: Box<Map<String, Value>>, reply_to: ReplyTo },
+    Bind { session: SessionId, uid: Uid, reply_to: ReplyTo },
+    Unbind { session: SessionId, uid: Uid, reply_to: ReplyTo },
+    Kick { session: SessionId, reason: Option<Arc<str>> },
+    Deliver { sessions: Vec<SessionId>, package: Bytes },
+    Bound { session: SessionId, uid: Uid, is_free: bool, reply_to: ReplyTo },
+
+    // The home shard of the uid.
+    HomeBind { session: SessionId, uid: Uid, reply_to: ReplyTo },
+    HomeUnbind { session: SessionId, uid: Uid },
+    HomeKick { uid: Uid, reason: Option<Arc<str>>, reply_to: Option<ReplyTo> },
+    HomePush { uids: Vec<Uid>, package: Bytes, reply_to: Option<ReplyTo> },
+
+    // Every shard.
+    Broadcast { package: Bytes, audience: Audience },
+
+    // Whoever asked.
+    Result { token: u64, outcome: Outcome },
+
+    // A shard, from the host.
+    Report(SyncSender<Report>),
+    Hosts { rules: Vec<HostRule>, change: HostChange },
+    Drain,
+}
+
+// A lane of thousands is filled with these: 80 bytes each.
+const _: () = assert!(size_of::<Mail>() <= 80);
+
+/// A message on its way to a worker.
+pub(crate) struct Forward {
+    /// Comes back with the answer; 0 for a notify, which gets none.
+    pub(crate) token: u64,
+    pub(crate) session: SessionId,
+    pub(crate) data: Arc<SessionData>,
+    pub(crate) route: ForwardRoute,
+    /// The client's request id.
+    pub(crate) id: u32,
+    /// The body; behind the route's text where that is not known by id.
+    pub(crate) bytes: Bytes,
+}
+
+/// Where a forwarded message goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ForwardRoute {
+    Known(RouteId),
+    /// The first bytes of the message are the route.
+    Inline { len: u8 },
+}
+
+/// A worker's answer.
+pub(crate) struct WorkerReply {
+    pub(crate) body: Option<Bytes>,
+    pub(crate) failed: bool,
+}
+
+/// Who waits for an outcome.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReplyTo {
+    pub(crate) party: Party,
+    pub(crate) token: u64,
+}
+
+/// What became of something that was asked for.
+pub(crate) enum Outcome {
+    Bound(Result<(), BindError>),
+    Set(bool),
+    Kicked(usize),
+    /// The uids that have no session.
+    Pushed(Vec<Uid>),
+}
+
+/// Whether rules join the host filter or leave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HostChange {
+    Add,
+    Remove,
+}
+
+/// What one shard knows of itself.
+pub(crate) struct Report {
+    pub(crate) connections: usize,
+    pub(crate) logins: Vec<Login>,
+    /// Of the requests since the last report.
+    pub(crate) latency: Latency,
+    /// Uids whose home this shard is.
+    pub(crate) uids: usize,
+}

@@ -1,0 +1,317 @@
+//! One worker: the thread behind a server of a forwarded type.
+//!
+//! As the shard, it is a state machine without I/O: [`Worker::run`] reads the lanes, calls
+//! handlers and puts their answers and wishes into the lanes back.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::asks::{Ask, Asks};
+use super::hub::{Hub, Party, Post};
+use super::mail::{Forward, ForwardRoute, Mail, ReplyTo, WorkerReply};
+use crate::dispatch::chain;
+use crate::dispatch::context::{Call, Link, Op, Origin};
+use crate::dispatch::pending::Completion;
+use crate::dispatch::reply::{Reply, ReplyBody};
+use crate::dispatch::tasks::Tasks;
+use crate::dispatch::{Context, Handlers, Register, Registry, Request, Session};
+use crate::limits::Limits;
+use crate::route::table::RouteTable;
+use crate::session::{Directory, SessionView, ShardIndex, Uid};
+
+/// A worker's handlers and everything under way on it.
+pub(crate) struct Worker {
+    link: Rc<Link>,
+    registry: Rc<Registry>,
+    /// The handler of each known route.
+    by_route: Vec<Option<usize>>,
+    tasks: Tasks,
+    asks: Asks,
+    post: Post,
+    ops: Vec<Op>,
+}
+
+/// What a worker is made of, besides its place among the parties.
+pub(crate) struct WorkerConfig {
+    pub(crate) server_id: Arc<str>,
+    pub(crate) frontend_id: Arc<str>,
+    pub(crate) routes: Arc<RouteTable>,
+    pub(crate) register: Register,
+    pub(crate) limits: Limits,
+}
+
+/// Mails taken from one shard before the next one is looked at.
+const MAILS_PER_SHARD: usize = 64;
+/// Tasks run in one turn.
+const TASKS_PER_TURN: usize = 256;
+
+impl Worker {
+    pub(crate) fn new(config: &WorkerConfig, hub: &Arc<Hub>, me: Party) -> Self {
+        let link = Link::new(
+            Arc::clone(&config.server_id),
+            Arc::clone(&config.frontend_id),
+            Arc::clone(&config.routes),
+        );
+        let registry = Handlers::collect(&link, [&config.register]);
+        let limits = &config.limits;
+        let bell = Arc::clone(hub.bell(me));
+        let by_route = config.routes.iter().map(|entry| registry.find(&entry.text)).collect();
+        let mut worker = Self {
+            link,
+            registry,
+            by_route,
+            tasks: Tasks::new(limits.tasks_max, bell),
+            asks: Asks::new(limits.backlog_len_max),
+            post: Post::new(Arc::clone(hub), me, limits.backlog_len_max),
+            ops: Vec::new(),
+        };
+        worker.apply_ops();
+        worker
+    }
+
+    /// One turn: reads mail, runs what is ready. Whether there is more to do at once.
+    pub(crate) fn run(&mut self, now_us: u64) -> bool {
+        self.link.handle_time(now_us);
+        self.post.flush();
+        for shard in (0..self.post.hub().shards()).map(Party) {
+            for _ in 0..MAILS_PER_SHARD {
+                // A shard that does not take its answers gets no further messages handled.
+                if self.post.is_backed_up(shard) {
+                    break;
+                }
+                let Some(mail) = self.post.receive(shard) else { break };
+                self.handle_mail(mail);
+            }
+        }
+        self.run_tasks();
+        self.post.has_work() || self.tasks.has_ready()
+    }
+
+    fn run_tasks(&mut self) {
+        for _ in 0..TASKS_PER_TURN {
+            if !self.tasks.run_one() {
+                break;
+            }
+            self.apply_ops();
+        }
+    }
+
+    pub(crate) fn poll_bell(&mut self) -> Option<Party> {
+        self.post.poll_bell()
+    }
+
+    /// Whether something came in since the last turn.
+    pub(crate) fn has_work(&self) -> bool {
+        self.post.has_work() || self.tasks.has_ready()
+    }
+
+    /// Whether mail waits for room in a shard's lane, of which nobody tells.
+    pub(crate) fn has_backlog(&self) -> bool {
+        self.post.has_backlog()
+    }
+
+    pub(crate) fn next_timer_us(&self) -> Option<u64> {
+        self.link.next_timer_us()
+    }
+
+    fn handle_mail(&mut self, mail: Mail) {
+        match mail {
+            Mail::Forward(forward) => self.handle_forward(&forward),
+            Mail::Closed { session, data } => {
+                let view = SessionView { id: session, data: &data };
+                let context = Context { link: Rc::clone(&self.link) };
+                for told in &self.registry.on_closed {
+                    chain::guarded(|| told(&view, &context));
+                }
+                self.apply_ops();
+            }
+            Mail::Result { token, outcome } => self.asks.finish(token, outcome),
+            _ => debug_assert!(false, "mail for a shard reached a worker"),
+        }
+    }
+
+    fn handle_forward(&mut self, forward: &Forward) {
+        let routes = Arc::clone(&self.link.routes);
+        let (text, handler, body) = match forward.route {
+            ForwardRoute::Known(id) => {
+                (&*routes.entry(id).text, self.by_route[id.index()], &forward.bytes[..])
+            }
+            ForwardRoute::Inline { len } => {
+                let (route, body) = forward.bytes.split_at(usize::from(len));
+                // The shard has looked at the text already; what is not UTF-8 it answers itself.
+                let route = std::str::from_utf8(route).unwrap_or_default();
+                (route, self.registry.find(route), body)
+            }
+        };
+        let request = Request::new(text, forward.id, body);
+        let data = Arc::clone(&forward.data);
+        let mut session = Session::new(forward.session, data, Rc::clone(&self.link));
+        let reply = chain::handle(&self.registry, handler, &request, &mut session);
+        self.apply_ops();
+        if let ReplyBody::Later(_) = reply.body {
+            self.answer_later(forward, reply.into_owned());
+            return;
+        }
+        // A body that is the request's own goes back without a copy.
+        let body = match &reply.body {
+            ReplyBody::Borrowed(slice) => slice_of(&forward.bytes, slice),
+            _ => None,
+        };
+        let token = forward.token;
+        self.send_answer(forward.session.shard(), token, reply, body);
+    }
+
+    fn answer_later(&mut self, forward: &Forward, reply: Reply<'static>) {
+        let link = Rc::clone(&self.link);
+        let origin = Origin::Shard { session: forward.session, token: forward.token };
+        let future = Box::pin(async move {
+            let reply = chain::settle(reply).await;
+            link.ask(Op::Answer { call: Call { origin, request: None }, reply });
+        });
+        if self.tasks.spawn(future).is_err() {
+            let shard = forward.session.shard();
+            self.send_answer(shard, forward.token, Reply::error(), None);
+        }
+    }
+
+    fn send_answer(
+        &mut self,
+        shard: ShardIndex,
+        token: u64,
+        reply: Reply<'_>,
+        body: Option<Bytes>,
+    ) {
+        if token == 0 {
+            return;
+        }
+        let failed = reply.failed;
+        let body = body.or_else(|| match reply.body {
+            ReplyBody::None | ReplyBody::Later(_) => None,
+            ReplyBody::Borrowed(bytes) => Some(Bytes::copy_from_slice(bytes)),
+            ReplyBody::Owned(bytes) => Some(bytes.into()),
+            ReplyBody::Shared(bytes) => Some(bytes),
+        });
+        self.post.send(shard.into(), Mail::Answer { token, reply: WorkerReply { body, failed } });
+    }
+
+    /// Does what handlers and tasks have asked for, in order.
+    fn apply_ops(&mut self) {
+        loop {
+            std::mem::swap(&mut *self.link.ops.borrow_mut(), &mut self.ops);
+            if self.ops.is_empty() {
+                return;
+            }
+            let mut ops = std::mem::take(&mut self.ops);
+            ops.drain(..).for_each(|op| self.apply(op));
+            self.ops = ops;
+        }
+    }
+
+    fn apply(&mut self, op: Op) {
+        match op {
+            Op::Bind { session, uid, done } => self.ask(session.shard(), Ask::Bind(done), |to| {
+                Mail::Bind { session, uid, reply_to: to }
+            }),
+            Op::Unbind { session, uid, done } => {
+                self.ask(session.shard(), Ask::Bind(done), |to| {
+                    Mail::Unbind { session, uid, reply_to: to }
+                });
+            }
+            Op::Set { session, settings, done } => {
+                let settings = Box::new(settings);
+                self.ask(session.shard(), Ask::Set(done), |to| {
+                    Mail::Set { session, settings, reply_to: to }
+                });
+            }
+            Op::Kick { session, reason } => {
+                self.tell(session.shard(), Mail::Kick { session, reason });
+            }
+            Op::KickUid { uid, reason, done } => {
+                let home = self.home(&uid);
+                self.ask(home, Ask::Kick(done), |to| {
+                    Mail::HomeKick { uid, reason, reply_to: Some(to) }
+                });
+            }
+            Op::Push { uids, package, done } => self.push(uids, package, done),
+            Op::Broadcast { package, audience } => {
+                for shard in 0..self.post.hub().shards() {
+                    let (package, audience) = (package.clone(), audience.clone());
+                    self.tell(ShardIndex(shard), Mail::Broadcast { package, audience });
+                }
+            }
+            Op::Spawn(future) => {
+                if self.tasks.spawn(future).is_err() {
+                    tracing::warn!("too many futures on a worker; one was dropped");
+                }
+            }
+            Op::Answer { call, reply } => {
+                let Origin::Shard { session, token } = call.origin else { return };
+                self.send_answer(session.shard(), token, reply, None);
+            }
+            Op::Admit { .. } => debug_assert!(false, "a worker has no global filters"),
+        }
+    }
+
+    fn home(&self, uid: &Uid) -> ShardIndex {
+        Directory::home(uid.text(), self.post.hub().shards())
+    }
+
+    fn ask(&mut self, to: ShardIndex, ask: Ask, mail: impl FnOnce(ReplyTo) -> Mail) {
+        let token = match self.asks.add(ask) {
+            Ok(token) => token,
+            Err(ask) => return ask.refuse(),
+        };
+        let reply_to = ReplyTo { party: self.post.me(), token };
+        if self.post.try_send(to.into(), mail(reply_to)).is_err()
+            && let Some(ask) = self.asks.take(token)
+        {
+            ask.refuse();
+        }
+    }
+
+    fn tell(&mut self, to: ShardIndex, mail: Mail) {
+        if self.post.try_send(to.into(), mail).is_err() {
+            tracing::warn!("too much mail waits for a shard; a push or kick was dropped");
+        }
+    }
+
+    fn push(&mut self, uids: Vec<Uid>, package: Bytes, done: Completion<Vec<Uid>>) {
+        let shards = self.post.hub().shards();
+        let parts = by_home(uids, shards);
+        let ask = Ask::Push { left: parts.len(), fails: Vec::new(), done };
+        let token = match self.asks.add(ask) {
+            Ok(token) => token,
+            Err(ask) => return ask.refuse(),
+        };
+        let me = self.post.me();
+        for (home, uids) in parts {
+            let reply_to = Some(ReplyTo { party: me, token });
+            let mail = Mail::HomePush { uids, package: package.clone(), reply_to };
+            if let Err(Mail::HomePush { uids, .. }) = self.post.try_send(home.into(), mail) {
+                self.asks.finish(token, super::mail::Outcome::Pushed(uids));
+            }
+        }
+    }
+}
+
+/// Uids by the shard that knows them.
+pub(crate) fn by_home(uids: Vec<Uid>, shards: u16) -> Vec<(ShardIndex, Vec<Uid>)> {
+    let mut parts: Vec<(ShardIndex, Vec<Uid>)> = Vec::new();
+    for uid in uids {
+        let home = Directory::home(uid.text(), shards);
+        match parts.iter_mut().find(|(shard, _)| *shard == home) {
+            Some((_, part)) => part.push(uid),
+            None => parts.push((home, vec![uid])),
+        }
+    }
+    parts
+}
+
+/// The part of `bytes` that `slice` is, if it is one.
+fn slice_of(bytes: &Bytes, slice: &[u8]) -> Option<Bytes> {
+    let outer = bytes.as_ptr_range();
+    let inner = slice.as_ptr_range();
+    (outer.start <= inner.start && inner.end <= outer.end).then(|| bytes.slice_ref(slice))
+}

@@ -1,0 +1,77 @@
+//! The servers behind a server type, as the embedder describes them.
+
+use std::sync::Arc;
+
+use crate::dispatch::{Handlers, Register};
+use crate::session::SessionView;
+
+/// A server's name, such as `chat-1`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServerId(Arc<str>);
+
+impl ServerId {
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(crate) fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl From<&str> for ServerId {
+    fn from(name: &str) -> Self {
+        Self(name.into())
+    }
+}
+
+/// Threads of this process that handle one server type: its backend servers.
+///
+/// ```
+/// use std::cell::Cell;
+/// use shaddock::{Handlers, Reply, Workers};
+///
+/// // Each worker counts for itself; its handlers share the count without a lock.
+/// let workers = Workers::new(2, |handlers: &mut Handlers| {
+///     let count = Cell::new(0);
+///     handlers.handler("chat.chatHandler.count", move |_, _| {
+///         count.set(count.get() + 1);
+///         Reply::json(&count.get())
+///     });
+/// });
+/// ```
+#[derive(Clone)]
+pub struct Workers {
+    pub(crate) count: u16,
+    pub(crate) register: Register,
+}
+
+impl Workers {
+    /// `count` workers, each set up on its own thread by `register`. They are called `type-1`,
+    /// `type-2` and so on.
+    pub fn new(count: u16, register: impl Fn(&mut Handlers) + Send + Sync + 'static) -> Self {
+        Self { count, register: Arc::new(register) }
+    }
+}
+
+impl std::fmt::Debug for Workers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Workers").field("count", &self.count).finish_non_exhaustive()
+    }
+}
+
+/// Picks a server, by its place in the list.
+pub(crate) type Route = Arc<dyn Fn(&SessionView<'_>, &[ServerId]) -> Option<usize> + Send + Sync>;
+
+/// A server type that is forwarded.
+#[derive(Clone)]
+pub(crate) struct ServerType {
+    pub(crate) name: Arc<str>,
+    pub(crate) servers: Arc<[ServerId]>,
+    /// The first server's place among all workers.
+    pub(crate) first_worker: u16,
+    /// Pomelo's default rule if there is none.
+    pub(crate) route: Option<Route>,
+}

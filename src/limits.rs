@@ -1,0 +1,208 @@
+//! Every bound of the engine, with its unit, its default and what happens there.
+
+use std::time::Duration;
+
+/// The bounds of one engine. The defaults suit a connector of ordinary games.
+///
+/// Each refusal at a bound is counted in [`crate::metrics::Counters`] under the name given here.
+///
+/// ```
+/// use shaddock::Limits;
+///
+/// let limits = Limits { package_bytes_max: 64 * 1024, ..Limits::default() };
+/// assert!(limits.check().is_ok());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)] // Built with `..Limits::default()` by every embedder.
+pub struct Limits {
+    /// Connections of the whole process; Pomelo's `max-connections`. One more is closed at once,
+    /// without a package (`refused_max_connections`). Default 1,000,000.
+    pub connections_max: usize,
+    /// Connections of one shard, at most 2^24. A ring's table of direct descriptors can't be
+    /// larger than the process's descriptor limit, which lowers this one silently. One more
+    /// waits in the listener's backlog. Default 65,536.
+    pub connections_per_shard_max: u32,
+    /// Connections waiting in the kernel to be accepted, for each shard. Default 4,096.
+    pub backlog: u32,
+
+    /// Body bytes of a package before the handshake is done. A longer one closes the connection
+    /// as soon as its header is there (`package_too_long`). Default 16 KiB.
+    pub handshake_package_bytes_max: usize,
+    /// Body bytes of a package once the session works, at most 2^24 - 1; the same happens.
+    /// A WebSocket message may hold a few packages, and is bounded by twice this. Default 2 MiB.
+    pub package_bytes_max: usize,
+    /// Bytes of an HTTP upgrade's head; a longer one is answered 431. Default 8 KiB.
+    pub http_head_bytes_max: usize,
+    /// Bytes queued for one slow client. Above it the connection is closed
+    /// (`closed_slow_consumer`). Default 8 MiB.
+    pub outbox_bytes_max: usize,
+
+    /// From the first byte's accept to the client's ACK (`closed_handshake_timeout`).
+    /// Default 10 s.
+    pub handshake_timeout: Duration,
+    /// A working TCP or WebSocket connection without a heartbeat configured is closed after this
+    /// long without a byte from its client (`closed_idle`). Default 90 s.
+    pub idle_timeout: Duration,
+    /// How long a connection that the server closes may take to be read empty and closed by its
+    /// client before it is cut. Default 1 s.
+    pub close_linger: Duration,
+
+    /// From forwarding a request to its answer; then it is answered 500 and a later answer is
+    /// dropped (`forward_timeouts`). Default 30 s.
+    pub forward_timeout: Duration,
+    /// Mails in one lane between a shard and a worker. A request that finds it full is answered
+    /// 500 at once, a notify is dropped (`forward_rejects`). Default 4,096.
+    pub lane_len: usize,
+    /// Mails waiting for one shard from the other shards and from the host's threads. The host is
+    /// told [`crate::HandleError::Busy`]; shards keep what does not fit, bounded by their sessions
+    /// and [`Self::backlog_len_max`]. Default 16,384.
+    pub inbox_len: usize,
+    /// Pushes, kicks and look-ups kept by a shard or worker for a full lane. One more fails with
+    /// "busy" (`mail_rejects`). Default 65,536.
+    pub backlog_len_max: usize,
+    /// Requests of one session that wait for a worker or an async handler. One more is answered
+    /// 500 at once (`session_in_flight_rejects`). Default 1,024.
+    pub in_flight_per_session_max: u16,
+    /// Async handlers, filters and spawned futures alive on one shard or worker. A request that
+    /// would need one more is answered 500 (`task_rejects`). Default 65,536.
+    pub tasks_max: usize,
+    /// Bytes of a uid's text; a longer one can't be bound. Default 256.
+    pub uid_bytes_max: usize,
+
+    /// Bytes of one buffer that the kernel receives into, a multiple of 4,096. Default 16 KiB.
+    pub receive_buffer_bytes: u32,
+    /// Receive buffers of one shard, a power of two up to 32,768. When all are taken the kernel
+    /// stops receiving until some are back (`receive_buffers_empty`). Default 256.
+    pub receive_buffers: u16,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 1_000_000,
+            connections_per_shard_max: 65_536,
+            backlog: 4_096,
+            handshake_package_bytes_max: 16 * 1024,
+            package_bytes_max: 2 * 1024 * 1024,
+            http_head_bytes_max: 8 * 1024,
+            outbox_bytes_max: 8 * 1024 * 1024,
+            handshake_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(90),
+            close_linger: Duration::from_secs(1),
+            forward_timeout: Duration::from_secs(30),
+            lane_len: 4_096,
+            inbox_len: 16_384,
+            backlog_len_max: 65_536,
+            in_flight_per_session_max: 1_024,
+            tasks_max: 65_536,
+            uid_bytes_max: 256,
+            receive_buffer_bytes: 16 * 1024,
+            receive_buffers: 256,
+        }
+    }
+}
+
+impl Limits {
+    /// Whether the bounds fit together.
+    ///
+    /// # Errors
+    /// The first bound that does not, and what to write instead.
+    pub fn check(&self) -> Result<(), LimitError> {
+        let rules: [(&'static str, bool, &'static str); 15] = [
+            ("connections_max", self.connections_max > 0, "at least 1"),
+            (
+                "connections_per_shard_max",
+                (1..=1 << 24).contains(&self.connections_per_shard_max),
+                "1 to 16777216",
+            ),
+            ("backlog", (1..=1 << 20).contains(&self.backlog), "1 to 1048576"),
+            (
+                "package_bytes_max",
+                (64..=crate::wire::package::BODY_BYTES_MAX).contains(&self.package_bytes_max),
+                "64 to 16777215",
+            ),
+            (
+                "handshake_package_bytes_max",
+                (64..=self.package_bytes_max).contains(&self.handshake_package_bytes_max),
+                "64 to package_bytes_max",
+            ),
+            (
+                "http_head_bytes_max",
+                (256..=1 << 20).contains(&self.http_head_bytes_max),
+                "256 to 1048576",
+            ),
+            (
+                "outbox_bytes_max",
+                self.outbox_bytes_max > self.package_bytes_max,
+                "more than package_bytes_max",
+            ),
+            ("lane_len", (1..=1 << 24).contains(&self.lane_len), "1 to 16777216"),
+            ("inbox_len", (1..=1 << 24).contains(&self.inbox_len), "1 to 16777216"),
+            (
+                "in_flight_per_session_max",
+                self.in_flight_per_session_max > 0,
+                "at least 1",
+            ),
+            ("tasks_max", (1..=1 << 24).contains(&self.tasks_max), "1 to 16777216"),
+            ("uid_bytes_max", (1..=65_535).contains(&self.uid_bytes_max), "1 to 65535"),
+            (
+                "receive_buffer_bytes",
+                self.receive_buffer_bytes.is_multiple_of(4096)
+                    && (4096..=1 << 24).contains(&self.receive_buffer_bytes),
+                "a multiple of 4096 up to 16777216",
+            ),
+            (
+                "receive_buffers",
+                self.receive_buffers.is_power_of_two() && self.receive_buffers <= 1 << 15,
+                "a power of two up to 32768",
+            ),
+            (
+                "handshake_timeout",
+                !self.handshake_timeout.is_zero() && !self.idle_timeout.is_zero(),
+                "more than zero, as idle_timeout",
+            ),
+        ];
+        for (key, holds, expected) in rules {
+            if !holds {
+                return Err(LimitError { key, expected });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A bound of [`Limits`] that can't hold (made by the embedder).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LimitError {
+    /// The field.
+    pub key: &'static str,
+    /// What may be written there.
+    pub expected: &'static str,
+}
+
+impl std::fmt::Display for LimitError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "limit `{}` must be {}", self.key, self.expected)
+    }
+}
+
+impl std::error::Error for LimitError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_fit_together() {
+        assert_eq!(Limits::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn a_bad_bound_is_named() {
+        let limits = Limits { receive_buffers: 100, ..Limits::default() };
+        assert_eq!(limits.check().unwrap_err().key, "receive_buffers");
+        let limits = Limits { handshake_package_bytes_max: 1 << 23, ..Limits::default() };
+        assert_eq!(limits.check().unwrap_err().key, "handshake_package_bytes_max");
+    }
+}

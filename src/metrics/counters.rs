@@ -1,0 +1,166 @@
+//! Counters with one writer and any number of readers.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that only its shard's thread changes, so that a plain load and store count.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    #[inline]
+    pub(crate) fn add(&self, more: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn one(&self) {
+        self.add(1);
+    }
+
+    pub(crate) fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])+ $name:ident,)+) => {
+        /// The counters of one shard.
+        #[derive(Debug, Default)]
+        pub struct Counters {
+            $(pub(crate) $name: Counter,)+
+        }
+
+        /// The counters at one moment; of several shards, their sum.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Snapshot {
+            $($(#[$doc])+ pub $name: u64,)+
+        }
+
+        impl Counters {
+            /// Their values now. Counters of one moment may be a message apart.
+            #[must_use]
+            pub fn snapshot(&self) -> Snapshot {
+                Snapshot { $($name: self.$name.value(),)+ }
+            }
+        }
+
+        impl std::ops::AddAssign for Snapshot {
+            fn add_assign(&mut self, other: Self) {
+                $(self.$name += other.$name;)+
+            }
+        }
+
+        impl Snapshot {
+            /// Each counter by its name.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+                [$((stringify!($name), self.$name),)+].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections accepted.
+    connections_accepted,
+    /// Connections whose sockets have been closed.
+    connections_closed,
+    /// Handshakes answered with 200.
+    handshakes,
+    /// Bytes received.
+    bytes_in,
+    /// Bytes sent.
+    bytes_out,
+    /// Requests received.
+    requests,
+    /// Notifies received, and pushes, which count as such.
+    notifies,
+    /// Answers sent.
+    answers,
+    /// Pushes queued, one for each receiver.
+    pushes,
+    /// Heartbeats answered.
+    heartbeats,
+
+    /// Turned away by the host filter.
+    refused_host,
+    /// Turned away because of `connections_max`.
+    refused_max_connections,
+    /// Handshakes refused with 500.
+    refused_handshake,
+    /// Handshakes refused with 501: the client is too old.
+    refused_version,
+    /// HTTP requests that were no valid upgrade.
+    refused_http,
+
+    /// Packages of an unknown type, or of a type that clients may not send.
+    bad_package_type,
+    /// Packages above `handshake_package_bytes_max` or `package_bytes_max`.
+    package_too_long,
+    /// Messages cut short, or whose id has more than 32 bits.
+    bad_message,
+    /// Messages of a type that clients may not send; dropped.
+    bad_message_type,
+    /// Routes that nobody handles, including unknown codes.
+    unknown_route,
+    /// Bodies that do not fit their schema.
+    bad_protobuf,
+    /// WebSocket frames against RFC 6455.
+    bad_websocket,
+    /// WebSocket messages that are not whole packages.
+    bad_websocket_message,
+    /// Packages that came in a state that ignores them.
+    ignored_packages,
+    /// Clients kicked for naming the method `constructor`.
+    attacks,
+
+    /// Closed by their clients.
+    closed_by_peer,
+    /// Closed by the engine's user: kicks.
+    closed_by_kick,
+    /// Closed because no heartbeat came in time.
+    closed_heartbeat_timeout,
+    /// Closed because nothing came for `idle_timeout`.
+    closed_idle,
+    /// Closed because the ACK did not come within `handshake_timeout`.
+    closed_handshake_timeout,
+    /// Closed because of what they sent.
+    closed_protocol,
+    /// Closed because more than `outbox_bytes_max` waited for them.
+    closed_slow_consumer,
+    /// Closed by the engine's shutdown.
+    closed_shutdown,
+
+    /// Requests and notifies forwarded to workers.
+    forwards,
+    /// Requests and notifies refused because the worker's lane was full.
+    forward_rejects,
+    /// Forwarded requests not answered within `forward_timeout`.
+    forward_timeouts,
+    /// Requests refused because of `in_flight_per_session_max`.
+    session_in_flight_rejects,
+    /// Requests refused, and futures dropped, because of `tasks_max`.
+    task_rejects,
+    /// Pushes, kicks and look-ups refused because of `backlog_len_max`.
+    mail_rejects,
+    /// Times that the kernel found no receive buffer.
+    receive_buffers_empty,
+    /// Times that accepting failed for want of descriptors or memory.
+    accept_failures,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snapshots_add_up_and_name_their_counters() {
+        let counters = Counters::default();
+        counters.requests.add(2);
+        counters.requests.one();
+        let mut sum = counters.snapshot();
+        sum += counters.snapshot();
+        assert_eq!(sum.requests, 6);
+        assert!(sum.iter().any(|pair| pair == ("requests", 6)));
+    }
+}

@@ -1,0 +1,8 @@
+//! What each shard counts, and how long requests take.
+
+mod counters;
+mod latency;
+
+pub(crate) use counters::Counter;
+pub use counters::{Counters, Snapshot};
+pub use latency::Latency;

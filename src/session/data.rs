@@ -1,0 +1,64 @@
+//! What a session holds besides its connection.
+
+use std::net::SocketAddr;
+
+use serde_json::{Map, Value};
+
+use super::{SessionId, Uid};
+
+/// A session's place in the world, uid and settings: shared by all who read it, copied when it
+/// changes.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct SessionData {
+    /// The id that clients and backends see: a counter from 1, in the order of accepting.
+    pub number: u64,
+    /// Where the client connects from.
+    pub peer: SocketAddr,
+    /// Who is logged in, if anyone.
+    pub uid: Option<Uid>,
+    /// The settings, in the order they were set.
+    pub settings: Map<String, Value>,
+}
+
+impl SessionData {
+    pub(crate) fn new(number: u64, peer: SocketAddr) -> Self {
+        Self { number, peer, uid: None, settings: Map::new() }
+    }
+}
+
+/// One look at a session, as routers, broadcast filters and close events get it.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct SessionView<'a> {
+    /// The session's id in this process.
+    pub id: SessionId,
+    /// What it holds.
+    pub data: &'a SessionData,
+}
+
+impl<'a> SessionView<'a> {
+    /// The id that clients and backends see: a counter from 1, in the order of accepting.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.data.number
+    }
+
+    /// Where the client connects from.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        self.data.peer
+    }
+
+    /// Who is logged in, if anyone.
+    #[must_use]
+    pub fn uid(&self) -> Option<&'a Uid> {
+        self.data.uid.as_ref()
+    }
+
+    /// A setting.
+    #[must_use]
+    pub fn setting(&self, key: &str) -> Option<&'a Value> {
+        self.data.settings.get(key)
+    }
+}

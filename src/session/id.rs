@@ -1,0 +1,107 @@
+//! Who a session is.
+
+use std::num::NonZeroU64;
+
+/// A shard: one thread, one ring, the sessions that it accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShardIndex(pub(crate) u16);
+
+impl ShardIndex {
+    /// The shard's place, from 0.
+    #[must_use]
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// A place in one shard's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Slot(pub(crate) u32);
+
+impl Slot {
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// How often a slot has been taken, so that a stale id never reaches another client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Generation(pub(crate) u32);
+
+impl Generation {
+    pub(crate) const FIRST: Self = Self(1);
+
+    /// INVARIANT: never 0, which keeps a [`SessionId`] from being 0.
+    pub(crate) fn next(self) -> Self {
+        let next = (self.0 + 1) & GENERATION_MASK;
+        Self(next.max(1))
+    }
+}
+
+/// A session of this process: shard, slot and generation in one word.
+///
+/// It is not the id that clients and backends see; that one is a counter, as in Pomelo (see
+/// [`SessionView::number`](crate::SessionView)).
+///
+/// ```text
+/// | shard 16 bits | slot 24 bits | generation 24 bits |
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SessionId(NonZeroU64);
+
+const SLOT_BITS: u32 = 24;
+const GENERATION_BITS: u32 = 24;
+const GENERATION_MASK: u32 = (1 << GENERATION_BITS) - 1;
+const _: () = assert!(16 + SLOT_BITS + GENERATION_BITS == 64);
+
+impl SessionId {
+    pub(crate) fn new(shard: ShardIndex, slot: Slot, generation: Generation) -> Self {
+        debug_assert!(slot.0 < 1 << SLOT_BITS);
+        debug_assert!(generation.0 != 0 && generation.0 <= GENERATION_MASK);
+        let word = u64::from(shard.0) << (SLOT_BITS + GENERATION_BITS)
+            | u64::from(slot.0) << GENERATION_BITS
+            | u64::from(generation.0);
+        Self(NonZeroU64::new(word).expect("a generation is never 0"))
+    }
+
+    /// The shard that owns the session.
+    #[must_use]
+    pub fn shard(self) -> ShardIndex {
+        ShardIndex((self.0.get() >> (SLOT_BITS + GENERATION_BITS)) as u16)
+    }
+
+    pub(crate) fn slot(self) -> Slot {
+        Slot((self.0.get() >> GENERATION_BITS) as u32 & ((1 << SLOT_BITS) - 1))
+    }
+
+    pub(crate) fn generation(self) -> Generation {
+        Generation(self.0.get() as u32 & GENERATION_MASK)
+    }
+}
+
+impl std::fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}.{}", self.shard().0, self.slot().0, self.generation().0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_come_back() {
+        for (shard, slot, generation) in [(0, 0, 1), (65_535, (1 << 24) - 1, GENERATION_MASK)] {
+            let id = SessionId::new(ShardIndex(shard), Slot(slot), Generation(generation));
+            assert_eq!(id.shard(), ShardIndex(shard));
+            assert_eq!(id.slot(), Slot(slot));
+            assert_eq!(id.generation(), Generation(generation));
+        }
+    }
+
+    #[test]
+    fn a_generation_wraps_past_zero() {
+        assert_eq!(Generation(GENERATION_MASK).next(), Generation(1));
+        assert_eq!(Generation::FIRST.next(), Generation(2));
+    }
+}

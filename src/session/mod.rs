@@ -1,0 +1,16 @@
+//! Sessions: their ids, what they hold, what waits to be sent to them, and who is logged in where.
+
+mod data;
+mod directory;
+mod id;
+mod outbox;
+mod table;
+mod uid;
+
+pub use data::{SessionData, SessionView};
+pub(crate) use directory::Directory;
+pub(crate) use id::{Generation, Slot};
+pub use id::{SessionId, ShardIndex};
+pub(crate) use outbox::{BufferPool, Outbox, Segment};
+pub(crate) use table::Table;
+pub use uid::{Uid, UidError};

@@ -1,0 +1,148 @@
+//! A slab whose entries carry a generation.
+
+use super::{Generation, Slot};
+
+/// Values by slot, with a generation that tells a slot's owners apart.
+#[derive(Debug)]
+pub(crate) struct Table<T> {
+    entries: Vec<Entry<T>>,
+    free: Vec<Slot>,
+    len_max: usize,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    generation: Generation,
+    value: Option<T>,
+}
+
+impl<T> Table<T> {
+    pub(crate) fn new(len_max: usize) -> Self {
+        Self { entries: Vec::new(), free: Vec::new(), len_max }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.len() == self.len_max
+    }
+
+    /// Puts a value in; `None` when the table is full.
+    pub(crate) fn insert(&mut self, value: T) -> Option<(Slot, Generation)> {
+        if let Some(slot) = self.free.pop() {
+            let entry = &mut self.entries[slot.index()];
+            debug_assert!(entry.value.is_none());
+            entry.value = Some(value);
+            return Some((slot, entry.generation));
+        }
+        if self.entries.len() == self.len_max {
+            return None;
+        }
+        let slot = Slot(self.entries.len() as u32);
+        self.entries.push(Entry { generation: Generation::FIRST, value: Some(value) });
+        Some((slot, Generation::FIRST))
+    }
+
+    /// Takes a value out; ids of its generation are stale from here on.
+    pub(crate) fn remove(&mut self, slot: Slot) -> Option<T> {
+        let entry = self.entries.get_mut(slot.index())?;
+        let value = entry.value.take()?;
+        entry.generation = entry.generation.next();
+        self.free.push(slot);
+        Some(value)
+    }
+
+    #[inline]
+    pub(crate) fn at(&self, slot: Slot) -> Option<&T> {
+        self.entries.get(slot.index())?.value.as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn at_mut(&mut self, slot: Slot) -> Option<&mut T> {
+        self.entries.get_mut(slot.index())?.value.as_mut()
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, slot: Slot, generation: Generation) -> Option<&T> {
+        let entry = self.entries.get(slot.index())?;
+        if entry.generation != generation {
+            return None;
+        }
+        entry.value.as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, slot: Slot, generation: Generation) -> Option<&mut T> {
+        let entry = self.entries.get_mut(slot.index())?;
+        if entry.generation != generation {
+            return None;
+        }
+        entry.value.as_mut()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Slot, Generation, &T)> {
+        self.entries.iter().enumerate().filter_map(|(index, entry)| {
+            Some((Slot(index as u32), entry.generation, entry.value.as_ref()?))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    #[test]
+    fn a_stale_generation_finds_nothing() {
+        let mut table = Table::new(2);
+        let (slot, old) = table.insert("a").unwrap();
+        assert_eq!(table.remove(slot), Some("a"));
+        assert_eq!(table.remove(slot), None);
+        let (again, new) = table.insert("b").unwrap();
+        assert_eq!(again, slot);
+        assert_eq!(table.get(slot, old), None);
+        assert_eq!(table.get(slot, new), Some(&"b"));
+    }
+
+    #[test]
+    fn a_full_table_refuses() {
+        let mut table = Table::new(1);
+        assert!(table.insert(1).is_some());
+        assert!(table.insert(2).is_none());
+        assert_eq!(table.len(), 1);
+    }
+
+    /// Random operations against a plain map.
+    #[test]
+    fn behaves_like_a_map() {
+        let mut table = Table::new(64);
+        let mut model: HashMap<u32, (Generation, u64)> = HashMap::new();
+        let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+        for step in 0..20_000_u64 {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            let slot = Slot((seed >> 8) as u32 % 64);
+            if seed.is_multiple_of(2) {
+                match table.insert(step) {
+                    Some((slot, generation)) => {
+                        assert!(model.insert(slot.0, (generation, step)).is_none());
+                    }
+                    None => assert_eq!(model.len(), 64),
+                }
+            } else {
+                assert_eq!(table.remove(slot), model.remove(&slot.0).map(|(_, value)| value));
+            }
+            assert_eq!(table.len(), model.len());
+            let expected = model.get(&slot.0);
+            assert_eq!(table.at(slot), expected.map(|(_, value)| value));
+            if let Some((generation, value)) = expected {
+                assert_eq!(table.get(slot, *generation), Some(value));
+            }
+        }
+        assert_eq!(table.iter().count(), model.len());
+    }
+}
