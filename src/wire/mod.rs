@@ -1,3 +1,7 @@
 //! Bytes to values and back: packages, messages, handshakes, WebSocket frames, Pomelo's protobuf.
 //!
 //! Nothing here does I/O or reads a clock, and decoding borrows its input.
+
+pub mod message;
+pub mod package;
+pub mod varint;
