@@ -8,3 +8,4 @@ pub mod message;
 pub mod package;
 pub mod sniff;
 pub mod varint;
+pub mod websocket;
