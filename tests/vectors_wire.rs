@@ -1,16 +1,20 @@
-//! Replays the golden vectors of the package, message and TCP layers.
+//! Replays the golden vectors of the package, message, handshake and TCP layers.
 //!
 //! The files under `tests/vectors/` were recorded from the original libraries. A case with
 //! `recommend` names a bug of the original; for those the test states what Shaddock does instead.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use shaddock::wire::{
+    handshake::{self, Answers, DictionaryParts, HandshakeRequest, ProtosParts},
     message::{self, EncodeError, Message, MessageError, MessageType, RouteRef},
     package::{self, HEADER_BYTES, Header, Package, PackageError, PackageType, Status},
 };
 
 const PACKAGES: &str = include_str!("vectors/packages.json");
 const MESSAGES: &str = include_str!("vectors/messages.json");
+const CONNECTION: &str = include_str!("vectors/connection.json");
 const TCP_STREAM: &str = include_str!("vectors/tcp_stream.json");
 
 #[test]
@@ -233,6 +237,68 @@ fn shown(route: RouteRef<'_>) -> String {
         RouteRef::Code(code) => code.to_string(),
         RouteRef::Text(_) => route.to_text_lossy().unwrap().into_owned(),
     }
+}
+
+#[test]
+fn handshakes() {
+    let mut seen = 0;
+    for case in cases(CONNECTION) {
+        let name = text(&case, "name");
+        let mut request = None;
+        for step in case["script"].as_array().unwrap() {
+            let packages = bytes(&step["hex"]);
+            let Ok(Status::Complete { value: package, .. }) =
+                package::decode(&packages, package::BODY_BYTES_MAX)
+            else {
+                continue;
+            };
+            match (package.kind, step["dir"].as_str()) {
+                (PackageType::Handshake, Some("c2s")) => request = Some(package.body.to_vec()),
+                (PackageType::Handshake, _) => {
+                    seen += 1;
+                    assert_answered(name, &request.take().unwrap(), package.body);
+                }
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(seen, 62);
+}
+
+/// Answers as the recorded server was set up: heartbeat 3 s, no client of type `old`, no
+/// `user.fail`, `user.echo` comes back.
+fn assert_answered(name: &str, request: &[u8], recorded: &[u8]) {
+    let answer: Value = serde_json::from_slice(recorded).unwrap();
+    let mut out = Vec::new();
+    match HandshakeRequest::parse(request) {
+        Err(error) => handshake::failure(error.code(), &mut out),
+        Ok(request) if request.sys_type.as_deref() == Some("old") => {
+            handshake::failure(handshake::CODE_OLD_CLIENT, &mut out);
+        }
+        Ok(HandshakeRequest { user: Some(user), .. }) if user.get("fail").is_some() => {
+            handshake::failure(handshake::CODE_FAIL, &mut out);
+        }
+        Ok(request) => {
+            let echo = request.user.as_ref().filter(|user| user.get("echo").is_some());
+            answers(&answer["sys"]).success(&request, echo, &mut out);
+        }
+    }
+    assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(recorded), "{name}");
+}
+
+/// Takes the tables out of a recorded answer; the order of all members is then ours.
+fn answers(sys: &Value) -> Answers {
+    let [dict, code_to_route, protos] =
+        ["dict", "codeToRoute", "protos"].map(|member| sys[member].to_string());
+    let dictionary = sys["dictVersion"].as_str();
+    let dictionary = dictionary.map(|version| DictionaryParts {
+        dict: &dict,
+        code_to_route: &code_to_route,
+        version,
+    });
+    let version = sys["protos"]["version"].as_str();
+    let protos = version.map(|version| ProtosParts { json: &protos, version });
+    Answers::new(Some(Duration::from_secs(3)), dictionary, protos)
 }
 
 #[test]

@@ -103,6 +103,17 @@ pub struct Message<'a> {
 /// # Errors
 /// [`MessageError::UnknownType`] asks the caller to drop the message; every other error means a
 /// malformed message and asks to close the session, where the stock server throws.
+///
+/// # Examples
+/// ```
+/// use shaddock::wire::message::{self, MessageType, RouteRef};
+///
+/// let message = message::decode(b"\x00\x07\x0achat.a.sayhi")?;
+/// assert_eq!((message.kind, message.id), (MessageType::Request, 7));
+/// assert_eq!(message.route, Some(RouteRef::Text(b"chat.a.say")));
+/// assert_eq!(message.body, b"hi");
+/// # Ok::<(), message::MessageError>(())
+/// ```
 #[inline]
 pub fn decode(input: &[u8]) -> Result<Message<'_>, MessageError> {
     let Some((&flag, mut rest)) = input.split_first() else { return Err(MessageError::Empty) };

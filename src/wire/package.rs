@@ -7,7 +7,8 @@ pub const HEADER_BYTES: usize = 4;
 
 /// The longest body a package header can announce.
 ///
-/// The stock encoder lets a longer body wrap modulo 2^24 and corrupts the stream; [`encode`] refuses.
+/// The stock encoder lets a longer body wrap modulo 2^24 and corrupts the stream; [`encode`]
+/// refuses.
 pub const BODY_BYTES_MAX: usize = (1 << 24) - 1;
 
 /// What a package carries.
@@ -120,6 +121,17 @@ pub enum Status<T> {
 /// # Errors
 /// [`PackageError::UnknownType`], or [`PackageError::TooLong`] if the body would exceed
 /// `body_bytes_max`.
+///
+/// # Examples
+/// ```
+/// use shaddock::wire::package::{self, PackageType, Status};
+///
+/// let input = [4, 0, 0, 2, 0xaa, 0xbb, 3, 0];
+/// let Status::Complete { value, consumed } = package::decode(&input, 1024)? else { panic!() };
+/// assert_eq!((value.kind, value.body), (PackageType::Data, &[0xaa, 0xbb][..]));
+/// assert_eq!(package::decode(&input[consumed..], 1024)?, Status::Partial { needed: 4 });
+/// # Ok::<(), package::PackageError>(())
+/// ```
 #[inline]
 pub fn decode(input: &[u8], body_bytes_max: usize) -> Result<Status<Package<'_>>, PackageError> {
     let Some((header, rest)) = input.split_first_chunk::<HEADER_BYTES>() else {

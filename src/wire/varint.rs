@@ -77,7 +77,8 @@ fn decode_long(input: &[u8]) -> Result<(u32, usize), VarintError> {
     Err(VarintError::Truncated)
 }
 
-/// The minimal form of `value` and its length; a fixed array keeps the growth check out of the loop.
+/// The minimal form of `value` and its length; a fixed array keeps the growth check out of the
+/// loop.
 #[inline]
 fn to_bytes(mut value: u32) -> ([u8; VARINT_BYTES_MAX], usize) {
     let mut bytes = [0; VARINT_BYTES_MAX];

@@ -3,6 +3,19 @@
 //! A session reads a frame in four steps, all in the buffer the bytes arrived in:
 //! [`decode_header`], [`Fragments::on_frame`], [`unmask`], and for a close frame [`decode_close`].
 //! Extensions are never negotiated, so the reserved bits must be zero.
+//!
+//! ```
+//! use shaddock::wire::websocket::{self, Fragments, HeaderStatus};
+//!
+//! let mut input = [0x82, 0x83, 1, 2, 3, 4, b'a' ^ 1, b'b' ^ 2, b'c' ^ 3];
+//! let mut fragments = Fragments::new(1024);
+//! let HeaderStatus::Complete(header) = websocket::decode_header(&input, 1024)? else { panic!() };
+//! fragments.on_frame(&header)?;
+//! let payload = &mut input[header.header_len..][..header.payload_len];
+//! websocket::unmask(payload, header.mask, 0);
+//! assert_eq!(payload, b"abc");
+//! # Ok::<(), websocket::FrameError>(())
+//! ```
 
 mod close;
 mod fragments;
