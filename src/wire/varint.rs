@@ -1,0 +1,135 @@
+//! Base-128 integers, the form of request ids and of protobuf keys.
+
+use std::fmt;
+
+/// The most bytes a `u32` takes.
+pub const VARINT_BYTES_MAX: usize = 5;
+
+/// Reads a `u32` from the start of `input` and tells how many bytes it took.
+///
+/// Non-minimal forms (`81 00` for 1) are accepted as the stock server accepts them, up to
+/// [`VARINT_BYTES_MAX`] bytes. The stock decoder shifts in 32-bit signed arithmetic, so longer or
+/// larger numbers wrap there; here they are an error.
+///
+/// # Errors
+/// [`VarintError::Truncated`] if the input ends inside the number, [`VarintError::Overflow`] if the
+/// number takes more than five bytes or does not fit a `u32`.
+#[inline]
+pub fn decode(input: &[u8]) -> Result<(u32, usize), VarintError> {
+    match input.first() {
+        // Most ids are below 128: one compare, one byte.
+        Some(&byte) if byte < 0x80 => Ok((u32::from(byte), 1)),
+        Some(_) => decode_long(input),
+        None => Err(VarintError::Truncated),
+    }
+}
+
+/// Appends the minimal form of `value` to `out`.
+#[inline]
+pub fn encode(value: u32, out: &mut Vec<u8>) {
+    let (bytes, len) = to_bytes(value);
+    out.extend_from_slice(&bytes[..len]);
+}
+
+/// How many bytes [`encode`] appends for `value`.
+#[inline]
+#[must_use]
+pub const fn len(value: u32) -> usize {
+    // Seven bits a byte; `| 1` because zero still takes one byte.
+    let bits = u32::BITS - (value | 1).leading_zeros();
+    bits.div_ceil(7) as usize
+}
+
+/// Why a number could not be read; the peer is at fault.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VarintError {
+    /// The input ends before the last byte of the number.
+    Truncated,
+    /// The number takes more than five bytes or exceeds 2^32 - 1.
+    Overflow,
+}
+
+impl fmt::Display for VarintError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Truncated => "the number is cut off",
+            Self::Overflow => "the number does not fit 32 bits",
+        })
+    }
+}
+
+impl std::error::Error for VarintError {}
+
+fn decode_long(input: &[u8]) -> Result<(u32, usize), VarintError> {
+    let mut value: u32 = 0;
+    for (index, &byte) in input.iter().take(VARINT_BYTES_MAX).enumerate() {
+        // The fifth byte has room for the top four bits only and must be the last.
+        if index == VARINT_BYTES_MAX - 1 && byte > 0x0f {
+            return Err(VarintError::Overflow);
+        }
+        value |= u32::from(byte & 0x7f) << (7 * index);
+        if byte < 0x80 {
+            return Ok((value, index + 1));
+        }
+    }
+    debug_assert!(input.len() < VARINT_BYTES_MAX);
+    Err(VarintError::Truncated)
+}
+
+/// The minimal form of `value` and its length; a fixed array keeps the growth check out of the
+/// loop.
+#[inline]
+fn to_bytes(mut value: u32) -> ([u8; VARINT_BYTES_MAX], usize) {
+    let mut bytes = [0; VARINT_BYTES_MAX];
+    let mut len = 0;
+    while value >= 0x80 {
+        bytes[len] = value as u8 | 0x80;
+        value >>= 7;
+        len += 1;
+    }
+    bytes[len] = value as u8;
+    (bytes, len + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_width_survives_the_round_trip_at_every_cut() {
+        for shift in 0..=32_u64 {
+            for value in [(1_u64 << shift).saturating_sub(1), 1 << shift, (1 << shift) + 1] {
+                let Ok(value) = u32::try_from(value) else { continue };
+                let mut out = Vec::new();
+                encode(value, &mut out);
+                assert_eq!(out.len(), len(value), "{value}");
+                assert_eq!(decode(&out), Ok((value, out.len())));
+                for cut in 0..out.len() {
+                    assert_eq!(decode(&out[..cut]), Err(VarintError::Truncated));
+                }
+                out.push(0xff);
+                assert_eq!(decode(&out), Ok((value, out.len() - 1)));
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_over_32_bits_or_five_bytes_are_refused() {
+        for input in [
+            &[0x80, 0x80, 0x80, 0x80, 0x10][..],
+            &[0x80, 0x80, 0x80, 0x80, 0x80],
+            &[0x80, 0x80, 0x80, 0x80, 0x80, 0x01],
+            &[0xff; 10],
+        ] {
+            assert_eq!(decode(input), Err(VarintError::Overflow), "{input:?}");
+        }
+        assert_eq!(decode(&[0xff, 0xff, 0xff, 0xff, 0x0f]), Ok((u32::MAX, 5)));
+    }
+
+    #[test]
+    fn non_minimal_forms_are_accepted_as_the_stock_server_does() {
+        assert_eq!(decode(&[0x81, 0x00]), Ok((1, 2)));
+        assert_eq!(decode(&[0x80, 0x80, 0x80, 0x80, 0x00]), Ok((0, 5)));
+    }
+}

@@ -1,0 +1,68 @@
+//! The mask that hides a client's payload from proxies.
+
+/// Unmasks a part of a payload in place. `offset` is how many bytes of the same payload came before
+/// this part, so a frame cut over reads is unmasked as it arrives.
+///
+/// RFC 6455 5.3: "octet i of the transformed data is the XOR of octet i of the original data with
+/// octet at index i modulo 4 of the masking key".
+#[inline]
+pub fn unmask(payload: &mut [u8], mut mask: [u8; MASK_BYTES], offset: usize) {
+    // The key is turned to where this part starts and repeated to one word; whole words need no
+    // index arithmetic, which lets the compiler use vector registers.
+    mask.rotate_left(offset % MASK_BYTES);
+    let key: [u8; WORD_BYTES] = std::array::from_fn(|index| mask[index % MASK_BYTES]);
+    let word_key = u64::from_ne_bytes(key);
+    let (words, tail) = payload.as_chunks_mut::<WORD_BYTES>();
+    for word in words {
+        *word = (u64::from_ne_bytes(*word) ^ word_key).to_ne_bytes();
+    }
+    for (byte, key) in tail.iter_mut().zip(key) {
+        *byte ^= key;
+    }
+}
+
+pub(super) const MASK_BYTES: usize = 4;
+const WORD_BYTES: usize = size_of::<u64>();
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MASK: [u8; 4] = [0x6d, 0xb6, 0xb2, 0x80];
+
+    fn masked(len: usize) -> (Vec<u8>, Vec<u8>) {
+        let plain: Vec<u8> = (0..len).map(|index| (index * 7) as u8).collect();
+        let masked = plain.iter().enumerate().map(|(index, byte)| byte ^ MASK[index % 4]).collect();
+        (plain, masked)
+    }
+
+    #[test]
+    fn every_length_gives_the_plain_bytes() {
+        for len in 0..200 {
+            let (plain, mut bytes) = masked(len);
+            unmask(&mut bytes, MASK, 0);
+            assert_eq!(bytes, plain, "{len}");
+        }
+    }
+
+    #[test]
+    fn a_payload_cut_anywhere_is_unmasked_in_parts() {
+        let (plain, whole) = masked(70);
+        for first in 0..=whole.len() {
+            for second in first..=whole.len() {
+                let mut bytes = whole.clone();
+                unmask(&mut bytes[..first], MASK, 0);
+                unmask(&mut bytes[first..second], MASK, first);
+                unmask(&mut bytes[second..], MASK, second);
+                assert_eq!(bytes, plain, "cut at {first} and {second}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_offset_does_not_overflow() {
+        let mut bytes = [0; 9];
+        unmask(&mut bytes, MASK, usize::MAX - 3);
+        assert_eq!(bytes[..4], MASK);
+    }
+}

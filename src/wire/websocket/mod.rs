@@ -1,0 +1,102 @@
+//! The server's side of WebSocket frames, RFC 6455 section 5.
+//!
+//! A session reads a frame in four steps, all in the buffer the bytes arrived in:
+//! [`decode_header`], [`Fragments::on_frame`], [`unmask`], and for a close frame [`decode_close`].
+//! Extensions are never negotiated, so the reserved bits must be zero.
+//!
+//! ```
+//! use shaddock::wire::websocket::{self, Fragments, HeaderStatus};
+//!
+//! let mut input = [0x82, 0x83, 1, 2, 3, 4, b'a' ^ 1, b'b' ^ 2, b'c' ^ 3];
+//! let mut fragments = Fragments::new(1024);
+//! let HeaderStatus::Complete(header) = websocket::decode_header(&input, 1024)? else { panic!() };
+//! fragments.on_frame(&header)?;
+//! let payload = &mut input[header.header_len..][..header.payload_len];
+//! websocket::unmask(payload, header.mask, 0);
+//! assert_eq!(payload, b"abc");
+//! # Ok::<(), websocket::FrameError>(())
+//! ```
+
+mod close;
+mod fragments;
+mod frame;
+mod mask;
+
+use std::fmt;
+
+pub use close::{CLOSE_BAD_TEXT, CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_BIG};
+pub use close::{decode_close, encode_close};
+pub use fragments::{Fragments, check_text};
+pub use frame::{
+    CONTROL_BYTES_MAX, FrameHeader, HEADER_BYTES_MAX, HEADER_BYTES_MIN, HeaderStatus, Opcode,
+    binary_header_len, decode_header, encode_binary_header, encode_pong,
+};
+pub use mask::unmask;
+
+/// Why a frame ends the connection; the peer is at fault.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrameError {
+    /// A reserved bit is set although no extension was negotiated.
+    ReservedBits,
+    /// An opcode the RFC does not define.
+    ReservedOpcode(u8),
+    /// A client must mask every frame.
+    Unmasked,
+    /// A control frame without the final bit.
+    ControlFragmented,
+    /// A control frame of more than [`CONTROL_BYTES_MAX`] bytes.
+    ControlTooLong,
+    /// The most significant bit of a 64-bit length is set.
+    LengthInvalid,
+    /// The frame, or the message it belongs to, is longer than allowed.
+    TooLong {
+        /// The length of the frame or of the message so far.
+        len: u64,
+        /// The longest allowed.
+        max: usize,
+    },
+    /// A continuation frame outside a message.
+    ContinuationUnexpected,
+    /// A new message inside a fragmented one.
+    ContinuationExpected,
+    /// A close frame with a body of one byte.
+    CloseTruncated,
+    /// A close code that must not be sent.
+    CloseCode(u16),
+    /// A text message, or the reason of a close frame, is not UTF-8.
+    BadText,
+}
+
+impl FrameError {
+    /// The code for the close frame that tells the peer.
+    #[must_use]
+    pub const fn close_code(self) -> u16 {
+        match self {
+            Self::TooLong { .. } => CLOSE_TOO_BIG,
+            Self::BadText => CLOSE_BAD_TEXT,
+            _ => CLOSE_PROTOCOL_ERROR,
+        }
+    }
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ReservedBits => f.write_str("reserved bits are set"),
+            Self::ReservedOpcode(opcode) => write!(f, "reserved opcode {opcode}"),
+            Self::Unmasked => f.write_str("the frame is not masked"),
+            Self::ControlFragmented => f.write_str("the control frame is fragmented"),
+            Self::ControlTooLong => f.write_str("the control frame is too long"),
+            Self::LengthInvalid => f.write_str("the frame length exceeds 63 bits"),
+            Self::TooLong { len, max } => write!(f, "{len} bytes, at most {max} allowed"),
+            Self::ContinuationUnexpected => f.write_str("continuation outside a message"),
+            Self::ContinuationExpected => f.write_str("new message inside a fragmented one"),
+            Self::CloseTruncated => f.write_str("the close code is cut off"),
+            Self::CloseCode(code) => write!(f, "invalid close code {code}"),
+            Self::BadText => f.write_str("the text is not UTF-8"),
+        }
+    }
+}
+
+impl std::error::Error for FrameError {}
