@@ -370,8 +370,13 @@ mod tests {
 
     #[test]
     fn text_is_parsed_as_javascript_does() {
-        let schema = schema(json!({"required string a": 1}));
         let mut out = Vec::new();
+        let double = schema(json!({"required double a": 1}));
+        assert_eq!(double.encode_json_text(br#"{"a":3.4028234663852886e+38}"#, &mut out), Ok(()));
+        assert_eq!(out[1..], f64::from(f32::MAX).to_le_bytes(), "to the last bit");
+
+        out.clear();
+        let schema = schema(json!({"required string a": 1}));
         assert_eq!(schema.encode_json_text(br#"{"a":"\ud800"}"#, &mut out), Ok(()));
         assert_eq!(out, b"\x0a\x03\xef\xbf\xbd");
         assert_eq!(schema.encode_json_text(b"", &mut out), Err(EncodeError::NotJson));
