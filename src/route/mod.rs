@@ -1,1 +1,7 @@
 //! Route names and their dictionary codes.
+
+pub mod dictionary;
+pub mod router;
+
+pub use dictionary::{Dictionary, DictionaryError};
+pub use router::{default_route, uid_text};
