@@ -19,7 +19,9 @@
 //! ```
 //! use shaddock::wire::protobuf::Protos;
 //!
-//! let protos = Protos::parse_text(r#"{"onMove": {"required int32 x": 1, "optional string by": 2}}"#)?;
+//! let protos = Protos::parse_text(
+//!     r#"{"onMove": {"required int32 x": 1, "optional string by": 2}}"#,
+//! )?;
 //! let schema = protos.schema("onMove").expect("the route was declared");
 //!
 //! let mut body = Vec::new();
