@@ -6,6 +6,8 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::wire::surrogate;
+
 /// One message of a client, as filters and handlers see it. It borrows from the receive buffer.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
@@ -51,11 +53,7 @@ impl<'a> Request<'a> {
     /// The body as a JSON value by Pomelo's rule: what is not valid JSON, and `null`, is `{}`.
     #[must_use]
     pub fn value(&self) -> Value {
-        let value = match std::str::from_utf8(self.body) {
-            Ok(text) => serde_json::from_str(text),
-            Err(_) => serde_json::from_str(&String::from_utf8_lossy(self.body)),
-        };
-        match value {
+        match surrogate::parse_json(self.body) {
             Ok(Value::Null) | Err(_) => Value::Object(serde_json::Map::new()),
             Ok(value) => value,
         }

@@ -2,10 +2,15 @@
 //!
 //! Nothing here does I/O or reads a clock, and decoding borrows its input.
 
+pub(crate) mod fingerprint;
 pub mod handshake;
 pub mod http;
+pub(crate) mod member_order;
 pub mod message;
+pub mod number;
 pub mod package;
+pub mod protobuf;
 pub mod sniff;
+pub mod surrogate;
 pub mod varint;
 pub mod websocket;

@@ -1,0 +1,279 @@
+//! The dictionary: two-byte codes that stand for routes on the wire.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use serde_json::{Map, Value};
+
+use crate::wire::fingerprint::fingerprint;
+use crate::wire::member_order::in_js_order;
+
+/// Routes and their codes, 1 to 65535.
+///
+/// A client receives the tables in the handshake answer and may keep them as long as the version
+/// stays the same.
+///
+/// # Examples
+///
+/// ```
+/// use shaddock::route::Dictionary;
+///
+/// let dictionary = Dictionary::new(["chat.chatHandler.send"], ["onChat"])?;
+/// assert_eq!(dictionary.code("onChat"), Some(2));
+/// assert_eq!(dictionary.route(2), Some("onChat"));
+/// # Ok::<(), shaddock::route::DictionaryError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Dictionary {
+    /// The routes by code; nothing has the code 0, and imported codes may leave gaps.
+    routes: Vec<Option<Arc<str>>>,
+    codes: FxHashMap<Arc<str>, u16>,
+    route_to_code_json: String,
+    code_to_route_json: String,
+    version: String,
+}
+
+impl Dictionary {
+    /// Numbers routes as Pomelo does: `handler_routes` sorted by UTF-16 code units, then `user`
+    /// (`config/dictionary.json`) in its own order, from 1.
+    ///
+    /// A route listed twice takes two codes: both lead to the route, and the route leads to the
+    /// last.
+    ///
+    /// # Errors
+    ///
+    /// If there are more routes than codes.
+    pub fn new<H, U>(handler_routes: H, user: U) -> Result<Self, DictionaryError>
+    where
+        H: IntoIterator<Item: Into<String>>,
+        U: IntoIterator<Item: Into<String>>,
+    {
+        let mut routes: Vec<String> = handler_routes.into_iter().map(Into::into).collect();
+        routes.sort_by(|a, b| a.encode_utf16().cmp(b.encode_utf16()));
+        routes.extend(user.into_iter().map(Into::into));
+        Self::build(routes.into_iter().zip(1..))
+    }
+
+    /// Takes over an existing map from route to code, such as a running Pomelo hands out as
+    /// `dict`. In the same order it gets the same version.
+    ///
+    /// # Errors
+    ///
+    /// If a code is out of range or stands for two routes, or a route has two codes.
+    pub fn from_map<R: Into<String>>(
+        map: impl IntoIterator<Item = (R, u32)>,
+    ) -> Result<Self, DictionaryError> {
+        let dictionary = Self::build(map.into_iter().map(|(route, code)| (route.into(), code)))?;
+        // Every entry claims a code of its own, so a route with two codes shows here.
+        let claimed = dictionary.routes.iter().enumerate();
+        for (code, route) in claimed.filter_map(|(code, route)| Some((code, route.as_ref()?))) {
+            if usize::from(dictionary.codes[route]) != code {
+                return Err(DictionaryError::RouteTwice { code: code as u16 });
+            }
+        }
+        Ok(dictionary)
+    }
+
+    /// The route that `code` stands for.
+    #[must_use]
+    pub fn route(&self, code: u16) -> Option<&str> {
+        self.routes.get(usize::from(code))?.as_deref()
+    }
+
+    /// The code of `route`.
+    #[must_use]
+    pub fn code(&self, route: &str) -> Option<u16> {
+        self.codes.get(route).copied()
+    }
+
+    /// Every code in use and its route, in the order of the codes.
+    pub fn iter(&self) -> impl Iterator<Item = (u16, &str)> {
+        let routes = self.routes.iter().enumerate();
+        routes.filter_map(|(code, route)| Some((u16::try_from(code).ok()?, route.as_deref()?)))
+    }
+
+    /// The number of routes, each counted once.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.codes.len()
+    }
+
+    /// Whether no route has a code.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.codes.is_empty()
+    }
+
+    /// The text a client compares with the one it stored: base64 of the MD5 of
+    /// [`route_to_code_json`](Self::route_to_code_json).
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The map from route to code as compact JSON: the handshake's `dict` and `routeToCode`.
+    #[must_use]
+    pub fn route_to_code_json(&self) -> &str {
+        &self.route_to_code_json
+    }
+
+    /// The map from code to route as compact JSON: the handshake's `codeToRoute`.
+    #[must_use]
+    pub fn code_to_route_json(&self) -> &str {
+        &self.code_to_route_json
+    }
+
+    /// The members of the handshake's `sys` that a client without the current version receives,
+    /// in Pomelo's order and without braces: `"dict":…`, `"routeToCode":…`, `"codeToRoute":…` and
+    /// `"dictVersion":…`.
+    #[must_use]
+    pub fn handshake_members(&self) -> String {
+        let Self { route_to_code_json, code_to_route_json, version, .. } = self;
+        // Base64 needs no escaping in JSON.
+        format!(
+            concat!(
+                r#""dict":{routes},"routeToCode":{routes},"codeToRoute":{codes},"#,
+                r#""dictVersion":"{version}""#
+            ),
+            routes = route_to_code_json,
+            codes = code_to_route_json,
+            version = version,
+        )
+    }
+
+    fn build(entries: impl Iterator<Item = (String, u32)>) -> Result<Self, DictionaryError> {
+        let mut routes: Vec<Option<Arc<str>>> = vec![None];
+        let mut codes = FxHashMap::default();
+        let mut route_to_code = Map::new();
+        for (route, code) in entries {
+            let code = u16::try_from(code).ok().filter(|&code| code > 0);
+            let code = code.ok_or(DictionaryError::CodeOutOfRange)?;
+            let place = usize::from(code);
+            if place >= routes.len() {
+                routes.resize(place + 1, None);
+            }
+            if routes[place].is_some() {
+                return Err(DictionaryError::CodeTwice { code });
+            }
+            let name: Arc<str> = route.as_str().into();
+            codes.insert(name.clone(), code);
+            routes[place] = Some(name);
+            route_to_code.insert(route, code.into());
+        }
+        let code_to_route = routes.iter().enumerate().filter_map(|(code, route)| {
+            let route = route.as_deref()?;
+            Some((code.to_string(), Value::from(route)))
+        });
+        let code_to_route_json = Value::Object(code_to_route.collect()).to_string();
+        let route_to_code_json = Value::Object(in_js_order(route_to_code)).to_string();
+        let version = fingerprint(&[&route_to_code_json]);
+        Ok(Self { routes, codes, route_to_code_json, code_to_route_json, version })
+    }
+}
+
+/// Routes that cannot be numbered; the operator's mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DictionaryError {
+    /// A code is 0 or above 65535, or there are more routes than codes.
+    CodeOutOfRange,
+    /// Two routes claim one code.
+    CodeTwice {
+        /// The code.
+        code: u16,
+    },
+    /// An imported route has two codes.
+    RouteTwice {
+        /// The lesser of its codes.
+        code: u16,
+    },
+}
+
+impl fmt::Display for DictionaryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CodeOutOfRange => f.write_str("a route code is not between 1 and 65535"),
+            Self::CodeTwice { code } => write!(f, "two routes claim the code {code}"),
+            Self::RouteTwice { code } => write!(f, "the route of code {code} has another code"),
+        }
+    }
+}
+
+impl Error for DictionaryError {}
+
+#[cfg(test)]
+mod tests {
+    use super::{Dictionary, DictionaryError};
+
+    const NONE: [&str; 0] = [];
+
+    #[test]
+    fn handler_routes_are_sorted_by_utf16_units_and_user_routes_are_not() {
+        // U+1F600 is the surrogate D83D first, which sorts before U+FF5E; by scalar value it would
+        // not.
+        let dictionary = Dictionary::new(["\u{ff5e}", "\u{1f600}", "b"], ["z", "a"]).unwrap();
+        let routes: Vec<_> = (1..=5).filter_map(|code| dictionary.route(code)).collect();
+        assert_eq!(routes, ["b", "\u{1f600}", "\u{ff5e}", "z", "a"]);
+        assert_eq!((dictionary.route(0), dictionary.route(6)), (None, None));
+        assert_eq!(dictionary.code("c"), None);
+    }
+
+    #[test]
+    fn a_route_listed_twice_has_two_codes_and_leads_to_the_last() {
+        let dictionary = Dictionary::new(["a"], ["x", "a"]).unwrap();
+        assert_eq!(dictionary.code("a"), Some(3));
+        assert_eq!((dictionary.route(1), dictionary.route(3)), (Some("a"), Some("a")));
+        assert_eq!(dictionary.route_to_code_json(), r#"{"a":3,"x":2}"#);
+        assert_eq!(dictionary.code_to_route_json(), r#"{"1":"a","2":"x","3":"a"}"#);
+        assert_eq!(dictionary.len(), 2);
+    }
+
+    #[test]
+    fn every_code_can_be_used_and_none_beyond() {
+        let user = |count: u32| (0..count).map(|route| format!("r{route}"));
+        let dictionary = Dictionary::new(NONE, user(65_535)).unwrap();
+        assert_eq!(dictionary.route(u16::MAX), Some("r65534"));
+        let error = Dictionary::new(NONE, user(65_536)).unwrap_err();
+        assert_eq!(error, DictionaryError::CodeOutOfRange);
+    }
+
+    #[test]
+    fn an_imported_map_keeps_codes_order_and_version() {
+        let numbered = Dictionary::new(["b.h.m", "a.h.m"], ["onChat"]).unwrap();
+        let map = [("a.h.m", 1), ("b.h.m", 2), ("onChat", 3)];
+        let imported = Dictionary::from_map(map).unwrap();
+        assert_eq!(imported.version(), numbered.version());
+        assert_eq!(imported.handshake_members(), numbered.handshake_members());
+
+        let gaps = Dictionary::from_map([("x", 700), ("5", 2)]).unwrap();
+        assert_eq!((gaps.route(700), gaps.route(1)), (Some("x"), None));
+        assert_eq!(gaps.route_to_code_json(), r#"{"5":2,"x":700}"#);
+        assert_eq!(gaps.code_to_route_json(), r#"{"2":"5","700":"x"}"#);
+    }
+
+    #[test]
+    fn a_map_that_contradicts_itself_is_refused() {
+        for (map, error) in [
+            ([("a", 1), ("b", 1)], DictionaryError::CodeTwice { code: 1 }),
+            ([("a", 1), ("a", 2)], DictionaryError::RouteTwice { code: 1 }),
+            ([("a", 0), ("b", 1)], DictionaryError::CodeOutOfRange),
+            ([("a", 1), ("b", 65_536)], DictionaryError::CodeOutOfRange),
+        ] {
+            assert_eq!(Dictionary::from_map(map).unwrap_err(), error);
+        }
+    }
+
+    #[test]
+    fn the_handshake_members_stand_in_pomelos_order() {
+        let dictionary = Dictionary::new(NONE, ["onA"]).unwrap();
+        assert_eq!(
+            dictionary.handshake_members(),
+            concat!(
+                r#""dict":{"onA":1},"routeToCode":{"onA":1},"codeToRoute":{"1":"onA"},"#,
+                r#""dictVersion":"0lSxsw0NQDao5p+LUZFI7A==""#
+            )
+        );
+    }
+}

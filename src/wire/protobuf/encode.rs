@@ -1,0 +1,384 @@
+//! JSON to a protobuf body.
+
+use std::error::Error;
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+use super::MESSAGE_DEPTH_MAX;
+use super::schema::{Field, FieldOption, Kind, MessageType, Schema, TypeIndex};
+use crate::wire::number::js_number_from_text;
+use crate::wire::surrogate::parse_json;
+
+impl Schema {
+    /// Appends `message` to `out` as a protobuf body.
+    ///
+    /// Fields follow the order of the message; members the schema does not know are skipped.
+    /// Integers drop their fraction and may be given as decimal text; floats and doubles take
+    /// what JavaScript's `Number()` takes.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the error, a Pomelo server logs it and sends an empty body. `out` is left as it
+    /// was.
+    pub fn encode_json(&self, message: &Value, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        let start = out.len();
+        let mut encoder = Encoder { types: &self.types, out };
+        let result = match message {
+            Value::Object(members) => encoder.message(self.root, members, 1),
+            _ => Err(EncodeError::Nothing),
+        };
+        match result {
+            Ok(()) if out.len() > start => Ok(()),
+            result => {
+                out.truncate(start);
+                result.and(Err(EncodeError::Nothing))
+            }
+        }
+    }
+
+    /// Appends the message that `text` spells in JSON to `out` as a protobuf body.
+    ///
+    /// # Errors
+    ///
+    /// As [`Schema::encode_json`], or if `text` is no JSON.
+    pub fn encode_json_text(&self, text: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        let message = parse_json(text).map_err(|_| EncodeError::NotJson)?;
+        self.encode_json(&message, out)
+    }
+}
+
+/// A message that has no protobuf body; the handler's mistake, or its wish to say nothing.
+///
+/// The tag is that of the field in its own message, which may be a nested one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EncodeError {
+    /// A required member is missing, or no field was written: the body is empty.
+    Nothing,
+    /// The value of a field is not of the field's type.
+    WrongType {
+        /// The field.
+        tag: u32,
+    },
+    /// The value of an integer field is negative without a sign to carry it, or beyond 64 bits.
+    OutOfRange {
+        /// The field.
+        tag: u32,
+    },
+    /// Messages nest beyond [`MESSAGE_DEPTH_MAX`].
+    TooDeep,
+    /// The text is no JSON.
+    NotJson,
+}
+
+impl fmt::Display for EncodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("a required member is missing, or nothing was written"),
+            Self::WrongType { tag } => write!(f, "the value of tag {tag} has the wrong type"),
+            Self::OutOfRange { tag } => write!(f, "the value of tag {tag} is out of range"),
+            Self::TooDeep => f.write_str("messages nest too deep"),
+            Self::NotJson => f.write_str("the message is no JSON"),
+        }
+    }
+}
+
+impl Error for EncodeError {}
+
+struct Encoder<'a> {
+    types: &'a [MessageType],
+    out: &'a mut Vec<u8>,
+}
+
+impl Encoder<'_> {
+    /// Writes the fields of one message, without a length.
+    fn message(
+        &mut self,
+        message: TypeIndex,
+        members: &Map<String, Value>,
+        depth: usize,
+    ) -> Result<(), EncodeError> {
+        if depth > MESSAGE_DEPTH_MAX {
+            return Err(EncodeError::TooDeep);
+        }
+        let types = self.types;
+        let message = &types[message.0];
+        let mut required = 0;
+        let mut likely = 0;
+        for (name, value) in members {
+            let Some(index) = message.field_by_name(name, likely) else { continue };
+            likely = index + 1;
+            let field = &message.fields[index];
+            match field.option {
+                FieldOption::Repeated => self.array(field, value, depth)?,
+                FieldOption::Required | FieldOption::Optional => {
+                    required += usize::from(field.option == FieldOption::Required);
+                    self.key(field);
+                    self.value(field, value, depth)?;
+                }
+            }
+        }
+        // Names are unique in an object, so the count tells whether one was missing.
+        if required == message.required { Ok(()) } else { Err(EncodeError::Nothing) }
+    }
+
+    /// Numbers are one key, the count of elements, then the elements; texts and messages have a
+    /// key each. An empty array writes nothing.
+    fn array(&mut self, field: &Field, value: &Value, depth: usize) -> Result<(), EncodeError> {
+        let elements = match value {
+            Value::Array(elements) if !elements.is_empty() => elements,
+            // JavaScript would index the text; nobody means that.
+            Value::String(text) if !text.is_empty() => {
+                return Err(EncodeError::WrongType { tag: field.tag });
+            }
+            // What has no length is no array: Pomelo skips it.
+            _ => return Ok(()),
+        };
+        let counted = field.kind.counted_bytes_min().is_some();
+        if counted {
+            self.key(field);
+            self.varint(elements.len() as u64);
+        }
+        for element in elements {
+            if !counted {
+                self.key(field);
+            }
+            self.value(field, element, depth)?;
+        }
+        Ok(())
+    }
+
+    fn value(&mut self, field: &Field, value: &Value, depth: usize) -> Result<(), EncodeError> {
+        match field.kind {
+            Kind::UInt32 => self.varint(unsigned(value, field.tag)?),
+            Kind::SInt32 => self.varint(zigzag(value, field.tag)?),
+            // Out of the range of a float becomes infinite, as in JavaScript.
+            Kind::Float => self.out.extend_from_slice(&(double(value) as f32).to_le_bytes()),
+            Kind::Double => self.out.extend_from_slice(&double(value).to_le_bytes()),
+            Kind::Text => {
+                let text = value.as_str().ok_or(EncodeError::WrongType { tag: field.tag })?;
+                self.varint(text.len() as u64);
+                self.out.extend_from_slice(text.as_bytes());
+            }
+            Kind::Message(inner) => return self.nested(inner, value, depth),
+        }
+        Ok(())
+    }
+
+    /// Writes a message behind its length.
+    fn nested(
+        &mut self,
+        message: TypeIndex,
+        value: &Value,
+        depth: usize,
+    ) -> Result<(), EncodeError> {
+        // The length comes before bytes not written yet. One byte is kept for it, which is enough
+        // for most; a longer one pushes the message back.
+        let length_at = self.out.len();
+        self.out.push(0);
+        match value {
+            Value::Object(members) => self.message(message, members, depth + 1)?,
+            // Pomelo's check turns falsy values away and finds no members in the others.
+            _ if is_falsy(value) || self.types[message.0].required > 0 => {
+                return Err(EncodeError::Nothing);
+            }
+            _ => {}
+        }
+        let length = self.out.len() - length_at - 1;
+        if length < 0x80 {
+            self.out[length_at] = length as u8;
+        } else {
+            let (bytes, len) = varint_bytes(length as u64);
+            self.out.splice(length_at..=length_at, bytes[..len].iter().copied());
+        }
+        Ok(())
+    }
+
+    fn key(&mut self, field: &Field) {
+        self.varint(u64::from(field.tag << 3 | field.kind.wire_type()));
+    }
+
+    fn varint(&mut self, value: u64) {
+        let (bytes, len) = varint_bytes(value);
+        self.out.extend_from_slice(&bytes[..len]);
+    }
+}
+
+/// The base-128 form of `value`, low bits first, and how many bytes of it count.
+fn varint_bytes(mut value: u64) -> ([u8; VARINT_BYTES_MAX], usize) {
+    let mut bytes = [0; VARINT_BYTES_MAX];
+    let mut len = 0;
+    while value >= 0x80 {
+        bytes[len] = value as u8 | 0x80;
+        value >>= 7;
+        len += 1;
+    }
+    bytes[len] = value as u8;
+    (bytes, len + 1)
+}
+
+/// The number of an integer field, without its fraction.
+///
+/// JavaScript parses the *text* of the number, which makes 1 of 1e21 and of 1e-7. That is not
+/// repeated here: numbers are truncated, and text has to be a decimal integer.
+fn integer(value: &Value, tag: u32) -> Result<f64, EncodeError> {
+    let number = match value {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.trim().parse::<i64>().ok().map(|integer| integer as f64),
+        _ => None,
+    };
+    number.map(f64::trunc).ok_or(EncodeError::WrongType { tag })
+}
+
+fn unsigned(value: &Value, tag: u32) -> Result<u64, EncodeError> {
+    let number = integer(value, tag)?;
+    // The cast is exact: the range leaves only integers of 64 bits.
+    let in_range = (0.0..UNSIGNED_END).contains(&number);
+    if in_range { Ok(number as u64) } else { Err(EncodeError::OutOfRange { tag }) }
+}
+
+/// n becomes 2n, and -n becomes 2n - 1.
+fn zigzag(value: &Value, tag: u32) -> Result<u64, EncodeError> {
+    let number = integer(value, tag)?;
+    if number.abs() >= SIGNED_END {
+        return Err(EncodeError::OutOfRange { tag });
+    }
+    let magnitude = number.abs() as u64;
+    Ok(if number < 0.0 { 2 * magnitude - 1 } else { 2 * magnitude })
+}
+
+/// What JavaScript's `Number()` makes of a value; it never fails.
+fn double(value: &Value) -> f64 {
+    match value {
+        Value::Number(number) => number.as_f64().unwrap_or(f64::NAN),
+        Value::String(text) => js_number_from_text(text),
+        Value::Bool(set) => f64::from(u8::from(*set)),
+        Value::Null => 0.0,
+        Value::Array(_) | Value::Object(_) => f64::NAN,
+    }
+}
+
+/// Whether JavaScript takes a value for false.
+fn is_falsy(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        _ => false,
+    }
+}
+
+/// Bytes of `u64::MAX` as a varint.
+const VARINT_BYTES_MAX: usize = 10;
+
+/// 2^64 and 2^63: the first doubles that no longer fit an unsigned and a zigzag varint of 64 bits.
+const UNSIGNED_END: f64 = 18_446_744_073_709_551_616.0;
+const SIGNED_END: f64 = 9_223_372_036_854_775_808.0;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::EncodeError;
+    use crate::wire::protobuf::{MESSAGE_DEPTH_MAX, Protos, Schema};
+
+    fn schema(message: Value) -> Schema {
+        let file = json!({"r": message, "message Node": {"repeated Node n": 1}});
+        Protos::parse(&file).expect("valid schema").schema("r").expect("declared").clone()
+    }
+
+    fn encode(schema: &Schema, message: &Value) -> Result<Vec<u8>, EncodeError> {
+        let mut out = b"before".to_vec();
+        let result = schema.encode_json(message, &mut out);
+        if result.is_err() {
+            assert_eq!(out, b"before", "an error leaves the output as it was");
+        }
+        result.map(|()| out.split_off(6))
+    }
+
+    #[test]
+    fn integers_are_truncated_and_bounded() {
+        let schema = schema(json!({"optional uInt32 u": 1, "optional int32 i": 2}));
+        for (message, body) in [
+            (json!({"u": 3.7}), &b"\x08\x03"[..]),
+            (json!({"u": -0.5}), b"\x08\x00"),
+            (json!({"u": 1e-7}), b"\x08\x00"),
+            (json!({"u": " 12 "}), b"\x08\x0c"),
+            (json!({"i": -3.7}), b"\x10\x05"),
+            (json!({"i": "-2"}), b"\x10\x03"),
+            (json!({"u": 1u64 << 63}), b"\x08\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01"),
+        ] {
+            assert_eq!(encode(&schema, &message).as_deref(), Ok(body), "{message}");
+        }
+        for (message, error) in [
+            (json!({"u": -1}), EncodeError::OutOfRange { tag: 1 }),
+            (json!({"u": u64::MAX}), EncodeError::OutOfRange { tag: 1 }),
+            (json!({"u": 1e21}), EncodeError::OutOfRange { tag: 1 }),
+            (json!({"i": i64::MIN}), EncodeError::OutOfRange { tag: 2 }),
+            (json!({"i": "12abc"}), EncodeError::WrongType { tag: 2 }),
+            (json!({"i": "0x10"}), EncodeError::WrongType { tag: 2 }),
+            (json!({"i": ""}), EncodeError::WrongType { tag: 2 }),
+            (json!({"i": true}), EncodeError::WrongType { tag: 2 }),
+            (json!({"u": 1, "i": null}), EncodeError::WrongType { tag: 2 }),
+        ] {
+            assert_eq!(encode(&schema, &message), Err(error), "{message}");
+        }
+    }
+
+    #[test]
+    fn doubles_take_what_javascript_takes() {
+        let schema = schema(json!({"required double d": 1}));
+        for (value, number) in
+            [(json!("2.5"), 2.5_f64), (json!(null), 0.0), (json!(true), 1.0), (json!(""), 0.0)]
+        {
+            let body = encode(&schema, &json!({"d": value})).expect("any value is a double");
+            assert_eq!(body[1..], number.to_le_bytes(), "{value}");
+        }
+        let body = encode(&schema, &json!({"d": {}})).expect("any value is a double");
+        assert_eq!(body[1..], f64::NAN.to_le_bytes());
+    }
+
+    #[test]
+    fn what_is_no_array_is_skipped_but_for_text() {
+        let schema = schema(json!({"repeated string t": 1, "optional uInt32 u": 2}));
+        for value in [json!(null), json!(5), json!({}), json!(""), json!([])] {
+            let message = json!({"t": value, "u": 1});
+            assert_eq!(encode(&schema, &message).as_deref(), Ok(&b"\x10\x01"[..]), "{message}");
+        }
+        assert_eq!(encode(&schema, &json!({"t": "ab"})), Err(EncodeError::WrongType { tag: 1 }));
+    }
+
+    #[test]
+    fn nothing_to_say_is_told_apart() {
+        let schema = schema(json!({"message P": {"optional uInt32 x": 1}, "optional P p": 1}));
+        for message in
+            [json!({}), json!(null), json!(5), json!([1]), json!({"p": 0}), json!({"z": 1})]
+        {
+            assert_eq!(encode(&schema, &message), Err(EncodeError::Nothing), "{message}");
+        }
+        assert_eq!(encode(&schema, &json!({"p": 5})).as_deref(), Ok(&b"\x0a\x00"[..]));
+    }
+
+    #[test]
+    fn messages_nest_to_a_limit() {
+        let schema = schema(json!({"repeated Node n": 1}));
+        let nest = |levels| (1..levels).fold(json!({}), |inner, _| json!({"n": [inner]}));
+        assert!(encode(&schema, &nest(MESSAGE_DEPTH_MAX)).is_ok());
+        assert_eq!(encode(&schema, &nest(MESSAGE_DEPTH_MAX + 1)), Err(EncodeError::TooDeep));
+    }
+
+    #[test]
+    fn text_is_parsed_as_javascript_does() {
+        let mut out = Vec::new();
+        let double = schema(json!({"required double a": 1}));
+        assert_eq!(double.encode_json_text(br#"{"a":3.4028234663852886e+38}"#, &mut out), Ok(()));
+        assert_eq!(out[1..], f64::from(f32::MAX).to_le_bytes(), "to the last bit");
+
+        out.clear();
+        let schema = schema(json!({"required string a": 1}));
+        assert_eq!(schema.encode_json_text(br#"{"a":"\ud800"}"#, &mut out), Ok(()));
+        assert_eq!(out, b"\x0a\x03\xef\xbf\xbd");
+        assert_eq!(schema.encode_json_text(b"", &mut out), Err(EncodeError::NotJson));
+    }
+}

@@ -1,0 +1,269 @@
+//! Schema files, compiled: per message its fields, found by tag or by name.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use serde_json::{Map, Value};
+
+use super::compile::{Declarations, SchemaError, SchemaErrorKind};
+use crate::wire::member_order::in_js_order;
+
+/// One schema file: which routes carry protobuf bodies, and how.
+///
+/// The default has no route, like an empty file.
+#[derive(Clone, Debug)]
+pub struct Protos {
+    routes: FxHashMap<Box<str>, Schema>,
+    json: String,
+}
+
+impl Protos {
+    /// Compiles a schema file.
+    ///
+    /// As in Pomelo, members that are no declaration (not exactly three words, an unknown option)
+    /// are ignored, and so is a second field with a tag already used. A name used as a type is
+    /// looked up among the messages of the enclosing object, then among those beside the routes.
+    ///
+    /// # Errors
+    ///
+    /// If the file declares what the dialect cannot carry. Pomelo accepts such a file and then
+    /// writes broken bodies.
+    pub fn parse(file: &Value) -> Result<Self, SchemaError> {
+        let Value::Object(file) = file else {
+            return Err(SchemaError::new("", "", SchemaErrorKind::NotAnObject));
+        };
+        let mut declared = Declarations::default();
+        let mut parsed = Map::new();
+        let mut roots = Vec::new();
+        for (name, members) in file {
+            let (index, form) = declared.message(name, members, 1)?;
+            match name.strip_prefix("message ") {
+                Some(shared) => {
+                    declared.shared.insert(shared.into(), index);
+                }
+                None => roots.push((name, index)),
+            }
+            parsed.insert(name.clone(), form);
+        }
+        let types = declared.resolve()?;
+        let routes = roots
+            .into_iter()
+            .map(|(route, root)| (route.as_str().into(), Schema { types: types.clone(), root }))
+            .collect();
+        Ok(Self { routes, json: Value::Object(in_js_order(parsed)).to_string() })
+    }
+
+    /// Compiles the text of a schema file; an empty text is an empty file.
+    ///
+    /// # Errors
+    ///
+    /// As [`Protos::parse`], or if the text is no JSON.
+    pub fn parse_text(file: &str) -> Result<Self, SchemaError> {
+        if file.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        let file = serde_json::from_str(file)
+            .map_err(|_| SchemaError::new("", "", SchemaErrorKind::NotJson))?;
+        Self::parse(&file)
+    }
+
+    /// The schema of `route`'s bodies. It is a reference to shared tables: cheap to clone and keep.
+    #[must_use]
+    pub fn schema(&self, route: &str) -> Option<&Schema> {
+        self.routes.get(route)
+    }
+
+    /// The routes that have a schema, in no particular order.
+    pub fn routes(&self) -> impl Iterator<Item = &str> {
+        self.routes.keys().map(|route| &**route)
+    }
+
+    /// The parsed form that the handshake hands to clients, as compact JSON in the order a
+    /// JavaScript server prints it.
+    #[must_use]
+    pub fn to_json(&self) -> &str {
+        &self.json
+    }
+}
+
+impl Default for Protos {
+    fn default() -> Self {
+        Self { routes: FxHashMap::default(), json: "{}".into() }
+    }
+}
+
+/// How the bodies of one route are laid out.
+#[derive(Clone)]
+pub struct Schema {
+    pub(super) types: Arc<[MessageType]>,
+    pub(super) root: TypeIndex,
+}
+
+impl fmt::Debug for Schema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Types may refer to each other in circles, so only the outermost level is shown.
+        let fields = self.types[self.root.0].fields.iter().map(|field| &field.name);
+        f.debug_set().entries(fields).finish()
+    }
+}
+
+/// The place of a message type in its file's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TypeIndex(pub(super) usize);
+
+/// One message type, compiled.
+#[derive(Debug)]
+pub(super) struct MessageType {
+    /// In the order of declaration.
+    pub(super) fields: Box<[Field]>,
+    /// Tag and index of a field, sorted by tag. A name declared twice has two tags here.
+    by_tag: Box<[(u32, usize)]>,
+    /// Indices of fields, sorted by name.
+    by_name: Box<[usize]>,
+    /// How many of the fields are required.
+    pub(super) required: usize,
+}
+
+impl MessageType {
+    /// Indexes `fields`; `by_tag` holds tags and indices of fields in any order.
+    pub(super) fn new(fields: Box<[Field]>, mut by_tag: Vec<(u32, usize)>) -> Self {
+        by_tag.sort_unstable();
+        let mut by_name: Box<[_]> = (0..fields.len()).collect();
+        by_name.sort_unstable_by(|&a, &b| fields[a].name.cmp(&fields[b].name));
+        let required = fields.iter().filter(|field| field.option == FieldOption::Required).count();
+        Self { fields, by_tag: by_tag.into(), by_name, required }
+    }
+
+    /// The index of the field that a body calls `tag`.
+    pub(super) fn field_by_tag(&self, tag: u32) -> Option<usize> {
+        // Tags mostly count up from 1, so the field usually sits at its own place.
+        match self.by_tag.get((tag as usize).wrapping_sub(1)) {
+            Some(&(found, index)) if found == tag => Some(index),
+            _ => {
+                let place = self.by_tag.binary_search_by_key(&tag, |&(found, _)| found).ok()?;
+                Some(self.by_tag[place].1)
+            }
+        }
+    }
+
+    /// The index of the field called `name`. `likely` is tried first: messages mostly list their
+    /// members in the order of the schema.
+    pub(super) fn field_by_name(&self, name: &str, likely: usize) -> Option<usize> {
+        if self.fields.get(likely).is_some_and(|field| &*field.name == name) {
+            return Some(likely);
+        }
+        let found = self.by_name.binary_search_by(|&index| (*self.fields[index].name).cmp(name));
+        found.ok().map(|place| self.by_name[place])
+    }
+}
+
+/// One field of a message type.
+#[derive(Debug)]
+pub(super) struct Field {
+    pub(super) name: Box<str>,
+    /// The name as it opens a JSON member: quoted, escaped, with the colon.
+    pub(super) member: Box<[u8]>,
+    /// INVARIANT: `tag <= TAG_MAX`, so that the key fits 32 bits.
+    pub(super) tag: u32,
+    pub(super) option: FieldOption,
+    pub(super) kind: Kind,
+}
+
+/// How often a field may occur.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FieldOption {
+    Required,
+    Optional,
+    Repeated,
+}
+
+/// What a field holds. `int32` and `sInt32` are the same on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    UInt32,
+    SInt32,
+    Float,
+    Double,
+    Text,
+    Message(TypeIndex),
+}
+
+impl Kind {
+    /// The scalar called `name`; anything else names a message.
+    pub(super) fn scalar(name: &str) -> Option<Self> {
+        Some(match name {
+            "uInt32" => Self::UInt32,
+            "int32" | "sInt32" => Self::SInt32,
+            "float" => Self::Float,
+            "double" => Self::Double,
+            "string" => Self::Text,
+            _ => return None,
+        })
+    }
+
+    /// The low three bits of a key.
+    pub(super) fn wire_type(self) -> u32 {
+        match self {
+            Self::UInt32 | Self::SInt32 => 0,
+            Self::Double => 1,
+            Self::Text | Self::Message(_) => 2,
+            Self::Float => 5,
+        }
+    }
+
+    /// The fewest bytes an element takes in a counted run; `None` if every element has its own
+    /// key.
+    pub(super) fn counted_bytes_min(self) -> Option<usize> {
+        match self {
+            Self::UInt32 | Self::SInt32 => Some(1),
+            Self::Float => Some(4),
+            Self::Double => Some(8),
+            Self::Text | Self::Message(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{Protos, Schema};
+
+    #[test]
+    fn routes_are_plain_names() {
+        let file = json!({"onMove": {}, "message P": {}, "//": "a comment", "a b c": null});
+        let protos = Protos::parse(&file).expect("valid schema");
+        for route in ["onMove", "//", "a b c"] {
+            assert!(protos.schema(route).is_some(), "{route}");
+        }
+        for route in ["message P", "P", "toString", "__proto__", ""] {
+            assert!(protos.schema(route).is_none(), "{route}");
+        }
+        assert_eq!(protos.routes().count(), 3);
+    }
+
+    #[test]
+    fn an_empty_text_is_an_empty_file() {
+        for text in ["", " \n", "{}"] {
+            let protos = Protos::parse_text(text).expect(text);
+            assert_eq!((protos.to_json(), protos.routes().count()), ("{}", 0), "{text:?}");
+        }
+        assert!(Protos::parse_text("{").is_err());
+    }
+
+    #[test]
+    fn a_type_may_hold_itself() {
+        let file = json!({"r": {"optional Node n": 1}, "message Node": {"repeated Node n": 1}});
+        let protos = Protos::parse(&file).expect("valid schema");
+        let schema = protos.schema("r").expect("declared");
+        assert_eq!(format!("{schema:?}"), r#"{"n"}"#);
+    }
+
+    #[test]
+    fn schemas_can_be_kept_anywhere() {
+        fn keep<T: Clone + Send + Sync + 'static>() {}
+        keep::<Schema>();
+        keep::<Protos>();
+    }
+}
