@@ -53,7 +53,9 @@ impl<'a> Request<'a> {
     /// The body as a JSON value by Pomelo's rule: what is not valid JSON, and `null`, is `{}`.
     #[must_use]
     pub fn value(&self) -> Value {
-        match surrogate::parse_json(self.body) {
+        let value = surrogate::parse_json(self.body)
+            .or_else(|_| surrogate::parse_json(String::from_utf8_lossy(self.body).as_bytes()));
+        match value {
             Ok(Value::Null) | Err(_) => Value::Object(serde_json::Map::new()),
             Ok(value) => value,
         }
