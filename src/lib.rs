@@ -6,6 +6,7 @@ mod limits;
 pub mod metrics;
 pub mod route;
 mod session;
+mod shard;
 mod wheel;
 pub mod wire;
 
@@ -16,4 +17,5 @@ pub use dispatch::{
 };
 pub use forward::{ServerId, Workers};
 pub use limits::{LimitError, Limits};
+pub use shard::HandshakeRefusal;
 pub use session::{SessionData, SessionId, SessionView, ShardIndex, Uid, UidError};

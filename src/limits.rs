@@ -50,8 +50,11 @@ pub struct Limits {
     /// From forwarding a request to its answer; then it is answered 500 and a later answer is
     /// dropped (`forward_timeouts`). Default 30 s.
     pub forward_timeout: Duration,
+    /// Requests of one shard that wait for workers. One more is answered 500 at once
+    /// (`forward_rejects`). Default 262,144.
+    pub forwards_in_flight_max: usize,
     /// Mails in one lane between a shard and a worker. A request that finds it full is answered
-    /// 500 at once, a notify is dropped (`forward_rejects`). Default 4,096.
+    /// 500 at once, a notify is dropped (`forward_rejects`). Default 8,192.
     pub lane_len: usize,
     /// Mails waiting for one shard from the other shards and from the host's threads. The host is
     /// told [`crate::HandleError::Busy`]; shards keep what does not fit, bounded by their sessions
@@ -90,7 +93,8 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(90),
             close_linger: Duration::from_secs(1),
             forward_timeout: Duration::from_secs(30),
-            lane_len: 4_096,
+            forwards_in_flight_max: 262_144,
+            lane_len: 8_192,
             inbox_len: 16_384,
             backlog_len_max: 65_536,
             in_flight_per_session_max: 1_024,

@@ -16,7 +16,7 @@ use super::pending::{Completion, Pending};
 use super::reply::{LocalFuture, Reply};
 use super::request::OwnedRequest;
 use super::session::Session;
-use super::{BindError, Verdict};
+use super::BindError;
 use crate::route::table::{PushError, RouteTable};
 use crate::session::{SessionId, SessionView, Uid};
 
@@ -33,15 +33,21 @@ pub(crate) enum Op {
     Spawn(LocalFuture<()>),
     /// An async handler has answered.
     Answer { call: Call, reply: Reply<'static> },
-    /// A global before filter that waited has made up its mind.
-    Admit { call: Call, session: Box<Session>, request: OwnedRequest, verdict: Verdict },
+    /// The global before filters, one of which waited, have come to a verdict.
+    Admit { client: ClientCall, held: Box<Held>, admitted: Result<(), Reply<'static>> },
 }
 
 /// A request that is not answered in place.
 pub(crate) struct Call {
     pub(crate) origin: Origin,
-    /// The request, where a filter will want to see it again.
-    pub(crate) request: Option<OwnedRequest>,
+    /// For the global after filters, where there are any.
+    pub(crate) held: Option<Box<Held>>,
+}
+
+/// A request and its snapshot, kept for the filters that see it once it is answered.
+pub(crate) struct Held {
+    pub(crate) request: OwnedRequest,
+    pub(crate) session: Session,
 }
 
 /// Who asked.

@@ -46,6 +46,10 @@ impl Session {
         Self { id, data, link, marks: SmallVec::new() }
     }
 
+    pub(crate) fn data(&self) -> &Arc<SessionData> {
+        &self.data
+    }
+
     /// The snapshot as routers and filters of sessions see it.
     #[must_use]
     pub fn view(&self) -> SessionView<'_> {
@@ -181,10 +185,16 @@ impl Future for Bind<'_> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let result = std::task::ready!(Pin::new(&mut this.pending).poll(context));
-        if result.is_ok() {
-            this.session.data_mut().uid = this.uid.take();
+        match std::task::ready!(Pin::new(&mut this.pending).poll(context)) {
+            Ok(()) => {
+                this.session.data_mut().uid = this.uid.take();
+                Poll::Ready(Ok(()))
+            }
+            // The shard has forgotten whose slot it was.
+            Err(BindError::Gone { .. }) => {
+                Poll::Ready(Err(BindError::Gone { number: this.session.number() }))
+            }
+            Err(error) => Poll::Ready(Err(error)),
         }
-        Poll::Ready(result)
     }
 }

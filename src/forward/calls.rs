@@ -1,7 +1,6 @@
 //! The requests that a shard has forwarded and not yet answered.
 
-use crate::dispatch::context::ClientCall;
-use crate::dispatch::{OwnedRequest, Session};
+use crate::dispatch::context::{ClientCall, Held};
 
 /// Forwarded requests by token, and in the order of their deadlines.
 ///
@@ -28,12 +27,6 @@ pub(crate) struct Forwarded {
     pub(crate) deadline_us: u64,
     /// For the global after filters, where there are any.
     pub(crate) held: Option<Box<Held>>,
-}
-
-/// A request and its snapshot, kept for the filters that see it once it is answered.
-pub(crate) struct Held {
-    pub(crate) request: OwnedRequest,
-    pub(crate) session: Session,
 }
 
 impl Calls {

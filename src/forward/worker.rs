@@ -168,7 +168,7 @@ impl Worker {
         let origin = Origin::Shard { session: forward.session, token: forward.token };
         let future = Box::pin(async move {
             let reply = chain::settle(reply).await;
-            link.ask(Op::Answer { call: Call { origin, request: None }, reply });
+            link.ask(Op::Answer { call: Call { origin, held: None }, reply });
         });
         if self.tasks.spawn(future).is_err() {
             let shard = forward.session.shard();

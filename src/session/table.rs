@@ -54,6 +54,12 @@ impl<T> Table<T> {
         Some(value)
     }
 
+    /// The generation of the slot's present or next owner.
+    #[inline]
+    pub(crate) fn generation(&self, slot: Slot) -> Generation {
+        self.entries.get(slot.index()).map_or(Generation::FIRST, |entry| entry.generation)
+    }
+
     #[inline]
     pub(crate) fn at(&self, slot: Slot) -> Option<&T> {
         self.entries.get(slot.index())?.value.as_ref()
@@ -80,6 +86,11 @@ impl<T> Table<T> {
             return None;
         }
         entry.value.as_mut()
+    }
+
+    /// The slots that are taken, as they are now.
+    pub(crate) fn slots(&self) -> Vec<Slot> {
+        self.iter().map(|(slot, ..)| slot).collect()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Slot, Generation, &T)> {

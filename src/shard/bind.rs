@@ -1,0 +1,100 @@
+//! Logging in: the owning shard asks the uid's home (Pomelo semantics, "Sessions").
+
+use std::sync::Arc;
+
+use super::Shard;
+use super::connection::{Binding, State};
+use crate::dispatch::BindError;
+use crate::forward::mail::{Mail, Outcome, ReplyTo};
+use crate::session::{SessionId, Uid};
+
+impl Shard {
+    pub(super) fn bind(&mut self, session: SessionId, uid: Uid, reply_to: ReplyTo) {
+        match self.begin_bind(session, &uid) {
+            Ok(Begin::Ask) => {
+                let home = self.home(&uid);
+                self.mail(home, Mail::HomeBind { session, uid, reply_to });
+            }
+            Ok(Begin::Done) => self.reply(reply_to, Outcome::Bound(Ok(()))),
+            Err(error) => self.reply(reply_to, Outcome::Bound(Err(error))),
+        }
+    }
+
+    fn begin_bind(&mut self, session: SessionId, uid: &Uid) -> Result<Begin, BindError> {
+        let uid_bytes_max = self.config.limits.uid_bytes_max;
+        let gone = BindError::Gone { number: 0 };
+        let (_, connection) = self.find(session).ok_or(gone.clone())?;
+        if connection.state != State::Working {
+            return Err(gone);
+        }
+        if uid.is_falsy() || uid.text().len() > uid_bytes_max {
+            return Err(BindError::BadUid);
+        }
+        match connection.uid() {
+            Some(bound) if bound == uid => return Ok(Begin::Done),
+            Some(bound) => return Err(BindError::BoundToOther(bound.clone())),
+            None => {}
+        }
+        match &mut connection.binding {
+            Some(binding) if binding.uid == *uid => binding.asked = binding.asked.saturating_add(1),
+            Some(binding) => return Err(BindError::BoundToOther(binding.uid.clone())),
+            none => *none = Some(Box::new(Binding { uid: uid.clone(), asked: 1 })),
+        }
+        Ok(Begin::Ask)
+    }
+
+    /// The home shard has decided.
+    pub(super) fn handle_bound(
+        &mut self,
+        session: SessionId,
+        uid: Uid,
+        is_free: bool,
+        reply_to: ReplyTo,
+    ) {
+        let unix_ms = self.config.started_unix_ms + self.clock.now_us / 1000;
+        // A session that has closed meanwhile has told its home to forget it.
+        let outcome = match self.find(session) {
+            Some((_, connection)) if connection.state == State::Working => {
+                if let Some(binding) = &mut connection.binding {
+                    binding.asked -= 1;
+                    if binding.asked == 0 {
+                        connection.binding = None;
+                    }
+                }
+                if is_free {
+                    let peer = connection.peer;
+                    Arc::make_mut(connection.data()).uid = Some(uid.clone());
+                    self.logins.add(&uid, peer, unix_ms);
+                    Ok(())
+                } else {
+                    Err(BindError::InUse(uid))
+                }
+            }
+            _ => Err(BindError::Gone { number: 0 }),
+        };
+        self.reply(reply_to, Outcome::Bound(outcome));
+    }
+
+    pub(super) fn unbind(&mut self, session: SessionId, uid: Uid, reply_to: ReplyTo) {
+        let outcome = match self.find(session) {
+            None => Err(BindError::Gone { number: 0 }),
+            Some((_, connection)) if connection.uid() != Some(&uid) => {
+                Err(BindError::NotBound(uid))
+            }
+            Some((_, connection)) => {
+                Arc::make_mut(connection.data()).uid = None;
+                self.logins.remove(&uid);
+                let home = self.home(&uid);
+                self.mail(home, Mail::HomeUnbind { session, uid });
+                Ok(())
+            }
+        };
+        self.reply(reply_to, Outcome::Bound(outcome));
+    }
+}
+
+/// Whether the home shard has to be asked.
+enum Begin {
+    Ask,
+    Done,
+}

@@ -1,0 +1,100 @@
+//! What all shards of an engine share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::dispatch::{HostFilter, Register};
+use crate::forward::ServerType;
+use crate::limits::Limits;
+use crate::metrics::Counters;
+use crate::route::table::RouteTable;
+use crate::wire::handshake::{Answers, HandshakeRequest};
+
+/// Whether a client's type and version may come in.
+pub(crate) type CheckClient = Arc<dyn Fn(Option<&str>, Option<&str>) -> bool + Send + Sync>;
+
+/// Looks at a handshake; what it gives back goes to the client as `user`.
+pub(crate) type UserHandshake = Arc<
+    dyn Fn(&HandshakeRequest) -> Result<Option<Value>, HandshakeRefusal> + Send + Sync,
+>;
+
+/// A user handshake callback's "no": the client gets 500 and is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)] // A client is told no more than this.
+pub struct HandshakeRefusal;
+
+impl std::fmt::Display for HandshakeRefusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the handshake was refused")
+    }
+}
+
+impl std::error::Error for HandshakeRefusal {}
+
+/// The configuration and the few numbers that shards share.
+pub(crate) struct ShardConfig {
+    pub(crate) server_type: Arc<str>,
+    pub(crate) server_id: Arc<str>,
+    pub(crate) limits: Limits,
+    pub(crate) heartbeat: Option<Heartbeat>,
+    pub(crate) single_session: bool,
+    pub(crate) answers: Answers,
+    pub(crate) check_client: Option<CheckClient>,
+    pub(crate) user_handshake: Option<UserHandshake>,
+    pub(crate) host_filter: HostFilter,
+    pub(crate) routes: Arc<RouteTable>,
+    pub(crate) server_types: Vec<ServerType>,
+    pub(crate) registers: Vec<Register>,
+    /// Milliseconds from 1970 to the engine's start.
+    pub(crate) started_unix_ms: u64,
+
+    /// Open connections of all shards. Touched when one opens or closes, never for a message.
+    pub(crate) connections: AtomicUsize,
+    /// The last session number given out.
+    pub(crate) session_numbers: AtomicU64,
+    /// One for each shard.
+    pub(crate) counters: Vec<Arc<Counters>>,
+}
+
+/// How clients show that they live (Pomelo wire protocol, "Heartbeat").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Heartbeat {
+    /// A client that is silent for longer is closed.
+    pub(crate) timeout: Duration,
+    /// What ends the silence.
+    pub(crate) kept_alive_by: KeptAliveBy,
+}
+
+/// What a client has to send to be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeptAliveBy {
+    /// Heartbeats alone, as in the original.
+    Heartbeats,
+    AnyPackage,
+}
+
+impl ShardConfig {
+    pub(super) fn handshake_timeout_ms(&self) -> u64 {
+        millis(self.limits.handshake_timeout)
+    }
+
+    pub(super) fn linger_ms(&self) -> u64 {
+        millis(self.limits.close_linger)
+    }
+
+    pub(super) fn forward_timeout_us(&self) -> u64 {
+        millis(self.limits.forward_timeout).saturating_mul(1000)
+    }
+
+    /// How long a working client may be silent.
+    pub(super) fn silence_ms(&self) -> u64 {
+        millis(self.heartbeat.map_or(self.limits.idle_timeout, |heartbeat| heartbeat.timeout))
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 2)
+}

@@ -1,0 +1,148 @@
+//! One connection of a shard.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::session::{Outbox, SessionData, Uid};
+use crate::wire::websocket::Fragments;
+
+/// The shell's name for a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct SocketIndex(pub(crate) u32);
+
+/// How far a connection has come.
+///
+/// ```text
+/// Sniff -> Http -> Inited -> WaitAck -> Working -> Closing -> Lingering -> Dead
+///      \___________^           (any of these)  \___________\___________^
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Nothing has come yet that tells TCP from HTTP.
+    Sniff,
+    /// The head of an HTTP request is coming in.
+    Http,
+    /// Ready for the handshake.
+    Inited,
+    /// The handshake is answered.
+    WaitAck,
+    Working,
+    /// Nothing is read any more; the outbox is being sent.
+    Closing,
+    /// All is sent and the writing side is closed; the client has yet to close its own.
+    Lingering,
+    /// The shell has been told to close the socket.
+    Dead,
+}
+
+impl State {
+    /// Whether what the client sends still counts.
+    pub(crate) fn is_reading(self) -> bool {
+        matches!(self, Self::Sniff | Self::Http | Self::Inited | Self::WaitAck | Self::Working)
+    }
+}
+
+/// What carries the packages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Tcp,
+    WebSocket,
+}
+
+/// Why a session ends; each has its counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CloseReason {
+    Peer,
+    Kick,
+    HeartbeatTimeout,
+    Idle,
+    HandshakeTimeout,
+    Protocol,
+    /// What is counted as a refusal already.
+    Refused,
+    SlowConsumer,
+    Shutdown,
+}
+
+/// One connection. An idle one owns no buffer.
+pub(crate) struct Connection {
+    pub(crate) socket: SocketIndex,
+    pub(crate) state: State,
+    pub(crate) transport: Transport,
+    /// Whether it is in the shard's list of outboxes to look at.
+    pub(crate) is_dirty: bool,
+    /// Whether the client has closed its writing side.
+    pub(crate) is_read_to_end: bool,
+    /// Requests that wait for a worker or an async handler.
+    pub(crate) in_flight: u16,
+    /// The client-visible id; 0 until the first byte.
+    pub(crate) number: u64,
+    pub(crate) peer: SocketAddr,
+    /// When the client last said what keeps it alive, on the shard's patient clock.
+    pub(crate) heard_ms: u64,
+    pub(crate) outbox: Outbox,
+    /// The start of a package, frame or head whose rest has not come yet.
+    pub(crate) partial: Option<Box<Partial>>,
+    /// A WebSocket message whose last fragment has not come yet.
+    pub(crate) message: Option<Box<FragmentedMessage>>,
+    /// INVARIANT: there before anything is told of the session to a handler or worker.
+    pub(crate) data: Option<Arc<SessionData>>,
+    pub(crate) binding: Option<Box<Binding>>,
+    /// The workers that have seen a message of this session, modulo 64.
+    pub(crate) workers: u64,
+}
+
+// A hundred thousand of these idle on a machine.
+const _: () = assert!(size_of::<Connection>() <= 160);
+
+/// Bytes kept until the rest has come.
+pub(crate) struct Partial {
+    pub(crate) buffer: Vec<u8>,
+    /// The length at which it makes sense to look again.
+    pub(crate) needed: usize,
+}
+
+/// The fragments so far.
+pub(crate) struct FragmentedMessage {
+    pub(crate) fragments: Fragments,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// A uid that its home shard has been asked for.
+pub(crate) struct Binding {
+    pub(crate) uid: Uid,
+    /// How many answers are to come.
+    pub(crate) asked: u16,
+}
+
+impl Connection {
+    pub(crate) fn new(socket: SocketIndex, peer: SocketAddr, now_ms: u64) -> Self {
+        Self {
+            socket,
+            state: State::Sniff,
+            transport: Transport::Tcp,
+            is_dirty: false,
+            is_read_to_end: false,
+            in_flight: 0,
+            number: 0,
+            peer,
+            heard_ms: now_ms,
+            outbox: Outbox::default(),
+            partial: None,
+            message: None,
+            data: None,
+            binding: None,
+            workers: 0,
+        }
+    }
+
+    /// What the session holds; made when it is first asked for.
+    pub(crate) fn data(&mut self) -> &mut Arc<SessionData> {
+        let (number, peer) = (self.number, self.peer);
+        self.data.get_or_insert_with(|| Arc::new(SessionData::new(number, peer)))
+    }
+
+    pub(crate) fn uid(&self) -> Option<&Uid> {
+        self.data.as_ref()?.uid.as_ref()
+    }
+}

@@ -1,0 +1,439 @@
+//! `globalHandle`: what becomes of a message (Pomelo semantics, "Life of a message").
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::Shard;
+use super::close::CloseCode;
+use super::config::ShardConfig;
+use super::connection::{CloseReason, State};
+use crate::dispatch::chain::{self, Gate};
+use crate::dispatch::context::{Call, ClientCall, Held, Op, Origin};
+use crate::dispatch::reply::{Reply, ReplyBody};
+use crate::dispatch::{Registry, Request, Session};
+use crate::forward::calls::Forwarded;
+use crate::forward::mail::{Forward, ForwardRoute, Mail, WorkerReply};
+use crate::route::default_route;
+use crate::route::table::RouteId;
+use crate::session::{SessionId, SessionView, Slot};
+use crate::wire::message::{self, MessageError, MessageType, RouteRef};
+
+/// Where a route leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// A handler of this shard; `None` if the own server type has no such handler.
+    Local(Option<usize>),
+    /// A server type by its place in the configuration.
+    Forward(usize),
+    /// Not three parts, or a server type that nobody has heard of.
+    Unknown,
+    /// The method `constructor`: the client is kicked.
+    Attack,
+}
+
+/// The reason that clients are kicked with for an attack.
+const ATTACK_REASON: &str = "attack";
+/// Bodies up to this size are carved from a common chunk, larger ones get their own memory.
+const CARVE_BYTES_MAX: usize = 16 * 1024;
+const CHUNK_BYTES: usize = 64 * 1024;
+
+impl ShardConfig {
+    /// Where a route leads, by its text.
+    pub(super) fn target(&self, registry: &Registry, route: &str) -> Target {
+        let mut parts = route.split('.');
+        let (Some(server_type), Some(handler), Some(method), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Target::Unknown;
+        };
+        if method == "constructor" {
+            return Target::Attack;
+        }
+        if server_type == &*self.server_type {
+            // Empty names can't be registered on purpose.
+            let handler = registry.find(route).filter(|_| !handler.is_empty());
+            return Target::Local(handler);
+        }
+        let place = self.server_types.iter().position(|other| &*other.name == server_type);
+        place.map_or(Target::Unknown, Target::Forward)
+    }
+}
+
+impl Shard {
+    /// A DATA package of a working session.
+    pub(super) fn handle_data(&mut self, slot: Slot, body: &[u8]) {
+        let message = match message::decode(body) {
+            Ok(message) => message,
+            Err(MessageError::UnknownType(_)) => return self.counters.bad_message_type.one(),
+            Err(_) => {
+                self.counters.bad_message.one();
+                return self.protocol_error(slot, CloseCode::Normal);
+            }
+        };
+        let id = match message.kind {
+            MessageType::Request => {
+                self.counters.requests.one();
+                message.id
+            }
+            // A push from a client counts as a notify.
+            MessageType::Notify | MessageType::Push => {
+                self.counters.notifies.one();
+                0
+            }
+            _ => return self.counters.bad_message_type.one(),
+        };
+        let Some(route) = message.route else { return };
+        let link = Rc::clone(&self.link);
+        let known = link.routes.find(route);
+        let client = ClientCall {
+            session: self.id_of(slot),
+            id,
+            route: known,
+            started_us: self.clock.now_us,
+        };
+        match known {
+            Some(known) => {
+                let entry = link.routes.entry(known);
+                let target = self.targets[known.index()];
+                match &entry.client {
+                    None => {
+                        let request = Request::new(&entry.text, id, message.body);
+                        self.global_handle(&client, target, &request);
+                    }
+                    Some(schema) => {
+                        let mut body = std::mem::take(&mut self.scratch);
+                        body.clear();
+                        if schema.decode_to_json(message.body, &mut body).is_ok() {
+                            let request = Request::new(&entry.text, id, &body);
+                            self.global_handle(&client, target, &request);
+                        } else {
+                            self.counters.bad_protobuf.one();
+                            self.answer(&client, &Reply::error());
+                        }
+                        self.scratch = body;
+                    }
+                }
+            }
+            None => {
+                // A code that is in no dictionary has no text.
+                let text = route.to_text_lossy().unwrap_or_default();
+                // Text that is not UTF-8 names nothing, though it may look like something.
+                let target = match route {
+                    RouteRef::Text(bytes) if bytes == text.as_bytes() => {
+                        self.config.target(&self.registry, &text)
+                    }
+                    _ => Target::Unknown,
+                };
+                let request = Request::new(&text, id, message.body);
+                self.global_handle(&client, target, &request);
+            }
+        }
+    }
+
+    fn global_handle(&mut self, client: &ClientCall, target: Target, request: &Request<'_>) {
+        match target {
+            Target::Unknown => {
+                self.counters.unknown_route.one();
+                return self.answer(client, &Reply::error());
+            }
+            Target::Attack => {
+                self.counters.attacks.one();
+                return self.kick(client.session.slot(), Some(ATTACK_REASON), CloseReason::Protocol);
+            }
+            Target::Local(_) | Target::Forward(_) => {}
+        }
+        let Some(connection) = self.connections.at_mut(client.session.slot()) else { return };
+        let data = Arc::clone(connection.data());
+        let mut session = Session::new(client.session, data, Rc::clone(&self.link));
+        if !self.registry.global_filters.is_empty() {
+            let registry = Rc::clone(&self.registry);
+            match chain::before(&registry.global_filters, 0, request, &mut session) {
+                Gate::Open => {}
+                Gate::Refused(reply) => {
+                    self.apply_ops();
+                    return self.finish(client, &reply, request, &mut session);
+                }
+                Gate::Waiting { index, verdict } => {
+                    return self.wait_for_filters(client, index, verdict, request, session);
+                }
+            }
+        }
+        self.handle_admitted(client, target, request, session);
+    }
+
+    fn wait_for_filters(
+        &mut self,
+        client: &ClientCall,
+        index: usize,
+        verdict: crate::dispatch::reply::LocalFuture<crate::dispatch::Verdict>,
+        request: &Request<'_>,
+        session: Session,
+    ) {
+        if !self.take_off(client) {
+            return;
+        }
+        let (registry, link) = (Rc::clone(&self.registry), Rc::clone(&self.link));
+        let mut held = Box::new(Held { request: request.to_owned(), session });
+        let client = *client;
+        let future = Box::pin(async move {
+            let Held { request, session } = &mut *held;
+            let filters = &registry.global_filters;
+            let admitted = chain::wait(filters, index, verdict, request, session).await;
+            link.ask(Op::Admit { client, held, admitted });
+        });
+        if self.tasks.spawn(future).is_err() {
+            self.counters.task_rejects.one();
+            self.land(&client);
+            self.answer(&client, &Reply::error());
+        }
+        self.apply_ops();
+    }
+
+    /// The global before filters that waited are done.
+    pub(super) fn handle_admit(
+        &mut self,
+        client: &ClientCall,
+        held: Held,
+        admitted: Result<(), Reply<'static>>,
+    ) {
+        self.land(client);
+        let Held { request, mut session } = held;
+        let request = request.get();
+        let is_there = self.find(client.session).is_some_and(|(_, c)| c.state == State::Working);
+        match admitted {
+            Ok(()) if is_there => {
+                let target = match client.route {
+                    Some(route) => self.targets[route.index()],
+                    None => self.config.target(&self.registry, request.route()),
+                };
+                self.handle_admitted(client, target, &request, session);
+            }
+            // The filters that let it in still hear of its end.
+            Ok(()) => self.finish(client, &Reply::error(), &request, &mut session),
+            Err(reply) => self.finish(client, &reply, &request, &mut session),
+        }
+    }
+
+    fn handle_admitted(
+        &mut self,
+        client: &ClientCall,
+        target: Target,
+        request: &Request<'_>,
+        mut session: Session,
+    ) {
+        match target {
+            Target::Local(handler) => {
+                if handler.is_none() {
+                    self.counters.unknown_route.one();
+                }
+                let registry = Rc::clone(&self.registry);
+                let reply = chain::handle(&registry, handler, request, &mut session);
+                self.apply_ops();
+                match reply.body {
+                    ReplyBody::Later(_) => self.answer_later(client, reply, request, session),
+                    _ => {
+                        self.answers_this_turn += u64::from(client.id != 0);
+                        self.finish(client, &reply, request, &mut session);
+                    }
+                }
+            }
+            Target::Forward(place) => self.forward(client, place, request, session),
+            Target::Unknown | Target::Attack => {}
+        }
+    }
+
+    /// Answers, and lets the global after filters look at what was answered.
+    fn finish(
+        &mut self,
+        client: &ClientCall,
+        reply: &Reply<'_>,
+        request: &Request<'_>,
+        session: &mut Session,
+    ) {
+        self.answer(client, reply);
+        if self.registry.global_filters.is_empty() {
+            return;
+        }
+        let registry = Rc::clone(&self.registry);
+        // What they change of it concerns nobody any more.
+        let mut seen = Reply { body: ReplyBody::None, failed: reply.failed };
+        if let Some(body) = reply.body() {
+            seen.body = ReplyBody::Borrowed(body);
+        }
+        chain::after(&registry.global_filters, request, session, &mut seen);
+        self.apply_ops();
+    }
+
+    fn hold(&self, request: &Request<'_>, session: Session) -> Option<Box<Held>> {
+        (!self.registry.global_filters.is_empty())
+            .then(|| Box::new(Held { request: request.to_owned(), session }))
+    }
+
+    fn answer_later(
+        &mut self,
+        client: &ClientCall,
+        reply: Reply<'_>,
+        request: &Request<'_>,
+        session: Session,
+    ) {
+        if !self.take_off(client) {
+            return;
+        }
+        let held = self.hold(request, session);
+        let (client, link, reply) = (*client, Rc::clone(&self.link), reply.into_owned());
+        let future = Box::pin(async move {
+            let reply = chain::settle(reply).await;
+            link.ask(Op::Answer { call: Call { origin: Origin::Client(client), held }, reply });
+        });
+        if self.tasks.spawn(future).is_err() {
+            self.counters.task_rejects.one();
+            self.land(&client);
+            self.answer(&client, &Reply::error());
+        }
+    }
+
+    /// An async handler or a worker has answered.
+    pub(super) fn handle_answer(
+        &mut self,
+        client: &ClientCall,
+        held: Option<Box<Held>>,
+        reply: &Reply<'_>,
+    ) {
+        self.land(client);
+        if client.id != 0 {
+            self.latency.record(self.clock.now_us.saturating_sub(client.started_us), 1);
+        }
+        match held {
+            None => self.answer(client, reply),
+            Some(mut held) => {
+                let Held { request, session } = &mut *held;
+                self.finish(client, reply, &request.get(), session);
+            }
+        }
+        self.kick_if_drained_id(client.session);
+    }
+
+    fn kick_if_drained_id(&mut self, session: SessionId) {
+        if self.is_draining
+            && let Some((slot, _)) = self.find(session)
+        {
+            self.kick_if_drained(slot);
+        }
+    }
+
+    /// Counts a request that waits; refuses it where the session has too many of them.
+    fn take_off(&mut self, client: &ClientCall) -> bool {
+        let in_flight_max = self.config.limits.in_flight_per_session_max;
+        let Some((_, connection)) = self.find(client.session) else { return false };
+        if connection.in_flight >= in_flight_max {
+            self.counters.session_in_flight_rejects.one();
+            self.answer(client, &Reply::error());
+            return false;
+        }
+        connection.in_flight += 1;
+        true
+    }
+
+    /// A request that has waited is done.
+    fn land(&mut self, client: &ClientCall) {
+        if let Some((_, connection)) = self.find(client.session) {
+            debug_assert!(connection.in_flight > 0);
+            connection.in_flight = connection.in_flight.saturating_sub(1);
+        }
+    }
+
+    fn forward(
+        &mut self,
+        client: &ClientCall,
+        place: usize,
+        request: &Request<'_>,
+        session: Session,
+    ) {
+        let view = session.view();
+        let Some(server) = self.pick_server(place, &view) else {
+            let mut session = session;
+            return self.finish(client, &Reply::error(), request, &mut session);
+        };
+        if !self.take_off(client) {
+            return;
+        }
+        let worker = self.config.server_types[place].first_worker + server;
+        let party = self.post.hub().worker(worker);
+        let data = Arc::clone(session.data());
+        let held = self.hold(request, session);
+        let is_answered = client.id != 0 || held.is_some();
+        let (route, bytes) = self.carve(client.route, request);
+        let is_full = self.calls.len() >= self.config.limits.forwards_in_flight_max;
+        let deadline_us = self.clock.now_us + self.config.forward_timeout_us();
+        let token = match is_answered && !is_full {
+            true => self.calls.add(Forwarded { client: *client, deadline_us, held }),
+            false => 0,
+        };
+        let id = client.id;
+        let forward = Forward { token, session: client.session, data, route, id, bytes };
+        if is_full || self.post.push(party, Mail::Forward(forward)).is_err() {
+            self.counters.forward_rejects.one();
+            let held = self.calls.take(token).and_then(|call| call.held);
+            return self.handle_answer(client, held, &Reply::error());
+        }
+        self.counters.forwards.one();
+        if let Some((_, connection)) = self.find(client.session) {
+            connection.workers |= 1 << (worker % 64);
+        }
+        if !is_answered {
+            self.land(client);
+        }
+    }
+
+    /// The server's place among those of its type.
+    fn pick_server(&self, place: usize, view: &SessionView<'_>) -> Option<u16> {
+        let server_type = &self.config.server_types[place];
+        let servers = &server_type.servers;
+        let index = match &server_type.route {
+            None => default_route(view.uid().map_or("", |uid| uid.text()), servers.len()),
+            Some(route) => chain::guarded(|| route(view, servers)).flatten(),
+        };
+        index.filter(|index| *index < servers.len()).and_then(|index| u16::try_from(index).ok())
+    }
+
+    /// The bytes that go to the worker: the body, behind the route's text where it has no id.
+    fn carve(&mut self, known: Option<RouteId>, request: &Request<'_>) -> (ForwardRoute, Bytes) {
+        let (body, text) = (request.body(), request.route());
+        let (route, text) = match known {
+            Some(id) => (ForwardRoute::Known(id), ""),
+            // A route's length has one byte on the wire.
+            None => (ForwardRoute::Inline { len: text.len() as u8 }, text),
+        };
+        let len = text.len() + body.len();
+        if len > CARVE_BYTES_MAX {
+            let mut bytes = BytesMut::with_capacity(len);
+            bytes.extend_from_slice(text.as_bytes());
+            bytes.extend_from_slice(body);
+            return (route, bytes.freeze());
+        }
+        if self.chunk.capacity() < len {
+            self.chunk = BytesMut::with_capacity(CHUNK_BYTES);
+        }
+        self.chunk.extend_from_slice(text.as_bytes());
+        self.chunk.extend_from_slice(body);
+        (route, self.chunk.split().freeze())
+    }
+
+    /// A worker has answered. An answer after its deadline finds nothing.
+    pub(super) fn handle_worker_answer(&mut self, token: u64, reply: WorkerReply) {
+        let Some(call) = self.calls.take(token) else { return };
+        let body = reply.body.map_or(ReplyBody::None, ReplyBody::Shared);
+        let reply = Reply { body, failed: reply.failed };
+        self.handle_answer(&call.client, call.held, &reply);
+    }
+
+    /// Answers for workers that have not.
+    pub(super) fn expire_calls(&mut self) {
+        while let Some(call) = self.calls.take_due(self.clock.now_us) {
+            self.counters.forward_timeouts.one();
+            self.handle_answer(&call.client, call.held, &Reply::error());
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What others ask of this shard, and what its own code asks for.
+
+use std::sync::Arc;
+
+use super::Shard;
+use super::connection::{CloseReason, State};
+use crate::dispatch::context::{Op, Origin};
+use crate::forward::asks::Ask;
+use crate::forward::mail::{HostChange, Mail, Outcome, ReplyTo, Report};
+use crate::session::{Directory, SessionId, ShardIndex, Uid};
+
+impl Shard {
+    pub(super) fn handle_mail(&mut self, mail: Mail) {
+        match mail {
+            Mail::Answer { token, reply } => self.handle_worker_answer(token, reply),
+            Mail::Set { session, settings, reply_to } => {
+                let was_there = self.set(session, *settings);
+                self.reply(reply_to, Outcome::Set(was_there));
+            }
+            Mail::Bind { session, uid, reply_to } => self.bind(session, uid, reply_to),
+            Mail::Unbind { session, uid, reply_to } => self.unbind(session, uid, reply_to),
+            Mail::Bound { session, uid, is_free, reply_to } => {
+                self.handle_bound(session, uid, is_free, reply_to);
+            }
+            Mail::Kick { session, reason } => {
+                if let Some((slot, _)) = self.find(session) {
+                    self.kick(slot, reason.as_deref(), CloseReason::Kick);
+                }
+            }
+            Mail::Deliver { sessions, package } => self.deliver(&sessions, &package),
+            Mail::HomeBind { session, uid, reply_to } => {
+                let is_free = self.directory.bind(uid.text(), session, self.config.single_session);
+                self.mail(session.shard(), Mail::Bound { session, uid, is_free, reply_to });
+            }
+            Mail::HomeUnbind { session, uid } => {
+                self.directory.unbind(uid.text(), session);
+            }
+            Mail::HomeKick { uid, reason, reply_to } => self.kick_uid(&uid, reason, reply_to),
+            Mail::HomePush { uids, package, reply_to } => {
+                self.push_home(uids, &package, reply_to);
+            }
+            Mail::Broadcast { package, audience } => self.broadcast(&package, &audience),
+            Mail::Result { token, outcome } => self.asks.finish(token, outcome),
+            Mail::Report(to) => {
+                // A host that has given up waiting has dropped the other end.
+                to.try_send(self.report()).ok();
+            }
+            Mail::Hosts { rules, change } => match change {
+                HostChange::Add => {
+                    if let Err(error) = self.host_filter.add(&rules) {
+                        tracing::warn!(%error, "host rules were not added");
+                    }
+                }
+                HostChange::Remove => self.host_filter.remove(&rules),
+            },
+            Mail::Drain => self.drain(),
+            Mail::Forward(_) | Mail::Closed { .. } => {
+                debug_assert!(false, "mail for a worker reached a shard");
+            }
+        }
+    }
+
+    /// Mail that must arrive, to any shard, itself included.
+    pub(super) fn mail(&mut self, to: ShardIndex, mail: Mail) {
+        if to == self.index {
+            self.handle_mail(mail);
+        } else {
+            self.post.send(to.into(), mail);
+        }
+    }
+
+    /// Mail that may be refused; whether it was taken.
+    pub(super) fn try_mail(&mut self, to: ShardIndex, mail: Mail) -> Result<(), Mail> {
+        if to == self.index {
+            self.handle_mail(mail);
+            return Ok(());
+        }
+        self.post.try_send(to.into(), mail).inspect_err(|_| self.counters.mail_rejects.one())
+    }
+
+    pub(super) fn reply(&mut self, to: ReplyTo, outcome: Outcome) {
+        if to.party == self.post.me() {
+            self.asks.finish(to.token, outcome);
+        } else {
+            self.post.send(to.party, Mail::Result { token: to.token, outcome });
+        }
+    }
+
+    fn report(&mut self) -> Report {
+        Report {
+            connections: self.connections.len(),
+            logins: self.logins.list(),
+            latency: self.latency.take(),
+            uids: self.directory.len(),
+        }
+    }
+
+    /// Does what handlers, filters and futures have asked for, in order.
+    pub(super) fn apply_ops(&mut self) {
+        loop {
+            // Taken out, as doing one may lead to the next.
+            let mut ops = std::mem::take(&mut self.ops);
+            std::mem::swap(&mut *self.link.ops.borrow_mut(), &mut ops);
+            if ops.is_empty() {
+                self.ops = ops;
+                return;
+            }
+            ops.drain(..).for_each(|op| self.apply(op));
+            self.ops = ops;
+        }
+    }
+
+    fn apply(&mut self, op: Op) {
+        match op {
+            Op::Bind { session, uid, done } => self.ask(Ask::Bind(done), |shard, reply_to| {
+                shard.try_mail(session.shard(), Mail::Bind { session, uid, reply_to })
+            }),
+            Op::Unbind { session, uid, done } => self.ask(Ask::Bind(done), |shard, reply_to| {
+                shard.try_mail(session.shard(), Mail::Unbind { session, uid, reply_to })
+            }),
+            Op::Set { session, settings, done } => {
+                let was_there = self.set(session, settings);
+                done.complete(was_there);
+            }
+            Op::Kick { session, reason } => {
+                // Counted by `try_mail` if it is refused.
+                self.try_mail(session.shard(), Mail::Kick { session, reason }).ok();
+            }
+            Op::KickUid { uid, reason, done } => {
+                let home = self.home(&uid);
+                self.ask(Ask::Kick(done), |shard, to| {
+                    shard.try_mail(home, Mail::HomeKick { uid, reason, reply_to: Some(to) })
+                });
+            }
+            Op::Push { uids, package, done } => self.push(uids, &package, done),
+            Op::Broadcast { package, audience } => {
+                for shard in (0..self.post.hub().shards()).map(ShardIndex) {
+                    let (package, audience) = (package.clone(), audience.clone());
+                    // Counted by `try_mail` if it is refused.
+                    self.try_mail(shard, Mail::Broadcast { package, audience }).ok();
+                }
+            }
+            Op::Spawn(future) => {
+                if self.tasks.spawn(future).is_err() {
+                    self.counters.task_rejects.one();
+                    tracing::warn!("too many futures on a shard; one was dropped");
+                }
+            }
+            Op::Answer { call, reply } => match call.origin {
+                Origin::Client(client) => self.handle_answer(&client, call.held, &reply),
+                Origin::Shard { .. } => debug_assert!(false, "a shard handles its own clients"),
+            },
+            Op::Admit { client, held, admitted } => self.handle_admit(&client, *held, admitted),
+        }
+    }
+
+    /// Keeps a question and asks it.
+    fn ask(&mut self, ask: Ask, send: impl FnOnce(&mut Self, ReplyTo) -> Result<(), Mail>) {
+        let token = match self.asks.add(ask) {
+            Ok(token) => token,
+            Err(ask) => return ask.refuse(),
+        };
+        let reply_to = ReplyTo { party: self.post.me(), token };
+        if send(self, reply_to).is_err()
+            && let Some(ask) = self.asks.take(token)
+        {
+            ask.refuse();
+        }
+    }
+
+    pub(super) fn home(&self, uid: &Uid) -> ShardIndex {
+        Directory::home(uid.text(), self.post.hub().shards())
+    }
+
+    fn set(
+        &mut self,
+        session: SessionId,
+        settings: serde_json::Map<String, serde_json::Value>,
+    ) -> bool {
+        let Some((_, connection)) = self.find(session) else { return false };
+        if connection.state != State::Working {
+            return false;
+        }
+        Arc::make_mut(connection.data()).settings.extend(settings);
+        true
+    }
+}

@@ -1,0 +1,371 @@
+//! The core: sessions, dispatch and forwarding of one shard as one deterministic state machine.
+//!
+//! It does no I/O and reads no clock. Its shell, in this order and over again:
+//!
+//! 1. [`Shard::begin_turn`] with the time;
+//! 2. [`Shard::handle_accept`], [`Shard::handle_receive`], [`Shard::handle_receive_end`],
+//!    [`Shard::handle_sent`] and [`Shard::handle_socket_closed`] for what the sockets did;
+//! 3. [`Shard::run`], which reads mail, runs futures and lets deadlines pass;
+//! 4. [`Shard::poll_transmit`], [`Shard::poll_command`] and [`Shard::poll_bell`], each until it
+//!    gives nothing more;
+//! 5. [`Shard::end_turn`] with the time again; then it waits for the next completion, for no longer
+//!    than [`Shard::next_deadline_us`] allows.
+
+mod bind;
+mod close;
+mod config;
+mod connection;
+mod global_handle;
+mod mail;
+mod package;
+mod push;
+mod receive;
+mod send;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::BytesMut;
+
+pub use config::HandshakeRefusal;
+pub(crate) use config::{CheckClient, ShardConfig, UserHandshake};
+pub(crate) use connection::SocketIndex;
+use connection::{CloseReason, Connection, State};
+use global_handle::Target;
+
+use crate::dispatch::context::{Link, Op};
+use crate::dispatch::tasks::Tasks;
+use crate::dispatch::{Handlers, HostFilter, Logins, Registry};
+use crate::forward::asks::Asks;
+use crate::forward::calls::Calls;
+use crate::forward::{Hub, Party, Post};
+use crate::metrics::{Counters, Latency};
+use crate::session::{
+    BufferPool, Directory, Segment, SessionId, ShardIndex, Slot, Table,
+};
+use crate::wheel::Wheel;
+
+/// One shard's state.
+pub(crate) struct Shard {
+    config: Arc<ShardConfig>,
+    index: ShardIndex,
+    clock: Clock,
+    connections: Table<Connection>,
+    pool: BufferPool,
+    wheel: Wheel,
+    due: Vec<Slot>,
+    directory: Directory,
+    logins: Logins,
+    host_filter: HostFilter,
+
+    link: Rc<Link>,
+    registry: Rc<Registry>,
+    /// What is to be done with each known route.
+    targets: Vec<Target>,
+    tasks: Tasks,
+    ops: Vec<Op>,
+    asks: Asks,
+    calls: Calls,
+    post: Post,
+    /// Forwarded bodies are carved from this.
+    chunk: BytesMut,
+    scratch: Vec<u8>,
+
+    /// Connections whose outboxes may have something to send.
+    dirty: Vec<Slot>,
+    commands: VecDeque<Command>,
+    is_draining: bool,
+    counters: Arc<Counters>,
+    latency: Latency,
+    /// Requests answered in the turn they came in.
+    answers_this_turn: u64,
+}
+
+/// A buffer for the shell to send; it comes back by [`Shard::handle_sent`].
+#[derive(Debug)]
+pub(crate) struct Transmit {
+    pub(crate) session: SessionId,
+    pub(crate) socket: SocketIndex,
+    pub(crate) segment: Segment,
+}
+
+/// What else the shell has to do with a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Close the writing side; the client reads all that was sent, then an end.
+    FinishWriting(SocketIndex),
+    /// Cancel what is under way, close, and say so by [`Shard::handle_socket_closed`].
+    Close(SocketIndex),
+}
+
+/// How a client's stream ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReceiveEnd {
+    /// It closed its writing side.
+    Eof,
+    Error,
+}
+
+/// Whether a segment was sent whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SendEnd {
+    Sent,
+    Error,
+}
+
+/// The shard's times, all since the engine started.
+#[derive(Debug, Default)]
+struct Clock {
+    now_us: u64,
+    /// Time as the deadlines of clients count it: a turn that took longer than
+    /// [`PATIENCE_US`], because the process was stopped or a handler blocked, counts as that
+    /// long. So nobody is closed for what could not be read.
+    patient_us: u64,
+}
+
+/// Far above a turn's ordinary length, far below any timeout of a client.
+const PATIENCE_US: u64 = 200_000;
+/// Futures polled in one turn.
+const TASKS_PER_TURN: usize = 256;
+/// Mails read from one party in one turn.
+const MAILS_PER_PARTY: usize = 256;
+
+impl Clock {
+    fn advance(&mut self, now_us: u64) {
+        let passed = now_us.saturating_sub(self.now_us);
+        self.now_us = self.now_us.max(now_us);
+        self.patient_us += passed.min(PATIENCE_US);
+    }
+
+    fn patient_ms(&self) -> u64 {
+        self.patient_us / 1000
+    }
+}
+
+impl Shard {
+    /// A shard, with the handlers that the embedder registers on its thread.
+    pub(crate) fn new(config: Arc<ShardConfig>, index: ShardIndex, hub: &Arc<Hub>) -> Self {
+        let limits = &config.limits;
+        let link = Link::new(
+            Arc::clone(&config.server_id),
+            Arc::clone(&config.server_id),
+            Arc::clone(&config.routes),
+        );
+        let registry = Handlers::collect(&link, &config.registers);
+        let targets =
+            config.routes.iter().map(|entry| config.target(&registry, &entry.text)).collect();
+        let party = Party::from(index);
+        let mut shard = Self {
+            index,
+            clock: Clock::default(),
+            connections: Table::new(limits.connections_per_shard_max as usize),
+            pool: BufferPool::default(),
+            wheel: Wheel::new(),
+            due: Vec::new(),
+            directory: Directory::default(),
+            logins: Logins::default(),
+            host_filter: config.host_filter.clone(),
+            link,
+            registry,
+            targets,
+            tasks: Tasks::new(limits.tasks_max, Arc::clone(hub.bell(party)) as _),
+            ops: Vec::new(),
+            asks: Asks::new(limits.backlog_len_max),
+            calls: Calls::default(),
+            post: Post::new(Arc::clone(hub), party, limits.backlog_len_max),
+            chunk: BytesMut::new(),
+            scratch: Vec::new(),
+            dirty: Vec::new(),
+            commands: VecDeque::new(),
+            is_draining: false,
+            counters: Arc::clone(&config.counters[index.index()]),
+            latency: Latency::default(),
+            answers_this_turn: 0,
+            config,
+        };
+        shard.apply_ops();
+        shard
+    }
+
+    /// Begins a turn at the given time.
+    pub(crate) fn begin_turn(&mut self, now_us: u64) {
+        self.clock.advance(now_us);
+        self.link.now_us.set(self.clock.now_us);
+    }
+
+    /// Ends the turn: what it has answered is now with the sockets.
+    pub(crate) fn end_turn(&mut self, now_us: u64) {
+        let lag_us = now_us.saturating_sub(self.clock.now_us);
+        self.link.lag_us.set(lag_us);
+        let answers = std::mem::take(&mut self.answers_this_turn);
+        if answers > 0 {
+            self.latency.record(lag_us, answers);
+        }
+    }
+
+    /// A connection has been accepted. `None` turns it away: the shell closes the socket.
+    pub(crate) fn handle_accept(
+        &mut self,
+        socket: SocketIndex,
+        peer: SocketAddr,
+    ) -> Option<SessionId> {
+        if self.is_draining {
+            return None;
+        }
+        if self.host_filter.denies(peer.ip()) {
+            self.counters.refused_host.one();
+            return None;
+        }
+        // Only connections that are let in are counted, unlike in the original, which locks
+        // itself out (Pomelo's known bugs, B6).
+        let open = self.config.connections.fetch_add(1, Ordering::Relaxed);
+        let now_ms = self.clock.patient_ms();
+        let entry = (open < self.config.limits.connections_max)
+            .then(|| self.connections.insert(Connection::new(socket, peer, now_ms)))
+            .flatten();
+        let Some((slot, generation)) = entry else {
+            self.config.connections.fetch_sub(1, Ordering::Relaxed);
+            self.counters.refused_max_connections.one();
+            return None;
+        };
+        self.counters.connections_accepted.one();
+        self.wheel.set(slot, now_ms + self.config.handshake_timeout_ms());
+        Some(SessionId::new(self.index, slot, generation))
+    }
+
+    /// The shell has closed the socket; nothing of the connection is under way any more.
+    pub(crate) fn handle_socket_closed(&mut self, session: SessionId) {
+        if self.connections.get(session.slot(), session.generation()).is_none() {
+            return;
+        }
+        // Also when the shell closes on its own account.
+        self.end_session(session.slot(), CloseReason::Peer);
+        self.wheel.clear(session.slot());
+        if let Some(connection) = self.connections.remove(session.slot()) {
+            debug_assert!(!connection.outbox.is_in_flight());
+            self.config.connections.fetch_sub(1, Ordering::Relaxed);
+            self.counters.connections_closed.one();
+        }
+    }
+
+    /// Reads mail, runs futures, lets deadlines pass. Whether there is more to do at once.
+    pub(crate) fn run(&mut self) -> bool {
+        self.link.handle_time(self.clock.now_us);
+        self.post.flush();
+        self.receive_mail();
+        self.run_tasks();
+        self.expire_calls();
+        self.expire_connections();
+        // What close hooks have asked for.
+        self.apply_ops();
+        self.has_work()
+    }
+
+    fn run_tasks(&mut self) {
+        for _ in 0..TASKS_PER_TURN {
+            if !self.tasks.run_one() {
+                break;
+            }
+            self.apply_ops();
+        }
+    }
+
+    fn receive_mail(&mut self) {
+        for _ in 0..MAILS_PER_PARTY {
+            let Some(mail) = self.post.receive_from_host() else { break };
+            self.handle_mail(mail);
+        }
+        for from in (0..self.post.hub().parties()).map(Party) {
+            for _ in 0..MAILS_PER_PARTY {
+                let Some(mail) = self.post.receive(from) else { break };
+                self.handle_mail(mail);
+            }
+        }
+    }
+
+    fn expire_connections(&mut self) {
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.advance(self.clock.patient_ms(), &mut due);
+        for slot in due.drain(..) {
+            self.handle_deadline(slot);
+        }
+        self.due = due;
+    }
+
+    /// The next buffer to send.
+    pub(crate) fn poll_transmit(&mut self) -> Option<Transmit> {
+        while let Some(slot) = self.dirty.pop() {
+            let generation = self.connections.generation(slot);
+            let Some(connection) = self.connections.at_mut(slot) else { continue };
+            connection.is_dirty = false;
+            if connection.outbox.is_in_flight() || connection.state == State::Dead {
+                continue;
+            }
+            if let Some(segment) = connection.outbox.take() {
+                let session = SessionId::new(self.index, slot, generation);
+                return Some(Transmit { session, socket: connection.socket, segment });
+            }
+        }
+        None
+    }
+
+    pub(crate) fn poll_command(&mut self) -> Option<Command> {
+        self.commands.pop_front()
+    }
+
+    /// A party that sleeps and has got mail: the shell wakes it.
+    pub(crate) fn poll_bell(&mut self) -> Option<Party> {
+        self.post.poll_bell()
+    }
+
+    /// Whether something came in that [`Self::run`] has not seen. To be asked again once the
+    /// doorbell is armed.
+    pub(crate) fn has_work(&self) -> bool {
+        self.post.has_work() || self.tasks.has_ready()
+    }
+
+    /// When the shell has to run again at the latest, even if nothing happens; `None` where the
+    /// bound of its own sleep is soon enough.
+    pub(crate) fn next_deadline_us(&self) -> Option<u64> {
+        let backlog = self.post.has_backlog().then_some(self.clock.now_us + BACKLOG_RETRY_US);
+        [self.link.next_timer_us(), self.calls.next_deadline_us(), backlog]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Futures alive on this shard; while there are any, the shell lets the runtime run too.
+    pub(crate) fn tasks_alive(&self) -> usize {
+        self.tasks.len()
+    }
+
+    pub(crate) fn connections_open(&self) -> usize {
+        self.connections.len()
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining
+    }
+
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    fn id_of(&self, slot: Slot) -> SessionId {
+        SessionId::new(self.index, slot, self.connections.generation(slot))
+    }
+
+    fn find(&mut self, session: SessionId) -> Option<(Slot, &mut Connection)> {
+        if session.shard() != self.index {
+            return None;
+        }
+        let slot = session.slot();
+        Some((slot, self.connections.get_mut(slot, session.generation())?))
+    }
+}
+
+/// How soon a full lane is tried again.
+const BACKLOG_RETRY_US: u64 = 1_000;

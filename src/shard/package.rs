@@ -1,0 +1,110 @@
+//! The connection's states (Pomelo wire protocol, "Connection state machine").
+
+use std::sync::Arc;
+
+use super::Shard;
+use super::close::CloseCode;
+use super::config::{HandshakeRefusal, KeptAliveBy};
+use super::connection::{CloseReason, State};
+use crate::dispatch::chain;
+use crate::session::Slot;
+use crate::wire::handshake::{self, HandshakeRequest};
+use crate::wire::package::{Package, PackageType};
+
+impl Shard {
+    /// | package | Inited | WaitAck | Working |
+    /// |---|---|---|---|
+    /// | HANDSHAKE | answer | ignore | ignore |
+    /// | HANDSHAKE_ACK | ignore | to Working, HEARTBEAT | ignore |
+    /// | HEARTBEAT | ignore | ignore | HEARTBEAT |
+    /// | DATA | ignore | ignore | handle |
+    /// | KICK | close | close | close |
+    ///
+    /// The answer to a handshake is queued at once, so that what is pipelined behind the handshake
+    /// counts; the original loses it.
+    pub(super) fn handle_package(&mut self, slot: Slot, package: Package<'_>) {
+        let now_ms = self.clock.patient_ms();
+        let kept_alive_by = self.config.heartbeat.map(|heartbeat| heartbeat.kept_alive_by);
+        let Some(connection) = self.connections.at_mut(slot) else { return };
+        if kept_alive_by == Some(KeptAliveBy::AnyPackage) {
+            connection.heard_ms = now_ms;
+        }
+        match (package.kind, connection.state) {
+            (PackageType::Data, State::Working) => self.handle_data(slot, package.body),
+            (PackageType::Heartbeat, State::Working) => {
+                // Without the option heartbeats are neither sent nor answered.
+                if kept_alive_by.is_some() {
+                    connection.heard_ms = now_ms;
+                    self.counters.heartbeats.one();
+                    self.send_package(slot, PackageType::Heartbeat, b"");
+                }
+            }
+            (PackageType::Handshake, State::Inited) => self.handle_handshake(slot, package.body),
+            (PackageType::HandshakeAck, State::WaitAck) => self.handle_ack(slot),
+            (PackageType::Kick, _) => {
+                self.counters.bad_package_type.one();
+                self.protocol_error(slot, CloseCode::Normal);
+            }
+            _ => self.counters.ignored_packages.one(),
+        }
+    }
+
+    fn handle_handshake(&mut self, slot: Slot, body: &[u8]) {
+        let mut answer = self.pool.take();
+        match self.check_handshake(body, &mut answer) {
+            Ok(()) => {
+                self.counters.handshakes.one();
+                self.send_package(slot, PackageType::Handshake, &answer);
+                if let Some(connection) = self.connections.at_mut(slot)
+                    && connection.state == State::Inited
+                {
+                    connection.state = State::WaitAck;
+                }
+            }
+            Err(code) => {
+                match code {
+                    handshake::CODE_OLD_CLIENT => self.counters.refused_version.one(),
+                    _ => self.counters.refused_handshake.one(),
+                }
+                answer.clear();
+                handshake::failure(code, &mut answer);
+                self.send_package(slot, PackageType::Handshake, &answer);
+                self.close(slot, CloseReason::Refused, CloseCode::Normal);
+            }
+        }
+        self.pool.give(answer);
+    }
+
+    /// Writes the answer to a good handshake, or gives the code of its refusal.
+    fn check_handshake(&self, body: &[u8], answer: &mut Vec<u8>) -> Result<(), u16> {
+        let request = HandshakeRequest::parse(body).map_err(|error| error.code())?;
+        let config = Arc::clone(&self.config);
+        if let Some(check) = &config.check_client {
+            let (sys_type, version) = (request.sys_type.as_deref(), request.version.as_deref());
+            match chain::guarded(|| check(sys_type, version)) {
+                Some(true) => {}
+                Some(false) => return Err(handshake::CODE_OLD_CLIENT),
+                None => return Err(handshake::CODE_FAIL),
+            }
+        }
+        let user = match &config.user_handshake {
+            None => None,
+            Some(callback) => chain::guarded(|| callback(&request))
+                .unwrap_or(Err(HandshakeRefusal))
+                .map_err(|HandshakeRefusal| handshake::CODE_FAIL)?,
+        };
+        config.answers.success(&request, user.as_ref(), answer);
+        Ok(())
+    }
+
+    fn handle_ack(&mut self, slot: Slot) {
+        let now_ms = self.clock.patient_ms();
+        let Some(connection) = self.connections.at_mut(slot) else { return };
+        connection.state = State::Working;
+        connection.heard_ms = now_ms;
+        self.wheel.set(slot, now_ms + self.config.silence_ms());
+        if self.config.heartbeat.is_some() {
+            self.send_package(slot, PackageType::Heartbeat, b"");
+        }
+    }
+}

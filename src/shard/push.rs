@@ -1,0 +1,113 @@
+//! Pushes, broadcasts and kicks: from a uid's home to the sessions' owners.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::Shard;
+use super::connection::State;
+use crate::dispatch::Audience;
+use crate::dispatch::pending::Completion;
+use crate::forward::asks::Ask;
+use crate::forward::mail::{Mail, Outcome, ReplyTo};
+use crate::forward::worker::by_home;
+use crate::session::{SessionId, SessionView, ShardIndex, Uid};
+
+impl Shard {
+    /// Asks the home shard of each uid.
+    pub(super) fn push(&mut self, uids: Vec<Uid>, package: &Bytes, done: Completion<Vec<Uid>>) {
+        let parts = by_home(uids, self.post.hub().shards());
+        let ask = Ask::Push { left: parts.len(), fails: Vec::new(), done };
+        let token = match self.asks.add(ask) {
+            Ok(token) => token,
+            Err(ask) => return ask.refuse(),
+        };
+        let reply_to = Some(ReplyTo { party: self.post.me(), token });
+        for (home, uids) in parts {
+            let mail = Mail::HomePush { uids, package: package.clone(), reply_to };
+            if let Err(Mail::HomePush { uids, .. }) = self.try_mail(home, mail) {
+                self.asks.finish(token, Outcome::Pushed(uids));
+            }
+        }
+    }
+
+    /// Finds the sessions of uids whose home this is.
+    pub(super) fn push_home(
+        &mut self,
+        uids: Vec<Uid>,
+        package: &Bytes,
+        reply_to: Option<ReplyTo>,
+    ) {
+        let mut owners: SmallVec<[(ShardIndex, Vec<SessionId>); 4]> = SmallVec::new();
+        let mut fails = Vec::new();
+        for uid in uids {
+            let sessions = self.directory.get(uid.text());
+            for session in sessions {
+                match owners.iter_mut().find(|(shard, _)| *shard == session.shard()) {
+                    Some((_, theirs)) => theirs.push(*session),
+                    None => owners.push((session.shard(), vec![*session])),
+                }
+            }
+            if sessions.is_empty() {
+                fails.push(uid);
+            }
+        }
+        for (shard, sessions) in owners {
+            // Counted by `try_mail` if it is refused.
+            self.try_mail(shard, Mail::Deliver { sessions, package: package.clone() }).ok();
+        }
+        if let Some(reply_to) = reply_to {
+            self.reply(reply_to, Outcome::Pushed(fails));
+        }
+    }
+
+    pub(super) fn deliver(&mut self, sessions: &[SessionId], package: &Bytes) {
+        for session in sessions {
+            if let Some((slot, connection)) = self.find(*session)
+                && connection.state == State::Working
+            {
+                self.send_shared(slot, package);
+            }
+        }
+    }
+
+    pub(super) fn broadcast(&mut self, package: &Bytes, audience: &Audience) {
+        for slot in self.connections.slots() {
+            let id = self.id_of(slot);
+            let Some(connection) = self.connections.at_mut(slot) else { continue };
+            if connection.state != State::Working
+                || (audience.bound_only && connection.uid().is_none())
+            {
+                continue;
+            }
+            if let Some(filter) = &audience.filter {
+                let data = Arc::clone(connection.data());
+                let view = SessionView { id, data: &data };
+                let keep = crate::dispatch::chain::guarded(|| filter(&view));
+                if keep != Some(true) {
+                    continue;
+                }
+            }
+            self.send_shared(slot, package);
+        }
+    }
+
+    /// Kicks all sessions of a uid whose home this is. They are unbound at once, so that a bind
+    /// that follows finds the uid free.
+    pub(super) fn kick_uid(
+        &mut self,
+        uid: &Uid,
+        reason: Option<Arc<str>>,
+        reply_to: Option<ReplyTo>,
+    ) {
+        let sessions = self.directory.remove(uid.text());
+        for session in &sessions {
+            let mail = Mail::Kick { session: *session, reason: reason.clone() };
+            self.mail(session.shard(), mail);
+        }
+        if let Some(reply_to) = reply_to {
+            self.reply(reply_to, Outcome::Kicked(sessions.len()));
+        }
+    }
+}

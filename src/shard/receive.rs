@@ -1,0 +1,286 @@
+//! Bytes into packages, in place wherever they are whole.
+
+use std::sync::atomic::Ordering;
+
+use super::Shard;
+use super::close::CloseCode;
+use super::connection::{CloseReason, FragmentedMessage, Partial, State, Transport};
+use crate::session::{SessionId, Slot};
+use crate::wire::http::{self, UpgradeStatus};
+use crate::wire::package::{self, HEADER_BYTES, PackageError, Status};
+use crate::wire::sniff::{Sniff, sniff};
+use crate::wire::websocket::{
+    self, CLOSE_PROTOCOL_ERROR, FrameError, FrameHeader, Fragments, HeaderStatus, Opcode,
+};
+
+/// How far a piece of input was read.
+struct Progress {
+    consumed: usize,
+    /// The length that what is left has to grow to before it is worth a look.
+    needed: usize,
+}
+
+impl Shard {
+    /// A client has sent bytes. They are unmasked in place, so the buffer is changed.
+    pub(crate) fn handle_receive(&mut self, session: SessionId, mut input: &mut [u8]) {
+        self.counters.bytes_in.add(input.len() as u64);
+        let keeps_alive = self.config.heartbeat.is_none();
+        let now_ms = self.clock.patient_ms();
+        let Some((slot, connection)) = self.find(session) else { return };
+        if keeps_alive && connection.state == State::Working {
+            connection.heard_ms = now_ms;
+        }
+        let mut partial = connection.partial.take();
+        while !input.is_empty() && self.is_reading(slot) {
+            let Some(mut kept) = partial.take() else {
+                let progress = self.read(slot, input);
+                let rest = &input[progress.consumed..];
+                if !rest.is_empty() && self.is_reading(slot) {
+                    let mut buffer = self.pool.take();
+                    buffer.extend_from_slice(rest);
+                    partial = Some(Box::new(Partial { buffer, needed: progress.needed }));
+                }
+                break;
+            };
+            // Only as much as completes the element, so that what follows it stays in place.
+            let more = kept.needed.saturating_sub(kept.buffer.len()).clamp(1, input.len());
+            let more = if self.is_head(slot) { input.len() } else { more };
+            let (head, tail) = input.split_at_mut(more);
+            kept.buffer.extend_from_slice(head);
+            input = tail;
+            if kept.buffer.len() < kept.needed {
+                partial = Some(kept);
+                break;
+            }
+            let progress = self.read(slot, &mut kept.buffer);
+            if progress.consumed == kept.buffer.len() {
+                self.pool.give(kept.buffer);
+            } else {
+                kept.buffer.drain(..progress.consumed);
+                kept.needed = progress.needed;
+                partial = Some(kept);
+            }
+        }
+        match self.connections.at_mut(slot) {
+            Some(connection) if connection.state.is_reading() => connection.partial = partial,
+            _ => {
+                if let Some(partial) = partial {
+                    self.pool.give(partial.buffer);
+                }
+            }
+        }
+    }
+
+    fn is_reading(&self, slot: Slot) -> bool {
+        self.connections.at(slot).is_some_and(|connection| connection.state.is_reading())
+    }
+
+    /// Whether the length of what is being read shows only at its end.
+    fn is_head(&self, slot: Slot) -> bool {
+        let state = self.connections.at(slot).map(|connection| connection.state);
+        matches!(state, Some(State::Sniff | State::Http))
+    }
+
+    /// Reads all that is whole.
+    fn read(&mut self, slot: Slot, input: &mut [u8]) -> Progress {
+        let mut consumed = 0;
+        loop {
+            let rest = &mut input[consumed..];
+            let Some(connection) = self.connections.at(slot) else { break };
+            let status = match (connection.state, connection.transport) {
+                (State::Closing | State::Lingering | State::Dead, _) => break,
+                (State::Sniff, _) => self.read_first(slot, rest),
+                (State::Http, _) => self.read_head(slot, rest),
+                (_, Transport::Tcp) => self.read_package(slot, rest),
+                (_, Transport::WebSocket) => self.read_frame(slot, rest),
+            };
+            match status {
+                Status::Complete { value: (), consumed: more } => consumed += more,
+                Status::Partial { needed } => return Progress { consumed, needed },
+            }
+        }
+        // Nothing of a connection that closes is read any more.
+        Progress { consumed: input.len(), needed: 0 }
+    }
+
+    /// Tells TCP from HTTP, and takes a session number (Pomelo wire protocol, "Port switcher").
+    fn read_first(&mut self, slot: Slot, input: &[u8]) -> Status<()> {
+        let state = match sniff(input) {
+            Sniff::NeedMore => return Status::Partial { needed: input.len() + 1 },
+            Sniff::Tcp => State::Inited,
+            Sniff::Http => State::Http,
+        };
+        let number = self.config.session_numbers.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(connection) = self.connections.at_mut(slot) {
+            connection.state = state;
+            connection.number = number;
+        }
+        Status::Complete { value: (), consumed: 0 }
+    }
+
+    /// Reads the request that opens a WebSocket.
+    fn read_head(&mut self, slot: Slot, input: &[u8]) -> Status<()> {
+        let head_max = self.config.limits.http_head_bytes_max;
+        // A head that drips in is looked at once its end is there.
+        if input.len() < head_max && !ends_head(input) {
+            return Status::Partial { needed: input.len() + 1 };
+        }
+        let Some(connection) = self.connections.at_mut(slot) else {
+            return Status::Partial { needed: 0 };
+        };
+        match http::decode(input, head_max) {
+            Ok(UpgradeStatus::Partial) => Status::Partial { needed: input.len() + 1 },
+            Ok(UpgradeStatus::Complete { upgrade, consumed }) => {
+                http::encode_accept(&upgrade, connection.outbox.open(&mut self.pool));
+                connection.transport = Transport::WebSocket;
+                connection.state = State::Inited;
+                self.mark_dirty(slot);
+                Status::Complete { value: (), consumed }
+            }
+            Err(error) => {
+                let out = connection.outbox.open(&mut self.pool);
+                out.extend_from_slice(error.response());
+                self.counters.refused_http.one();
+                self.close(slot, CloseReason::Refused, CloseCode::None);
+                Status::Complete { value: (), consumed: input.len() }
+            }
+        }
+    }
+
+    fn body_bytes_max(&self, slot: Slot) -> usize {
+        let state = self.connections.at(slot).map(|connection| connection.state);
+        match state {
+            Some(State::Working) => self.config.limits.package_bytes_max,
+            _ => self.config.limits.handshake_package_bytes_max,
+        }
+    }
+
+    fn read_package(&mut self, slot: Slot, input: &[u8]) -> Status<()> {
+        match package::decode(input, self.body_bytes_max(slot)) {
+            Ok(Status::Complete { value, consumed }) => {
+                self.handle_package(slot, value);
+                Status::Complete { value: (), consumed }
+            }
+            Ok(Status::Partial { needed }) => Status::Partial { needed },
+            Err(error) => {
+                self.bad_package(slot, error);
+                Status::Complete { value: (), consumed: input.len() }
+            }
+        }
+    }
+
+    fn bad_package(&mut self, slot: Slot, error: PackageError) {
+        match error {
+            PackageError::TooLong { .. } => self.counters.package_too_long.one(),
+            _ => self.counters.bad_package_type.one(),
+        }
+        self.protocol_error(slot, CloseCode::Normal);
+    }
+
+    /// Reads one frame, once all of it is there.
+    fn read_frame(&mut self, slot: Slot, input: &mut [u8]) -> Status<()> {
+        let payload_max = 2 * (HEADER_BYTES + self.body_bytes_max(slot));
+        let header = match websocket::decode_header(input, payload_max) {
+            Ok(HeaderStatus::Complete(header)) => header,
+            Ok(HeaderStatus::Partial { needed }) => return Status::Partial { needed },
+            Err(error) => return self.bad_frame(slot, error, input.len()),
+        };
+        let end = header.header_len + header.payload_len;
+        let Some(payload) = input.get_mut(header.header_len..end) else {
+            return Status::Partial { needed: end };
+        };
+        websocket::unmask(payload, header.mask, 0);
+        match self.handle_frame(slot, &header, payload, payload_max) {
+            Ok(()) => Status::Complete { value: (), consumed: end },
+            Err(error) => self.bad_frame(slot, error, input.len()),
+        }
+    }
+
+    fn bad_frame(&mut self, slot: Slot, error: FrameError, consumed: usize) -> Status<()> {
+        self.counters.bad_websocket.one();
+        self.protocol_error(slot, CloseCode::Error(error.close_code()));
+        Status::Complete { value: (), consumed }
+    }
+
+    fn handle_frame(
+        &mut self,
+        slot: Slot,
+        header: &FrameHeader,
+        payload: &[u8],
+        message_max: usize,
+    ) -> Result<(), FrameError> {
+        let Some(connection) = self.connections.at_mut(slot) else { return Ok(()) };
+        match header.opcode {
+            Opcode::Ping => {
+                websocket::encode_pong(payload, connection.outbox.open(&mut self.pool));
+                self.queued(slot);
+                return Ok(());
+            }
+            Opcode::Pong => return Ok(()),
+            Opcode::Close => {
+                // The code comes back to the client, as RFC 6455 section 5.5.1 has it.
+                let code = websocket::decode_close(payload)?;
+                let code = code.map_or(CloseCode::Normal, CloseCode::Error);
+                self.close(slot, CloseReason::Peer, code);
+                return Ok(());
+            }
+            Opcode::Continuation | Opcode::Text | Opcode::Binary => {}
+        }
+        let Some(mut message) = connection.message.take() else {
+            let mut fragments = Fragments::new(message_max);
+            fragments.on_frame(header)?;
+            if header.fin {
+                return self.handle_websocket_message(slot, header.opcode, payload);
+            }
+            let payload = payload.to_vec();
+            connection.message = Some(Box::new(FragmentedMessage { fragments, payload }));
+            return Ok(());
+        };
+        let opcode = message.fragments.open().unwrap_or(header.opcode);
+        message.fragments.on_frame(header)?;
+        message.payload.extend_from_slice(payload);
+        if header.fin {
+            return self.handle_websocket_message(slot, opcode, &message.payload);
+        }
+        connection.message = Some(message);
+        Ok(())
+    }
+
+    /// A WebSocket message holds one package, or several, which no stock client sends and which
+    /// does no harm (Pomelo's known bugs, C1). A package that is not whole is an error: the
+    /// original pads it with zeros.
+    fn handle_websocket_message(
+        &mut self,
+        slot: Slot,
+        opcode: Opcode,
+        mut payload: &[u8],
+    ) -> Result<(), FrameError> {
+        if opcode == Opcode::Text {
+            websocket::check_text(payload)?;
+            if payload.is_empty() {
+                return Ok(());
+            }
+        }
+        let mut is_first = true;
+        while (is_first || !payload.is_empty()) && self.is_reading(slot) {
+            is_first = false;
+            match package::decode(payload, self.body_bytes_max(slot)) {
+                Ok(Status::Complete { value, consumed }) => {
+                    self.handle_package(slot, value);
+                    payload = &payload[consumed..];
+                }
+                Ok(Status::Partial { .. }) => {
+                    self.counters.bad_websocket_message.one();
+                    self.protocol_error(slot, CloseCode::Error(CLOSE_PROTOCOL_ERROR));
+                }
+                Err(error) => self.bad_package(slot, error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether there is an empty line.
+fn ends_head(input: &[u8]) -> bool {
+    input.windows(2).any(|pair| pair == b"\n\n") || input.windows(4).any(|w| w == b"\r\n\r\n")
+}

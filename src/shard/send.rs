@@ -1,0 +1,112 @@
+//! Packages and answers into outboxes.
+
+use bytes::Bytes;
+
+use super::connection::{CloseReason, Connection, State, Transport};
+use super::{Shard, close::CloseCode};
+use crate::dispatch::context::ClientCall;
+use crate::dispatch::reply::Reply;
+use crate::route::table::encode_body;
+use crate::session::{BufferPool, Slot};
+use crate::wire::package::{BODY_BYTES_MAX, HEADER_BYTES, Header, PackageType};
+use crate::wire::{message, websocket};
+
+impl Shard {
+    /// Queues a package.
+    pub(super) fn send_package(&mut self, slot: Slot, kind: PackageType, body: &[u8]) {
+        let Some(connection) = self.connections.at_mut(slot) else { return };
+        let out = begin_package(connection, &mut self.pool, kind, body.len());
+        out.extend_from_slice(body);
+        self.queued(slot);
+    }
+
+    /// Queues a push that is laid out already.
+    pub(super) fn send_shared(&mut self, slot: Slot, package: &Bytes) {
+        let Some(connection) = self.connections.at_mut(slot) else { return };
+        if connection.transport == Transport::WebSocket {
+            let out = connection.outbox.open(&mut self.pool);
+            websocket::encode_binary_header(package.len(), out);
+        }
+        connection.outbox.push_shared(package, &mut self.pool);
+        self.counters.pushes.one();
+        self.queued(slot);
+    }
+
+    /// Answers a request of a client that is still there. A notify gets nothing.
+    pub(super) fn answer(&mut self, call: &ClientCall, reply: &Reply<'_>) {
+        if call.id == 0 {
+            return;
+        }
+        let slot = call.session.slot();
+        let link = &self.link;
+        let Some(connection) = self.connections.get_mut(slot, call.session.generation()) else {
+            return;
+        };
+        if connection.state != State::Working {
+            return;
+        }
+        let text = reply.text();
+        let entry = call.route.map(|route| link.routes.entry(route));
+        let scratch;
+        let body: &[u8] = match entry.and_then(|entry| Some((entry, entry.server.as_ref()?))) {
+            None => &text,
+            Some((entry, schema)) => {
+                let mut encoded = self.pool.take();
+                encode_body(schema, &entry.text, &text, &mut encoded);
+                scratch = encoded;
+                &scratch
+            }
+        };
+        let head_len = message::response_head_len(call.id);
+        if head_len + body.len() > BODY_BYTES_MAX {
+            // No client could read it: a package's length has 24 bits.
+            tracing::warn!(bytes = body.len(), "an answer is too long for a package");
+            return self.answer(call, &Reply::error());
+        }
+        let len = head_len + body.len();
+        let out = begin_package(connection, &mut self.pool, PackageType::Data, len);
+        message::encode_response_head(call.id, out);
+        out.extend_from_slice(body);
+        self.counters.answers.one();
+        self.queued(slot);
+    }
+
+    /// Something was appended: it goes out at the end of the turn, unless too much waits.
+    pub(super) fn queued(&mut self, slot: Slot) {
+        let Some(connection) = self.connections.at_mut(slot) else { return };
+        if connection.outbox.bytes() > self.config.limits.outbox_bytes_max {
+            self.cut(slot, CloseReason::SlowConsumer);
+            return;
+        }
+        self.mark_dirty(slot);
+    }
+
+    #[inline]
+    pub(super) fn mark_dirty(&mut self, slot: Slot) {
+        let Some(connection) = self.connections.at_mut(slot) else { return };
+        if !std::mem::replace(&mut connection.is_dirty, true) {
+            self.dirty.push(slot);
+        }
+    }
+
+    /// Closes a connection for what it has sent.
+    pub(super) fn protocol_error(&mut self, slot: Slot, code: CloseCode) {
+        self.close(slot, CloseReason::Protocol, code);
+    }
+}
+
+/// Writes the head of a package, in a WebSocket frame of its own where there is one.
+fn begin_package<'a>(
+    connection: &'a mut Connection,
+    pool: &mut BufferPool,
+    kind: PackageType,
+    body_len: usize,
+) -> &'a mut Vec<u8> {
+    let is_websocket = connection.transport == Transport::WebSocket;
+    let out = connection.outbox.open(pool);
+    if is_websocket {
+        websocket::encode_binary_header(HEADER_BYTES + body_len, out);
+    }
+    out.extend_from_slice(&Header::encode(kind, body_len));
+    out
+}
