@@ -1,6 +1,8 @@
 //! Shaddock, the connector tier of a Pomelo game cluster.
 
 mod dispatch;
+mod engine;
+mod error;
 mod forward;
 mod limits;
 pub mod metrics;
@@ -15,7 +17,9 @@ pub use dispatch::{
     HostRule, Login, OwnedRequest, Pending, Reply, Request, Responder, Serial, Session, Statistics,
     Time, Timeout, TooBusy, Verdict,
 };
+pub use engine::{Builder, Drain, Engine, Handle, Metrics, Shards, ShutdownReport};
+pub use error::{HandleError, StartError};
 pub use forward::{ServerId, Workers};
 pub use limits::{LimitError, Limits};
-pub use shard::HandshakeRefusal;
 pub use session::{SessionData, SessionId, SessionView, ShardIndex, Uid, UidError};
+pub use shard::HandshakeRefusal;

@@ -142,11 +142,7 @@ impl Limits {
             ),
             ("lane_len", (1..=1 << 24).contains(&self.lane_len), "1 to 16777216"),
             ("inbox_len", (1..=1 << 24).contains(&self.inbox_len), "1 to 16777216"),
-            (
-                "in_flight_per_session_max",
-                self.in_flight_per_session_max > 0,
-                "at least 1",
-            ),
+            ("in_flight_per_session_max", self.in_flight_per_session_max > 0, "at least 1"),
             ("tasks_max", (1..=1 << 24).contains(&self.tasks_max), "1 to 16777216"),
             ("uid_bytes_max", (1..=65_535).contains(&self.uid_bytes_max), "1 to 65535"),
             (

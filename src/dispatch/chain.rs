@@ -22,7 +22,10 @@ pub(crate) enum Gate {
     Open,
     Refused(Reply<'static>),
     /// The filter at `index` waits.
-    Waiting { index: usize, verdict: LocalFuture<Verdict> },
+    Waiting {
+        index: usize,
+        verdict: LocalFuture<Verdict>,
+    },
 }
 
 /// Runs the before filters from `first` on.
@@ -97,7 +100,8 @@ pub(crate) fn handle<'a>(
             let (registry, request) = (Rc::clone(registry), request.to_owned());
             let mut session = session.clone();
             return Reply::later(async move {
-                let admitted = wait(&registry.filters, index, verdict, &request, &mut session).await;
+                let admitted =
+                    wait(&registry.filters, index, verdict, &request, &mut session).await;
                 let reply = match admitted {
                     Ok(()) => call(&registry, handler, &request.get(), &mut session).into_owned(),
                     Err(reply) => reply,

@@ -11,30 +11,63 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use super::BindError;
 use super::channel::Channel;
 use super::pending::{Completion, Pending};
 use super::reply::{LocalFuture, Reply};
 use super::request::OwnedRequest;
 use super::session::Session;
-use super::BindError;
 use crate::route::table::{PushError, RouteTable};
 use crate::session::{SessionId, SessionView, Uid};
 
 /// What handlers, filters and tasks ask their shard or worker to do. It is done, in order, as
 /// soon as the code that asked has returned or waits.
 pub(crate) enum Op {
-    Bind { session: SessionId, uid: Uid, done: Completion<Result<(), BindError>> },
-    Unbind { session: SessionId, uid: Uid, done: Completion<Result<(), BindError>> },
-    Set { session: SessionId, settings: Map<String, Value>, done: Completion<bool> },
-    Kick { session: SessionId, reason: Option<Arc<str>> },
-    KickUid { uid: Uid, reason: Option<Arc<str>>, done: Completion<usize> },
-    Push { uids: Vec<Uid>, package: Bytes, done: Completion<Vec<Uid>> },
-    Broadcast { package: Bytes, audience: Audience },
+    Bind {
+        session: SessionId,
+        uid: Uid,
+        done: Completion<Result<(), BindError>>,
+    },
+    Unbind {
+        session: SessionId,
+        uid: Uid,
+        done: Completion<Result<(), BindError>>,
+    },
+    Set {
+        session: SessionId,
+        settings: Map<String, Value>,
+        done: Completion<bool>,
+    },
+    Kick {
+        session: SessionId,
+        reason: Option<Arc<str>>,
+    },
+    KickUid {
+        uid: Uid,
+        reason: Option<Arc<str>>,
+        done: Completion<usize>,
+    },
+    Push {
+        uids: Vec<Uid>,
+        package: Bytes,
+        done: Completion<Vec<Uid>>,
+    },
+    Broadcast {
+        package: Bytes,
+        audience: Audience,
+    },
     Spawn(LocalFuture<()>),
     /// An async handler has answered.
-    Answer { call: Call, reply: Reply<'static> },
+    Answer {
+        call: Call,
+        reply: Reply<'static>,
+    },
     /// The global before filters, one of which waited, have come to a verdict.
-    Admit { client: ClientCall, held: Box<Held>, admitted: Result<(), Reply<'static>> },
+    Admit {
+        client: ClientCall,
+        held: Box<Held>,
+        admitted: Result<(), Reply<'static>>,
+    },
 }
 
 /// A request that is not answered in place.

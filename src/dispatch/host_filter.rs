@@ -111,9 +111,10 @@ impl HostFilter {
     pub fn denies(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.rules.iter().any(|rule| rule.matches(address))
-            || self.callback.as_ref().is_some_and(|denies| {
-                super::chain::guarded(|| denies(address)).unwrap_or_default()
-            })
+            || self
+                .callback
+                .as_ref()
+                .is_some_and(|denies| super::chain::guarded(|| denies(address)).unwrap_or_default())
     }
 }
 

@@ -52,11 +52,6 @@ impl<T> Completion<T> {
             waker.wake();
         }
     }
-
-    /// Whether nobody waits any more.
-    pub(crate) fn is_abandoned(&self) -> bool {
-        Rc::strong_count(&self.slot) == 1
-    }
 }
 
 impl<T> Future for Pending<T> {

@@ -89,10 +89,6 @@ pub struct OwnedRequest {
 }
 
 impl OwnedRequest {
-    pub(crate) fn new(route: Arc<str>, id: u32, body: Bytes) -> Self {
-        Self { route, id, body }
-    }
-
     /// The request itself, with the methods that read it.
     #[must_use]
     pub fn get(&self) -> Request<'_> {

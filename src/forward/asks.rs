@@ -16,7 +16,11 @@ pub(crate) enum Ask {
     Set(Completion<bool>),
     Kick(Completion<usize>),
     /// Several home shards answer a push; their fail lists come together here.
-    Push { left: usize, fails: Vec<Uid>, done: Completion<Vec<Uid>> },
+    Push {
+        left: usize,
+        fails: Vec<Uid>,
+        done: Completion<Vec<Uid>>,
+    },
 }
 
 impl Asks {

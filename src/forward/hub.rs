@@ -156,7 +156,10 @@ impl Post {
         if !self.backlogs[to.index()].is_empty() {
             return Err(mail);
         }
-        self.hub.lane(self.me, to).expect("nobody mails itself, nor a worker another").push(mail)?;
+        self.hub
+            .lane(self.me, to)
+            .expect("nobody mails itself, nor a worker another")
+            .push(mail)?;
         self.touched[to.index()] = true;
         Ok(())
     }

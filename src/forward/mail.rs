@@ -40,9 +40,8 @@ pub(crate) enum Mail {
     Result { token: u64, outcome: Outcome },
 
     // A shard, from the host.
-    Report(SyncSender<Report>),
+    Report { to: SyncSender<Report>, kind: ReportKind },
     Hosts { rules: Vec<HostRule>, change: HostChange },
-    Drain,
 }
 
 // A lane of thousands is filled with these: 80 bytes each.
@@ -66,7 +65,9 @@ pub(crate) struct Forward {
 pub(crate) enum ForwardRoute {
     Known(RouteId),
     /// The first bytes of the message are the route.
-    Inline { len: u8 },
+    Inline {
+        len: u8,
+    },
 }
 
 /// A worker's answer.
@@ -96,6 +97,14 @@ pub(crate) enum Outcome {
 pub(crate) enum HostChange {
     Add,
     Remove,
+}
+
+/// What a report is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReportKind {
+    Logins,
+    /// The recorded latency is taken along.
+    Latency,
 }
 
 /// What one shard knows of itself.

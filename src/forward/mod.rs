@@ -8,7 +8,6 @@ pub(crate) mod mail;
 pub(crate) mod worker;
 mod workers;
 
-pub(crate) use doorbell::Doorbell;
-pub(crate) use hub::{Hub, Party, Post};
-pub use workers::{ServerId, Workers};
+pub(crate) use hub::{Hub, HubLimits, Party, Post};
 pub(crate) use workers::{Route, ServerType};
+pub use workers::{ServerId, Workers};

@@ -215,14 +215,18 @@ impl Worker {
                 Mail::Bind { session, uid, reply_to: to }
             }),
             Op::Unbind { session, uid, done } => {
-                self.ask(session.shard(), Ask::Bind(done), |to| {
-                    Mail::Unbind { session, uid, reply_to: to }
+                self.ask(session.shard(), Ask::Bind(done), |to| Mail::Unbind {
+                    session,
+                    uid,
+                    reply_to: to,
                 });
             }
             Op::Set { session, settings, done } => {
                 let settings = Box::new(settings);
-                self.ask(session.shard(), Ask::Set(done), |to| {
-                    Mail::Set { session, settings, reply_to: to }
+                self.ask(session.shard(), Ask::Set(done), |to| Mail::Set {
+                    session,
+                    settings,
+                    reply_to: to,
                 });
             }
             Op::Kick { session, reason } => {
@@ -230,8 +234,10 @@ impl Worker {
             }
             Op::KickUid { uid, reason, done } => {
                 let home = self.home(&uid);
-                self.ask(home, Ask::Kick(done), |to| {
-                    Mail::HomeKick { uid, reason, reply_to: Some(to) }
+                self.ask(home, Ask::Kick(done), |to| Mail::HomeKick {
+                    uid,
+                    reason,
+                    reply_to: Some(to),
                 });
             }
             Op::Push { uids, package, done } => self.push(uids, package, done),

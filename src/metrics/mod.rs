@@ -3,6 +3,5 @@
 mod counters;
 mod latency;
 
-pub(crate) use counters::Counter;
 pub use counters::{Counters, Snapshot};
 pub use latency::Latency;

@@ -17,9 +17,8 @@ use crate::wire::handshake::{Answers, HandshakeRequest};
 pub(crate) type CheckClient = Arc<dyn Fn(Option<&str>, Option<&str>) -> bool + Send + Sync>;
 
 /// Looks at a handshake; what it gives back goes to the client as `user`.
-pub(crate) type UserHandshake = Arc<
-    dyn Fn(&HandshakeRequest) -> Result<Option<Value>, HandshakeRefusal> + Send + Sync,
->;
+pub(crate) type UserHandshake =
+    Arc<dyn Fn(&HandshakeRequest) -> Result<Option<Value>, HandshakeRefusal> + Send + Sync>;
 
 /// A user handshake callback's "no": the client gets 500 and is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

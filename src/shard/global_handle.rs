@@ -140,7 +140,11 @@ impl Shard {
             }
             Target::Attack => {
                 self.counters.attacks.one();
-                return self.kick(client.session.slot(), Some(ATTACK_REASON), CloseReason::Protocol);
+                return self.kick(
+                    client.session.slot(),
+                    Some(ATTACK_REASON),
+                    CloseReason::Protocol,
+                );
             }
             Target::Local(_) | Target::Forward(_) => {}
         }

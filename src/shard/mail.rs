@@ -6,7 +6,8 @@ use super::Shard;
 use super::connection::{CloseReason, State};
 use crate::dispatch::context::{Op, Origin};
 use crate::forward::asks::Ask;
-use crate::forward::mail::{HostChange, Mail, Outcome, ReplyTo, Report};
+use crate::forward::mail::{HostChange, Mail, Outcome, ReplyTo, Report, ReportKind};
+use crate::metrics::Latency;
 use crate::session::{Directory, SessionId, ShardIndex, Uid};
 
 impl Shard {
@@ -41,9 +42,9 @@ impl Shard {
             }
             Mail::Broadcast { package, audience } => self.broadcast(&package, &audience),
             Mail::Result { token, outcome } => self.asks.finish(token, outcome),
-            Mail::Report(to) => {
+            Mail::Report { to, kind } => {
                 // A host that has given up waiting has dropped the other end.
-                to.try_send(self.report()).ok();
+                to.try_send(self.report(kind)).ok();
             }
             Mail::Hosts { rules, change } => match change {
                 HostChange::Add => {
@@ -53,7 +54,6 @@ impl Shard {
                 }
                 HostChange::Remove => self.host_filter.remove(&rules),
             },
-            Mail::Drain => self.drain(),
             Mail::Forward(_) | Mail::Closed { .. } => {
                 debug_assert!(false, "mail for a worker reached a shard");
             }
@@ -86,13 +86,13 @@ impl Shard {
         }
     }
 
-    fn report(&mut self) -> Report {
-        Report {
-            connections: self.connections.len(),
-            logins: self.logins.list(),
-            latency: self.latency.take(),
-            uids: self.directory.len(),
-        }
+    fn report(&mut self, kind: ReportKind) -> Report {
+        let (logins, latency) = match kind {
+            ReportKind::Logins => (self.logins.list(), Latency::default()),
+            ReportKind::Latency => (Vec::new(), self.latency.take()),
+        };
+        let (connections, uids) = (self.connections.len(), self.directory.len());
+        Report { connections, logins, latency, uids }
     }
 
     /// Does what handlers, filters and futures have asked for, in order.

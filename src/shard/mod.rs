@@ -31,7 +31,7 @@ use std::sync::atomic::Ordering;
 use bytes::BytesMut;
 
 pub use config::HandshakeRefusal;
-pub(crate) use config::{CheckClient, ShardConfig, UserHandshake};
+pub(crate) use config::{CheckClient, Heartbeat, KeptAliveBy, ShardConfig, UserHandshake};
 pub(crate) use connection::SocketIndex;
 use connection::{CloseReason, Connection, State};
 use global_handle::Target;
@@ -43,9 +43,7 @@ use crate::forward::asks::Asks;
 use crate::forward::calls::Calls;
 use crate::forward::{Hub, Party, Post};
 use crate::metrics::{Counters, Latency};
-use crate::session::{
-    BufferPool, Directory, Segment, SessionId, ShardIndex, Slot, Table,
-};
+use crate::session::{BufferPool, Directory, Segment, SessionId, ShardIndex, Slot, Table};
 use crate::wheel::Wheel;
 
 /// One shard's state.
@@ -344,10 +342,6 @@ impl Shard {
 
     pub(crate) fn connections_open(&self) -> usize {
         self.connections.len()
-    }
-
-    pub(crate) fn is_draining(&self) -> bool {
-        self.is_draining
     }
 
     pub(crate) fn counters(&self) -> &Arc<Counters> {

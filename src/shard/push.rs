@@ -33,12 +33,7 @@ impl Shard {
     }
 
     /// Finds the sessions of uids whose home this is.
-    pub(super) fn push_home(
-        &mut self,
-        uids: Vec<Uid>,
-        package: &Bytes,
-        reply_to: Option<ReplyTo>,
-    ) {
+    pub(super) fn push_home(&mut self, uids: Vec<Uid>, package: &Bytes, reply_to: Option<ReplyTo>) {
         let mut owners: SmallVec<[(ShardIndex, Vec<SessionId>); 4]> = SmallVec::new();
         let mut fails = Vec::new();
         for uid in uids {

@@ -10,7 +10,7 @@ use crate::wire::http::{self, UpgradeStatus};
 use crate::wire::package::{self, HEADER_BYTES, PackageError, Status};
 use crate::wire::sniff::{Sniff, sniff};
 use crate::wire::websocket::{
-    self, CLOSE_PROTOCOL_ERROR, FrameError, FrameHeader, Fragments, HeaderStatus, Opcode,
+    self, CLOSE_PROTOCOL_ERROR, Fragments, FrameError, FrameHeader, HeaderStatus, Opcode,
 };
 
 /// How far a piece of input was read.

@@ -1,0 +1,38 @@
+//! The eventfd by which threads of the host wake a shard or worker.
+
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::dispatch::tasks::Ring;
+
+/// One party's eventfd.
+#[derive(Clone)]
+pub(super) struct Eventfd {
+    fd: Arc<OwnedFd>,
+}
+
+impl Eventfd {
+    pub(super) fn new() -> std::io::Result<Self> {
+        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self { fd: Arc::new(fd) })
+    }
+
+    pub(super) fn raw(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+
+    /// Takes what has been rung.
+    pub(super) fn clear(&self) {
+        // Nothing to read means that somebody else has taken it.
+        rustix::io::read(&*self.fd, &mut [0; 8]).ok();
+    }
+}
+
+impl Ring for Eventfd {
+    fn ring(&self) {
+        // It can only fail when 2^64 - 2 rings wait to be taken, and then the sleeper is awake.
+        rustix::io::write(&*self.fd, &1_u64.to_ne_bytes()).ok();
+    }
+}

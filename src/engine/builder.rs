@@ -1,0 +1,548 @@
+//! From an embedder's description to a running engine.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use glommio::{LocalExecutorBuilder, Placement};
+use serde_json::Value;
+
+use super::bell::Eventfd;
+use super::handle::Engine;
+use super::listen;
+use super::park::{ShardThread, Threads};
+use super::preflight;
+use super::sockets::Accepting;
+use super::worker_thread::WorkerThread;
+use crate::dispatch::{
+    Filter, Handlers, HostFilter, OwnedRequest, Register, Reply, Request, Session,
+};
+use crate::error::StartError;
+use crate::forward::worker::WorkerConfig;
+use crate::forward::{Hub, HubLimits, Party, Route, ServerId, ServerType, Workers};
+use crate::limits::Limits;
+use crate::route::Dictionary;
+use crate::route::table::RouteTable;
+use crate::session::{SessionView, ShardIndex};
+use crate::shard::{
+    CheckClient, HandshakeRefusal, Heartbeat, KeptAliveBy, ShardConfig, UserHandshake,
+};
+use crate::wire::handshake::{Answers, DictionaryParts, HandshakeRequest, ProtosParts};
+use crate::wire::protobuf::ProtoTable;
+
+/// How many shards an engine has. Each is a thread, pinned to a core as far as there are any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Shards {
+    /// One for each core that the process may run on.
+    PerCore,
+    /// That many, at least 1.
+    Count(u16),
+}
+
+/// Shards and workers of one engine, at most.
+const PARTIES_MAX: usize = 1024;
+
+/// Describes an engine, and starts it.
+///
+/// Defaults: one shard for each core, server type `connector` and id `connector-1`, no heartbeat,
+/// no dictionary, no protobuf, several sessions for each uid, the default [`Limits`].
+#[must_use = "a builder does nothing until `start`"]
+pub struct Builder {
+    listen: Option<String>,
+    shards: Shards,
+    server_type: String,
+    server_id: String,
+    heartbeat: Option<Duration>,
+    heartbeat_timeout: Option<Duration>,
+    kept_alive_by: KeptAliveBy,
+    dictionary: Option<Dictionary>,
+    protos: Option<ProtoTable>,
+    host_filter: HostFilter,
+    single_session: bool,
+    limits: Limits,
+    check_client: Option<CheckClient>,
+    user_handshake: Option<UserHandshake>,
+    routes: Vec<String>,
+    registers: Vec<Register>,
+    forwards: Vec<(String, Workers)>,
+    routers: Vec<(String, Route)>,
+    accepting: Option<Accepting>,
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builder")
+            .field("listen", &self.listen)
+            .field("shards", &self.shards)
+            .field("server_id", &self.server_id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Builder {
+    pub(super) fn new() -> Self {
+        Self {
+            listen: None,
+            shards: Shards::PerCore,
+            server_type: "connector".into(),
+            server_id: "connector-1".into(),
+            heartbeat: None,
+            heartbeat_timeout: None,
+            kept_alive_by: KeptAliveBy::Heartbeats,
+            dictionary: None,
+            protos: None,
+            host_filter: HostFilter::default(),
+            single_session: false,
+            limits: Limits::default(),
+            check_client: None,
+            user_handshake: None,
+            routes: Vec::new(),
+            registers: Vec::new(),
+            forwards: Vec::new(),
+            routers: Vec::new(),
+            accepting: None,
+        }
+    }
+
+    /// Where to listen, for TCP and WebSocket alike, e.g. `0.0.0.0:3010`. A port of 0 stands for
+    /// a free one; see [`Engine::local_addr`].
+    pub fn listen(mut self, address: impl Into<String>) -> Self {
+        self.listen = Some(address.into());
+        self
+    }
+
+    /// How many shards there are.
+    pub fn shards(mut self, shards: Shards) -> Self {
+        self.shards = shards;
+        self
+    }
+
+    /// The server type that is handled here; the first part of its routes.
+    pub fn server_type(mut self, server_type: impl Into<String>) -> Self {
+        self.server_type = server_type.into();
+        self
+    }
+
+    /// The connector's server id: the `frontendId` that handlers see.
+    pub fn server_id(mut self, server_id: impl Into<String>) -> Self {
+        self.server_id = server_id.into();
+        self
+    }
+
+    /// How often clients send heartbeats. A client that sends none for twice as long is closed.
+    pub fn heartbeat(mut self, interval: Duration) -> Self {
+        self.heartbeat = Some(interval);
+        self
+    }
+
+    /// How long a client may be silent, if not twice the heartbeat's interval.
+    pub fn heartbeat_timeout(mut self, timeout: Duration) -> Self {
+        self.heartbeat_timeout = Some(timeout);
+        self
+    }
+
+    /// Lets any package keep a client alive. Without it only heartbeats do, as in Pomelo: a busy
+    /// client that sends no heartbeat is closed.
+    pub fn any_package_keeps_alive(mut self) -> Self {
+        self.kept_alive_by = KeptAliveBy::AnyPackage;
+        self
+    }
+
+    /// Uses a route dictionary: clients may send codes for routes, and pushes are sent so.
+    pub fn dictionary(mut self, dictionary: Dictionary) -> Self {
+        self.dictionary = Some(dictionary);
+        self
+    }
+
+    /// Uses Pomelo's protobuf for the routes that have a schema.
+    pub fn protos(mut self, protos: ProtoTable) -> Self {
+        self.protos = Some(protos);
+        self
+    }
+
+    /// Turns clients away by their address. The list may change while the engine runs; see
+    /// [`Handle::deny_hosts`](crate::Handle::deny_hosts).
+    pub fn host_filter(mut self, filter: HostFilter) -> Self {
+        self.host_filter = filter;
+        self
+    }
+
+    /// Whether a uid may have one session only: then a second bind of it fails.
+    pub fn single_session(mut self, single: bool) -> Self {
+        self.single_session = single;
+        self
+    }
+
+    /// The bounds of everything.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Looks at each client's type and version; `false` answers 501 and closes.
+    pub fn check_client(
+        mut self,
+        check: impl Fn(Option<&str>, Option<&str>) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.check_client = Some(Arc::new(check));
+        self
+    }
+
+    /// Looks at each handshake; a refusal answers 500 and closes. What the callback gives is sent
+    /// to the client as `user`. It runs on the shard's thread, so it must not block.
+    pub fn user_handshake(
+        mut self,
+        callback: impl Fn(&HandshakeRequest) -> Result<Option<Value>, HandshakeRefusal>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        self.user_handshake = Some(Arc::new(callback));
+        self
+    }
+
+    /// Handles a route, given in full (`type.handler.method`), on every shard.
+    pub fn handler<F>(mut self, route: impl Into<String>, handler: F) -> Self
+    where
+        F: for<'a> Fn(&Request<'a>, &mut Session) -> Reply<'a> + Send + Sync + 'static,
+    {
+        let (route, handler) = (route.into(), Arc::new(handler));
+        self.routes.push(route.clone());
+        self.register(move |handlers| {
+            let handler = Arc::clone(&handler);
+            handlers.handler(&route, move |request, session| handler(request, session));
+        })
+    }
+
+    /// Handles a route by a future, on every shard.
+    pub fn async_handler<F, R>(mut self, route: impl Into<String>, handler: F) -> Self
+    where
+        F: Fn(OwnedRequest, Session) -> R + Send + Sync + 'static,
+        R: Future<Output = Reply<'static>> + 'static,
+    {
+        let (route, handler) = (route.into(), Arc::new(handler));
+        self.routes.push(route.clone());
+        self.register(move |handlers| {
+            let handler = Arc::clone(&handler);
+            handlers.async_handler(&route, move |request, session| handler(request, session));
+        })
+    }
+
+    /// Runs a filter round the connector's own handlers; `make` makes one for each shard.
+    pub fn filter<F: Filter>(self, make: impl Fn() -> F + Send + Sync + 'static) -> Self {
+        self.register(move |handlers| {
+            handlers.filter(make());
+        })
+    }
+
+    /// Runs a filter round everything that clients send; `make` makes one for each shard.
+    pub fn global_filter<F: Filter>(self, make: impl Fn() -> F + Send + Sync + 'static) -> Self {
+        self.register(move |handlers| {
+            handlers.global_filter(make());
+        })
+    }
+
+    /// Sets up handlers and filters on each shard's own thread, where they may share state that
+    /// is not `Send`.
+    pub fn register(mut self, register: impl Fn(&mut Handlers) + Send + Sync + 'static) -> Self {
+        self.registers.push(Arc::new(register));
+        self
+    }
+
+    /// Names routes that are handled elsewhere, so that they are found by a look at a table
+    /// instead of being taken apart. Routes of the dictionary need not be named.
+    pub fn routes<T: Into<String>>(mut self, routes: impl IntoIterator<Item = T>) -> Self {
+        self.routes.extend(routes.into_iter().map(Into::into));
+        self
+    }
+
+    /// Forwards a server type to workers of this process.
+    pub fn forward(mut self, server_type: impl Into<String>, workers: Workers) -> Self {
+        self.forwards.push((server_type.into(), workers));
+        self
+    }
+
+    /// Picks the server of a forwarded type, instead of Pomelo's default rule. `route` gets the
+    /// servers in order and gives a place among them; `None` answers 500.
+    pub fn route(
+        mut self,
+        server_type: impl Into<String>,
+        route: impl Fn(&SessionView<'_>, &[ServerId]) -> Option<usize> + Send + Sync + 'static,
+    ) -> Self {
+        self.routers.push((server_type.into(), Arc::new(route)));
+        self
+    }
+
+    /// Forces a way of accepting, for tests.
+    #[cfg(test)]
+    pub(crate) fn accepting(mut self, accepting: Accepting) -> Self {
+        self.accepting = Some(accepting);
+        self
+    }
+
+    /// Starts the engine: when this returns, clients can connect.
+    ///
+    /// # Errors
+    /// What is wrong with the description, the machine or its limits, and what to do about it.
+    pub fn start(self) -> Result<Engine, StartError> {
+        self.limits.check()?;
+        let cores = cores()?;
+        let shards = match self.shards {
+            Shards::PerCore => u16::try_from(cores.len()).unwrap_or(u16::MAX),
+            Shards::Count(count) => count,
+        };
+        let server_types = self.server_types()?;
+        let workers: u16 = server_types.iter().map(|kind| kind.servers.len() as u16).sum();
+        self.check(shards, workers)?;
+        preflight::check(u64::from(shards) + u64::from(workers))?;
+
+        let address = listen::resolve(self.listen.as_deref().unwrap_or_default())?;
+        let backlog = self.limits.backlog;
+        let (listeners, address) = listen::listen(address, usize::from(shards), backlog)?;
+        let threads = threads(shards, workers, &self.limits)?;
+        let accepting = self.accepting;
+        let registers: Vec<Register> =
+            self.forwards.iter().map(|(_, workers)| Arc::clone(&workers.register)).collect();
+        let config = Arc::new(self.into_config(shards, server_types));
+
+        // From here on a failure stops what runs already: the engine is dropped.
+        let mut engine = Engine::new(Arc::clone(&config), Arc::clone(&threads), address);
+        let (opened, results) = channel();
+        let sockets_max = preflight::descriptors_max();
+        for (index, listener) in listeners.into_iter().enumerate() {
+            let shard = ShardThread {
+                config: Arc::clone(&config),
+                index: ShardIndex(index as u16),
+                listener,
+                accepting,
+                sockets_max,
+                threads: Arc::clone(&threads),
+            };
+            engine.add_shard(start_shard(shard, cores[index % cores.len()], opened.clone())?);
+        }
+        for (kind, register) in config.server_types.iter().zip(registers) {
+            for (place, server) in kind.servers.iter().enumerate() {
+                let worker = WorkerConfig {
+                    server_id: server.shared(),
+                    frontend_id: Arc::clone(&config.server_id),
+                    routes: Arc::clone(&config.routes),
+                    register: Arc::clone(&register),
+                    limits: config.limits.clone(),
+                };
+                let me = threads.hub.worker(kind.first_worker + place as u16);
+                engine.add_worker(start_worker(worker, &threads, me, opened.clone())?);
+            }
+        }
+        drop(opened);
+        wait_for_all(&results, usize::from(shards) + usize::from(workers))?;
+        Ok(engine)
+    }
+
+    fn server_types(&self) -> Result<Vec<ServerType>, StartError> {
+        let mut first_worker = 0_u16;
+        let mut types: Vec<ServerType> = Vec::new();
+        for (name, workers) in &self.forwards {
+            if types.iter().any(|kind| &*kind.name == name.as_str()) || *name == self.server_type {
+                return Err(StartError::Option {
+                    option: "forward",
+                    expected: format!("another server type than `{name}`, which is taken"),
+                });
+            }
+            let servers = (1..=workers.count).map(|n| ServerId::from(&*format!("{name}-{n}")));
+            let route = self.routers.iter().rev().find(|(other, _)| other == name);
+            types.push(ServerType {
+                name: name.as_str().into(),
+                servers: servers.collect(),
+                first_worker,
+                route: route.map(|(_, route)| Arc::clone(route)),
+            });
+            first_worker = first_worker.saturating_add(workers.count);
+        }
+        Ok(types)
+    }
+
+    fn check(&self, shards: u16, workers: u16) -> Result<(), StartError> {
+        let bad = |option, expected: &str| StartError::Option { option, expected: expected.into() };
+        if shards == 0 {
+            return Err(bad("shards", "at least 1"));
+        }
+        if usize::from(shards) + usize::from(workers) > PARTIES_MAX {
+            return Err(bad("shards and workers", "1024 together at most"));
+        }
+        if self.listen.is_none() {
+            return Err(bad("listen", "an address like 127.0.0.1:3010"));
+        }
+        if self.heartbeat.is_some_and(|interval| interval.is_zero()) {
+            return Err(bad("heartbeat", "more than zero; leave it out to have none"));
+        }
+        if self.heartbeat_timeout.is_some() && self.heartbeat.is_none() {
+            return Err(bad("heartbeat_timeout", "left out where there is no heartbeat"));
+        }
+        if let Some((name, _)) =
+            self.routers.iter().find(|(name, _)| !self.forwards.iter().any(|(f, _)| f == name))
+        {
+            let expected = format!("of a server type that is forwarded, which `{name}` is not");
+            return Err(StartError::Option { option: "route", expected });
+        }
+        Ok(())
+    }
+
+    fn into_config(self, shards: u16, server_types: Vec<ServerType>) -> ShardConfig {
+        let dictionary = self.dictionary.as_ref().map(|dictionary| DictionaryParts {
+            dict: dictionary.route_to_code_json(),
+            code_to_route: dictionary.code_to_route_json(),
+            version: dictionary.version(),
+        });
+        let protos = self
+            .protos
+            .as_ref()
+            .map(|protos| ProtosParts { json: protos.protos_json(), version: protos.version() });
+        let answers = Answers::new(self.heartbeat, dictionary, protos);
+        let routes = RouteTable::new(self.routes, self.dictionary.as_ref(), self.protos.as_ref());
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        ShardConfig {
+            server_type: self.server_type.into(),
+            server_id: self.server_id.into(),
+            limits: self.limits,
+            heartbeat: self.heartbeat.map(|interval| Heartbeat {
+                timeout: self.heartbeat_timeout.unwrap_or(interval * 2),
+                kept_alive_by: self.kept_alive_by,
+            }),
+            single_session: self.single_session,
+            answers,
+            check_client: self.check_client,
+            user_handshake: self.user_handshake,
+            host_filter: self.host_filter,
+            routes: Arc::new(routes),
+            server_types,
+            registers: self.registers,
+            started_unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
+            connections: AtomicUsize::new(0),
+            session_numbers: AtomicU64::new(0),
+            counters: (0..shards).map(|_| Arc::default()).collect(),
+        }
+    }
+}
+
+/// The cores that this process may run on.
+fn cores() -> Result<Vec<usize>, StartError> {
+    let failed = |error: rustix::io::Errno| StartError::System {
+        what: "a list of the cores",
+        error: error.into(),
+    };
+    let set = rustix::thread::sched_getaffinity(None).map_err(failed)?;
+    let cores: Vec<usize> = (0..1024).filter(|core| set.is_set(*core)).collect();
+    match NonZeroUsize::new(cores.len()) {
+        Some(_) => Ok(cores),
+        None => Err(failed(rustix::io::Errno::INVAL)),
+    }
+}
+
+fn threads(shards: u16, workers: u16, limits: &Limits) -> Result<Arc<Threads>, StartError> {
+    let hub_limits = HubLimits { lane_len: limits.lane_len, inbox_len: limits.inbox_len };
+    let hub = Hub::new(shards, workers, hub_limits);
+    let parties = hub.parties();
+    let eventfds: Result<Vec<_>, _> = (0..parties).map(|_| Eventfd::new()).collect();
+    let eventfds = eventfds.map_err(|error| StartError::System { what: "an eventfd", error })?;
+    for (party, eventfd) in (0..parties).map(Party).zip(&eventfds) {
+        hub.bell(party).connect(Box::new(eventfd.clone()));
+    }
+    Ok(Arc::new(Threads {
+        hub,
+        start: Instant::now(),
+        rings: (0..parties).map(|_| AtomicI32::new(-1)).collect(),
+        eventfds,
+        drain_deadline_us: AtomicU64::new(0),
+        stop_workers: AtomicBool::new(false),
+    }))
+}
+
+/// What a thread says when it is set up, or is not.
+type Opened = Result<(), StartError>;
+
+/// A started thread; it has ended when this returns.
+pub(super) type Join = Box<dyn FnOnce() + Send>;
+
+/// Memory that the runtime sets aside for files; its least.
+const RUNTIME_IO_BYTES: usize = 64 * 1024;
+const RUNTIME_RING_DEPTH: usize = 32;
+
+fn start_shard(
+    shard: ShardThread,
+    core: usize,
+    opened: Sender<Opened>,
+) -> Result<Join, StartError> {
+    let name = format!("shaddock-{}", shard.index.index());
+    let spawned = LocalExecutorBuilder::new(Placement::Fixed(core))
+        .name(&name)
+        .io_memory(RUNTIME_IO_BYTES)
+        .ring_depth(RUNTIME_RING_DEPTH)
+        .spawn(move || async move {
+            match shard.open() {
+                Err(error) => drop(opened.send(Err(error))),
+                Ok(driver) => {
+                    opened.send(Ok(())).ok();
+                    drop(opened);
+                    if let Err(error) = driver.run().await {
+                        tracing::error!(%error, "a shard's ring has failed; the shard stops");
+                    }
+                }
+            }
+        });
+    match spawned {
+        Ok(handle) => Ok(Box::new(move || {
+            if let Err(error) = handle.join() {
+                tracing::error!(%error, "a shard's runtime has failed");
+            }
+        })),
+        Err(error) => Err(StartError::System {
+            what: "a shard's runtime",
+            error: std::io::Error::other(error.to_string()),
+        }),
+    }
+}
+
+fn start_worker(
+    config: WorkerConfig,
+    threads: &Arc<Threads>,
+    me: Party,
+    opened: Sender<Opened>,
+) -> Result<Join, StartError> {
+    let threads = Arc::clone(threads);
+    let spawned = std::thread::Builder::new().name(config.server_id.to_string()).spawn(move || {
+        match WorkerThread::open(&config, threads, me) {
+            Err(error) => {
+                let error = StartError::System { what: "the ring of a worker", error };
+                opened.send(Err(error)).ok();
+            }
+            Ok(worker) => {
+                opened.send(Ok(())).ok();
+                drop(opened);
+                if let Err(error) = worker.run() {
+                    tracing::error!(%error, "a worker's ring has failed; the worker stops");
+                }
+            }
+        }
+    });
+    let handle =
+        spawned.map_err(|error| StartError::System { what: "a worker's thread", error })?;
+    Ok(Box::new(move || {
+        if handle.join().is_err() {
+            tracing::error!("a worker has panicked");
+        }
+    }))
+}
+
+fn wait_for_all(results: &Receiver<Opened>, count: usize) -> Result<(), StartError> {
+    let died = || StartError::System {
+        what: "a thread: it ended while it was set up",
+        error: std::io::Error::other("see the log"),
+    };
+    for _ in 0..count {
+        results.recv().map_err(|_| died())??;
+    }
+    Ok(())
+}

@@ -1,0 +1,344 @@
+//! A running engine, and what any thread may ask of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
+use super::builder::{Builder, Join};
+use super::park::Threads;
+use crate::dispatch::tasks::Ring as _;
+use crate::dispatch::{Audience, HostRule, Statistics};
+use crate::error::HandleError;
+use crate::forward::mail::{HostChange, Mail, Report, ReportKind};
+use crate::forward::worker::by_home;
+use crate::metrics::{Latency, Snapshot};
+use crate::session::{Directory, SessionId, ShardIndex, Uid};
+use crate::shard::ShardConfig;
+
+/// A running engine. Dropped without [`Engine::shutdown`], it closes every connection at once.
+pub struct Engine {
+    handle: Handle,
+    address: SocketAddr,
+    shards: Vec<Join>,
+    workers: Vec<Join>,
+}
+
+/// Asks things of an engine, from any thread. Cheap to clone; outlives the engine, and then says
+/// [`HandleError::Stopped`].
+#[derive(Clone)]
+pub struct Handle {
+    config: Arc<ShardConfig>,
+    threads: Arc<Threads>,
+    is_stopped: Arc<AtomicBool>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").field("server_id", &self.config.server_id).finish_non_exhaustive()
+    }
+}
+
+/// How an engine stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drain {
+    within: Duration,
+}
+
+impl Drain {
+    /// Stops accepting, answers what is pending, kicks every session with the reason `shutdown`
+    /// and ends after that time at the latest.
+    #[must_use]
+    pub fn within(within: Duration) -> Self {
+        Self { within }
+    }
+
+    /// Closes everything at once.
+    #[must_use]
+    pub fn now() -> Self {
+        Self { within: Duration::ZERO }
+    }
+}
+
+/// How an engine has stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// How long it took.
+    pub took: Duration,
+    /// The counters at the end.
+    pub counters: Snapshot,
+}
+
+/// An engine's figures at one moment.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Metrics {
+    /// Open connections.
+    pub connections: usize,
+    /// Uids that are bound.
+    pub uids: usize,
+    /// The counters of all shards, since the start.
+    pub counters: Snapshot,
+    /// How long requests took, since the last time anybody asked for metrics.
+    pub latency: Latency,
+}
+
+/// How long a shard may take to report. A turn lasts far less unless a handler blocks.
+const REPORT_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Engine {
+    /// Describes a new engine.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    pub(super) fn new(
+        config: Arc<ShardConfig>,
+        threads: Arc<Threads>,
+        address: SocketAddr,
+    ) -> Self {
+        let handle = Handle { config, threads, is_stopped: Arc::default() };
+        Self { handle, address, shards: Vec::new(), workers: Vec::new() }
+    }
+
+    pub(super) fn add_shard(&mut self, shard: Join) {
+        self.shards.push(shard);
+    }
+
+    pub(super) fn add_worker(&mut self, worker: Join) {
+        self.workers.push(worker);
+    }
+
+    /// Where clients connect, with the port that was found if it was 0.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A handle for other threads.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Stops the engine, and waits until its threads have ended.
+    pub fn shutdown(mut self, drain: Drain) -> ShutdownReport {
+        self.stop(drain)
+    }
+
+    fn stop(&mut self, drain: Drain) -> ShutdownReport {
+        let start = Instant::now();
+        self.handle.is_stopped.store(true, Ordering::Release);
+        let threads = &self.handle.threads;
+        let within_us = u64::try_from(drain.within.as_micros()).unwrap_or(u64::MAX / 2);
+        let deadline_us = threads.now_us().saturating_add(within_us).max(1);
+        threads.drain_deadline_us.store(deadline_us, Ordering::Release);
+        threads.eventfds.iter().for_each(|eventfd| eventfd.ring());
+        self.shards.drain(..).for_each(|join| join());
+        threads.stop_workers.store(true, Ordering::Release);
+        threads.eventfds.iter().for_each(|eventfd| eventfd.ring());
+        self.workers.drain(..).for_each(|join| join());
+        ShutdownReport { took: start.elapsed(), counters: self.handle.counters() }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if !self.shards.is_empty() || !self.workers.is_empty() {
+            self.stop(Drain::now());
+        }
+    }
+}
+
+impl Handle {
+    /// Pushes a message to all sessions of a uid.
+    ///
+    /// It is on its way when this returns; a uid without a session gets nothing.
+    ///
+    /// # Errors
+    /// See [`HandleError`]; nobody has got anything then.
+    pub fn push(
+        &self,
+        uid: impl Into<Uid>,
+        route: &str,
+        body: impl AsRef<[u8]>,
+    ) -> Result<(), HandleError> {
+        self.push_many([uid.into()], route, body)
+    }
+
+    /// Pushes a message to all sessions of many uids. Encoded once.
+    ///
+    /// # Errors
+    /// See [`HandleError`]. If a shard is [`Busy`](HandleError::Busy), those whose homes come
+    /// before it have got it.
+    pub fn push_many(
+        &self,
+        uids: impl IntoIterator<Item = Uid>,
+        route: &str,
+        body: impl AsRef<[u8]>,
+    ) -> Result<(), HandleError> {
+        let package = self.config.routes.encode_push(route, body.as_ref())?;
+        for (home, uids) in by_home(uids.into_iter().collect(), self.shards()) {
+            self.send(home, Mail::HomePush { uids, package: package.clone(), reply_to: None })?;
+        }
+        Ok(())
+    }
+
+    /// Pushes a message to all sessions of an audience. Encoded once.
+    ///
+    /// # Errors
+    /// See [`HandleError`]. If a shard is [`Busy`](HandleError::Busy), those before it have got
+    /// it.
+    pub fn broadcast(
+        &self,
+        route: &str,
+        body: impl AsRef<[u8]>,
+        audience: Audience,
+    ) -> Result<(), HandleError> {
+        let package = self.config.routes.encode_push(route, body.as_ref())?;
+        for shard in (0..self.shards()).map(ShardIndex) {
+            let (package, audience) = (package.clone(), audience.clone());
+            self.send(shard, Mail::Broadcast { package, audience })?;
+        }
+        Ok(())
+    }
+
+    /// Closes all sessions of a uid; with a KICK package if there is a reason.
+    ///
+    /// # Errors
+    /// See [`HandleError`].
+    pub fn kick(&self, uid: impl Into<Uid>, reason: Option<&str>) -> Result<(), HandleError> {
+        let uid = uid.into();
+        let home = Directory::home(uid.text(), self.shards());
+        self.send(home, Mail::HomeKick { uid, reason: reason.map(Arc::from), reply_to: None })
+    }
+
+    /// Closes a session; with a KICK package if there is a reason.
+    ///
+    /// # Errors
+    /// See [`HandleError`].
+    pub fn kick_session(
+        &self,
+        session: SessionId,
+        reason: Option<&str>,
+    ) -> Result<(), HandleError> {
+        self.send(session.shard(), Mail::Kick { session, reason: reason.map(Arc::from) })
+    }
+
+    /// Turns away further addresses, as Pomelo's admin signal `blacklist` does. Connections that
+    /// are open stay so.
+    ///
+    /// # Errors
+    /// See [`HandleError`].
+    pub fn deny_hosts(&self, rules: &[HostRule]) -> Result<(), HandleError> {
+        self.change_hosts(rules, HostChange::Add)
+    }
+
+    /// Takes rules off the host filter again.
+    ///
+    /// # Errors
+    /// See [`HandleError`].
+    pub fn allow_hosts(&self, rules: &[HostRule]) -> Result<(), HandleError> {
+        self.change_hosts(rules, HostChange::Remove)
+    }
+
+    fn change_hosts(&self, rules: &[HostRule], change: HostChange) -> Result<(), HandleError> {
+        for shard in (0..self.shards()).map(ShardIndex) {
+            self.send(shard, Mail::Hosts { rules: rules.to_vec(), change })?;
+        }
+        Ok(())
+    }
+
+    /// Who is connected and who is logged in.
+    ///
+    /// # Errors
+    /// See [`HandleError`].
+    pub fn statistics(&self) -> Result<Statistics, HandleError> {
+        let reports = self.reports(ReportKind::Logins)?;
+        let connections = reports.iter().map(|report| report.connections).sum();
+        let mut statistics = Statistics {
+            server_id: self.config.server_id.to_string(),
+            connections,
+            login_count: 0,
+            logins: Vec::new(),
+        };
+        for login in reports.into_iter().flat_map(|report| report.logins) {
+            // A uid with sessions on several shards has one entry, as in Pomelo.
+            if !statistics.logins.iter().any(|other| other.uid.text() == login.uid.text()) {
+                statistics.logins.push(login);
+            }
+        }
+        statistics.login_count = statistics.logins.len();
+        Ok(statistics)
+    }
+
+    /// The engine's figures.
+    ///
+    /// # Errors
+    /// See [`HandleError`].
+    pub fn metrics(&self) -> Result<Metrics, HandleError> {
+        let mut metrics = Metrics {
+            connections: 0,
+            uids: 0,
+            counters: self.counters(),
+            latency: Latency::default(),
+        };
+        for report in self.reports(ReportKind::Latency)? {
+            metrics.connections += report.connections;
+            metrics.uids += report.uids;
+            metrics.latency.add(&report.latency);
+        }
+        Ok(metrics)
+    }
+
+    /// The counters of all shards, without asking them for anything.
+    #[must_use]
+    pub fn counters(&self) -> Snapshot {
+        let mut sum = Snapshot::default();
+        for counters in &self.config.counters {
+            sum += counters.snapshot();
+        }
+        sum
+    }
+
+    fn reports(&self, kind: ReportKind) -> Result<Vec<Report>, HandleError> {
+        let shards = self.shards();
+        let (to, reports) = sync_channel(usize::from(shards));
+        for shard in (0..shards).map(ShardIndex) {
+            self.send(shard, Mail::Report { to: to.clone(), kind })?;
+        }
+        drop(to);
+        let deadline = Instant::now() + REPORT_PATIENCE;
+        let mut all = Vec::with_capacity(usize::from(shards));
+        for _ in 0..shards {
+            let patience = deadline.saturating_duration_since(Instant::now());
+            match reports.recv_timeout(patience) {
+                Ok(report) => all.push(report),
+                Err(_) if self.is_stopped.load(Ordering::Acquire) => {
+                    return Err(HandleError::Stopped);
+                }
+                Err(_) => return Err(HandleError::Busy),
+            }
+        }
+        Ok(all)
+    }
+
+    fn shards(&self) -> u16 {
+        self.threads.hub.shards()
+    }
+
+    fn send(&self, shard: ShardIndex, mail: Mail) -> Result<(), HandleError> {
+        if self.is_stopped.load(Ordering::Acquire) {
+            return Err(HandleError::Stopped);
+        }
+        self.threads.hub.send_from_host(shard, mail).map_err(|_| HandleError::Busy)
+    }
+}

@@ -1,0 +1,17 @@
+//! The shell round the core: rings, threads, sockets.
+//!
+//! The only place that names glommio and io-uring, and the only one with `unsafe` code.
+
+mod bell;
+mod buffers;
+mod builder;
+mod handle;
+mod listen;
+mod park;
+mod preflight;
+mod ring;
+mod sockets;
+mod worker_thread;
+
+pub use builder::{Builder, Shards};
+pub use handle::{Drain, Engine, Handle, Metrics, ShutdownReport};

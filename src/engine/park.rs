@@ -1,0 +1,282 @@
+//! One shard's thread: the loop that drives ring and core, and the rule by which it sleeps.
+//!
+//! As long as no future of the embedder's is alive on the shard, the thread blocks in its own
+//! ring, which costs what a bare io_uring server costs. While there is one, the runtime has to run
+//! too: the loop yields to it after each batch, blocks for a millisecond at most, and then awaits
+//! a short timer of the runtime's, which makes it look at its own ring.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::time::{Duration, Instant};
+
+use socket2::Socket as Listener;
+
+use super::bell::Eventfd;
+use super::buffers::Buffers;
+use super::ring::{Completion, Ring, Token};
+use super::sockets::{Accepting, Sockets};
+use crate::dispatch::tasks::Ring as _;
+use crate::error::StartError;
+use crate::forward::{Hub, Party};
+use crate::session::ShardIndex;
+use crate::shard::{Shard, ShardConfig};
+
+/// What the threads of an engine share besides the core's hub.
+pub(super) struct Threads {
+    pub(super) hub: Arc<Hub>,
+    pub(super) start: Instant,
+    /// The ring of each party; negative until it is up.
+    pub(super) rings: Vec<AtomicI32>,
+    /// The eventfd of each party.
+    pub(super) eventfds: Vec<Eventfd>,
+    /// When a drain has to be over, in microseconds since `start`; 0 while there is none.
+    pub(super) drain_deadline_us: std::sync::atomic::AtomicU64,
+    /// The workers stop once the shards have.
+    pub(super) stop_workers: AtomicBool,
+}
+
+impl Threads {
+    pub(super) fn now_us(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn ring_of(&self, party: Party) -> Option<RawFd> {
+        let fd = self.rings[party.index()].load(Ordering::Acquire);
+        (fd >= 0).then_some(fd)
+    }
+
+    /// Wakes a party from a thread that has a ring.
+    pub(super) fn wake(&self, party: Party, ring: &mut Ring) {
+        match self.ring_of(party) {
+            Some(fd) => ring.wake(fd, u32::from(party.0)),
+            None => self.eventfds[party.index()].ring(),
+        }
+    }
+}
+
+/// What one shard's thread is made of.
+pub(super) struct ShardThread {
+    pub(super) config: Arc<ShardConfig>,
+    pub(super) index: ShardIndex,
+    pub(super) listener: Listener,
+    pub(super) accepting: Option<Accepting>,
+    pub(super) sockets_max: u32,
+    pub(super) threads: Arc<Threads>,
+}
+
+/// Submissions that wait for a system call.
+const SUBMISSIONS: u32 = 1024;
+/// Completions that the kernel may keep for a busy thread; more go to a slower list.
+const COMPLETIONS: u32 = 8192;
+/// Completions handled in one turn, so that mail and deadlines get theirs.
+const COMPLETIONS_PER_TURN: usize = 4096;
+/// The longest sleep. It bounds how late anything is that nobody rings for.
+const SLEEP_MAX: Duration = Duration::from_millis(20);
+/// The longest sleep while a future of the embedder's is alive.
+const SLEEP_MAX_WITH_TASKS: Duration = Duration::from_millis(1);
+/// How often the runtime is made to look at its own ring then.
+const RUNTIME_EVERY_US: u64 = 1_000;
+const RUNTIME_TIMER: Duration = Duration::from_micros(1);
+/// Sessions are told of the end this long before a drain's deadline.
+const DRAIN_NOTICE_US: u64 = 1_000_000;
+
+/// The running loop.
+pub(super) struct Driver {
+    ring: Ring,
+    sockets: Sockets,
+    /// After the ring, so that it is dropped after it.
+    buffers: Buffers,
+    shard: Shard,
+    threads: Arc<Threads>,
+    me: Party,
+    batch: Vec<Completion>,
+    runtime_ran_us: u64,
+    drained: Drained,
+}
+
+/// How far a drain has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Drained {
+    Not,
+    Listener,
+    Noticed,
+    Cut,
+}
+
+impl ShardThread {
+    /// Sets everything up on the shard's own thread.
+    pub(super) fn open(self) -> Result<Driver, StartError> {
+        let failed = |what| move |error| StartError::System { what, error };
+        let limits = &self.config.limits;
+        let mut ring =
+            Ring::new(SUBMISSIONS, COMPLETIONS).map_err(failed("the ring of a shard"))?;
+        let sockets_max = self.sockets_max.min(limits.connections_per_shard_max);
+        ring.register_sockets(sockets_max).map_err(failed("the table of sockets"))?;
+        let buffers = Buffers::new(&ring, limits.receive_buffers, limits.receive_buffer_bytes)
+            .map_err(failed("the receive buffers"))?;
+        let accepting = match self.accepting {
+            Some(accepting) => accepting,
+            None => Accepting::supported(&mut ring, &self.listener)
+                .map_err(failed("a test of the ring"))?,
+        };
+        let mut sockets = Sockets::new(self.listener, accepting);
+        let me = Party::from(self.index);
+        let threads = self.threads;
+        let shard = Shard::new(self.config, self.index, &threads.hub);
+        ring.watch(threads.eventfds[me.index()].raw());
+        sockets.start(&mut ring);
+        ring.submit().map_err(failed("the first submission"))?;
+        threads.rings[me.index()].store(ring.fd(), Ordering::Release);
+        Ok(Driver {
+            ring,
+            sockets,
+            buffers,
+            shard,
+            threads,
+            me,
+            batch: Vec::with_capacity(COMPLETIONS_PER_TURN),
+            runtime_ran_us: 0,
+            drained: Drained::Not,
+        })
+    }
+}
+
+impl Driver {
+    /// Runs until the engine is shut down.
+    pub(super) async fn run(mut self) -> std::io::Result<()> {
+        loop {
+            let has_more = self.turn();
+            if self.is_finished() {
+                return Ok(());
+            }
+            if self.shard.tasks_alive() > 0 {
+                self.let_runtime_run().await;
+            }
+            self.sleep(has_more)?;
+        }
+    }
+
+    /// One turn; whether there is more to do at once.
+    fn turn(&mut self) -> bool {
+        let now_us = self.threads.now_us();
+        self.shard.begin_turn(now_us);
+        let mut batch = std::mem::take(&mut self.batch);
+        self.ring.reap(&mut batch);
+        let is_full = batch.len() == batch.capacity();
+        for completion in batch.drain(..) {
+            let is_socket = self.sockets.handle(
+                completion,
+                &mut self.ring,
+                &mut self.buffers,
+                &mut self.shard,
+                now_us,
+            );
+            if !is_socket {
+                self.handle_wake(completion);
+            }
+        }
+        self.batch = batch;
+        let has_more = self.shard.run();
+        self.drain(now_us);
+        self.sockets.resume_accepting(&mut self.ring, now_us);
+        while let Some(transmit) = self.shard.poll_transmit() {
+            self.sockets.send(transmit, &mut self.ring);
+        }
+        while let Some(command) = self.shard.poll_command() {
+            self.sockets.command(command, &mut self.ring);
+        }
+        while let Some(party) = self.shard.poll_bell() {
+            self.threads.wake(party, &mut self.ring);
+        }
+        self.buffers.publish();
+        self.shard.end_turn(self.threads.now_us());
+        has_more || is_full
+    }
+
+    fn handle_wake(&mut self, completion: Completion) {
+        let eventfd = &self.threads.eventfds[self.me.index()];
+        match completion.token {
+            Token::Bell => {
+                eventfd.clear();
+                if !completion.has_more() {
+                    self.ring.watch(eventfd.raw());
+                }
+            }
+            Token::WakeFailed(party) => self.threads.eventfds[party as usize].ring(),
+            _ => {}
+        }
+    }
+
+    /// Submits, and sleeps unless there is something to do.
+    fn sleep(&mut self, has_more: bool) -> std::io::Result<()> {
+        if has_more {
+            return self.ring.submit();
+        }
+        let now_us = self.threads.now_us();
+        let longest = match self.shard.tasks_alive() {
+            0 => SLEEP_MAX,
+            _ => SLEEP_MAX_WITH_TASKS,
+        };
+        let patience = match self.shard.next_deadline_us() {
+            Some(deadline_us) => {
+                longest.min(Duration::from_micros(deadline_us.saturating_sub(now_us)))
+            }
+            None => longest,
+        };
+        let bell = Arc::clone(self.threads.hub.bell(self.me));
+        bell.arm();
+        // The second look: what was pushed before the bell was armed rings nobody.
+        let slept = if self.shard.has_work() {
+            self.ring.submit()
+        } else {
+            self.ring.submit_and_wait(patience)
+        };
+        bell.disarm();
+        slept
+    }
+
+    async fn let_runtime_run(&mut self) {
+        let now_us = self.threads.now_us();
+        if now_us.saturating_sub(self.runtime_ran_us) >= RUNTIME_EVERY_US {
+            self.runtime_ran_us = now_us;
+            glommio::timer::sleep(RUNTIME_TIMER).await;
+        } else {
+            glommio::executor().yield_now().await;
+        }
+    }
+
+    /// Takes the steps of a shutdown that are due.
+    fn drain(&mut self, now_us: u64) {
+        let deadline_us = self.threads.drain_deadline_us.load(Ordering::Acquire);
+        if deadline_us == 0 {
+            return;
+        }
+        if self.drained == Drained::Not {
+            self.drained = Drained::Listener;
+            self.sockets.stop_accepting(&mut self.ring);
+            self.shard.drain();
+        }
+        if self.drained == Drained::Listener && now_us + DRAIN_NOTICE_US >= deadline_us {
+            self.drained = Drained::Noticed;
+            self.shard.drain_now();
+        }
+        if self.drained == Drained::Noticed && now_us >= deadline_us {
+            self.drained = Drained::Cut;
+            self.shard.cut_all();
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.drained != Drained::Not
+            && self.shard.connections_open() == 0
+            && !self.sockets.is_sending()
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // Nobody may ring a ring that is gone.
+        self.threads.rings[self.me.index()].store(-1, Ordering::Release);
+    }
+}

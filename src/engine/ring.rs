@@ -1,0 +1,367 @@
+//! One io_uring: submissions that never fail for want of room, completions in batches.
+
+#![allow(unsafe_code)] // Buffers that the kernel works on; each block says who keeps them alive.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
+
+use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::{IoUring, opcode, squeue};
+
+use crate::shard::SocketIndex;
+
+/// A ring of one thread.
+pub(super) struct Ring {
+    uring: IoUring,
+}
+
+/// What a completion is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Token {
+    /// The multishot accept.
+    Accept,
+    /// A single accept, with the place its peer's address goes to.
+    AcceptOne(u32),
+    /// The peer's address of an accepted socket has been asked for.
+    PeerName(u32),
+    Receive(SocketIndex),
+    /// By the place of its buffer.
+    Send(u32),
+    FinishWriting(SocketIndex),
+    Cancel(SocketIndex),
+    Close(SocketIndex),
+    /// The doorbell's eventfd.
+    Bell,
+    /// Another thread's ring has woken this one.
+    Woken,
+    /// A party could not be woken by its ring.
+    WakeFailed(u32),
+    /// The accept has been cancelled.
+    AcceptCancelled,
+}
+
+/// One completion.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Completion {
+    pub(super) token: Token,
+    /// The result, or the negated error number.
+    pub(super) result: i32,
+    flags: u32,
+}
+
+impl Completion {
+    /// Whether a multishot operation goes on.
+    pub(super) fn has_more(self) -> bool {
+        io_uring::cqueue::more(self.flags)
+    }
+
+    /// The provided buffer that was filled.
+    pub(super) fn buffer(self) -> Option<u16> {
+        io_uring::cqueue::buffer_select(self.flags)
+    }
+}
+
+const KIND_SHIFT: u32 = 56;
+
+impl Token {
+    fn encode(self) -> u64 {
+        let (kind, value) = match self {
+            Self::Accept => (1, 0),
+            Self::AcceptOne(place) => (2, place),
+            Self::PeerName(place) => (3, place),
+            Self::Receive(socket) => (4, socket.0),
+            Self::Send(place) => (5, place),
+            Self::FinishWriting(socket) => (6, socket.0),
+            Self::Cancel(socket) => (7, socket.0),
+            Self::Close(socket) => (8, socket.0),
+            Self::Bell => (9, 0),
+            Self::Woken => (10, 0),
+            Self::WakeFailed(party) => (11, party),
+            Self::AcceptCancelled => (12, 0),
+        };
+        u64::from(value) | kind << KIND_SHIFT
+    }
+
+    fn decode(word: u64) -> Option<Self> {
+        let value = word as u32;
+        Some(match word >> KIND_SHIFT {
+            1 => Self::Accept,
+            2 => Self::AcceptOne(value),
+            3 => Self::PeerName(value),
+            4 => Self::Receive(SocketIndex(value)),
+            5 => Self::Send(value),
+            6 => Self::FinishWriting(SocketIndex(value)),
+            7 => Self::Cancel(SocketIndex(value)),
+            8 => Self::Close(SocketIndex(value)),
+            9 => Self::Bell,
+            10 => Self::Woken,
+            11 => Self::WakeFailed(value),
+            12 => Self::AcceptCancelled,
+            _ => return None,
+        })
+    }
+}
+
+/// The address of a peer, as the kernel writes it: room for IPv6.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(4))]
+pub(super) struct RawAddress {
+    pub(super) bytes: [u8; RAW_ADDRESS_BYTES],
+    pub(super) len: u32,
+}
+
+pub(super) const RAW_ADDRESS_BYTES: usize = 28;
+
+const SHUT_WR: i32 = 1;
+const MSG_WAITALL: i32 = 0x100;
+const MSG_NOSIGNAL: i32 = 0x4000;
+const POLL_IN: u32 = 1;
+const SOL_SOCKET: u32 = 1;
+const SO_TYPE: u32 = 3;
+const SO_PEERNAME: u32 = 28;
+const SOCKET_URING_OP_GETSOCKOPT: u32 = 2;
+/// Where a submission holds the length of a socket option.
+const OPTLEN_AT: std::ops::Range<usize> = 44..48;
+
+impl Ring {
+    /// A ring for the thread that calls this, and no other.
+    pub(super) fn new(submissions: u32, completions: u32) -> io::Result<Self> {
+        let uring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_cqsize(completions)
+            .build(submissions)?;
+        Ok(Self { uring })
+    }
+
+    pub(super) fn fd(&self) -> RawFd {
+        self.uring.as_raw_fd()
+    }
+
+    pub(super) fn uring(&self) -> &IoUring {
+        &self.uring
+    }
+
+    /// Makes the table of direct descriptors.
+    pub(super) fn register_sockets(&self, count: u32) -> io::Result<()> {
+        self.uring.submitter().register_files_sparse(count)
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) {
+        loop {
+            // SAFETY: every caller below passes an entry whose memory outlives its completion, as
+            // its own comment says, or one without memory.
+            if unsafe { self.uring.submission().push(entry) }.is_ok() {
+                return;
+            }
+            // Full: the kernel takes all entries, so there is room afterwards.
+            if let Err(error) = self.uring.submit()
+                && !is_passing(&error)
+            {
+                panic!("io_uring refuses submissions: {error}");
+            }
+        }
+    }
+
+    pub(super) fn accept_multishot(&mut self, listener: RawFd) {
+        let entry = opcode::AcceptMulti::new(Fd(listener)).allocate_file_index(true).build();
+        self.push(&entry.user_data(Token::Accept.encode()));
+    }
+
+    /// One accept that also tells the peer's address.
+    ///
+    /// # Safety
+    /// `address` stays where it is until the completion of `Token::AcceptOne(place)`.
+    pub(super) unsafe fn accept_one(
+        &mut self,
+        listener: RawFd,
+        place: u32,
+        address: *mut RawAddress,
+    ) {
+        // SAFETY: the caller keeps the address alive; these are its fields.
+        let (bytes, len) = unsafe { (&raw mut (*address).bytes, &raw mut (*address).len) };
+        let slot = io_uring::types::DestinationSlot::auto_target();
+        let entry = opcode::Accept::new(Fd(listener), bytes.cast(), len.cast())
+            .file_index(Some(slot))
+            .build();
+        self.push(&entry.user_data(Token::AcceptOne(place).encode()));
+    }
+
+    pub(super) fn cancel_accepts(&mut self, listener: RawFd) {
+        let entry = opcode::AsyncCancel2::new(CancelBuilder::fd(Fd(listener)).all()).build();
+        self.push(&entry.user_data(Token::AcceptCancelled.encode()));
+    }
+
+    /// Asks for the address of a socket's peer (Linux 6.7).
+    ///
+    /// # Safety
+    /// `address` stays where it is until the completion of `Token::PeerName(place)`.
+    pub(super) unsafe fn peer_name(
+        &mut self,
+        socket: SocketIndex,
+        place: u32,
+        address: *mut RawAddress,
+        address_len: u32,
+    ) {
+        let target = opcode::UringCmd16::new(Fixed(socket.0), SOCKET_URING_OP_GETSOCKOPT);
+        // SAFETY: the caller keeps the address alive; this is its field.
+        let bytes = unsafe { &raw mut (*address).bytes };
+        let token = Token::PeerName(place);
+        self.socket_option(target, SO_PEERNAME, bytes as u64, address_len, token);
+    }
+
+    /// Whether [`Self::peer_name`] works here: asks a listener for its type in the same way.
+    pub(super) fn can_name_peers(&mut self, listener: RawFd) -> io::Result<bool> {
+        let mut kind = Box::new(0_u32);
+        let target = opcode::UringCmd16::new(Fd(listener), SOCKET_URING_OP_GETSOCKOPT);
+        let address = &raw mut *kind as u64;
+        self.socket_option(target, SO_TYPE, address, size_of::<u32>() as u32, Token::PeerName(0));
+        self.submit()?;
+        self.submit_and_wait(Duration::from_secs(1))?;
+        let mut batch = Vec::with_capacity(1);
+        self.reap(&mut batch);
+        match batch.first() {
+            Some(completion) => Ok(completion.result >= 0),
+            None => {
+                // The kernel may write there yet.
+                Box::leak(kind);
+                Ok(false)
+            }
+        }
+    }
+
+    /// A `getsockopt` of level `SOL_SOCKET`; `address` outlives its completion.
+    fn socket_option(
+        &mut self,
+        target: opcode::UringCmd16,
+        option: u32,
+        address: u64,
+        len: u32,
+        token: Token,
+    ) {
+        let mut command = [0; 16];
+        command[..8].copy_from_slice(&address.to_ne_bytes());
+        let level_and_option = u64::from(SOL_SOCKET) | u64::from(option) << 32;
+        let entry = target.cmd(command).addr(Some(level_and_option)).build();
+        let entry = entry.user_data(token.encode());
+        // The crate has no name for the length of an option.
+        // SAFETY: both are 64 plain bytes, any of which are valid.
+        let mut raw = unsafe { std::mem::transmute::<squeue::Entry, [u8; 64]>(entry) };
+        raw[OPTLEN_AT].copy_from_slice(&len.to_ne_bytes());
+        // SAFETY: as above.
+        let entry = unsafe { std::mem::transmute::<[u8; 64], squeue::Entry>(raw) };
+        self.push(&entry);
+    }
+
+    /// Receives for as long as there are buffers in the group.
+    pub(super) fn receive_multishot(&mut self, socket: SocketIndex, group: u16) {
+        let entry = opcode::RecvMulti::new(Fixed(socket.0), group).build();
+        self.push(&entry.user_data(Token::Receive(socket).encode()));
+    }
+
+    /// Sends all of `bytes`.
+    ///
+    /// # Safety
+    /// `bytes` stay where they are, unchanged, until the completion of `Token::Send(place)`.
+    pub(super) unsafe fn send(&mut self, socket: SocketIndex, place: u32, bytes: &[u8]) {
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let entry = opcode::Send::new(Fixed(socket.0), bytes.as_ptr(), len)
+            .flags(MSG_WAITALL | MSG_NOSIGNAL)
+            .build();
+        self.push(&entry.user_data(Token::Send(place).encode()));
+    }
+
+    pub(super) fn finish_writing(&mut self, socket: SocketIndex) {
+        let entry = opcode::Shutdown::new(Fixed(socket.0), SHUT_WR).build();
+        self.push(&entry.user_data(Token::FinishWriting(socket).encode()));
+    }
+
+    /// Cancels all that is under way on a socket.
+    pub(super) fn cancel(&mut self, socket: SocketIndex) {
+        let builder = CancelBuilder::fd(Fixed(socket.0)).all();
+        let entry = opcode::AsyncCancel2::new(builder).build();
+        self.push(&entry.user_data(Token::Cancel(socket).encode()));
+    }
+
+    pub(super) fn close(&mut self, socket: SocketIndex) {
+        let entry = opcode::Close::new(Fixed(socket.0)).build();
+        self.push(&entry.user_data(Token::Close(socket).encode()));
+    }
+
+    /// Watches an eventfd.
+    pub(super) fn watch(&mut self, eventfd: RawFd) {
+        let entry = opcode::PollAdd::new(Fd(eventfd), POLL_IN).multi(true).build();
+        self.push(&entry.user_data(Token::Bell.encode()));
+    }
+
+    /// Wakes the thread of another ring; completes only if that fails.
+    pub(super) fn wake(&mut self, ring: RawFd, party: u32) {
+        let entry = opcode::MsgRingData::new(Fd(ring), 0, Token::Woken.encode(), None).build();
+        let entry = entry.user_data(Token::WakeFailed(party).encode());
+        self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS));
+    }
+
+    /// Submits, and lets the kernel finish what it has ready.
+    pub(super) fn submit(&mut self) -> io::Result<()> {
+        match self.uring.submit() {
+            Err(error) if !is_passing(&error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Submits, and waits for a completion.
+    pub(super) fn submit_and_wait(&mut self, patience: Duration) -> io::Result<()> {
+        let timespec = Timespec::from(patience);
+        let args = SubmitArgs::new().timespec(&timespec);
+        match self.uring.submitter().submit_with_args(1, &args) {
+            Err(error) if !is_passing(&error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes the completions that are there, as far as `batch` has room without growing.
+    pub(super) fn reap(&mut self, batch: &mut Vec<Completion>) {
+        debug_assert!(batch.is_empty());
+        let room = batch.capacity();
+        for entry in self.uring.completion().take(room) {
+            let Some(token) = Token::decode(entry.user_data()) else { continue };
+            batch.push(Completion { token, result: entry.result(), flags: entry.flags() });
+        }
+    }
+}
+
+/// The wait has timed out, a signal came, or completions have to be taken first.
+fn is_passing(error: &io::Error) -> bool {
+    // ETIME, EINTR, EBUSY, EAGAIN.
+    matches!(error.raw_os_error(), Some(62 | 4 | 16 | 11))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_come_back() {
+        let socket = SocketIndex(u32::MAX);
+        for token in [
+            Token::Accept,
+            Token::AcceptOne(7),
+            Token::PeerName(8),
+            Token::Receive(socket),
+            Token::Send(9),
+            Token::FinishWriting(socket),
+            Token::Cancel(socket),
+            Token::Close(socket),
+            Token::Bell,
+            Token::Woken,
+            Token::WakeFailed(3),
+            Token::AcceptCancelled,
+        ] {
+            assert_eq!(Token::decode(token.encode()), Some(token));
+        }
+        assert_eq!(Token::decode(u64::MAX), None);
+    }
+}

@@ -1,0 +1,477 @@
+//! One shard's sockets: completions become calls of the core, its wishes become submissions.
+
+#![allow(unsafe_code)] // Passes buffers to the ring; each block says what keeps them alive.
+
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsRawFd, RawFd};
+
+use socket2::Socket as Listener;
+
+use super::buffers::{Buffers, GROUP};
+use super::ring::{Completion, RAW_ADDRESS_BYTES, RawAddress, Ring, Token};
+use crate::session::{Segment, SessionId};
+use crate::shard::{Command, ReceiveEnd, SendEnd, Shard, SocketIndex, Transmit};
+
+/// The sockets of one shard.
+pub(super) struct Sockets {
+    listener: Option<Listener>,
+    accepting: Accepting,
+    /// Bytes of a peer's address, by the listener's family.
+    address_len: u32,
+    /// Where the kernel writes peers' addresses. Boxed once, so they stay where they are.
+    addresses: Box<[RawAddress]>,
+    free_addresses: Vec<u32>,
+    /// The socket whose address is asked for, by place.
+    asked_for: Box<[SocketIndex]>,
+    /// Accepted sockets that wait for a place.
+    unnamed: VecDeque<SocketIndex>,
+    /// Accepting ended for want of something; it begins again at this time.
+    accept_again_us: Option<u64>,
+    /// The places of single accepts that have ended so.
+    paused_accepts: Vec<u32>,
+
+    sockets: Vec<Socket>,
+    sends: Vec<Option<Send>>,
+    free_sends: Vec<u32>,
+}
+
+/// How connections are accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Accepting {
+    /// One submission for all, and a question for each peer's address (Linux 6.7).
+    Multishot,
+    /// Several submissions, each with room for an address.
+    OneByOne,
+}
+
+impl Accepting {
+    /// The best way that the kernel has.
+    pub(super) fn supported(ring: &mut Ring, listener: &Listener) -> std::io::Result<Self> {
+        Ok(match ring.can_name_peers(listener.as_raw_fd())? {
+            true => Self::Multishot,
+            false => Self::OneByOne,
+        })
+    }
+}
+
+/// One direct descriptor.
+#[derive(Debug, Default, Clone, Copy)]
+struct Socket {
+    session: Option<SessionId>,
+    is_receiving: bool,
+    is_sending: bool,
+    /// Shutdowns and cancels whose completions are to come.
+    others: u8,
+    /// It is to be closed once nothing is under way.
+    is_closing: bool,
+    is_close_submitted: bool,
+}
+
+/// A buffer in flight.
+struct Send {
+    transmit: Transmit,
+    sent: usize,
+}
+
+/// Addresses asked for at once, or accepts under way at once.
+const ADDRESSES: u32 = 256;
+/// One accept each has a submission of its own, so there are fewer of them.
+const ACCEPTS_ONE_BY_ONE: u32 = 64;
+/// After accepting has failed for want of descriptors or memory.
+const ACCEPT_PAUSE_US: u64 = 20_000;
+
+const NO_BUFFERS: i32 = -105; // ENOBUFS
+const CANCELED: i32 = -125; // ECANCELED
+
+impl Sockets {
+    pub(super) fn new(listener: Listener, accepting: Accepting) -> Self {
+        let is_v4 = listener.local_addr().is_ok_and(|address| address.is_ipv4());
+        let empty = RawAddress { bytes: [0; RAW_ADDRESS_BYTES], len: RAW_ADDRESS_BYTES as u32 };
+        Self {
+            listener: Some(listener),
+            accepting,
+            address_len: if is_v4 { 16 } else { RAW_ADDRESS_BYTES as u32 },
+            addresses: vec![empty; ADDRESSES as usize].into(),
+            free_addresses: (0..ADDRESSES).rev().collect(),
+            asked_for: vec![SocketIndex(0); ADDRESSES as usize].into(),
+            unnamed: VecDeque::new(),
+            accept_again_us: None,
+            paused_accepts: Vec::new(),
+            sockets: Vec::new(),
+            sends: Vec::new(),
+            free_sends: Vec::new(),
+        }
+    }
+
+    fn listener_fd(&self) -> Option<RawFd> {
+        self.listener.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// Begins to accept.
+    pub(super) fn start(&mut self, ring: &mut Ring) {
+        self.paused_accepts = (0..ACCEPTS_ONE_BY_ONE).collect();
+        self.accept_more(ring);
+    }
+
+    fn accept_more(&mut self, ring: &mut Ring) {
+        let Some(listener) = self.listener_fd() else { return };
+        match self.accepting {
+            Accepting::Multishot => ring.accept_multishot(listener),
+            Accepting::OneByOne => {
+                for place in std::mem::take(&mut self.paused_accepts) {
+                    self.accept_one(ring, place);
+                }
+            }
+        }
+    }
+
+    fn accept_one(&mut self, ring: &mut Ring, place: u32) {
+        let Some(listener) = self.listener_fd() else { return };
+        let address = &mut self.addresses[place as usize];
+        address.len = RAW_ADDRESS_BYTES as u32;
+        // SAFETY: the addresses are boxed and live as long as `self`, which outlives the ring;
+        // each place has one accept at a time.
+        unsafe { ring.accept_one(listener, place, address) };
+    }
+
+    /// Stops accepting, for good.
+    pub(super) fn stop_accepting(&mut self, ring: &mut Ring) {
+        if let Some(listener) = self.listener.take() {
+            ring.cancel_accepts(listener.as_raw_fd());
+            // The cancel has to find the descriptor open.
+            if let Err(error) = ring.submit() {
+                tracing::error!(%error, "accepting could not be cancelled");
+            }
+        }
+    }
+
+    /// Begins to accept again after a pause.
+    pub(super) fn resume_accepting(&mut self, ring: &mut Ring, now_us: u64) {
+        if self.accept_again_us.is_some_and(|again_us| again_us <= now_us) {
+            self.accept_again_us = None;
+            self.accept_more(ring);
+        }
+    }
+
+    /// What has happened on a socket. `false` where the completion is none of a socket's.
+    pub(super) fn handle(
+        &mut self,
+        completion: Completion,
+        ring: &mut Ring,
+        buffers: &mut Buffers,
+        shard: &mut Shard,
+        now_us: u64,
+    ) -> bool {
+        match completion.token {
+            Token::Accept => self.handle_accept(completion, ring, shard, now_us),
+            Token::AcceptOne(place) => {
+                self.handle_accept_one(completion, place, ring, shard, now_us);
+            }
+            Token::PeerName(place) => self.handle_peer_name(completion, place, ring, shard),
+            Token::Receive(socket) => {
+                self.handle_receive(completion, socket, ring, buffers, shard);
+            }
+            Token::Send(place) => self.handle_send(completion, place, ring, shard),
+            Token::FinishWriting(socket) => self.handle_other(socket, ring),
+            Token::Cancel(socket) => self.handle_other(socket, ring),
+            Token::Close(socket) => self.handle_closed(socket, shard),
+            Token::AcceptCancelled | Token::Bell | Token::Woken | Token::WakeFailed(_) => {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn handle_accept(
+        &mut self,
+        completion: Completion,
+        ring: &mut Ring,
+        shard: &Shard,
+        now_us: u64,
+    ) {
+        if completion.result >= 0 {
+            self.unnamed.push_back(SocketIndex(completion.result as u32));
+            self.ask_names(ring);
+        }
+        if !completion.has_more() {
+            self.accept_ended(completion.result, shard, now_us);
+            if self.accept_again_us.is_none()
+                && let Some(listener) = self.listener_fd()
+            {
+                ring.accept_multishot(listener);
+            }
+        }
+    }
+
+    /// Whether accepting has ended for a reason that will pass: then it pauses.
+    fn accept_ended(&mut self, result: i32, shard: &Shard, now_us: u64) {
+        if result < 0 && result != CANCELED && self.listener.is_some() {
+            shard.counters().accept_failures.one();
+            tracing::warn!(error = -result, "accepting pauses");
+            self.accept_again_us = Some(now_us + ACCEPT_PAUSE_US);
+        }
+    }
+
+    fn handle_accept_one(
+        &mut self,
+        completion: Completion,
+        place: u32,
+        ring: &mut Ring,
+        shard: &mut Shard,
+        now_us: u64,
+    ) {
+        if completion.result >= 0 {
+            let socket = SocketIndex(completion.result as u32);
+            let peer = peer_of(&self.addresses[place as usize]);
+            self.opened(socket, peer, ring, shard);
+        } else {
+            self.accept_ended(completion.result, shard, now_us);
+        }
+        if self.accept_again_us.is_some() {
+            self.paused_accepts.push(place);
+        } else {
+            self.accept_one(ring, place);
+        }
+    }
+
+    fn ask_names(&mut self, ring: &mut Ring) {
+        while let Some(socket) = self.unnamed.front().copied() {
+            let Some(place) = self.free_addresses.pop() else { return };
+            self.unnamed.pop_front();
+            self.asked_for[place as usize] = socket;
+            let address = &raw mut self.addresses[place as usize];
+            // SAFETY: the addresses are boxed and live as long as `self`, which outlives the ring;
+            // the place is free again only after its completion.
+            unsafe { ring.peer_name(socket, place, address, self.address_len) };
+        }
+    }
+
+    fn handle_peer_name(
+        &mut self,
+        completion: Completion,
+        place: u32,
+        ring: &mut Ring,
+        shard: &mut Shard,
+    ) {
+        let socket = self.asked_for[place as usize];
+        let peer = peer_of(&self.addresses[place as usize]);
+        self.free_addresses.push(place);
+        if completion.result < 0 {
+            // It has gone before it could be asked.
+            self.closing(socket, ring);
+        } else {
+            self.opened(socket, peer, ring, shard);
+        }
+        self.ask_names(ring);
+    }
+
+    fn opened(
+        &mut self,
+        socket: SocketIndex,
+        peer: SocketAddr,
+        ring: &mut Ring,
+        shard: &mut Shard,
+    ) {
+        match shard.handle_accept(socket, peer) {
+            None => self.closing(socket, ring),
+            Some(session) => {
+                let state = self.socket(socket);
+                debug_assert!(state.session.is_none());
+                *state = Socket { session: Some(session), is_receiving: true, ..Socket::default() };
+                ring.receive_multishot(socket, GROUP);
+            }
+        }
+    }
+
+    fn socket(&mut self, socket: SocketIndex) -> &mut Socket {
+        let place = socket.0 as usize;
+        if self.sockets.len() <= place {
+            self.sockets.resize(place + 1, Socket::default());
+        }
+        &mut self.sockets[place]
+    }
+
+    fn handle_receive(
+        &mut self,
+        completion: Completion,
+        socket: SocketIndex,
+        ring: &mut Ring,
+        buffers: &mut Buffers,
+        shard: &mut Shard,
+    ) {
+        let state = self.socket(socket);
+        let (session, is_closing) = (state.session, state.is_closing);
+        state.is_receiving = completion.has_more();
+        if let Some(buffer) = completion.buffer() {
+            if let Some(session) = session.filter(|_| completion.result > 0 && !is_closing) {
+                let len = completion.result as usize;
+                shard.handle_receive(session, buffers.filled(buffer, len));
+            }
+            buffers.give_back(buffer);
+        }
+        if completion.has_more() {
+            return;
+        }
+        let Some(session) = session.filter(|_| !is_closing) else {
+            return self.close_if_idle(socket, ring);
+        };
+        match completion.result {
+            // A multishot may end though all is well; buffers are given back in every turn.
+            1.. | NO_BUFFERS => {
+                if completion.result == NO_BUFFERS {
+                    shard.counters().receive_buffers_empty.one();
+                    buffers.publish();
+                }
+                self.socket(socket).is_receiving = true;
+                ring.receive_multishot(socket, GROUP);
+            }
+            0 => shard.handle_receive_end(session, ReceiveEnd::Eof),
+            _ => shard.handle_receive_end(session, ReceiveEnd::Error),
+        }
+    }
+
+    /// Sends a buffer of the core's.
+    pub(super) fn send(&mut self, transmit: Transmit, ring: &mut Ring) {
+        self.socket(transmit.socket).is_sending = true;
+        let place = self.free_sends.pop().unwrap_or_else(|| {
+            self.sends.push(None);
+            self.sends.len() as u32 - 1
+        });
+        let send = self.sends[place as usize].insert(Send { transmit, sent: 0 });
+        // SAFETY: the segment's bytes are on the heap and stay there, unchanged, until it is
+        // taken out of `sends` at its completion.
+        unsafe { ring.send(send.transmit.socket, place, send.transmit.segment.as_slice()) };
+    }
+
+    fn handle_send(
+        &mut self,
+        completion: Completion,
+        place: u32,
+        ring: &mut Ring,
+        shard: &mut Shard,
+    ) {
+        let Some(send) = &mut self.sends[place as usize] else { return };
+        let socket = send.transmit.socket;
+        let mut end = SendEnd::Error;
+        if completion.result > 0 {
+            send.sent += completion.result as usize;
+            let is_closing = self.sockets[socket.0 as usize].is_closing;
+            let rest = &send.transmit.segment.as_slice()[send.sent..];
+            if !rest.is_empty() && !is_closing {
+                // SAFETY: as in `send`; the rest is part of the same segment.
+                unsafe { ring.send(socket, place, rest) };
+                return;
+            }
+            end = SendEnd::Sent;
+        }
+        let Some(Send { transmit, .. }) = self.sends[place as usize].take() else { return };
+        self.free_sends.push(place);
+        self.socket(socket).is_sending = false;
+        let Transmit { session, segment, .. } = transmit;
+        shard.handle_sent(session, segment, end);
+        self.close_if_idle(socket, ring);
+    }
+
+    /// Does what else the core asks for.
+    pub(super) fn command(&mut self, command: Command, ring: &mut Ring) {
+        match command {
+            Command::Close(socket) => self.closing(socket, ring),
+            Command::FinishWriting(socket) => {
+                self.socket(socket).others += 1;
+                ring.finish_writing(socket);
+            }
+        }
+    }
+
+    fn handle_other(&mut self, socket: SocketIndex, ring: &mut Ring) {
+        self.socket(socket).others -= 1;
+        self.close_if_idle(socket, ring);
+    }
+
+    /// Closes a socket: cancels what is under way, and waits for it.
+    fn closing(&mut self, socket: SocketIndex, ring: &mut Ring) {
+        let state = self.socket(socket);
+        if state.is_closing {
+            return;
+        }
+        state.is_closing = true;
+        if state.is_receiving || state.is_sending {
+            state.others += 1;
+            ring.cancel(socket);
+        }
+        self.close_if_idle(socket, ring);
+    }
+
+    /// A descriptor is used again only after its last completion, so it is closed after that too.
+    fn close_if_idle(&mut self, socket: SocketIndex, ring: &mut Ring) {
+        let state = self.socket(socket);
+        let is_busy = state.is_receiving || state.is_sending || state.others > 0;
+        if state.is_closing && !is_busy && !state.is_close_submitted {
+            state.is_close_submitted = true;
+            ring.close(socket);
+        }
+    }
+
+    fn handle_closed(&mut self, socket: SocketIndex, shard: &mut Shard) {
+        let state = std::mem::take(self.socket(socket));
+        if let Some(session) = state.session {
+            shard.handle_socket_closed(session);
+        }
+    }
+
+    /// Buffers in flight; the ring must not be dropped before they are back.
+    pub(super) fn is_sending(&self) -> bool {
+        self.sends.len() > self.free_sends.len()
+    }
+}
+
+/// The buffers that are in flight must outlive the kernel's use of them.
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        for send in self.sends.drain(..).flatten() {
+            // Only after a failure of the ring itself: the kernel may still read them.
+            let segment: Segment = send.transmit.segment;
+            std::mem::forget(segment);
+        }
+    }
+}
+
+/// Reads `sockaddr_in` or `sockaddr_in6`.
+fn peer_of(address: &RawAddress) -> SocketAddr {
+    const AF_INET: u16 = 2;
+    const AF_INET6: u16 = 10;
+    let bytes = &address.bytes;
+    let port = u16::from_be_bytes([bytes[2], bytes[3]]);
+    match u16::from_ne_bytes([bytes[0], bytes[1]]) {
+        AF_INET => {
+            let ip = Ipv4Addr::new(bytes[4], bytes[5], bytes[6], bytes[7]);
+            SocketAddr::new(ip.into(), port)
+        }
+        AF_INET6 => {
+            let mut ip = [0; 16];
+            ip.copy_from_slice(&bytes[8..24]);
+            let mut scope = [0; 4];
+            scope.copy_from_slice(&bytes[24..28]);
+            SocketAddrV6::new(Ipv6Addr::from(ip), port, 0, u32::from_ne_bytes(scope)).into()
+        }
+        _ => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_the_kernel_writes_them() {
+        let mut raw = RawAddress { bytes: [0; RAW_ADDRESS_BYTES], len: 16 };
+        raw.bytes[..2].copy_from_slice(&2_u16.to_ne_bytes());
+        raw.bytes[2..8].copy_from_slice(&[0x0b, 0xc2, 127, 0, 0, 1]);
+        assert_eq!(peer_of(&raw), "127.0.0.1:3010".parse().unwrap());
+        raw.bytes[..2].copy_from_slice(&10_u16.to_ne_bytes());
+        raw.bytes[23] = 1;
+        assert_eq!(peer_of(&raw).port(), 3010);
+        assert!(peer_of(&raw).is_ipv6());
+    }
+}

@@ -1,0 +1,103 @@
+//! One worker's thread.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::park::Threads;
+use super::ring::{Completion, Ring, Token};
+use crate::dispatch::tasks::Ring as _;
+use crate::forward::Party;
+use crate::forward::worker::{Worker, WorkerConfig};
+
+/// Submissions and completions of a worker's ring: wake-ups, nothing else.
+const SUBMISSIONS: u32 = 64;
+const COMPLETIONS: u32 = 512;
+/// The longest sleep. It bounds how late anything is that nobody rings for.
+const SLEEP_MAX: Duration = Duration::from_millis(20);
+/// How soon a full lane is tried again.
+const BACKLOG_RETRY: Duration = Duration::from_millis(1);
+
+/// The running loop.
+pub(super) struct WorkerThread {
+    ring: Ring,
+    worker: Worker,
+    threads: Arc<Threads>,
+    me: Party,
+    batch: Vec<Completion>,
+}
+
+impl WorkerThread {
+    /// Sets everything up on the worker's own thread.
+    pub(super) fn open(
+        config: &WorkerConfig,
+        threads: Arc<Threads>,
+        me: Party,
+    ) -> std::io::Result<Self> {
+        let mut ring = Ring::new(SUBMISSIONS, COMPLETIONS)?;
+        ring.watch(threads.eventfds[me.index()].raw());
+        ring.submit()?;
+        let worker = Worker::new(config, &threads.hub, me);
+        threads.rings[me.index()].store(ring.fd(), Ordering::Release);
+        let batch = Vec::with_capacity(COMPLETIONS as usize);
+        Ok(Self { ring, worker, threads, me, batch })
+    }
+
+    /// Runs until the engine has stopped its shards.
+    pub(super) fn run(mut self) -> std::io::Result<()> {
+        let bell = Arc::clone(self.threads.hub.bell(self.me));
+        while !self.threads.stop_workers.load(Ordering::Acquire) {
+            let has_more = self.worker.run(self.threads.now_us());
+            while let Some(party) = self.worker.poll_bell() {
+                self.threads.wake(party, &mut self.ring);
+            }
+            if has_more {
+                self.ring.submit()?;
+            } else {
+                bell.arm();
+                // The second look: what was pushed before the bell was armed rings nobody.
+                if self.worker.has_work() {
+                    self.ring.submit()?;
+                } else {
+                    self.ring.submit_and_wait(self.patience())?;
+                }
+                bell.disarm();
+            }
+            self.take_wakes();
+        }
+        Ok(())
+    }
+
+    fn patience(&self) -> Duration {
+        let now_us = self.threads.now_us();
+        let timer = self.worker.next_timer_us().map(|timer_us| timer_us.saturating_sub(now_us));
+        let longest = if self.worker.has_backlog() { BACKLOG_RETRY } else { SLEEP_MAX };
+        timer.map_or(longest, |timer_us| longest.min(Duration::from_micros(timer_us)))
+    }
+
+    fn take_wakes(&mut self) {
+        let mut batch = std::mem::take(&mut self.batch);
+        self.ring.reap(&mut batch);
+        let eventfd = &self.threads.eventfds[self.me.index()];
+        for completion in batch.drain(..) {
+            match completion.token {
+                Token::Bell => {
+                    eventfd.clear();
+                    if !completion.has_more() {
+                        self.ring.watch(eventfd.raw());
+                    }
+                }
+                Token::WakeFailed(party) => self.threads.eventfds[party as usize].ring(),
+                _ => {}
+            }
+        }
+        self.batch = batch;
+    }
+}
+
+impl Drop for WorkerThread {
+    fn drop(&mut self) {
+        // Nobody may ring a ring that is gone.
+        self.threads.rings[self.me.index()].store(-1, Ordering::Release);
+    }
+}

@@ -1,0 +1,151 @@
+//! What can go wrong when an engine starts or is asked for something.
+
+use std::net::SocketAddr;
+
+use crate::limits::LimitError;
+
+/// Why an engine did not start. The text says what to do.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A bound that can't hold (made by the embedder).
+    Limits(LimitError),
+    /// An option that can't hold (made by the embedder).
+    Option {
+        /// The builder's method.
+        option: &'static str,
+        /// What may be given there.
+        expected: String,
+    },
+    /// Not an address that can be listened on (made by the embedder).
+    BadAddress {
+        /// What was given.
+        address: String,
+        /// Why it is none.
+        why: String,
+    },
+    /// Another process listens there.
+    AddressInUse(SocketAddr),
+    /// The address can't be listened on, for another reason of the system's.
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The kernel refuses io_uring to this process: seccomp, or a sysctl.
+    IoUringBlocked(std::io::Error),
+    /// The kernel has no io_uring, or one without what the engine needs.
+    KernelTooOld {
+        /// The missing piece.
+        missing: &'static str,
+    },
+    /// `RLIMIT_MEMLOCK` is too low.
+    MemLock {
+        /// In force.
+        bytes: u64,
+        /// Needed.
+        bytes_min: u64,
+    },
+    /// `RLIMIT_NOFILE` is too low.
+    Descriptors {
+        /// In force.
+        limit: u64,
+        /// Needed.
+        limit_min: u64,
+    },
+    /// A ring, a buffer or a thread could not be made.
+    System {
+        /// What was to be made.
+        what: &'static str,
+        /// What the system says.
+        error: std::io::Error,
+    },
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Limits(error) => error.fmt(f),
+            Self::Option { option, expected } => write!(f, "option `{option}` must be {expected}"),
+            Self::BadAddress { address, why } => {
+                write!(f, "can't listen on `{address}`: {why}; give an address like 127.0.0.1:3010")
+            }
+            Self::AddressInUse(address) => {
+                write!(f, "another process listens on {address}; stop it or choose another port")
+            }
+            Self::Listen { address, error } => write!(f, "can't listen on {address}: {error}"),
+            Self::IoUringBlocked(error) => write!(
+                f,
+                "io_uring is blocked for this process ({error}); allow the system calls \
+                 io_uring_setup, io_uring_enter and io_uring_register in the container's seccomp \
+                 profile, and set the sysctl kernel.io_uring_disabled to 0"
+            ),
+            Self::KernelTooOld { missing } => {
+                write!(f, "the kernel's io_uring lacks {missing}; Linux 6.1 or newer is needed")
+            }
+            Self::MemLock { bytes, bytes_min } => write!(
+                f,
+                "the limit of locked memory is {bytes} bytes and must be {bytes_min} at least; \
+                 raise it with `ulimit -l` or LimitMEMLOCK="
+            ),
+            Self::Descriptors { limit, limit_min } => write!(
+                f,
+                "the limit of open descriptors is {limit} and must be {limit_min} at least; raise \
+                 it with `ulimit -n` or LimitNOFILE="
+            ),
+            Self::System { what, error } => write!(f, "can't make {what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Limits(error) => Some(error),
+            Self::Listen { error, .. }
+            | Self::IoUringBlocked(error)
+            | Self::System { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<LimitError> for StartError {
+    fn from(error: LimitError) -> Self {
+        Self::Limits(error)
+    }
+}
+
+/// Why an engine did not do what its handle asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HandleError {
+    /// A shard's inbox is full; see [`Limits::inbox_len`](crate::Limits). Try again.
+    Busy,
+    /// The engine has been shut down.
+    Stopped,
+    /// A message that can't be pushed (made by the embedder).
+    Push(crate::route::PushError),
+    /// A uid that can't be bound, so nobody has it (made by the embedder).
+    BadUid,
+}
+
+impl std::fmt::Display for HandleError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Busy => f.write_str("a shard has too much mail"),
+            Self::Stopped => f.write_str("the engine has been shut down"),
+            Self::Push(error) => error.fmt(f),
+            Self::BadUid => f.write_str("a uid must not be empty"),
+        }
+    }
+}
+
+impl std::error::Error for HandleError {}
+
+impl From<crate::route::PushError> for HandleError {
+    fn from(error: crate::route::PushError) -> Self {
+        Self::Push(error)
+    }
+}
