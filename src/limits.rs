@@ -64,7 +64,7 @@ pub struct Limits {
     /// "busy" (`mail_rejects`). Default 65,536.
     pub backlog_len_max: usize,
     /// Requests of one session that wait for a worker or an async handler. One more is answered
-    /// 500 at once (`session_in_flight_rejects`). Default 1,024.
+    /// 500 at once (`session_in_flight_rejects`). Default 4,096.
     pub in_flight_per_session_max: u16,
     /// Async handlers, filters and spawned futures alive on one shard or worker. A request that
     /// would need one more is answered 500 (`task_rejects`). Default 65,536.
@@ -97,7 +97,7 @@ impl Default for Limits {
             lane_len: 8_192,
             inbox_len: 16_384,
             backlog_len_max: 65_536,
-            in_flight_per_session_max: 1_024,
+            in_flight_per_session_max: 4_096,
             tasks_max: 65_536,
             uid_bytes_max: 256,
             receive_buffer_bytes: 16 * 1024,

@@ -1,0 +1,201 @@
+//! A small blocking client, for tests that talk to an engine over loopback.
+
+#![allow(dead_code, unreachable_pub)] // Each test file uses its own part of it.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use shaddock::wire::message::{self, Message, MessageType, RouteRef};
+use shaddock::wire::package::{self, PackageType, Status};
+use shaddock::{Builder, Engine, Shards};
+
+/// How long anything may take before a test fails.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An engine on a free port of the loopback, with nothing in it yet.
+pub fn builder(shards: u16) -> Builder {
+    Engine::builder().listen("127.0.0.1:0").shards(Shards::Count(shards))
+}
+
+/// What a server sent.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    Handshake(Value),
+    Heartbeat,
+    Kick(Value),
+    Response { id: u32, body: Vec<u8> },
+    Push { route: String, body: Vec<u8> },
+    /// The server has closed the connection.
+    End,
+}
+
+/// One TCP client.
+pub struct Client {
+    pub stream: TcpStream,
+    buffer: Vec<u8>,
+    events: Vec<Event>,
+    is_ended: bool,
+}
+
+pub fn package(kind: PackageType, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    package::encode(kind, body, &mut out).unwrap();
+    out
+}
+
+fn message(kind: MessageType, id: u32, route: &str, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let route = Some(RouteRef::Text(route.as_bytes()));
+    message::encode(&Message { id, kind, route, body, gzip: false }, &mut out).unwrap();
+    package(PackageType::Data, &out)
+}
+
+pub fn request(id: u32, route: &str, body: &str) -> Vec<u8> {
+    message(MessageType::Request, id, route, body.as_bytes())
+}
+
+pub fn notify(route: &str, body: &str) -> Vec<u8> {
+    message(MessageType::Notify, 0, route, body.as_bytes())
+}
+
+pub fn handshake() -> Vec<u8> {
+    package(PackageType::Handshake, br#"{"sys":{"type":"test","version":"1"}}"#)
+}
+
+pub fn ack() -> Vec<u8> {
+    package(PackageType::HandshakeAck, b"")
+}
+
+pub fn heartbeat() -> Vec<u8> {
+    package(PackageType::Heartbeat, b"")
+}
+
+impl Client {
+    /// A connection that has sent nothing yet.
+    pub fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, buffer: Vec::new(), events: Vec::new(), is_ended: false }
+    }
+
+    /// A connection that works.
+    pub fn ready(address: SocketAddr) -> Self {
+        let mut client = Self::connect(address);
+        client.send(&handshake());
+        let Event::Handshake(answer) = client.next() else { panic!("no handshake") };
+        assert_eq!(answer["code"], 200);
+        client.send(&ack());
+        client
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    /// The next event; [`Event::End`] for ever once the server has closed.
+    pub fn next(&mut self) -> Event {
+        self.next_within(PATIENCE).expect("the server says nothing")
+    }
+
+    /// The next event, if there is one in that time.
+    pub fn next_within(&mut self, patience: Duration) -> Option<Event> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if !self.events.is_empty() {
+                return Some(self.events.remove(0));
+            }
+            if self.is_ended {
+                return Some(Event::End);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            self.stream.set_read_timeout(Some(left)).unwrap();
+            let mut chunk = [0; 65536];
+            match self.stream.read(&mut chunk) {
+                Ok(0) => self.is_ended = true,
+                Ok(len) => {
+                    self.buffer.extend_from_slice(&chunk[..len]);
+                    self.decode();
+                }
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => self.is_ended = true,
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn decode(&mut self) {
+        loop {
+            let decoded = package::decode(&self.buffer, package::BODY_BYTES_MAX).unwrap();
+            let Status::Complete { value, consumed } = decoded else { return };
+            self.events.push(event(value.kind, value.body));
+            self.buffer.drain(..consumed);
+        }
+    }
+
+    /// The answer to a request; what comes before it is dropped.
+    pub fn answer(&mut self, id: u32) -> String {
+        loop {
+            match self.next() {
+                Event::Response { id: other, body } if other == id => {
+                    return String::from_utf8(body).unwrap();
+                }
+                Event::End => panic!("closed before the answer to {id}"),
+                _ => {}
+            }
+        }
+    }
+
+    pub fn ask(&mut self, id: u32, route: &str, body: &str) -> String {
+        self.send(&request(id, route, body));
+        self.answer(id)
+    }
+
+    pub fn ask_json(&mut self, id: u32, route: &str, body: &str) -> Value {
+        serde_json::from_str(&self.ask(id, route, body)).unwrap()
+    }
+
+    /// Waits for the server to close; gives what came before.
+    pub fn until_end(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        loop {
+            match self.next() {
+                Event::End => return events,
+                event => events.push(event),
+            }
+        }
+    }
+}
+
+fn event(kind: PackageType, body: &[u8]) -> Event {
+    match kind {
+        PackageType::Handshake => Event::Handshake(serde_json::from_slice(body).unwrap()),
+        PackageType::Heartbeat => Event::Heartbeat,
+        PackageType::Kick => Event::Kick(serde_json::from_slice(body).unwrap()),
+        PackageType::Data => {
+            let message = message::decode(body).unwrap();
+            let body = message.body.to_vec();
+            match (message.kind, message.route) {
+                (MessageType::Response, None) => Event::Response { id: message.id, body },
+                (MessageType::Push, Some(route)) => {
+                    let route = route.to_text_lossy().expect("pushes here have no code");
+                    Event::Push { route: route.into_owned(), body }
+                }
+                other => panic!("no server sends {other:?}"),
+            }
+        }
+        other => panic!("no server sends {other:?}"),
+    }
+}
+
+/// Looks again and again until something holds.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
