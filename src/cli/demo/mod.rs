@@ -1,0 +1,134 @@
+//! `shaddock demo`: the app that the reference server runs, handler by handler.
+
+mod chat;
+mod config;
+mod connector;
+mod filters;
+mod js;
+mod router;
+
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+use shaddock::{Builder, Drain, Engine, Reply, Shards, Workers};
+
+use super::figures;
+use super::options::DemoOptions;
+use super::signals::Stop;
+
+/// How long clients and workers get to finish when the engine stops.
+const DRAIN_WITHIN: Duration = Duration::from_secs(5);
+/// Where players are who name no room.
+const DEFAULT_ROOM: &str = "lobby";
+
+/// Serves until a signal asks for the end.
+pub(crate) fn run(options: &DemoOptions) -> anyhow::Result<()> {
+    let stop = Stop::on_signals().context("can't listen for signals")?;
+    // The text of the error says all that its source would.
+    let engine = builder(options)?.start().map_err(anyhow::Error::msg)?;
+    announce(engine.local_addr(), options).context("can't write to stdout")?;
+    figures::show(&engine.handle(), &stop);
+    let report = engine.shutdown(Drain::within(DRAIN_WITHIN));
+    tracing::info!(?report, "stopped");
+    Ok(())
+}
+
+/// The demo app, ready to start.
+pub(crate) fn builder(options: &DemoOptions) -> anyhow::Result<Builder> {
+    let shared = Arc::<connector::Shared>::default();
+    let mut builder = Engine::builder()
+        .listen(options.listen.to_string())
+        .shards(Shards::Count(options.shards()))
+        .check_client(config::check_client)
+        .user_handshake(config::user_handshake)
+        .routes(config::handler_routes())
+        .register(move |handlers| connector::register(handlers, &shared))
+        .forward("chat", Workers::new(options.workers, chat::register))
+        .route("chat", router::pick);
+    if let Some(interval) = options.heartbeat() {
+        builder = builder.heartbeat(interval);
+    }
+    if options.full {
+        let dictionary = config::dictionary().context("the demo's routes")?;
+        let protos = config::protos().context("the demo's schemas")?;
+        builder = builder.dictionary(dictionary).protos(protos);
+    }
+    Ok(builder)
+}
+
+/// Tells where to connect and how. Whoever started the process may wait for the first line.
+fn announce(address: SocketAddr, options: &DemoOptions) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "shaddock demo: listening on {address} ({}, {})",
+        several(options.shards(), "shard"),
+        several(options.workers, "chat worker"),
+    )?;
+    writeln!(
+        out,
+        "Connect a Pomelo client to it by TCP or WebSocket (ws://{address}) and request \
+         connector.entryHandler.entry with {{\"uid\":\"amy\"}}, then chat.chatHandler.join with \
+         {{}}. Ctrl-C stops."
+    )?;
+    out.flush()
+}
+
+/// A count and what is counted.
+fn several(count: u16, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// A setting as it is answered: `session.get(…) || null`.
+fn setting(value: Option<&Value>) -> Value {
+    value.filter(|value| js::is_truthy(value)).cloned().unwrap_or_default()
+}
+
+/// The room that a setting or a request names.
+fn room(value: Option<&Value>) -> Value {
+    match setting(value) {
+        Value::Null => DEFAULT_ROOM.into(),
+        room => room,
+    }
+}
+
+/// Fails, with an answer unless the request asks for none.
+fn fail(body: &Value, text: &str) -> Reply<'static> {
+    if js::truthy(body, "bare").is_some() {
+        return Reply::error();
+    }
+    Reply::error_json(&json!({"code": 555, "msg": text}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_room_may_be_any_value() {
+        assert_eq!(room(None), "lobby");
+        assert_eq!(room(Some(&json!(""))), "lobby");
+        assert_eq!(room(Some(&json!(7))), 7);
+        assert_eq!(setting(Some(&json!(0))), Value::Null);
+        assert_eq!(setting(None), Value::Null);
+    }
+
+    #[test]
+    fn failures_are_bare_on_request() {
+        let reply = fail(&json!({}), "local failure");
+        assert_eq!(reply.body(), Some(&br#"{"code":555,"msg":"local failure"}"#[..]));
+        assert!(reply.is_error());
+        let reply = fail(&json!({"bare": 1}), "local failure");
+        assert!(reply.is_error() && reply.body().is_none());
+    }
+
+    #[test]
+    fn counts_read_well() {
+        assert_eq!(several(1, "shard"), "1 shard");
+        assert_eq!(several(2, "chat worker"), "2 chat workers");
+    }
+}

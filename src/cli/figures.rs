@@ -1,0 +1,207 @@
+//! The live figures: one line that is redrawn on a terminal, a line now and then elsewhere.
+
+use std::fmt;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use shaddock::metrics::Snapshot;
+use shaddock::{Handle, Metrics};
+
+use super::signals::Stop;
+
+/// How often the line on a terminal is redrawn.
+const REDRAW_EVERY: Duration = Duration::from_millis(500);
+/// How often there is a line where it can't be redrawn, if anything has changed.
+const PRINT_EVERY: Duration = Duration::from_secs(10);
+
+/// Shows the figures until the stop is asked for, or the engine is gone.
+pub(crate) fn show(handle: &Handle, stop: &Stop) {
+    let terminal = io::stdout().is_terminal();
+    let every = if terminal { REDRAW_EVERY } else { PRINT_EVERY };
+    let bar = terminal.then(spinner);
+    let mut last = Seen::default();
+    let mut last_at = Instant::now();
+    while !stop.wait(every) {
+        let metrics = match handle.metrics() {
+            Ok(metrics) => metrics,
+            // The next look may find the shards less busy; if the engine has ended, the stop comes.
+            Err(error) => {
+                tracing::debug!(%error, "no figures");
+                continue;
+            }
+        };
+        let seen = Seen::from(&metrics);
+        let quantile =
+            |share| (metrics.latency.requests() > 0).then(|| metrics.latency.quantile(share));
+        let line = Line {
+            connections: metrics.connections,
+            uids: metrics.uids,
+            rates: Rates::between(&last, &seen, last_at.elapsed()),
+            p50: quantile(0.5),
+            p99: quantile(0.99),
+        };
+        match &bar {
+            Some(bar) => {
+                bar.set_message(line.to_string());
+                bar.tick();
+            }
+            None if !seen.is_like(&last) => print(&line),
+            None => {}
+        }
+        (last, last_at) = (seen, Instant::now());
+    }
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+}
+
+fn spinner() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stdout());
+    let style = ProgressStyle::with_template("{spinner} {wide_msg}");
+    bar.with_style(style.expect("the template is valid"))
+}
+
+/// Whoever read the figures may have gone; the engine goes on.
+fn print(line: &Line) {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).ok();
+}
+
+/// What one look at the metrics leaves behind for the next.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Seen {
+    connections: usize,
+    uids: usize,
+    messages_in: u64,
+    messages_out: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+impl From<&Metrics> for Seen {
+    fn from(metrics: &Metrics) -> Self {
+        Self::new(metrics.connections, metrics.uids, &metrics.counters)
+    }
+}
+
+impl Seen {
+    fn new(connections: usize, uids: usize, counters: &Snapshot) -> Self {
+        Self {
+            connections,
+            uids,
+            messages_in: counters.requests + counters.notifies,
+            messages_out: counters.answers + counters.pushes,
+            bytes_in: counters.bytes_in,
+            bytes_out: counters.bytes_out,
+        }
+    }
+
+    /// Whether nothing has happened since but heartbeats.
+    fn is_like(&self, last: &Self) -> bool {
+        Self { bytes_in: last.bytes_in, bytes_out: last.bytes_out, ..*self } == *last
+    }
+}
+
+/// What happens in one second.
+#[derive(Debug, PartialEq, Eq)]
+struct Rates {
+    messages_in: u64,
+    messages_out: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+impl Rates {
+    fn between(last: &Seen, seen: &Seen, elapsed: Duration) -> Self {
+        let seconds = elapsed.as_secs_f64().max(f64::EPSILON);
+        let rate = |last: u64, seen: u64| (seen.saturating_sub(last) as f64 / seconds) as u64;
+        Self {
+            messages_in: rate(last.messages_in, seen.messages_in),
+            messages_out: rate(last.messages_out, seen.messages_out),
+            bytes_in: rate(last.bytes_in, seen.bytes_in),
+            bytes_out: rate(last.bytes_out, seen.bytes_out),
+        }
+    }
+}
+
+/// The figures as they are shown.
+#[derive(Debug)]
+struct Line {
+    connections: usize,
+    uids: usize,
+    rates: Rates,
+    p50: Option<Duration>,
+    p99: Option<Duration>,
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Rates { messages_in, messages_out, bytes_in, bytes_out } = self.rates;
+        write!(
+            f,
+            "{} connections, {} logged in | messages/s {} in, {} out | p50 {}, p99 {} \
+             | {}/s in, {}/s out",
+            HumanCount(self.connections as u64),
+            HumanCount(self.uids as u64),
+            HumanCount(messages_in),
+            HumanCount(messages_out),
+            Latency(self.p50),
+            Latency(self.p99),
+            HumanBytes(bytes_in),
+            HumanBytes(bytes_out),
+        )
+    }
+}
+
+/// A duration in the unit that suits it; a dash if there was no request.
+struct Latency(Option<Duration>);
+
+impl fmt::Display for Latency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.map(|duration| duration.as_micros()) {
+            None => f.write_str("-"),
+            Some(micros @ ..1_000) => write!(f, "{micros} µs"),
+            Some(micros @ ..1_000_000) => write!(f, "{:.1} ms", micros as f64 / 1e3),
+            Some(micros) => write!(f, "{:.1} s", micros as f64 / 1e6),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(requests: u64, bytes_in: u64) -> Seen {
+        let mut counters = Snapshot::default();
+        (counters.requests, counters.answers) = (requests, requests);
+        counters.bytes_in = bytes_in;
+        Seen::new(1, 1, &counters)
+    }
+
+    #[test]
+    fn rates_are_of_a_second() {
+        let rates = Rates::between(&seen(10, 0), &seen(30, 4_096), Duration::from_millis(500));
+        assert_eq!((rates.messages_in, rates.messages_out, rates.bytes_in), (40, 40, 8_192));
+    }
+
+    #[test]
+    fn heartbeats_alone_are_no_news() {
+        assert!(seen(10, 8).is_like(&seen(10, 4)));
+        assert!(!seen(11, 8).is_like(&seen(10, 4)));
+    }
+
+    #[test]
+    fn the_line_is_for_people() {
+        let rates = Rates::between(&seen(0, 0), &seen(1_500, 2_048), Duration::from_secs(1));
+        let p99 = Some(Duration::from_micros(1_250));
+        let p50 = Some(Duration::from_micros(80));
+        let line = Line { connections: 1_000, uids: 0, rates, p50, p99 };
+        assert_eq!(
+            line.to_string(),
+            "1,000 connections, 0 logged in | messages/s 1,500 in, 1,500 out \
+             | p50 80 µs, p99 1.2 ms | 2.00 KiB/s in, 0 B/s out"
+        );
+        assert_eq!(Latency(None).to_string(), "-");
+    }
+}

@@ -1,0 +1,38 @@
+//! The command line.
+
+mod demo;
+mod figures;
+mod options;
+mod signals;
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tracing::level_filters::LevelFilter;
+
+use options::{Command, Options};
+
+/// Runs what the command line asks for. What goes wrong is one line on stderr.
+pub(crate) fn main() -> ExitCode {
+    let options = Options::parse();
+    log_to_stderr(options.log);
+    let outcome = match options.into_command() {
+        Command::Demo(options) => demo::run(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("shaddock: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn log_to_stderr(level: LevelFilter) {
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}

@@ -1,0 +1,142 @@
+//! What may be written on the command line.
+
+use std::net::SocketAddr;
+use std::thread;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use tracing::level_filters::LevelFilter;
+
+/// The connector tier of a Pomelo game cluster, on io_uring.
+#[derive(Debug, Parser)]
+#[command(name = "shaddock", version, args_conflicts_with_subcommands = true)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    /// Without a subcommand it is the demo that runs, and takes these.
+    #[command(flatten)]
+    demo: DemoOptions,
+
+    /// What to log on stderr: off, error, warn, info, debug or trace
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "warn")]
+    pub(crate) log: LevelFilter,
+}
+
+/// What to run.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve the demo app to any Pomelo client (the default)
+    Demo(DemoOptions),
+}
+
+/// How to serve the demo app.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DemoOptions {
+    /// Where clients connect, by TCP or WebSocket; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3010")]
+    pub(crate) listen: SocketAddr,
+
+    /// Turn the route dictionary and protobuf on
+    #[arg(long)]
+    pub(crate) full: bool,
+
+    /// Threads that serve clients [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=SHARDS_MAX))]
+    shards: Option<u16>,
+
+    /// Seconds between heartbeats; 0 turns them off
+    #[arg(long, value_name = "S", default_value_t = 3)]
+    #[arg(value_parser = clap::value_parser!(u64).range(..=HEARTBEAT_S_MAX))]
+    heartbeat: u64,
+
+    /// Threads that handle the chat
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=WORKERS_MAX))]
+    pub(crate) workers: u16,
+}
+
+/// More shards than any machine has cores.
+const SHARDS_MAX: i64 = 1_024;
+/// Chat workers; each is a thread.
+const WORKERS_MAX: i64 = 64;
+/// An hour. No client waits longer.
+const HEARTBEAT_S_MAX: u64 = 3_600;
+
+impl Options {
+    /// What to run, the demo if nothing is named.
+    pub(crate) fn into_command(self) -> Command {
+        self.command.unwrap_or(Command::Demo(self.demo))
+    }
+}
+
+impl DemoOptions {
+    /// The time between heartbeats, if there are any.
+    pub(crate) fn heartbeat(&self) -> Option<Duration> {
+        (self.heartbeat > 0).then(|| Duration::from_secs(self.heartbeat))
+    }
+
+    /// How many shards there are. Not left to the engine, since a container's share of the cores
+    /// may be less than the cores it sees.
+    pub(crate) fn shards(&self) -> u16 {
+        let cores = || thread::available_parallelism().map_or(1, usize::from);
+        self.shards.unwrap_or_else(|| u16::try_from(cores()).unwrap_or(u16::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn demo(words: &[&str]) -> Result<DemoOptions, clap::Error> {
+        let words = ["shaddock"].iter().chain(words);
+        let Command::Demo(options) = Options::try_parse_from(words)?.into_command();
+        Ok(options)
+    }
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn the_demo_runs_with_and_without_its_name() {
+        for words in [&["--full", "--shards", "3"][..], &["demo", "--full", "--shards", "3"]] {
+            let options = demo(words).unwrap();
+            assert!(options.full);
+            assert_eq!(options.shards(), 3);
+            assert_eq!(options.heartbeat(), Some(Duration::from_secs(3)));
+            assert_eq!((options.listen.port(), options.workers), (3010, 2));
+        }
+    }
+
+    #[test]
+    fn without_options_there_is_a_shard_for_each_core() {
+        assert!(demo(&[]).unwrap().shards() >= 1);
+        assert_eq!(demo(&["--heartbeat", "0"]).unwrap().heartbeat(), None);
+    }
+
+    #[test]
+    fn the_log_level_may_follow_the_subcommand() {
+        for words in [&["shaddock", "demo", "--log", "debug"][..], &["shaddock", "--log", "debug"]]
+        {
+            assert_eq!(Options::try_parse_from(words).unwrap().log, LevelFilter::DEBUG);
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_is_refused() {
+        for words in [
+            ["--workers", "0"],
+            ["--workers", "65"],
+            ["--shards", "0"],
+            ["--heartbeat", "-1"],
+            ["--listen", "3010"],
+            ["--log", "loud"],
+        ] {
+            assert!(demo(&words).is_err(), "{words:?}");
+        }
+    }
+}
