@@ -9,7 +9,7 @@ use shaddock::{
     Channel, Context, Handlers, OwnedRequest, Pending, Reply, Request, Session, SessionView, Uid,
 };
 
-use super::filters::LocalFilter;
+use super::filters::{LocalFilter, NoArrays};
 use super::{js, room};
 
 /// What the routes of these handlers begin with.
@@ -34,6 +34,7 @@ pub(crate) fn register(handlers: &mut Handlers) {
     let route = |method| format!("{PREFIX}{method}");
     handlers
         .filter(LocalFilter::default())
+        .filter(NoArrays)
         .handler(&route("echo"), |request, _| Reply::borrowed(request.body()))
         .handler(&route("where"), whereabouts)
         .handler(&route("join"), join)

@@ -1,5 +1,6 @@
 //! A global filter, which sees what every client sends, and a local one, which sees what is
-//! handled on its own server. Both count, and refuse what asks for it.
+//! handled on its own server. Both count, and refuse what asks for it. And one that does what
+//! Pomelo itself does to arrays.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -67,6 +68,24 @@ impl Filter for LocalFilter {
     fn after(&self, _: &Request<'_>, _: &mut Session, _: &mut Reply<'_>) {
         count(&self.0.after);
     }
+}
+
+/// Refuses bodies that are arrays.
+///
+/// Pomelo spreads an array over the arguments of a handler, so that one on a backend throws, which
+/// answers 500 (bugs and limits, A6).
+#[derive(Debug)]
+pub(crate) struct NoArrays;
+
+impl Filter for NoArrays {
+    fn before(&self, request: &Request<'_>, _: &mut Session) -> Verdict {
+        if is_array(request) { Verdict::Refuse(Reply::error()) } else { Verdict::Continue }
+    }
+}
+
+/// The body is parsed only if it begins like one.
+fn is_array(request: &Request<'_>) -> bool {
+    request.body().trim_ascii_start().starts_with(b"[") && request.value().is_array()
 }
 
 fn refuse(
@@ -137,6 +156,13 @@ mod tests {
             assert!(global_refusal(&body).is_none());
             assert!(local_refusal(&body).is_none());
         }
+    }
+
+    #[test]
+    fn arrays_are_told_from_what_looks_like_them() {
+        let is_array = |body: &str| is_array(&Request::new("chat.a.b", 1, body.as_bytes()));
+        assert!(is_array("[]") && is_array(" [1,2]"));
+        assert!(!is_array("{}") && !is_array("") && !is_array("[1,") && !is_array("\"[]\""));
     }
 
     #[test]
