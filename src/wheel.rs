@@ -161,7 +161,7 @@ mod tests {
                         .map(|(slot, _)| *slot)
                         .collect();
                     assert_eq!(due, expected);
-                    expected.iter().for_each(|slot| drop(model.remove(slot)));
+                    model.retain(|slot, _| !expected.contains(slot));
                 }
             }
         }

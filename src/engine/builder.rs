@@ -276,13 +276,6 @@ impl Builder {
         self
     }
 
-    /// Forces a way of accepting, for tests.
-    #[cfg(test)]
-    pub(crate) fn accepting(mut self, accepting: Accepting) -> Self {
-        self.accepting = Some(accepting);
-        self
-    }
-
     /// Starts the engine: when this returns, clients can connect.
     ///
     /// # Errors

@@ -204,6 +204,11 @@ impl Post {
         self.hub.lane(from, self.me)?.pop()
     }
 
+    /// How much mail a party has sent that has not been read.
+    pub(crate) fn waiting(&self, from: Party) -> usize {
+        self.hub.lane(from, self.me).map_or(0, ArrayQueue::len)
+    }
+
     /// The next mail from the host's threads; only shards get any.
     pub(crate) fn receive_from_host(&self) -> Option<Mail> {
         self.hub.inboxes.get(self.me.index())?.pop()

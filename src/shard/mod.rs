@@ -68,6 +68,8 @@ pub(crate) struct Shard {
     asks: Asks,
     calls: Calls,
     post: Post,
+    /// How much mail each worker had sent when the turn's reading began.
+    waiting: Vec<usize>,
     /// Forwarded bodies are carved from this.
     chunk: BytesMut,
     scratch: Vec<u8>,
@@ -128,7 +130,8 @@ struct Clock {
 const PATIENCE_US: u64 = 200_000;
 /// Futures polled in one turn.
 const TASKS_PER_TURN: usize = 256;
-/// Mails read from one party in one turn.
+/// Mails read from the host, and from one worker, in one turn. Those from shards are bounded by
+/// their lanes.
 const MAILS_PER_PARTY: usize = 256;
 
 impl Clock {
@@ -174,6 +177,7 @@ impl Shard {
             asks: Asks::new(limits.backlog_len_max),
             calls: Calls::default(),
             post: Post::new(Arc::clone(hub), party, limits.backlog_len_max),
+            waiting: Vec::new(),
             chunk: BytesMut::new(),
             scratch: Vec::new(),
             dirty: Vec::new(),
@@ -271,17 +275,32 @@ impl Shard {
         }
     }
 
+    /// Reads mail in an order that keeps causes before their effects: what a worker says after it
+    /// has heard that its push was delivered is read after the push, which another shard sent.
     fn receive_mail(&mut self) {
         for _ in 0..MAILS_PER_PARTY {
             let Some(mail) = self.post.receive_from_host() else { break };
             self.handle_mail(mail);
         }
-        for from in (0..self.post.hub().parties()).map(Party) {
-            for _ in 0..MAILS_PER_PARTY {
+        let hub = Arc::clone(self.post.hub());
+        // What is in a worker's lane now has its causes in the shards' lanes already.
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.clear();
+        waiting.extend((hub.shards()..hub.parties()).map(|from| self.post.waiting(Party(from))));
+        for from in (0..hub.shards()).map(Party) {
+            // All that is there now, however much comes in meanwhile.
+            for _ in 0..self.post.waiting(from) {
                 let Some(mail) = self.post.receive(from) else { break };
                 self.handle_mail(mail);
             }
         }
+        for (from, waiting) in (hub.shards()..).map(Party).zip(&waiting) {
+            for _ in 0..(*waiting).min(MAILS_PER_PARTY) {
+                let Some(mail) = self.post.receive(from) else { break };
+                self.handle_mail(mail);
+            }
+        }
+        self.waiting = waiting;
     }
 
     fn expire_connections(&mut self) {
