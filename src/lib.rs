@@ -1,4 +1,45 @@
-//! Shaddock, the connector tier of a Pomelo game cluster.
+//! The connector tier of a Pomelo game cluster, on io_uring, one thread per core.
+//!
+//! Shaddock accepts game clients over TCP and WebSocket on one port, speaks Pomelo's wire protocol
+//! byte for byte, keeps their sessions, and carries each message to `globalHandle`: filters, then a
+//! handler of this process, or a worker behind a lane, and the answer back.
+//!
+//! ```no_run
+//! use shaddock::{Engine, Reply};
+//!
+//! # fn main() -> Result<(), shaddock::StartError> {
+//! let engine = Engine::builder()
+//!     .listen("127.0.0.1:3010")
+//!     .handler("connector.entryHandler.hello", |_request, session| {
+//!         Reply::json(&format!("hello, number {}", session.number()))
+//!     })
+//!     .start()?;
+//! println!("listening on {}", engine.local_addr());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is where
+//! - [`Engine::builder`] describes an engine; [`Builder::start`] starts its threads.
+//! - A handler gets a [`Request`] and a [`Session`] and gives a [`Reply`]; it runs on the shard that
+//!   owns the session. Async handlers and [`Session::defer`] answer later.
+//! - [`Builder::forward`] hands a server type to [`Workers`]: threads with handlers of their own.
+//! - [`Filter`]s run before and after handlers; [`Serial`], [`Timeout`], [`Time`] and [`TooBusy`]
+//!   are Pomelo's.
+//! - [`Context`] pushes, broadcasts, kicks, sleeps, and keeps [`Channel`]s; [`Handle`] does so for
+//!   other threads.
+//! - [`Limits`] bounds everything, and [`metrics`] counts what happened at each bound.
+//! - [`wire`] and [`route`] are the protocol by itself, without I/O.
+//!
+//! # Threads
+//! A shard is a thread pinned to a core, with its own ring and its own sessions; nothing on the way
+//! of a message is shared with another one. The code of handlers runs there, so a handler that
+//! blocks delays its shard's clients, though nobody is closed for it. The shard is also a glommio
+//! executor: an async handler may use glommio's timers and files.
+//!
+//! # Panics
+//! A handler or filter that panics answers its request with 500 and hurts nobody else. That needs
+//! `panic = "unwind"`, Rust's default.
 
 mod dispatch;
 mod engine;
@@ -17,9 +58,15 @@ pub use dispatch::{
     HostRule, Login, OwnedRequest, Pending, Reply, Request, Responder, Serial, Session, Statistics,
     Time, Timeout, TooBusy, Verdict,
 };
+pub use engine::load;
 pub use engine::{Builder, Drain, Engine, Handle, Metrics, Shards, ShutdownReport};
 pub use error::{HandleError, StartError};
 pub use forward::{ServerId, Workers};
 pub use limits::{LimitError, Limits};
 pub use session::{SessionData, SessionId, SessionView, ShardIndex, Uid, UidError};
 pub use shard::HandshakeRefusal;
+
+/// Runs the README's program through the compiler.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -7,6 +7,7 @@ mod buffers;
 mod builder;
 mod handle;
 mod listen;
+pub mod load;
 mod park;
 mod preflight;
 mod ring;

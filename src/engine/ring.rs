@@ -39,6 +39,10 @@ pub(super) enum Token {
     WakeFailed(u32),
     /// The accept has been cancelled.
     AcceptCancelled,
+    /// A socket of the load client has been made, for the client of that place.
+    Opened(u32),
+    /// The client of that place has connected.
+    Connected(u32),
 }
 
 /// One completion.
@@ -79,6 +83,8 @@ impl Token {
             Self::Woken => (10, 0),
             Self::WakeFailed(party) => (11, party),
             Self::AcceptCancelled => (12, 0),
+            Self::Opened(place) => (13, place),
+            Self::Connected(place) => (14, place),
         };
         u64::from(value) | kind << KIND_SHIFT
     }
@@ -98,6 +104,8 @@ impl Token {
             10 => Self::Woken,
             11 => Self::WakeFailed(value),
             12 => Self::AcceptCancelled,
+            13 => Self::Opened(value),
+            14 => Self::Connected(value),
             _ => return None,
         })
     }
@@ -113,6 +121,7 @@ pub(super) struct RawAddress {
 
 pub(super) const RAW_ADDRESS_BYTES: usize = 28;
 
+const SOCK_STREAM: i32 = 1;
 const SHUT_WR: i32 = 1;
 const MSG_WAITALL: i32 = 0x100;
 const MSG_NOSIGNAL: i32 = 0x4000;
@@ -256,6 +265,29 @@ impl Ring {
         self.push(&entry);
     }
 
+    /// Makes a TCP socket of the given domain as a direct descriptor.
+    pub(super) fn open(&mut self, domain: i32, place: u32) {
+        let slot = io_uring::types::DestinationSlot::auto_target();
+        let entry = opcode::Socket::new(domain, SOCK_STREAM, 0).file_index(Some(slot)).build();
+        self.push(&entry.user_data(Token::Opened(place).encode()));
+    }
+
+    /// Connects a socket.
+    ///
+    /// # Safety
+    /// `address` stays where it is until the completion of `Token::Connected(place)`.
+    pub(super) unsafe fn connect(
+        &mut self,
+        socket: SocketIndex,
+        place: u32,
+        address: *const RawAddress,
+    ) {
+        // SAFETY: the caller keeps the address alive; these are its fields.
+        let (bytes, len) = unsafe { (&raw const (*address).bytes, (*address).len) };
+        let entry = opcode::Connect::new(Fixed(socket.0), bytes.cast(), len).build();
+        self.push(&entry.user_data(Token::Connected(place).encode()));
+    }
+
     /// Receives for as long as there are buffers in the group.
     pub(super) fn receive_multishot(&mut self, socket: SocketIndex, group: u16) {
         let entry = opcode::RecvMulti::new(Fixed(socket.0), group).build();
@@ -359,6 +391,8 @@ mod tests {
             Token::Woken,
             Token::WakeFailed(3),
             Token::AcceptCancelled,
+            Token::Opened(1),
+            Token::Connected(2),
         ] {
             assert_eq!(Token::decode(token.encode()), Some(token));
         }

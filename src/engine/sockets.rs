@@ -176,9 +176,12 @@ impl Sockets {
             Token::FinishWriting(socket) => self.handle_other(socket, ring),
             Token::Cancel(socket) => self.handle_other(socket, ring),
             Token::Close(socket) => self.handle_closed(socket, shard),
-            Token::AcceptCancelled | Token::Bell | Token::Woken | Token::WakeFailed(_) => {
-                return false;
-            }
+            Token::AcceptCancelled
+            | Token::Bell
+            | Token::Woken
+            | Token::WakeFailed(_)
+            | Token::Opened(_)
+            | Token::Connected(_) => return false,
         }
         true
     }

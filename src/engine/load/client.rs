@@ -1,0 +1,377 @@
+//! One connection of the load client, without its socket.
+
+use super::{Check, LoadOptions, Mode, Transport};
+use crate::wire::message::{self, Message, MessageType, RouteRef};
+use crate::wire::package::{self, HEADER_BYTES, Header, PackageType, Status};
+
+/// What all connections send.
+pub(super) struct Script {
+    transport: Transport,
+    check: Check,
+    route: Vec<u8>,
+    body: Vec<u8>,
+    login: Option<String>,
+    slots: u32,
+    /// Notifies in front of each request.
+    notifies: u32,
+}
+
+/// The states of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Upgrade,
+    Handshake,
+    Login,
+    Working,
+}
+
+/// One connection.
+pub(super) struct Client {
+    pub(super) state: State,
+    /// The start of a package whose rest has not come yet.
+    partial: Vec<u8>,
+    /// What waits to be sent.
+    pub(super) out: Vec<u8>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// For the name it logs in by.
+    number: u32,
+}
+
+/// Room for one request in flight.
+#[derive(Debug, Clone, Copy, Default)]
+struct Slot {
+    id: u32,
+    is_busy: bool,
+    /// When it was sent, or due.
+    at_ns: u64,
+}
+
+/// What came of a piece of input.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// The connection has begun to work.
+    pub(super) is_ready: bool,
+    pub(super) wrong: u64,
+    pub(super) pushes: u64,
+    /// The server has said goodbye, or what it says makes no sense.
+    pub(super) is_over: bool,
+}
+
+/// The id of the request that logs a client in.
+const LOGIN_ID: u32 = 1;
+const LOGIN_ROUTE: &[u8] = b"connector.entryHandler.entry";
+/// Where the ids of stock servers end.
+const ID_END: u32 = 1 << 31;
+/// Frames of a client carry a mask. One of zeros leaves the payload as it is, for the client's
+/// sake; the server has the same work with it as with any other.
+const MASK: [u8; 4] = [0; 4];
+
+impl Script {
+    /// Messages that one answer counts for.
+    pub(super) fn messages_per_answer(&self) -> u64 {
+        u64::from(self.notifies.max(1))
+    }
+
+    pub(super) fn new(options: &LoadOptions) -> Self {
+        // A body as games have it: an object with a few members.
+        let mut body = String::from("{\"msg\":\"");
+        let room = options.body_bytes.saturating_sub(body.len() + 2);
+        body.extend("the quick brown fox jumps over the lazy dog ".chars().cycle().take(room));
+        body.push_str("\"}");
+        Self {
+            transport: options.transport,
+            check: options.check,
+            route: options.route.clone().into_bytes(),
+            body: body.into_bytes(),
+            login: options.login.clone(),
+            slots: if options.mode == Mode::Notify { 1 } else { options.pipeline },
+            notifies: if options.mode == Mode::Notify { options.pipeline } else { 0 },
+        }
+    }
+
+    fn frame(&self, len: usize, out: &mut Vec<u8>) {
+        if self.transport == Transport::Tcp {
+            return;
+        }
+        let start = out.len();
+        crate::wire::websocket::encode_binary_header(len, out);
+        out[start + 1] |= 0x80;
+        out.extend_from_slice(&MASK);
+    }
+
+    fn package(&self, kind: PackageType, body: &[u8], out: &mut Vec<u8>) {
+        self.frame(HEADER_BYTES + body.len(), out);
+        out.extend_from_slice(&Header::encode(kind, body.len()));
+        out.extend_from_slice(body);
+    }
+
+    fn message(&self, kind: MessageType, id: u32, route: &[u8], body: &[u8], out: &mut Vec<u8>) {
+        let id_len = if kind == MessageType::Request { crate::wire::varint::len(id) } else { 0 };
+        let len = 1 + id_len + 1 + route.len() + body.len();
+        self.frame(HEADER_BYTES + len, out);
+        out.extend_from_slice(&Header::encode(PackageType::Data, len));
+        let route = Some(RouteRef::Text(route));
+        message::encode(&Message { id, kind, route, body, gzip: false }, out)
+            .expect("the route is checked before the run");
+    }
+}
+
+impl Client {
+    pub(super) fn new(script: &Script, number: u32) -> Self {
+        let state = match script.transport {
+            Transport::Tcp => State::Handshake,
+            Transport::WebSocket => State::Upgrade,
+        };
+        Self {
+            state,
+            partial: Vec::new(),
+            out: Vec::new(),
+            slots: vec![Slot::default(); script.slots as usize],
+            free: (0..script.slots).rev().collect(),
+            number,
+        }
+    }
+
+    /// The connection is up.
+    pub(super) fn connected(&mut self, script: &Script) {
+        match self.state {
+            State::Upgrade => self.out.extend_from_slice(
+                b"GET / HTTP/1.1\r\nHost: load\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+            ),
+            _ => self.shake_hands(script),
+        }
+    }
+
+    fn shake_hands(&mut self, script: &Script) {
+        let body = br#"{"sys":{"type":"shaddock-load","version":"0.1.0"}}"#;
+        script.package(PackageType::Handshake, body, &mut self.out);
+        self.state = State::Handshake;
+    }
+
+    pub(super) fn heartbeat(&mut self, script: &Script) {
+        script.package(PackageType::Heartbeat, b"", &mut self.out);
+    }
+
+    /// Sends what fits into one slot, if there is one; it counts from `at_ns`.
+    pub(super) fn ask(&mut self, script: &Script, at_ns: u64) -> bool {
+        let Some(place) = self.free.pop() else { return false };
+        let slots = self.slots.len() as u32;
+        let slot = &mut self.slots[place as usize];
+        // Each slot counts its own ids, so that answers may come in any order.
+        slot.id = match slot.id {
+            0 => LOGIN_ID + 1 + place,
+            id if id + slots >= ID_END => LOGIN_ID + 1 + place,
+            id => id + slots,
+        };
+        slot.at_ns = at_ns;
+        slot.is_busy = true;
+        let id = slot.id;
+        for _ in 0..script.notifies {
+            script.message(MessageType::Notify, 0, &script.route, &script.body, &mut self.out);
+        }
+        script.message(MessageType::Request, id, &script.route, &script.body, &mut self.out);
+        true
+    }
+
+    /// Reads what the server has sent. `answered` is told the time that each answer counts from.
+    pub(super) fn receive(
+        &mut self,
+        script: &Script,
+        input: &[u8],
+        mut answered: impl FnMut(u64),
+    ) -> Seen {
+        let mut seen = Seen::default();
+        if self.partial.is_empty() {
+            let consumed = self.read(script, input, &mut answered, &mut seen);
+            self.partial.extend_from_slice(&input[consumed..]);
+        } else {
+            let mut partial = std::mem::take(&mut self.partial);
+            partial.extend_from_slice(input);
+            let consumed = self.read(script, &partial, &mut answered, &mut seen);
+            partial.drain(..consumed);
+            self.partial = partial;
+        }
+        seen
+    }
+
+    fn read(
+        &mut self,
+        script: &Script,
+        input: &[u8],
+        answered: &mut impl FnMut(u64),
+        seen: &mut Seen,
+    ) -> usize {
+        let mut consumed = 0;
+        while consumed < input.len() && !seen.is_over {
+            let rest = &input[consumed..];
+            if self.state == State::Upgrade {
+                let Some(end) = rest.windows(4).position(|end| end == b"\r\n\r\n") else { break };
+                seen.is_over = !rest.starts_with(b"HTTP/1.1 101");
+                consumed += end + 4;
+                self.shake_hands(script);
+                continue;
+            }
+            let head_len = match script.transport {
+                Transport::Tcp => 0,
+                Transport::WebSocket => match server_frame(rest) {
+                    None => break,
+                    Some(Ok(head_len)) => head_len,
+                    Some(Err(())) => {
+                        seen.is_over = true;
+                        break;
+                    }
+                },
+            };
+            match package::decode(&rest[head_len..], package::BODY_BYTES_MAX) {
+                Ok(Status::Complete { value, consumed: more }) => {
+                    consumed += head_len + more;
+                    self.handle(script, value.kind, value.body, answered, seen);
+                }
+                Ok(Status::Partial { .. }) => break,
+                Err(_) => seen.is_over = true,
+            }
+        }
+        consumed
+    }
+
+    fn handle(
+        &mut self,
+        script: &Script,
+        kind: PackageType,
+        body: &[u8],
+        answered: &mut impl FnMut(u64),
+        seen: &mut Seen,
+    ) {
+        match (kind, self.state) {
+            (PackageType::Data, _) => self.handle_message(script, body, answered, seen),
+            (PackageType::Handshake, State::Handshake) => {
+                if !body.starts_with(b"{\"code\":200") {
+                    seen.is_over = true;
+                    return;
+                }
+                script.package(PackageType::HandshakeAck, b"", &mut self.out);
+                match &script.login {
+                    None => {
+                        self.state = State::Working;
+                        seen.is_ready = true;
+                    }
+                    Some(uid) => {
+                        self.state = State::Login;
+                        let body = format!("{{\"uid\":\"{uid}-{}\"}}", self.number);
+                        let (kind, body) = (MessageType::Request, body.as_bytes());
+                        script.message(kind, LOGIN_ID, LOGIN_ROUTE, body, &mut self.out);
+                    }
+                }
+            }
+            (PackageType::Kick, _) => seen.is_over = true,
+            _ => {}
+        }
+    }
+
+    fn handle_message(
+        &mut self,
+        script: &Script,
+        body: &[u8],
+        answered: &mut impl FnMut(u64),
+        seen: &mut Seen,
+    ) {
+        let Ok(message) = message::decode(body) else {
+            seen.is_over = true;
+            return;
+        };
+        match message.kind {
+            MessageType::Push => seen.pushes += 1,
+            MessageType::Response if message.id == LOGIN_ID && self.state == State::Login => {
+                self.state = State::Working;
+                seen.is_ready = true;
+            }
+            MessageType::Response => {
+                let place = message.id.wrapping_sub(LOGIN_ID + 1) % self.slots.len() as u32;
+                let slot = &mut self.slots[place as usize];
+                let is_right = script.check == Check::Any || message.body == script.body;
+                if slot.id != message.id || !slot.is_busy || !is_right {
+                    seen.wrong += 1;
+                }
+                if slot.id == message.id && std::mem::take(&mut slot.is_busy) {
+                    self.free.push(place);
+                    answered(slot.at_ns);
+                }
+            }
+            _ => seen.is_over = true,
+        }
+    }
+}
+
+/// The length of a frame's head, once the whole frame is there. A server's frames have no mask.
+fn server_frame(input: &[u8]) -> Option<Result<usize, ()>> {
+    const BINARY: u8 = 0x82;
+    const PONG: u8 = 0x8a;
+    let [first, second, rest @ ..] = input else { return None };
+    if !matches!(*first, BINARY | PONG) {
+        return Some(Err(()));
+    }
+    let (head_len, payload_len) = match second & 0x7f {
+        126 => (4, usize::from(u16::from_be_bytes(*rest.first_chunk()?))),
+        127 => (10, usize::try_from(u64::from_be_bytes(*rest.first_chunk()?)).ok()?),
+        short => (2, usize::from(short)),
+    };
+    (input.len() - head_len.min(input.len()) >= payload_len).then_some(Ok(head_len))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(id: u32, body: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        message::encode_response_head(id, &mut out);
+        out.extend_from_slice(body);
+        let mut package = Vec::new();
+        package::encode(PackageType::Data, &out, &mut package).unwrap();
+        package
+    }
+
+    fn working(pipeline: u32) -> (Script, Client) {
+        let address = "127.0.0.1:1".parse().unwrap();
+        let script = Script::new(&LoadOptions { pipeline, ..LoadOptions::new(address) });
+        let mut client = Client::new(&script, 0);
+        client.connected(&script);
+        let mut hello = Vec::new();
+        package::encode(PackageType::Handshake, b"{\"code\":200}", &mut hello).unwrap();
+        assert!(client.receive(&script, &hello, |_| {}).is_ready);
+        (script, client)
+    }
+
+    #[test]
+    fn the_body_has_the_length_asked_for() {
+        let (script, _) = working(1);
+        assert_eq!(script.body.len(), 64);
+        assert!(serde_json::from_slice::<serde_json::Value>(&script.body).is_ok());
+    }
+
+    #[test]
+    fn answers_are_matched_in_any_order_and_cut_anywhere() {
+        let (script, mut client) = working(2);
+        assert!(client.ask(&script, 10) && client.ask(&script, 20));
+        assert!(!client.ask(&script, 30), "both slots are taken");
+        let input = [answer(3, &script.body), answer(2, &script.body)].concat();
+        let mut times = Vec::new();
+        for byte in input {
+            let seen = client.receive(&script, &[byte], |at_ns| times.push(at_ns));
+            assert_eq!(seen.wrong, 0);
+        }
+        assert_eq!(times, [20, 10]);
+        assert!(client.ask(&script, 40));
+        let seen = client.receive(&script, &answer(3, &script.body), |_| panic!("answered twice"));
+        assert_eq!(seen.wrong, 1);
+    }
+
+    #[test]
+    fn a_wrong_answer_is_counted() {
+        let (script, mut client) = working(1);
+        client.ask(&script, 1);
+        assert_eq!(client.receive(&script, &answer(2, b"{}"), |_| {}).wrong, 1);
+    }
+}
