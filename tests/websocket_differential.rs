@@ -1,18 +1,18 @@
 //! Compares the WebSocket codec with tungstenite.
 //!
-//! Frame sequences, valid and invalid, come from a seeded generator. Both sides read the same
-//! client bytes, ours cut into random reads, and must report the same messages, pongs and end. A
-//! failure prints the seed.
+//! Frame sequences, valid and invalid, come from a seeded generator; the fuzz target `websocket`
+//! shares the readers. Both sides read the same client bytes, ours in reads of several sizes, and
+//! must report the same messages, pongs and end. A failure prints the seed.
 
-use std::io::{self, Read, Write};
-
-use shaddock::wire::websocket::{
-    self, Fragments, FrameError, FrameHeader, HEADER_BYTES_MAX, HeaderStatus, Opcode,
-};
+use reader::{Event, Stream, read_both};
+use shaddock::wire::websocket;
 use tungstenite::{
-    Error, Message,
-    protocol::{Role, WebSocket, WebSocketConfig},
+    Message,
+    protocol::{Role, WebSocket},
 };
+
+#[path = "../fuzz/src/checks/websocket.rs"]
+pub mod reader;
 
 const SEEDS: u64 = 20_000;
 const FRAMES_MAX: u64 = 8;
@@ -24,11 +24,10 @@ fn sequences_are_read_as_tungstenite_reads_them() {
     for seed in 1..=SEEDS {
         let mut random = Random::new(seed);
         let bytes = client_bytes(&mut random);
-        let ours = read_ours(&bytes, &mut random);
-        let theirs = read_theirs(&bytes);
+        let (ours, theirs) = read_both(&bytes, MESSAGE_BYTES_MAX);
         assert_eq!(ours.events, theirs.events, "seed {seed}");
-        // tungstenite also answers a close; a session decides that itself.
-        assert!(theirs.written.starts_with(&ours.written), "seed {seed}");
+        // The same bytes under the short limit of the fuzz target.
+        reader::check(&bytes);
         ends[match ours.events.last() {
             Some(Event::Error) => 0,
             Some(Event::Close(_)) => 1,
@@ -48,196 +47,12 @@ fn what_a_server_sends_is_read_by_a_tungstenite_client() {
         bytes.extend_from_slice(&payload);
         websocket::encode_pong(&payload[..len.min(125)], &mut bytes);
         websocket::encode_close(websocket::CLOSE_NORMAL, &mut bytes);
-        let stream = Stream { input: &bytes, written: Vec::new() };
+        let stream = Stream::new(&bytes);
         let mut client = WebSocket::from_raw_socket(stream, Role::Client, None);
         assert_eq!(client.read().unwrap().into_data(), payload);
         assert_eq!(client.read().unwrap(), Message::Pong(payload[..len.min(125)].to_vec().into()));
         let Message::Close(Some(frame)) = client.read().unwrap() else { panic!("no close") };
         assert_eq!(u16::from(frame.code), websocket::CLOSE_NORMAL);
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Event {
-    Text(Vec<u8>),
-    Binary(Vec<u8>),
-    Ping(Vec<u8>),
-    Pong(Vec<u8>),
-    Close(Option<u16>),
-    Error,
-}
-
-#[derive(Debug, Default)]
-struct Outcome {
-    events: Vec<Event>,
-    written: Vec<u8>,
-}
-
-/// A session's read loop reduced to the codec: the payload is unmasked in place as it arrives.
-fn read_ours(bytes: &[u8], random: &mut Random) -> Outcome {
-    let mut outcome = Outcome::default();
-    let mut fragments = Fragments::new(MESSAGE_BYTES_MAX);
-    let mut message = (Opcode::Binary, Vec::new());
-    let mut start = 0;
-    while start < bytes.len() {
-        let header = match read_header(&bytes[start..], random) {
-            Ok(Some(header)) => header,
-            Ok(None) => return outcome,
-            Err(_) => return outcome.failed(),
-        };
-        if fragments.on_frame(&header).is_err() {
-            return outcome.failed();
-        }
-        start += header.header_len;
-        let end = start + header.payload_len;
-        if end > bytes.len() {
-            return outcome;
-        }
-        let mut payload = bytes[start..end].to_vec();
-        let mut done = 0;
-        while done < payload.len() {
-            let part = (1 + random.below(5_000) as usize).min(payload.len() - done);
-            websocket::unmask(&mut payload[done..done + part], header.mask, done);
-            done += part;
-        }
-        start = end;
-        match handle(&header, payload, &mut message, &mut outcome) {
-            Ok(true) => {}
-            Ok(false) => return outcome,
-            Err(_) => return outcome.failed(),
-        }
-    }
-    outcome
-}
-
-/// Decodes a header from reads of growing length; every answer on the way must agree with the last.
-fn read_header(bytes: &[u8], random: &mut Random) -> Result<Option<FrameHeader>, FrameError> {
-    let mut len = 0;
-    loop {
-        len = (len + random.below(4) as usize).min(bytes.len());
-        match websocket::decode_header(&bytes[..len], MESSAGE_BYTES_MAX) {
-            Ok(HeaderStatus::Complete(header)) => {
-                assert!(header.header_len <= len.min(HEADER_BYTES_MAX));
-                return Ok(Some(header));
-            }
-            Ok(HeaderStatus::Partial { needed }) => {
-                assert!(needed > len);
-                if len == bytes.len() {
-                    return Ok(None);
-                }
-            }
-            Err(error) => {
-                let whole = websocket::decode_header(bytes, MESSAGE_BYTES_MAX);
-                assert_eq!(whole, Err(error));
-                return Err(error);
-            }
-        }
-    }
-}
-
-/// Returns false when the peer has closed.
-fn handle(
-    header: &FrameHeader,
-    payload: Vec<u8>,
-    message: &mut (Opcode, Vec<u8>),
-    outcome: &mut Outcome,
-) -> Result<bool, FrameError> {
-    match header.opcode {
-        Opcode::Close => {
-            outcome.events.push(Event::Close(websocket::decode_close(&payload)?));
-            return Ok(false);
-        }
-        Opcode::Ping => {
-            websocket::encode_pong(&payload, &mut outcome.written);
-            outcome.events.push(Event::Ping(payload));
-            return Ok(true);
-        }
-        Opcode::Pong => {
-            outcome.events.push(Event::Pong(payload));
-            return Ok(true);
-        }
-        Opcode::Continuation => message.1.extend_from_slice(&payload),
-        opcode => *message = (opcode, payload),
-    }
-    if message.0 == Opcode::Text {
-        // tungstenite checks fragments as they come; a character may be cut between two.
-        let checked = std::str::from_utf8(&message.1);
-        if checked.is_err_and(|error| error.error_len().is_some()) {
-            return Err(FrameError::BadText);
-        }
-    }
-    if header.fin {
-        let (opcode, payload) = std::mem::replace(message, (Opcode::Binary, Vec::new()));
-        if opcode == Opcode::Text {
-            websocket::check_text(&payload)?;
-            outcome.events.push(Event::Text(payload));
-        } else {
-            outcome.events.push(Event::Binary(payload));
-        }
-    }
-    Ok(true)
-}
-
-impl Outcome {
-    fn failed(mut self) -> Self {
-        self.events.push(Event::Error);
-        self
-    }
-}
-
-fn read_theirs(bytes: &[u8]) -> Outcome {
-    let config = WebSocketConfig::default()
-        .max_frame_size(Some(MESSAGE_BYTES_MAX))
-        .max_message_size(Some(MESSAGE_BYTES_MAX));
-    let stream = Stream { input: bytes, written: Vec::new() };
-    let mut server = WebSocket::from_raw_socket(stream, Role::Server, Some(config));
-    let mut events = Vec::new();
-    loop {
-        events.push(match server.read() {
-            Ok(Message::Text(text)) => Event::Text(text.as_bytes().to_vec()),
-            Ok(Message::Binary(bytes)) => Event::Binary(bytes.to_vec()),
-            Ok(Message::Ping(bytes)) => Event::Ping(bytes.to_vec()),
-            Ok(Message::Pong(bytes)) => Event::Pong(bytes.to_vec()),
-            // tungstenite reports a code that must not be sent as a close it made up.
-            Ok(Message::Close(Some(frame))) if frame.reason.as_str() == "Protocol violation" => {
-                Event::Error
-            }
-            Ok(Message::Close(frame)) => Event::Close(frame.map(|frame| frame.code.into())),
-            Ok(Message::Frame(frame)) => panic!("unexpected raw frame {frame}"),
-            // The end of the input.
-            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(Error::Protocol(_) | Error::Capacity(_) | Error::Utf8(_)) => Event::Error,
-            Err(error) => panic!("unexpected error {error}"),
-        });
-        if matches!(events.last(), Some(Event::Error | Event::Close(_))) {
-            break;
-        }
-    }
-    Outcome { events, written: std::mem::take(&mut server.get_mut().written) }
-}
-
-/// Input that ends like a socket without more bytes for now, and a record of the output.
-struct Stream<'a> {
-    input: &'a [u8],
-    written: Vec<u8>,
-}
-
-impl Read for Stream<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.input.is_empty() {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        self.input.read(buffer)
-    }
-}
-
-impl Write for Stream<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.written.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -48,4 +48,7 @@ pub use table::ProtoTable;
 
 /// Messages nested in each other, the outermost included. One level deeper is an error, for a
 /// schema as for a body, so that no input decides how deep the stack grows.
-pub const MESSAGE_DEPTH_MAX: usize = 64;
+///
+/// A repeated message is an object in an array, and the innermost may hold one more array. That is
+/// 126 levels of JSON, and `serde_json` reads 127: what decodes can be read.
+pub const MESSAGE_DEPTH_MAX: usize = 63;
