@@ -9,10 +9,8 @@ const ECHO: &str = "connector.entryHandler.echo";
 
 #[test]
 fn a_request_is_answered() {
-    let engine = builder(1)
-        .handler(ECHO, |request, _| Reply::borrowed(request.body()))
-        .start()
-        .unwrap();
+    let engine =
+        builder(1).handler(ECHO, |request, _| Reply::borrowed(request.body())).start().unwrap();
     let mut client = Client::ready(engine.local_addr());
     assert_eq!(client.ask(1, ECHO, r#"{"a":1}"#), r#"{"a":1}"#);
     assert_eq!(client.ask(2, ECHO, ""), "{}");
@@ -28,10 +26,8 @@ fn a_request_is_answered() {
 /// What stock Pomelo loses: everything behind the handshake in the same write.
 #[test]
 fn what_is_pipelined_behind_the_handshake_counts() {
-    let engine = builder(1)
-        .handler(ECHO, |request, _| Reply::borrowed(request.body()))
-        .start()
-        .unwrap();
+    let engine =
+        builder(1).handler(ECHO, |request, _| Reply::borrowed(request.body())).start().unwrap();
     let mut client = Client::connect(engine.local_addr());
     client.send(&[handshake(), common::ack(), request(1, ECHO, "7")].concat());
     assert!(matches!(client.next(), Event::Handshake(_)));

@@ -36,9 +36,7 @@ fn rooms(handlers: &mut Handlers) {
         })
         .handler("room.roomHandler.fail", |_, _| Reply::error_json(&json!({ "a": 1 })))
         .handler("room.roomHandler.panic", |_, _| panic!("on purpose"))
-        .handler("room.roomHandler.never", |_, session| {
-            session.defer(|responder| std::mem::forget(responder))
-        })
+        .handler("room.roomHandler.never", |_, session| session.defer(std::mem::forget))
         .async_handler("room.roomHandler.sleep", |request, session| async move {
             let ms = request.value().as_u64().unwrap_or(0);
             session.context().sleep(Duration::from_millis(ms)).await;
@@ -114,8 +112,7 @@ fn sessions_are_bound_set_and_kicked_from_a_worker() {
 fn pipelined_requests_are_answered_in_order() {
     const REQUESTS: u32 = 2_000;
     let engine = builder(2).forward("room", Workers::new(2, rooms)).start().unwrap();
-    let mut clients: Vec<Client> =
-        (0..4).map(|_| Client::ready(engine.local_addr())).collect();
+    let mut clients: Vec<Client> = (0..4).map(|_| Client::ready(engine.local_addr())).collect();
     for client in &mut clients {
         let burst: Vec<u8> = (1..=REQUESTS)
             .flat_map(|id| request(id, "room.roomHandler.echo", &id.to_string()))
@@ -135,8 +132,7 @@ fn pipelined_requests_are_answered_in_order() {
 
 #[test]
 fn channels_reach_all_sessions_of_their_members() {
-    let engine =
-        with_entry(builder(2)).forward("room", Workers::new(1, rooms)).start().unwrap();
+    let engine = with_entry(builder(2)).forward("room", Workers::new(1, rooms)).start().unwrap();
     let mut clients: Vec<Client> = ["amy", "amy", "bob"]
         .into_iter()
         .map(|uid| {
@@ -166,8 +162,7 @@ fn channels_reach_all_sessions_of_their_members() {
 #[test]
 fn a_worker_that_never_answers_is_answered_for() {
     let limits = Limits { forward_timeout: Duration::from_millis(100), ..Limits::default() };
-    let engine =
-        builder(1).limits(limits).forward("room", Workers::new(1, rooms)).start().unwrap();
+    let engine = builder(1).limits(limits).forward("room", Workers::new(1, rooms)).start().unwrap();
     let mut client = Client::ready(engine.local_addr());
     client.send(&request(1, "room.roomHandler.never", "{}"));
     assert_eq!(client.ask(2, "room.roomHandler.echo", "2"), "2");
@@ -178,8 +173,7 @@ fn a_worker_that_never_answers_is_answered_for() {
 #[test]
 fn too_many_requests_in_flight_are_refused_at_once() {
     let limits = Limits { in_flight_per_session_max: 2, ..Limits::default() };
-    let engine =
-        builder(1).limits(limits).forward("room", Workers::new(1, rooms)).start().unwrap();
+    let engine = builder(1).limits(limits).forward("room", Workers::new(1, rooms)).start().unwrap();
     let mut client = Client::ready(engine.local_addr());
     let burst: Vec<u8> =
         (1..=3).flat_map(|id| request(id, "room.roomHandler.sleep", "200")).collect();
@@ -193,12 +187,10 @@ fn too_many_requests_in_flight_are_refused_at_once() {
 #[test]
 fn a_full_lane_refuses_and_loses_nothing_else() {
     let limits = Limits { lane_len: 4, ..Limits::default() };
-    let engine =
-        builder(1).limits(limits).forward("room", Workers::new(1, rooms)).start().unwrap();
+    let engine = builder(1).limits(limits).forward("room", Workers::new(1, rooms)).start().unwrap();
     let mut client = Client::ready(engine.local_addr());
-    let burst: Vec<u8> = (1..=500)
-        .flat_map(|id| request(id, "room.roomHandler.echo", &id.to_string()))
-        .collect();
+    let burst: Vec<u8> =
+        (1..=500).flat_map(|id| request(id, "room.roomHandler.echo", &id.to_string())).collect();
     client.send(&burst);
     let mut answers = std::collections::BTreeMap::new();
     while answers.len() < 500 {
@@ -214,10 +206,7 @@ fn a_full_lane_refuses_and_loses_nothing_else() {
 
 #[test]
 fn the_default_route_and_a_router_pick_servers() {
-    let engine = with_entry(builder(1))
-        .forward("room", Workers::new(3, rooms))
-        .start()
-        .unwrap();
+    let engine = with_entry(builder(1)).forward("room", Workers::new(3, rooms)).start().unwrap();
     let mut client = Client::ready(engine.local_addr());
     // Nobody is logged in: the first server.
     assert_eq!(client.ask_json(1, "room.roomHandler.where", "{}")["server"], "room-1");

@@ -1,9 +1,6 @@
 //! Groups of players that are pushed to together.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-
-use super::context::Context;
+use super::context::{Context, Members};
 use super::pending::Pending;
 use crate::route::table::PushError;
 use crate::session::Uid;
@@ -15,11 +12,11 @@ use crate::session::Uid;
 pub struct Channel {
     context: Context,
     name: Box<str>,
-    members: Rc<RefCell<Vec<Uid>>>,
+    members: Members,
 }
 
 impl Channel {
-    pub(crate) fn new(context: Context, name: &str, members: Rc<RefCell<Vec<Uid>>>) -> Self {
+    pub(crate) fn new(context: Context, name: &str, members: Members) -> Self {
         Self { context, name: name.into(), members }
     }
 

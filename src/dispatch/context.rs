@@ -142,6 +142,9 @@ impl std::fmt::Debug for Audience {
     }
 }
 
+/// The members of a channel, shared by all who hold it.
+pub(crate) type Members = Rc<RefCell<Vec<Uid>>>;
+
 /// The state that code on one thread shares with its shard or worker.
 pub(crate) struct Link {
     pub(crate) server_id: Arc<str>,
@@ -152,7 +155,7 @@ pub(crate) struct Link {
     pub(crate) lag_us: Cell<u64>,
     timers: RefCell<BinaryHeap<Reverse<Timer>>>,
     timer_count: Cell<u64>,
-    channels: RefCell<HashMap<Box<str>, Rc<RefCell<Vec<Uid>>>>>,
+    channels: RefCell<HashMap<Box<str>, Members>>,
 }
 
 struct Timer {
@@ -225,11 +228,11 @@ impl Link {
         self.timers.borrow().peek().map(|Reverse(timer)| timer.at_us)
     }
 
-    pub(crate) fn channel(&self, name: &str) -> Option<Rc<RefCell<Vec<Uid>>>> {
+    pub(crate) fn channel(&self, name: &str) -> Option<Members> {
         self.channels.borrow().get(name).map(Rc::clone)
     }
 
-    pub(crate) fn channel_or_new(&self, name: &str) -> Rc<RefCell<Vec<Uid>>> {
+    pub(crate) fn channel_or_new(&self, name: &str) -> Members {
         Rc::clone(self.channels.borrow_mut().entry(name.into()).or_default())
     }
 

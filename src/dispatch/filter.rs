@@ -36,7 +36,7 @@ pub enum Verdict {
     /// No further: this is the reply. Its being an error is up to the filter.
     Refuse(Reply<'static>),
     /// The filter has to wait, and then says one of the others.
-    Wait(LocalFuture<Verdict>),
+    Wait(LocalFuture<Self>),
 }
 
 impl Verdict {

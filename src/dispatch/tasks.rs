@@ -171,7 +171,9 @@ mod tests {
             .unwrap();
         tasks.run_one();
         let waker = receive.recv().unwrap();
-        std::thread::spawn(move || (0..100_000).for_each(|_| waker.clone().wake())).join().unwrap();
+        std::thread::spawn(move || (0..100_000).for_each(|_| Waker::wake(waker.clone())))
+            .join()
+            .unwrap();
         assert!(tasks.run_one());
         assert!(!tasks.run_one());
     }

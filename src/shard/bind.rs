@@ -22,11 +22,10 @@ impl Shard {
 
     fn begin_bind(&mut self, session: SessionId, uid: &Uid) -> Result<Begin, BindError> {
         let uid_bytes_max = self.config.limits.uid_bytes_max;
-        let gone = BindError::Gone { number: 0 };
-        let (_, connection) = self.find(session).ok_or(gone.clone())?;
-        if connection.state != State::Working {
-            return Err(gone);
-        }
+        let connection = match self.find(session) {
+            Some((_, connection)) if connection.state == State::Working => connection,
+            _ => return Err(BindError::Gone { number: 0 }),
+        };
         if uid.is_falsy() || uid.text().len() > uid_bytes_max {
             return Err(BindError::BadUid);
         }

@@ -25,8 +25,14 @@ pub enum Event {
     Handshake(Value),
     Heartbeat,
     Kick(Value),
-    Response { id: u32, body: Vec<u8> },
-    Push { route: String, body: Vec<u8> },
+    Response {
+        id: u32,
+        body: Vec<u8>,
+    },
+    Push {
+        route: String,
+        body: Vec<u8>,
+    },
     /// The server has closed the connection.
     End,
 }

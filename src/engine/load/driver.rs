@@ -166,10 +166,8 @@ impl Driver {
             while self.opened < total
                 && u64::from(self.opened - self.working) < u64::from(OPENING_MAX) + self.closed
             {
-                let domain = i32::from(u16::from_ne_bytes([
-                    self.address.bytes[0],
-                    self.address.bytes[1],
-                ]));
+                let domain =
+                    i32::from(u16::from_ne_bytes([self.address.bytes[0], self.address.bytes[1]]));
                 self.ring.open(domain, self.opened);
                 self.opened += 1;
             }
