@@ -21,8 +21,8 @@
 //!
 //! # What is where
 //! - [`Engine::builder`] describes an engine; [`Builder::start`] starts its threads.
-//! - A handler gets a [`Request`] and a [`Session`] and gives a [`Reply`]; it runs on the shard that
-//!   owns the session. Async handlers and [`Session::defer`] answer later.
+//! - A handler gets a [`Request`] and a [`Session`] and gives a [`Reply`]; it runs on the shard
+//!   that owns the session. Async handlers and [`Session::defer`] answer later.
 //! - [`Builder::forward`] hands a server type to [`Workers`]: threads with handlers of their own.
 //! - [`Filter`]s run before and after handlers; [`Serial`], [`Timeout`], [`Time`] and [`TooBusy`]
 //!   are Pomelo's.
