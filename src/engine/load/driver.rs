@@ -224,6 +224,7 @@ impl Driver {
         progress: &mut impl FnMut(LoadProgress),
     ) -> io::Result<()> {
         let start = Instant::now();
+        progress(self.progress(phase, 0.0));
         let mut told = start;
         let mut last = (self.messages, start);
         loop {

@@ -1,0 +1,159 @@
+//! Whole servers under the same load, next to the ceiling: a bare io_uring server.
+//!
+//! ```text
+//! cargo bench --bench end_to_end                     # 7 rounds, some five minutes
+//! cargo bench --bench end_to_end -- --quick          # 1 short round, under a minute
+//! cargo bench --bench end_to_end -- --servers shaddock,ceiling --points 100x16 --rounds 15
+//! ```
+//!
+//! Each run is a fresh server process, pinned to the first core, and the load client on the second
+//! one. All servers are measured at one point after the other before the next point, and all points
+//! before the next round, so that a machine whose speed drifts treats them alike; the ratios to the
+//! ceiling are taken round by round. Writes `target/end_to_end.json` and `target/end_to_end.html`.
+
+mod allocations;
+mod ceiling;
+mod measure;
+mod pomelo;
+mod report;
+mod servers;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use measure::{Length, Point, Sample};
+use report::{OpenLoop, Results};
+use servers::Server;
+
+/// What was asked for on the command line.
+struct Arguments {
+    rounds: usize,
+    length: Length,
+    servers: Vec<Server>,
+    points: Vec<Point>,
+}
+
+const FULL: Length =
+    Length { warmup: Duration::from_millis(300), measure: Duration::from_millis(1200) };
+const QUICK: Length =
+    Length { warmup: Duration::from_millis(100), measure: Duration::from_millis(500) };
+const SMOKE: Length =
+    Length { warmup: Duration::from_millis(20), measure: Duration::from_millis(100) };
+/// Where the open loop is run.
+const OPEN_LOOP: Point = Point { connections: 100, pipeline: 16 };
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [flag, name] = &words[..]
+        && flag == "--serve"
+    {
+        let Some(server) = Server::from_name(name) else { return ExitCode::FAILURE };
+        servers::serve(server);
+        return ExitCode::SUCCESS;
+    }
+    let arguments = match Arguments::parse(&words) {
+        Ok(arguments) => arguments,
+        Err(word) => {
+            eprintln!("unknown: {word}; see the top of benches/end_to_end/main.rs");
+            return ExitCode::FAILURE;
+        }
+    };
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("the benchmark failed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Arguments {
+    fn parse(words: &[String]) -> Result<Self, String> {
+        let mut arguments = Self {
+            rounds: 7,
+            length: FULL,
+            servers: Server::ALL.to_vec(),
+            points: Point::ALL.to_vec(),
+        };
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                // Cargo's own.
+                "--bench" => {}
+                "--quick" => (arguments.rounds, arguments.length) = (1, QUICK),
+                "--test" => (arguments.rounds, arguments.length) = (1, SMOKE),
+                "--rounds" => arguments.rounds = value(word, words.next(), |n| n.parse().ok())?,
+                "--servers" => {
+                    arguments.servers = value(word, words.next(), |list| {
+                        list.split(',').map(Server::from_name).collect()
+                    })?;
+                }
+                "--points" => {
+                    arguments.points = value(word, words.next(), |list| {
+                        let find = |name| Point::ALL.into_iter().find(|point| point.name() == name);
+                        list.split(',').map(find).collect()
+                    })?;
+                }
+                other => return Err(other.to_owned()),
+            }
+        }
+        Ok(arguments)
+    }
+}
+
+fn value<T>(
+    option: &str,
+    word: Option<&String>,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, String> {
+    word.and_then(|word| parse(word)).ok_or_else(|| option.to_owned())
+}
+
+fn run(arguments: &Arguments) -> std::io::Result<()> {
+    servers::pin_client();
+    let mut results = Results::new(&arguments.servers, &arguments.points);
+    for round in 0..arguments.rounds {
+        for point in &arguments.points {
+            for server in &arguments.servers {
+                eprint!(
+                    "\rround {} of {}: {:<8} {:<18}",
+                    round + 1,
+                    arguments.rounds,
+                    point.name(),
+                    server.name()
+                );
+                let sample = measure::measure(*server, *point, arguments.length, None)?;
+                results.add(*server, *point, sample);
+            }
+        }
+    }
+    for point in &arguments.points {
+        for server in &arguments.servers {
+            eprint!("\rsystem calls: {:<8} {:<24}", point.name(), server.name());
+            let length = Length { measure: Duration::from_secs(1), ..arguments.length };
+            let calls = measure::system_calls(*server, *point, length);
+            results.set_system_calls(*server, *point, calls);
+        }
+    }
+    if arguments.points.contains(&OPEN_LOOP) {
+        open_loop(arguments, &mut results)?;
+    }
+    eprintln!("\r{:<60}", "");
+    results.print();
+    results.write()
+}
+
+/// Latency at half the ceiling's rate, counted from when each request was due.
+fn open_loop(arguments: &Arguments, results: &mut Results) -> std::io::Result<()> {
+    let Some(rate) = results.rate(Server::Ceiling, OPEN_LOOP) else { return Ok(()) };
+    let rate = rate / 2.0;
+    for round in 0..arguments.rounds {
+        for server in &arguments.servers {
+            eprint!("\ropen loop, round {}: {:<24}", round + 1, server.name());
+            let sample: Sample =
+                measure::measure(*server, OPEN_LOOP, arguments.length, Some(rate))?;
+            results.add_open_loop(OpenLoop { server: server.name(), rate, sample });
+        }
+    }
+    Ok(())
+}

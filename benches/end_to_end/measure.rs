@@ -1,0 +1,236 @@
+//! One server under one load.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use serde::Serialize;
+use shaddock::load::{self, LoadOptions, Phase, Transport};
+
+use crate::servers::Server;
+
+/// Connections, and requests in flight on each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Point {
+    pub(crate) connections: u32,
+    pub(crate) pipeline: u32,
+}
+
+impl Point {
+    pub(crate) const ALL: [Self; 5] = [
+        Self { connections: 1, pipeline: 1 },
+        Self { connections: 50, pipeline: 1 },
+        Self { connections: 1000, pipeline: 1 },
+        Self { connections: 100, pipeline: 16 },
+        Self { connections: 1000, pipeline: 16 },
+    ];
+
+    pub(crate) fn name(self) -> String {
+        format!("{}x{}", self.connections, self.pipeline)
+    }
+}
+
+/// What one run shows.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Sample {
+    pub(crate) messages_per_second: f64,
+    /// Server CPU for each message, in microseconds.
+    pub(crate) cpu_us: f64,
+    pub(crate) user_us: f64,
+    pub(crate) system_us: f64,
+    pub(crate) client_cpu_us: f64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    pub(crate) p999_us: f64,
+    pub(crate) allocations: f64,
+}
+
+/// How long each run takes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Length {
+    pub(crate) warmup: Duration,
+    pub(crate) measure: Duration,
+}
+
+/// A running server process; it ends when this is dropped.
+pub(crate) struct Process {
+    child: Child,
+    orders: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+    pub(crate) address: SocketAddr,
+}
+
+impl Process {
+    pub(crate) fn start(server: Server) -> std::io::Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["--serve", server.name()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let orders = child.stdin.take();
+        let mut answers = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut line = String::new();
+        answers.read_line(&mut line)?;
+        let address = line.trim().parse().map_err(std::io::Error::other)?;
+        wait_for(address)?;
+        Ok(Self { child, orders, answers, address })
+    }
+
+    fn allocations(&mut self) -> std::io::Result<u64> {
+        if let Some(orders) = &mut self.orders {
+            orders.write_all(b"\n")?;
+        }
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        line.trim().parse().map_err(std::io::Error::other)
+    }
+
+    fn cpu(&self) -> std::io::Result<Cpu> {
+        Cpu::of(self.child.id())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.orders = None;
+        self.child.kill().and_then(|()| self.child.wait()).ok();
+    }
+}
+
+/// Waits until somebody listens.
+fn wait_for(address: SocketAddr) -> std::io::Result<()> {
+    for _ in 0..200 {
+        if std::net::TcpStream::connect(address).is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Err(std::io::Error::other("a server does not come up"))
+}
+
+/// CPU time of all threads of a process.
+#[derive(Debug, Clone, Copy)]
+struct Cpu {
+    /// Exact.
+    total_ns: f64,
+    /// In ticks of the clock: only their ratio is used.
+    user_ticks: f64,
+    system_ticks: f64,
+}
+
+impl Cpu {
+    fn of(pid: u32) -> std::io::Result<Self> {
+        let mut cpu = Self { total_ns: 0.0, user_ticks: 0.0, system_ticks: 0.0 };
+        for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+            let path = task?.path();
+            let schedstat = std::fs::read_to_string(path.join("schedstat"))?;
+            cpu.total_ns += number(schedstat.split(' ').next());
+            let stat = std::fs::read_to_string(path.join("stat"))?;
+            let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+            cpu.user_ticks += number(fields.nth(11));
+            cpu.system_ticks += number(fields.next());
+        }
+        Ok(cpu)
+    }
+}
+
+fn number(text: Option<&str>) -> f64 {
+    text.and_then(|text| text.trim().parse().ok()).unwrap_or_default()
+}
+
+/// Loads a fresh server. With a rate it is an open loop.
+pub(crate) fn measure(
+    server: Server,
+    point: Point,
+    length: Length,
+    rate: Option<f64>,
+) -> std::io::Result<Sample> {
+    let mut process = Process::start(server)?;
+    let options = options(server, point, length, rate, process.address);
+    let mut begin = None;
+    let report = load::run(&options, |progress| {
+        // The first word from the phase that counts comes within its first moments.
+        if progress.phase == Phase::Measure && begin.is_none() {
+            begin = Some((process.cpu(), process.allocations(), progress.messages));
+        }
+    })?;
+    let end = process.cpu()?;
+    let allocations_end = process.allocations()?;
+    let (cpu, allocations, messages) = begin.ok_or_else(too_short)?;
+    let (cpu, allocations) = (cpu?, allocations?);
+    if report.wrong > 0 || report.closed > 0 {
+        let text = format!("{} answers were wrong, {} closed", report.wrong, report.closed);
+        return Err(std::io::Error::other(text));
+    }
+    let messages = (report.messages - messages) as f64;
+    let cpu_us = (end.total_ns - cpu.total_ns) / 1e3 / messages;
+    let user = end.user_ticks - cpu.user_ticks;
+    let system = end.system_ticks - cpu.system_ticks;
+    let user_share = user / (user + system).max(1.0);
+    let quantile = |share| report.latency.value_at_quantile(share) as f64 / 1e3;
+    Ok(Sample {
+        messages_per_second: report.messages as f64 / report.elapsed.as_secs_f64(),
+        cpu_us,
+        user_us: cpu_us * user_share,
+        system_us: cpu_us * (1.0 - user_share),
+        client_cpu_us: report.client_cpu.as_secs_f64() * 1e6 / report.messages as f64,
+        p50_us: quantile(0.5),
+        p99_us: quantile(0.99),
+        p999_us: quantile(0.999),
+        allocations: (allocations_end - allocations) as f64 / messages,
+    })
+}
+
+fn too_short() -> std::io::Error {
+    std::io::Error::other("the run was too short to be measured")
+}
+
+fn options(
+    server: Server,
+    point: Point,
+    length: Length,
+    rate: Option<f64>,
+    address: SocketAddr,
+) -> LoadOptions {
+    LoadOptions {
+        transport: match server {
+            Server::ShaddockWebSocket => Transport::WebSocket,
+            _ => Transport::Tcp,
+        },
+        route: server.route().into(),
+        connections: point.connections,
+        pipeline: point.pipeline,
+        warmup: length.warmup,
+        measure: length.measure,
+        rate,
+        ..LoadOptions::new(address)
+    }
+}
+
+/// System calls for each message, by `perf stat` where there is one that may look.
+pub(crate) fn system_calls(server: Server, point: Point, length: Length) -> Option<f64> {
+    let process = Process::start(server).ok()?;
+    let options = options(server, point, length, None, process.address);
+    let mut perf: Option<Child> = None;
+    let mut before = 0;
+    let report = load::run(&options, |progress| {
+        if progress.phase == Phase::Measure && perf.is_none() {
+            before = progress.messages;
+            perf = Command::new("perf")
+                .args(["stat", "-x", ",", "-e", "raw_syscalls:sys_enter", "-p"])
+                .arg(process.child.id().to_string())
+                .args(["--", "sleep", "0.5"])
+                .stderr(Stdio::piped())
+                .spawn()
+                .ok();
+        }
+    });
+    let output = perf?.wait_with_output().ok()?;
+    let report = report.ok()?;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let calls: f64 =
+        text.lines().find(|l| l.contains("sys_enter"))?.split(',').next()?.parse().ok()?;
+    let rate = report.messages as f64 / report.elapsed.as_secs_f64();
+    Some(calls / (rate * 0.5))
+}

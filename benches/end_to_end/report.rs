@@ -1,0 +1,247 @@
+//! Medians, ratios, a table, JSON, and a page with plots.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::measure::{Point, Sample};
+use crate::servers::Server;
+
+/// All samples of a run of the benchmark.
+#[derive(Serialize)]
+pub(crate) struct Results {
+    machine: String,
+    rows: Vec<Row>,
+    open_loop: Vec<OpenLoop>,
+}
+
+/// The samples of one server at one point, in the order of the rounds.
+#[derive(Serialize)]
+struct Row {
+    server: &'static str,
+    point: Point,
+    samples: Vec<Sample>,
+    system_calls: Option<f64>,
+}
+
+/// One server at a fixed rate.
+#[derive(Serialize)]
+pub(crate) struct OpenLoop {
+    pub(crate) server: &'static str,
+    pub(crate) rate: f64,
+    pub(crate) sample: Sample,
+}
+
+/// Least, middle and greatest.
+struct Spread {
+    min: f64,
+    median: f64,
+    max: f64,
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
+        let mut values: Vec<f64> = values.collect();
+        values.sort_by(f64::total_cmp);
+        let (min, max) = (*values.first()?, *values.last()?);
+        Some(Self { min, median: values[values.len() / 2], max })
+    }
+}
+
+impl Results {
+    pub(crate) fn new(servers: &[Server], points: &[Point]) -> Self {
+        let row = |point: Point, server: Server| Row {
+            server: server.name(),
+            point,
+            samples: Vec::new(),
+            system_calls: None,
+        };
+        let rows = points.iter().flat_map(|point| servers.iter().map(move |s| row(*point, *s)));
+        Self { machine: machine(), rows: rows.collect(), open_loop: Vec::new() }
+    }
+
+    fn row(&self, server: &str, point: Point) -> Option<&Row> {
+        self.rows.iter().find(|row| row.server == server && row.point == point)
+    }
+
+    fn row_mut(&mut self, server: Server, point: Point) -> &mut Row {
+        let mut rows = self.rows.iter_mut();
+        rows.find(|row| row.server == server.name() && row.point == point).expect("it was made")
+    }
+
+    pub(crate) fn add(&mut self, server: Server, point: Point, sample: Sample) {
+        self.row_mut(server, point).samples.push(sample);
+    }
+
+    pub(crate) fn set_system_calls(&mut self, server: Server, point: Point, calls: Option<f64>) {
+        self.row_mut(server, point).system_calls = calls;
+    }
+
+    pub(crate) fn add_open_loop(&mut self, open_loop: OpenLoop) {
+        self.open_loop.push(open_loop);
+    }
+
+    /// The median rate of a server at a point.
+    pub(crate) fn rate(&self, server: Server, point: Point) -> Option<f64> {
+        let row = self.row(server.name(), point)?;
+        Some(row.spread(|sample| sample.messages_per_second)?.median)
+    }
+
+    /// CPU for each message as a multiple of the ceiling's, round by round.
+    fn ratio(&self, row: &Row) -> Option<Spread> {
+        let ceiling = self.row(Server::Ceiling.name(), row.point)?;
+        let pairs = row.samples.iter().zip(&ceiling.samples);
+        Spread::of(pairs.map(|(sample, ceiling)| sample.cpu_us / ceiling.cpu_us))
+    }
+
+    pub(crate) fn print(&self) {
+        println!("{}\n", self.machine);
+        println!(
+            "{:<8} {:<17} {:>10} {:>8} {:>7} {:>7}  {:>18} {:>9} {:>9} {:>9} {:>8} {:>7}",
+            "point",
+            "server",
+            "msg/s",
+            "CPU µs",
+            "user",
+            "system",
+            "ratio (min–max)",
+            "p50 µs",
+            "p99 µs",
+            "p99.9 µs",
+            "syscalls",
+            "allocs"
+        );
+        for row in &self.rows {
+            let median = |value: fn(&Sample) -> f64| {
+                row.spread(value).map_or(f64::NAN, |spread| spread.median)
+            };
+            let ratio = self.ratio(row).map_or_else(String::new, |ratio| {
+                format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.min, ratio.max)
+            });
+            let calls = row.system_calls.map_or("?".to_owned(), |calls| format!("{calls:.3}"));
+            println!(
+                "{:<8} {:<17} {:>10.0} {:>8.3} {:>7.3} {:>7.3}  {:>18} {:>9.1} {:>9.1} {:>9.1} \
+                 {:>8} {:>7.3}",
+                row.point.name(),
+                row.server,
+                median(|s| s.messages_per_second),
+                median(|s| s.cpu_us),
+                median(|s| s.user_us),
+                median(|s| s.system_us),
+                ratio,
+                median(|s| s.p50_us),
+                median(|s| s.p99_us),
+                median(|s| s.p999_us),
+                calls,
+                median(|s| s.allocations)
+            );
+        }
+        self.print_open_loop();
+    }
+
+    fn print_open_loop(&self) {
+        let Some(first) = self.open_loop.first() else { return };
+        println!(
+            "\nopen loop, 100x16 at {:.0} msg/s, latency from when a request was due:",
+            first.rate
+        );
+        let mut seen: Vec<&str> = Vec::new();
+        for OpenLoop { server, .. } in &self.open_loop {
+            if seen.contains(server) {
+                continue;
+            }
+            seen.push(server);
+            let median = |value: fn(&Sample) -> f64| {
+                let samples = self.open_loop.iter().filter(|run| run.server == *server);
+                Spread::of(samples.map(|run| value(&run.sample))).map_or(f64::NAN, |s| s.median)
+            };
+            println!(
+                "{server:<17} p50 {:>8.1} µs   p99 {:>8.1} µs   p99.9 {:>8.1} µs",
+                median(|s| s.p50_us),
+                median(|s| s.p99_us),
+                median(|s| s.p999_us)
+            );
+        }
+    }
+
+    pub(crate) fn write(&self) -> std::io::Result<()> {
+        let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into());
+        std::fs::create_dir_all(&target)?;
+        let json = serde_json::to_string_pretty(self)?;
+        std::fs::write(format!("{target}/end_to_end.json"), json)?;
+        std::fs::write(format!("{target}/end_to_end.html"), self.page())?;
+        println!("\nwritten: {target}/end_to_end.json and .html");
+        Ok(())
+    }
+
+    fn page(&self) -> String {
+        let mut page = String::from(
+            "<!doctype html><meta charset=utf-8><title>Shaddock, end to end</title>\
+             <style>body{font:14px sans-serif;max-width:60em;margin:2em auto}\
+             svg text{font:12px sans-serif}</style><h1>Shaddock, end to end</h1>",
+        );
+        let _ = write!(page, "<p>{}</p>", self.machine);
+        let mut points: Vec<Point> = Vec::new();
+        for row in &self.rows {
+            if !points.contains(&row.point) {
+                points.push(row.point);
+            }
+        }
+        for point in points {
+            let _ = write!(page, "<h2>{} (connections × in flight)</h2>", point.name());
+            self.plot(point, &mut page);
+        }
+        page
+    }
+
+    /// Bars of CPU for each message, with the spread over the rounds.
+    fn plot(&self, point: Point, page: &mut String) {
+        let rows: Vec<(&Row, Spread)> = self
+            .rows
+            .iter()
+            .filter(|row| row.point == point)
+            .filter_map(|row| Some((row, row.spread(|sample| sample.cpu_us)?)))
+            .collect();
+        let most = rows.iter().map(|(_, spread)| spread.max).fold(f64::MIN_POSITIVE, f64::max);
+        let height = rows.len() * 26 + 8;
+        let _ = write!(page, "<svg width=760 height={height}>");
+        for (place, (row, spread)) in rows.iter().enumerate() {
+            let y = place * 26 + 6;
+            let width = |value: f64| value / most * 400.0;
+            let ratio =
+                self.ratio(row).map_or(String::new(), |ratio| format!(", {:.2}×", ratio.median));
+            let _ = write!(
+                page,
+                "<text x=0 y={}>{}</text><rect x=140 y={y} width={:.1} height=16 fill=#e8825a/>\
+                 <line x1={:.1} x2={:.1} y1={m} y2={m} stroke=#333 />\
+                 <text x={:.1} y={}>{:.3} µs{ratio}</text>",
+                y + 13,
+                row.server,
+                width(spread.median),
+                140.0 + width(spread.min),
+                140.0 + width(spread.max),
+                150.0 + width(spread.max),
+                y + 13,
+                spread.median,
+                m = y + 8,
+            );
+        }
+        page.push_str("</svg>");
+    }
+}
+
+impl Row {
+    fn spread(&self, value: fn(&Sample) -> f64) -> Option<Spread> {
+        Spread::of(self.samples.iter().map(value))
+    }
+}
+
+/// Kernel and processor, as the system names them.
+fn machine() -> String {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("");
+    let cores = cpu.lines().filter(|line| line.starts_with("processor")).count();
+    let model = model.trim_start_matches(['\t', ' ', ':']);
+    format!("Linux {}, {cores} cores, {model}", kernel.trim())
+}

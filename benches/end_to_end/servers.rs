@@ -1,0 +1,179 @@
+//! The servers under test, each in a process of its own, pinned to the first core.
+
+use std::io::{BufRead as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use rustix::thread::{CpuSet, sched_setaffinity};
+use shaddock::{Engine, Handlers, Reply, Shards, Workers};
+
+use crate::allocations;
+use crate::pomelo::Conversation;
+
+/// A server, and the way to talk to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Server {
+    Ceiling,
+    Glommio,
+    Tokio,
+    Shaddock,
+    ShaddockWebSocket,
+    ShaddockForward,
+}
+
+impl Server {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Ceiling,
+        Self::Glommio,
+        Self::Tokio,
+        Self::Shaddock,
+        Self::ShaddockWebSocket,
+        Self::ShaddockForward,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ceiling => "ceiling",
+            Self::Glommio => "glommio",
+            Self::Tokio => "tokio",
+            Self::Shaddock => "shaddock",
+            Self::ShaddockWebSocket => "shaddock-ws",
+            Self::ShaddockForward => "shaddock-forward",
+        }
+    }
+
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|server| server.name() == name)
+    }
+
+    pub(crate) fn route(self) -> &'static str {
+        match self {
+            Self::ShaddockForward => FORWARD,
+            _ => LOCAL,
+        }
+    }
+}
+
+const LOCAL: &str = "connector.entryHandler.echo";
+const FORWARD: &str = "chat.chatHandler.echo";
+const SERVER_CORE: usize = 0;
+const OTHER_CORE: usize = 1;
+
+/// Pins the calling thread, and those it starts, to some cores, as far as they are there.
+pub(crate) fn pin(cores: &[usize]) {
+    let mut set = CpuSet::new();
+    cores.iter().for_each(|core| set.set(*core));
+    if let Err(error) = sched_setaffinity(None, &set) {
+        eprintln!("cores {cores:?} can't be had ({error}): the figures mean less");
+    }
+}
+
+pub(crate) fn pin_client() {
+    pin(&[OTHER_CORE]);
+}
+
+/// Runs a server until standard input ends. Prints its address first, and how much it has
+/// allocated whenever it reads a line.
+pub(crate) fn serve(server: Server) {
+    pin(match server {
+        Server::ShaddockForward => &[SERVER_CORE, OTHER_CORE],
+        _ => &[SERVER_CORE],
+    });
+    match server {
+        Server::Ceiling => bare(|listener| {
+            crate::ceiling::serve(&listener).expect("the ring works");
+        }),
+        Server::Glommio => bare(glommio),
+        Server::Tokio => bare(tokio),
+        Server::Shaddock | Server::ShaddockWebSocket | Server::ShaddockForward => shaddock(),
+    }
+}
+
+fn bare(run: impl FnOnce(TcpListener) + Send + 'static) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    std::thread::spawn(|| run(listener));
+    obey(address);
+}
+
+fn obey(address: SocketAddr) {
+    let mut out = std::io::stdout();
+    writeln!(out, "{address}").and_then(|()| out.flush()).expect("the parent reads");
+    for line in std::io::stdin().lock().lines() {
+        if line.is_err() {
+            return;
+        }
+        writeln!(out, "{}", allocations::count()).and_then(|()| out.flush()).expect("it reads");
+    }
+}
+
+fn tokio(listener: TcpListener) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    listener.set_nonblocking(true).expect("a socket");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+    runtime.expect("a runtime").block_on(async {
+        let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
+        loop {
+            let Ok((mut stream, _)) = listener.accept().await else { continue };
+            stream.set_nodelay(true).ok();
+            tokio::spawn(async move {
+                let (mut conversation, mut out) = (Conversation::default(), Vec::new());
+                let mut input = vec![0; 16 * 1024];
+                while let Ok(len @ 1..) = stream.read(&mut input).await {
+                    conversation.handle(&input[..len], &mut out);
+                    if stream.write_all(&out).await.is_err() {
+                        return;
+                    }
+                    out.clear();
+                }
+            });
+        }
+    });
+}
+
+fn glommio(listener: TcpListener) {
+    use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
+    let address = listener.local_addr().expect("it is bound");
+    drop(listener);
+    let executor = glommio::LocalExecutorBuilder::new(glommio::Placement::Fixed(SERVER_CORE));
+    let executor = executor.spawn(move || async move {
+        let listener = glommio::net::TcpListener::bind(address).expect("the port is free again");
+        loop {
+            let Ok(mut stream) = listener.accept().await else { continue };
+            stream.set_nodelay(true).ok();
+            glommio::spawn_local(async move {
+                let (mut conversation, mut out) = (Conversation::default(), Vec::new());
+                let mut input = vec![0; 16 * 1024];
+                while let Ok(len @ 1..) = stream.read(&mut input).await {
+                    conversation.handle(&input[..len], &mut out);
+                    if stream.write_all(&out).await.is_err() {
+                        return;
+                    }
+                    out.clear();
+                }
+            })
+            .detach();
+        }
+    });
+    executor.expect("an executor").join().expect("it runs for ever");
+}
+
+fn shaddock() {
+    let engine = Engine::builder()
+        .listen("127.0.0.1:0")
+        .shards(Shards::Count(1))
+        .heartbeat(Duration::from_secs(30))
+        .routes([FORWARD])
+        .handler(LOCAL, |request, _| Reply::borrowed(request.body()))
+        .forward(
+            "chat",
+            Workers::new(1, |handlers: &mut Handlers| {
+                // Runs on the worker's own thread.
+                pin(&[OTHER_CORE]);
+                handlers.handler(FORWARD, |request, _| Reply::borrowed(request.body()));
+            }),
+        )
+        .start()
+        .expect("the engine starts");
+    obey(engine.local_addr());
+}
