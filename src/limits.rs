@@ -54,7 +54,7 @@ pub struct Limits {
     /// (`forward_rejects`). Default 262,144.
     pub forwards_in_flight_max: usize,
     /// Mails in one lane between a shard and a worker. A request that finds it full is answered
-    /// 500 at once, a notify is dropped (`forward_rejects`). Default 8,192.
+    /// 500 at once, a notify is dropped (`forward_rejects`). Default 65,536.
     pub lane_len: usize,
     /// Mails waiting for one shard from the other shards and from the host's threads. The host is
     /// told [`crate::HandleError::Busy`]; shards keep what does not fit, bounded by their sessions
@@ -94,7 +94,7 @@ impl Default for Limits {
             close_linger: Duration::from_secs(1),
             forward_timeout: Duration::from_secs(30),
             forwards_in_flight_max: 262_144,
-            lane_len: 8_192,
+            lane_len: 65_536,
             inbox_len: 16_384,
             backlog_len_max: 65_536,
             in_flight_per_session_max: 4_096,

@@ -36,6 +36,10 @@ pub(crate) struct Hub {
     bells: Vec<Arc<Doorbell>>,
 }
 
+/// The part of a lane that is a ring of fixed size. What a lane holds above that waits with its
+/// writer, in memory that is taken only when it is needed.
+const LANE_RING_LEN_MAX: usize = 1024;
+
 /// How long the lanes of a hub are.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HubLimits {
@@ -51,7 +55,7 @@ impl Hub {
                 _ if from == to => return None,
                 (false, false) => return None,
                 (true, true) => limits.inbox_len,
-                _ => limits.lane_len,
+                _ => limits.lane_len.min(LANE_RING_LEN_MAX),
             };
             Some(ArrayQueue::new(len))
         };
@@ -150,9 +154,27 @@ impl Post {
         }
     }
 
-    /// Sends only what fits into the lane now.
+    /// Sends what the lane has room for: `lane_len` mails that the receiver has not read.
     #[inline]
-    pub(crate) fn push(&mut self, to: Party, mail: Mail) -> Result<(), Mail> {
+    pub(crate) fn send_within(
+        &mut self,
+        to: Party,
+        mail: Mail,
+        lane_len: usize,
+    ) -> Result<(), Mail> {
+        let Err(mail) = self.push(to, mail) else { return Ok(()) };
+        let backlog = &mut self.backlogs[to.index()];
+        if backlog.len() + LANE_RING_LEN_MAX >= lane_len {
+            return Err(mail);
+        }
+        backlog.push_back(mail);
+        self.backlog_len += 1;
+        Ok(())
+    }
+
+    /// Sends only what fits into the lane's ring now.
+    #[inline]
+    fn push(&mut self, to: Party, mail: Mail) -> Result<(), Mail> {
         if !self.backlogs[to.index()].is_empty() {
             return Err(mail);
         }
@@ -276,7 +298,7 @@ mod tests {
             assert!(a.try_send(Party(1), mail(n)).is_ok());
         }
         assert!(a.try_send(Party(1), mail(3)).is_err());
-        assert!(a.push(Party(1), mail(3)).is_err());
+        assert!(a.send_within(Party(1), mail(3), 2).is_err());
     }
 
     #[test]

@@ -377,7 +377,8 @@ impl Shard {
         };
         let id = client.id;
         let forward = Forward { token, session: client.session, data, route, id, bytes };
-        if is_full || self.post.push(party, Mail::Forward(forward)).is_err() {
+        let lane_len = self.config.limits.lane_len;
+        if is_full || self.post.send_within(party, Mail::Forward(forward), lane_len).is_err() {
             self.counters.forward_rejects.one();
             let held = self.calls.take(token).and_then(|call| call.held);
             return self.handle_answer(client, held, &Reply::error());
