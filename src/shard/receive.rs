@@ -197,7 +197,10 @@ impl Shard {
     }
 
     fn bad_frame(&mut self, slot: Slot, error: FrameError, consumed: usize) -> Status<()> {
-        self.counters.bad_websocket.one();
+        match error {
+            FrameError::TooLong { .. } => self.counters.package_too_long.one(),
+            _ => self.counters.bad_websocket.one(),
+        }
         self.protocol_error(slot, CloseCode::Error(error.close_code()));
         Status::Complete { value: (), consumed }
     }
