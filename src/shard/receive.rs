@@ -283,7 +283,7 @@ impl Shard {
     }
 }
 
-/// Whether there is an empty line.
+/// Whether there is an empty line, whatever ends the lines.
 fn ends_head(input: &[u8]) -> bool {
-    input.windows(2).any(|pair| pair == b"\n\n") || input.windows(4).any(|w| w == b"\r\n\r\n")
+    input.windows(2).any(|pair| pair == b"\n\n") || input.windows(3).any(|w| w == b"\n\r\n")
 }
