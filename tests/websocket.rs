@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use common::witness::{ECHO, Reasons, Trial};
@@ -40,7 +40,35 @@ fn with_kick(builder: Builder) -> Builder {
     })
 }
 
-type Client = WebSocket<TcpStream>;
+type Client = WebSocket<Patient>;
+
+/// A socket whose calls start again when a signal interrupts them.
+struct Patient(TcpStream);
+
+fn patiently<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+impl Read for Patient {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        patiently(|| self.0.read(buffer))
+    }
+}
+
+impl Write for Patient {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        patiently(|| self.0.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
 
 fn connect_tcp(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
@@ -50,7 +78,7 @@ fn connect_tcp(address: SocketAddr) -> TcpStream {
 }
 
 fn connect(address: SocketAddr) -> Client {
-    tungstenite::client(format!("ws://{address}/"), connect_tcp(address)).unwrap().0
+    tungstenite::client(format!("ws://{address}/"), Patient(connect_tcp(address))).unwrap().0
 }
 
 /// A client whose session works.
@@ -243,7 +271,8 @@ fn the_first_subprotocol_offered_is_echoed() {
         if let Some(offered) = offered {
             head.headers_mut().insert("Sec-WebSocket-Protocol", offered.parse().unwrap());
         }
-        let (mut client, answer) = tungstenite::client(head, connect_tcp(trial.address())).unwrap();
+        let (mut client, answer) =
+            tungstenite::client(head, Patient(connect_tcp(trial.address()))).unwrap();
         let protocol = answer.headers().get("Sec-WebSocket-Protocol");
         assert_eq!(protocol.map(|name| name.to_str().unwrap()), echoed);
         // Nothing else is negotiated, whatever is offered.
@@ -303,7 +332,7 @@ fn binary(payload: &[u8]) -> Vec<u8> {
 fn read_to_end(stream: &mut TcpStream, what: &str) -> Vec<u8> {
     let mut all = Vec::new();
     match stream.read_to_end(&mut all) {
-        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             panic!("{what}: the server does not close; so far {all:x?}")
         }
         // A reset ends it too.
@@ -321,7 +350,7 @@ fn split_head<'a>(answer: &'a [u8], what: &str) -> (&'a str, &'a [u8]) {
 /// The server's frames: first byte and payload.
 fn frames(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let mut frames = Vec::new();
-    while let Some((header, _)) = FrameHeader::parse(&mut std::io::Cursor::new(bytes)).unwrap() {
+    while let Some((header, _)) = FrameHeader::parse(&mut io::Cursor::new(bytes)).unwrap() {
         let (start, len) = match bytes[1] {
             len @ 0..=125 => (2, usize::from(len)),
             126 => (4, usize::from(u16::from_be_bytes([bytes[2], bytes[3]]))),
