@@ -182,7 +182,8 @@ impl Shard {
         let payload_max = 2 * (HEADER_BYTES + self.body_bytes_max(slot));
         let header = match websocket::decode_header(input, payload_max) {
             Ok(HeaderStatus::Complete(header)) => header,
-            Ok(HeaderStatus::Partial { needed }) => return Status::Partial { needed },
+            // Looked at with each byte, so that what is wrong shows at the byte that proves it.
+            Ok(HeaderStatus::Partial { .. }) => return Status::Partial { needed: input.len() + 1 },
             Err(error) => return self.bad_frame(slot, error, input.len()),
         };
         let end = header.header_len + header.payload_len;
