@@ -245,9 +245,7 @@ fn app(builder: Builder) -> Builder {
         .handler(entry("noresp"), |_, _| Reply::empty())
         .handler(entry("str"), |_, _| Reply::json("hello"))
         .handler(entry("num"), |_, _| Reply::json(&0))
-        .handler(entry("never"), |_, session| {
-            session.defer(|responder| std::mem::forget(responder))
-        })
+        .handler(entry("never"), |_, session| session.defer(std::mem::forget))
         .handler(entry("twice"), |_, _| Reply::json(&json!({ "n": 1 })))
         .async_handler(entry("bind"), |request, mut session| async move {
             let uid = Uid::try_from(&request.value()["uid"]).unwrap();
