@@ -95,7 +95,8 @@ counters! {
 
     /// Packages of an unknown type, or of a type that clients may not send.
     bad_package_type,
-    /// Packages above `handshake_package_bytes_max` or `package_bytes_max`.
+    /// Packages above `handshake_package_bytes_max` or `package_bytes_max`, and WebSocket messages
+    /// above twice that.
     package_too_long,
     /// Messages cut short, or whose id has more than 32 bits.
     bad_message,

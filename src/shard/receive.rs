@@ -182,7 +182,8 @@ impl Shard {
         let payload_max = 2 * (HEADER_BYTES + self.body_bytes_max(slot));
         let header = match websocket::decode_header(input, payload_max) {
             Ok(HeaderStatus::Complete(header)) => header,
-            Ok(HeaderStatus::Partial { needed }) => return Status::Partial { needed },
+            // Looked at with each byte, so that what is wrong shows at the byte that proves it.
+            Ok(HeaderStatus::Partial { .. }) => return Status::Partial { needed: input.len() + 1 },
             Err(error) => return self.bad_frame(slot, error, input.len()),
         };
         let end = header.header_len + header.payload_len;
@@ -197,7 +198,10 @@ impl Shard {
     }
 
     fn bad_frame(&mut self, slot: Slot, error: FrameError, consumed: usize) -> Status<()> {
-        self.counters.bad_websocket.one();
+        match error {
+            FrameError::TooLong { .. } => self.counters.package_too_long.one(),
+            _ => self.counters.bad_websocket.one(),
+        }
         self.protocol_error(slot, CloseCode::Error(error.close_code()));
         Status::Complete { value: (), consumed }
     }
@@ -280,7 +284,7 @@ impl Shard {
     }
 }
 
-/// Whether there is an empty line.
+/// Whether there is an empty line, whatever ends the lines.
 fn ends_head(input: &[u8]) -> bool {
-    input.windows(2).any(|pair| pair == b"\n\n") || input.windows(4).any(|w| w == b"\r\n\r\n")
+    input.windows(2).any(|pair| pair == b"\n\n") || input.windows(3).any(|w| w == b"\n\r\n")
 }
