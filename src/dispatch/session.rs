@@ -4,7 +4,6 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{self, Poll};
 
 use serde_json::{Map, Value};
@@ -14,7 +13,7 @@ use super::BindError;
 use super::context::{Context, Link, Op};
 use super::pending::{Pending, Responder};
 use super::reply::Reply;
-use crate::session::{SessionData, SessionId, SessionView, Uid};
+use crate::session::{SessionData, SessionId, SessionView, Snapshot, Uid, data};
 
 /// A snapshot of a session, made for one message: Pomelo's `FrontendSession` on the connector and
 /// `BackendSession` on a worker, which behave alike (Pomelo semantics, "Local handling").
@@ -26,7 +25,7 @@ use crate::session::{SessionData, SessionId, SessionView, Uid};
 #[derive(Clone)]
 pub struct Session {
     id: SessionId,
-    data: Arc<SessionData>,
+    data: Snapshot,
     link: Rc<Link>,
     /// What filters note about this one message.
     marks: SmallVec<[(usize, u64); 1]>,
@@ -42,11 +41,11 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    pub(crate) fn new(id: SessionId, data: Arc<SessionData>, link: Rc<Link>) -> Self {
+    pub(crate) fn new(id: SessionId, data: Snapshot, link: Rc<Link>) -> Self {
         Self { id, data, link, marks: SmallVec::new() }
     }
 
-    pub(crate) fn data(&self) -> &Arc<SessionData> {
+    pub(crate) fn data(&self) -> &Snapshot {
         &self.data
     }
 
@@ -167,7 +166,7 @@ impl Session {
     }
 
     fn data_mut(&mut self) -> &mut SessionData {
-        Arc::make_mut(&mut self.data)
+        data::make_mut(&mut self.data)
     }
 }
 

@@ -146,7 +146,7 @@ impl Worker {
             }
         };
         let request = Request::new(text, forward.id, body);
-        let data = Arc::clone(&forward.data);
+        let data = Rc::new(Arc::clone(&forward.data));
         let mut session = Session::new(forward.session, data, Rc::clone(&self.link));
         let reply = chain::handle(&self.registry, handler, &request, &mut session);
         self.apply_ops();

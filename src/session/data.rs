@@ -1,6 +1,8 @@
 //! What a session holds besides its connection.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -19,6 +21,16 @@ pub struct SessionData {
     pub uid: Option<Uid>,
     /// The settings, in the order they were set.
     pub settings: Map<String, Value>,
+}
+
+/// A session's data as one thread holds it. The outer pointer is that thread's own, so that a
+/// message's snapshot costs no atomic operation; the inner one goes to workers with what is
+/// forwarded.
+pub(crate) type Snapshot = Rc<Arc<SessionData>>;
+
+/// The data to change; copied if anybody else holds it.
+pub(crate) fn make_mut(snapshot: &mut Snapshot) -> &mut SessionData {
+    Arc::make_mut(Rc::make_mut(snapshot))
 }
 
 impl SessionData {

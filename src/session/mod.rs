@@ -1,12 +1,13 @@
 //! Sessions: their ids, what they hold, what waits to be sent to them, and who is logged in where.
 
-mod data;
+pub(crate) mod data;
 mod directory;
 mod id;
 mod outbox;
 mod table;
 mod uid;
 
+pub(crate) use data::Snapshot;
 pub use data::{SessionData, SessionView};
 pub(crate) use directory::Directory;
 pub(crate) use id::{Generation, Slot};

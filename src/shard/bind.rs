@@ -1,12 +1,10 @@
 //! Logging in: the owning shard asks the uid's home (Pomelo semantics, "Sessions").
 
-use std::sync::Arc;
-
 use super::Shard;
 use super::connection::{Binding, State};
 use crate::dispatch::BindError;
 use crate::forward::mail::{Mail, Outcome, ReplyTo};
-use crate::session::{SessionId, Uid};
+use crate::session::{SessionId, Uid, data};
 
 impl Shard {
     pub(super) fn bind(&mut self, session: SessionId, uid: Uid, reply_to: ReplyTo) {
@@ -62,7 +60,7 @@ impl Shard {
                 }
                 if is_free {
                     let peer = connection.peer;
-                    Arc::make_mut(connection.data()).uid = Some(uid.clone());
+                    data::make_mut(connection.data()).uid = Some(uid.clone());
                     self.logins.add(&uid, peer, unix_ms);
                     Ok(())
                 } else {
@@ -81,7 +79,7 @@ impl Shard {
                 Err(BindError::NotBound(uid))
             }
             Some((_, connection)) => {
-                Arc::make_mut(connection.data()).uid = None;
+                data::make_mut(connection.data()).uid = None;
                 self.logins.remove(&uid);
                 let home = self.home(&uid);
                 self.mail(home, Mail::HomeUnbind { session, uid });

@@ -50,7 +50,7 @@ impl Shard {
 
     /// A slot's deadline has come.
     pub(super) fn handle_deadline(&mut self, slot: Slot) {
-        let now_ms = self.clock.patient_ms();
+        let now_ms = self.clock.patient_ms;
         let silence_ms = self.config.silence_ms();
         let Some(connection) = self.connections.at(slot) else { return };
         match connection.state {
@@ -86,7 +86,7 @@ impl Shard {
         if let Some(code) = code.number().filter(|_| is_upgraded) {
             websocket::encode_close(code, connection.outbox.open(&mut self.pool));
         }
-        self.wheel.set(slot, self.clock.patient_ms() + self.config.linger_ms());
+        self.wheel.set(slot, self.clock.patient_ms + self.config.linger_ms());
         let is_sent = !connection.outbox.is_waiting() && !connection.outbox.is_in_flight();
         if is_sent {
             self.finish_writing(slot);
@@ -133,7 +133,7 @@ impl Shard {
         let partial = connection.partial.take();
         let message = connection.message.take();
         let binding = connection.binding.take();
-        let data = connection.data.clone();
+        let data = connection.data.as_deref().map(Arc::clone);
         let workers = connection.workers;
         if let Some(partial) = partial {
             self.pool.give(partial.buffer);

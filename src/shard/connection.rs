@@ -1,9 +1,10 @@
 //! One connection of a shard.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::session::{Outbox, SessionData, Uid};
+use crate::session::{Outbox, SessionData, Snapshot, Uid};
 use crate::wire::websocket::Fragments;
 
 /// The shell's name for a socket.
@@ -86,7 +87,7 @@ pub(crate) struct Connection {
     /// A WebSocket message whose last fragment has not come yet.
     pub(crate) message: Option<Box<FragmentedMessage>>,
     /// INVARIANT: there before anything is told of the session to a handler or worker.
-    pub(crate) data: Option<Arc<SessionData>>,
+    pub(crate) data: Option<Snapshot>,
     pub(crate) binding: Option<Box<Binding>>,
     /// The workers that have seen a message of this session, modulo 64.
     pub(crate) workers: u64,
@@ -137,9 +138,9 @@ impl Connection {
     }
 
     /// What the session holds; made when it is first asked for.
-    pub(crate) fn data(&mut self) -> &mut Arc<SessionData> {
+    pub(crate) fn data(&mut self) -> &mut Snapshot {
         let (number, peer) = (self.number, self.peer);
-        self.data.get_or_insert_with(|| Arc::new(SessionData::new(number, peer)))
+        self.data.get_or_insert_with(|| Rc::new(Arc::new(SessionData::new(number, peer))))
     }
 
     pub(crate) fn uid(&self) -> Option<&Uid> {

@@ -16,7 +16,7 @@ use crate::dispatch::{Registry, Request, Session};
 use crate::forward::calls::Forwarded;
 use crate::forward::mail::{Forward, ForwardRoute, Mail, WorkerReply};
 use crate::route::default_route;
-use crate::route::table::RouteId;
+use crate::route::table::{RouteId, RouteTable};
 use crate::session::{SessionId, SessionView, Slot};
 use crate::wire::message::{self, MessageError, MessageType, RouteRef};
 
@@ -86,7 +86,7 @@ impl Shard {
         };
         let Some(route) = message.route else { return };
         let link = Rc::clone(&self.link);
-        let known = link.routes.find(route);
+        let known = self.find_route(&link.routes, route);
         let client = ClientCall {
             session: self.id_of(slot),
             id,
@@ -132,6 +132,23 @@ impl Shard {
         }
     }
 
+    /// Finds a route by its text or code. Messages of one route tend to come in a row, and to
+    /// compare two texts is quicker than to look one up.
+    #[inline]
+    fn find_route(&mut self, routes: &RouteTable, route: RouteRef<'_>) -> Option<RouteId> {
+        let RouteRef::Text(text) = route else { return routes.find(route) };
+        if let Some(last) = self.last_route
+            && routes.entry(last).text.as_bytes() == text
+        {
+            return self.last_route;
+        }
+        let found = routes.find(route);
+        if found.is_some() {
+            self.last_route = found;
+        }
+        found
+    }
+
     fn global_handle(&mut self, client: &ClientCall, target: Target, request: &Request<'_>) {
         match target {
             Target::Unknown => {
@@ -149,7 +166,7 @@ impl Shard {
             Target::Local(_) | Target::Forward(_) => {}
         }
         let Some(connection) = self.connections.at_mut(client.session.slot()) else { return };
-        let data = Arc::clone(connection.data());
+        let data = Rc::clone(connection.data());
         let mut session = Session::new(client.session, data, Rc::clone(&self.link));
         if !self.registry.global_filters.is_empty() {
             let registry = Rc::clone(&self.registry);

@@ -1,14 +1,12 @@
 //! What others ask of this shard, and what its own code asks for.
 
-use std::sync::Arc;
-
 use super::Shard;
 use super::connection::{CloseReason, State};
 use crate::dispatch::context::{Op, Origin};
 use crate::forward::asks::Ask;
 use crate::forward::mail::{HostChange, Mail, Outcome, ReplyTo, Report, ReportKind};
 use crate::metrics::Latency;
-use crate::session::{Directory, SessionId, ShardIndex, Uid};
+use crate::session::{Directory, SessionId, ShardIndex, Uid, data};
 
 impl Shard {
     pub(super) fn handle_mail(&mut self, mail: Mail) {
@@ -97,6 +95,9 @@ impl Shard {
 
     /// Does what handlers, filters and futures have asked for, in order.
     pub(super) fn apply_ops(&mut self) {
+        if self.link.ops.borrow().is_empty() {
+            return;
+        }
         loop {
             // Taken out, as doing one may lead to the next.
             let mut ops = std::mem::take(&mut self.ops);
@@ -181,7 +182,7 @@ impl Shard {
         if connection.state != State::Working {
             return false;
         }
-        Arc::make_mut(connection.data()).settings.extend(settings);
+        data::make_mut(connection.data()).settings.extend(settings);
         true
     }
 }

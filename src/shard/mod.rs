@@ -45,6 +45,7 @@ use crate::forward::asks::Asks;
 use crate::forward::calls::Calls;
 use crate::forward::{Hub, Party, Post};
 use crate::metrics::{Counters, Latency};
+use crate::route::table::RouteId;
 use crate::session::{BufferPool, Directory, Segment, SessionId, ShardIndex, Slot, Table};
 use crate::wheel::Wheel;
 
@@ -65,6 +66,7 @@ pub(crate) struct Shard {
     registry: Rc<Registry>,
     /// What is to be done with each known route.
     targets: Vec<Target>,
+    last_route: Option<RouteId>,
     tasks: Tasks,
     ops: Vec<Op>,
     asks: Asks,
@@ -126,6 +128,8 @@ struct Clock {
     /// [`PATIENCE_US`], because the process was stopped or a handler blocked, counts as that
     /// long. So nobody is closed for what could not be read.
     patient_us: u64,
+    /// The same; asked for by every package.
+    patient_ms: u64,
 }
 
 /// Far above a turn's ordinary length, far below any timeout of a client.
@@ -141,10 +145,7 @@ impl Clock {
         let passed = now_us.saturating_sub(self.now_us);
         self.now_us = self.now_us.max(now_us);
         self.patient_us += passed.min(PATIENCE_US);
-    }
-
-    fn patient_ms(&self) -> u64 {
-        self.patient_us / 1000
+        self.patient_ms = self.patient_us / 1000;
     }
 }
 
@@ -174,6 +175,7 @@ impl Shard {
             link,
             registry,
             targets,
+            last_route: None,
             tasks: Tasks::new(limits.tasks_max, Arc::clone(hub.bell(party)) as _),
             ops: Vec::new(),
             asks: Asks::new(limits.backlog_len_max),
@@ -226,7 +228,7 @@ impl Shard {
         // Only connections that are let in are counted, unlike in the original, which locks
         // itself out (Pomelo's known bugs, B6).
         let open = self.config.connections.fetch_add(1, Ordering::Relaxed);
-        let now_ms = self.clock.patient_ms();
+        let now_ms = self.clock.patient_ms;
         let entry = (open < self.config.limits.connections_max)
             .then(|| self.connections.insert(Connection::new(socket, peer, now_ms)))
             .flatten();
@@ -307,7 +309,7 @@ impl Shard {
 
     fn expire_connections(&mut self) {
         let mut due = std::mem::take(&mut self.due);
-        self.wheel.advance(self.clock.patient_ms(), &mut due);
+        self.wheel.advance(self.clock.patient_ms, &mut due);
         for slot in due.drain(..) {
             self.handle_deadline(slot);
         }

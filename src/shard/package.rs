@@ -23,7 +23,7 @@ impl Shard {
     /// The answer to a handshake is queued at once, so that what is pipelined behind the handshake
     /// counts; the original loses it.
     pub(super) fn handle_package(&mut self, slot: Slot, package: Package<'_>) {
-        let now_ms = self.clock.patient_ms();
+        let now_ms = self.clock.patient_ms;
         let kept_alive_by = self.config.heartbeat.map(|heartbeat| heartbeat.kept_alive_by);
         let Some(connection) = self.connections.at_mut(slot) else { return };
         if kept_alive_by == Some(KeptAliveBy::AnyPackage) {
@@ -98,7 +98,7 @@ impl Shard {
     }
 
     fn handle_ack(&mut self, slot: Slot) {
-        let now_ms = self.clock.patient_ms();
+        let now_ms = self.clock.patient_ms;
         let Some(connection) = self.connections.at_mut(slot) else { return };
         connection.state = State::Working;
         connection.heard_ms = now_ms;

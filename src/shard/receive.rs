@@ -25,7 +25,7 @@ impl Shard {
     pub(crate) fn handle_receive(&mut self, session: SessionId, mut input: &mut [u8]) {
         self.counters.bytes_in.add(input.len() as u64);
         let keeps_alive = self.config.heartbeat.is_none();
-        let now_ms = self.clock.patient_ms();
+        let now_ms = self.clock.patient_ms;
         let Some((slot, connection)) = self.find(session) else { return };
         if keeps_alive && connection.state == State::Working {
             connection.heard_ms = now_ms;
@@ -91,7 +91,12 @@ impl Shard {
                 (State::Closing | State::Lingering | State::Dead, _) => break,
                 (State::Sniff, _) => self.read_first(slot, rest),
                 (State::Http, _) => self.read_head(slot, rest),
-                (_, Transport::Tcp) => self.read_package(slot, rest),
+                (State::Working, Transport::Tcp) => {
+                    self.read_package(slot, rest, self.config.limits.package_bytes_max)
+                }
+                (_, Transport::Tcp) => {
+                    self.read_package(slot, rest, self.config.limits.handshake_package_bytes_max)
+                }
                 (_, Transport::WebSocket) => self.read_frame(slot, rest),
             };
             match status {
@@ -155,8 +160,9 @@ impl Shard {
         }
     }
 
-    fn read_package(&mut self, slot: Slot, input: &[u8]) -> Status<()> {
-        match package::decode(input, self.body_bytes_max(slot)) {
+    #[inline]
+    fn read_package(&mut self, slot: Slot, input: &[u8], body_bytes_max: usize) -> Status<()> {
+        match package::decode(input, body_bytes_max) {
             Ok(Status::Complete { value, consumed }) => {
                 self.handle_package(slot, value);
                 Status::Complete { value: (), consumed }
