@@ -2,6 +2,7 @@
 
 mod demo;
 mod figures;
+mod load;
 mod options;
 mod signals;
 
@@ -19,6 +20,7 @@ pub(crate) fn main() -> ExitCode {
     log_to_stderr(options.log);
     let outcome = match options.into_command() {
         Command::Demo(options) => demo::run(&options),
+        Command::Load(options) => load::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
+use super::load::LoadOptions;
+
 /// The connector tier of a Pomelo game cluster, on io_uring.
 #[derive(Debug, Parser)]
 #[command(name = "shaddock", version, args_conflicts_with_subcommands = true)]
@@ -28,6 +30,8 @@ pub(crate) struct Options {
 pub(crate) enum Command {
     /// Serve the demo app to any Pomelo client (the default)
     Demo(DemoOptions),
+    /// Load any server that speaks Pomelo's protocol, and report throughput and latency
+    Load(LoadOptions),
 }
 
 /// How to serve the demo app.
@@ -92,8 +96,10 @@ mod tests {
 
     fn demo(words: &[&str]) -> Result<DemoOptions, clap::Error> {
         let words = ["shaddock"].iter().chain(words);
-        let Command::Demo(options) = Options::try_parse_from(words)?.into_command();
-        Ok(options)
+        match Options::try_parse_from(words)?.into_command() {
+            Command::Demo(options) => Ok(options),
+            Command::Load(_) => panic!("not the demo"),
+        }
     }
 
     #[test]
@@ -123,6 +129,20 @@ mod tests {
         for words in [&["shaddock", "demo", "--log", "debug"][..], &["shaddock", "--log", "debug"]]
         {
             assert_eq!(Options::try_parse_from(words).unwrap().log, LevelFilter::DEBUG);
+        }
+    }
+
+    #[test]
+    fn a_load_is_described_on_the_command_line() {
+        let words = ["shaddock", "load", "--transport", "ws", "--rate", "1000", "--pipeline", "16"];
+        let Command::Load(options) = Options::try_parse_from(words).unwrap().into_command() else {
+            panic!("not a load")
+        };
+        let options = options.to_library();
+        assert_eq!(options.transport, shaddock::load::Transport::WebSocket);
+        assert_eq!((options.rate, options.pipeline), (Some(1000.0), 16));
+        for (option, value) in [("--rate", "0"), ("--login", "a\"b"), ("--body-bytes", "15")] {
+            assert!(Options::try_parse_from(["shaddock", "load", option, value]).is_err());
         }
     }
 

@@ -1,0 +1,83 @@
+//! `shaddock load`: loads a server that speaks Pomelo's protocol, and tells how it fared.
+
+mod options;
+mod plot;
+mod report;
+
+use std::io::IsTerminal as _;
+
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use shaddock::load::{self, LoadProgress, Phase};
+
+pub(crate) use options::LoadOptions;
+
+use report::{Cpu, Report};
+
+/// Loads the server, and prints the report.
+pub(crate) fn run(options: &LoadOptions) -> anyhow::Result<()> {
+    let bar = options.shows_progress().then(bar);
+    let pid = options.server_pid;
+    let mut begin: Option<(Cpu, u64)> = None;
+    let report = load::run(&options.to_library(), |progress| {
+        if let Some(bar) = &bar {
+            draw(bar, progress);
+        }
+        if let (Some(pid), Phase::Measure, None) = (pid, progress.phase, begin)
+            && let Ok(cpu) = Cpu::of(pid)
+        {
+            begin = Some((cpu, progress.messages));
+        }
+    });
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    let report = report.with_context(|| format!("can't load {}", options.addr))?;
+    let server_cpu = match (pid, begin) {
+        (Some(pid), Some((begin, messages))) => {
+            let end = Cpu::of(pid).with_context(|| format!("process {pid} has ended"))?;
+            Some(end.since(begin, report.messages - messages))
+        }
+        (Some(pid), None) => anyhow::bail!("there is no process {pid} to read the CPU time of"),
+        (None, _) => None,
+    };
+    if let Some(path) = &options.plot {
+        std::fs::write(path, plot::svg(&report.latency))
+            .with_context(|| format!("can't write {}", path.display()))?;
+    }
+    let report = Report::new(options, &report, server_cpu);
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{report}");
+    }
+    match report.faults() {
+        0 => Ok(()),
+        faults => anyhow::bail!("{faults} answers were wrong or connections lost"),
+    }
+}
+
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(1000), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("{prefix:>9} {wide_bar} {percent:>3}% {msg}");
+    bar.with_style(style.expect("the template is valid"))
+}
+
+fn draw(bar: &ProgressBar, progress: LoadProgress) {
+    bar.set_prefix(match progress.phase {
+        Phase::Connect => "connect",
+        Phase::Warmup => "warm up",
+        _ => "measure",
+    });
+    bar.set_position((progress.share * 1000.0) as u64);
+    bar.set_message(match progress.phase {
+        Phase::Connect => format!("{} connections", progress.connections),
+        _ => format!("{} messages", progress.messages),
+    });
+}
+
+impl LoadOptions {
+    fn shows_progress(&self) -> bool {
+        std::io::stderr().is_terminal()
+    }
+}

@@ -1,0 +1,150 @@
+//! What may be written behind `shaddock load`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use shaddock::load::{self, Check};
+
+/// How to load a server.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LoadOptions {
+    /// The server to load
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3010")]
+    pub(crate) addr: SocketAddr,
+
+    /// How to connect
+    #[arg(long, value_enum, default_value_t = Transport::Tcp)]
+    pub(crate) transport: Transport,
+
+    /// The route to ask
+    #[arg(long, default_value = "connector.entryHandler.echo", value_parser = route)]
+    pub(crate) route: String,
+
+    /// Connections
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=CONNECTIONS_MAX))]
+    pub(crate) connections: u32,
+
+    /// Messages in flight on each connection
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=PIPELINE_MAX))]
+    pub(crate) pipeline: u32,
+
+    /// Bytes of each message's body
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(value_parser = clap::value_parser!(u32).range(16..=BODY_BYTES_MAX))]
+    pub(crate) body_bytes: u32,
+
+    /// Seconds to measure
+    #[arg(long, value_name = "S", default_value_t = 5.0, value_parser = seconds)]
+    pub(crate) seconds: f64,
+
+    /// Seconds to load before that
+    #[arg(long, value_name = "S", default_value_t = 1.0, value_parser = seconds)]
+    pub(crate) warmup: f64,
+
+    /// What each connection does
+    #[arg(long, value_enum, default_value_t = Mode::Request)]
+    pub(crate) mode: Mode,
+
+    /// Messages a second over all connections: an open loop, with latency counted from when each
+    /// message was due
+    #[arg(long, value_name = "N", value_parser = seconds)]
+    pub(crate) rate: Option<f64>,
+
+    /// Log each connection in by the demo's entry route, as TEXT-0, TEXT-1 and so on
+    #[arg(long, value_name = "TEXT", value_parser = plain_text)]
+    pub(crate) login: Option<String>,
+
+    /// Take any answer; without it each has to be the request's own body
+    #[arg(long)]
+    pub(crate) any_answer: bool,
+
+    /// Tell the CPU time that this process took for each message
+    #[arg(long, value_name = "PID")]
+    pub(crate) server_pid: Option<u32>,
+
+    /// Print the report as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Draw the latencies into an SVG file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plot: Option<PathBuf>,
+}
+
+/// As many as one table of direct descriptors may hold.
+const CONNECTIONS_MAX: i64 = 1 << 20;
+const PIPELINE_MAX: i64 = 65_536;
+const BODY_BYTES_MAX: i64 = 1 << 23;
+
+/// How to connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Transport {
+    Tcp,
+    Ws,
+}
+
+/// What each connection does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// Send requests, and wait for their answers
+    Request,
+    /// Send notifies, with a request behind each `--pipeline` of them to count them by
+    Notify,
+    /// Send heartbeats only
+    Idle,
+}
+
+impl LoadOptions {
+    /// The same, as the library takes it.
+    pub(crate) fn to_library(&self) -> load::LoadOptions {
+        load::LoadOptions {
+            transport: match self.transport {
+                Transport::Tcp => load::Transport::Tcp,
+                Transport::Ws => load::Transport::WebSocket,
+            },
+            mode: match self.mode {
+                Mode::Request => load::Mode::Request,
+                Mode::Notify => load::Mode::Notify,
+                Mode::Idle => load::Mode::Idle,
+            },
+            route: self.route.clone(),
+            connections: self.connections,
+            pipeline: self.pipeline,
+            body_bytes: self.body_bytes as usize,
+            measure: Duration::from_secs_f64(self.seconds),
+            warmup: Duration::from_secs_f64(self.warmup),
+            rate: self.rate,
+            login: self.login.clone(),
+            check: if self.any_answer { Check::Any } else { Check::Echo },
+            ..load::LoadOptions::new(self.addr)
+        }
+    }
+}
+
+/// More than nothing, and not for ever.
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number > 0.0 && number <= 1e9 => Ok(number),
+        _ => Err("must be a number above 0".into()),
+    }
+}
+
+fn route(text: &str) -> Result<String, String> {
+    match text.len() {
+        1..=255 => Ok(text.to_owned()),
+        _ => Err("must have 1 to 255 bytes".into()),
+    }
+}
+
+/// What stands in a JSON text as it is.
+fn plain_text(text: &str) -> Result<String, String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    match !text.is_empty() && text.len() <= 64 && text.chars().all(is_plain) {
+        true => Ok(text.to_owned()),
+        false => Err("must be up to 64 letters, digits, `-`, `_` and `.`".into()),
+    }
+}
