@@ -327,7 +327,7 @@ fn serial_as_a_global_filter_orders_forwarded_messages() {
     let engine = with_parking(builder(1), &places).global_filter(Serial::default).start().unwrap();
     let mut client = Client::ready(engine.local_addr());
     // The routes alternate: a line is of a session, not of a server.
-    let route = |id: u32| if id % 2 == 0 { PARK } else { "room.play.park" };
+    let route = |id: u32| if id.is_multiple_of(2) { PARK } else { "room.play.park" };
     let burst: Vec<u8> = (1..=6).flat_map(|id| request(id, route(id), &id.to_string())).collect();
     client.send(&burst);
     for id in 1..=6 {

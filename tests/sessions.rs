@@ -528,6 +528,35 @@ fn a_session_that_closes_during_its_bind_leaves_nothing() {
     }
 }
 
+/// A kick takes effect before what the same handler asks for next.
+#[test]
+fn a_session_that_is_being_closed_is_neither_bound_nor_unbound() {
+    let (tell, told) = mpsc::channel();
+    let tell = Mutex::new(tell);
+    let engine = engine(1)
+        .async_handler("connector.play.leave", move |_, mut session| {
+            let tell = tell.lock().unwrap().clone();
+            async move {
+                session.kick(Some("left"));
+                let unbound = session.unbind("amy").await.map_err(|error| error.to_string());
+                let bound = session.bind("amy").await.map_err(|error| error.to_string());
+                let pushed = session.push("a").await;
+                tell.send((session.number(), unbound, bound, pushed)).unwrap();
+                Reply::empty()
+            }
+        })
+        .start()
+        .unwrap();
+    let mut client = Client::ready(engine.local_addr());
+    ask(&mut client, "bind", &json!("amy"));
+    client.send(&request(1, "connector.play.leave", "{}"));
+    assert_eq!(client.until_end(), [kicked("left")]);
+    let (number, unbound, bound, pushed) = told.recv_timeout(PATIENCE).unwrap();
+    let gone = Err(format!("session does not exist, sid: {number}"));
+    assert_eq!((unbound, bound, pushed), (gone.clone(), gone, false));
+    assert_eq!(uids(&engine), 0);
+}
+
 /// What a close hook is told.
 type Told = Arc<Mutex<Vec<(String, u64, Value, Value)>>>;
 
