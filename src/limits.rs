@@ -19,8 +19,9 @@ pub struct Limits {
     /// without a package (`refused_max_connections`). Default 1,000,000.
     pub connections_max: usize,
     /// Connections of one shard, at most 2^24. A ring's table of direct descriptors can't be
-    /// larger than the process's descriptor limit, which lowers this one silently. One more
-    /// waits in the listener's backlog. Default 65,536.
+    /// larger than the process's descriptor limit, which lowers this one silently. One more is
+    /// closed without a package, and accepting pauses for 20 ms, so that those behind it wait in
+    /// the listener's backlog (`accept_failures`). Default 65,536.
     pub connections_per_shard_max: u32,
     /// Connections waiting in the kernel to be accepted, for each shard. Default 4,096.
     pub backlog: u32,

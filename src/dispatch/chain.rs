@@ -97,16 +97,15 @@ pub(crate) fn handle<'a>(
         Gate::Open => call(registry, handler, request, session),
         Gate::Refused(reply) => reply,
         Gate::Waiting { index, verdict } => {
-            let (registry, request) = (Rc::clone(registry), request.to_owned());
-            let mut session = session.clone();
+            let mut unfinished = Unfinished::new(registry, request, session);
             return Reply::later(async move {
-                let admitted =
-                    wait(&registry.filters, index, verdict, &request, &mut session).await;
+                let Unfinished { registry, request, session, .. } = &mut unfinished;
+                let admitted = wait(&registry.filters, index, verdict, request, session).await;
                 let reply = match admitted {
-                    Ok(()) => call(&registry, handler, &request.get(), &mut session).into_owned(),
+                    Ok(()) => call(registry, handler, &request.get(), session).into_owned(),
                     Err(reply) => reply,
                 };
-                finish(&registry, &request, &mut session, reply).await
+                unfinished.finish(settle(reply).await)
             });
         }
     };
@@ -114,25 +113,46 @@ pub(crate) fn handle<'a>(
         if registry.filters.is_empty() {
             return reply;
         }
-        let (registry, request) = (Rc::clone(registry), request.to_owned());
-        let mut session = session.clone();
+        let unfinished = Unfinished::new(registry, request, session);
         let reply = reply.into_owned();
-        return Reply::later(async move { finish(&registry, &request, &mut session, reply).await });
+        return Reply::later(async move { unfinished.finish(settle(reply).await) });
     }
     after(&registry.filters, request, session, &mut reply);
     reply
 }
 
-/// Waits for a reply that comes later, and runs the after filters on it.
-async fn finish(
-    registry: &Registry,
-    request: &OwnedRequest,
-    session: &mut Session,
-    reply: Reply<'static>,
-) -> Reply<'static> {
-    let mut reply = settle(reply).await;
-    after(&registry.filters, &request.get(), session, &mut reply);
-    reply.into_owned()
+/// A message whose after filters have yet to run. They run even if it is dropped, because there
+/// was no room for its future: a filter that let it in must hear of its end.
+struct Unfinished {
+    registry: Rc<Registry>,
+    request: OwnedRequest,
+    session: Session,
+    is_finished: bool,
+}
+
+impl Unfinished {
+    fn new(registry: &Rc<Registry>, request: &Request<'_>, session: &Session) -> Self {
+        let (registry, request) = (Rc::clone(registry), request.to_owned());
+        Self { registry, request, session: session.clone(), is_finished: false }
+    }
+
+    fn finish(mut self, mut reply: Reply<'static>) -> Reply<'static> {
+        self.run_after(&mut reply);
+        reply
+    }
+
+    fn run_after(&mut self, reply: &mut Reply<'static>) {
+        self.is_finished = true;
+        after(&self.registry.filters, &self.request.get(), &mut self.session, reply);
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            self.run_after(&mut Reply::error());
+        }
+    }
 }
 
 /// The reply itself, once it is there. A future that panics makes it an error.

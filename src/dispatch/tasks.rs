@@ -67,6 +67,10 @@ impl Tasks {
         self.table.len()
     }
 
+    pub(crate) fn is_full(&self) -> bool {
+        self.table.is_full()
+    }
+
     pub(crate) fn has_ready(&self) -> bool {
         !self.ready.queue.is_empty()
     }

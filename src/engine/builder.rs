@@ -288,8 +288,9 @@ impl Builder {
             Shards::Count(count) => count,
         };
         let server_types = self.server_types()?;
-        let workers: u16 = server_types.iter().map(|kind| kind.servers.len() as u16).sum();
+        let workers = server_types.iter().map(|kind| kind.servers.len()).sum();
         self.check(shards, workers)?;
+        let workers = u16::try_from(workers).expect("checked to be 1024 at most");
         preflight::check(u64::from(shards) + u64::from(workers))?;
 
         let address = listen::resolve(self.listen.as_deref().unwrap_or_default())?;
@@ -338,6 +339,12 @@ impl Builder {
         let mut first_worker = 0_u16;
         let mut types: Vec<ServerType> = Vec::new();
         for (name, workers) in &self.forwards {
+            if workers.count == 0 {
+                return Err(StartError::Option {
+                    option: "forward",
+                    expected: format!("given at least one worker for `{name}`"),
+                });
+            }
             if types.iter().any(|kind| &*kind.name == name.as_str()) || *name == self.server_type {
                 return Err(StartError::Option {
                     option: "forward",
@@ -357,19 +364,24 @@ impl Builder {
         Ok(types)
     }
 
-    fn check(&self, shards: u16, workers: u16) -> Result<(), StartError> {
+    fn check(&self, shards: u16, workers: usize) -> Result<(), StartError> {
         let bad = |option, expected: &str| StartError::Option { option, expected: expected.into() };
         if shards == 0 {
             return Err(bad("shards", "at least 1"));
         }
-        if usize::from(shards) + usize::from(workers) > PARTIES_MAX {
+        if usize::from(shards) + workers > PARTIES_MAX {
             return Err(bad("shards and workers", "1024 together at most"));
         }
         if self.listen.is_none() {
             return Err(bad("listen", "an address like 127.0.0.1:3010"));
         }
-        if self.heartbeat.is_some_and(|interval| interval.is_zero()) {
-            return Err(bad("heartbeat", "more than zero; leave it out to have none"));
+        // A heartbeat's timeout counts in milliseconds.
+        let is_short = |time: Option<Duration>| time.is_some_and(|time| time.as_millis() == 0);
+        if is_short(self.heartbeat) {
+            return Err(bad("heartbeat", "1 ms or more; leave it out to have none"));
+        }
+        if is_short(self.heartbeat_timeout) {
+            return Err(bad("heartbeat_timeout", "1 ms or more"));
         }
         if self.heartbeat_timeout.is_some() && self.heartbeat.is_none() {
             return Err(bad("heartbeat_timeout", "left out where there is no heartbeat"));

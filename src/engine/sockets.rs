@@ -138,6 +138,11 @@ impl Sockets {
     /// Stops accepting, for good.
     pub(super) fn stop_accepting(&mut self, ring: &mut Ring) {
         if let Some(listener) = self.listener.take() {
+            // At once: an accept under way holds the socket until the kernel has taken the ring
+            // apart, and clients would be let into a backlog that nobody looks at.
+            if let Err(error) = listener.shutdown(std::net::Shutdown::Both) {
+                tracing::error!(%error, "a socket goes on listening");
+            }
             ring.cancel_accepts(listener.as_raw_fd());
             // The cancel has to find the descriptor open.
             if let Err(error) = ring.submit() {

@@ -49,8 +49,8 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// `count` workers, each set up on its own thread by `register`. They are called `type-1`,
-    /// `type-2` and so on.
+    /// `count` workers, at least 1, each set up on its own thread by `register`. They are called
+    /// `type-1`, `type-2` and so on.
     pub fn new(count: u16, register: impl Fn(&mut Handlers) + Send + Sync + 'static) -> Self {
         Self { count, register: Arc::new(register) }
     }

@@ -146,7 +146,8 @@ counters! {
     mail_rejects,
     /// Times that the kernel found no receive buffer.
     receive_buffers_empty,
-    /// Times that accepting failed for want of descriptors or memory.
+    /// Times that accepting failed for want of memory, or of a place because of
+    /// `connections_per_shard_max`.
     accept_failures,
 }
 

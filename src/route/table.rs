@@ -104,6 +104,9 @@ impl RouteTable {
         if body.is_empty() || body == b"null" {
             return Err(PushError::Empty);
         }
+        if route.is_empty() {
+            return Err(PushError::RouteMissing);
+        }
         let entry = self.find(RouteRef::Text(route.as_bytes())).map(|id| self.entry(id));
         let on_wire = match entry.and_then(|entry| entry.code) {
             Some(code) => RouteRef::Code(code),
@@ -141,6 +144,8 @@ pub(crate) fn encode_body(schema: &Schema, route: &str, body: &[u8], out: &mut V
 pub enum PushError {
     /// The body is empty, or `null`.
     Empty,
+    /// The route is empty, so no client could tell what it is.
+    RouteMissing,
     /// The route has more than 255 bytes.
     RouteTooLong,
     /// The message does not fit in a package of 2^24 - 1 bytes.
@@ -154,6 +159,7 @@ impl std::fmt::Display for PushError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Empty => f.write_str("can not send empty message."),
+            Self::RouteMissing => f.write_str("a push needs a route"),
             Self::RouteTooLong => f.write_str("a route has at most 255 bytes"),
             Self::TooLong { bytes } => write!(
                 f,
@@ -205,6 +211,7 @@ mod tests {
         let table = table();
         assert_eq!(table.encode_push("on", b""), Err(PushError::Empty));
         assert_eq!(table.encode_push("on", b"null"), Err(PushError::Empty));
+        assert_eq!(table.encode_push("", b"{}"), Err(PushError::RouteMissing));
         assert_eq!(table.encode_push(&"x".repeat(256), b"{}"), Err(PushError::RouteTooLong));
         let body = vec![b'1'; package::BODY_BYTES_MAX];
         assert!(matches!(table.encode_push("on", &body), Err(PushError::TooLong { .. })));

@@ -74,6 +74,10 @@ impl Shard {
 
     pub(super) fn unbind(&mut self, session: SessionId, uid: Uid, reply_to: ReplyTo) {
         let outcome = match self.find(session) {
+            // One that closes has been taken off its uid already, and the uid may be another's now.
+            Some((_, connection)) if connection.state != State::Working => {
+                Err(BindError::Gone { number: 0 })
+            }
             None => Err(BindError::Gone { number: 0 }),
             Some((_, connection)) if connection.uid() != Some(&uid) => {
                 Err(BindError::NotBound(uid))

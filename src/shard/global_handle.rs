@@ -190,10 +190,11 @@ impl Shard {
         index: usize,
         verdict: crate::dispatch::reply::LocalFuture<crate::dispatch::Verdict>,
         request: &Request<'_>,
-        session: Session,
+        mut session: Session,
     ) {
-        if !self.take_off(client) {
-            return;
+        if !self.has_room_for_task() || !self.take_off(client) {
+            self.apply_ops();
+            return self.finish(client, &Reply::error(), request, &mut session);
         }
         let (registry, link) = (Rc::clone(&self.registry), Rc::clone(&self.link));
         let mut held = Box::new(Held { request: request.to_owned(), session });
@@ -204,11 +205,8 @@ impl Shard {
             let admitted = chain::wait(filters, index, verdict, request, session).await;
             link.ask(Op::Admit { client, held, admitted });
         });
-        if self.tasks.spawn(future).is_err() {
-            self.counters.task_rejects.one();
-            self.land(&client);
-            self.answer(&client, &Reply::error());
-        }
+        let spawned = self.tasks.spawn(future);
+        debug_assert!(spawned.is_ok());
         self.apply_ops();
     }
 
@@ -235,6 +233,8 @@ impl Shard {
             Ok(()) => self.finish(client, &Reply::error(), &request, &mut session),
             Err(reply) => self.finish(client, &reply, &request, &mut session),
         }
+        // What it waits for now counts again; otherwise this was all.
+        self.kick_if_drained_id(client.session);
     }
 
     fn handle_admitted(
@@ -297,10 +297,13 @@ impl Shard {
         client: &ClientCall,
         reply: Reply<'_>,
         request: &Request<'_>,
-        session: Session,
+        mut session: Session,
     ) {
-        if !self.take_off(client) {
-            return;
+        if !self.has_room_for_task() || !self.take_off(client) {
+            // The local after filters run when the future is dropped, so before the global ones.
+            drop(reply);
+            self.apply_ops();
+            return self.finish(client, &Reply::error(), request, &mut session);
         }
         let held = self.hold(request, session);
         let (client, link, reply) = (*client, Rc::clone(&self.link), reply.into_owned());
@@ -308,11 +311,8 @@ impl Shard {
             let reply = chain::settle(reply).await;
             link.ask(Op::Answer { call: Call { origin: Origin::Client(client), held }, reply });
         });
-        if self.tasks.spawn(future).is_err() {
-            self.counters.task_rejects.one();
-            self.land(&client);
-            self.answer(&client, &Reply::error());
-        }
+        let spawned = self.tasks.spawn(future);
+        debug_assert!(spawned.is_ok());
     }
 
     /// An async handler or a worker has answered.
@@ -344,17 +344,26 @@ impl Shard {
         }
     }
 
-    /// Counts a request that waits; refuses it where the session has too many of them.
+    /// Counts a request that waits; `false` where the session has too many of them. Whoever asks
+    /// then finishes it, so that the filters that let it in hear of its end.
     fn take_off(&mut self, client: &ClientCall) -> bool {
         let in_flight_max = self.config.limits.in_flight_per_session_max;
         let Some((_, connection)) = self.find(client.session) else { return false };
         if connection.in_flight >= in_flight_max {
             self.counters.session_in_flight_rejects.one();
-            self.answer(client, &Reply::error());
             return false;
         }
         connection.in_flight += 1;
         true
+    }
+
+    /// Whether a request may wait in a future; counted where it may not.
+    fn has_room_for_task(&self) -> bool {
+        let has_room = !self.tasks.is_full();
+        if !has_room {
+            self.counters.task_rejects.one();
+        }
+        has_room
     }
 
     /// A request that has waited is done.
@@ -370,15 +379,13 @@ impl Shard {
         client: &ClientCall,
         place: usize,
         request: &Request<'_>,
-        session: Session,
+        mut session: Session,
     ) {
-        let view = session.view();
-        let Some(server) = self.pick_server(place, &view) else {
-            let mut session = session;
+        let Some(server) = self.pick_server(place, &session.view()) else {
             return self.finish(client, &Reply::error(), request, &mut session);
         };
         if !self.take_off(client) {
-            return;
+            return self.finish(client, &Reply::error(), request, &mut session);
         }
         let worker = self.config.server_types[place].first_worker + server;
         let party = self.post.hub().worker(worker);

@@ -57,14 +57,16 @@ impl Serial {
         Rc::as_ptr(&self.state).addr()
     }
 
-    /// Ends the running message of a session, if it is still that one, and starts the next.
+    /// Ends the running message of a session, if it is still that one, and starts the next. One
+    /// that has not had its turn, because it was refused meanwhile, leaves the line.
     fn release(&self, session: SessionId, ticket: u64, context: &Context) -> bool {
         let next = {
             let mut state = self.state.borrow_mut();
-            let Some(line) = state.lines.get_mut(&session).filter(|line| line.running == ticket)
-            else {
+            let Some(line) = state.lines.get_mut(&session) else { return false };
+            if line.running != ticket {
+                line.waiting.retain(|(waiting, _)| *waiting != ticket);
                 return false;
-            };
+            }
             let next = line.waiting.pop_front();
             match &next {
                 Some((ticket, _)) => line.running = *ticket,
