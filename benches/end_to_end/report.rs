@@ -118,7 +118,8 @@ impl Results {
             let ratio = self.ratio(row).map_or_else(String::new, |ratio| {
                 format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.min, ratio.max)
             });
-            let calls = row.system_calls.map_or("?".to_owned(), |calls| format!("{calls:.3}"));
+            let calls =
+                row.system_calls.map_or_else(|| "?".to_owned(), |calls| format!("{calls:.3}"));
             println!(
                 "{:<8} {:<17} {:>10.0} {:>8.3} {:>7.3} {:>7.3}  {:>18} {:>9.1} {:>9.1} {:>9.1} \
                  {:>8} {:>7.3}",
