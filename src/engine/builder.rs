@@ -276,6 +276,13 @@ impl Builder {
         self
     }
 
+    /// Accepts in a given way, whatever the kernel could do.
+    #[cfg(test)]
+    pub(super) fn accepting(mut self, accepting: Accepting) -> Self {
+        self.accepting = Some(accepting);
+        self
+    }
+
     /// Starts the engine: when this returns, clients can connect.
     ///
     /// # Errors

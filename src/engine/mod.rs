@@ -12,6 +12,8 @@ mod park;
 mod preflight;
 mod ring;
 mod sockets;
+#[cfg(test)]
+mod tests;
 mod worker_thread;
 
 pub use builder::{Builder, Shards};

@@ -17,7 +17,22 @@ const DESCRIPTORS_BASE: u64 = 64;
 const DESCRIPTORS_PER_THREAD: u64 = 24;
 
 /// Whether the kernel and the limits will do.
+///
+/// On a thread of its own: when a ring is closed, the kernel interrupts the thread that used it,
+/// whose system calls then fail with `EINTR` where the embedder expects none.
 pub(super) fn check(threads: u64) -> Result<(), StartError> {
+    let checked = std::thread::Builder::new()
+        .name("shaddock-preflight".into())
+        .spawn(move || check_here(threads))
+        .map_err(|error| StartError::System { what: "a thread", error })?
+        .join();
+    checked.unwrap_or_else(|_| {
+        let error = io::Error::other("it panicked");
+        Err(StartError::System { what: "a test of io_uring", error })
+    })
+}
+
+fn check_here(threads: u64) -> Result<(), StartError> {
     check_memlock(getrlimit(Resource::Memlock).current)?;
     let limit_min = DESCRIPTORS_BASE + threads * DESCRIPTORS_PER_THREAD;
     check_descriptors(getrlimit(Resource::Nofile).current, limit_min)?;

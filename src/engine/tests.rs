@@ -1,0 +1,114 @@
+//! What only the shell can show: both ways of accepting do the same.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use super::sockets::Accepting;
+use super::{Drain, Engine, Shards};
+use crate::dispatch::Reply;
+use crate::limits::Limits;
+
+const WHOAMI: &str = "connector.entryHandler.whoami";
+const CLIENTS: usize = 300;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Handshake, ACK and request 1, in one write.
+fn greeting() -> Vec<u8> {
+    let mut out = b"\x01\x00\x00\x0a{\"sys\":{}}\x02\x00\x00\x00".to_vec();
+    let len = 3 + WHOAMI.len() as u8;
+    out.extend_from_slice(&[4, 0, 0, len, 0, 1, WHOAMI.len() as u8]);
+    out.extend_from_slice(WHOAMI.as_bytes());
+    out
+}
+
+/// Reads until the answer has come; it is a JSON string at the end.
+fn answer(stream: &mut TcpStream) -> String {
+    let mut input = Vec::new();
+    while !input.ends_with(b"\"") {
+        let mut chunk = [0; 256];
+        let len = stream.read(&mut chunk).expect("the server answers");
+        assert_ne!(len, 0, "the server closes");
+        input.extend_from_slice(&chunk[..len]);
+    }
+    let text = String::from_utf8_lossy(&input).into_owned();
+    text.rsplit('"').nth(1).unwrap_or_default().to_owned()
+}
+
+/// Many clients at once, so that all places for addresses are taken, each told who it is.
+fn tells_peers_apart(accepting: Accepting, address: &str) {
+    let engine = Engine::builder()
+        .listen(address)
+        .shards(Shards::Count(1))
+        .accepting(accepting)
+        .handler(WHOAMI, |_, session| Reply::json(&session.peer().to_string()))
+        .start()
+        .unwrap();
+    let mut streams: Vec<TcpStream> = (0..CLIENTS)
+        .map(|_| {
+            let mut stream = TcpStream::connect(engine.local_addr()).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.write_all(&greeting()).unwrap();
+            stream
+        })
+        .collect();
+    for stream in &mut streams {
+        assert_eq!(answer(stream), stream.local_addr().unwrap().to_string());
+    }
+    let report = engine.shutdown(Drain::within(PATIENCE));
+    assert_eq!(report.counters.connections_accepted, CLIENTS as u64);
+    assert_eq!(report.counters.connections_closed, CLIENTS as u64);
+}
+
+#[test]
+fn multishot_accept_tells_peers_apart() {
+    tells_peers_apart(Accepting::Multishot, "127.0.0.1:0");
+    tells_peers_apart(Accepting::Multishot, "[::1]:0");
+}
+
+/// As on kernels before 6.7.
+#[test]
+fn accepting_one_by_one_tells_peers_apart() {
+    tells_peers_apart(Accepting::OneByOne, "127.0.0.1:0");
+    tells_peers_apart(Accepting::OneByOne, "[::1]:0");
+}
+
+/// More clients than sockets: the ones that are in are served, and one that leaves makes room.
+#[test]
+fn a_full_table_of_sockets_pauses_both_ways() {
+    for accepting in [Accepting::Multishot, Accepting::OneByOne] {
+        let limits = Limits { connections_per_shard_max: 4, ..Limits::default() };
+        let engine = Engine::builder()
+            .listen("127.0.0.1:0")
+            .shards(Shards::Count(1))
+            .limits(limits)
+            .accepting(accepting)
+            .handler(WHOAMI, |_, session| Reply::json(&session.peer().to_string()))
+            .start()
+            .unwrap();
+        let connect = || {
+            let mut stream = TcpStream::connect(engine.local_addr()).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.write_all(&greeting()).unwrap();
+            stream
+        };
+        let mut served: Vec<TcpStream> = (0..4).map(|_| connect()).collect();
+        served.iter_mut().for_each(|stream| drop(answer(stream)));
+        let turned_away = connect();
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while engine.handle().counters().accept_failures == 0 {
+            assert!(std::time::Instant::now() < deadline, "accepting does not fail");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        drop(turned_away);
+        served.pop();
+        // The kernel may drop a few more before there is room.
+        let is_served = (0..100).any(|_| {
+            std::thread::sleep(Duration::from_millis(20));
+            let mut stream = connect();
+            let mut first = [0; 1];
+            matches!(stream.read(&mut first), Ok(1))
+        });
+        assert!(is_served, "{accepting:?}: nobody is served after one has left");
+    }
+}
