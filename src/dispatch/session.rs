@@ -13,7 +13,7 @@ use super::BindError;
 use super::context::{Context, Link, Op};
 use super::pending::{Pending, Responder};
 use super::reply::Reply;
-use crate::session::{SessionData, SessionId, SessionView, Snapshot, Uid, data};
+use crate::session::{SessionData, SessionId, SessionView, Snapshot, Uid};
 
 /// A snapshot of a session, made for one message: Pomelo's `FrontendSession` on the connector and
 /// `BackendSession` on a worker, which behave alike (Pomelo semantics, "Local handling").
@@ -166,7 +166,7 @@ impl Session {
     }
 
     fn data_mut(&mut self) -> &mut SessionData {
-        data::make_mut(&mut self.data)
+        self.data.make_mut()
     }
 }
 

@@ -336,8 +336,13 @@ impl Ring {
         self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS));
     }
 
-    /// Submits, and lets the kernel finish what it has ready.
+    /// Submits, and lets the kernel finish what it has ready. No system call if there is neither.
     pub(super) fn submit(&mut self) -> io::Result<()> {
+        let queue = self.uring.submission();
+        if queue.is_empty() && !queue.taskrun() && !queue.cq_overflow() {
+            return Ok(());
+        }
+        drop(queue);
         match self.uring.submit() {
             Err(error) if !is_passing(&error) => Err(error),
             _ => Ok(()),

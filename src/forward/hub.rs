@@ -226,9 +226,13 @@ impl Post {
         self.hub.lane(from, self.me)?.pop()
     }
 
-    /// How much mail a party has sent that has not been read.
-    pub(crate) fn waiting(&self, from: Party) -> usize {
-        self.hub.lane(from, self.me).map_or(0, ArrayQueue::len)
+    /// How much mail a party has sent that has not been read. If that fills its lane, the party
+    /// may wait for room, and is woken once there is some.
+    pub(crate) fn waiting(&mut self, from: Party) -> usize {
+        let Some(lane) = self.hub.lane(from, self.me) else { return 0 };
+        let waiting = lane.len();
+        self.touched[from.index()] |= waiting == lane.capacity();
+        waiting
     }
 
     /// The next mail from the host's threads; only shards get any.
@@ -236,11 +240,14 @@ impl Post {
         self.hub.inboxes.get(self.me.index())?.pop()
     }
 
-    /// Whether there is anything to receive, or to flush into a lane that has room.
+    /// Whether there is anything to receive, or to flush into a lane that has room. A worker does
+    /// not read from a shard that does not take its answers.
     pub(crate) fn has_work(&self) -> bool {
         let parties = || (0..self.hub.parties()).map(Party);
-        parties().any(|from| self.hub.lane(from, self.me).is_some_and(|lane| !lane.is_empty()))
-            || self.hub.inboxes.get(self.me.index()).is_some_and(|inbox| !inbox.is_empty())
+        let reads = |from| self.me.0 < self.hub.shards || !self.is_backed_up(from);
+        parties().any(|from| {
+            reads(from) && self.hub.lane(from, self.me).is_some_and(|lane| !lane.is_empty())
+        }) || self.hub.inboxes.get(self.me.index()).is_some_and(|inbox| !inbox.is_empty())
             || (self.backlog_len > 0
                 && parties().any(|to| {
                     self.is_backed_up(to)

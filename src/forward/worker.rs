@@ -3,10 +3,11 @@
 //! As the shard, it is a state machine without I/O: [`Worker::run`] reads the lanes, calls
 //! handlers and puts their answers and wishes into the lanes back.
 
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 
 use super::asks::{Ask, Asks};
 use super::hub::{Hub, Party, Post};
@@ -19,7 +20,7 @@ use crate::dispatch::tasks::Tasks;
 use crate::dispatch::{Context, Handlers, Register, Registry, Request, Session};
 use crate::limits::Limits;
 use crate::route::table::RouteTable;
-use crate::session::{Directory, SessionView, ShardIndex, Uid};
+use crate::session::{Directory, SessionView, ShardIndex, Snapshot, Uid};
 
 /// A worker's handlers and everything under way on it.
 pub(crate) struct Worker {
@@ -42,8 +43,9 @@ pub(crate) struct WorkerConfig {
     pub(crate) limits: Limits,
 }
 
-/// Mails taken from one shard before the next one is looked at.
-const MAILS_PER_SHARD: usize = 64;
+/// Mails taken from one shard before the next one is looked at. The shard is woken once for all of
+/// their answers, so that it sends many of them at a time.
+const MAILS_PER_SHARD: usize = 1024;
 /// Tasks run in one turn.
 const TASKS_PER_TURN: usize = 256;
 
@@ -76,7 +78,7 @@ impl Worker {
         self.link.handle_time(now_us);
         self.post.flush();
         for shard in (0..self.post.hub().shards()).map(Party) {
-            for _ in 0..MAILS_PER_SHARD {
+            for _ in 0..self.post.waiting(shard).min(MAILS_PER_SHARD) {
                 // A shard that does not take its answers gets no further messages handled.
                 if self.post.is_backed_up(shard) {
                     break;
@@ -118,7 +120,7 @@ impl Worker {
 
     fn handle_mail(&mut self, mail: Mail) {
         match mail {
-            Mail::Forward(forward) => self.handle_forward(&forward),
+            Mail::Forward(forward) => self.handle_forward(forward),
             Mail::Closed { session, data } => {
                 let view = SessionView { id: session, data: &data };
                 let context = Context { link: Rc::clone(&self.link) };
@@ -132,68 +134,71 @@ impl Worker {
         }
     }
 
-    fn handle_forward(&mut self, forward: &Forward) {
-        let routes = Arc::clone(&self.link.routes);
-        let (text, handler, body) = match forward.route {
-            ForwardRoute::Known(id) => {
-                (&*routes.entry(id).text, self.by_route[id.index()], &forward.bytes[..])
+    fn handle_forward(&mut self, forward: Forward) {
+        let Forward { token, session: id, data, route, id: request_id, mut bytes } = forward;
+        let link = Rc::clone(&self.link);
+        let (text, handler, body) = match route {
+            ForwardRoute::Known(route) => {
+                (&*link.routes.entry(route).text, self.by_route[route.index()], &bytes[..])
             }
             ForwardRoute::Inline { len } => {
-                let (route, body) = forward.bytes.split_at(usize::from(len));
+                let (route, body) = bytes.split_at(usize::from(len));
                 // The shard has looked at the text already; what is not UTF-8 it answers itself.
                 let route = std::str::from_utf8(route).unwrap_or_default();
                 (route, self.registry.find(route), body)
             }
         };
-        let request = Request::new(text, forward.id, body);
-        let data = Rc::new(Arc::clone(&forward.data));
-        let mut session = Session::new(forward.session, data, Rc::clone(&self.link));
+        let request = Request::new(text, request_id, body);
+        let mut session = Session::new(id, Snapshot::Worker(data), Rc::clone(&link));
         let reply = chain::handle(&self.registry, handler, &request, &mut session);
         self.apply_ops();
-        if let ReplyBody::Later(_) = reply.body {
-            self.answer_later(forward, reply.into_owned());
-            return;
+        let origin = Origin::Shard { session: id, token };
+        match reply.body {
+            ReplyBody::Later(_) => {
+                let reply = reply.into_owned();
+                self.answer_later(origin, reply);
+            }
+            ReplyBody::Borrowed(slice) if let Some(part) = part_of(&bytes, slice) => {
+                // A body that is the request's own goes back without a copy.
+                let failed = reply.failed;
+                bytes.truncate(part.end);
+                bytes.advance(part.start);
+                let body = Some(bytes);
+                self.mail_answer(id.shard(), token, WorkerReply { body, failed });
+            }
+            _ => self.send_answer(id.shard(), token, reply),
         }
-        // A body that is the request's own goes back without a copy.
-        let body = match &reply.body {
-            ReplyBody::Borrowed(slice) => slice_of(&forward.bytes, slice),
-            _ => None,
-        };
-        let token = forward.token;
-        self.send_answer(forward.session.shard(), token, reply, body);
     }
 
-    fn answer_later(&mut self, forward: &Forward, reply: Reply<'static>) {
+    fn answer_later(&mut self, origin: Origin, reply: Reply<'static>) {
         let link = Rc::clone(&self.link);
-        let origin = Origin::Shard { session: forward.session, token: forward.token };
         let future = Box::pin(async move {
             let reply = chain::settle(reply).await;
             link.ask(Op::Answer { call: Call { origin, held: None }, reply });
         });
-        if self.tasks.spawn(future).is_err() {
-            let shard = forward.session.shard();
-            self.send_answer(shard, forward.token, Reply::error(), None);
+        if self.tasks.spawn(future).is_err()
+            && let Origin::Shard { session, token } = origin
+        {
+            self.send_answer(session.shard(), token, Reply::error());
         }
     }
 
-    fn send_answer(
-        &mut self,
-        shard: ShardIndex,
-        token: u64,
-        reply: Reply<'_>,
-        body: Option<Bytes>,
-    ) {
-        if token == 0 {
-            return;
-        }
+    fn send_answer(&mut self, shard: ShardIndex, token: u64, reply: Reply<'_>) {
         let failed = reply.failed;
-        let body = body.or_else(|| match reply.body {
+        let body = match reply.body {
             ReplyBody::None | ReplyBody::Later(_) => None,
             ReplyBody::Borrowed(bytes) => Some(Bytes::copy_from_slice(bytes)),
             ReplyBody::Owned(bytes) => Some(bytes.into()),
             ReplyBody::Shared(bytes) => Some(bytes),
-        });
-        self.post.send(shard.into(), Mail::Answer { token, reply: WorkerReply { body, failed } });
+        };
+        self.mail_answer(shard, token, WorkerReply { body, failed });
+    }
+
+    fn mail_answer(&mut self, shard: ShardIndex, token: u64, reply: WorkerReply) {
+        // Nobody waits for the answer to a notify.
+        if token != 0 {
+            self.post.send(shard.into(), Mail::Answer { token, reply });
+        }
     }
 
     /// Does what handlers and tasks have asked for, in order.
@@ -254,7 +259,7 @@ impl Worker {
             }
             Op::Answer { call, reply } => {
                 let Origin::Shard { session, token } = call.origin else { return };
-                self.send_answer(session.shard(), token, reply, None);
+                self.send_answer(session.shard(), token, reply);
             }
             Op::Admit { .. } => debug_assert!(false, "a worker has no global filters"),
         }
@@ -315,9 +320,9 @@ pub(crate) fn by_home(uids: Vec<Uid>, shards: u16) -> Vec<(ShardIndex, Vec<Uid>)
     parts
 }
 
-/// The part of `bytes` that `slice` is, if it is one.
-fn slice_of(bytes: &Bytes, slice: &[u8]) -> Option<Bytes> {
-    let outer = bytes.as_ptr_range();
-    let inner = slice.as_ptr_range();
-    (outer.start <= inner.start && inner.end <= outer.end).then(|| bytes.slice_ref(slice))
+/// Where `slice` stands in `bytes`, if it is a part of it.
+fn part_of(bytes: &Bytes, slice: &[u8]) -> Option<Range<usize>> {
+    let start = slice.as_ptr().addr().checked_sub(bytes.as_ptr().addr())?;
+    let end = start + slice.len();
+    (end <= bytes.len()).then_some(start..end)
 }

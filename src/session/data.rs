@@ -23,14 +23,39 @@ pub struct SessionData {
     pub settings: Map<String, Value>,
 }
 
-/// A session's data as one thread holds it. The outer pointer is that thread's own, so that a
-/// message's snapshot costs no atomic operation; the inner one goes to workers with what is
-/// forwarded.
-pub(crate) type Snapshot = Rc<Arc<SessionData>>;
+/// A session's data as one thread holds it.
+#[derive(Debug, Clone)]
+pub(crate) enum Snapshot {
+    /// On its shard. The outer pointer is that thread's own, so that a message's snapshot costs no
+    /// atomic operation; the inner one goes to workers with what is forwarded.
+    Shard(Rc<Arc<SessionData>>),
+    /// On a worker, as it came with a message.
+    Worker(Arc<SessionData>),
+}
 
-/// The data to change; copied if anybody else holds it.
-pub(crate) fn make_mut(snapshot: &mut Snapshot) -> &mut SessionData {
-    Arc::make_mut(Rc::make_mut(snapshot))
+impl Snapshot {
+    pub(crate) fn shared(&self) -> &Arc<SessionData> {
+        match self {
+            Self::Shard(data) => data,
+            Self::Worker(data) => data,
+        }
+    }
+
+    /// The data to change; copied if anybody else holds it.
+    pub(crate) fn make_mut(&mut self) -> &mut SessionData {
+        match self {
+            Self::Shard(data) => Arc::make_mut(Rc::make_mut(data)),
+            Self::Worker(data) => Arc::make_mut(data),
+        }
+    }
+}
+
+impl std::ops::Deref for Snapshot {
+    type Target = SessionData;
+
+    fn deref(&self) -> &SessionData {
+        self.shared()
+    }
 }
 
 impl SessionData {

@@ -4,7 +4,7 @@ use super::Shard;
 use super::connection::{Binding, State};
 use crate::dispatch::BindError;
 use crate::forward::mail::{Mail, Outcome, ReplyTo};
-use crate::session::{SessionId, Uid, data};
+use crate::session::{SessionId, Uid};
 
 impl Shard {
     pub(super) fn bind(&mut self, session: SessionId, uid: Uid, reply_to: ReplyTo) {
@@ -60,7 +60,7 @@ impl Shard {
                 }
                 if is_free {
                     let peer = connection.peer;
-                    data::make_mut(connection.data()).uid = Some(uid.clone());
+                    connection.data().make_mut().uid = Some(uid.clone());
                     self.logins.add(&uid, peer, unix_ms);
                     Ok(())
                 } else {
@@ -83,7 +83,7 @@ impl Shard {
                 Err(BindError::NotBound(uid))
             }
             Some((_, connection)) => {
-                data::make_mut(connection.data()).uid = None;
+                connection.data().make_mut().uid = None;
                 self.logins.remove(&uid);
                 let home = self.home(&uid);
                 self.mail(home, Mail::HomeUnbind { session, uid });

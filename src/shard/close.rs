@@ -133,7 +133,7 @@ impl Shard {
         let partial = connection.partial.take();
         let message = connection.message.take();
         let binding = connection.binding.take();
-        let data = connection.data.as_deref().map(Arc::clone);
+        let data = connection.data.as_ref().map(|data| Arc::clone(data.shared()));
         let workers = connection.workers;
         if let Some(partial) = partial {
             self.pool.give(partial.buffer);

@@ -140,7 +140,9 @@ impl Connection {
     /// What the session holds; made when it is first asked for.
     pub(crate) fn data(&mut self) -> &mut Snapshot {
         let (number, peer) = (self.number, self.peer);
-        self.data.get_or_insert_with(|| Rc::new(Arc::new(SessionData::new(number, peer))))
+        self.data.get_or_insert_with(|| {
+            Snapshot::Shard(Rc::new(Arc::new(SessionData::new(number, peer))))
+        })
     }
 
     pub(crate) fn uid(&self) -> Option<&Uid> {

@@ -166,7 +166,7 @@ impl Shard {
             Target::Local(_) | Target::Forward(_) => {}
         }
         let Some(connection) = self.connections.at_mut(client.session.slot()) else { return };
-        let data = Rc::clone(connection.data());
+        let data = connection.data().clone();
         let mut session = Session::new(client.session, data, Rc::clone(&self.link));
         if !self.registry.global_filters.is_empty() {
             let registry = Rc::clone(&self.registry);
@@ -389,7 +389,7 @@ impl Shard {
         }
         let worker = self.config.server_types[place].first_worker + server;
         let party = self.post.hub().worker(worker);
-        let data = Arc::clone(session.data());
+        let data = Arc::clone(session.data().shared());
         let held = self.hold(request, session);
         let is_answered = client.id != 0 || held.is_some();
         let (route, bytes) = self.carve(client.route, request);

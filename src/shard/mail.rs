@@ -6,7 +6,7 @@ use crate::dispatch::context::{Op, Origin};
 use crate::forward::asks::Ask;
 use crate::forward::mail::{HostChange, Mail, Outcome, ReplyTo, Report, ReportKind};
 use crate::metrics::Latency;
-use crate::session::{Directory, SessionId, ShardIndex, Uid, data};
+use crate::session::{Directory, SessionId, ShardIndex, Uid};
 
 impl Shard {
     pub(super) fn handle_mail(&mut self, mail: Mail) {
@@ -182,7 +182,7 @@ impl Shard {
         if connection.state != State::Working {
             return false;
         }
-        data::make_mut(connection.data()).settings.extend(settings);
+        connection.data().make_mut().settings.extend(settings);
         true
     }
 }

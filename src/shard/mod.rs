@@ -138,7 +138,7 @@ const PATIENCE_US: u64 = 200_000;
 const TASKS_PER_TURN: usize = 256;
 /// Mails read from the host, and from one worker, in one turn. Those from shards are bounded by
 /// their lanes.
-const MAILS_PER_PARTY: usize = 256;
+const MAILS_PER_PARTY: usize = 1024;
 
 impl Clock {
     fn advance(&mut self, now_us: u64) {
@@ -290,7 +290,9 @@ impl Shard {
         // What is in a worker's lane now has its causes in the shards' lanes already.
         let mut waiting = std::mem::take(&mut self.waiting);
         waiting.clear();
-        waiting.extend((hub.shards()..hub.parties()).map(|from| self.post.waiting(Party(from))));
+        for from in (hub.shards()..hub.parties()).map(Party) {
+            waiting.push(self.post.waiting(from));
+        }
         for from in (0..hub.shards()).map(Party) {
             // All that is there now, however much comes in meanwhile.
             for _ in 0..self.post.waiting(from) {

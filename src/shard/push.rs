@@ -1,6 +1,5 @@
 //! Pushes, broadcasts and kicks: from a uid's home to the sessions' owners.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -78,7 +77,7 @@ impl Shard {
                 continue;
             }
             if let Some(filter) = &audience.filter {
-                let data = Rc::clone(connection.data());
+                let data = connection.data().clone();
                 let view = SessionView { id, data: &data };
                 let keep = crate::dispatch::chain::guarded(|| filter(&view));
                 if keep != Some(true) {
