@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use serde::Serialize;
-use shaddock::load::{self, LoadOptions, Phase, Transport};
+use shaddock::load::{self, LoadOptions, Phase, ProcessCpu, Transport};
 
 use crate::servers::Server;
 
@@ -86,8 +86,8 @@ impl Process {
         line.trim().parse().map_err(std::io::Error::other)
     }
 
-    fn cpu(&self) -> std::io::Result<Cpu> {
-        Cpu::of(self.child.id())
+    fn cpu(&self) -> std::io::Result<ProcessCpu> {
+        ProcessCpu::of(self.child.id())
     }
 }
 
@@ -107,36 +107,6 @@ fn wait_for(address: SocketAddr) -> std::io::Result<()> {
         std::thread::sleep(Duration::from_millis(10));
     }
     Err(std::io::Error::other("a server does not come up"))
-}
-
-/// CPU time of all threads of a process.
-#[derive(Debug, Clone, Copy)]
-struct Cpu {
-    /// Exact.
-    total_ns: f64,
-    /// In ticks of the clock: only their ratio is used.
-    user_ticks: f64,
-    system_ticks: f64,
-}
-
-impl Cpu {
-    fn of(pid: u32) -> std::io::Result<Self> {
-        let mut cpu = Self { total_ns: 0.0, user_ticks: 0.0, system_ticks: 0.0 };
-        for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-            let path = task?.path();
-            let schedstat = std::fs::read_to_string(path.join("schedstat"))?;
-            cpu.total_ns += number(schedstat.split(' ').next());
-            let stat = std::fs::read_to_string(path.join("stat"))?;
-            let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-            cpu.user_ticks += number(fields.nth(11));
-            cpu.system_ticks += number(fields.next());
-        }
-        Ok(cpu)
-    }
-}
-
-fn number(text: Option<&str>) -> f64 {
-    text.and_then(|text| text.trim().parse().ok()).unwrap_or_default()
 }
 
 /// Loads a fresh server. With a rate it is an open loop.
@@ -164,16 +134,14 @@ pub(crate) fn measure(
         return Err(std::io::Error::other(text));
     }
     let messages = (report.messages - messages) as f64;
-    let cpu_us = (end.total_ns - cpu.total_ns) / 1e3 / messages;
-    let user = end.user_ticks - cpu.user_ticks;
-    let system = end.system_ticks - cpu.system_ticks;
-    let user_share = user / (user + system).max(1.0);
+    let cpu = end.since(cpu);
+    let each = |part: Duration| part.as_secs_f64() * 1e6 / messages;
     let quantile = |share| report.latency.value_at_quantile(share) as f64 / 1e3;
     Ok(Sample {
         messages_per_second: report.messages as f64 / report.elapsed.as_secs_f64(),
-        cpu_us,
-        user_us: cpu_us * user_share,
-        system_us: cpu_us * (1.0 - user_share),
+        cpu_us: each(cpu.total),
+        user_us: each(cpu.user),
+        system_us: each(cpu.system()),
         client_cpu_us: report.client_cpu.as_secs_f64() * 1e6 / report.messages as f64,
         p50_us: quantile(0.5),
         p99_us: quantile(0.99),

@@ -53,6 +53,21 @@ impl Threads {
             None => self.eventfds[party.index()].ring(),
         }
     }
+
+    /// Somebody has rung this party's bell, or could not be reached by its ring.
+    pub(super) fn handle_wake(&self, me: Party, completion: Completion, ring: &mut Ring) {
+        let eventfd = &self.eventfds[me.index()];
+        match completion.token {
+            Token::Bell => {
+                eventfd.clear();
+                if !completion.has_more() {
+                    ring.watch(eventfd.raw());
+                }
+            }
+            Token::WakeFailed(party) => self.eventfds[party as usize].ring(),
+            _ => {}
+        }
+    }
 }
 
 /// What one shard's thread is made of.
@@ -173,7 +188,7 @@ impl Driver {
                 now_us,
             );
             if !is_socket {
-                self.handle_wake(completion);
+                self.threads.handle_wake(self.me, completion, &mut self.ring);
             }
         }
         self.batch = batch;
@@ -192,20 +207,6 @@ impl Driver {
         self.buffers.publish();
         self.shard.end_turn(self.threads.now_us());
         has_more || is_full
-    }
-
-    fn handle_wake(&mut self, completion: Completion) {
-        let eventfd = &self.threads.eventfds[self.me.index()];
-        match completion.token {
-            Token::Bell => {
-                eventfd.clear();
-                if !completion.has_more() {
-                    self.ring.watch(eventfd.raw());
-                }
-            }
-            Token::WakeFailed(party) => self.threads.eventfds[party as usize].ring(),
-            _ => {}
-        }
     }
 
     /// Submits, and sleeps unless there is something to do.

@@ -5,8 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::park::Threads;
-use super::ring::{Completion, Ring, Token};
-use crate::dispatch::tasks::Ring as _;
+use super::ring::{Completion, Ring};
 use crate::forward::Party;
 use crate::forward::worker::{Worker, WorkerConfig};
 
@@ -78,18 +77,8 @@ impl WorkerThread {
     fn take_wakes(&mut self) {
         let mut batch = std::mem::take(&mut self.batch);
         self.ring.reap(&mut batch);
-        let eventfd = &self.threads.eventfds[self.me.index()];
         for completion in batch.drain(..) {
-            match completion.token {
-                Token::Bell => {
-                    eventfd.clear();
-                    if !completion.has_more() {
-                        self.ring.watch(eventfd.raw());
-                    }
-                }
-                Token::WakeFailed(party) => self.threads.eventfds[party as usize].ring(),
-                _ => {}
-            }
+            self.threads.handle_wake(self.me, completion, &mut self.ring);
         }
         self.batch = batch;
     }

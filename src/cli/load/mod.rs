@@ -8,23 +8,23 @@ use std::io::IsTerminal as _;
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use shaddock::load::{self, LoadProgress, Phase};
+use shaddock::load::{self, LoadProgress, Phase, ProcessCpu};
 
 pub(crate) use options::LoadOptions;
 
-use report::{Cpu, Report};
+use report::Report;
 
 /// Loads the server, and prints the report.
 pub(crate) fn run(options: &LoadOptions) -> anyhow::Result<()> {
     let bar = options.shows_progress().then(bar);
     let pid = options.server_pid;
-    let mut begin: Option<(Cpu, u64)> = None;
+    let mut begin: Option<(ProcessCpu, u64)> = None;
     let report = load::run(&options.to_library(), |progress| {
         if let Some(bar) = &bar {
             draw(bar, progress);
         }
         if let (Some(pid), Phase::Measure, None) = (pid, progress.phase, begin)
-            && let Ok(cpu) = Cpu::of(pid)
+            && let Ok(cpu) = ProcessCpu::of(pid)
         {
             begin = Some((cpu, progress.messages));
         }
@@ -35,8 +35,8 @@ pub(crate) fn run(options: &LoadOptions) -> anyhow::Result<()> {
     let report = report.with_context(|| format!("can't load {}", options.addr))?;
     let server_cpu = match (pid, begin) {
         (Some(pid), Some((begin, messages))) => {
-            let end = Cpu::of(pid).with_context(|| format!("process {pid} has ended"))?;
-            Some(end.since(begin, report.messages - messages))
+            let end = ProcessCpu::of(pid).with_context(|| format!("process {pid} has ended"))?;
+            Some((end.since(begin), report.messages - messages))
         }
         (Some(pid), None) => anyhow::bail!("there is no process {pid} to read the CPU time of"),
         (None, _) => None,

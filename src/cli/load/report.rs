@@ -1,10 +1,10 @@
 //! What came of a load.
 
 use std::fmt;
+use std::time::Duration;
 
-use anyhow::Context as _;
 use serde::Serialize;
-use shaddock::load::LoadReport;
+use shaddock::load::{CpuTime, LoadReport};
 
 use super::options::LoadOptions;
 
@@ -45,7 +45,7 @@ struct Latency {
 
 /// Microseconds of the server's CPU for each message.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub(crate) struct CpuPerMessage {
+struct CpuPerMessage {
     total_us: f64,
     user_us: f64,
     system_us: f64,
@@ -55,7 +55,7 @@ impl Report {
     pub(crate) fn new(
         options: &LoadOptions,
         report: &LoadReport,
-        server_cpu: Option<CpuPerMessage>,
+        server_cpu: Option<(CpuTime, u64)>,
     ) -> Self {
         let latency = &report.latency;
         let quantile = |share| latency.value_at_quantile(share) as f64 / 1e3;
@@ -86,13 +86,24 @@ impl Report {
                 mean: latency.mean() / 1e3,
             },
             client_cpu_us_per_message: each(report.client_cpu.as_secs_f64() * 1e6),
-            server_cpu,
+            server_cpu: server_cpu.map(|(time, messages)| CpuPerMessage::new(time, messages)),
         }
     }
 
     /// Wrong answers and lost connections.
     pub(crate) fn faults(&self) -> u64 {
         self.wrong_answers + self.connections_lost
+    }
+}
+
+impl CpuPerMessage {
+    fn new(time: CpuTime, messages: u64) -> Self {
+        let each = |part: Duration| part.as_secs_f64() * 1e6 / messages.max(1) as f64;
+        Self {
+            total_us: each(time.total),
+            user_us: each(time.user),
+            system_us: each(time.system()),
+        }
     }
 }
 
@@ -124,58 +135,5 @@ impl fmt::Display for Report {
         }
         writeln!(f, "wrong answers     {:>12}", self.wrong_answers)?;
         writeln!(f, "connections lost  {:>12}", self.connections_lost)
-    }
-}
-
-/// CPU time of all threads of a process.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Cpu {
-    total_ns: f64,
-    /// In ticks of the clock: only their ratio is used.
-    user_ticks: f64,
-    system_ticks: f64,
-}
-
-impl Cpu {
-    pub(crate) fn of(pid: u32) -> anyhow::Result<Self> {
-        let mut cpu = Self { total_ns: 0.0, user_ticks: 0.0, system_ticks: 0.0 };
-        let tasks = format!("/proc/{pid}/task");
-        for task in std::fs::read_dir(&tasks).with_context(|| tasks.clone())? {
-            let path = task?.path();
-            let schedstat = std::fs::read_to_string(path.join("schedstat"))?;
-            cpu.total_ns += number(schedstat.split(' ').next());
-            let stat = std::fs::read_to_string(path.join("stat"))?;
-            // The name in brackets may hold spaces; the 14th and 15th field of all stand behind it.
-            let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-            cpu.user_ticks += number(fields.nth(11));
-            cpu.system_ticks += number(fields.next());
-        }
-        Ok(cpu)
-    }
-
-    pub(crate) fn since(self, begin: Self, messages: u64) -> CpuPerMessage {
-        let total_us = (self.total_ns - begin.total_ns) / 1e3 / messages.max(1) as f64;
-        let user = self.user_ticks - begin.user_ticks;
-        let ticks = (user + self.system_ticks - begin.system_ticks).max(1.0);
-        let user_us = total_us * user / ticks;
-        CpuPerMessage { total_us, user_us, system_us: total_us - user_us }
-    }
-}
-
-fn number(text: Option<&str>) -> f64 {
-    text.and_then(|text| text.trim().parse().ok()).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_cpu_time_of_a_process_is_read() {
-        let begin = Cpu::of(std::process::id()).unwrap();
-        assert!(begin.total_ns > 0.0);
-        let end = Cpu { total_ns: begin.total_ns + 2e6, ..begin };
-        assert!((end.since(begin, 1000).total_us - 2.0).abs() < 0.01);
-        assert!(Cpu::of(u32::MAX).is_err());
     }
 }

@@ -7,6 +7,7 @@
 //! kept from being sent.
 
 mod client;
+mod cpu;
 mod driver;
 
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+pub use cpu::{CpuTime, ProcessCpu};
 pub use driver::run;
 
 /// What to do to a server.
