@@ -28,6 +28,7 @@ pub struct SessionData {
 pub(crate) enum Snapshot {
     /// On its shard. The outer pointer is that thread's own, so that a message's snapshot costs no
     /// atomic operation; the inner one goes to workers with what is forwarded.
+    #[allow(clippy::redundant_allocation)] // The two counts are what it is for.
     Shard(Rc<Arc<SessionData>>),
     /// On a worker, as it came with a message.
     Worker(Arc<SessionData>),
