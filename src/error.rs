@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use crate::limits::LimitError;
 
-/// Why an engine did not start. The text says what to do.
-#[derive(Debug)]
+/// Why an engine did not start. The text says what to do, also as `Debug` prints it, which is what
+/// a `main` that returns the error shows.
 #[non_exhaustive]
 pub enum StartError {
     /// A bound that can't hold (made by the embedder).
@@ -96,6 +96,12 @@ impl std::fmt::Display for StartError {
             ),
             Self::System { what, error } => write!(f, "can't make {what}: {error}"),
         }
+    }
+}
+
+impl std::fmt::Debug for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
     }
 }
 
