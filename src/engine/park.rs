@@ -93,6 +93,8 @@ const SLEEP_MAX_WITH_TASKS: Duration = Duration::from_millis(1);
 /// How often the runtime is made to look at its own ring then.
 const RUNTIME_EVERY_US: u64 = 1_000;
 const RUNTIME_TIMER: Duration = Duration::from_micros(1);
+/// How long a shard looks for answers before it sleeps.
+const SPIN_US: u64 = 20;
 /// Sessions are told of the end this long before a drain's deadline.
 const DRAIN_NOTICE_US: u64 = 1_000_000;
 
@@ -214,6 +216,9 @@ impl Driver {
         if has_more {
             return self.ring.submit();
         }
+        if self.shard.has_forwarded() && self.spin()? {
+            return Ok(());
+        }
         let now_us = self.threads.now_us();
         let longest = match self.shard.tasks_alive() {
             0 => SLEEP_MAX,
@@ -235,6 +240,20 @@ impl Driver {
         };
         bell.disarm();
         slept
+    }
+
+    /// Looks for the answers to what was just forwarded, for about as long as a worker takes to be
+    /// woken: to be woken in turn would take as long again. Whether there is something to do.
+    fn spin(&mut self) -> std::io::Result<bool> {
+        self.ring.submit()?;
+        let until_us = self.threads.now_us() + SPIN_US;
+        while self.threads.now_us() < until_us {
+            if self.shard.has_work() || self.ring.has_completions() {
+                return Ok(true);
+            }
+            std::hint::spin_loop();
+        }
+        Ok(false)
     }
 
     async fn let_runtime_run(&mut self) {

@@ -349,6 +349,11 @@ impl Ring {
         }
     }
 
+    /// Whether there is a completion to take, or would be after a system call.
+    pub(super) fn has_completions(&mut self) -> bool {
+        !self.uring.completion().is_empty() || self.uring.submission().taskrun()
+    }
+
     /// Submits, and waits for a completion.
     pub(super) fn submit_and_wait(&mut self, patience: Duration) -> io::Result<()> {
         let timespec = Timespec::from(patience);

@@ -408,6 +408,7 @@ impl Shard {
             return self.handle_answer(client, held, &Reply::error());
         }
         self.counters.forwards.one();
+        self.has_forwarded = true;
         if let Some((_, connection)) = self.find(client.session) {
             connection.workers |= 1 << (worker % 64);
         }

@@ -82,6 +82,7 @@ pub(crate) struct Shard {
     dirty: Vec<Slot>,
     commands: VecDeque<Command>,
     is_draining: bool,
+    has_forwarded: bool,
     counters: Arc<Counters>,
     latency: Latency,
     /// Requests answered in the turn they came in.
@@ -187,6 +188,7 @@ impl Shard {
             dirty: Vec::new(),
             commands: VecDeque::new(),
             is_draining: false,
+            has_forwarded: false,
             counters: Arc::clone(&config.counters[index.index()]),
             latency: Latency::default(),
             answers_this_turn: 0,
@@ -199,6 +201,7 @@ impl Shard {
     /// Begins a turn at the given time.
     pub(crate) fn begin_turn(&mut self, now_us: u64) {
         self.clock.advance(now_us);
+        self.has_forwarded = false;
         self.link.now_us.set(self.clock.now_us);
     }
 
@@ -358,6 +361,11 @@ impl Shard {
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// Whether the last turn has forwarded something to a worker.
+    pub(crate) fn has_forwarded(&self) -> bool {
+        self.has_forwarded
     }
 
     /// Futures alive on this shard; while there are any, the shell lets the runtime run too.
