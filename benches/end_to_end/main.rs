@@ -31,6 +31,8 @@ struct Arguments {
     length: Length,
     servers: Vec<Server>,
     points: Vec<Point>,
+    /// Whether they are counted, in runs of their own.
+    system_calls: bool,
 }
 
 const FULL: Length =
@@ -74,6 +76,7 @@ impl Arguments {
             length: FULL,
             servers: Server::ALL.to_vec(),
             points: Point::ALL.to_vec(),
+            system_calls: true,
         };
         let mut words = words.iter();
         while let Some(word) = words.next() {
@@ -81,7 +84,11 @@ impl Arguments {
                 // Cargo's own.
                 "--bench" => {}
                 "--quick" => (arguments.rounds, arguments.length) = (1, QUICK),
-                "--test" => (arguments.rounds, arguments.length) = (1, SMOKE),
+                "--test" => {
+                    (arguments.rounds, arguments.length) = (1, SMOKE);
+                    arguments.points = vec![Point::ALL[0], OPEN_LOOP];
+                    arguments.system_calls = false;
+                }
                 "--rounds" => arguments.rounds = value(word, words.next(), |n| n.parse().ok())?,
                 "--servers" => {
                     arguments.servers = value(word, words.next(), |list| {
@@ -127,7 +134,7 @@ fn run(arguments: &Arguments) -> std::io::Result<()> {
             }
         }
     }
-    for point in &arguments.points {
+    for point in arguments.points.iter().filter(|_| arguments.system_calls) {
         for server in &arguments.servers {
             eprint!("\rsystem calls: {:<8} {:<24}", point.name(), server.name());
             let length = Length { measure: Duration::from_secs(1), ..arguments.length };
