@@ -216,4 +216,17 @@ mod tests {
         let body = vec![b'1'; package::BODY_BYTES_MAX];
         assert!(matches!(table.encode_push("on", &body), Err(PushError::TooLong { .. })));
     }
+
+    #[test]
+    fn a_push_that_does_not_fit_its_schema_is_an_error() {
+        use crate::wire::protobuf::Protos;
+
+        let server = Protos::parse_text(r#"{"on":{"required string s":1}}"#).unwrap();
+        let protos = ProtoTable::new(Protos::parse_text("{}").unwrap(), server);
+        let table = RouteTable::new([], None, Some(&protos));
+        let push = |body| table.encode_push("on", body).map(|package| package.to_vec());
+        assert_eq!(push(br#"{"s":"a"}"#).unwrap()[4..], [6, 2, b'o', b'n', 0x0a, 1, b'a']);
+        assert_eq!(push(b"{}").unwrap()[4..], [6, 2, b'o', b'n'], "empty, as by Pomelo");
+        assert!(matches!(push(br#"{"s":5}"#), Err(PushError::Schema(_))));
+    }
 }
