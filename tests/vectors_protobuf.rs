@@ -275,7 +275,7 @@ fn message(value: &Value) -> Value {
 /// What `JSON.stringify` prints for a value of a vector.
 fn print(value: &Value) -> String {
     match (special(value), value) {
-        (Some("-0"), _) => "0".into(),
+        (Some("-0"), _) => "-0.0".into(),
         (Some(_), _) => "null".into(),
         (None, Value::Number(number)) => {
             let mut out = Vec::new();

@@ -117,7 +117,11 @@ impl RouteTable {
         message::encode_push_head(&on_wire, &mut out).map_err(|_| PushError::RouteTooLong)?;
         match entry.and_then(|entry| entry.server.as_ref()) {
             None => out.extend_from_slice(body),
-            Some(schema) => encode_body(schema, route, body, &mut out),
+            // What makes the original's encoder throw reaches nobody there either.
+            Some(schema) => match schema.encode_json_text(body, &mut out) {
+                Ok(()) | Err(EncodeError::Nothing) => {}
+                Err(error) => return Err(PushError::Schema(error)),
+            },
         }
         let len = out.len() - package::HEADER_BYTES;
         if len > package::BODY_BYTES_MAX {
@@ -148,6 +152,8 @@ pub enum PushError {
     RouteMissing,
     /// The route has more than 255 bytes.
     RouteTooLong,
+    /// The body does not fit the schema of the route.
+    Schema(EncodeError),
     /// The message does not fit in a package of 2^24 - 1 bytes.
     TooLong {
         /// What it takes.
@@ -161,6 +167,7 @@ impl std::fmt::Display for PushError {
             Self::Empty => f.write_str("can not send empty message."),
             Self::RouteMissing => f.write_str("a push needs a route"),
             Self::RouteTooLong => f.write_str("a route has at most 255 bytes"),
+            Self::Schema(error) => write!(f, "a body does not fit its schema: {error}"),
             Self::TooLong { bytes } => write!(
                 f,
                 "a message of {bytes} bytes does not fit in a package of {} bytes",
@@ -215,5 +222,18 @@ mod tests {
         assert_eq!(table.encode_push(&"x".repeat(256), b"{}"), Err(PushError::RouteTooLong));
         let body = vec![b'1'; package::BODY_BYTES_MAX];
         assert!(matches!(table.encode_push("on", &body), Err(PushError::TooLong { .. })));
+    }
+
+    #[test]
+    fn a_push_that_does_not_fit_its_schema_is_an_error() {
+        use crate::wire::protobuf::Protos;
+
+        let server = Protos::parse_text(r#"{"on":{"required string s":1}}"#).unwrap();
+        let protos = ProtoTable::new(Protos::parse_text("{}").unwrap(), server);
+        let table = RouteTable::new([], None, Some(&protos));
+        let push = |body| table.encode_push("on", body).map(|package| package.to_vec());
+        assert_eq!(push(br#"{"s":"a"}"#).unwrap()[4..], [6, 2, b'o', b'n', 0x0a, 1, b'a']);
+        assert_eq!(push(b"{}").unwrap()[4..], [6, 2, b'o', b'n'], "empty, as by Pomelo");
+        assert!(matches!(push(br#"{"s":5}"#), Err(PushError::Schema(_))));
     }
 }

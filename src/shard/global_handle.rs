@@ -27,7 +27,9 @@ pub(crate) enum Target {
     Local(Option<usize>),
     /// A server type by its place in the configuration.
     Forward(usize),
-    /// Not three parts, or a server type that nobody has heard of.
+    /// A server type that nobody has heard of: the global filters see it, then it fails.
+    Nowhere,
+    /// Not three parts, or no server type: refused before any filter.
     Unknown,
     /// The method `constructor`: the client is kicked.
     Attack,
@@ -48,6 +50,10 @@ impl ShardConfig {
         else {
             return Target::Unknown;
         };
+        // Pomelo drops a route without a server type before it looks at the method.
+        if server_type.is_empty() {
+            return Target::Unknown;
+        }
         if method == "constructor" {
             return Target::Attack;
         }
@@ -57,7 +63,7 @@ impl ShardConfig {
             return Target::Local(handler);
         }
         let place = self.server_types.iter().position(|other| &*other.name == server_type);
-        place.map_or(Target::Unknown, Target::Forward)
+        place.map_or(Target::Nowhere, Target::Forward)
     }
 }
 
@@ -163,7 +169,7 @@ impl Shard {
                     CloseReason::Protocol,
                 );
             }
-            Target::Local(_) | Target::Forward(_) => {}
+            Target::Local(_) | Target::Forward(_) | Target::Nowhere => {}
         }
         let Some(connection) = self.connections.at_mut(client.session.slot()) else { return };
         let data = connection.data().clone();
@@ -261,6 +267,10 @@ impl Shard {
                 }
             }
             Target::Forward(place) => self.forward(client, place, request, session),
+            Target::Nowhere => {
+                self.counters.unknown_route.one();
+                self.finish(client, &Reply::error(), request, &mut session);
+            }
             Target::Unknown | Target::Attack => {}
         }
     }

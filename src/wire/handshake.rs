@@ -10,6 +10,8 @@ use std::{fmt, io::Write as _, time::Duration};
 
 use serde_json::Value;
 
+use super::surrogate::parse_json;
+
 /// The client may go on.
 pub const CODE_OK: u16 = 200;
 /// The request is malformed or the user's handshake handler refused it.
@@ -38,13 +40,14 @@ pub struct HandshakeRequest {
 impl HandshakeRequest {
     /// Reads the body of a handshake package.
     ///
-    /// Invalid UTF-8 becomes U+FFFD before the text is read, as on the stock server. Nesting deeper
+    /// Invalid UTF-8 becomes U+FFFD before the text is read, as on the stock server, and so does
+    /// half of a surrogate pair. Nesting deeper
     /// than 128 levels is refused.
     ///
     /// # Errors
     /// [`HandshakeError`] for everything the stock server answers with `{"code":500}`.
     pub fn parse(body: &[u8]) -> Result<Self, HandshakeError> {
-        let message: Value = serde_json::from_str(&String::from_utf8_lossy(body))
+        let message = parse_json(String::from_utf8_lossy(body).as_bytes())
             .map_err(|_| HandshakeError::NotJson)?;
         let members = message.as_object().ok_or(HandshakeError::NotAnObject)?;
         let sys = members.get("sys").filter(|sys| is_truthy(sys));
@@ -327,6 +330,7 @@ mod tests {
     fn invalid_utf8_is_replaced() {
         let request = HandshakeRequest::parse(b"{\"sys\":{\"type\":\"a\xff\"}}").unwrap();
         assert_eq!(request.sys_type.as_deref(), Some("a\u{fffd}"));
+        assert_eq!(parse(r#"{"sys":{},"user":"\ud800"}"#).user, Some("\u{fffd}".into()));
     }
 
     #[test]

@@ -71,9 +71,6 @@ pub fn decode(input: &[u8], head_bytes_max: usize) -> Result<UpgradeStatus<'_>, 
         Err(httparse::Error::TooManyHeaders) => return Err(HttpError::HeadTooLarge),
         Err(_) => return Err(HttpError::Malformed),
     };
-    if request.method != Some("GET") {
-        return Err(HttpError::MethodNotAllowed);
-    }
     // RFC 6455 4.2.1: "An HTTP/1.1 or higher GET request", "An |Upgrade| header field containing
     // the value "websocket", treated as an ASCII case-insensitive value", "A |Connection| header
     // field that includes the token "Upgrade"", "A |Sec-WebSocket-Version| header field, with a
@@ -85,6 +82,9 @@ pub fn decode(input: &[u8], head_bytes_max: usize) -> Result<UpgradeStatus<'_>, 
         || values(headers, "Sec-WebSocket-Version").next() != Some(b"13")
     {
         return Err(HttpError::UpgradeRequired);
+    }
+    if request.method != Some("GET") {
+        return Err(HttpError::MethodNotAllowed);
     }
     let mut keys = values(headers, "Sec-WebSocket-Key");
     let key = keys.next().and_then(checked_key).ok_or(HttpError::KeyInvalid)?;
@@ -124,9 +124,9 @@ pub enum HttpError {
     Malformed,
     /// The request exceeds the byte limit or [`HEADERS_MAX`].
     HeadTooLarge,
-    /// A method other than GET.
+    /// An upgrade by a method other than GET.
     MethodNotAllowed,
-    /// A plain GET, HTTP/1.0, or a WebSocket version other than 13.
+    /// No upgrade, HTTP/1.0, or a WebSocket version other than 13.
     UpgradeRequired,
     /// The key is absent, repeated, or not base64 of 16 bytes.
     KeyInvalid,

@@ -33,10 +33,10 @@ pub fn push_js_number(number: f64, out: &mut Vec<u8>) {
     }
 }
 
-/// The number JavaScript's `Number(text)` makes of a decimal text; NaN if it is none.
+/// The number JavaScript's `Number(text)` makes of a text; NaN if it is none.
 ///
-/// White space around it is ignored, the empty text is 0, and `Infinity` is a number. The
-/// prefixed forms (`0x10`) are not read.
+/// White space around it is ignored, the empty text is 0, and `Infinity` is a number, as are
+/// `0x10`, `0o17` and `0b11`.
 ///
 /// # Examples
 ///
@@ -60,8 +60,23 @@ pub fn js_number_from_text(text: &str) -> f64 {
         {
             text.parse().unwrap_or(f64::NAN)
         }
-        _ => f64::NAN,
+        _ => prefixed(text).unwrap_or(f64::NAN),
     }
+}
+
+/// `0x10`, `0o17` or `0b11`; such a number has no sign.
+fn prefixed(text: &str) -> Option<f64> {
+    let (prefix, digits) = text.split_at_checked(2)?;
+    let radix = match prefix {
+        "0x" | "0X" => 16,
+        "0o" | "0O" => 8,
+        "0b" | "0B" => 2,
+        _ => return None,
+    };
+    let all = (!digits.is_empty()).then_some(digits)?;
+    all.chars().try_fold(0.0, |number, digit| {
+        Some(number * f64::from(radix) + f64::from(digit.to_digit(radix)?))
+    })
 }
 
 /// Appends the decimal digits of `integer`.
@@ -154,6 +169,16 @@ mod tests {
     }
 
     /// The right-hand texts were printed by Node 20.
+    #[test]
+    fn a_prefix_changes_the_base() {
+        for (text, number) in [("0x10", 16.0), (" 0XfF ", 255.0), ("0o17", 15.0), ("0B101", 5.0)] {
+            assert_eq!(js_number_from_text(text), number, "{text}");
+        }
+        for text in ["0x", "-0x10", "0xg", "0b2", "0o8", "1x2", "x", "\u{e9}"] {
+            assert!(js_number_from_text(text).is_nan(), "{text}");
+        }
+    }
+
     #[test]
     fn numbers_print_as_in_javascript() {
         for (number, text) in [

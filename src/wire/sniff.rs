@@ -1,10 +1,10 @@
-//! Tells a raw TCP client from an HTTP one by its first byte.
+//! Tells a raw TCP client from an HTTP one by its first bytes.
 
 /// What the first bytes of a connection look like.
 #[allow(clippy::exhaustive_enums, reason = "one port serves these two; callers match all")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sniff {
-    /// Nothing has arrived yet.
+    /// Too little has arrived.
     NeedMore,
     /// Pomelo packages follow, or bytes that [`package::decode`](super::package::decode) refuses.
     Tcp,
@@ -14,19 +14,26 @@ pub enum Sniff {
 
 /// Decides by `prefix`, the bytes a connection has sent so far.
 ///
-/// A package starts with its type, 1 to 5; an HTTP method starts with a printable character. One
-/// byte is therefore enough, and a request cut after it is still recognised; the stock server
-/// compares four bytes of the first read with a list of methods, takes a first read of `G` for TCP
-/// and closes. Methods outside that list, such as `OPTIONS`, get an HTTP answer here.
+/// A package starts with its type, 1 to 5; an HTTP request with four printable characters, so that
+/// a header of a type that does not exist is not waited for like a request. A request cut in them
+/// is still recognised; the stock server compares four bytes of the first read with a list of
+/// methods, takes a first read of `G` for TCP and closes. Methods outside that list, such as
+/// `OPTIONS`, get an HTTP answer here.
 #[inline]
 #[must_use]
-pub const fn sniff(prefix: &[u8]) -> Sniff {
-    match prefix.first() {
-        None => Sniff::NeedMore,
-        Some(0x20..) => Sniff::Http,
-        Some(_) => Sniff::Tcp,
+pub fn sniff(prefix: &[u8]) -> Sniff {
+    let start = &prefix[..prefix.len().min(PRINTABLE_BYTES)];
+    if start.iter().any(|byte| !matches!(byte, 0x20..=0x7e)) {
+        Sniff::Tcp
+    } else if start.len() == PRINTABLE_BYTES {
+        Sniff::Http
+    } else {
+        Sniff::NeedMore
     }
 }
+
+/// The shortest method that HTTP has, and the space behind it: as many as in a package's header.
+const PRINTABLE_BYTES: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -35,11 +42,18 @@ mod tests {
 
     #[test]
     fn a_request_cut_anywhere_is_http() {
-        assert_eq!(sniff(b""), Sniff::NeedMore);
-        for request in ["GET / HTTP/1.1", "OPTIONS * HTTP/1.1", "DELETE / HTTP/1.1", "get"] {
-            for cut in 1..=request.len() {
-                assert_eq!(sniff(&request.as_bytes()[..cut]), Sniff::Http, "{request}");
+        for request in ["GET / HTTP/1.1", "OPTIONS * HTTP/1.1", "DELETE / HTTP/1.1", "get /"] {
+            for cut in 0..=request.len() {
+                let expected = if cut < 4 { Sniff::NeedMore } else { Sniff::Http };
+                assert_eq!(sniff(&request.as_bytes()[..cut]), expected, "{request}");
             }
+        }
+    }
+
+    #[test]
+    fn a_header_of_an_unknown_type_is_not_taken_for_http() {
+        for header in [b" \0\0\0", b"G\0\0\x03", b"\x7f\0\0\0", b"\xc8 x ", b"GET\0"] {
+            assert_eq!(sniff(header), Sniff::Tcp);
         }
     }
 

@@ -1,11 +1,13 @@
-//! JSON text whose escapes spell half of a surrogate pair.
+//! JSON text that JavaScript reads and Rust does not: escapes of half a surrogate pair, and
+//! numbers beyond the largest double.
 
 use serde_json::Value;
 
-/// Reads JSON as `JSON.parse` does, where `"\ud800"` alone is text too.
+/// Reads JSON as `JSON.parse` does, where `"\ud800"` alone is text too, and `1e400` a number.
 ///
 /// JavaScript prints half of a surrogate pair as an escape; UTF-8 and a Rust `String` have no
 /// place for it. It becomes U+FFFD here, which is what a JavaScript server puts on the wire for it.
+/// A number beyond the largest double is infinite in JavaScript, and that double here.
 ///
 /// # Errors
 ///
@@ -26,8 +28,63 @@ pub fn parse_json(text: &[u8]) -> serde_json::Result<Value> {
     })
 }
 
-/// `text` with every unpaired surrogate escape turned into `\ufffd`; `None` if there is none.
+/// `text` with every unpaired surrogate escape turned into `\ufffd` and every number beyond the
+/// largest double into that; `None` if there is neither.
 fn mend(text: &[u8]) -> Option<Vec<u8>> {
+    let escapes = mend_escapes(text);
+    let text = escapes.as_deref().unwrap_or(text);
+    mend_numbers(text).or(escapes)
+}
+
+fn mend_numbers(text: &[u8]) -> Option<Vec<u8>> {
+    let mut mended = Vec::new();
+    let mut copied = 0;
+    let mut at = 0;
+    let mut is_text = false;
+    while at < text.len() {
+        match text[at] {
+            b'"' => is_text = !is_text,
+            // A backslash and what it escapes, which may be a quote.
+            b'\\' if is_text => at += 1,
+            b'0'..=b'9' if !is_text => {
+                let is_part =
+                    |byte: &u8| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-');
+                let rest = &text[at..];
+                let end = at + rest.iter().position(|byte| !is_part(byte)).unwrap_or(rest.len());
+                if is_infinite(&text[at..end]) {
+                    mended.extend_from_slice(&text[copied..at]);
+                    mended.extend_from_slice(NUMBER_MAX);
+                    copied = end;
+                }
+                at = end;
+                continue;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    if copied == 0 {
+        return None;
+    }
+    mended.extend_from_slice(&text[copied..]);
+    Some(mended)
+}
+
+/// Whether this is a number of JSON that no double can hold.
+fn is_infinite(number: &[u8]) -> bool {
+    // What Rust reads and JSON does not: leading zeros, and a point without digits behind it.
+    let is_json = !(number.starts_with(b"0") && number.get(1).is_some_and(u8::is_ascii_digit))
+        && !number.windows(2).any(|two| two[0] == b'.' && !two[1].is_ascii_digit());
+    is_json
+        && std::str::from_utf8(number)
+            .is_ok_and(|number| number.parse::<f64>().is_ok_and(f64::is_infinite))
+}
+
+/// The largest double.
+const NUMBER_MAX: &[u8] = b"1.7976931348623157e308";
+
+/// `text` with every unpaired surrogate escape turned into `\ufffd`; `None` if there is none.
+fn mend_escapes(text: &[u8]) -> Option<Vec<u8>> {
     let mut mended: Option<Vec<u8>> = None;
     let mut at = 0;
     while at < text.len() {
@@ -84,8 +141,36 @@ mod tests {
     }
 
     #[test]
+    fn a_number_beyond_the_largest_is_the_largest() {
+        for (text, expected) in [
+            ("1e400", serde_json::json!(f64::MAX)),
+            ("[-2.5E+999,3]", serde_json::json!([-f64::MAX, 3])),
+            (
+                r#"{"1e400":"\"1e400\\","a":"\ud800","b":1e309}"#,
+                serde_json::json!({
+                    "1e400": "\"1e400\\", "a": "\u{fffd}", "b": f64::MAX,
+                }),
+            ),
+        ] {
+            assert_eq!(parse_json(text.as_bytes()).expect(text), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_no_json_stays_an_error() {
-        for text in [r#""\ud800"#, r#""\ud8"#, r"\", "{", r#"{"a":"\ud800",}"#] {
+        for text in [
+            "01e400",
+            "1e400.",
+            "1e4-00",
+            "1.e400",
+            "[1e400",
+            "1e400e",
+            r#""\ud800"#,
+            r#""\ud8"#,
+            r"\",
+            "{",
+            r#"{"a":"\ud800",}"#,
+        ] {
             assert!(parse_json(text.as_bytes()).is_err(), "{text}");
         }
     }

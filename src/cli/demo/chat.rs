@@ -1,6 +1,9 @@
 //! The handlers of server type `chat`, which run on workers: rooms, and what the connector has
 //! too, seen from behind it.
 
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -32,12 +35,14 @@ pub(crate) const METHODS: [&str; 11] = [
 /// Sets up one worker.
 pub(crate) fn register(handlers: &mut Handlers) {
     let route = |method| format!("{PREFIX}{method}");
+    let rooms = Rc::<Rooms>::default();
+    let joined = Rc::clone(&rooms);
     handlers
         .filter(LocalFilter::default())
         .filter(NoArrays)
         .handler(&route("echo"), |request, _| Reply::borrowed(request.body()))
         .handler(&route("where"), whereabouts)
-        .handler(&route("join"), join)
+        .handler(&route("join"), move |_, session| join(session, &joined))
         .handler(&route("send"), |request, session| {
             let mut message = json!({"from": session.uid()});
             copy_members(&request.value(), &["msg"], &mut message);
@@ -54,7 +59,7 @@ pub(crate) fn register(handlers: &mut Handlers) {
         .handler(&route("empty"), |_, _| Reply::empty())
         .handler(&route("note"), |_, _| Reply::empty())
         .async_handler(&route("setting"), setting)
-        .on_session_closed(forget);
+        .on_session_closed(move |session, context| forget(session, context, &rooms));
 }
 
 /// Which server answers, and what of the session arrived there.
@@ -67,29 +72,81 @@ fn whereabouts<'a>(_: &Request<'a>, session: &mut Session) -> Reply<'a> {
     }))
 }
 
+/// Rooms that nobody is in, and strangers in others.
+///
+/// In the reference both stay for ever: a room that everybody has left can still be sent to, and
+/// who joins without being logged in is an empty place in it. Here they stay up to a limit.
+#[derive(Debug, Default)]
+struct Rooms {
+    /// The names of those empty, the longest first.
+    empty: RefCell<VecDeque<Box<str>>>,
+    /// How many have joined each room without being logged in.
+    strangers: RefCell<HashMap<Box<str>, Cell<usize>>>,
+}
+
+impl Rooms {
+    /// Counts one more in; how many there are.
+    fn add_stranger(&self, room: &str) -> usize {
+        let mut strangers = self.strangers.borrow_mut();
+        let count = strangers.entry(room.into()).or_default();
+        count.set((count.get() + 1).min(STRANGERS_MAX));
+        count.get()
+    }
+
+    fn strangers(&self, room: &str) -> usize {
+        self.strangers.borrow().get(room).map_or(0, Cell::get)
+    }
+
+    /// Keeps an empty room, and yields the name of one to do without instead.
+    fn keep_empty(&self, room: &str) -> Option<Box<str>> {
+        let mut empty = self.empty.borrow_mut();
+        if empty.iter().all(|name| **name != *room) {
+            empty.push_back(room.into());
+        }
+        let oldest = if empty.len() > EMPTY_ROOMS_MAX { empty.pop_front() } else { None };
+        if let Some(oldest) = &oldest {
+            self.strangers.borrow_mut().remove(oldest);
+        }
+        oldest
+    }
+}
+
+/// Empty rooms that are kept.
+const EMPTY_ROOMS_MAX: usize = 1_000;
+/// Strangers that count in a room.
+const STRANGERS_MAX: usize = 100;
+
 /// Puts the player into the room, and tells those who are there already.
 ///
-/// One who is not logged in can't be pushed to, and gets to know who is there without being in.
-fn join<'a>(_: &Request<'a>, session: &mut Session) -> Reply<'a> {
+/// One who is not logged in can't be pushed to, and is only counted.
+fn join(session: &mut Session, rooms: &Rc<Rooms>) -> Reply<'static> {
     let room = room(session.get("room"));
     let channel = session.context().channel(&js::to_text(&room));
     let told = push(&channel, "onJoin", &json!({"user": session.uid()}));
     // At once, and not when the others have been told: the session might close until then, and
     // would stay in the room for ever.
-    if let Some(uid) = session.uid() {
-        channel.leave(uid);
-        channel.add(uid.clone());
+    match session.uid() {
+        Some(uid) => {
+            channel.leave(uid);
+            channel.add(uid.clone());
+        }
+        None => _ = rooms.add_stranger(channel.name()),
     }
+    let rooms = Rc::clone(rooms);
     after(told, move || {
-        let users = in_text_order(channel.members());
+        let users = in_text_order(channel.members(), rooms.strangers(channel.name()));
         Reply::json(&json!({"code": 200, "room": room, "users": users}))
     })
 }
 
-/// As the reference sorts: by UTF-16 units.
-fn in_text_order(mut uids: Vec<Uid>) -> Vec<Uid> {
-    uids.sort_by(|a, b| a.text().encode_utf16().cmp(b.text().encode_utf16()));
-    uids
+/// As the reference sorts: by the UTF-16 units of the texts, where strangers are `null`.
+fn in_text_order(uids: Vec<Uid>, strangers: usize) -> Vec<Option<Uid>> {
+    let strangers = std::iter::repeat_n(None, strangers);
+    let mut users: Vec<_> = uids.into_iter().map(Some).chain(strangers).collect();
+    let text =
+        |user: &Option<Uid>| user.as_ref().map_or("null".into(), |uid| uid.text().to_owned());
+    users.sort_by_cached_key(|user| text(user).encode_utf16().collect::<Vec<_>>());
+    users
 }
 
 /// Pushes to everybody in the session's room.
@@ -133,15 +190,17 @@ async fn setting(request: OwnedRequest, mut session: Session) -> Reply<'static> 
 }
 
 /// A closed session leaves its room without a word.
-///
-/// The last one takes the room with it; in the reference rooms stay for ever.
-fn forget(session: &SessionView<'_>, context: &Context) {
+fn forget(session: &SessionView<'_>, context: &Context, rooms: &Rooms) {
     let Some(channel) = room_of(context, session.setting("room")) else { return };
     if let Some(uid) = session.uid() {
         channel.leave(uid);
     }
-    if channel.is_empty() {
-        channel.destroy();
+    if !channel.is_empty() {
+        return;
+    }
+    let oldest = rooms.keep_empty(channel.name()).and_then(|name| context.find_channel(&name));
+    if let Some(oldest) = oldest.filter(Channel::is_empty) {
+        oldest.destroy();
     }
 }
 
@@ -186,9 +245,26 @@ mod tests {
     #[test]
     fn users_are_sorted_by_utf16_units() {
         let uids = ["\u{ffff}", "b", "\u{10000}", "10", "B"].map(Uid::from);
-        let sorted = in_text_order([&uids[..], &[Uid::from(9)]].concat());
-        let texts: Vec<_> = sorted.iter().map(Uid::text).collect();
-        assert_eq!(texts, ["10", "9", "B", "b", "\u{10000}", "\u{ffff}"]);
+        let sorted = in_text_order([&uids[..], &[Uid::from(9)]].concat(), 2);
+        let texts: Vec<_> = sorted.iter().map(|user| user.as_ref().map(Uid::text)).collect();
+        let [b, ten, nine] = [Some("b"), Some("10"), Some("9")];
+        let rest = [Some("\u{10000}"), Some("\u{ffff}")];
+        assert_eq!(texts[..6], [ten, nine, Some("B"), b, None, None]);
+        assert_eq!(texts[6..], rest);
+    }
+
+    #[test]
+    fn empty_rooms_stay_up_to_a_limit() {
+        let rooms = Rooms::default();
+        assert_eq!(rooms.add_stranger("0"), 1);
+        assert_eq!(rooms.add_stranger("0"), 2);
+        for n in 0..EMPTY_ROOMS_MAX {
+            assert_eq!(rooms.keep_empty(&n.to_string()), None);
+        }
+        assert_eq!(rooms.keep_empty("0"), None, "it is kept already");
+        assert_eq!(rooms.strangers("0"), 2);
+        assert_eq!(rooms.keep_empty("new").as_deref(), Some("0"));
+        assert_eq!(rooms.strangers("0"), 0);
     }
 
     #[test]

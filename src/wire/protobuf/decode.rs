@@ -16,7 +16,8 @@ impl Schema {
     /// Members stand in the order in which they first occur; a later value replaces an earlier
     /// one, and several runs of a repeated field are one array. An empty body is `{}`: nothing
     /// is required on this side. Numbers JSON cannot hold become `null`, bytes that are no UTF-8
-    /// U+FFFD. As in Pomelo, a text cut short by the end of the body is taken as it is.
+    /// U+FFFD; only minus zero, of a float or double, keeps its sign (`-0.0`). As in Pomelo, a
+    /// text cut short by the end of the body is taken as it is.
     ///
     /// # Errors
     ///
@@ -29,6 +30,15 @@ impl Schema {
             out.truncate(start);
         }
         result
+    }
+}
+
+/// Pomelo hands the number to the handler without a text between, where minus zero lives on.
+fn push_double(number: f64, out: &mut Vec<u8>) {
+    if number == 0.0 && number.is_sign_negative() {
+        out.extend_from_slice(b"-0.0");
+    } else {
+        push_js_number(number, out);
     }
 }
 
@@ -132,8 +142,8 @@ impl Decoder<'_> {
         match kind {
             Kind::UInt32 => push_js_number(self.varint()?, out),
             Kind::SInt32 => push_js_number(unzigzag(self.varint()?), out),
-            Kind::Float => push_js_number(f32::from_le_bytes(self.take()?).into(), out),
-            Kind::Double => push_js_number(f64::from_le_bytes(self.take()?), out),
+            Kind::Float => push_double(f32::from_le_bytes(self.take()?).into(), out),
+            Kind::Double => push_double(f64::from_le_bytes(self.take()?), out),
             Kind::Text => {
                 let end = self.length()?.saturating_add(self.at);
                 // The length was read before `at`, so `at` is inside the input or at its end.
