@@ -27,7 +27,7 @@ pub struct Limits {
     pub backlog: u32,
 
     /// Body bytes of a package before the handshake is done. A longer one closes the connection
-    /// as soon as its header is there (`package_too_long`). Default 64 KiB.
+    /// as soon as its header is there (`package_too_long`). Default 16 KiB.
     pub handshake_package_bytes_max: usize,
     /// Body bytes of a package once the session works, at most 2^24 - 1; the same happens.
     /// A WebSocket message may hold a few packages, and is bounded by twice this. Default 2 MiB.
@@ -86,7 +86,7 @@ impl Default for Limits {
             connections_max: 1_000_000,
             connections_per_shard_max: 65_536,
             backlog: 4_096,
-            handshake_package_bytes_max: 64 * 1024,
+            handshake_package_bytes_max: 16 * 1024,
             package_bytes_max: 2 * 1024 * 1024,
             http_head_bytes_max: 8 * 1024,
             outbox_bytes_max: 8 * 1024 * 1024,
