@@ -70,7 +70,7 @@ pub struct Limits {
     /// Async handlers, filters and spawned futures alive on one shard or worker. A request that
     /// would need one more is answered 500 (`task_rejects`). Default 65,536.
     pub tasks_max: usize,
-    /// Bytes of a uid's text; a longer one can't be bound. Default 256.
+    /// Bytes of a uid's text; a longer one can't be bound. Default 4,096.
     pub uid_bytes_max: usize,
 
     /// Bytes of one buffer that the kernel receives into, a multiple of 4,096. Default 16 KiB.
@@ -100,7 +100,7 @@ impl Default for Limits {
             backlog_len_max: 65_536,
             in_flight_per_session_max: 4_096,
             tasks_max: 65_536,
-            uid_bytes_max: 256,
+            uid_bytes_max: 4_096,
             receive_buffer_bytes: 16 * 1024,
             receive_buffers: 256,
         }

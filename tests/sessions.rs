@@ -720,3 +720,25 @@ fn unix_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     u64::try_from(since.as_millis()).unwrap()
 }
+
+/// A login that waits for no other shard is done before the next message of the same write.
+#[test]
+fn what_is_pipelined_behind_a_login_finds_it_done() {
+    let engine = builder(1)
+        .register(play("connector"))
+        .forward("room", Workers::new(1, play("room")))
+        .start()
+        .unwrap();
+    let mut client = Client::ready(engine.local_addr());
+    client.send(
+        &[
+            request(1, "connector.play.bind", "\"amy\""),
+            request(2, "connector.play.uid", "{}"),
+            request(3, "room.play.uid", "{}"),
+        ]
+        .concat(),
+    );
+    assert_eq!(client.answer(1), "[null,\"amy\"]");
+    assert_eq!(client.answer(2), "\"amy\"");
+    assert_eq!(client.answer(3), "\"amy\"");
+}

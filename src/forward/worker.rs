@@ -29,6 +29,7 @@ pub(crate) struct Worker {
     /// The handler of each known route.
     by_route: Vec<Option<usize>>,
     tasks: Tasks,
+    is_running_tasks: bool,
     asks: Asks,
     post: Post,
     ops: Vec<Op>,
@@ -65,6 +66,7 @@ impl Worker {
             registry,
             by_route,
             tasks: Tasks::new(limits.tasks_max, bell),
+            is_running_tasks: false,
             asks: Asks::new(limits.backlog_len_max),
             post: Post::new(Arc::clone(hub), me, limits.backlog_len_max),
             ops: Vec::new(),
@@ -91,13 +93,20 @@ impl Worker {
         self.post.has_work() || self.tasks.has_ready()
     }
 
+    /// Runs what is ready. A handler that waits for nothing but this worker has answered when it
+    /// is back, so that what its client has pipelined behind it finds its work done.
     fn run_tasks(&mut self) {
+        // What a task leads to may come here again.
+        if std::mem::replace(&mut self.is_running_tasks, true) {
+            return;
+        }
         for _ in 0..TASKS_PER_TURN {
             if !self.tasks.run_one() {
                 break;
             }
             self.apply_ops();
         }
+        self.is_running_tasks = false;
     }
 
     pub(crate) fn poll_bell(&mut self) -> Option<Party> {
@@ -181,6 +190,7 @@ impl Worker {
         {
             self.send_answer(session.shard(), token, Reply::error());
         }
+        self.run_tasks();
     }
 
     fn send_answer(&mut self, shard: ShardIndex, token: u64, reply: Reply<'_>) {

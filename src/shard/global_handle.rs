@@ -214,6 +214,7 @@ impl Shard {
         let spawned = self.tasks.spawn(future);
         debug_assert!(spawned.is_ok());
         self.apply_ops();
+        self.run_tasks();
     }
 
     /// The global before filters that waited are done.
@@ -323,6 +324,7 @@ impl Shard {
         });
         let spawned = self.tasks.spawn(future);
         debug_assert!(spawned.is_ok());
+        self.run_tasks();
     }
 
     /// An async handler or a worker has answered.

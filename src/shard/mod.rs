@@ -68,6 +68,7 @@ pub(crate) struct Shard {
     targets: Vec<Target>,
     last_route: Option<RouteId>,
     tasks: Tasks,
+    is_running_tasks: bool,
     ops: Vec<Op>,
     asks: Asks,
     calls: Calls,
@@ -178,6 +179,7 @@ impl Shard {
             targets,
             last_route: None,
             tasks: Tasks::new(limits.tasks_max, Arc::clone(hub.bell(party)) as _),
+            is_running_tasks: false,
             ops: Vec::new(),
             asks: Asks::new(limits.backlog_len_max),
             calls: Calls::default(),
@@ -273,13 +275,20 @@ impl Shard {
         self.has_work()
     }
 
-    fn run_tasks(&mut self) {
+    /// Runs what is ready. A handler that waits for nothing but this shard has answered when it
+    /// is back, so that what its client has pipelined behind it finds its work done.
+    pub(super) fn run_tasks(&mut self) {
+        // What a task leads to may come here again.
+        if std::mem::replace(&mut self.is_running_tasks, true) {
+            return;
+        }
         for _ in 0..TASKS_PER_TURN {
             if !self.tasks.run_one() {
                 break;
             }
             self.apply_ops();
         }
+        self.is_running_tasks = false;
     }
 
     /// Reads mail in an order that keeps causes before their effects: what a worker says after it
