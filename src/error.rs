@@ -133,8 +133,6 @@ pub enum HandleError {
     Stopped,
     /// A message that can't be pushed (made by the embedder).
     Push(crate::route::PushError),
-    /// A uid that can't be bound, so nobody has it (made by the embedder).
-    BadUid,
 }
 
 impl std::fmt::Display for HandleError {
@@ -143,7 +141,6 @@ impl std::fmt::Display for HandleError {
             Self::Busy => f.write_str("a shard has too much mail"),
             Self::Stopped => f.write_str("the engine has been shut down"),
             Self::Push(error) => error.fmt(f),
-            Self::BadUid => f.write_str("a uid must not be empty"),
         }
     }
 }
