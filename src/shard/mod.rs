@@ -34,8 +34,12 @@ use bytes::BytesMut;
 
 pub use config::HandshakeRefusal;
 pub(crate) use config::{CheckClient, Heartbeat, KeptAliveBy, ShardConfig, UserHandshake};
+#[cfg(feature = "internals")]
+pub(crate) use connection::Connection;
+#[cfg(not(feature = "internals"))]
+use connection::Connection;
 pub(crate) use connection::SocketIndex;
-use connection::{CloseReason, Connection, State};
+use connection::{CloseReason, State};
 use global_handle::Target;
 
 use crate::dispatch::context::{Link, Op};
