@@ -148,7 +148,8 @@ impl Worker {
         let request = Request::new(text, forward.id, body);
         let data = Rc::new(Arc::clone(&forward.data));
         let mut session = Session::new(forward.session, data, Rc::clone(&self.link));
-        let reply = chain::handle(&self.registry, handler, &request, &mut session);
+        let mut reply = Reply::error();
+        chain::handle(&self.registry, handler, &request, &mut session, &mut reply);
         self.apply_ops();
         if let ReplyBody::Later(_) = reply.body {
             self.answer_later(forward, reply.into_owned());

@@ -249,8 +249,8 @@ impl Shard {
                 if handler.is_none() {
                     self.counters.unknown_route.one();
                 }
-                let registry = Rc::clone(&self.registry);
-                let reply = chain::handle(&registry, handler, request, &mut session);
+                let mut reply = Reply::error();
+                chain::handle(&self.registry, handler, request, &mut session, &mut reply);
                 self.apply_ops();
                 match reply.body {
                     ReplyBody::Later(_) => self.answer_later(client, reply, request, session),
