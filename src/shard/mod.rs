@@ -40,7 +40,7 @@ pub(crate) use connection::Connection;
 use connection::Connection;
 pub(crate) use connection::SocketIndex;
 use connection::{CloseReason, State};
-use global_handle::Target;
+use global_handle::{RECENT_ROUTES, Target};
 
 use crate::dispatch::context::{Link, Op};
 use crate::dispatch::tasks::Tasks;
@@ -70,7 +70,8 @@ pub(crate) struct Shard {
     registry: Rc<Registry>,
     /// What is to be done with each known route.
     targets: Vec<Target>,
-    last_route: Option<RouteId>,
+    /// Routes that came lately by text, each where its text has its place.
+    recent_routes: [Option<RouteId>; RECENT_ROUTES],
     tasks: Tasks,
     ops: Vec<Op>,
     asks: Asks,
@@ -179,7 +180,7 @@ impl Shard {
             link,
             registry,
             targets,
-            last_route: None,
+            recent_routes: [None; RECENT_ROUTES],
             tasks: Tasks::new(limits.tasks_max, Arc::clone(hub.bell(party)) as _),
             ops: Vec::new(),
             asks: Asks::new(limits.backlog_len_max),
