@@ -17,7 +17,7 @@ use crate::forward::calls::Forwarded;
 use crate::forward::mail::{Forward, ForwardRoute, Mail, WorkerReply};
 use crate::route::default_route;
 use crate::route::table::{RouteId, RouteTable};
-use crate::session::{SessionId, SessionView, Slot};
+use crate::session::{SessionId, SessionView};
 use crate::wire::message::{self, MessageError, MessageType, RouteRef};
 
 /// Where a route leads.
@@ -76,13 +76,13 @@ impl ShardConfig {
 
 impl Shard {
     /// A DATA package of a working session.
-    pub(super) fn handle_data(&mut self, slot: Slot, body: &[u8]) {
+    pub(super) fn handle_data(&mut self, session: SessionId, body: &[u8]) {
         let message = match message::decode(body) {
             Ok(message) => message,
             Err(MessageError::UnknownType(_)) => return self.counters.bad_message_type.one(),
             Err(_) => {
                 self.counters.bad_message.one();
-                return self.protocol_error(slot, CloseCode::Normal);
+                return self.protocol_error(session.slot(), CloseCode::Normal);
             }
         };
         let id = match message.kind {
@@ -100,12 +100,7 @@ impl Shard {
         let Some(route) = message.route else { return };
         let link = Rc::clone(&self.link);
         let known = self.find_route(&link.routes, route);
-        let client = ClientCall {
-            session: self.id_of(slot),
-            id,
-            route: known,
-            started_us: self.clock.now_us,
-        };
+        let client = ClientCall { session, id, route: known, started_us: self.clock.now_us };
         match known {
             Some(known) => {
                 let entry = link.routes.entry(known);
