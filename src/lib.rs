@@ -45,6 +45,9 @@ mod dispatch;
 mod engine;
 mod error;
 mod forward;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals;
 mod limits;
 pub mod metrics;
 pub mod route;

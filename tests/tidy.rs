@@ -8,9 +8,20 @@ use std::{fmt, fs, path::Path};
 /// The parts of the crate; one may use only what stands before it. `wire` comes first because
 /// `limits` bounds a package by what its header can say, `metrics` before `forward` because mail
 /// carries counters, and `error` after `route` because it hands on that one's errors.
-const MODULE_ORDER: [&str; 12] = [
-    "wire", "limits", "metrics", "route", "error", "session", "dispatch", "forward", "wheel",
-    "shard", "engine", "cli",
+const MODULE_ORDER: [&str; 13] = [
+    "wire",
+    "limits",
+    "metrics",
+    "route",
+    "error",
+    "session",
+    "dispatch",
+    "forward",
+    "wheel",
+    "shard",
+    "internals",
+    "engine",
+    "cli",
 ];
 /// Where the repository's own code is.
 const FOLDERS: [&str; 6] = ["src", "tests", "benches", "examples", "fuzz/src", "fuzz/fuzz_targets"];

@@ -87,32 +87,52 @@ pub(crate) fn after(
 }
 
 /// Handles a message on this thread. `handler` is `None` for a route that nobody handles.
+///
+/// The reply is written where its reader has it. Handed back by value it is copied right after its
+/// fields were stored one by one, and a load of two of them at once has to wait for both stores.
+#[inline]
 pub(crate) fn handle<'a>(
     registry: &Rc<Registry>,
     handler: Option<usize>,
     request: &Request<'a>,
     session: &mut Session,
+    reply: &mut Reply<'a>,
+) {
+    if registry.filters.is_empty() {
+        call(registry, handler, request, session, reply);
+    } else {
+        *reply = handle_filtered(registry, handler, request, session);
+    }
+}
+
+fn handle_filtered<'a>(
+    registry: &Rc<Registry>,
+    handler: Option<usize>,
+    request: &Request<'a>,
+    session: &mut Session,
 ) -> Reply<'a> {
-    let mut reply = match before(&registry.filters, 0, request, session) {
-        Gate::Open => call(registry, handler, request, session),
-        Gate::Refused(reply) => reply,
+    let mut reply = Reply::error();
+    match before(&registry.filters, 0, request, session) {
+        Gate::Open => call(registry, handler, request, session, &mut reply),
+        Gate::Refused(refusal) => reply = refusal,
         Gate::Waiting { index, verdict } => {
             let mut unfinished = Unfinished::new(registry, request, session);
             return Reply::later(async move {
                 let Unfinished { registry, request, session, .. } = &mut unfinished;
                 let admitted = wait(&registry.filters, index, verdict, request, session).await;
                 let reply = match admitted {
-                    Ok(()) => call(registry, handler, &request.get(), session).into_owned(),
+                    Ok(()) => {
+                        let mut reply = Reply::error();
+                        call(registry, handler, &request.get(), session, &mut reply);
+                        reply.into_owned()
+                    }
                     Err(reply) => reply,
                 };
                 unfinished.finish(settle(reply).await)
             });
         }
-    };
+    }
     if let ReplyBody::Later(_) = reply.body {
-        if registry.filters.is_empty() {
-            return reply;
-        }
         let unfinished = Unfinished::new(registry, request, session);
         let reply = reply.into_owned();
         return Reply::later(async move { unfinished.finish(settle(reply).await) });
@@ -163,14 +183,21 @@ pub(crate) async fn settle(mut reply: Reply<'static>) -> Reply<'static> {
     reply
 }
 
+#[inline]
 fn call<'a>(
     registry: &Registry,
     handler: Option<usize>,
     request: &Request<'a>,
     session: &mut Session,
-) -> Reply<'a> {
-    let Some(handler) = handler else { return Reply::error() };
-    guarded(|| registry.handlers[handler](request, session)).unwrap_or_else(Reply::error)
+    reply: &mut Reply<'a>,
+) {
+    let Some(handler) = handler.map(|index| &registry.handlers[index]) else {
+        *reply = Reply::error();
+        return;
+    };
+    if guarded(|| handler(request, session, reply)).is_none() {
+        *reply = Reply::error();
+    }
 }
 
 /// Runs code of the embedder; `None` when it panics. The panic hook has printed it by then.

@@ -13,8 +13,8 @@ use super::request::{OwnedRequest, Request};
 use super::session::Session;
 use crate::session::SessionView;
 
-/// A handler of one route.
-pub(crate) type Handler = Box<dyn for<'a> Fn(&Request<'a>, &mut Session) -> Reply<'a>>;
+/// A handler of one route; it writes its reply where the caller has it.
+pub(crate) type Handler = Box<dyn for<'a> Fn(&Request<'a>, &mut Session, &mut Reply<'a>)>;
 
 /// Is told of each session that closes.
 pub(crate) type OnClosed = Box<dyn Fn(&SessionView<'_>, &Context)>;
@@ -72,7 +72,10 @@ impl Handlers {
         F: for<'a> Fn(&Request<'a>, &mut Session) -> Reply<'a> + 'static,
     {
         let index = self.registry.handlers.len();
-        self.registry.handlers.push(Box::new(handler));
+        let handler: Handler = Box::new(move |request, session, reply| {
+            *reply = handler(request, session);
+        });
+        self.registry.handlers.push(handler);
         self.registry.by_route.insert(route.into(), index);
         self
     }

@@ -159,7 +159,8 @@ impl Worker {
         };
         let request = Request::new(text, request_id, body);
         let mut session = Session::new(id, Snapshot::Worker(data), Rc::clone(&link));
-        let reply = chain::handle(&self.registry, handler, &request, &mut session);
+        let mut reply = Reply::error();
+        chain::handle(&self.registry, handler, &request, &mut session, &mut reply);
         self.apply_ops();
         let origin = Origin::Shard { session: id, token };
         match reply.body {

@@ -17,7 +17,7 @@ use crate::forward::calls::Forwarded;
 use crate::forward::mail::{Forward, ForwardRoute, Mail, WorkerReply};
 use crate::route::default_route;
 use crate::route::table::{RouteId, RouteTable};
-use crate::session::{SessionId, SessionView, Slot};
+use crate::session::{SessionId, SessionView};
 use crate::wire::message::{self, MessageError, MessageType, RouteRef};
 
 /// Where a route leads.
@@ -40,6 +40,19 @@ const ATTACK_REASON: &str = "attack";
 /// Bodies up to this size are carved from a common chunk, larger ones get their own memory.
 const CARVE_BYTES_MAX: usize = 16 * 1024;
 const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Places for routes that came lately.
+pub(super) const RECENT_ROUTES: usize = 32;
+const _: () = assert!(RECENT_ROUTES.is_power_of_two());
+
+/// Where a route's text has its place: routes of one server type differ in their ends, if not in
+/// their lengths.
+#[inline]
+fn recent_place(text: &[u8]) -> usize {
+    let end = text.last_chunk().map_or(0, |end| u16::from_le_bytes(*end));
+    let mixed = usize::from(end).wrapping_mul(31).wrapping_add(text.len());
+    (mixed ^ mixed >> 5) & (RECENT_ROUTES - 1)
+}
 
 impl ShardConfig {
     /// Where a route leads, by its text.
@@ -69,13 +82,13 @@ impl ShardConfig {
 
 impl Shard {
     /// A DATA package of a working session.
-    pub(super) fn handle_data(&mut self, slot: Slot, body: &[u8]) {
+    pub(super) fn handle_data(&mut self, session: SessionId, body: &[u8]) {
         let message = match message::decode(body) {
             Ok(message) => message,
             Err(MessageError::UnknownType(_)) => return self.counters.bad_message_type.one(),
             Err(_) => {
                 self.counters.bad_message.one();
-                return self.protocol_error(slot, CloseCode::Normal);
+                return self.protocol_error(session.slot(), CloseCode::Normal);
             }
         };
         let id = match message.kind {
@@ -93,12 +106,7 @@ impl Shard {
         let Some(route) = message.route else { return };
         let link = Rc::clone(&self.link);
         let known = self.find_route(&link.routes, route);
-        let client = ClientCall {
-            session: self.id_of(slot),
-            id,
-            route: known,
-            started_us: self.clock.now_us,
-        };
+        let client = ClientCall { session, id, route: known, started_us: self.clock.now_us };
         match known {
             Some(known) => {
                 let entry = link.routes.entry(known);
@@ -138,19 +146,20 @@ impl Shard {
         }
     }
 
-    /// Finds a route by its text or code. Messages of one route tend to come in a row, and to
-    /// compare two texts is quicker than to look one up.
+    /// Finds a route by its text or code. Most messages are of a few routes, and to compare two
+    /// texts is quicker than to look one up.
     #[inline]
     fn find_route(&mut self, routes: &RouteTable, route: RouteRef<'_>) -> Option<RouteId> {
         let RouteRef::Text(text) = route else { return routes.find(route) };
-        if let Some(last) = self.last_route
-            && routes.entry(last).text.as_bytes() == text
+        let place = recent_place(text);
+        if let Some(recent) = self.recent_routes[place]
+            && routes.entry(recent).text.as_bytes() == text
         {
-            return self.last_route;
+            return Some(recent);
         }
         let found = routes.find(route);
         if found.is_some() {
-            self.last_route = found;
+            self.recent_routes[place] = found;
         }
         found
     }
@@ -256,8 +265,8 @@ impl Shard {
                 if handler.is_none() {
                     self.counters.unknown_route.one();
                 }
-                let registry = Rc::clone(&self.registry);
-                let reply = chain::handle(&registry, handler, request, &mut session);
+                let mut reply = Reply::error();
+                chain::handle(&self.registry, handler, request, &mut session, &mut reply);
                 self.apply_ops();
                 match reply.body {
                     ReplyBody::Later(_) => self.answer_later(client, reply, request, session),

@@ -34,9 +34,13 @@ use bytes::BytesMut;
 
 pub use config::HandshakeRefusal;
 pub(crate) use config::{CheckClient, Heartbeat, KeptAliveBy, ShardConfig, UserHandshake};
+#[cfg(feature = "internals")]
+pub(crate) use connection::Connection;
+#[cfg(not(feature = "internals"))]
+use connection::Connection;
 pub(crate) use connection::SocketIndex;
-use connection::{CloseReason, Connection, State};
-use global_handle::Target;
+use connection::{CloseReason, State};
+use global_handle::{RECENT_ROUTES, Target};
 
 use crate::dispatch::context::{Link, Op};
 use crate::dispatch::tasks::Tasks;
@@ -66,7 +70,8 @@ pub(crate) struct Shard {
     registry: Rc<Registry>,
     /// What is to be done with each known route.
     targets: Vec<Target>,
-    last_route: Option<RouteId>,
+    /// Routes that came lately by text, each where its text has its place.
+    recent_routes: [Option<RouteId>; RECENT_ROUTES],
     tasks: Tasks,
     is_running_tasks: bool,
     ops: Vec<Op>,
@@ -177,7 +182,7 @@ impl Shard {
             link,
             registry,
             targets,
-            last_route: None,
+            recent_routes: [None; RECENT_ROUTES],
             tasks: Tasks::new(limits.tasks_max, Arc::clone(hub.bell(party)) as _),
             is_running_tasks: false,
             ops: Vec::new(),

@@ -7,7 +7,7 @@ use super::close::CloseCode;
 use super::config::{HandshakeRefusal, KeptAliveBy};
 use super::connection::{CloseReason, State};
 use crate::dispatch::chain;
-use crate::session::Slot;
+use crate::session::{SessionId, Slot};
 use crate::wire::handshake::{self, HandshakeRequest};
 use crate::wire::package::{Package, PackageType};
 
@@ -22,7 +22,8 @@ impl Shard {
     ///
     /// The answer to a handshake is queued at once, so that what is pipelined behind the handshake
     /// counts; the original loses it.
-    pub(super) fn handle_package(&mut self, slot: Slot, package: Package<'_>) {
+    pub(super) fn handle_package(&mut self, session: SessionId, package: Package<'_>) {
+        let slot = session.slot();
         let now_ms = self.clock.patient_ms;
         let kept_alive_by = self.config.heartbeat.map(|heartbeat| heartbeat.kept_alive_by);
         let Some(connection) = self.connections.at_mut(slot) else { return };
@@ -30,7 +31,7 @@ impl Shard {
             connection.heard_ms = now_ms;
         }
         match (package.kind, connection.state) {
-            (PackageType::Data, State::Working) => self.handle_data(slot, package.body),
+            (PackageType::Data, State::Working) => self.handle_data(session, package.body),
             (PackageType::Heartbeat, State::Working) => {
                 // Without the option heartbeats are neither sent nor answered.
                 if kept_alive_by.is_some() {

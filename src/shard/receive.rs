@@ -33,7 +33,7 @@ impl Shard {
         let mut partial = connection.partial.take();
         while !input.is_empty() && self.is_reading(slot) {
             let Some(mut kept) = partial.take() else {
-                let progress = self.read(slot, input);
+                let progress = self.read(session, input);
                 let rest = &input[progress.consumed..];
                 if !rest.is_empty() && self.is_reading(slot) {
                     let mut buffer = self.pool.take();
@@ -52,7 +52,7 @@ impl Shard {
                 partial = Some(kept);
                 break;
             }
-            let progress = self.read(slot, &mut kept.buffer);
+            let progress = self.read(session, &mut kept.buffer);
             if progress.consumed == kept.buffer.len() {
                 self.pool.give(kept.buffer);
             } else {
@@ -82,7 +82,8 @@ impl Shard {
     }
 
     /// Reads all that is whole.
-    fn read(&mut self, slot: Slot, input: &mut [u8]) -> Progress {
+    fn read(&mut self, session: SessionId, input: &mut [u8]) -> Progress {
+        let slot = session.slot();
         let mut consumed = 0;
         loop {
             let rest = &mut input[consumed..];
@@ -92,12 +93,12 @@ impl Shard {
                 (State::Sniff, _) => self.read_first(slot, rest),
                 (State::Http, _) => self.read_head(slot, rest),
                 (State::Working, Transport::Tcp) => {
-                    self.read_package(slot, rest, self.config.limits.package_bytes_max)
+                    self.read_package(session, rest, self.config.limits.package_bytes_max)
                 }
                 (_, Transport::Tcp) => {
-                    self.read_package(slot, rest, self.config.limits.handshake_package_bytes_max)
+                    self.read_package(session, rest, self.config.limits.handshake_package_bytes_max)
                 }
-                (_, Transport::WebSocket) => self.read_frame(slot, rest),
+                (_, Transport::WebSocket) => self.read_frame(session, rest),
             };
             match status {
                 Status::Complete { value: (), consumed: more } => consumed += more,
@@ -161,15 +162,20 @@ impl Shard {
     }
 
     #[inline]
-    fn read_package(&mut self, slot: Slot, input: &[u8], body_bytes_max: usize) -> Status<()> {
+    fn read_package(
+        &mut self,
+        session: SessionId,
+        input: &[u8],
+        body_bytes_max: usize,
+    ) -> Status<()> {
         match package::decode(input, body_bytes_max) {
             Ok(Status::Complete { value, consumed }) => {
-                self.handle_package(slot, value);
+                self.handle_package(session, value);
                 Status::Complete { value: (), consumed }
             }
             Ok(Status::Partial { needed }) => Status::Partial { needed },
             Err(error) => {
-                self.bad_package(slot, error);
+                self.bad_package(session.slot(), error);
                 Status::Complete { value: (), consumed: input.len() }
             }
         }
@@ -184,7 +190,8 @@ impl Shard {
     }
 
     /// Reads one frame, once all of it is there.
-    fn read_frame(&mut self, slot: Slot, input: &mut [u8]) -> Status<()> {
+    fn read_frame(&mut self, session: SessionId, input: &mut [u8]) -> Status<()> {
+        let slot = session.slot();
         let payload_max = 2 * (HEADER_BYTES + self.body_bytes_max(slot));
         let header = match websocket::decode_header(input, payload_max) {
             Ok(HeaderStatus::Complete(header)) => header,
@@ -197,7 +204,7 @@ impl Shard {
             return Status::Partial { needed: end };
         };
         websocket::unmask(payload, header.mask, 0);
-        match self.handle_frame(slot, &header, payload, payload_max) {
+        match self.handle_frame(session, &header, payload, payload_max) {
             Ok(()) => Status::Complete { value: (), consumed: end },
             Err(error) => self.bad_frame(slot, error, input.len()),
         }
@@ -214,11 +221,12 @@ impl Shard {
 
     fn handle_frame(
         &mut self,
-        slot: Slot,
+        session: SessionId,
         header: &FrameHeader,
         payload: &[u8],
         message_max: usize,
     ) -> Result<(), FrameError> {
+        let slot = session.slot();
         let Some(connection) = self.connections.at_mut(slot) else { return Ok(()) };
         match header.opcode {
             Opcode::Ping => {
@@ -240,7 +248,7 @@ impl Shard {
             let mut fragments = Fragments::new(message_max);
             fragments.on_frame(header)?;
             if header.fin {
-                return self.handle_websocket_message(slot, header.opcode, payload);
+                return self.handle_websocket_message(session, header.opcode, payload);
             }
             let payload = payload.to_vec();
             connection.message = Some(Box::new(FragmentedMessage { fragments, payload }));
@@ -250,7 +258,7 @@ impl Shard {
         message.fragments.on_frame(header)?;
         message.payload.extend_from_slice(payload);
         if header.fin {
-            return self.handle_websocket_message(slot, opcode, &message.payload);
+            return self.handle_websocket_message(session, opcode, &message.payload);
         }
         connection.message = Some(message);
         Ok(())
@@ -261,10 +269,11 @@ impl Shard {
     /// original pads it with zeros.
     fn handle_websocket_message(
         &mut self,
-        slot: Slot,
+        session: SessionId,
         opcode: Opcode,
         mut payload: &[u8],
     ) -> Result<(), FrameError> {
+        let slot = session.slot();
         if opcode == Opcode::Text {
             websocket::check_text(payload)?;
             if payload.is_empty() {
@@ -276,7 +285,7 @@ impl Shard {
             is_first = false;
             match package::decode(payload, self.body_bytes_max(slot)) {
                 Ok(Status::Complete { value, consumed }) => {
-                    self.handle_package(slot, value);
+                    self.handle_package(session, value);
                     payload = &payload[consumed..];
                 }
                 Ok(Status::Partial { .. }) => {

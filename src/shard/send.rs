@@ -102,6 +102,7 @@ impl Shard {
 }
 
 /// Writes the head of a package, in a WebSocket frame of its own where there is one.
+#[inline]
 fn begin_package<'a>(
     connection: &'a mut Connection,
     pool: &mut BufferPool,

@@ -28,6 +28,16 @@ fn handlers(handlers: &mut Handlers) {
             Reply::empty()
         },
     );
+    for number in 0..NUMBERED {
+        handlers.handler(&numbered(number), move |_, _| Reply::json(&number));
+    }
+}
+
+/// Routes that differ in little; more of them than are kept as recent.
+const NUMBERED: usize = 3 * RECENT_ROUTES;
+
+fn numbered(number: usize) -> String {
+    format!("connector.entryHandler.n{number}")
 }
 
 /// A shard and a shell without a kernel: everything is sent at once, unless sends are held.
@@ -48,7 +58,8 @@ impl Rig {
         // Nobody writes mail here; short lanes are made fast.
         let hub_limits = HubLimits { lane_len: 16, inbox_len: 16 };
         let register: Register = Arc::new(handlers);
-        let routes = [ECHO, KICK].map(str::to_owned);
+        let routes = [ECHO, KICK].map(str::to_owned).into_iter();
+        let routes = routes.chain((0..NUMBERED).map(numbered));
         let config = ShardConfig {
             server_type: "connector".into(),
             server_id: "connector-1".into(),
@@ -294,6 +305,28 @@ fn a_pipelined_burst_is_answered_in_order_and_in_one_piece() {
     let expected: Vec<u8> = (1..=1000).flat_map(|id| response(id, &id.to_string())).collect();
     assert!(rig.sent[0] == expected);
     assert_eq!(rig.transmits, transmits + 1);
+}
+
+#[test]
+fn each_route_reaches_its_own_handler_whatever_came_before() {
+    let mut rig = Rig::new(None, Limits::default());
+    let session = rig.ready();
+    let mut expected = Vec::new();
+    let mut burst = Vec::new();
+    for step in 0..20 * NUMBERED {
+        // In order, by turns, and some that nobody handles.
+        let number = [step, step / 2 % 2 * 32 + step % 3, step * 7][step % 3] % (NUMBERED + 1);
+        let id = step as u32 + 1;
+        burst.extend(request(id, &numbered(number), ""));
+        expected.extend(match number {
+            // What JavaScript takes for nothing.
+            0 => response(id, "{}"),
+            NUMBERED => response(id, "{\"code\":500}"),
+            number => response(id, &number.to_string()),
+        });
+    }
+    rig.receive(session, &burst);
+    assert!(rig.sent[0] == expected);
 }
 
 #[test]

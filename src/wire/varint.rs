@@ -27,8 +27,13 @@ pub fn decode(input: &[u8]) -> Result<(u32, usize), VarintError> {
 /// Appends the minimal form of `value` to `out`.
 #[inline]
 pub fn encode(value: u32, out: &mut Vec<u8>) {
-    let (bytes, len) = to_bytes(value);
-    out.extend_from_slice(&bytes[..len]);
+    // A copy of one length is a store, a copy of any length is a call. Nearly all ids and keys take
+    // one byte or two.
+    match value {
+        0..0x80 => out.push(value as u8),
+        0x80..0x4000 => out.extend_from_slice(&[value as u8 | 0x80, (value >> 7) as u8]),
+        _ => encode_long(value, out),
+    }
 }
 
 /// How many bytes [`encode`] appends for `value`.
@@ -77,10 +82,8 @@ fn decode_long(input: &[u8]) -> Result<(u32, usize), VarintError> {
     Err(VarintError::Truncated)
 }
 
-/// The minimal form of `value` and its length; a fixed array keeps the growth check out of the
-/// loop.
-#[inline]
-fn to_bytes(mut value: u32) -> ([u8; VARINT_BYTES_MAX], usize) {
+/// A fixed array keeps the growth check out of the loop.
+fn encode_long(mut value: u32, out: &mut Vec<u8>) {
     let mut bytes = [0; VARINT_BYTES_MAX];
     let mut len = 0;
     while value >= 0x80 {
@@ -89,7 +92,7 @@ fn to_bytes(mut value: u32) -> ([u8; VARINT_BYTES_MAX], usize) {
         len += 1;
     }
     bytes[len] = value as u8;
-    (bytes, len + 1)
+    out.extend_from_slice(&bytes[..=len]);
 }
 
 #[cfg(test)]
