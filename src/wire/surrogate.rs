@@ -73,8 +73,10 @@ fn mend_numbers(text: &[u8]) -> Option<Vec<u8>> {
 /// Whether this is a number of JSON that no double can hold.
 fn is_infinite(number: &[u8]) -> bool {
     // What Rust reads and JSON does not: leading zeros, and a point without digits behind it.
-    let is_json = !(number.starts_with(b"0") && number.get(1).is_some_and(u8::is_ascii_digit))
-        && !number.windows(2).any(|two| two[0] == b'.' && !two[1].is_ascii_digit());
+    let has_leading_zero =
+        number.starts_with(b"0") && number.get(1).is_some_and(u8::is_ascii_digit);
+    let has_bare_point = number.windows(2).any(|two| two[0] == b'.' && !two[1].is_ascii_digit());
+    let is_json = !has_leading_zero && !has_bare_point;
     is_json
         && std::str::from_utf8(number)
             .is_ok_and(|number| number.parse::<f64>().is_ok_and(f64::is_infinite))
