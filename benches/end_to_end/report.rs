@@ -143,7 +143,7 @@ impl Results {
     fn print_open_loop(&self) {
         let Some(first) = self.open_loop.first() else { return };
         println!(
-            "\nopen loop, 100x16 at {:.0} msg/s, latency from when a request was due:",
+            "\nopen loop, 50 connections at {:.0} msg/s, latency from when a request was due:",
             first.rate
         );
         let mut seen: Vec<&str> = Vec::new();

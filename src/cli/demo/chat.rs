@@ -143,8 +143,9 @@ fn join(session: &mut Session, rooms: &Rc<Rooms>) -> Reply<'static> {
 fn in_text_order(uids: Vec<Uid>, strangers: usize) -> Vec<Option<Uid>> {
     let strangers = std::iter::repeat_n(None, strangers);
     let mut users: Vec<_> = uids.into_iter().map(Some).chain(strangers).collect();
-    let text =
-        |user: &Option<Uid>| user.as_ref().map_or("null".into(), |uid| uid.text().to_owned());
+    let text = |user: &Option<Uid>| {
+        user.as_ref().map_or_else(|| "null".into(), |uid| uid.text().to_owned())
+    };
     users.sort_by_cached_key(|user| text(user).encode_utf16().collect::<Vec<_>>());
     users
 }
