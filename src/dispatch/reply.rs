@@ -8,6 +8,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::wire::truthy::is_truthy;
+
 /// A future on one thread.
 pub(crate) type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 
@@ -162,16 +164,6 @@ fn with_code(body: &[u8]) -> Cow<'_, [u8]> {
     }
     object.insert("code".into(), 500.into());
     Cow::Owned(serde_json::to_vec(&object).expect("what was JSON can be written as JSON"))
-}
-
-/// Whether JavaScript takes a value for something.
-pub(crate) fn is_truthy(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => false,
-        Value::Bool(true) | Value::Array(_) | Value::Object(_) => true,
-        Value::Number(number) => number.as_f64().is_some_and(|n| n != 0.0 && !n.is_nan()),
-        Value::String(text) => !text.is_empty(),
-    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::{fmt, io::Write as _, time::Duration};
 use serde_json::Value;
 
 use super::surrogate::parse_json;
+use super::truthy::is_truthy;
 
 /// The client may go on.
 pub const CODE_OK: u16 = 200;
@@ -236,17 +237,6 @@ impl fmt::Display for Seconds {
             0 => self.0.as_secs().fmt(f),
             _ => self.0.as_secs_f64().fmt(f),
         }
-    }
-}
-
-/// Whether JavaScript takes the value for true.
-fn is_truthy(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Bool(value) => *value,
-        Value::Number(number) => number.as_f64() != Some(0.0),
-        Value::String(text) => !text.is_empty(),
-        Value::Array(_) | Value::Object(_) => true,
     }
 }
 

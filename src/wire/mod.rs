@@ -12,5 +12,6 @@ pub mod package;
 pub mod protobuf;
 pub mod sniff;
 pub mod surrogate;
+pub mod truthy;
 pub mod varint;
 pub mod websocket;

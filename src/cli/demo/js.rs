@@ -4,17 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 use shaddock::wire::number::{js_number_from_text, push_js_number};
-
-/// Whether JavaScript takes a value for something.
-pub(crate) fn is_truthy(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Bool(value) => *value,
-        Value::Number(number) => number.as_f64().is_some_and(|number| number != 0.0),
-        Value::String(text) => !text.is_empty(),
-        Value::Array(_) | Value::Object(_) => true,
-    }
-}
+use shaddock::wire::truthy::is_truthy;
 
 /// `body.member`, if that is something.
 pub(crate) fn truthy<'a>(body: &'a Value, member: &str) -> Option<&'a Value> {

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
+use shaddock::wire::truthy::is_truthy;
 use shaddock::{Builder, Drain, Engine, Reply, Shards, Workers};
 
 use super::figures;
@@ -85,7 +86,7 @@ fn several(count: u16, noun: &str) -> String {
 
 /// A setting as it is answered: `session.get(…) || null`.
 fn setting(value: Option<&Value>) -> Value {
-    value.filter(|value| js::is_truthy(value)).cloned().unwrap_or_default()
+    value.filter(|value| is_truthy(value)).cloned().unwrap_or_default()
 }
 
 /// The room that a setting or a request names.
