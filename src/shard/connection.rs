@@ -72,6 +72,8 @@ pub(crate) struct Connection {
     pub(crate) transport: Transport,
     /// Whether it is in the shard's list of outboxes to look at.
     pub(crate) is_dirty: bool,
+    /// Whether it was left for this turn by the one before.
+    pub(crate) is_deferred: bool,
     /// Whether the client has closed its writing side.
     pub(crate) is_read_to_end: bool,
     /// Requests that wait for a worker or an async handler.
@@ -123,6 +125,7 @@ impl Connection {
             state: State::Sniff,
             transport: Transport::Tcp,
             is_dirty: false,
+            is_deferred: false,
             is_read_to_end: false,
             in_flight: 0,
             number: 0,

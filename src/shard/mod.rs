@@ -86,6 +86,10 @@ pub(crate) struct Shard {
 
     /// Connections whose outboxes may have something to send.
     dirty: Vec<Slot>,
+    /// Those of them that are left for the next turn.
+    deferred: Vec<Slot>,
+    /// Whether the next turn follows at once.
+    has_more: bool,
     commands: VecDeque<Command>,
     is_draining: bool,
     has_forwarded: bool,
@@ -193,6 +197,8 @@ impl Shard {
             chunk: BytesMut::new(),
             scratch: Vec::new(),
             dirty: Vec::new(),
+            deferred: Vec::new(),
+            has_more: false,
             commands: VecDeque::new(),
             is_draining: false,
             has_forwarded: false,
@@ -277,7 +283,8 @@ impl Shard {
         self.expire_connections();
         // What close hooks have asked for.
         self.apply_ops();
-        self.has_work()
+        self.has_more = self.has_work();
+        self.has_more
     }
 
     /// Runs what is ready. A handler that waits for nothing but this shard has answered when it
@@ -336,10 +343,20 @@ impl Shard {
     }
 
     /// The next buffer to send.
+    ///
+    /// A session that waits for more answers is left for the next turn, once, if that follows at
+    /// once: a worker answers requests in the order they came, so the rest of what the client
+    /// has pipelined is on its way, and goes into the same send.
     pub(crate) fn poll_transmit(&mut self) -> Option<Transmit> {
         while let Some(slot) = self.dirty.pop() {
             let generation = self.connections.generation(slot);
             let Some(connection) = self.connections.at_mut(slot) else { continue };
+            if self.has_more && connection.in_flight > 0 && !connection.is_deferred {
+                connection.is_deferred = true;
+                self.deferred.push(slot);
+                continue;
+            }
+            connection.is_deferred = false;
             connection.is_dirty = false;
             if connection.outbox.is_in_flight() || connection.state == State::Dead {
                 continue;
@@ -349,6 +366,7 @@ impl Shard {
                 return Some(Transmit { session, socket: connection.socket, segment });
             }
         }
+        std::mem::swap(&mut self.dirty, &mut self.deferred);
         None
     }
 
