@@ -82,9 +82,19 @@ fn decode_long(input: &[u8]) -> Result<(u32, usize), VarintError> {
     Err(VarintError::Truncated)
 }
 
+fn encode_long(value: u32, out: &mut Vec<u8>) {
+    let (bytes, len) = to_bytes(u64::from(value));
+    out.extend_from_slice(&bytes[..len]);
+}
+
+/// Bytes of the longest number of 64 bits.
+const LONG_BYTES_MAX: usize = 10;
+
+/// The base-128 form of `value`, low bits first, and how many bytes of it count.
+///
 /// A fixed array keeps the growth check out of the loop.
-fn encode_long(mut value: u32, out: &mut Vec<u8>) {
-    let mut bytes = [0; VARINT_BYTES_MAX];
+pub(crate) fn to_bytes(mut value: u64) -> ([u8; LONG_BYTES_MAX], usize) {
+    let mut bytes = [0; LONG_BYTES_MAX];
     let mut len = 0;
     while value >= 0x80 {
         bytes[len] = value as u8 | 0x80;
@@ -92,7 +102,7 @@ fn encode_long(mut value: u32, out: &mut Vec<u8>) {
         len += 1;
     }
     bytes[len] = value as u8;
-    out.extend_from_slice(&bytes[..=len]);
+    (bytes, len + 1)
 }
 
 #[cfg(test)]

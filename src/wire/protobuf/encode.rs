@@ -9,6 +9,7 @@ use super::MESSAGE_DEPTH_MAX;
 use super::schema::{Field, FieldOption, Kind, MessageType, Schema, TypeIndex};
 use crate::wire::number::js_number_from_text;
 use crate::wire::surrogate::parse_json;
+use crate::wire::varint::to_bytes;
 
 impl Schema {
     /// Appends `message` to `out` as a protobuf body.
@@ -189,7 +190,7 @@ impl Encoder<'_> {
         if length < 0x80 {
             self.out[length_at] = length as u8;
         } else {
-            let (bytes, len) = varint_bytes(length as u64);
+            let (bytes, len) = to_bytes(length as u64);
             self.out.splice(length_at..=length_at, bytes[..len].iter().copied());
         }
         Ok(())
@@ -200,22 +201,9 @@ impl Encoder<'_> {
     }
 
     fn varint(&mut self, value: u64) {
-        let (bytes, len) = varint_bytes(value);
+        let (bytes, len) = to_bytes(value);
         self.out.extend_from_slice(&bytes[..len]);
     }
-}
-
-/// The base-128 form of `value`, low bits first, and how many bytes of it count.
-fn varint_bytes(mut value: u64) -> ([u8; VARINT_BYTES_MAX], usize) {
-    let mut bytes = [0; VARINT_BYTES_MAX];
-    let mut len = 0;
-    while value >= 0x80 {
-        bytes[len] = value as u8 | 0x80;
-        value >>= 7;
-        len += 1;
-    }
-    bytes[len] = value as u8;
-    (bytes, len + 1)
 }
 
 /// The number of an integer field, without its fraction.
@@ -268,9 +256,6 @@ fn is_falsy(value: &Value) -> bool {
         _ => false,
     }
 }
-
-/// Bytes of `u64::MAX` as a varint.
-const VARINT_BYTES_MAX: usize = 10;
 
 /// 2^64 and 2^63: the first doubles that no longer fit an unsigned and a zigzag varint of 64 bits.
 const UNSIGNED_END: f64 = 18_446_744_073_709_551_616.0;
