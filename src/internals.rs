@@ -5,11 +5,10 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use bytes::Bytes;
 
-use crate::dispatch::{Handlers, HostFilter, Register};
+use crate::dispatch::{Handlers, Register};
 use crate::forward::mail::{Forward, ForwardRoute, Mail, WorkerReply};
 use crate::forward::{Hub, HubLimits, Party, Post};
 use crate::limits::Limits;
@@ -22,7 +21,6 @@ use crate::session::{
 };
 use crate::shard::{Connection, SendEnd, Shard, ShardConfig, SocketIndex, Transmit};
 use crate::wheel::Wheel as TimerWheel;
-use crate::wire::handshake::Answers;
 use crate::wire::message;
 use crate::wire::message::RouteRef;
 use crate::wire::package::{Header, PackageType};
@@ -47,24 +45,7 @@ impl Core {
     ) -> Self {
         let register: Register = Arc::new(register);
         let routes = routes.iter().map(|&route| route.to_owned());
-        let config = ShardConfig {
-            server_type: "connector".into(),
-            server_id: "connector-1".into(),
-            limits: Limits::default(),
-            heartbeat: None,
-            single_session: false,
-            answers: Answers::new(None, None, None),
-            check_client: None,
-            user_handshake: None,
-            host_filter: HostFilter::default(),
-            routes: Arc::new(RouteTable::new(routes, dictionary, None)),
-            server_types: Vec::new(),
-            registers: vec![register],
-            started_unix_ms: 0,
-            connections: AtomicUsize::new(0),
-            session_numbers: AtomicU64::new(0),
-            counters: vec![Arc::default()],
-        };
+        let config = ShardConfig::bare(RouteTable::new(routes, dictionary, None), register);
         // Nobody writes mail here; short lanes are made fast.
         let hub = Hub::new(1, 0, HubLimits { lane_len: 16, inbox_len: 16 });
         let shard = Shard::new(Arc::new(config), ShardIndex(0), &hub);

@@ -94,6 +94,32 @@ impl ShardConfig {
     }
 }
 
+/// For code that runs a shard by itself.
+#[cfg(any(test, feature = "internals"))]
+impl ShardConfig {
+    /// One shard of a `connector` without heartbeat, filters or workers, with the default limits.
+    pub(crate) fn bare(routes: RouteTable, register: Register) -> Self {
+        Self {
+            server_type: "connector".into(),
+            server_id: "connector-1".into(),
+            limits: Limits::default(),
+            heartbeat: None,
+            single_session: false,
+            answers: Answers::new(None, None, None),
+            check_client: None,
+            user_handshake: None,
+            host_filter: HostFilter::default(),
+            routes: Arc::new(routes),
+            server_types: Vec::new(),
+            registers: vec![register],
+            started_unix_ms: 0,
+            connections: AtomicUsize::new(0),
+            session_numbers: AtomicU64::new(0),
+            counters: vec![Arc::default()],
+        }
+    }
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 2)
 }

@@ -1,6 +1,5 @@
 //! The core by itself: bytes in, segments and commands out, in virtual time.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use super::*;
@@ -61,25 +60,13 @@ impl Rig {
         let routes = [ECHO, KICK].map(str::to_owned).into_iter();
         let routes = routes.chain((0..NUMBERED).map(numbered));
         let config = ShardConfig {
-            server_type: "connector".into(),
-            server_id: "connector-1".into(),
             limits,
             heartbeat: heartbeat.map(|interval| Heartbeat {
                 timeout: interval * 2,
                 kept_alive_by: KeptAliveBy::Heartbeats,
             }),
-            single_session: false,
             answers: Answers::new(heartbeat, None, None),
-            check_client: None,
-            user_handshake: None,
-            host_filter: HostFilter::default(),
-            routes: Arc::new(RouteTable::new(routes, None, None)),
-            server_types: Vec::new(),
-            registers: vec![register],
-            started_unix_ms: 0,
-            connections: AtomicUsize::new(0),
-            session_numbers: AtomicU64::new(0),
-            counters: vec![Arc::default()],
+            ..ShardConfig::bare(RouteTable::new(routes, None, None), register)
         };
         let shard = Shard::new(Arc::new(config), ShardIndex(0), &Hub::new(1, 0, hub_limits));
         Self {
