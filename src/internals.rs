@@ -263,7 +263,9 @@ impl ShardEnd {
     #[inline]
     pub fn receive(&mut self) -> Option<(u64, usize)> {
         match self.post.receive(self.worker)? {
-            Mail::Answer { token, reply } => Some((token, reply.body.map_or(0, |body| body.len()))),
+            Mail::Answer { token, reply, .. } => {
+                Some((token, reply.body.map_or(0, |body| body.len())))
+            }
             _ => None,
         }
     }
@@ -276,20 +278,17 @@ impl ShardEnd {
 }
 
 impl WorkerEnd {
-    /// The next request: its token and body.
+    /// Answers all requests that wait with their own bodies; how many there were.
     #[inline]
-    pub fn receive(&mut self) -> Option<(u64, Bytes)> {
-        match self.post.receive(self.shard)? {
-            Mail::Forward(forward) => Some((forward.token, forward.bytes)),
-            _ => None,
+    pub fn echo(&mut self) -> usize {
+        let waiting = self.post.waiting(self.shard);
+        for _ in 0..waiting {
+            let Some(Mail::Forward(forward)) = self.post.receive(self.shard) else { break };
+            let reply = WorkerReply { body: Some(forward.bytes), failed: false };
+            let (token, data) = (forward.token, Some(forward.data));
+            self.post.send(self.shard, Mail::Answer { token, reply, data });
         }
-    }
-
-    /// Answers a request.
-    #[inline]
-    pub fn answer(&mut self, token: u64, body: Bytes) {
-        let reply = WorkerReply { body: Some(body), failed: false };
-        self.post.send(self.shard, Mail::Answer { token, reply });
+        waiting
     }
 
     /// Moves what waited for room into the lane, and looks whether the shard sleeps.

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{self, Poll};
 
 use serde_json::{Map, Value};
@@ -47,6 +48,14 @@ impl Session {
 
     pub(crate) fn data(&self) -> &Snapshot {
         &self.data
+    }
+
+    /// The data as a worker has got it.
+    pub(crate) fn into_shared(self) -> Option<Arc<SessionData>> {
+        match self.data {
+            Snapshot::Worker(data) => Some(data),
+            Snapshot::Shard(_) => None,
+        }
     }
 
     /// The snapshot as routers and filters of sessions see it.

@@ -1,9 +1,10 @@
 //! The lanes between all shards and workers, and each one's post office.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_queue::ArrayQueue;
+use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::doorbell::Doorbell;
 use super::mail::Mail;
@@ -29,16 +30,26 @@ impl From<ShardIndex> for Party {
 pub(crate) struct Hub {
     shards: u16,
     workers: u16,
-    /// From each party to each, row by row; none between workers, nor to oneself.
-    lanes: Vec<Option<ArrayQueue<Mail>>>,
+    /// Each party's ends of its lanes, until its thread has come for them.
+    ends: Vec<Mutex<Option<LaneEnds>>>,
     /// From the host's threads to each shard.
     inboxes: Vec<ArrayQueue<Mail>>,
     bells: Vec<Arc<Doorbell>>,
 }
 
+/// One party's ends of its lanes, by the party at the other end. There is no lane between two
+/// workers, nor to oneself.
+struct LaneEnds {
+    writers: Vec<Option<Producer<Mail>>>,
+    readers: Vec<Option<Consumer<Mail>>>,
+}
+
 /// The part of a lane that is a ring of fixed size. What a lane holds above that waits with its
 /// writer, in memory that is taken only when it is needed.
 const LANE_RING_LEN_MAX: usize = 1024;
+/// How much mail is moved into the lanes at once: enough to share the cost, few enough for the
+/// reader to begin while the writer goes on.
+const PUBLISH_LEN: usize = 32;
 
 /// How long the lanes of a hub are.
 #[derive(Debug, Clone, Copy)]
@@ -57,13 +68,19 @@ impl Hub {
                 (true, true) => limits.inbox_len,
                 _ => limits.lane_len.min(LANE_RING_LEN_MAX),
             };
-            Some(ArrayQueue::new(len))
+            Some(len)
         };
-        let lanes = (0..parties).flat_map(|from| (0..parties).map(move |to| lane(from, to)));
+        let ends_of_one = || LaneEnds { writers: none(parties), readers: none(parties) };
+        let mut ends: Vec<LaneEnds> = (0..parties).map(|_| ends_of_one()).collect();
+        for (from, to) in (0..parties).flat_map(|from| (0..parties).map(move |to| (from, to))) {
+            let (writer, reader) = lane(from, to).map(RingBuffer::new).unzip();
+            ends[usize::from(from)].writers[usize::from(to)] = writer;
+            ends[usize::from(to)].readers[usize::from(from)] = reader;
+        }
         Arc::new(Self {
             shards,
             workers,
-            lanes: lanes.collect(),
+            ends: ends.into_iter().map(|ends| Mutex::new(Some(ends))).collect(),
             inboxes: (0..shards).map(|_| ArrayQueue::new(limits.inbox_len)).collect(),
             bells: (0..parties).map(|_| Arc::default()).collect(),
         })
@@ -86,8 +103,9 @@ impl Hub {
         &self.bells[party.index()]
     }
 
-    fn lane(&self, from: Party, to: Party) -> Option<&ArrayQueue<Mail>> {
-        self.lanes[from.index() * usize::from(self.parties()) + to.index()].as_ref()
+    fn take_ends(&self, party: Party) -> LaneEnds {
+        let mut ends = self.ends[party.index()].lock().unwrap_or_else(PoisonError::into_inner);
+        ends.take().expect("a party has one post")
     }
 
     /// Mail of a thread outside the engine; gives it back when the inbox is full.
@@ -99,14 +117,21 @@ impl Hub {
     }
 }
 
+fn none<T>(len: u16) -> Vec<Option<T>> {
+    std::iter::repeat_with(|| None).take(len.into()).collect()
+}
+
 /// One party's side of the hub.
 pub(crate) struct Post {
     hub: Arc<Hub>,
     me: Party,
-    /// Mail that did not fit into its lane, by receiver. While there is some, all mail to that
-    /// receiver goes behind it, so that order holds.
-    backlogs: Vec<VecDeque<Mail>>,
-    backlog_len: usize,
+    lanes: LaneEnds,
+    /// Mail that has not gone into its lane yet, by receiver: it goes many at a time, as a ring
+    /// whose two ends are looked at for every single mail moves its cache lines for each.
+    outgoing: Vec<VecDeque<Mail>>,
+    outgoing_len: usize,
+    /// Mail that has come since it was last moved.
+    unpublished_len: usize,
     backlog_len_max: usize,
     /// Who has got mail since the bells were looked at.
     touched: Vec<bool>,
@@ -115,11 +140,14 @@ pub(crate) struct Post {
 impl Post {
     pub(crate) fn new(hub: Arc<Hub>, me: Party, backlog_len_max: usize) -> Self {
         let parties = usize::from(hub.parties());
+        let lanes = hub.take_ends(me);
         Self {
             hub,
             me,
-            backlogs: std::iter::repeat_with(VecDeque::new).take(parties).collect(),
-            backlog_len: 0,
+            lanes,
+            outgoing: std::iter::repeat_with(VecDeque::new).take(parties).collect(),
+            outgoing_len: 0,
+            unpublished_len: 0,
             backlog_len_max,
             touched: vec![false; parties],
         }
@@ -134,24 +162,26 @@ impl Post {
     }
 
     /// Sends what must arrive: answers, and what follows from a session's life, which bounds it.
+    #[inline]
     pub(crate) fn send(&mut self, to: Party, mail: Mail) {
-        if let Err(mail) = self.push(to, mail) {
-            self.backlogs[to.index()].push_back(mail);
-            self.backlog_len += 1;
+        self.outgoing[to.index()].push_back(mail);
+        self.outgoing_len += 1;
+        self.unpublished_len += 1;
+        if self.unpublished_len >= PUBLISH_LEN {
+            self.flush();
         }
     }
 
     /// Sends what may be refused; gives it back when too much waits already.
     pub(crate) fn try_send(&mut self, to: Party, mail: Mail) -> Result<(), Mail> {
-        match self.push(to, mail) {
-            Err(mail) if self.backlog_len >= self.backlog_len_max => Err(mail),
-            Err(mail) => {
-                self.backlogs[to.index()].push_back(mail);
-                self.backlog_len += 1;
-                Ok(())
-            }
-            Ok(()) => Ok(()),
+        let parties = || (0..self.hub.parties()).map(Party);
+        if !self.has_room(to)
+            && parties().map(|to| self.backlog_len(to)).sum::<usize>() >= self.backlog_len_max
+        {
+            return Err(mail);
         }
+        self.send(to, mail);
+        Ok(())
     }
 
     /// Sends what the lane has room for: `lane_len` mails that the receiver has not read.
@@ -162,55 +192,64 @@ impl Post {
         mail: Mail,
         lane_len: usize,
     ) -> Result<(), Mail> {
-        let Err(mail) = self.push(to, mail) else { return Ok(()) };
-        let backlog = &mut self.backlogs[to.index()];
-        if backlog.len() + LANE_RING_LEN_MAX >= lane_len {
+        if !self.has_room(to) && self.backlog_len(to) + LANE_RING_LEN_MAX >= lane_len {
             return Err(mail);
         }
-        backlog.push_back(mail);
-        self.backlog_len += 1;
+        self.send(to, mail);
         Ok(())
     }
 
-    /// Sends only what fits into the lane's ring now.
+    fn writer(&self, to: Party) -> &Producer<Mail> {
+        self.lanes.writers[to.index()].as_ref().expect("nobody mails itself, nor a worker another")
+    }
+
+    /// Whether one more mail fits into a lane's ring.
     #[inline]
-    fn push(&mut self, to: Party, mail: Mail) -> Result<(), Mail> {
-        if !self.backlogs[to.index()].is_empty() {
-            return Err(mail);
+    fn has_room(&self, to: Party) -> bool {
+        let (lane, waiting) = (self.writer(to), self.outgoing[to.index()].len());
+        // What the reader was last seen to have taken mostly does.
+        waiting < lane.cached_slots() || waiting < lane.slots()
+    }
+
+    /// What waits for one receiver and does not fit into its lane's ring.
+    fn backlog_len(&self, to: Party) -> usize {
+        match self.outgoing[to.index()].len() {
+            0 => 0,
+            waiting => waiting.saturating_sub(self.writer(to).slots()),
         }
-        self.hub
-            .lane(self.me, to)
-            .expect("nobody mails itself, nor a worker another")
-            .push(mail)?;
-        self.touched[to.index()] = true;
-        Ok(())
     }
 
     /// Whether a receiver has not taken what it has got; a worker stops reading from it then.
+    #[inline]
     pub(crate) fn is_backed_up(&self, to: Party) -> bool {
-        !self.backlogs[to.index()].is_empty()
+        let waiting = self.outgoing[to.index()].len();
+        waiting > 0 && waiting > self.writer(to).cached_slots() && self.backlog_len(to) > 0
     }
 
-    /// Moves what waits into lanes that have room again.
+    /// Moves what waits into the lanes that have room: those to shards first, so that what a
+    /// worker learns has its causes in the shards' lanes already.
     pub(crate) fn flush(&mut self) {
-        if self.backlog_len == 0 {
+        self.unpublished_len = 0;
+        if self.outgoing_len == 0 {
             return;
         }
-        for to in 0..self.hub.parties() {
-            while let Some(mail) = self.backlogs[usize::from(to)].pop_front() {
-                let lane = self.hub.lane(self.me, Party(to)).expect("it has been sent to before");
-                if let Err(mail) = lane.push(mail) {
-                    self.backlogs[usize::from(to)].push_front(mail);
-                    break;
-                }
-                self.backlog_len -= 1;
-                self.touched[usize::from(to)] = true;
+        for (to, outgoing) in self.outgoing.iter_mut().enumerate() {
+            if outgoing.is_empty() {
+                continue;
             }
+            let lane = self.lanes.writers[to].as_mut().expect("it has been sent to");
+            let len = outgoing.len().min(lane.slots());
+            let room = lane.write_chunk_uninit(len).expect("there are as many slots");
+            room.fill_from_iter(outgoing.drain(..len));
+            self.outgoing_len -= len;
+            self.touched[to] |= len > 0;
         }
     }
 
-    /// A party that has got mail and sleeps: it has to be woken.
+    /// A party that has got mail and sleeps: it has to be woken. To be asked until there is none
+    /// before one sleeps oneself, as it also sends off what waits.
     pub(crate) fn poll_bell(&mut self) -> Option<Party> {
+        self.flush();
         for to in 0..self.hub.parties() {
             if std::mem::take(&mut self.touched[usize::from(to)]) && self.hub.bell(Party(to)).take()
             {
@@ -222,16 +261,16 @@ impl Post {
 
     /// The next mail from a party.
     #[inline]
-    pub(crate) fn receive(&self, from: Party) -> Option<Mail> {
-        self.hub.lane(from, self.me)?.pop()
+    pub(crate) fn receive(&mut self, from: Party) -> Option<Mail> {
+        self.lanes.readers[from.index()].as_mut()?.pop().ok()
     }
 
     /// How much mail a party has sent that has not been read. If that fills its lane, the party
     /// may wait for room, and is woken once there is some.
     pub(crate) fn waiting(&mut self, from: Party) -> usize {
-        let Some(lane) = self.hub.lane(from, self.me) else { return 0 };
-        let waiting = lane.len();
-        self.touched[from.index()] |= waiting == lane.capacity();
+        let Some(lane) = &self.lanes.readers[from.index()] else { return 0 };
+        let waiting = lane.slots();
+        self.touched[from.index()] |= waiting == lane.buffer().capacity();
         waiting
     }
 
@@ -243,21 +282,25 @@ impl Post {
     /// Whether there is anything to receive, or to flush into a lane that has room. A worker does
     /// not read from a shard that does not take its answers.
     pub(crate) fn has_work(&self) -> bool {
-        let parties = || (0..self.hub.parties()).map(Party);
-        let reads = |from| self.me.0 < self.hub.shards || !self.is_backed_up(from);
-        parties().any(|from| {
-            reads(from) && self.hub.lane(from, self.me).is_some_and(|lane| !lane.is_empty())
-        }) || self.hub.inboxes.get(self.me.index()).is_some_and(|inbox| !inbox.is_empty())
-            || (self.backlog_len > 0
-                && parties().any(|to| {
-                    self.is_backed_up(to)
-                        && self.hub.lane(self.me, to).is_some_and(|lane| !lane.is_full())
-                }))
+        let is_shard = self.me.0 < self.hub.shards;
+        let reads = |from: usize| is_shard || self.outgoing[from].is_empty();
+        let has_mail =
+            |lane: &Option<Consumer<Mail>>| lane.as_ref().is_some_and(|lane| !lane.is_empty());
+        let has_room =
+            |lane: &Option<Producer<Mail>>| lane.as_ref().is_some_and(|lane| !lane.is_full());
+        let LaneEnds { writers, readers } = &self.lanes;
+        readers.iter().enumerate().any(|(from, lane)| reads(from) && has_mail(lane))
+            || self.hub.inboxes.get(self.me.index()).is_some_and(|inbox| !inbox.is_empty())
+            || (self.outgoing_len > 0
+                && writers
+                    .iter()
+                    .zip(&self.outgoing)
+                    .any(|(lane, waiting)| !waiting.is_empty() && has_room(lane)))
     }
 
     /// Whether mail waits for room in a lane; nobody rings when there is some.
     pub(crate) fn has_backlog(&self) -> bool {
-        self.backlog_len > 0
+        self.outgoing_len > 0
     }
 }
 
@@ -284,11 +327,12 @@ mod tests {
 
     #[test]
     fn order_holds_over_a_full_lane() {
-        let (mut a, b) = pair();
+        let (mut a, mut b) = pair();
         for n in 0..4 {
             a.send(Party(1), mail(n));
         }
         assert!(a.is_backed_up(Party(1)));
+        a.flush();
         let mut got = Vec::new();
         while let Some(mail) = b.receive(Party(0)) {
             got.push(slot(&mail));

@@ -16,32 +16,91 @@ use crate::session::{SessionData, SessionId, Uid};
 pub(crate) enum Mail {
     // A worker.
     Forward(Forward),
-    Closed { session: SessionId, data: Arc<SessionData> },
+    Closed {
+        session: SessionId,
+        data: Arc<SessionData>,
+    },
 
     // The shard that owns the session.
-    Answer { token: u64, reply: WorkerReply },
-    Set { session: SessionId, settings: Box<Map<String, Value>>, reply_to: ReplyTo },
-    Bind { session: SessionId, uid: Uid, reply_to: ReplyTo },
-    Unbind { session: SessionId, uid: Uid, reply_to: ReplyTo },
-    Kick { session: SessionId, reason: Option<Arc<str>> },
-    Deliver { sessions: Vec<SessionId>, package: Bytes },
-    Bound { session: SessionId, uid: Uid, is_free: bool, reply_to: ReplyTo },
+    /// The data is the request's own, if the worker still has it: a count that only one thread
+    /// changes costs next to nothing.
+    Answer {
+        token: u64,
+        reply: WorkerReply,
+        data: Option<Arc<SessionData>>,
+    },
+    Set {
+        session: SessionId,
+        settings: Box<Map<String, Value>>,
+        reply_to: ReplyTo,
+    },
+    Bind {
+        session: SessionId,
+        uid: Uid,
+        reply_to: ReplyTo,
+    },
+    Unbind {
+        session: SessionId,
+        uid: Uid,
+        reply_to: ReplyTo,
+    },
+    Kick {
+        session: SessionId,
+        reason: Option<Arc<str>>,
+    },
+    Deliver {
+        sessions: Vec<SessionId>,
+        package: Bytes,
+    },
+    Bound {
+        session: SessionId,
+        uid: Uid,
+        is_free: bool,
+        reply_to: ReplyTo,
+    },
 
     // The home shard of the uid.
-    HomeBind { session: SessionId, uid: Uid, reply_to: ReplyTo },
-    HomeUnbind { session: SessionId, uid: Uid },
-    HomeKick { uid: Uid, reason: Option<Arc<str>>, reply_to: Option<ReplyTo> },
-    HomePush { uids: Vec<Uid>, package: Bytes, reply_to: Option<ReplyTo> },
+    HomeBind {
+        session: SessionId,
+        uid: Uid,
+        reply_to: ReplyTo,
+    },
+    HomeUnbind {
+        session: SessionId,
+        uid: Uid,
+    },
+    HomeKick {
+        uid: Uid,
+        reason: Option<Arc<str>>,
+        reply_to: Option<ReplyTo>,
+    },
+    HomePush {
+        uids: Vec<Uid>,
+        package: Bytes,
+        reply_to: Option<ReplyTo>,
+    },
 
     // Every shard.
-    Broadcast { package: Bytes, audience: Audience },
+    Broadcast {
+        package: Bytes,
+        audience: Audience,
+    },
 
     // Whoever asked.
-    Result { token: u64, outcome: Outcome },
+    Result {
+        token: u64,
+        outcome: Outcome,
+    },
 
     // A shard, from the host.
-    Report { to: SyncSender<Report>, kind: ReportKind },
-    Hosts { rules: Vec<HostRule>, change: HostChange },
+    Report {
+        to: SyncSender<Report>,
+        kind: ReportKind,
+    },
+    Hosts {
+        rules: Vec<HostRule>,
+        change: HostChange,
+    },
 }
 
 // A lane of thousands is filled with these: 80 bytes each.

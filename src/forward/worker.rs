@@ -20,7 +20,7 @@ use crate::dispatch::tasks::Tasks;
 use crate::dispatch::{Context, Handlers, Register, Registry, Request, Session};
 use crate::limits::Limits;
 use crate::route::table::RouteTable;
-use crate::session::{Directory, SessionView, ShardIndex, Snapshot, Uid};
+use crate::session::{Directory, SessionData, SessionView, ShardIndex, Snapshot, Uid};
 
 /// A worker's handlers and everything under way on it.
 pub(crate) struct Worker {
@@ -173,10 +173,10 @@ impl Worker {
                 let failed = reply.failed;
                 bytes.truncate(part.end);
                 bytes.advance(part.start);
-                let body = Some(bytes);
-                self.mail_answer(id.shard(), token, WorkerReply { body, failed });
+                let reply = WorkerReply { body: Some(bytes), failed };
+                self.mail_answer(id.shard(), token, reply, session.into_shared());
             }
-            _ => self.send_answer(id.shard(), token, reply),
+            _ => self.send_answer(id.shard(), token, reply, session.into_shared()),
         }
     }
 
@@ -189,12 +189,18 @@ impl Worker {
         if self.tasks.spawn(future).is_err()
             && let Origin::Shard { session, token } = origin
         {
-            self.send_answer(session.shard(), token, Reply::error());
+            self.send_answer(session.shard(), token, Reply::error(), None);
         }
         self.run_tasks();
     }
 
-    fn send_answer(&mut self, shard: ShardIndex, token: u64, reply: Reply<'_>) {
+    fn send_answer(
+        &mut self,
+        shard: ShardIndex,
+        token: u64,
+        reply: Reply<'_>,
+        data: Option<Arc<SessionData>>,
+    ) {
         let failed = reply.failed;
         let body = match reply.body {
             ReplyBody::None | ReplyBody::Later(_) => None,
@@ -202,13 +208,19 @@ impl Worker {
             ReplyBody::Owned(bytes) => Some(bytes.into()),
             ReplyBody::Shared(bytes) => Some(bytes),
         };
-        self.mail_answer(shard, token, WorkerReply { body, failed });
+        self.mail_answer(shard, token, WorkerReply { body, failed }, data);
     }
 
-    fn mail_answer(&mut self, shard: ShardIndex, token: u64, reply: WorkerReply) {
+    fn mail_answer(
+        &mut self,
+        shard: ShardIndex,
+        token: u64,
+        reply: WorkerReply,
+        data: Option<Arc<SessionData>>,
+    ) {
         // Nobody waits for the answer to a notify.
         if token != 0 {
-            self.post.send(shard.into(), Mail::Answer { token, reply });
+            self.post.send(shard.into(), Mail::Answer { token, reply, data });
         }
     }
 
@@ -270,7 +282,7 @@ impl Worker {
             }
             Op::Answer { call, reply } => {
                 let Origin::Shard { session, token } = call.origin else { return };
-                self.send_answer(session.shard(), token, reply);
+                self.send_answer(session.shard(), token, reply, None);
             }
             Op::Admit { .. } => debug_assert!(false, "a worker has no global filters"),
         }
