@@ -62,7 +62,7 @@ pub use dispatch::{
     Time, Timeout, TooBusy, Verdict,
 };
 pub use engine::load;
-pub use engine::{Builder, Drain, Engine, Handle, Metrics, Shards, ShutdownReport};
+pub use engine::{Builder, Drain, Engine, Handle, Listener, Metrics, Shards, ShutdownReport};
 pub use error::{HandleError, StartError};
 pub use forward::{ServerId, Workers};
 pub use limits::{LimitError, Limits};

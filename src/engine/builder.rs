@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::bell::Eventfd;
 use super::handle::Engine;
-use super::listen;
+use super::listen::{self, LISTENERS_MAX, Listener};
 use super::park::{ShardThread, Threads};
 use super::preflight;
 use super::sockets::Accepting;
@@ -51,7 +51,7 @@ const PARTIES_MAX: usize = 1024;
 /// no dictionary, no protobuf, several sessions for each uid, the default [`Limits`].
 #[must_use = "a builder does nothing until `start`"]
 pub struct Builder {
-    listen: Option<String>,
+    listeners: Vec<Listener>,
     shards: Shards,
     server_type: String,
     server_id: String,
@@ -75,7 +75,7 @@ pub struct Builder {
 impl std::fmt::Debug for Builder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Builder")
-            .field("listen", &self.listen)
+            .field("listeners", &self.listeners)
             .field("shards", &self.shards)
             .field("server_id", &self.server_id)
             .finish_non_exhaustive()
@@ -85,7 +85,7 @@ impl std::fmt::Debug for Builder {
 impl Builder {
     pub(super) fn new() -> Self {
         Self {
-            listen: None,
+            listeners: Vec::new(),
             shards: Shards::PerCore,
             server_type: "connector".into(),
             server_id: "connector-1".into(),
@@ -107,10 +107,10 @@ impl Builder {
         }
     }
 
-    /// Where to listen, for TCP and WebSocket alike, e.g. `0.0.0.0:3010`. A port of 0 stands for
-    /// a free one; see [`Engine::local_addr`].
-    pub fn listen(mut self, address: impl Into<String>) -> Self {
-        self.listen = Some(address.into());
+    /// Where to listen, for TCP and WebSocket alike, e.g. `0.0.0.0:3010`. Given several times, the
+    /// engine listens in several places, each shard in all of them.
+    pub fn listen(mut self, listener: impl Into<Listener>) -> Self {
+        self.listeners.push(listener.into());
         self
     }
 
@@ -300,9 +300,7 @@ impl Builder {
         let workers = u16::try_from(workers).expect("checked to be 1024 at most");
         preflight::check(u64::from(shards) + u64::from(workers))?;
 
-        let address = listen::resolve(self.listen.as_deref().unwrap_or_default())?;
-        let backlog = self.limits.backlog;
-        let (listeners, address) = listen::listen(address, usize::from(shards), backlog)?;
+        let listening = listen::listen(&self.listeners, usize::from(shards), self.limits.backlog)?;
         let threads = threads(shards, workers, &self.limits)?;
         let accepting = self.accepting;
         let registers: Vec<Register> =
@@ -310,14 +308,15 @@ impl Builder {
         let config = Arc::new(self.into_config(shards, server_types));
 
         // From here on a failure stops what runs already: the engine is dropped.
-        let mut engine = Engine::new(Arc::clone(&config), Arc::clone(&threads), address);
+        let mut engine =
+            Engine::new(Arc::clone(&config), Arc::clone(&threads), listening.addresses);
         let (opened, results) = channel();
         let sockets_max = preflight::descriptors_max();
-        for (index, listener) in listeners.into_iter().enumerate() {
+        for (index, listeners) in listening.by_shard.into_iter().enumerate() {
             let shard = ShardThread {
                 config: Arc::clone(&config),
                 index: ShardIndex(index as u16),
-                listener,
+                listeners,
                 accepting,
                 sockets_max,
                 threads: Arc::clone(&threads),
@@ -379,8 +378,11 @@ impl Builder {
         if usize::from(shards) + workers > PARTIES_MAX {
             return Err(bad("shards and workers", "1024 together at most"));
         }
-        if self.listen.is_none() {
+        if self.listeners.is_empty() {
             return Err(bad("listen", "an address like 127.0.0.1:3010"));
+        }
+        if self.listeners.len() > LISTENERS_MAX {
+            return Err(bad("listen", "given 64 times at most"));
         }
         // A heartbeat's timeout counts in milliseconds.
         let is_short = |time: Option<Duration>| time.is_some_and(|time| time.as_millis() == 0);

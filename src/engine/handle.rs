@@ -24,7 +24,7 @@ use crate::shard::ShardConfig;
 /// never closes.
 pub struct Engine {
     handle: Handle,
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
     shards: Vec<Join>,
     workers: Vec<Join>,
 }
@@ -40,7 +40,7 @@ pub struct Handle {
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Engine").field("addresses", &self.addresses).finish_non_exhaustive()
     }
 }
 
@@ -107,10 +107,11 @@ impl Engine {
     pub(super) fn new(
         config: Arc<ShardConfig>,
         threads: Arc<Threads>,
-        address: SocketAddr,
+        addresses: Vec<SocketAddr>,
     ) -> Self {
+        assert!(!addresses.is_empty(), "an engine listens somewhere");
         let handle = Handle { config, threads, is_stopped: Arc::default() };
-        Self { handle, address, shards: Vec::new(), workers: Vec::new() }
+        Self { handle, addresses, shards: Vec::new(), workers: Vec::new() }
     }
 
     pub(super) fn add_shard(&mut self, shard: Join) {
@@ -121,10 +122,17 @@ impl Engine {
         self.workers.push(worker);
     }
 
-    /// Where clients connect, with the port that was found if it was 0.
+    /// Where clients connect, with the port that was found if it was 0; the first place if there
+    /// are several.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.address
+        self.addresses[0]
+    }
+
+    /// All places where clients connect, in the order they were given.
+    #[must_use]
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// A handle for other threads.

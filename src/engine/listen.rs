@@ -1,4 +1,4 @@
-//! Listening sockets: one for each shard, all on the same address.
+//! Listening sockets: one for each shard and listener, those of one listener all on its address.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
@@ -6,8 +6,111 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::error::StartError;
 
+/// One place where an engine listens. Text is enough for most: [`Builder::listen`] takes it too.
+///
+/// ```
+/// use shaddock::{Engine, Listener};
+///
+/// let builder = Engine::builder().listen("0.0.0.0:3010").listen(Listener::new("[::1]:3011"));
+/// ```
+///
+/// [`Builder::listen`]: crate::Builder::listen
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    address: String,
+}
+
+impl Listener {
+    /// Listens on an address with its port, like `0.0.0.0:3010` or `[::]:3010`. A port of 0 stands
+    /// for a free one; see [`Engine::local_addr`](crate::Engine::local_addr).
+    ///
+    /// `[::]` takes IPv4 clients too, unless another listener has the port for IPv4.
+    pub fn new(address: impl Into<String>) -> Self {
+        Self { address: address.into() }
+    }
+}
+
+impl From<&str> for Listener {
+    fn from(address: &str) -> Self {
+        Self::new(address)
+    }
+}
+
+impl From<String> for Listener {
+    fn from(address: String) -> Self {
+        Self::new(address)
+    }
+}
+
+impl From<&String> for Listener {
+    fn from(address: &String) -> Self {
+        Self::new(address)
+    }
+}
+
+impl From<SocketAddr> for Listener {
+    fn from(address: SocketAddr) -> Self {
+        Self::new(address.to_string())
+    }
+}
+
+/// Listeners of one engine, at most; each has a socket on every shard.
+pub(super) const LISTENERS_MAX: usize = 64;
+
+/// The sockets of an engine.
+#[derive(Debug)]
+pub(super) struct Listening {
+    /// For each shard one socket of every listener, in order.
+    pub(super) by_shard: Vec<Vec<Socket>>,
+    /// Where each listener is, with the port that was found.
+    pub(super) addresses: Vec<SocketAddr>,
+}
+
+/// Listens on all addresses, once for each shard.
+pub(super) fn listen(
+    listeners: &[Listener],
+    shards: usize,
+    backlog: u32,
+) -> Result<Listening, StartError> {
+    let wanted: Result<Vec<_>, _> =
+        listeners.iter().map(|listener| resolve(&listener.address)).collect();
+    let wanted = wanted?;
+    let mut listening = Listening { by_shard: Vec::new(), addresses: Vec::new() };
+    listening.by_shard.resize_with(shards, Vec::new);
+    for (place, address) in wanted.iter().enumerate() {
+        // Only a fixed port can be asked for twice.
+        if address.port() != 0 && wanted[..place].contains(address) {
+            let expected = format!("given {address} only once");
+            return Err(StartError::Option { option: "listen", expected });
+        }
+        let family = match wanted.iter().any(|other| is_ipv4_beside(*other, *address)) {
+            true => Family::Ipv6Alone,
+            false => Family::OfAddress,
+        };
+        let (sockets, bound) = listen_on(*address, family, shards, backlog)?;
+        for (sockets, socket) in listening.by_shard.iter_mut().zip(sockets) {
+            sockets.push(socket);
+        }
+        listening.addresses.push(bound);
+    }
+    Ok(listening)
+}
+
+/// Whether a listener for IPv4 has the port that one for IPv6 would else take for both.
+fn is_ipv4_beside(other: SocketAddr, address: SocketAddr) -> bool {
+    address.is_ipv6() && other.is_ipv4() && address.port() == other.port()
+}
+
+/// Which clients an address takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    /// Those of its own family; `[::]` those of both.
+    OfAddress,
+    Ipv6Alone,
+}
+
 /// Turns text into the address to listen on.
-pub(super) fn resolve(text: &str) -> Result<SocketAddr, StartError> {
+fn resolve(text: &str) -> Result<SocketAddr, StartError> {
     let bad = |why: String| StartError::BadAddress { address: text.to_owned(), why };
     let mut addresses = text.to_socket_addrs().map_err(|error| bad(error.to_string()))?;
     addresses.next().ok_or_else(|| bad("the name has no address".to_owned()))
@@ -16,8 +119,9 @@ pub(super) fn resolve(text: &str) -> Result<SocketAddr, StartError> {
 /// Listens `count` times on an address; the kernel spreads connections over the sockets.
 ///
 /// A port of 0 stands for a free one, the same for all.
-pub(super) fn listen(
+fn listen_on(
     address: SocketAddr,
+    family: Family,
     count: usize,
     backlog: u32,
 ) -> Result<(Vec<Socket>, SocketAddr), StartError> {
@@ -27,26 +131,29 @@ pub(super) fn listen(
     };
     // Sockets that share a port would also share it with another process of the same user, which
     // would then get half of the clients. A socket that does not share tells.
-    let probe = socket(address).map_err(failed)?;
+    let probe = socket(address, family).map_err(failed)?;
     probe.bind(&address.into()).map_err(failed)?;
     drop(probe);
 
     let mut bound = address;
-    let mut listeners = Vec::with_capacity(count);
+    let mut sockets = Vec::with_capacity(count);
     for _ in 0..count {
-        let listener = socket(bound).map_err(failed)?;
-        listener.set_reuse_port(true).map_err(failed)?;
-        listener.bind(&bound.into()).map_err(failed)?;
-        listener.listen(i32::try_from(backlog).unwrap_or(i32::MAX)).map_err(failed)?;
-        let local = listener.local_addr().map_err(failed)?;
+        let socket = socket(bound, family).map_err(failed)?;
+        socket.set_reuse_port(true).map_err(failed)?;
+        socket.bind(&bound.into()).map_err(failed)?;
+        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX)).map_err(failed)?;
+        let local = socket.local_addr().map_err(failed)?;
         bound = local.as_socket().unwrap_or(bound);
-        listeners.push(listener);
+        sockets.push(socket);
     }
-    Ok((listeners, bound))
+    Ok((sockets, bound))
 }
 
-fn socket(address: SocketAddr) -> std::io::Result<Socket> {
+fn socket(address: SocketAddr, family: Family) -> std::io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if family == Family::Ipv6Alone {
+        socket.set_only_v6(true)?;
+    }
     // Connections that have ended do not hold the port.
     socket.set_reuse_address(true)?;
     // Accepted sockets inherit it: answers are batched here, not in the kernel.
@@ -58,15 +165,34 @@ fn socket(address: SocketAddr) -> std::io::Result<Socket> {
 mod tests {
     use super::*;
 
+    fn once(address: &str, shards: usize) -> Result<Listening, StartError> {
+        listen(&[address.into()], shards, 16)
+    }
+
     #[test]
     fn a_port_in_use_is_told_though_ports_are_shared() {
-        let (listeners, address) = listen("127.0.0.1:0".parse().unwrap(), 2, 16).unwrap();
-        assert_eq!(listeners.len(), 2);
+        let listening = once("127.0.0.1:0", 2).unwrap();
+        let address = listening.addresses[0];
+        assert_eq!(listening.by_shard.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1]);
         assert_ne!(address.port(), 0);
-        let error = listen(address, 1, 16).unwrap_err();
+        let error = once(&address.to_string(), 1).unwrap_err();
         assert!(matches!(error, StartError::AddressInUse(other) if other == address), "{error}");
-        drop(listeners);
-        assert!(listen(address, 1, 16).is_ok());
+        drop(listening);
+        assert!(once(&address.to_string(), 1).is_ok());
+    }
+
+    #[test]
+    fn one_port_can_be_listened_on_for_both_families_but_only_once_for_each() {
+        let port = once("127.0.0.1:0", 1).unwrap().addresses[0].port();
+        let (v4, v6) = (format!("0.0.0.0:{port}").into(), format!("[::]:{port}").into());
+        let listening = listen(&[v6, v4], 2, 16).unwrap();
+        assert!(listening.addresses.iter().all(|address| address.port() == port));
+        assert_eq!(listening.by_shard.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2]);
+        let address = listening.addresses[0];
+        drop(listening);
+        let twice = [Listener::from(address), address.into()];
+        let error = listen(&twice, 1, 16).unwrap_err();
+        assert!(matches!(error, StartError::Option { option: "listen", .. }), "{error}");
     }
 
     #[test]
@@ -75,7 +201,7 @@ mod tests {
             let error = resolve(text).unwrap_err();
             assert!(error.to_string().contains(&format!("`{text}`")), "{error}");
         }
-        let error = listen("192.0.2.1:0".parse().unwrap(), 1, 16).unwrap_err();
+        let error = once("192.0.2.1:0", 1).unwrap_err();
         assert!(matches!(error, StartError::Listen { .. }), "{error}");
     }
 }

@@ -18,3 +18,4 @@ mod worker_thread;
 
 pub use builder::{Builder, Shards};
 pub use handle::{Drain, Engine, Handle, Metrics, ShutdownReport};
+pub use listen::Listener;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
-use socket2::Socket as Listener;
+use socket2::Socket as ListeningSocket;
 
 use super::bell::Eventfd;
 use super::buffers::Buffers;
@@ -74,7 +74,8 @@ impl Threads {
 pub(super) struct ShardThread {
     pub(super) config: Arc<ShardConfig>,
     pub(super) index: ShardIndex,
-    pub(super) listener: Listener,
+    /// INVARIANT: at least one.
+    pub(super) listeners: Vec<ListeningSocket>,
     pub(super) accepting: Option<Accepting>,
     pub(super) sockets_max: u32,
     pub(super) threads: Arc<Threads>,
@@ -134,10 +135,10 @@ impl ShardThread {
             .map_err(failed("the receive buffers"))?;
         let accepting = match self.accepting {
             Some(accepting) => accepting,
-            None => Accepting::supported(&mut ring, &self.listener)
+            None => Accepting::supported(&mut ring, &self.listeners[0])
                 .map_err(failed("a test of the ring"))?,
         };
-        let mut sockets = Sockets::new(self.listener, accepting);
+        let mut sockets = Sockets::new(self.listeners, accepting);
         let me = Party::from(self.index);
         let threads = self.threads;
         let shard = Shard::new(self.config, self.index, &threads.hub);

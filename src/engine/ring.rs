@@ -19,8 +19,8 @@ pub(super) struct Ring {
 /// What a completion is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Token {
-    /// The multishot accept.
-    Accept,
+    /// The multishot accept of a listener.
+    Accept(u32),
     /// A single accept, with the place its peer's address goes to.
     AcceptOne(u32),
     /// The peer's address of an accepted socket has been asked for.
@@ -71,7 +71,7 @@ const KIND_SHIFT: u32 = 56;
 impl Token {
     fn encode(self) -> u64 {
         let (kind, value) = match self {
-            Self::Accept => (1, 0),
+            Self::Accept(listener) => (1, listener),
             Self::AcceptOne(place) => (2, place),
             Self::PeerName(place) => (3, place),
             Self::Receive(socket) => (4, socket.0),
@@ -92,7 +92,7 @@ impl Token {
     fn decode(word: u64) -> Option<Self> {
         let value = word as u32;
         Some(match word >> KIND_SHIFT {
-            1 => Self::Accept,
+            1 => Self::Accept(value),
             2 => Self::AcceptOne(value),
             3 => Self::PeerName(value),
             4 => Self::Receive(SocketIndex(value)),
@@ -175,9 +175,10 @@ impl Ring {
         }
     }
 
-    pub(super) fn accept_multishot(&mut self, listener: RawFd) {
+    /// Accepts for as long as it can; `place` comes back with each connection.
+    pub(super) fn accept_multishot(&mut self, listener: RawFd, place: u32) {
         let entry = opcode::AcceptMulti::new(Fd(listener)).allocate_file_index(true).build();
-        self.push(&entry.user_data(Token::Accept.encode()));
+        self.push(&entry.user_data(Token::Accept(place).encode()));
     }
 
     /// One accept that also tells the peer's address.
@@ -389,7 +390,7 @@ mod tests {
     fn tokens_come_back() {
         let socket = SocketIndex(u32::MAX);
         for token in [
-            Token::Accept,
+            Token::Accept(6),
             Token::AcceptOne(7),
             Token::PeerName(8),
             Token::Receive(socket),

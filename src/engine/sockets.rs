@@ -6,29 +6,31 @@ use std::collections::VecDeque;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, RawFd};
 
-use socket2::Socket as Listener;
+use socket2::Socket as ListeningSocket;
 
 use super::buffers::{Buffers, GROUP};
+use super::listen::LISTENERS_MAX;
 use super::ring::{Completion, RAW_ADDRESS_BYTES, RawAddress, Ring, Token};
 use crate::session::{Segment, SessionId};
 use crate::shard::{Command, ReceiveEnd, SendEnd, Shard, SocketIndex, Transmit};
 
 /// The sockets of one shard.
 pub(super) struct Sockets {
-    listener: Option<Listener>,
+    /// Empty once no more is accepted.
+    listeners: Vec<ListeningSocket>,
+    /// Bytes of a peer's address, by the family of each listener.
+    address_lens: Box<[u32]>,
     accepting: Accepting,
-    /// Bytes of a peer's address, by the listener's family.
-    address_len: u32,
     /// Where the kernel writes peers' addresses. Boxed once, so they stay where they are.
     addresses: Box<[RawAddress]>,
     free_addresses: Vec<u32>,
     /// The socket whose address is asked for, by place.
     asked_for: Box<[SocketIndex]>,
-    /// Accepted sockets that wait for a place.
-    unnamed: VecDeque<SocketIndex>,
+    /// Accepted sockets that wait for a place, with their listeners.
+    unnamed: VecDeque<(SocketIndex, usize)>,
     /// Accepting ended for want of something; it begins again at this time.
     accept_again_us: Option<u64>,
-    /// The places of single accepts that have ended so.
+    /// The accepts that have ended so.
     paused_accepts: Vec<u32>,
 
     sockets: Vec<Socket>,
@@ -39,7 +41,7 @@ pub(super) struct Sockets {
 /// How connections are accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Accepting {
-    /// One submission for all, and a question for each peer's address (Linux 6.7).
+    /// One submission for each listener, and a question for each peer's address (Linux 6.7).
     Multishot,
     /// Several submissions, each with room for an address.
     OneByOne,
@@ -47,7 +49,7 @@ pub(crate) enum Accepting {
 
 impl Accepting {
     /// The best way that the kernel has.
-    pub(super) fn supported(ring: &mut Ring, listener: &Listener) -> std::io::Result<Self> {
+    pub(super) fn supported(ring: &mut Ring, listener: &ListeningSocket) -> std::io::Result<Self> {
         Ok(match ring.can_name_peers(listener.as_raw_fd())? {
             true => Self::Multishot,
             false => Self::OneByOne,
@@ -76,8 +78,10 @@ struct Send {
 
 /// Addresses asked for at once, or accepts under way at once.
 const ADDRESSES: u32 = 256;
-/// One accept each has a submission of its own, so there are fewer of them.
+/// An accept of one connection has a submission of its own, so there are fewer of them, for each
+/// listener, as long as there are places for all.
 const ACCEPTS_ONE_BY_ONE: u32 = 64;
+const _: () = assert!(LISTENERS_MAX <= ADDRESSES as usize);
 /// After accepting has failed for want of descriptors or memory.
 const ACCEPT_PAUSE_US: u64 = 20_000;
 
@@ -85,13 +89,18 @@ const NO_BUFFERS: i32 = -105; // ENOBUFS
 const CANCELED: i32 = -125; // ECANCELED
 
 impl Sockets {
-    pub(super) fn new(listener: Listener, accepting: Accepting) -> Self {
-        let is_v4 = listener.local_addr().is_ok_and(|address| address.is_ipv4());
+    /// The sockets of a shard that listens on at least one.
+    pub(super) fn new(listeners: Vec<ListeningSocket>, accepting: Accepting) -> Self {
+        assert!((1..=LISTENERS_MAX).contains(&listeners.len()));
+        let address_len = |listener: &ListeningSocket| {
+            let is_v4 = listener.local_addr().is_ok_and(|address| address.is_ipv4());
+            if is_v4 { 16 } else { RAW_ADDRESS_BYTES as u32 }
+        };
         let empty = RawAddress { bytes: [0; RAW_ADDRESS_BYTES], len: RAW_ADDRESS_BYTES as u32 };
         Self {
-            listener: Some(listener),
+            address_lens: listeners.iter().map(address_len).collect(),
+            listeners,
             accepting,
-            address_len: if is_v4 { 16 } else { RAW_ADDRESS_BYTES as u32 },
             addresses: vec![empty; ADDRESSES as usize].into(),
             free_addresses: (0..ADDRESSES).rev().collect(),
             asked_for: vec![SocketIndex(0); ADDRESSES as usize].into(),
@@ -104,30 +113,43 @@ impl Sockets {
         }
     }
 
-    fn listener_fd(&self) -> Option<RawFd> {
-        self.listener.as_ref().map(AsRawFd::as_raw_fd)
+    /// The listener that an accept is of: accepts take turns.
+    fn listener_of(&self, accept: u32) -> usize {
+        accept as usize % self.address_lens.len()
+    }
+
+    fn listener_fd(&self, accept: u32) -> Option<RawFd> {
+        self.listeners.get(self.listener_of(accept)).map(AsRawFd::as_raw_fd)
     }
 
     /// Begins to accept.
     pub(super) fn start(&mut self, ring: &mut Ring) {
-        self.paused_accepts = (0..ACCEPTS_ONE_BY_ONE).collect();
+        let listeners = self.listeners.len() as u32;
+        let accepts = match self.accepting {
+            Accepting::Multishot => listeners,
+            Accepting::OneByOne => (ACCEPTS_ONE_BY_ONE * listeners).min(ADDRESSES),
+        };
+        self.paused_accepts = (0..accepts).collect();
         self.accept_more(ring);
     }
 
     fn accept_more(&mut self, ring: &mut Ring) {
-        let Some(listener) = self.listener_fd() else { return };
-        match self.accepting {
-            Accepting::Multishot => ring.accept_multishot(listener),
-            Accepting::OneByOne => {
-                for place in std::mem::take(&mut self.paused_accepts) {
-                    self.accept_one(ring, place);
-                }
+        for accept in std::mem::take(&mut self.paused_accepts) {
+            match self.accepting {
+                Accepting::Multishot => self.accept_multishot(ring, accept),
+                Accepting::OneByOne => self.accept_one(ring, accept),
             }
         }
     }
 
+    fn accept_multishot(&mut self, ring: &mut Ring, accept: u32) {
+        if let Some(listener) = self.listener_fd(accept) {
+            ring.accept_multishot(listener, accept);
+        }
+    }
+
     fn accept_one(&mut self, ring: &mut Ring, place: u32) {
-        let Some(listener) = self.listener_fd() else { return };
+        let Some(listener) = self.listener_fd(place) else { return };
         let address = &mut self.addresses[place as usize];
         address.len = RAW_ADDRESS_BYTES as u32;
         // SAFETY: the addresses are boxed and live as long as `self`, which outlives the ring;
@@ -137,17 +159,18 @@ impl Sockets {
 
     /// Stops accepting, for good.
     pub(super) fn stop_accepting(&mut self, ring: &mut Ring) {
-        if let Some(listener) = self.listener.take() {
+        let listeners = std::mem::take(&mut self.listeners);
+        for listener in &listeners {
             // At once: an accept under way holds the socket until the kernel has taken the ring
             // apart, and clients would be let into a backlog that nobody looks at.
             if let Err(error) = listener.shutdown(std::net::Shutdown::Both) {
                 tracing::error!(%error, "a socket goes on listening");
             }
             ring.cancel_accepts(listener.as_raw_fd());
-            // The cancel has to find the descriptor open.
-            if let Err(error) = ring.submit() {
-                tracing::error!(%error, "accepting could not be cancelled");
-            }
+        }
+        // The cancels have to find the descriptors open.
+        if let Err(error) = ring.submit() {
+            tracing::error!(%error, "accepting could not be cancelled");
         }
     }
 
@@ -169,7 +192,7 @@ impl Sockets {
         now_us: u64,
     ) -> bool {
         match completion.token {
-            Token::Accept => self.handle_accept(completion, ring, shard, now_us),
+            Token::Accept(accept) => self.handle_accept(completion, accept, ring, shard, now_us),
             Token::AcceptOne(place) => {
                 self.handle_accept_one(completion, place, ring, shard, now_us);
             }
@@ -194,27 +217,29 @@ impl Sockets {
     fn handle_accept(
         &mut self,
         completion: Completion,
+        accept: u32,
         ring: &mut Ring,
         shard: &Shard,
         now_us: u64,
     ) {
         if completion.result >= 0 {
-            self.unnamed.push_back(SocketIndex(completion.result as u32));
+            let listener = self.listener_of(accept);
+            self.unnamed.push_back((SocketIndex(completion.result as u32), listener));
             self.ask_names(ring);
         }
         if !completion.has_more() {
             self.accept_ended(completion.result, shard, now_us);
-            if self.accept_again_us.is_none()
-                && let Some(listener) = self.listener_fd()
-            {
-                ring.accept_multishot(listener);
+            if self.accept_again_us.is_some() {
+                self.paused_accepts.push(accept);
+            } else {
+                self.accept_multishot(ring, accept);
             }
         }
     }
 
     /// Whether accepting has ended for a reason that will pass: then it pauses.
     fn accept_ended(&mut self, result: i32, shard: &Shard, now_us: u64) {
-        if result < 0 && result != CANCELED && self.listener.is_some() {
+        if result < 0 && result != CANCELED && !self.listeners.is_empty() {
             shard.counters().accept_failures.one();
             tracing::warn!(error = -result, "accepting pauses");
             self.accept_again_us = Some(now_us + ACCEPT_PAUSE_US);
@@ -244,14 +269,14 @@ impl Sockets {
     }
 
     fn ask_names(&mut self, ring: &mut Ring) {
-        while let Some(socket) = self.unnamed.front().copied() {
+        while let Some((socket, listener)) = self.unnamed.front().copied() {
             let Some(place) = self.free_addresses.pop() else { return };
             self.unnamed.pop_front();
             self.asked_for[place as usize] = socket;
             let address = &raw mut self.addresses[place as usize];
             // SAFETY: the addresses are boxed and live as long as `self`, which outlives the ring;
             // the place is free again only after its completion.
-            unsafe { ring.peer_name(socket, place, address, self.address_len) };
+            unsafe { ring.peer_name(socket, place, address, self.address_lens[listener]) };
         }
     }
 

@@ -112,3 +112,38 @@ fn a_full_table_of_sockets_pauses_both_ways() {
         assert!(is_served, "{accepting:?}: nobody is served after one has left");
     }
 }
+
+/// Every shard accepts from every listener, whichever family it has.
+#[test]
+fn several_listeners_are_served_both_ways() {
+    for accepting in [Accepting::Multishot, Accepting::OneByOne] {
+        let listeners = ["127.0.0.1:0", "[::1]:0", "127.0.0.1:0", "[::1]:0", "[::1]:0"];
+        let builder = Engine::builder().shards(Shards::Count(2)).accepting(accepting);
+        let engine = listeners
+            .into_iter()
+            .fold(builder, super::Builder::listen)
+            .handler(WHOAMI, |_, session| Reply::json(&session.peer().to_string()))
+            .start()
+            .unwrap();
+        assert_eq!(engine.local_addrs().len(), listeners.len());
+        assert_eq!(engine.local_addrs()[0], engine.local_addr());
+        let mut streams: Vec<TcpStream> = (0..50)
+            .flat_map(|_| engine.local_addrs())
+            .map(|address| {
+                let mut stream = TcpStream::connect(address).unwrap();
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                stream.write_all(&greeting()).unwrap();
+                stream
+            })
+            .collect();
+        for stream in &mut streams {
+            assert_eq!(answer(stream), stream.local_addr().unwrap().to_string());
+        }
+        let addresses = engine.local_addrs().to_vec();
+        let report = engine.shutdown(Drain::now());
+        assert_eq!(report.counters.connections_accepted, streams.len() as u64);
+        for address in addresses {
+            assert!(TcpStream::connect(address).is_err(), "{address} is still listened on");
+        }
+    }
+}
