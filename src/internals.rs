@@ -14,6 +14,7 @@ use crate::forward::{Hub, HubLimits, Party, Post};
 use crate::limits::Limits;
 use crate::metrics::Snapshot;
 use crate::route::Dictionary;
+use crate::route::edition::Edition;
 use crate::route::table::RouteTable;
 use crate::session::{
     BufferPool, Generation, Outbox as SessionOutbox, SessionData, SessionId, ShardIndex, Slot,
@@ -45,7 +46,8 @@ impl Core {
     ) -> Self {
         let register: Register = Arc::new(register);
         let routes = routes.iter().map(|&route| route.to_owned());
-        let config = ShardConfig::bare(RouteTable::new(routes, dictionary, None), register);
+        let config =
+            ShardConfig::bare(RouteTable::new(routes, dictionary, None), dictionary, register);
         // Nobody writes mail here; short lanes are made fast.
         let hub = Hub::new(1, 0, HubLimits { lane_len: 16, inbox_len: 16 });
         let shard = Shard::new(Arc::new(config), ShardIndex(0), &hub);
@@ -197,6 +199,7 @@ impl Wheel {
 #[derive(Debug)]
 pub struct Routes {
     table: RouteTable,
+    edition: Edition,
 }
 
 impl Routes {
@@ -204,14 +207,20 @@ impl Routes {
     #[must_use]
     pub fn new(routes: &[&str], dictionary: Option<&Dictionary>) -> Self {
         let routes = routes.iter().map(|&route| route.to_owned());
-        Self { table: RouteTable::new(routes, dictionary, None) }
+        let table = RouteTable::new(routes, dictionary, None);
+        let edition = Edition::bare(dictionary, &table);
+        Self { table, edition }
     }
 
     /// The text of a route as it stands on the wire, if it is known.
     #[inline]
     #[must_use]
     pub fn find(&self, route: RouteRef<'_>) -> Option<&str> {
-        self.table.find(route).map(|id| &*self.table.entry(id).text)
+        let id = match route {
+            RouteRef::Text(text) => self.table.find(text),
+            RouteRef::Code(code) => self.edition.find(code),
+        };
+        id.map(|id| &*self.table.entry(id).text)
     }
 }
 

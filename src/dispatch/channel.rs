@@ -2,7 +2,7 @@
 
 use super::context::{Context, Members};
 use super::pending::Pending;
-use crate::route::table::PushError;
+use crate::route::PushError;
 use crate::session::Uid;
 
 /// A list of uids on one worker (or shard), as in Pomelo: the frontends know nothing of it, a uid

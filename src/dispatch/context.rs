@@ -8,7 +8,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::BindError;
@@ -17,7 +16,10 @@ use super::pending::{Completion, Pending};
 use super::reply::{LocalFuture, Reply};
 use super::request::OwnedRequest;
 use super::session::Session;
-use crate::route::table::{PushError, RouteTable};
+use crate::route::PushError;
+use crate::route::edition::Edition;
+use crate::route::push::Push;
+use crate::route::table::RouteTable;
 use crate::session::{SessionId, SessionView, Uid};
 
 /// What handlers, filters and tasks ask their shard or worker to do. It is done, in order, as
@@ -49,11 +51,11 @@ pub(crate) enum Op {
     },
     Push {
         uids: Vec<Uid>,
-        package: Bytes,
+        push: Arc<Push>,
         done: Completion<Vec<Uid>>,
     },
     Broadcast {
-        package: Bytes,
+        push: Arc<Push>,
         audience: Audience,
     },
     Spawn(LocalFuture<()>),
@@ -150,6 +152,8 @@ pub(crate) struct Link {
     pub(crate) server_id: Arc<str>,
     pub(crate) frontend_id: Arc<str>,
     pub(crate) routes: Arc<RouteTable>,
+    /// The newest; what pushes are laid out for.
+    pub(crate) edition: RefCell<Arc<Edition>>,
     pub(crate) ops: RefCell<Vec<Op>>,
     pub(crate) now_us: Cell<u64>,
     pub(crate) lag_us: Cell<u64>,
@@ -190,11 +194,13 @@ impl Link {
         server_id: Arc<str>,
         frontend_id: Arc<str>,
         routes: Arc<RouteTable>,
+        edition: Arc<Edition>,
     ) -> Rc<Self> {
         Rc::new(Self {
             server_id,
             frontend_id,
             routes,
+            edition: RefCell::new(edition),
             ops: RefCell::default(),
             now_us: Cell::new(0),
             lag_us: Cell::new(0),
@@ -202,6 +208,10 @@ impl Link {
             timer_count: Cell::new(0),
             channels: RefCell::default(),
         })
+    }
+
+    fn encode_push(&self, route: &str, body: &[u8]) -> Result<Arc<Push>, PushError> {
+        Push::encode(&self.routes, &self.edition.borrow(), route, body)
     }
 
     pub(crate) fn ask(&self, op: Op) {
@@ -280,13 +290,13 @@ impl Context {
         route: &str,
         body: &[u8],
     ) -> Result<Pending<Vec<Uid>>, PushError> {
-        let package = self.link.routes.encode_push(route, body)?;
+        let push = self.link.encode_push(route, body)?;
         let uids: Vec<Uid> = uids.into_iter().collect();
         if uids.is_empty() {
             return Ok(Pending::ready(uids));
         }
         let (done, pending) = Pending::new();
-        self.link.ask(Op::Push { uids, package, done });
+        self.link.ask(Op::Push { uids, push, done });
         Ok(pending)
     }
 
@@ -295,8 +305,8 @@ impl Context {
     /// # Errors
     /// A message that can't be pushed.
     pub fn broadcast(&self, route: &str, body: &[u8], audience: Audience) -> Result<(), PushError> {
-        let package = self.link.routes.encode_push(route, body)?;
-        self.link.ask(Op::Broadcast { package, audience });
+        let push = self.link.encode_push(route, body)?;
+        self.link.ask(Op::Broadcast { push, audience });
         Ok(())
     }
 

@@ -101,6 +101,18 @@ impl HostFilter {
         Ok(())
     }
 
+    /// Puts other rules into the place of those on the list.
+    ///
+    /// # Errors
+    /// [`HostFilterError::TooMany`]; the list stays as it is then.
+    pub fn replace(&mut self, rules: Vec<HostRule>) -> Result<(), HostFilterError> {
+        if rules.len() > RULES_MAX {
+            return Err(HostFilterError::TooMany);
+        }
+        self.rules = rules;
+        Ok(())
+    }
+
     /// Takes rules off the list.
     pub fn remove(&mut self, rules: &[HostRule]) {
         self.rules.retain(|rule| !rules.contains(rule));

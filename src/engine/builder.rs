@@ -1,9 +1,9 @@
 //! From an embedder's description to a running engine.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use glommio::{LocalExecutorBuilder, Placement};
@@ -24,12 +24,13 @@ use crate::forward::worker::WorkerConfig;
 use crate::forward::{Hub, HubLimits, Party, Route, ServerId, ServerType, Workers};
 use crate::limits::Limits;
 use crate::route::Dictionary;
+use crate::route::edition::{Edition, EditionId};
 use crate::route::table::RouteTable;
 use crate::session::{SessionView, ShardIndex};
 use crate::shard::{
     CheckClient, HandshakeRefusal, Heartbeat, KeptAliveBy, ShardConfig, UserHandshake,
 };
-use crate::wire::handshake::{Answers, DictionaryParts, HandshakeRequest, ProtosParts};
+use crate::wire::handshake::HandshakeRequest;
 use crate::wire::protobuf::ProtoTable;
 
 /// How many shards an engine has. Each is a thread, pinned to a core as far as there are any.
@@ -329,6 +330,7 @@ impl Builder {
                     server_id: server.shared(),
                     frontend_id: Arc::clone(&config.server_id),
                     routes: Arc::clone(&config.routes),
+                    edition: config.edition(),
                     register: Arc::clone(&register),
                     limits: config.limits.clone(),
                 };
@@ -405,17 +407,10 @@ impl Builder {
     }
 
     fn into_config(self, shards: u16, server_types: Vec<ServerType>) -> ShardConfig {
-        let dictionary = self.dictionary.as_ref().map(|dictionary| DictionaryParts {
-            dict: dictionary.route_to_code_json(),
-            code_to_route: dictionary.code_to_route_json(),
-            version: dictionary.version(),
-        });
-        let protos = self
-            .protos
-            .as_ref()
-            .map(|protos| ProtosParts { json: protos.protos_json(), version: protos.version() });
-        let answers = Answers::new(self.heartbeat, dictionary, protos);
-        let routes = RouteTable::new(self.routes, self.dictionary.as_ref(), self.protos.as_ref());
+        let protos = self.protos.as_ref();
+        let routes = RouteTable::new(self.routes, self.dictionary.as_ref(), protos);
+        let edition =
+            Edition::new(EditionId::FIRST, self.heartbeat, self.dictionary, protos, &routes);
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         ShardConfig {
             server_type: self.server_type.into(),
@@ -426,7 +421,9 @@ impl Builder {
                 kept_alive_by: self.kept_alive_by,
             }),
             single_session: self.single_session,
-            answers,
+            heartbeat_interval: self.heartbeat,
+            protos: self.protos,
+            edition: RwLock::new(Arc::new(edition)),
             check_client: self.check_client,
             user_handshake: self.user_handshake,
             host_filter: self.host_filter,

@@ -15,6 +15,8 @@ use crate::error::HandleError;
 use crate::forward::mail::{HostChange, Mail, Report, ReportKind};
 use crate::forward::worker::by_home;
 use crate::metrics::{Latency, Snapshot};
+use crate::route::Dictionary;
+use crate::route::push::Push;
 use crate::session::{Directory, SessionId, ShardIndex, Uid};
 use crate::shard::ShardConfig;
 
@@ -197,11 +199,15 @@ impl Handle {
         route: &str,
         body: impl AsRef<[u8]>,
     ) -> Result<(), HandleError> {
-        let package = self.config.routes.encode_push(route, body.as_ref())?;
+        let push = self.encode_push(route, body.as_ref())?;
         for (home, uids) in by_home(uids.into_iter().collect(), self.shards()) {
-            self.send(home, Mail::HomePush { uids, package: package.clone(), reply_to: None })?;
+            self.send(home, Mail::HomePush { uids, push: Arc::clone(&push), reply_to: None })?;
         }
         Ok(())
+    }
+
+    fn encode_push(&self, route: &str, body: &[u8]) -> Result<Arc<Push>, HandleError> {
+        Ok(Push::encode(&self.config.routes, &self.config.edition(), route, body)?)
     }
 
     /// Pushes a message to all sessions of an audience. Encoded once.
@@ -215,10 +221,10 @@ impl Handle {
         body: impl AsRef<[u8]>,
         audience: Audience,
     ) -> Result<(), HandleError> {
-        let package = self.config.routes.encode_push(route, body.as_ref())?;
+        let push = self.encode_push(route, body.as_ref())?;
         for shard in (0..self.shards()).map(ShardIndex) {
-            let (package, audience) = (package.clone(), audience.clone());
-            self.send(shard, Mail::Broadcast { package, audience })?;
+            let (push, audience) = (Arc::clone(&push), audience.clone());
+            self.send(shard, Mail::Broadcast { push, audience })?;
         }
         Ok(())
     }
@@ -260,6 +266,35 @@ impl Handle {
     /// See [`HandleError`].
     pub fn allow_hosts(&self, rules: &[HostRule]) -> Result<(), HandleError> {
         self.change_hosts(rules, HostChange::Remove)
+    }
+
+    /// Puts other rules into the place of all that the host filter has.
+    ///
+    /// # Errors
+    /// See [`HandleError`]. If a shard is [`Busy`](HandleError::Busy), those before it have got
+    /// them.
+    pub fn set_hosts(&self, rules: &[HostRule]) -> Result<(), HandleError> {
+        self.change_hosts(rules, HostChange::Replace)
+    }
+
+    /// Uses another dictionary, or none, from the next handshake on. A session that works keeps
+    /// the one it was told of until it ends: in both directions each gets its own codes.
+    ///
+    /// A route that was not known when the engine started is taken apart with each message, which
+    /// takes a little longer than a look at a table.
+    ///
+    /// # Errors
+    /// See [`HandleError`]. If a shard is [`Busy`](HandleError::Busy), those before it have got
+    /// it; to ask again is safe.
+    pub fn set_dictionary(
+        &self,
+        dictionary: impl Into<Option<Dictionary>>,
+    ) -> Result<(), HandleError> {
+        let edition = self.config.new_edition(dictionary.into());
+        for shard in (0..self.shards()).map(ShardIndex) {
+            self.send(shard, Mail::Edition(Arc::clone(&edition)))?;
+        }
+        Ok(())
     }
 
     fn change_hosts(&self, rules: &[HostRule], change: HostChange) -> Result<(), HandleError> {

@@ -9,6 +9,8 @@ use serde_json::{Map, Value};
 use super::hub::Party;
 use crate::dispatch::{Audience, BindError, HostRule, Login};
 use crate::metrics::Latency;
+use crate::route::edition::Edition;
+use crate::route::push::Push;
 use crate::route::table::RouteId;
 use crate::session::{SessionData, SessionId, Uid};
 
@@ -22,8 +24,7 @@ pub(crate) enum Mail {
     },
 
     // The shard that owns the session.
-    /// The data is the request's own, if the worker still has it: a count that only one thread
-    /// changes costs next to nothing.
+    /// The data is the request's own: a count that only its shard changes costs next to nothing.
     Answer {
         token: u64,
         reply: WorkerReply,
@@ -50,7 +51,7 @@ pub(crate) enum Mail {
     },
     Deliver {
         sessions: Vec<SessionId>,
-        package: Bytes,
+        push: Arc<Push>,
     },
     Bound {
         session: SessionId,
@@ -76,13 +77,13 @@ pub(crate) enum Mail {
     },
     HomePush {
         uids: Vec<Uid>,
-        package: Bytes,
+        push: Arc<Push>,
         reply_to: Option<ReplyTo>,
     },
 
     // Every shard.
     Broadcast {
-        package: Bytes,
+        push: Arc<Push>,
         audience: Audience,
     },
 
@@ -91,6 +92,9 @@ pub(crate) enum Mail {
         token: u64,
         outcome: Outcome,
     },
+
+    // A shard, from the host; a worker, from the first shard.
+    Edition(Arc<Edition>),
 
     // A shard, from the host.
     Report {
@@ -151,11 +155,12 @@ pub(crate) enum Outcome {
     Pushed(Vec<Uid>),
 }
 
-/// Whether rules join the host filter or leave it.
+/// Whether rules join the host filter, leave it, or are all that it has from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HostChange {
     Add,
     Remove,
+    Replace,
 }
 
 /// What a report is wanted for.

@@ -19,6 +19,8 @@ use crate::dispatch::reply::{Reply, ReplyBody};
 use crate::dispatch::tasks::Tasks;
 use crate::dispatch::{Context, Handlers, Register, Registry, Request, Session};
 use crate::limits::Limits;
+use crate::route::edition::Edition;
+use crate::route::push::Push;
 use crate::route::table::RouteTable;
 use crate::session::{Directory, SessionData, SessionView, ShardIndex, Snapshot, Uid};
 
@@ -40,6 +42,7 @@ pub(crate) struct WorkerConfig {
     pub(crate) server_id: Arc<str>,
     pub(crate) frontend_id: Arc<str>,
     pub(crate) routes: Arc<RouteTable>,
+    pub(crate) edition: Arc<Edition>,
     pub(crate) register: Register,
     pub(crate) limits: Limits,
 }
@@ -56,6 +59,7 @@ impl Worker {
             Arc::clone(&config.server_id),
             Arc::clone(&config.frontend_id),
             Arc::clone(&config.routes),
+            Arc::clone(&config.edition),
         );
         let registry = Handlers::collect(&link, [&config.register]);
         let limits = &config.limits;
@@ -139,6 +143,7 @@ impl Worker {
                 self.apply_ops();
             }
             Mail::Result { token, outcome } => self.asks.finish(token, outcome),
+            Mail::Edition(edition) => drop(self.link.edition.replace(edition)),
             _ => debug_assert!(false, "mail for a shard reached a worker"),
         }
     }
@@ -268,11 +273,11 @@ impl Worker {
                     reply_to: Some(to),
                 });
             }
-            Op::Push { uids, package, done } => self.push(uids, package, done),
-            Op::Broadcast { package, audience } => {
+            Op::Push { uids, push, done } => self.push(uids, &push, done),
+            Op::Broadcast { push, audience } => {
                 for shard in 0..self.post.hub().shards() {
-                    let (package, audience) = (package.clone(), audience.clone());
-                    self.tell(ShardIndex(shard), Mail::Broadcast { package, audience });
+                    let (push, audience) = (Arc::clone(&push), audience.clone());
+                    self.tell(ShardIndex(shard), Mail::Broadcast { push, audience });
                 }
             }
             Op::Spawn(future) => {
@@ -311,7 +316,7 @@ impl Worker {
         }
     }
 
-    fn push(&mut self, uids: Vec<Uid>, package: Bytes, done: Completion<Vec<Uid>>) {
+    fn push(&mut self, uids: Vec<Uid>, push: &Arc<Push>, done: Completion<Vec<Uid>>) {
         let shards = self.post.hub().shards();
         let parts = by_home(uids, shards);
         let ask = Ask::Push { left: parts.len(), fails: Vec::new(), done };
@@ -322,7 +327,7 @@ impl Worker {
         let me = self.post.me();
         for (home, uids) in parts {
             let reply_to = Some(ReplyTo { party: me, token });
-            let mail = Mail::HomePush { uids, package: package.clone(), reply_to };
+            let mail = Mail::HomePush { uids, push: Arc::clone(push), reply_to };
             if let Err(Mail::HomePush { uids, .. }) = self.post.try_send(home.into(), mail) {
                 self.asks.finish(token, super::mail::Outcome::Pushed(uids));
             }

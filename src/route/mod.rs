@@ -1,9 +1,11 @@
 //! Route names and their dictionary codes.
 
 pub mod dictionary;
+pub(crate) mod edition;
+pub(crate) mod push;
 pub mod router;
 pub(crate) mod table;
 
 pub use dictionary::{Dictionary, DictionaryError};
+pub use push::PushError;
 pub use router::{default_route, uid_text};
-pub use table::PushError;

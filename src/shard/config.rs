@@ -1,7 +1,7 @@
 //! What all shards of an engine share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -10,8 +10,11 @@ use crate::dispatch::{HostFilter, Register};
 use crate::forward::ServerType;
 use crate::limits::Limits;
 use crate::metrics::Counters;
+use crate::route::Dictionary;
+use crate::route::edition::Edition;
 use crate::route::table::RouteTable;
-use crate::wire::handshake::{Answers, HandshakeRequest};
+use crate::wire::handshake::HandshakeRequest;
+use crate::wire::protobuf::ProtoTable;
 
 /// Whether a client's type and version may come in.
 pub(crate) type CheckClient = Arc<dyn Fn(Option<&str>, Option<&str>) -> bool + Send + Sync>;
@@ -40,7 +43,10 @@ pub(crate) struct ShardConfig {
     pub(crate) limits: Limits,
     pub(crate) heartbeat: Option<Heartbeat>,
     pub(crate) single_session: bool,
-    pub(crate) answers: Answers,
+    pub(crate) heartbeat_interval: Option<Duration>,
+    pub(crate) protos: Option<ProtoTable>,
+    /// The newest. Shards hear of another one by mail; only the host's threads look here.
+    pub(crate) edition: RwLock<Arc<Edition>>,
     pub(crate) check_client: Option<CheckClient>,
     pub(crate) user_handshake: Option<UserHandshake>,
     pub(crate) host_filter: HostFilter,
@@ -76,6 +82,21 @@ pub(crate) enum KeptAliveBy {
 }
 
 impl ShardConfig {
+    /// The newest edition. No code that holds the lock can panic half-way.
+    pub(crate) fn edition(&self) -> Arc<Edition> {
+        Arc::clone(&self.edition.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Makes an edition of another dictionary, which is the newest from now on.
+    pub(crate) fn new_edition(&self, dictionary: Option<Dictionary>) -> Arc<Edition> {
+        let mut newest = self.edition.write().unwrap_or_else(PoisonError::into_inner);
+        let id = newest.id().next();
+        let (interval, protos) = (self.heartbeat_interval, self.protos.as_ref());
+        let edition = Edition::new(id, interval, dictionary, protos, &self.routes);
+        *newest = Arc::new(edition);
+        Arc::clone(&newest)
+    }
+
     pub(super) fn handshake_timeout_ms(&self) -> u64 {
         millis(self.limits.handshake_timeout)
     }
@@ -98,14 +119,20 @@ impl ShardConfig {
 #[cfg(any(test, feature = "internals"))]
 impl ShardConfig {
     /// One shard of a `connector` without heartbeat, filters or workers, with the default limits.
-    pub(crate) fn bare(routes: RouteTable, register: Register) -> Self {
+    pub(crate) fn bare(
+        routes: RouteTable,
+        dictionary: Option<&Dictionary>,
+        register: Register,
+    ) -> Self {
         Self {
             server_type: "connector".into(),
             server_id: "connector-1".into(),
             limits: Limits::default(),
             heartbeat: None,
             single_session: false,
-            answers: Answers::new(None, None, None),
+            heartbeat_interval: None,
+            protos: None,
+            edition: RwLock::new(Arc::new(Edition::bare(dictionary, &routes))),
             check_client: None,
             user_handshake: None,
             host_filter: HostFilter::default(),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::route::edition::EditionId;
 use crate::session::{Outbox, SessionData, Snapshot, Uid};
 use crate::wire::websocket::Fragments;
 
@@ -91,6 +92,8 @@ pub(crate) struct Connection {
     /// INVARIANT: there before anything is told of the session to a handler or worker.
     pub(crate) data: Option<Snapshot>,
     pub(crate) binding: Option<Box<Binding>>,
+    /// What it was told of routes, once the handshake is answered.
+    pub(crate) edition: EditionId,
     /// The workers that have seen a message of this session, modulo 64.
     pub(crate) workers: u64,
 }
@@ -136,6 +139,7 @@ impl Connection {
             message: None,
             data: None,
             binding: None,
+            edition: EditionId::FIRST,
             workers: 0,
         }
     }

@@ -1,5 +1,6 @@
 //! `globalHandle`: what becomes of a message (Pomelo semantics, "Life of a message").
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,8 +17,9 @@ use crate::dispatch::{Registry, Request, Session};
 use crate::forward::calls::Forwarded;
 use crate::forward::mail::{Forward, ForwardRoute, Mail, WorkerReply};
 use crate::route::default_route;
+use crate::route::edition::Edition;
 use crate::route::table::{RouteId, RouteTable};
-use crate::session::{SessionId, SessionView};
+use crate::session::{SessionId, SessionView, Slot};
 use crate::wire::message::{self, MessageError, MessageType, RouteRef};
 
 /// Where a route leads.
@@ -105,7 +107,7 @@ impl Shard {
         };
         let Some(route) = message.route else { return };
         let link = Rc::clone(&self.link);
-        let known = self.find_route(&link.routes, route);
+        let known = self.find_route(&link.routes, session.slot(), route);
         let client = ClientCall { session, id, route: known, started_us: self.clock.now_us };
         match known {
             Some(known) => {
@@ -131,15 +133,7 @@ impl Shard {
                 }
             }
             None => {
-                // A code that is in no dictionary has no text.
-                let text = route.to_text_lossy().unwrap_or_default();
-                // Text that is not UTF-8 names nothing, though it may look like something.
-                let target = match route {
-                    RouteRef::Text(bytes) if bytes == text.as_bytes() => {
-                        self.config.target(&self.registry, &text)
-                    }
-                    _ => Target::Unknown,
-                };
+                let (text, target) = self.unknown_route(session.slot(), route);
                 let request = Request::new(&text, id, message.body);
                 self.global_handle(&client, target, &request);
             }
@@ -149,19 +143,50 @@ impl Shard {
     /// Finds a route by its text or code. Most messages are of a few routes, and to compare two
     /// texts is quicker than to look one up.
     #[inline]
-    fn find_route(&mut self, routes: &RouteTable, route: RouteRef<'_>) -> Option<RouteId> {
-        let RouteRef::Text(text) = route else { return routes.find(route) };
+    fn find_route(
+        &mut self,
+        routes: &RouteTable,
+        slot: Slot,
+        route: RouteRef<'_>,
+    ) -> Option<RouteId> {
+        let text = match route {
+            RouteRef::Text(text) => text,
+            RouteRef::Code(code) => return self.edition_of(slot)?.find(code),
+        };
         let place = recent_place(text);
         if let Some(recent) = self.recent_routes[place]
             && routes.entry(recent).text.as_bytes() == text
         {
             return Some(recent);
         }
-        let found = routes.find(route);
+        let found = routes.find(text);
         if found.is_some() {
             self.recent_routes[place] = found;
         }
         found
+    }
+
+    fn edition_of(&self, slot: Slot) -> Option<&Edition> {
+        self.editions.get(self.connections.at(slot)?.edition)
+    }
+
+    /// The text of a route that is in no table, and where it leads.
+    fn unknown_route<'a>(&self, slot: Slot, route: RouteRef<'a>) -> (Cow<'a, str>, Target) {
+        let text = match route {
+            RouteRef::Text(_) => route.to_text_lossy().unwrap_or_default(),
+            // A code of a dictionary that is newer than the table, or of none: then it has no text.
+            RouteRef::Code(code) => {
+                let text = self.edition_of(slot).and_then(|edition| edition.text(code));
+                text.unwrap_or_default().to_owned().into()
+            }
+        };
+        // Text that is not UTF-8 names nothing, though it may look like something.
+        let is_lossy = matches!(route, RouteRef::Text(bytes) if bytes != text.as_bytes());
+        let target = match is_lossy {
+            true => Target::Unknown,
+            false => self.config.target(&self.registry, &text),
+        };
+        (text, target)
     }
 
     fn global_handle(&mut self, client: &ClientCall, target: Target, request: &Request<'_>) {

@@ -1,5 +1,7 @@
 //! What others ask of this shard, and what its own code asks for.
 
+use std::sync::Arc;
+
 use super::Shard;
 use super::connection::{CloseReason, State};
 use crate::dispatch::context::{Op, Origin};
@@ -29,7 +31,7 @@ impl Shard {
                     self.kick(slot, reason.as_deref(), CloseReason::Kick);
                 }
             }
-            Mail::Deliver { sessions, package } => self.deliver(&sessions, &package),
+            Mail::Deliver { sessions, push } => self.deliver(&sessions, &push),
             Mail::HomeBind { session, uid, reply_to } => {
                 let is_free = self.directory.bind(uid.text(), session, self.config.single_session);
                 self.mail(session.shard(), Mail::Bound { session, uid, is_free, reply_to });
@@ -38,23 +40,27 @@ impl Shard {
                 self.directory.unbind(uid.text(), session);
             }
             Mail::HomeKick { uid, reason, reply_to } => self.kick_uid(&uid, reason, reply_to),
-            Mail::HomePush { uids, package, reply_to } => {
-                self.push_home(uids, &package, reply_to);
-            }
-            Mail::Broadcast { package, audience } => self.broadcast(&package, &audience),
+            Mail::HomePush { uids, push, reply_to } => self.push_home(uids, &push, reply_to),
+            Mail::Broadcast { push, audience } => self.broadcast(&push, &audience),
+            Mail::Edition(edition) => self.handle_edition(edition),
             Mail::Result { token, outcome } => self.asks.finish(token, outcome),
             Mail::Report { to, kind } => {
                 // A host that has given up waiting has dropped the other end.
                 to.try_send(self.report(kind)).ok();
             }
-            Mail::Hosts { rules, change } => match change {
-                HostChange::Add => {
-                    if let Err(error) = self.host_filter.add(&rules) {
-                        tracing::warn!(%error, "host rules were not added");
+            Mail::Hosts { rules, change } => {
+                let changed = match change {
+                    HostChange::Add => self.host_filter.add(&rules),
+                    HostChange::Remove => {
+                        self.host_filter.remove(&rules);
+                        Ok(())
                     }
+                    HostChange::Replace => self.host_filter.replace(rules),
+                };
+                if let Err(error) = changed {
+                    tracing::warn!(%error, "host rules were not taken");
                 }
-                HostChange::Remove => self.host_filter.remove(&rules),
-            },
+            }
             Mail::Forward(_) | Mail::Closed { .. } => {
                 debug_assert!(false, "mail for a worker reached a shard");
             }
@@ -136,12 +142,12 @@ impl Shard {
                     shard.try_mail(home, Mail::HomeKick { uid, reason, reply_to: Some(to) })
                 });
             }
-            Op::Push { uids, package, done } => self.push(uids, &package, done),
-            Op::Broadcast { package, audience } => {
+            Op::Push { uids, push, done } => self.push(uids, &push, done),
+            Op::Broadcast { push, audience } => {
                 for shard in (0..self.post.hub().shards()).map(ShardIndex) {
-                    let (package, audience) = (package.clone(), audience.clone());
+                    let (push, audience) = (Arc::clone(&push), audience.clone());
                     // Counted by `try_mail` if it is refused.
-                    self.try_mail(shard, Mail::Broadcast { package, audience }).ok();
+                    self.try_mail(shard, Mail::Broadcast { push, audience }).ok();
                 }
             }
             Op::Spawn(future) => {

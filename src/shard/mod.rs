@@ -15,6 +15,7 @@ mod bind;
 mod close;
 mod config;
 mod connection;
+mod editions;
 mod global_handle;
 mod mail;
 mod package;
@@ -40,6 +41,7 @@ pub(crate) use connection::Connection;
 use connection::Connection;
 pub(crate) use connection::SocketIndex;
 use connection::{CloseReason, State};
+use editions::Editions;
 use global_handle::{RECENT_ROUTES, Target};
 
 use crate::dispatch::context::{Link, Op};
@@ -65,6 +67,7 @@ pub(crate) struct Shard {
     directory: Directory,
     logins: Logins,
     host_filter: HostFilter,
+    editions: Editions,
 
     link: Rc<Link>,
     registry: Rc<Registry>,
@@ -164,10 +167,12 @@ impl Shard {
     /// A shard, with the handlers that the embedder registers on its thread.
     pub(crate) fn new(config: Arc<ShardConfig>, index: ShardIndex, hub: &Arc<Hub>) -> Self {
         let limits = &config.limits;
+        let edition = config.edition();
         let link = Link::new(
             Arc::clone(&config.server_id),
             Arc::clone(&config.server_id),
             Arc::clone(&config.routes),
+            Arc::clone(&edition),
         );
         let registry = Handlers::collect(&link, &config.registers);
         let targets =
@@ -183,6 +188,7 @@ impl Shard {
             directory: Directory::default(),
             logins: Logins::default(),
             host_filter: config.host_filter.clone(),
+            editions: Editions::new(edition),
             link,
             registry,
             targets,

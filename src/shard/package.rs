@@ -7,6 +7,7 @@ use super::close::CloseCode;
 use super::config::{HandshakeRefusal, KeptAliveBy};
 use super::connection::{CloseReason, State};
 use crate::dispatch::chain;
+use crate::route::edition::EditionId;
 use crate::session::{SessionId, Slot};
 use crate::wire::handshake::{self, HandshakeRequest};
 use crate::wire::package::{Package, PackageType};
@@ -53,13 +54,14 @@ impl Shard {
     fn handle_handshake(&mut self, slot: Slot, body: &[u8]) {
         let mut answer = self.pool.take();
         match self.check_handshake(body, &mut answer) {
-            Ok(()) => {
+            Ok(edition) => {
                 self.counters.handshakes.one();
                 self.send_package(slot, PackageType::Handshake, &answer);
                 if let Some(connection) = self.connections.at_mut(slot)
                     && connection.state == State::Inited
                 {
                     connection.state = State::WaitAck;
+                    connection.edition = edition;
                 }
             }
             Err(code) => {
@@ -77,7 +79,7 @@ impl Shard {
     }
 
     /// Writes the answer to a good handshake, or gives the code of its refusal.
-    fn check_handshake(&self, body: &[u8], answer: &mut Vec<u8>) -> Result<(), u16> {
+    fn check_handshake(&self, body: &[u8], answer: &mut Vec<u8>) -> Result<EditionId, u16> {
         let request = HandshakeRequest::parse(body).map_err(|error| error.code())?;
         let config = Arc::clone(&self.config);
         if let Some(check) = &config.check_client {
@@ -94,8 +96,9 @@ impl Shard {
                 .unwrap_or(Err(HandshakeRefusal))
                 .map_err(|HandshakeRefusal| handshake::CODE_FAIL)?,
         };
-        config.answers.success(&request, user.as_ref(), answer);
-        Ok(())
+        let edition = self.editions.newest();
+        edition.answers().success(&request, user.as_ref(), answer);
+        Ok(edition.id())
     }
 
     fn handle_ack(&mut self, slot: Slot) {

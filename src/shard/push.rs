@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::Shard;
@@ -12,11 +11,12 @@ use crate::dispatch::pending::Completion;
 use crate::forward::asks::Ask;
 use crate::forward::mail::{Mail, Outcome, ReplyTo};
 use crate::forward::worker::by_home;
+use crate::route::push::Push;
 use crate::session::{SessionId, SessionView, ShardIndex, Uid};
 
 impl Shard {
     /// Asks the home shard of each uid.
-    pub(super) fn push(&mut self, uids: Vec<Uid>, package: &Bytes, done: Completion<Vec<Uid>>) {
+    pub(super) fn push(&mut self, uids: Vec<Uid>, push: &Arc<Push>, done: Completion<Vec<Uid>>) {
         let parts = by_home(uids, self.post.hub().shards());
         let ask = Ask::Push { left: parts.len(), fails: Vec::new(), done };
         let token = match self.asks.add(ask) {
@@ -25,7 +25,7 @@ impl Shard {
         };
         let reply_to = Some(ReplyTo { party: self.post.me(), token });
         for (home, uids) in parts {
-            let mail = Mail::HomePush { uids, package: package.clone(), reply_to };
+            let mail = Mail::HomePush { uids, push: Arc::clone(push), reply_to };
             if let Err(Mail::HomePush { uids, .. }) = self.try_mail(home, mail) {
                 self.asks.finish(token, Outcome::Pushed(uids));
             }
@@ -33,7 +33,12 @@ impl Shard {
     }
 
     /// Finds the sessions of uids whose home this is.
-    pub(super) fn push_home(&mut self, uids: Vec<Uid>, package: &Bytes, reply_to: Option<ReplyTo>) {
+    pub(super) fn push_home(
+        &mut self,
+        uids: Vec<Uid>,
+        push: &Arc<Push>,
+        reply_to: Option<ReplyTo>,
+    ) {
         let mut owners: SmallVec<[(ShardIndex, Vec<SessionId>); 4]> = SmallVec::new();
         let mut fails = Vec::new();
         for uid in uids {
@@ -50,24 +55,24 @@ impl Shard {
         }
         for (shard, sessions) in owners {
             // Counted by `try_mail` if it is refused.
-            self.try_mail(shard, Mail::Deliver { sessions, package: package.clone() }).ok();
+            self.try_mail(shard, Mail::Deliver { sessions, push: Arc::clone(push) }).ok();
         }
         if let Some(reply_to) = reply_to {
             self.reply(reply_to, Outcome::Pushed(fails));
         }
     }
 
-    pub(super) fn deliver(&mut self, sessions: &[SessionId], package: &Bytes) {
+    pub(super) fn deliver(&mut self, sessions: &[SessionId], push: &Arc<Push>) {
         for session in sessions {
             if let Some((slot, connection)) = self.find(*session)
                 && connection.state == State::Working
             {
-                self.send_shared(slot, package);
+                self.send_shared(slot, push);
             }
         }
     }
 
-    pub(super) fn broadcast(&mut self, package: &Bytes, audience: &Audience) {
+    pub(super) fn broadcast(&mut self, push: &Arc<Push>, audience: &Audience) {
         for slot in self.connections.slots() {
             let id = self.id_of(slot);
             let Some(connection) = self.connections.at_mut(slot) else { continue };
@@ -84,7 +89,7 @@ impl Shard {
                     continue;
                 }
             }
-            self.send_shared(slot, package);
+            self.send_shared(slot, push);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The core by itself: bytes in, segments and commands out, in virtual time.
 
+use std::sync::RwLock;
 use std::time::Duration;
 
 use super::*;
@@ -7,8 +8,8 @@ use crate::dispatch::{Register, Reply};
 use crate::forward::HubLimits;
 use crate::limits::Limits;
 use crate::metrics::Snapshot;
+use crate::route::edition::{Edition, EditionId};
 use crate::route::table::RouteTable;
-use crate::wire::handshake::Answers;
 use crate::wire::message::{self, Message, MessageType, RouteRef};
 use crate::wire::package::{self, PackageType};
 
@@ -59,14 +60,21 @@ impl Rig {
         let register: Register = Arc::new(handlers);
         let routes = [ECHO, KICK].map(str::to_owned).into_iter();
         let routes = routes.chain((0..NUMBERED).map(numbered));
+        let routes = RouteTable::new(routes, None, None);
         let config = ShardConfig {
             limits,
             heartbeat: heartbeat.map(|interval| Heartbeat {
                 timeout: interval * 2,
                 kept_alive_by: KeptAliveBy::Heartbeats,
             }),
-            answers: Answers::new(heartbeat, None, None),
-            ..ShardConfig::bare(RouteTable::new(routes, None, None), register)
+            edition: RwLock::new(Arc::new(Edition::new(
+                EditionId::FIRST,
+                heartbeat,
+                None,
+                None,
+                &routes,
+            ))),
+            ..ShardConfig::bare(routes, None, register)
         };
         let shard = Shard::new(Arc::new(config), ShardIndex(0), &Hub::new(1, 0, hub_limits));
         Self {

@@ -35,6 +35,10 @@ pub enum Event {
         route: String,
         body: Vec<u8>,
     },
+    CodedPush {
+        code: u16,
+        body: Vec<u8>,
+    },
     /// The server has closed the connection.
     End,
 }
@@ -188,9 +192,9 @@ fn event(kind: PackageType, body: &[u8]) -> Event {
             let body = message.body.to_vec();
             match (message.kind, message.route) {
                 (MessageType::Response, None) => Event::Response { id: message.id, body },
-                (MessageType::Push, Some(route)) => {
-                    let route = route.to_text_lossy().expect("pushes here have no code");
-                    Event::Push { route: route.into_owned(), body }
+                (MessageType::Push, Some(RouteRef::Code(code))) => Event::CodedPush { code, body },
+                (MessageType::Push, Some(RouteRef::Text(route))) => {
+                    Event::Push { route: String::from_utf8_lossy(route).into_owned(), body }
                 }
                 other => panic!("no server sends {other:?}"),
             }

@@ -1,0 +1,113 @@
+//! What clients are told of routes in the handshake, and what a code means to them from then on.
+
+use std::time::Duration;
+
+use super::Dictionary;
+use super::table::{RouteId, RouteTable};
+use crate::wire::handshake::{Answers, DictionaryParts, ProtosParts};
+use crate::wire::protobuf::ProtoTable;
+
+/// Tells the editions of one engine apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EditionId(pub(crate) u32);
+
+impl EditionId {
+    /// The one that an engine starts with.
+    pub(crate) const FIRST: Self = Self(0);
+
+    /// After four thousand million changes the first may come again; no session is as old.
+    pub(crate) fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+}
+
+/// A dictionary in use, and the answers to handshakes that hand it out.
+///
+/// There is a new one when the dictionary changes while the engine runs. A session keeps the one
+/// it was told of until it ends, so that codes never change their meaning under a client.
+#[derive(Debug)]
+pub(crate) struct Edition {
+    id: EditionId,
+    dictionary: Option<Dictionary>,
+    /// By code; a route that was not known when the engine started has a text only.
+    known: Vec<Option<RouteId>>,
+    answers: Answers,
+}
+
+impl Edition {
+    pub(crate) fn new(
+        id: EditionId,
+        heartbeat: Option<Duration>,
+        dictionary: Option<Dictionary>,
+        protos: Option<&ProtoTable>,
+        routes: &RouteTable,
+    ) -> Self {
+        let parts = dictionary.as_ref().map(|dictionary| DictionaryParts {
+            dict: dictionary.route_to_code_json(),
+            code_to_route: dictionary.code_to_route_json(),
+            version: dictionary.version(),
+        });
+        let protos = protos
+            .map(|protos| ProtosParts { json: protos.protos_json(), version: protos.version() });
+        let answers = Answers::new(heartbeat, parts, protos);
+        let mut known = Vec::new();
+        for (code, route) in dictionary.iter().flat_map(Dictionary::iter) {
+            let place = usize::from(code);
+            known.resize(known.len().max(place + 1), None);
+            known[place] = routes.find(route.as_bytes());
+        }
+        Self { id, dictionary, known, answers }
+    }
+
+    pub(crate) fn id(&self) -> EditionId {
+        self.id
+    }
+
+    pub(crate) fn answers(&self) -> &Answers {
+        &self.answers
+    }
+
+    /// The known route that a code stands for.
+    #[inline]
+    pub(crate) fn find(&self, code: u16) -> Option<RouteId> {
+        self.known.get(usize::from(code)).copied().flatten()
+    }
+
+    /// The text of the route that a code stands for, known or not.
+    pub(crate) fn text(&self, code: u16) -> Option<&str> {
+        self.dictionary.as_ref()?.route(code)
+    }
+
+    pub(crate) fn code(&self, route: &str) -> Option<u16> {
+        self.dictionary.as_ref()?.code(route)
+    }
+}
+
+/// For code that runs a shard by itself.
+#[cfg(any(test, feature = "internals"))]
+impl Edition {
+    /// The first edition, without heartbeat and schemas.
+    pub(crate) fn bare(dictionary: Option<&Dictionary>, routes: &RouteTable) -> Self {
+        Self::new(EditionId::FIRST, None, dictionary.cloned(), None, routes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_leads_to_a_known_route_or_to_a_text() {
+        let routes = RouteTable::new(["a.b.c".to_owned()], None, None);
+        let dictionary = Dictionary::new(["a.b.c", "x.y.z"], ["onChat"]).unwrap();
+        let edition = Edition::bare(Some(&dictionary), &routes);
+        assert_eq!(edition.find(1), routes.find(b"a.b.c"));
+        assert_eq!((edition.find(2), edition.text(2)), (None, Some("x.y.z")));
+        assert_eq!(edition.code("onChat"), Some(3));
+        for code in [0, 4, u16::MAX] {
+            assert_eq!((edition.find(code), edition.text(code)), (None, None));
+        }
+        let empty = Edition::bare(None, &routes);
+        assert_eq!((empty.find(1), empty.text(1), empty.code("a.b.c")), (None, None, None));
+    }
+}

@@ -1,0 +1,213 @@
+//! Pushes: laid out once, for as many sessions as there are.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::edition::{Edition, EditionId};
+use super::table::RouteTable;
+use crate::wire::message::{self, RouteRef};
+use crate::wire::package::{self, HEADER_BYTES, Header, PackageType};
+use crate::wire::protobuf::EncodeError;
+
+/// A whole package, ready for TCP, or for a WebSocket frame round it.
+#[derive(Debug)]
+pub(crate) struct Push {
+    package: Bytes,
+    /// Where the message's body begins in it.
+    body_at: usize,
+    /// Where the route went out as a code.
+    coded: Option<Coded>,
+}
+
+/// A code, and what it stands for in the edition that it is of.
+#[derive(Debug)]
+struct Coded {
+    edition: EditionId,
+    code: u16,
+    route: Box<str>,
+}
+
+impl Push {
+    /// Lays out a push for the sessions of an edition.
+    pub(crate) fn encode(
+        routes: &RouteTable,
+        edition: &Edition,
+        route: &str,
+        body: &[u8],
+    ) -> Result<Arc<Self>, PushError> {
+        if body.is_empty() || body == b"null" {
+            return Err(PushError::Empty);
+        }
+        if route.is_empty() {
+            return Err(PushError::RouteMissing);
+        }
+        let code = edition.code(route);
+        let mut out = Vec::with_capacity(HEADER_BYTES + 8 + route.len() + body.len());
+        out.extend_from_slice(&[0; HEADER_BYTES]);
+        message::encode_push_head(&on_wire(route, code), &mut out)
+            .map_err(|_| PushError::RouteTooLong)?;
+        let body_at = out.len();
+        let entry = routes.find(route.as_bytes()).map(|id| routes.entry(id));
+        match entry.and_then(|entry| entry.server.as_ref()) {
+            None => out.extend_from_slice(body),
+            // What makes the original's encoder throw reaches nobody there either.
+            Some(schema) => match schema.encode_json_text(body, &mut out) {
+                Ok(()) | Err(EncodeError::Nothing) => {}
+                Err(error) => return Err(PushError::Schema(error)),
+            },
+        }
+        write_header(&mut out)?;
+        let edition = edition.id();
+        let coded = code.map(|code| Coded { edition, code, route: route.into() });
+        Ok(Arc::new(Self { package: out.into(), body_at, coded }))
+    }
+
+    pub(crate) fn package(&self) -> &Bytes {
+        &self.package
+    }
+
+    /// Whether the package means to a session of that edition what it says.
+    #[inline]
+    pub(crate) fn suits(&self, edition: &Edition) -> bool {
+        self.coded.as_ref().is_none_or(|coded| {
+            coded.edition == edition.id() || edition.code(&coded.route) == Some(coded.code)
+        })
+    }
+
+    /// Lays out the same push for a session of another edition.
+    pub(crate) fn encode_for(&self, edition: &Edition, out: &mut Vec<u8>) -> Result<(), PushError> {
+        let Some(Coded { route, .. }) = &self.coded else {
+            out.extend_from_slice(&self.package);
+            return Ok(());
+        };
+        debug_assert!(out.is_empty());
+        out.extend_from_slice(&[0; HEADER_BYTES]);
+        message::encode_push_head(&on_wire(route, edition.code(route)), out)
+            .map_err(|_| PushError::RouteTooLong)?;
+        out.extend_from_slice(&self.package[self.body_at..]);
+        write_header(out)
+    }
+}
+
+fn on_wire(route: &str, code: Option<u16>) -> RouteRef<'_> {
+    code.map_or(RouteRef::Text(route.as_bytes()), RouteRef::Code)
+}
+
+/// Writes the header into the place that was kept for it.
+fn write_header(out: &mut [u8]) -> Result<(), PushError> {
+    let len = out.len() - HEADER_BYTES;
+    if len > package::BODY_BYTES_MAX {
+        return Err(PushError::TooLong { bytes: len });
+    }
+    out[..HEADER_BYTES].copy_from_slice(&Header::encode(PackageType::Data, len));
+    Ok(())
+}
+
+/// A message that can't be pushed (made by the embedder).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PushError {
+    /// The body is empty, or `null`.
+    Empty,
+    /// The route is empty, so no client could tell what it is.
+    RouteMissing,
+    /// The route has more than 255 bytes.
+    RouteTooLong,
+    /// The body does not fit the schema of the route.
+    Schema(EncodeError),
+    /// The message does not fit in a package of 2^24 - 1 bytes.
+    TooLong {
+        /// What it takes.
+        bytes: usize,
+    },
+}
+
+impl std::fmt::Display for PushError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Empty => f.write_str("can not send empty message."),
+            Self::RouteMissing => f.write_str("a push needs a route"),
+            Self::RouteTooLong => f.write_str("a route has at most 255 bytes"),
+            Self::Schema(error) => write!(f, "a body does not fit its schema: {error}"),
+            Self::TooLong { bytes } => write!(
+                f,
+                "a message of {bytes} bytes does not fit in a package of {} bytes",
+                package::BODY_BYTES_MAX
+            ),
+        }
+    }
+}
+
+impl std::error::Error for PushError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::Dictionary;
+    use crate::wire::protobuf::{ProtoTable, Protos};
+
+    fn edition(id: u32, user: &[&str], routes: &RouteTable) -> Edition {
+        let dictionary = Dictionary::new([""; 0], user.iter().copied()).unwrap();
+        Edition::new(EditionId(id), None, Some(dictionary), None, routes)
+    }
+
+    #[test]
+    fn pushes_use_the_code_where_there_is_one() {
+        let routes = RouteTable::default();
+        let edition = edition(0, &["a", "onChat"], &routes);
+        let push = |route| Push::encode(&routes, &edition, route, b"{}").unwrap();
+        assert_eq!(**push("onChat").package(), [4, 0, 0, 5, 7, 0, 2, b'{', b'}']);
+        assert_eq!(**push("on").package(), [4, 0, 0, 6, 6, 2, b'o', b'n', b'{', b'}']);
+    }
+
+    #[test]
+    fn what_can_not_be_pushed_is_an_error() {
+        let routes = RouteTable::default();
+        let edition = edition(0, &[], &routes);
+        let error =
+            |route: &str, body: &[u8]| Push::encode(&routes, &edition, route, body).unwrap_err();
+        assert_eq!(error("on", b""), PushError::Empty);
+        assert_eq!(error("on", b"null"), PushError::Empty);
+        assert_eq!(error("", b"{}"), PushError::RouteMissing);
+        assert_eq!(error(&"x".repeat(256), b"{}"), PushError::RouteTooLong);
+        let body = vec![b'1'; package::BODY_BYTES_MAX];
+        assert!(matches!(error("on", &body), PushError::TooLong { .. }));
+    }
+
+    #[test]
+    fn a_push_that_does_not_fit_its_schema_is_an_error() {
+        let server = Protos::parse_text(r#"{"on":{"required string s":1}}"#).unwrap();
+        let protos = ProtoTable::new(Protos::parse_text("{}").unwrap(), server);
+        let routes = RouteTable::new([], None, Some(&protos));
+        let edition = Edition::bare(None, &routes);
+        let push = |body: &[u8]| {
+            Push::encode(&routes, &edition, "on", body).map(|push| push.package().to_vec())
+        };
+        assert_eq!(push(br#"{"s":"a"}"#).unwrap()[4..], [6, 2, b'o', b'n', 0x0a, 1, b'a']);
+        assert_eq!(push(b"{}").unwrap()[4..], [6, 2, b'o', b'n'], "empty, as by Pomelo");
+        assert!(matches!(push(br#"{"s":5}"#), Err(PushError::Schema(_))));
+    }
+
+    /// A code that another edition has for another route never goes out to its sessions.
+    #[test]
+    fn a_session_of_another_edition_gets_its_own_code_or_the_text() {
+        let routes = RouteTable::default();
+        let new = edition(1, &["on", "onChat"], &routes);
+        let push = Push::encode(&routes, &new, "onChat", b"{}").unwrap();
+        assert!(push.suits(&new));
+        assert!(push.suits(&edition(0, &["x", "onChat", "y"], &routes)), "the same code");
+        let mut out = Vec::new();
+        let moved = edition(0, &["onChat", "on"], &routes);
+        assert!(!push.suits(&moved));
+        push.encode_for(&moved, &mut out).unwrap();
+        assert_eq!(out, [4, 0, 0, 5, 7, 0, 1, b'{', b'}']);
+        out.clear();
+        let without = edition(0, &["x", "y"], &routes);
+        assert!(!push.suits(&without));
+        push.encode_for(&without, &mut out).unwrap();
+        assert_eq!(out, b"\x04\0\0\x0a\x06\x06onChat{}");
+        let text = Push::encode(&routes, &new, "other", b"{}").unwrap();
+        assert!(text.suits(&moved), "a text is understood by everyone");
+    }
+}
