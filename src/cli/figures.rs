@@ -8,21 +8,33 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, Progres
 use shaddock::metrics::Snapshot;
 use shaddock::{Handle, Metrics};
 
-use super::signals::Stop;
+use super::signals::{Asked, Stop};
 
 /// How often the line on a terminal is redrawn.
 const REDRAW_EVERY: Duration = Duration::from_millis(500);
 /// How often there is a line where it can't be redrawn, if anything has changed.
 const PRINT_EVERY: Duration = Duration::from_secs(10);
 
-/// Shows the figures until the stop is asked for, or the engine is gone.
-pub(crate) fn show(handle: &Handle, stop: &Stop) {
+/// Shows the figures until the stop is asked for, or the engine is gone. In between it calls
+/// `reload` when that is asked for.
+pub(crate) fn show(handle: &Handle, stop: &Stop, mut reload: impl FnMut()) {
     let terminal = io::stdout().is_terminal();
     let every = if terminal { REDRAW_EVERY } else { PRINT_EVERY };
     let bar = terminal.then(spinner);
     let mut last = Seen::default();
     let mut last_at = Instant::now();
-    while !stop.wait(every) {
+    loop {
+        match stop.wait(every) {
+            Some(Asked::Stop) => break,
+            Some(Asked::Reload) => {
+                match &bar {
+                    Some(bar) => bar.suspend(&mut reload),
+                    None => reload(),
+                }
+                continue;
+            }
+            None => {}
+        }
         let metrics = match handle.metrics() {
             Ok(metrics) => metrics,
             // The next look may find the shards less busy; if the engine has ended, the stop comes.

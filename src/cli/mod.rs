@@ -1,9 +1,11 @@
 //! The command line.
 
+mod config;
 mod demo;
 mod figures;
 mod load;
 mod options;
+mod serve;
 mod signals;
 
 use std::io::IsTerminal as _;
@@ -20,6 +22,8 @@ pub(crate) fn main() -> ExitCode {
     log_to_stderr(options.log);
     let outcome = match options.into_command() {
         Command::Demo(options) => demo::run(&options),
+        Command::Serve(options) => serve::run(&options),
+        Command::Check(options) => serve::check(&options),
         Command::Load(options) => load::run(&options),
     };
     match outcome {
@@ -31,10 +35,26 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
+/// A count and what is counted.
+fn several(count: u16, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 fn log_to_stderr(level: LevelFilter) {
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_read_well() {
+        assert_eq!(several(1, "shard"), "1 shard");
+        assert_eq!(several(2, "chat worker"), "2 chat workers");
+    }
 }

@@ -1,6 +1,7 @@
 //! What may be written on the command line.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -30,8 +31,20 @@ pub(crate) struct Options {
 pub(crate) enum Command {
     /// Serve the demo app to any Pomelo client (the default)
     Demo(DemoOptions),
+    /// Serve as a configuration file says; SIGHUP reads it again
+    Serve(ConfigOptions),
+    /// Tell what is wrong with a configuration file, without serving
+    Check(ConfigOptions),
     /// Load any server that speaks Pomelo's protocol, and report throughput and latency
     Load(LoadOptions),
+}
+
+/// Where the configuration is.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ConfigOptions {
+    /// The configuration file; shaddock.example.toml has every key
+    #[arg(long, value_name = "FILE", default_value = "shaddock.toml")]
+    pub(crate) config: PathBuf,
 }
 
 /// How to serve the demo app.
@@ -98,7 +111,7 @@ mod tests {
         let words = ["shaddock"].iter().chain(words);
         match Options::try_parse_from(words)?.into_command() {
             Command::Demo(options) => Ok(options),
-            Command::Load(_) => panic!("not the demo"),
+            _ => panic!("not the demo"),
         }
     }
 

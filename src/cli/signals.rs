@@ -1,18 +1,27 @@
-//! Ctrl-C and `kill`: the first asks for a clean stop, the second stops at once.
+//! Ctrl-C and `kill`: the first asks for a clean stop, the second stops at once. `kill -HUP` asks
+//! to read the configuration again.
 
 use std::io;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
-/// Whether somebody wants the process to end.
+/// Whether somebody wants the process to end, or to do something else.
 #[derive(Debug)]
 pub(crate) struct Stop {
-    asked: Receiver<()>,
+    asked: Receiver<Asked>,
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Stop,
+    /// To read the configuration again.
+    Reload,
 }
 
 /// What a shell reports for a process that a signal ended is this much above the signal.
@@ -24,23 +33,42 @@ impl Stop {
     /// # Errors
     /// The system refuses the handlers or the thread.
     pub(crate) fn on_signals() -> io::Result<Self> {
-        let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        Self::on(&[SIGINT, SIGTERM])
+    }
+
+    /// Listens for SIGHUP too.
+    ///
+    /// # Errors
+    /// As [`Self::on_signals`].
+    pub(crate) fn on_signals_and_hangup() -> io::Result<Self> {
+        Self::on(&[SIGINT, SIGTERM, SIGHUP])
+    }
+
+    fn on(signals: &[i32]) -> io::Result<Self> {
+        let mut signals = Signals::new(signals)?;
         let (ask, asked) = mpsc::channel();
         thread::Builder::new().name("signals".into()).spawn(move || {
-            for (earlier, signal) in signals.forever().enumerate() {
-                if earlier > 0 {
+            let mut is_stopping = false;
+            for signal in signals.forever() {
+                let wish = if signal == SIGHUP { Asked::Reload } else { Asked::Stop };
+                if wish == Asked::Stop && std::mem::replace(&mut is_stopping, true) {
                     low_level::exit(EXIT_CODE_OF_SIGNAL + signal);
                 }
                 // Nobody listens any more when the process is about to end anyway.
-                ask.send(()).ok();
+                ask.send(wish).ok();
             }
         })?;
         Ok(Self { asked })
     }
 
-    /// Waits until the stop is asked for, though not longer than `duration`; whether it is.
-    pub(crate) fn wait(&self, duration: Duration) -> bool {
-        self.asked.recv_timeout(duration) != Err(RecvTimeoutError::Timeout)
+    /// Waits until something is asked for, though not longer than `duration`.
+    pub(crate) fn wait(&self, duration: Duration) -> Option<Asked> {
+        match self.asked.recv_timeout(duration) {
+            Ok(asked) => Some(asked),
+            Err(RecvTimeoutError::Timeout) => None,
+            // No thread, no signals: the process could not be stopped otherwise.
+            Err(RecvTimeoutError::Disconnected) => Some(Asked::Stop),
+        }
     }
 }
 
@@ -50,9 +78,11 @@ mod tests {
 
     #[test]
     fn a_signal_ends_the_wait() {
-        let stop = Stop::on_signals().unwrap();
-        assert!(!stop.wait(Duration::from_millis(1)));
+        let stop = Stop::on_signals_and_hangup().unwrap();
+        assert_eq!(stop.wait(Duration::from_millis(1)), None);
+        low_level::raise(SIGHUP).unwrap();
+        assert_eq!(stop.wait(Duration::from_secs(10)), Some(Asked::Reload));
         low_level::raise(SIGTERM).unwrap();
-        assert!(stop.wait(Duration::from_secs(10)));
+        assert_eq!(stop.wait(Duration::from_secs(10)), Some(Asked::Stop));
     }
 }

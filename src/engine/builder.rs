@@ -284,6 +284,21 @@ impl Builder {
         self
     }
 
+    /// Whether the description holds, as far as that shows before [`Self::start`].
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), StartError> {
+        self.limits.check()?;
+        let shards = match self.shards {
+            Shards::PerCore => 1,
+            Shards::Count(count) => count,
+        };
+        let workers = self.server_types()?.iter().map(|kind| kind.servers.len()).sum();
+        self.check_options(shards, workers)?;
+        listen::resolve_all(&self.listeners).map(drop)
+    }
+
     /// Starts the engine: when this returns, clients can connect.
     ///
     /// # Errors
@@ -297,7 +312,7 @@ impl Builder {
         };
         let server_types = self.server_types()?;
         let workers = server_types.iter().map(|kind| kind.servers.len()).sum();
-        self.check(shards, workers)?;
+        self.check_options(shards, workers)?;
         let workers = u16::try_from(workers).expect("checked to be 1024 at most");
         preflight::check(u64::from(shards) + u64::from(workers))?;
 
@@ -372,7 +387,7 @@ impl Builder {
         Ok(types)
     }
 
-    fn check(&self, shards: u16, workers: usize) -> Result<(), StartError> {
+    fn check_options(&self, shards: u16, workers: usize) -> Result<(), StartError> {
         let bad = |option, expected: &str| StartError::Option { option, expected: expected.into() };
         if shards == 0 {
             return Err(bad("shards", "at least 1"));

@@ -72,17 +72,10 @@ pub(super) fn listen(
     shards: usize,
     backlog: u32,
 ) -> Result<Listening, StartError> {
-    let wanted: Result<Vec<_>, _> =
-        listeners.iter().map(|listener| resolve(&listener.address)).collect();
-    let wanted = wanted?;
+    let wanted = resolve_all(listeners)?;
     let mut listening = Listening { by_shard: Vec::new(), addresses: Vec::new() };
     listening.by_shard.resize_with(shards, Vec::new);
-    for (place, address) in wanted.iter().enumerate() {
-        // Only a fixed port can be asked for twice.
-        if address.port() != 0 && wanted[..place].contains(address) {
-            let expected = format!("given {address} only once");
-            return Err(StartError::Option { option: "listen", expected });
-        }
+    for address in &wanted {
         let family = match wanted.iter().any(|other| is_ipv4_beside(*other, *address)) {
             true => Family::Ipv6Alone,
             false => Family::OfAddress,
@@ -94,6 +87,21 @@ pub(super) fn listen(
         listening.addresses.push(bound);
     }
     Ok(listening)
+}
+
+/// The addresses to listen on.
+pub(super) fn resolve_all(listeners: &[Listener]) -> Result<Vec<SocketAddr>, StartError> {
+    let mut addresses = Vec::with_capacity(listeners.len());
+    for listener in listeners {
+        let address = resolve(&listener.address)?;
+        // Only a fixed port can be asked for twice.
+        if address.port() != 0 && addresses.contains(&address) {
+            let expected = format!("another one, as {address} is given twice");
+            return Err(StartError::Option { option: "listen", expected });
+        }
+        addresses.push(address);
+    }
+    Ok(addresses)
 }
 
 /// Whether a listener for IPv4 has the port that one for IPv6 would else take for both.

@@ -17,9 +17,9 @@ use serde_json::{Value, json};
 use shaddock::wire::truthy::is_truthy;
 use shaddock::{Builder, Drain, Engine, Reply, Shards, Workers};
 
-use super::figures;
 use super::options::DemoOptions;
 use super::signals::Stop;
+use super::{figures, several};
 
 /// How long clients and workers get to finish when the engine stops.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ pub(crate) fn run(options: &DemoOptions) -> anyhow::Result<()> {
     // The text of the error says all that its source would.
     let engine = builder(options)?.start().map_err(anyhow::Error::msg)?;
     announce(engine.local_addr(), options).context("can't write to stdout")?;
-    figures::show(&engine.handle(), &stop);
+    figures::show(&engine.handle(), &stop, || {});
     let report = engine.shutdown(Drain::within(DRAIN_WITHIN));
     tracing::info!(?report, "stopped");
     Ok(())
@@ -79,11 +79,6 @@ fn announce(address: SocketAddr, options: &DemoOptions) -> io::Result<()> {
     out.flush()
 }
 
-/// A count and what is counted.
-fn several(count: u16, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
-}
-
 /// A setting as it is answered: `session.get(…) || null`.
 fn setting(value: Option<&Value>) -> Value {
     value.filter(|value| is_truthy(value)).cloned().unwrap_or_default()
@@ -125,11 +120,5 @@ mod tests {
         assert!(reply.is_error());
         let reply = fail(&json!({"bare": 1}), "local failure");
         assert!(reply.is_error() && reply.body().is_none());
-    }
-
-    #[test]
-    fn counts_read_well() {
-        assert_eq!(several(1, "shard"), "1 shard");
-        assert_eq!(several(2, "chat worker"), "2 chat workers");
     }
 }

@@ -1,0 +1,59 @@
+//! What may stand behind a key.
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use shaddock::HostRule;
+use toml::de::DeValue;
+
+/// One kind of value: what to write, and how it is understood.
+pub(super) struct Kind<T> {
+    pub(super) expected: &'static str,
+    pub(super) parse: fn(&DeValue<'_>) -> Option<T>,
+}
+
+pub(super) const FLAG: Kind<bool> =
+    Kind { expected: "true or false", parse: |value| value.as_bool() };
+
+pub(super) const TEXT: Kind<String> =
+    Kind { expected: "text", parse: |value| value.as_str().map(str::to_owned) };
+
+pub(super) const DURATION: Kind<Duration> = Kind {
+    expected: "a duration: text such as \"3s\" or \"500ms\"",
+    parse: |value| humantime::parse_duration(value.as_str()?).ok(),
+};
+
+pub(super) const HOST_RULE: Kind<HostRule> = Kind {
+    expected: "an IP address, or a block such as \"203.0.113.0/24\"",
+    parse: |value| HostRule::from_str(value.as_str()?).ok(),
+};
+
+/// A count of something.
+pub(super) fn count<T: TryFrom<u64>>() -> Kind<T> {
+    let expected = match size_of::<T>() {
+        2 => "a number from 0 to 65535",
+        4 => "a number from 0 to 4294967295",
+        _ => "a number that is not negative",
+    };
+    Kind { expected, parse: |value| number(value).and_then(|number| number.try_into().ok()) }
+}
+
+/// A size in memory or on the wire.
+pub(super) fn bytes<T: TryFrom<u64>>() -> Kind<T> {
+    Kind {
+        expected: "bytes: a number, or text such as \"64 KiB\"",
+        parse: |value| {
+            let bytes = match value.as_str() {
+                Some(text) => text.parse::<ByteSize>().ok()?.as_u64(),
+                None => number(value)?,
+            };
+            bytes.try_into().ok()
+        },
+    }
+}
+
+fn number(value: &DeValue<'_>) -> Option<u64> {
+    let integer = value.as_integer()?;
+    u64::from_str_radix(integer.as_str(), integer.radix()).ok()
+}

@@ -1,0 +1,186 @@
+//! The configuration of `shaddock serve`: a TOML file, read section by section.
+//!
+//! A section is a file here, with its line in [`SECTIONS`] and its keys in `shaddock.example.toml`.
+
+mod dictionary;
+mod heartbeat;
+mod host_filter;
+mod kind;
+mod limits;
+mod listener;
+mod problem;
+mod protos;
+mod server;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use shaddock::{Builder, Engine, Handle, HandleError, StartError};
+
+pub(crate) use problem::Problem;
+use problem::Source;
+pub(crate) use server::Server;
+use table::{Changes, Table, Value};
+
+/// One section of the file, read.
+trait Section {
+    /// Adds what it holds to the engine's description.
+    fn describe(&self, builder: Builder) -> Builder;
+
+    /// Gives a running engine the values of those keys that may change.
+    fn apply(&self, _handle: &Handle) -> Result<(), HandleError> {
+        Ok(())
+    }
+
+    /// Whether it says where some of the messages are forwarded to.
+    fn forwards(&self) -> bool {
+        false
+    }
+}
+
+/// A section's name and how it is read.
+struct Entry {
+    name: &'static str,
+    read: fn(&mut Table<'_>, &'static str) -> Box<dyn Section>,
+}
+
+/// Every section, in the order of the example.
+const SECTIONS: [Entry; 6] = [
+    Entry { name: "listener", read: listener::read },
+    Entry { name: "heartbeat", read: heartbeat::read },
+    Entry { name: "dictionary", read: dictionary::read },
+    Entry { name: "protos", read: protos::read },
+    Entry { name: "host_filter", read: host_filter::read },
+    Entry { name: "limits", read: limits::read },
+];
+
+/// A whole configuration that holds.
+pub(crate) struct Config {
+    pub(crate) server: Server,
+    sections: Vec<Box<dyn Section>>,
+    /// What each key stands at, by its path.
+    values: BTreeMap<String, Value>,
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// All that is wrong with it, in the order of its lines.
+    pub(crate) fn read(path: &Path) -> Result<Self, Vec<Problem>> {
+        let name = path.display().to_string();
+        let text = fs::read_to_string(path).map_err(|error| {
+            vec![Problem::of_file(&name, "a file that can be read", &error.to_string())]
+        })?;
+        let folder = path.parent().unwrap_or_else(|| Path::new("")).to_owned();
+        Self::parse(&Source { name, folder, text })
+    }
+
+    fn parse(source: &Source) -> Result<Self, Vec<Problem>> {
+        let mut root = Table::root(source)?;
+        let server = root.table("server", server::read);
+        let read = |entry: &Entry| (entry.read)(&mut root, entry.name);
+        let sections = SECTIONS.iter().map(read).collect();
+        root.finish();
+        let (values, problems) = root.take_notes();
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let config = Self { server, sections, values };
+        config.builder().check().map_err(|error| vec![config.problem(&error, &root)])?;
+        Ok(config)
+    }
+
+    /// The engine that the file describes.
+    pub(crate) fn builder(&self) -> Builder {
+        let builder = self.server.describe(Engine::builder());
+        self.sections.iter().fold(builder, |builder, section| section.describe(builder))
+    }
+
+    /// Whether messages are forwarded anywhere.
+    pub(crate) fn forwards(&self) -> bool {
+        self.sections.iter().any(|section| section.forwards())
+    }
+
+    /// Finds the key that an engine would not start with.
+    fn problem(&self, error: &StartError, root: &Table<'_>) -> Problem {
+        let (key, wanted) = match error {
+            StartError::Limits(error) => {
+                (format!("limits.{}", error.key), format!("must be {}", error.expected))
+            }
+            StartError::Option { option, expected } => {
+                let key = match *option {
+                    "shards" | "shards and workers" => "server.shards",
+                    "heartbeat" => "heartbeat.interval",
+                    "heartbeat_timeout" => "heartbeat.timeout",
+                    "listen" => self.listener_twice().unwrap_or("listener"),
+                    option => option,
+                };
+                (key.to_owned(), format!("must be {expected}"))
+            }
+            StartError::BadAddress { address, why } => {
+                let is_it = |value: &Value| value.text == format!("{address:?}");
+                let found = self.values.iter().find(|(_, value)| is_it(value));
+                let key = found.map_or("listener", |(key, _)| key);
+                (key.to_owned(), format!("must be an address like 127.0.0.1:3010 ({why})"))
+            }
+            other => ("server".to_owned(), other.to_string()),
+        };
+        root.problem_at(&key, &wanted, self.values.get(&key))
+    }
+
+    /// The first listener whose address another one has.
+    fn listener_twice(&self) -> Option<&str> {
+        let addresses = || self.values.iter().filter(|(key, _)| key.starts_with("listener["));
+        let is_twice = |text: &str| addresses().filter(|(_, other)| other.text == text).count() > 1;
+        addresses().find(|(_, value)| is_twice(&value.text)).map(|(key, _)| key.as_str())
+    }
+
+    /// Gives a running engine what differs in `next` and may change while it runs. Names the keys
+    /// that can't.
+    ///
+    /// # Errors
+    /// The engine is busy or has stopped; then this stays what it was, and may be asked again.
+    pub(crate) fn change_to(
+        &mut self,
+        next: Self,
+        handle: &Handle,
+    ) -> Result<Changed, HandleError> {
+        let mut changed = Changed::default();
+        for key in self.values.keys().chain(next.values.keys()) {
+            let (old, new) = (self.values.get(key), next.values.get(key));
+            if old.map(|value| &value.text) == new.map(|value| &value.text) {
+                continue;
+            }
+            let keys = match old.or(new).map(|value| value.changes) {
+                Some(Changes::Running) => &mut changed.applied,
+                _ => &mut changed.needs_restart,
+            };
+            if !keys.contains(key) {
+                keys.push(key.clone());
+            }
+        }
+        for (entry, section) in SECTIONS.iter().zip(&next.sections) {
+            let is_of_it = |key: &String| key.split(['.', '[']).next() == Some(entry.name);
+            if changed.applied.iter().any(is_of_it) {
+                section.apply(handle)?;
+            }
+        }
+        // The rest of the engine stays as the old values say.
+        self.values.retain(|_, value| value.changes == Changes::Restart);
+        let running = next.values.into_iter();
+        self.values.extend(running.filter(|(_, value)| value.changes == Changes::Running));
+        Ok(changed)
+    }
+}
+
+/// The keys that differ between two configurations.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changed {
+    pub(crate) applied: Vec<String>,
+    pub(crate) needs_restart: Vec<String>,
+}

@@ -1,0 +1,40 @@
+//! `[protos]`: schemas of bodies, from Pomelo's files.
+
+use shaddock::Builder;
+use shaddock::wire::protobuf::{ProtoTable, Protos};
+
+use super::Section;
+use super::table::Table;
+
+/// None where no file is named.
+struct Schemas(Option<ProtoTable>);
+
+pub(super) fn read(root: &mut Table<'_>, name: &'static str) -> Box<dyn Section> {
+    root.table(name, |table| {
+        let client = read_schemas(table, "client");
+        let server = read_schemas(table, "server");
+        let protos = (client.is_some() || server.is_some())
+            .then(|| ProtoTable::new(client.unwrap_or_default(), server.unwrap_or_default()));
+        Box::new(Schemas(protos))
+    })
+}
+
+fn read_schemas(table: &mut Table<'_>, key: &'static str) -> Option<Protos> {
+    let text = table.read_file(key)?;
+    match Protos::parse_text(&text) {
+        Ok(protos) => Some(protos),
+        Err(error) => {
+            table.refuse(key, "Pomelo's JSON schemas", Some(&error.to_string()));
+            None
+        }
+    }
+}
+
+impl Section for Schemas {
+    fn describe(&self, builder: Builder) -> Builder {
+        match &self.0 {
+            Some(protos) => builder.protos(protos.clone()),
+            None => builder,
+        }
+    }
+}

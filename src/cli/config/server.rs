@@ -1,0 +1,73 @@
+//! `[server]`: what the connector is, and how it runs.
+
+use std::thread;
+use std::time::Duration;
+
+use shaddock::{Builder, Reply, Shards};
+
+use super::kind::{DURATION, FLAG, TEXT, count};
+use super::table::Table;
+
+/// The connector as a server of its cluster.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) id: String,
+    server_type: String,
+    shards: Option<u16>,
+    single_session: bool,
+    echo: Option<String>,
+    /// How long clients get when it stops.
+    pub(crate) drain: Duration,
+}
+
+/// As long as Pomelo's own tools give a server.
+const DRAIN: Duration = Duration::from_secs(5);
+
+pub(super) fn read(table: &mut Table<'_>) -> Server {
+    let mut server = Server {
+        id: "connector-1".into(),
+        server_type: "connector".into(),
+        shards: None,
+        single_session: false,
+        echo: None,
+        drain: DRAIN,
+    };
+    table.read("id", &mut server.id, TEXT);
+    table.read("type", &mut server.server_type, TEXT);
+    server.shards = table.read_some("shards", count());
+    table.read("single_session", &mut server.single_session, FLAG);
+    table.read("drain", &mut server.drain, DURATION);
+    server.echo = table.read_some("echo", TEXT);
+    if let Some(echo) = &server.echo
+        && !is_route_of(echo, &server.server_type)
+    {
+        table.refuse("echo", &format!("a route like {}.handler.method", server.server_type), None);
+    }
+    server
+}
+
+impl Server {
+    pub(super) fn describe(&self, builder: Builder) -> Builder {
+        let builder = builder
+            .server_id(&self.id)
+            .server_type(&self.server_type)
+            .shards(Shards::Count(self.shards()))
+            .single_session(self.single_session);
+        match &self.echo {
+            Some(echo) => builder.handler(echo, |request, _| Reply::borrowed(request.body())),
+            None => builder,
+        }
+    }
+
+    /// How many shards there are. Not left to the engine, since a container's share of the cores
+    /// may be less than the cores it sees.
+    pub(crate) fn shards(&self) -> u16 {
+        let cores = || thread::available_parallelism().map_or(1, usize::from);
+        self.shards.unwrap_or_else(|| u16::try_from(cores()).unwrap_or(u16::MAX))
+    }
+}
+
+fn is_route_of(route: &str, server_type: &str) -> bool {
+    let parts: Vec<&str> = route.split('.').collect();
+    parts.len() == 3 && parts[0] == server_type && parts.iter().all(|part| !part.is_empty())
+}

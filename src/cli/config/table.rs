@@ -1,0 +1,348 @@
+//! Reads a TOML table key by key, and notes what is wrong and what each key stands at.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::ops::Range;
+use std::rc::Rc;
+
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
+
+use super::kind::{Kind, TEXT};
+use super::problem::{Problem, Source, place};
+
+/// What a key stands at.
+#[derive(Debug, Clone)]
+pub(super) struct Value {
+    /// As the program would write it, so that two of them can be compared.
+    pub(super) text: String,
+    pub(super) changes: Changes,
+    /// Where it is in the file, if it is.
+    span: Option<Range<usize>>,
+}
+
+#[cfg(test)]
+impl Value {
+    pub(super) fn is_in_file(&self) -> bool {
+        self.span.is_some()
+    }
+}
+
+/// When another value of a key counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Changes {
+    Restart,
+    /// When the file is read again.
+    Running,
+}
+
+/// All that is noted of one file.
+#[derive(Default)]
+struct Notes {
+    values: BTreeMap<String, Value>,
+    problems: Vec<(usize, Problem)>,
+    /// Where each table begins.
+    tables: BTreeMap<String, Range<usize>>,
+}
+
+/// The keys of a table, with their places.
+type Entries<'i> = BTreeMap<String, (Range<usize>, Spanned<DeValue<'i>>)>;
+
+/// A table of the file, or one that is not there and has all its keys at their defaults.
+pub(super) struct Table<'i> {
+    source: &'i Source,
+    notes: Rc<RefCell<Notes>>,
+    /// Empty for the whole file.
+    path: String,
+    /// What has not been read yet.
+    entries: Entries<'i>,
+    known: Vec<&'static str>,
+    changes: Changes,
+}
+
+/// How much of the file is shown as what was found there.
+const FOUND_CHARS_MAX: usize = 40;
+/// How like an unknown key a known one has to be to be what was meant.
+const LIKENESS_MIN: f64 = 0.8;
+
+impl<'i> Table<'i> {
+    /// The whole file.
+    pub(super) fn root(source: &'i Source) -> Result<Self, Vec<Problem>> {
+        let (table, errors) = DeTable::parse_recoverable(&source.text);
+        let problems = errors.iter().map(|error| Problem {
+            file: source.name.clone(),
+            place: error.span().map(|span| place(&source.text, span.start)),
+            key: String::new(),
+            text: error.message().to_owned(),
+        });
+        let problems: Vec<Problem> = problems.collect();
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let (entries, notes) = (entries(table.into_inner()), Rc::default());
+        let (path, known, changes) = (String::new(), Vec::new(), Changes::Restart);
+        Ok(Self { source, notes, path, entries, known, changes })
+    }
+
+    /// The keys that are read from here on may change while the engine runs.
+    pub(super) fn changes_while_running(&mut self) {
+        self.changes = Changes::Running;
+    }
+
+    /// Reads a table in this one.
+    pub(super) fn table<T>(&mut self, name: &'static str, read: impl FnOnce(&mut Self) -> T) -> T {
+        let path = self.path_of(name);
+        let entries = match self.take(name) {
+            None => BTreeMap::new(),
+            Some((key, value)) => self.open(&path, key, value, "a table"),
+        };
+        self.read_table(path, entries, read)
+    }
+
+    /// Reads a table that may be there several times; one with nothing in it where there is none.
+    pub(super) fn tables<T>(
+        &mut self,
+        name: &'static str,
+        mut read: impl FnMut(&mut Self) -> T,
+    ) -> Vec<T> {
+        let path = self.path_of(name);
+        let Some((key, value)) = self.take(name) else {
+            return vec![self.read_table(format!("{path}[1]"), BTreeMap::new(), read)];
+        };
+        let expected = format!("tables, each headed [[{name}]]");
+        let span = value.span();
+        let DeValue::Array(tables) = value.into_inner() else {
+            self.refuse_at(&path, span, &expected);
+            return Vec::new();
+        };
+        self.notes.borrow_mut().tables.insert(path.clone(), key);
+        let mut all = Vec::new();
+        for (place, table) in (1..).zip(tables) {
+            let path = format!("{path}[{place}]");
+            let entries = self.open(&path, table.span(), table, &expected);
+            all.push(self.read_table(path, entries, &mut read));
+        }
+        all
+    }
+
+    /// Reads a key, and leaves its default where it is not there.
+    pub(super) fn read<T>(&mut self, key: &'static str, target: &mut T, kind: Kind<T>)
+    where
+        T: fmt::Debug,
+    {
+        let found = self.take(key);
+        let span = found.as_ref().map(|(_, value)| value.span());
+        if let Some((_, value)) = found {
+            match (kind.parse)(value.get_ref()) {
+                Some(read) => *target = read,
+                None => self.refuse_at(&self.path_of(key), value.span(), kind.expected),
+            }
+        }
+        self.note(key, format!("{target:?}"), span);
+    }
+
+    /// Reads a key that need not be there, and has no default.
+    pub(super) fn read_some<T: fmt::Debug>(
+        &mut self,
+        key: &'static str,
+        kind: Kind<T>,
+    ) -> Option<T> {
+        let found = self.take(key);
+        let span = found.as_ref().map(|(_, value)| value.span());
+        let read = found.and_then(|(_, value)| {
+            let read = (kind.parse)(value.get_ref());
+            if read.is_none() {
+                self.refuse_at(&self.path_of(key), value.span(), kind.expected);
+            }
+            read
+        });
+        let text = read.as_ref().map_or_else(String::new, |read| format!("{read:?}"));
+        self.note(key, text, span);
+        read
+    }
+
+    /// Reads a list, which is empty where it is not there.
+    pub(super) fn read_list<T: fmt::Debug>(&mut self, key: &'static str, kind: Kind<T>) -> Vec<T> {
+        let found = self.take(key);
+        let span = found.as_ref().map(|(_, value)| value.span());
+        let mut read = Vec::new();
+        if let Some((_, value)) = found {
+            let path = self.path_of(key);
+            let Some(list) = value.get_ref().as_array() else {
+                self.refuse_at(
+                    &path,
+                    value.span(),
+                    &format!("a list, each of it {}", kind.expected),
+                );
+                return read;
+            };
+            for (place, value) in (1..).zip(list.iter()) {
+                match (kind.parse)(value.get_ref()) {
+                    Some(value) => read.push(value),
+                    None => {
+                        self.refuse_at(&format!("{path}[{place}]"), value.span(), kind.expected);
+                    }
+                }
+            }
+        }
+        self.note(key, format!("{read:?}"), span);
+        read
+    }
+
+    /// Reads the file that a key names, by a path that is relative to the configuration's own.
+    /// Another text in it counts as another value.
+    pub(super) fn read_file(&mut self, key: &'static str) -> Option<String> {
+        let path = self.read_some(key, TEXT)?;
+        match fs::read_to_string(self.source.folder.join(&path)) {
+            Ok(text) => {
+                if let Some(value) = self.notes.borrow_mut().values.get_mut(&self.path_of(key)) {
+                    value.text = format!("{path:?}: {text}");
+                }
+                Some(text)
+            }
+            Err(error) => {
+                self.refuse(key, "a file that can be read", Some(&error.to_string()));
+                None
+            }
+        }
+    }
+
+    /// Notes that what a key says, or the whole table without one, can't be.
+    pub(super) fn refuse(&mut self, key: &str, expected: &str, why: Option<&str>) {
+        let key = if key.is_empty() { self.path.clone() } else { self.path_of(key) };
+        let value = self.notes.borrow().values.get(&key).cloned();
+        let mut problem = self.problem_at(&key, &format!("expected {expected}"), value.as_ref());
+        if let Some(why) = why {
+            problem.text.push_str(&format!(" ({why})"));
+        }
+        let at = self.start_of(&key, value.as_ref());
+        self.notes.borrow_mut().problems.push((at, problem));
+    }
+
+    /// What is wrong with a key that has been read, or has its default.
+    pub(super) fn problem_at(&self, key: &str, wanted: &str, value: Option<&Value>) -> Problem {
+        let found = match value {
+            Some(Value { span: Some(span), .. }) => self.found(span.clone()),
+            Some(Value { text, .. }) if !text.is_empty() => format!("its default, {text}"),
+            _ => "none".to_owned(),
+        };
+        Problem {
+            file: self.source.name.clone(),
+            place: Some(place(&self.source.text, self.start_of(key, value))),
+            key: key.to_owned(),
+            text: format!("{wanted}, found {found}"),
+        }
+    }
+
+    /// Notes the keys that nobody knows.
+    pub(super) fn finish(&mut self) {
+        for (name, (span, _)) in std::mem::take(&mut self.entries) {
+            let likeness = |known: &&&str| strsim::jaro_winkler(known, &name);
+            let nearest = self.known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+            let text = match nearest.filter(|known| likeness(known) >= LIKENESS_MIN) {
+                Some(nearest) => format!("unknown key; `{nearest}` may be meant"),
+                None => format!("unknown key; known here: {}", self.known.join(", ")),
+            };
+            let (file, key) = (self.source.name.clone(), self.path_of(&name));
+            let place = Some(place(&self.source.text, span.start));
+            let problem = Problem { file, place, key, text };
+            self.notes.borrow_mut().problems.push((span.start, problem));
+        }
+    }
+
+    /// Every key's value, and what is wrong, in the order of the lines.
+    pub(super) fn take_notes(&self) -> (BTreeMap<String, Value>, Vec<Problem>) {
+        let notes = &mut *self.notes.borrow_mut();
+        notes.problems.sort_by_key(|(at, _)| *at);
+        let problems = notes.problems.drain(..).map(|(_, problem)| problem);
+        (notes.values.clone(), problems.collect())
+    }
+
+    fn read_table<T>(
+        &self,
+        path: String,
+        entries: Entries<'i>,
+        read: impl FnOnce(&mut Self) -> T,
+    ) -> T {
+        let mut table = Self {
+            source: self.source,
+            notes: Rc::clone(&self.notes),
+            path,
+            entries,
+            known: Vec::new(),
+            changes: self.changes,
+        };
+        let result = read(&mut table);
+        table.finish();
+        result
+    }
+
+    fn open(
+        &self,
+        path: &str,
+        head: Range<usize>,
+        value: Spanned<DeValue<'i>>,
+        expected: &str,
+    ) -> Entries<'i> {
+        let span = value.span();
+        let DeValue::Table(table) = value.into_inner() else {
+            self.refuse_at(path, span, expected);
+            return BTreeMap::new();
+        };
+        self.notes.borrow_mut().tables.insert(path.to_owned(), head);
+        entries(table)
+    }
+
+    fn take(&mut self, name: &'static str) -> Option<(Range<usize>, Spanned<DeValue<'i>>)> {
+        self.known.push(name);
+        self.entries.remove(name)
+    }
+
+    fn note(&self, key: &str, text: String, span: Option<Range<usize>>) {
+        let value = Value { text, changes: self.changes, span };
+        self.notes.borrow_mut().values.insert(self.path_of(key), value);
+    }
+
+    fn refuse_at(&self, key: &str, span: Range<usize>, expected: &str) {
+        let at = span.start;
+        let value = Value { text: String::new(), changes: self.changes, span: Some(span) };
+        let problem = self.problem_at(key, &format!("expected {expected}"), Some(&value));
+        self.notes.borrow_mut().problems.push((at, problem));
+    }
+
+    fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// Where a key is, or else the table that it would be in.
+    fn start_of(&self, key: &str, value: Option<&Value>) -> usize {
+        if let Some(span) = value.and_then(|value| value.span.as_ref()) {
+            return span.start;
+        }
+        let notes = self.notes.borrow();
+        let table = key.rsplit_once('.').map_or(key, |(table, _)| table);
+        let span = notes.tables.get(key).or_else(|| notes.tables.get(table));
+        span.map_or(0, |span| span.start)
+    }
+
+    /// The first of what stands there.
+    fn found(&self, span: Range<usize>) -> String {
+        let text = self.source.text.get(span).unwrap_or_default();
+        let line = text.lines().next().unwrap_or_default();
+        let mut found: String = line.chars().take(FOUND_CHARS_MAX).collect();
+        if found.len() < text.len() {
+            found.push('…');
+        }
+        found
+    }
+}
+
+fn entries(table: DeTable<'_>) -> Entries<'_> {
+    let entry = |(key, value): (Spanned<DeString<'_>>, _)| {
+        let span = key.span();
+        (key.into_inner().into_owned(), (span, value))
+    };
+    table.into_iter().map(entry).collect()
+}

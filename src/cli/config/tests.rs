@@ -1,0 +1,248 @@
+//! Files as an operator may write them, and what is said of them.
+
+use std::path::PathBuf;
+
+use super::*;
+
+const EXAMPLE: &str = include_str!("../../../shaddock.example.toml");
+
+fn source(text: &str) -> Source {
+    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src/cli/config/files"));
+    Source { name: "shaddock.toml".into(), folder, text: text.into() }
+}
+
+fn parse(text: &str) -> Config {
+    Config::parse(&source(text)).unwrap_or_else(|problems| panic!("{problems:?}"))
+}
+
+fn problems(text: &str) -> Vec<String> {
+    let problems = Config::parse(&source(text)).err().unwrap_or_default();
+    problems.iter().map(Problem::to_string).collect()
+}
+
+fn values(config: &Config) -> Vec<(&str, &str)> {
+    config.values.iter().map(|(key, value)| (key.as_str(), value.text.as_str())).collect()
+}
+
+#[test]
+fn the_example_holds_the_defaults() {
+    assert_eq!(values(&parse(EXAMPLE)), values(&parse("")));
+}
+
+/// With the comments of the keys that have no default taken off, the example has every key.
+#[test]
+fn the_example_has_every_key() {
+    let uncommented = |line: &str| {
+        let is_key = line
+            .strip_prefix("# ")
+            .is_some_and(|rest| rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')));
+        if is_key { line[2..].to_owned() } else { line.to_owned() }
+    };
+    let text: Vec<String> = EXAMPLE.lines().map(uncommented).collect();
+    let source = source(&text.join("\n"));
+    let mut root = Table::root(&source).unwrap_or_else(|problems| panic!("{problems:?}"));
+    root.table("server", server::read);
+    for entry in &SECTIONS {
+        (entry.read)(&mut root, entry.name);
+    }
+    root.finish();
+    let (values, problems) = root.take_notes();
+    // The files that the example names are not here.
+    let unexpected = problems.iter().map(Problem::to_string);
+    let unexpected: Vec<_> = unexpected.filter(|text| !text.contains("can be read")).collect();
+    assert_eq!(unexpected, [""; 0]);
+    for (key, value) in values {
+        assert!(value.is_in_file(), "{key} is not in shaddock.example.toml");
+    }
+}
+
+/// One mistake each: the file, and what is said of it.
+#[test]
+fn mistakes_are_told_with_their_place_and_what_to_write() {
+    for (text, expected) in [
+        (
+            "[limits]\noutbox_bytes_max = true",
+            "2:20: limits.outbox_bytes_max: expected bytes: a number, or text such as \"64 KiB\", \
+             found true",
+        ),
+        (
+            "limits.idle_timeout = 90",
+            "1:23: limits.idle_timeout: expected a duration: text such as \"3s\" or \"500ms\", \
+             found 90",
+        ),
+        (
+            "[limits]\nuid_bytes_max = \"4 quarts\"",
+            "2:17: limits.uid_bytes_max: expected bytes: a number, or text such as \"64 KiB\", \
+             found \"4 quarts\"",
+        ),
+        (
+            "[limits]\nreceive_buffers = 65536",
+            "2:19: limits.receive_buffers: expected a number from 0 to 65535, found 65536",
+        ),
+        (
+            "[limits]\nlane_len = -1",
+            "2:12: limits.lane_len: expected a number that is not negative, found -1",
+        ),
+        (
+            "\n[limits]\noutbox_byte_max = 1",
+            "3:1: limits.outbox_byte_max: unknown key; `outbox_bytes_max` may be meant",
+        ),
+        ("[host_filter]\nx = 1", "2:1: host_filter.x: unknown key; known here: deny"),
+        ("[limit]", "1:2: limit: unknown key; `limits` may be meant"),
+        ("limits = 3", "1:10: limits: expected a table, found 3"),
+        ("server = []", "1:10: server: expected a table, found []"),
+        (
+            "[listener]\naddress = \"127.0.0.1:0\"",
+            "1:1: listener: expected tables, each headed [[listener]], found [listener]",
+        ),
+        (
+            "[[listener]]\n[[listener]]\naddress = 3010",
+            "3:11: listener[2].address: expected text, found 3010",
+        ),
+        (
+            "[[listener]]\naddress = \"[::]\"",
+            "2:11: listener[1].address: must be an address like 127.0.0.1:3010 (invalid port value), \
+             found \"[::]\"",
+        ),
+        (
+            "[[listener]]\naddress = \"[::1]:9\"\n[[listener]]\naddress = \"[::1]:9\"",
+            "2:11: listener[1].address: must be another one, as [::1]:9 is given twice, found \"[::1]:9\"",
+        ),
+        (
+            "[host_filter]\ndeny = [\"::1\",\n\"localhost\"]",
+            "3:1: host_filter.deny[2]: expected an IP address, or a block such as \
+             \"203.0.113.0/24\", found \"localhost\"",
+        ),
+        (
+            "[host_filter]\ndeny = \"::1\"",
+            "2:8: host_filter.deny: expected a list, each of it an IP address, or a block such as \
+             \"203.0.113.0/24\", found \"::1\"",
+        ),
+        (
+            "[server]\necho = \"chat.echoHandler.echo\"",
+            "2:8: server.echo: expected a route like connector.handler.method, found \
+             \"chat.echoHandler.echo\"",
+        ),
+        ("[server]\nid = ", "2:6: string values must be quoted, expected literal string"),
+    ] {
+        assert_eq!(problems(text), [format!("shaddock.toml:{expected}")], "{text}");
+    }
+}
+
+/// Keys that are right by themselves and do not go together.
+#[test]
+fn relations_are_told_with_the_key_they_are_about() {
+    for (text, expected) in [
+        ("[server]\nshards = 0", "2:10: server.shards: must be at least 1, found 0"),
+        (
+            "[limits]\nreceive_buffers = 100",
+            "2:19: limits.receive_buffers: must be a power of two up to 32768, found 100",
+        ),
+        (
+            "\n[limits]\npackage_bytes_max = \"10 MiB\"",
+            "2:2: limits.outbox_bytes_max: must be more than package_bytes_max, found its default, \
+             8388608",
+        ),
+        (
+            "[heartbeat]\ntimeout = \"3s\"",
+            "2:11: heartbeat.timeout: must be left out where there is no heartbeat, found \"3s\"",
+        ),
+        (
+            "[heartbeat]\ninterval = \"0s\"",
+            "2:12: heartbeat.interval: must be 1 ms or more; leave it out to have none, found \"0s\"",
+        ),
+    ] {
+        assert_eq!(problems(text), [format!("shaddock.toml:{expected}")], "{text}");
+    }
+}
+
+#[test]
+fn files_that_are_named_are_looked_into() {
+    for (text, expected) in [
+        (
+            "[dictionary]\nfile = \"none.json\"",
+            "2:8: dictionary.file: expected a file that can be read, found \"none.json\" (No such \
+             file or directory (os error 2))",
+        ),
+        (
+            "[protos]\nserver = \"../tests.rs\"",
+            "2:10: protos.server: expected Pomelo's JSON schemas, found \"../tests.rs\" (",
+        ),
+        (
+            "[dictionary]\nfile = \"../tests.rs\"",
+            "2:8: dictionary.file: expected a JSON list of routes (Pomelo's dictionary.json), or a \
+             JSON object of routes and their codes, found \"../tests.rs\" (expected value at line 1 \
+             column 1)",
+        ),
+        (
+            "[dictionary]\nroutes = [\"a\"]\nfile = \"codes.json\"",
+            "3:8: dictionary.file: expected a JSON list of routes, found \"codes.json\" (a file with \
+             codes has all routes: leave handlers and routes out)",
+        ),
+        (
+            "[dictionary]\nfile = \"twice.json\"",
+            "2:8: dictionary.file: expected a JSON list of routes (Pomelo's dictionary.json), or a \
+             JSON object of routes and their codes, found \"twice.json\" (two routes claim the code \
+             1)",
+        ),
+    ] {
+        let problems = problems(text);
+        let expected = format!("shaddock.toml:{expected}");
+        assert!(problems.len() == 1 && problems[0].starts_with(&expected), "{problems:?}");
+    }
+    let config = parse("[dictionary]\nfile = \"codes.json\"\n[protos]\nclient = \"protos.json\"");
+    let texts: Vec<_> = values(&config).into_iter().map(|(_, text)| text).collect();
+    assert!(texts.iter().any(|text| text.contains("onChat")), "another text is another value");
+}
+
+#[test]
+fn all_mistakes_are_told_in_the_order_of_the_lines() {
+    let text = "[server]\nidd = 1\nsingle_session = 1\n[limits]\nbacklog = []\n[x]\n";
+    let places: Vec<_> = problems(text);
+    let lines: Vec<_> = places.iter().map(|text| text.split(':').nth(1).unwrap()).collect();
+    assert_eq!(lines, ["2", "3", "5", "6"], "{places:?}");
+    let text = "a = \nb = \nc = 1";
+    assert_eq!(problems(text).len(), 2, "{:?}", problems(text));
+}
+
+#[test]
+fn sizes_and_durations_are_numbers_and_texts() {
+    let config = parse(
+        "[limits]\npackage_bytes_max = 0x10_0000\nuid_bytes_max = \"1 KiB\"\n\
+         idle_timeout = \"1m 30s\"\nconnections_max = 5_000\n",
+    );
+    let value = |key: &str| config.values[key].text.as_str();
+    assert_eq!(value("limits.package_bytes_max"), "1048576");
+    assert_eq!(value("limits.uid_bytes_max"), "1024");
+    assert_eq!(value("limits.idle_timeout"), "90s");
+    assert_eq!(value("limits.connections_max"), "5000");
+}
+
+#[test]
+fn a_change_is_applied_or_needs_a_restart() {
+    let engine = parse("[[listener]]\naddress = \"127.0.0.1:0\"\n[server]\nshards = 1");
+    let engine = engine.builder().start().unwrap();
+    let handle = engine.handle();
+    let mut config = parse("");
+    let changed = |applied: &[&str], needs_restart: &[&str]| Changed {
+        applied: applied.iter().map(|&key| key.to_owned()).collect(),
+        needs_restart: needs_restart.iter().map(|&key| key.to_owned()).collect(),
+    };
+    let next = "[limits]\nbacklog = 9\n[host_filter]\ndeny = [\"::1\"]";
+    let first = config.change_to(parse(next), &handle).unwrap();
+    assert_eq!(first, changed(&["host_filter.deny"], &["limits.backlog"]));
+    // What needs a restart is told again, as long as it does.
+    let again = config.change_to(parse(next), &handle).unwrap();
+    assert_eq!(again, changed(&[], &["limits.backlog"]));
+    let next = "[dictionary]\nroutes = [\"onChat\"]\n[[listener]]\n[[listener]]\naddress = \"a:1\"";
+    let source = source(next);
+    assert!(Config::parse(&source).is_err(), "a name that nobody has");
+    let next = next.replace("a:1", "127.0.0.1:3011");
+    let third = config.change_to(parse(&next), &handle).unwrap();
+    let applied = ["dictionary.routes", "host_filter.deny"];
+    assert_eq!(third, changed(&applied, &["listener[2].address"]));
+    drop(engine);
+    let stopped = config.change_to(parse(""), &handle);
+    assert_eq!(stopped.unwrap_err(), HandleError::Stopped);
+    assert_eq!(config.values["dictionary.routes"].text, "[\"onChat\"]", "it may be asked again");
+}

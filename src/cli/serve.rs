@@ -1,0 +1,85 @@
+//! `shaddock serve`: a connector as a file describes it, and `shaddock check` of that file.
+
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use shaddock::{Drain, Handle};
+
+use super::config::{Config, Problem};
+use super::options::ConfigOptions;
+use super::signals::Stop;
+use super::{figures, several};
+
+/// Serves until a signal asks for the end. SIGHUP reads the file again.
+pub(crate) fn run(options: &ConfigOptions) -> anyhow::Result<()> {
+    let stop = Stop::on_signals_and_hangup().context("can't listen for signals")?;
+    let mut config = read(options)?;
+    // The text of the error says all that its source would.
+    let engine = config.builder().start().map_err(anyhow::Error::msg)?;
+    if !config.forwards() {
+        tracing::warn!("there are no backends: a message for another server type is answered 500");
+    }
+    announce(engine.local_addrs(), &config).context("can't write to stdout")?;
+    let handle = engine.handle();
+    figures::show(&handle, &stop, || reload(&mut config, options, &handle));
+    let report = engine.shutdown(Drain::within(config.server.drain));
+    tracing::info!(?report, "stopped");
+    Ok(())
+}
+
+/// Tells whether a file would do.
+pub(crate) fn check(options: &ConfigOptions) -> anyhow::Result<()> {
+    read(options)?;
+    writeln!(io::stdout(), "{}: no problems", options.config.display())
+        .context("can't write to stdout")
+}
+
+fn read(options: &ConfigOptions) -> anyhow::Result<Config> {
+    Config::read(&options.config).map_err(|problems| {
+        for problem in &problems {
+            eprintln!("{problem}");
+        }
+        let count = u16::try_from(problems.len()).unwrap_or(u16::MAX);
+        anyhow::anyhow!("the configuration has {}", several(count, "problem"))
+    })
+}
+
+/// Takes over what has changed in the file. A file with problems changes nothing.
+fn reload(config: &mut Config, options: &ConfigOptions, handle: &Handle) {
+    let next = match Config::read(&options.config) {
+        Ok(next) => next,
+        Err(problems) => {
+            let log = |problem: &Problem| tracing::error!("{problem}");
+            problems.iter().for_each(log);
+            return tracing::error!("nothing was changed, as the configuration has problems");
+        }
+    };
+    match config.change_to(next, handle) {
+        Ok(changed) => {
+            for key in &changed.needs_restart {
+                tracing::warn!("{key} has changed, and needs a restart");
+            }
+            for key in &changed.applied {
+                tracing::info!("{key} has changed");
+            }
+        }
+        Err(error) => {
+            tracing::error!(%error, "not everything could be changed; send SIGHUP again");
+        }
+    }
+}
+
+/// Tells where to connect. Whoever started the process may wait for the first line.
+fn announce(addresses: &[SocketAddr], config: &Config) -> io::Result<()> {
+    let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "shaddock serve: {} listening on {} ({})",
+        config.server.id,
+        addresses.join(", "),
+        several(config.server.shards(), "shard"),
+    )?;
+    out.flush()
+}

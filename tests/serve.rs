@@ -1,0 +1,202 @@
+//! `shaddock serve` and `shaddock check` as an operator runs them: the binary, a file, signals.
+
+#![cfg(feature = "cli")]
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Client, Event, PATIENCE, ack, eventually, handshake};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_shaddock");
+const ECHO: &str = "connector.echoHandler.echo";
+
+/// A folder of its own for one test, which goes when the test ends.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("shaddock-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+/// A running `shaddock serve`.
+struct Served {
+    child: Child,
+    log: BufReader<ChildStderr>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Served {
+    fn start(config: &Path) -> Self {
+        let mut child = Command::new(BINARY)
+            .args(["serve", "--log", "info", "--config"])
+            .arg(config)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        out.read_line(&mut line).unwrap();
+        // Kept open, as the figures go there too.
+        std::thread::spawn(move || out.read_to_end(&mut Vec::new()));
+        let list = line.split("listening on ").nth(1).and_then(|rest| rest.split(" (").next());
+        let list = list.unwrap_or_else(|| panic!("not an announcement: {line}"));
+        let addresses = list.split(", ").map(|address| address.parse().unwrap()).collect();
+        Self { child, log, addresses }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Reads the log up to a line that has this in it.
+    fn until_logged(&mut self, text: &str) -> String {
+        let mut log = String::new();
+        loop {
+            let before = log.len();
+            assert_ne!(self.log.read_line(&mut log).unwrap(), 0, "never logged: {text}\n{log}");
+            if log[before..].contains(text) {
+                return log;
+            }
+        }
+    }
+
+    fn until_end(mut self) -> Option<i32> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(Instant::now() < deadline, "it does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // Only where a test has failed; else it has ended.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn config(codes: &str, deny: &str, backlog: u32) -> String {
+    format!(
+        "[server]\nid = \"connector-7\"\nshards = 2\necho = \"{ECHO}\"\n\
+         [[listener]]\naddress = \"127.0.0.1:0\"\n[[listener]]\naddress = \"[::1]:0\"\n\
+         [heartbeat]\ninterval = \"3s\"\n[dictionary]\n{codes}\n\
+         [host_filter]\ndeny = [{deny}]\n[limits]\nbacklog = {backlog}\n"
+    )
+}
+
+/// What a new client is told of the dictionary.
+fn told(address: SocketAddr) -> Value {
+    let mut client = Client::connect(address);
+    client.send(&handshake());
+    let Event::Handshake(answer) = client.next() else { panic!("no handshake") };
+    client.send(&ack());
+    answer["sys"]["dict"].clone()
+}
+
+fn is_refused(address: SocketAddr) -> bool {
+    let mut client = Client::connect(address);
+    client.next_within(Duration::from_millis(50)) == Some(Event::End)
+}
+
+#[test]
+fn a_file_is_served_and_read_again_while_a_session_stays() {
+    let folder = Folder::new("serve");
+    folder.write("codes.json", "[\"onChat\"]");
+    let path = folder.write("shaddock.toml", &config("file = \"codes.json\"", "", 64));
+    let mut served = Served::start(&path);
+    served.until_logged("there are no backends");
+    let [v4, v6] = served.addresses[..] else { panic!("{:?}", served.addresses) };
+    let mut inside = Client::ready(v4);
+    assert_eq!(inside.next(), Event::Heartbeat);
+    assert_eq!(inside.ask(1, ECHO, "[1]"), "[1]");
+    assert_eq!(inside.ask(2, "chat.chatHandler.send", "{}"), "{\"code\":500}");
+    assert_eq!(told(v6), json!({"onChat": 1}));
+
+    // A file that can't be used changes nothing.
+    folder.write("shaddock.toml", "[limits]\nbacklog = true\n");
+    served.signal(Signal::HUP);
+    let log = served.until_logged("nothing was changed");
+    assert!(log.contains("shaddock.toml:2:11: limits.backlog: expected a number"), "{log}");
+    assert_eq!(told(v4), json!({"onChat": 1}));
+
+    // The text of a file counts, as the keys do.
+    folder.write("codes.json", "[\"onJoin\", \"onChat\"]");
+    folder.write("shaddock.toml", &config("file = \"codes.json\"", "\"127.0.0.1\"", 65));
+    served.signal(Signal::HUP);
+    served.until_logged("limits.backlog has changed, and needs a restart");
+    served.until_logged("dictionary.file has changed");
+    served.until_logged("host_filter.deny has changed");
+    let mut in_a_row = 0;
+    eventually("both shards refuse", || {
+        in_a_row = if is_refused(v4) { in_a_row + 1 } else { 0 };
+        in_a_row == 10
+    });
+    for _ in 0..8 {
+        assert_eq!(told(v6), json!({"onJoin": 1, "onChat": 2}));
+    }
+    assert_eq!(inside.ask(3, ECHO, "[3]"), "[3]", "who is in stays in");
+
+    served.signal(Signal::TERM);
+    assert!(inside.until_end().contains(&Event::Kick(json!({"reason": "shutdown"}))));
+    assert_eq!(served.until_end(), Some(0));
+}
+
+fn run(command: &str, config: &Path) -> Output {
+    Command::new(BINARY).args([command, "--config"]).arg(config).output().unwrap()
+}
+
+#[test]
+fn a_check_tells_all_problems_and_fails() {
+    let folder = Folder::new("check");
+    let good = folder.write("good.toml", &config("", "", 64));
+    let output = run("check", &good);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!((output.status.code(), text.ends_with("good.toml: no problems\n")), (Some(0), true));
+    assert!(run("check", Path::new("shaddock.example.toml")).status.success());
+
+    let bad = folder.write("bad.toml", "[server]\nidd = 1\n[limits]\nbacklog = \"x\"\n");
+    for command in ["check", "serve"] {
+        let output = run(command, &bad);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert!(lines[0].contains("bad.toml:2:1: server.idd: unknown key"), "{text}");
+        assert!(lines[1].contains("bad.toml:4:11: limits.backlog: expected a number"), "{text}");
+        assert_eq!(lines[2], "shaddock: the configuration has 2 problems");
+    }
+    let output = run("check", &folder.0.join("none.toml"));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains("none.toml: expected a file that can be read, found No such file"));
+}
