@@ -6,11 +6,12 @@
 
 #![allow(unsafe_code)] // A ring by hand, with the memory that the kernel works on.
 
+use std::collections::VecDeque;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd as _;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use io_uring::types::{BufRingEntry, Fd, Fixed};
+use io_uring::types::{BufRingEntry, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use crate::pomelo::Conversation;
@@ -24,6 +25,68 @@ const SEND: u64 = 3 << 32;
 const CLOSE: u64 = 4 << 32;
 const MSG_WAITALL: i32 = 0x100;
 
+/// What the kernel offers beside the settings of the ceiling, one thing at a time, to see whether
+/// it would be a better one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Variant {
+    Plain,
+    /// Submissions without the indirection of their array (Linux 6.6).
+    NoSqArray,
+    /// The ring's own descriptor registered, which spares a look-up for each system call.
+    RingFd,
+    /// A receive that fills several small buffers (Linux 6.10).
+    Bundle,
+    /// Large buffers that several receives fill one after the other (Linux 6.12).
+    Incremental,
+    /// A wait that goes on for a moment for more completions than one (Linux 6.12).
+    MinWait,
+    /// Sends from the server's own pages.
+    ZeroCopy,
+    /// No sleep at all.
+    BusyPoll,
+}
+
+impl Variant {
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Plain,
+        Self::NoSqArray,
+        Self::RingFd,
+        Self::Bundle,
+        Self::Incremental,
+        Self::MinWait,
+        Self::ZeroCopy,
+        Self::BusyPoll,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "ceiling",
+            Self::NoSqArray => "no-sqarray",
+            Self::RingFd => "ring-fd",
+            Self::Bundle => "bundle",
+            Self::Incremental => "incremental",
+            Self::MinWait => "min-wait",
+            Self::ZeroCopy => "send-zc",
+            Self::BusyPoll => "busy-poll",
+        }
+    }
+
+    /// How many provided buffers, and how large: all of them 4 MiB.
+    fn buffers(self) -> (u16, usize) {
+        match self {
+            Self::Bundle => (2048, 2 * 1024),
+            Self::Incremental => (32, 128 * 1024),
+            _ => (BUFFERS, BUFFER_BYTES),
+        }
+    }
+}
+
+/// How many completions a wait would like, and for how long.
+const MIN_WAIT_COMPLETIONS: usize = 32;
+const MIN_WAIT_US: u32 = 20;
+/// `IOU_PBUF_RING_INC`.
+const INCREMENTAL: u16 = 2;
+
 #[derive(Default)]
 struct Connection {
     conversation: Conversation,
@@ -34,7 +97,14 @@ struct Connection {
 }
 
 struct Server {
+    variant: Variant,
     uring: IoUring,
+    buffers: u16,
+    buffer_bytes: usize,
+    /// Bundles: the buffers in the order in which the kernel takes them.
+    order: VecDeque<u16>,
+    /// Incremental buffers: how far each is filled.
+    filled: Vec<usize>,
     /// The entries of the buffer ring, page-aligned, and the buffers behind them.
     entries: *mut BufRingEntry,
     memory: *mut u8,
@@ -44,13 +114,13 @@ struct Server {
 }
 
 /// Serves for ever.
-pub(crate) fn serve(listener: &TcpListener) -> std::io::Result<()> {
-    let mut server = Server::new()?;
+pub(crate) fn serve(listener: &TcpListener, variant: Variant) -> std::io::Result<()> {
+    let mut server = Server::new(variant)?;
     let accept = opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).allocate_file_index(true);
     server.push(&accept.build().user_data(ACCEPT));
     let mut batch = Vec::with_capacity(8192);
     loop {
-        server.uring.submit_and_wait(1)?;
+        server.wait()?;
         batch.extend(server.uring.completion().map(|c| (c.user_data(), c.result(), c.flags())));
         for (token, result, flags) in batch.drain(..) {
             server.handle(token, result, flags);
@@ -63,28 +133,61 @@ pub(crate) fn serve(listener: &TcpListener) -> std::io::Result<()> {
 }
 
 impl Server {
-    fn new() -> std::io::Result<Self> {
-        let uring = IoUring::builder()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_submit_all()
-            .setup_cqsize(8192)
-            .build(1024)?;
+    fn new(variant: Variant) -> std::io::Result<Self> {
+        let mut builder = IoUring::builder();
+        builder.setup_single_issuer().setup_defer_taskrun().setup_submit_all().setup_cqsize(8192);
+        if variant == Variant::NoSqArray {
+            builder.setup_no_sqarray();
+        }
+        let uring = builder.build(1024)?;
+        if variant == Variant::RingFd {
+            uring.submitter().register_ring_fd()?;
+        }
         uring.submitter().register_files_sparse(SOCKETS)?;
-        let entries = zeroed(usize::from(BUFFERS) * size_of::<BufRingEntry>());
-        let memory = zeroed(usize::from(BUFFERS) * BUFFER_BYTES);
+        let (buffers, buffer_bytes) = variant.buffers();
+        let entries = zeroed(usize::from(buffers) * size_of::<BufRingEntry>());
+        let memory = zeroed(usize::from(buffers) * buffer_bytes);
+        let flags = if variant == Variant::Incremental { INCREMENTAL } else { 0 };
         // SAFETY: zeroed memory of the right size that is never freed.
         unsafe {
             let address = entries as u64;
-            uring.submitter().register_buf_ring_with_flags(address, BUFFERS, 0, 0)?;
+            uring.submitter().register_buf_ring_with_flags(address, buffers, 0, flags)?;
         }
         let connections = std::iter::repeat_with(Connection::default);
-        let connections = connections.take(SOCKETS as usize).collect();
-        let entries = entries.cast();
-        let mut server = Self { uring, entries, memory, tail: 0, connections, dirty: Vec::new() };
-        (0..BUFFERS).for_each(|buffer| server.give_back(buffer));
+        let mut server = Self {
+            variant,
+            uring,
+            buffers,
+            buffer_bytes,
+            order: VecDeque::new(),
+            filled: vec![0; buffers.into()],
+            entries: entries.cast(),
+            memory,
+            tail: 0,
+            connections: connections.take(SOCKETS as usize).collect(),
+            dirty: Vec::new(),
+        };
+        (0..buffers).for_each(|buffer| server.give_back(buffer));
         server.publish();
         Ok(server)
+    }
+
+    fn wait(&mut self) -> std::io::Result<()> {
+        let (now, soon) = (Timespec::new(), Timespec::new().nsec(20_000_000));
+        let submitter = self.uring.submitter();
+        let waited = match self.variant {
+            Variant::MinWait => {
+                let args = SubmitArgs::new().timespec(&soon).min_wait_usec(MIN_WAIT_US);
+                submitter.submit_with_args(MIN_WAIT_COMPLETIONS, &args)
+            }
+            Variant::BusyPoll => submitter.submit_with_args(1, &SubmitArgs::new().timespec(&now)),
+            _ => submitter.submit_and_wait(1),
+        };
+        match waited {
+            // ETIME: nothing came, or less than was wanted.
+            Err(error) if error.raw_os_error() != Some(62) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn push(&mut self, entry: &squeue::Entry) {
@@ -96,15 +199,62 @@ impl Server {
     }
 
     fn give_back(&mut self, buffer: u16) {
-        let place = usize::from(self.tail & (BUFFERS - 1));
+        let place = usize::from(self.tail & (self.buffers - 1));
         // SAFETY: the place is within the ring, past the tail that the kernel has seen.
         unsafe {
             let entry = &mut *self.entries.add(place);
-            entry.set_addr(self.memory.add(usize::from(buffer) * BUFFER_BYTES) as u64);
-            entry.set_len(BUFFER_BYTES as u32);
+            entry.set_addr(self.memory.add(usize::from(buffer) * self.buffer_bytes) as u64);
+            entry.set_len(self.buffer_bytes as u32);
             entry.set_bid(buffer);
         }
+        if self.variant == Variant::Bundle {
+            self.order.push_back(buffer);
+        }
         self.tail = self.tail.wrapping_add(1);
+    }
+
+    /// Answers what a receive has put into its buffers, and gives back those that are done with.
+    fn take(&mut self, place: u32, buffer: u16, len: usize, flags: u32) {
+        match self.variant {
+            Variant::Bundle => {
+                let mut left = len;
+                loop {
+                    let buffer = self.order.pop_front().expect("the kernel took it from here");
+                    let part = left.min(self.buffer_bytes);
+                    self.answer(place, buffer, 0, part);
+                    self.give_back(buffer);
+                    left -= part;
+                    if left == 0 {
+                        break;
+                    }
+                }
+            }
+            Variant::Incremental => {
+                let start = self.filled[usize::from(buffer)];
+                self.answer(place, buffer, start, len);
+                self.filled[usize::from(buffer)] = start + len;
+                if !cqueue::buffer_more(flags) {
+                    self.filled[usize::from(buffer)] = 0;
+                    self.give_back(buffer);
+                }
+            }
+            _ => {
+                self.answer(place, buffer, 0, len);
+                self.give_back(buffer);
+            }
+        }
+        self.mark_dirty(place);
+    }
+
+    fn answer(&mut self, place: u32, buffer: u16, start: usize, len: usize) {
+        assert!(buffer < self.buffers && start + len <= self.buffer_bytes);
+        // SAFETY: the completion has handed this part of the buffer over.
+        let input = unsafe {
+            let at = self.memory.add(usize::from(buffer) * self.buffer_bytes + start);
+            std::slice::from_raw_parts(at, len)
+        };
+        let connection = &mut self.connections[place as usize];
+        connection.conversation.handle(input, &mut connection.out);
     }
 
     fn publish(&self) {
@@ -121,15 +271,7 @@ impl Server {
             ACCEPT if result >= 0 => self.receive(result as u32),
             RECEIVE => {
                 if let Some(buffer) = cqueue::buffer_select(flags) {
-                    // SAFETY: the completion has handed this buffer over.
-                    let input = unsafe {
-                        let start = self.memory.add(usize::from(buffer) * BUFFER_BYTES);
-                        std::slice::from_raw_parts(start, result.max(0) as usize)
-                    };
-                    let connection = &mut self.connections[place as usize];
-                    connection.conversation.handle(input, &mut connection.out);
-                    self.mark_dirty(place);
-                    self.give_back(buffer);
+                    self.take(place, buffer, result.max(0) as usize, flags);
                 }
                 if !cqueue::more(flags) {
                     if result == 0 || (result < 0 && result != -105) {
@@ -141,6 +283,8 @@ impl Server {
                     }
                 }
             }
+            // A send without a copy completes twice: its bytes are needed until the second time.
+            SEND if self.variant == Variant::ZeroCopy && cqueue::more(flags) => {}
             SEND => {
                 let connection = &mut self.connections[place as usize];
                 connection.is_sending = false;
@@ -153,7 +297,10 @@ impl Server {
     }
 
     fn receive(&mut self, place: u32) {
-        let receive = opcode::RecvMulti::new(Fixed(place), 0).build();
+        let receive = match self.variant {
+            Variant::Bundle => opcode::RecvMultiBundle::new(Fixed(place), 0).build(),
+            _ => opcode::RecvMulti::new(Fixed(place), 0).build(),
+        };
         self.push(&receive.user_data(RECEIVE | u64::from(place)));
     }
 
@@ -172,7 +319,11 @@ impl Server {
         connection.is_sending = true;
         std::mem::swap(&mut connection.out, &mut connection.sending);
         let (bytes, len) = (connection.sending.as_ptr(), connection.sending.len() as u32);
-        let send = opcode::Send::new(Fixed(place), bytes, len).flags(MSG_WAITALL).build();
+        let target = Fixed(place);
+        let send = match self.variant {
+            Variant::ZeroCopy => opcode::SendZc::new(target, bytes, len).flags(MSG_WAITALL).build(),
+            _ => opcode::Send::new(target, bytes, len).flags(MSG_WAITALL).build(),
+        };
         self.push(&send.user_data(SEND | u64::from(place)));
     }
 }

@@ -4,7 +4,10 @@
 //! cargo bench --bench end_to_end                     # 7 rounds, some five minutes
 //! cargo bench --bench end_to_end -- --quick          # 1 short round, under a minute
 //! cargo bench --bench end_to_end -- --servers shaddock,ceiling --points 100x16 --rounds 15
+//! cargo bench --bench end_to_end -- --servers ceiling,no-sqarray,ring-fd,bundle,incremental
 //! ```
+//!
+//! The real Pomelo is a column once `.ci/oracle` has installed it.
 //!
 //! Each run is a fresh server process, pinned to the first core, and the load client on the second
 //! one. All servers are measured at one point after the other before the next point, and all points
@@ -15,37 +18,46 @@ mod allocations;
 mod ceiling;
 mod measure;
 mod pomelo;
+mod process;
 mod report;
 mod servers;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use measure::{Length, Point, Sample};
+use measure::{Point, Sample, Shape};
 use report::{OpenLoop, Results};
 use servers::Server;
 
 /// What was asked for on the command line.
 struct Arguments {
     rounds: usize,
-    length: Length,
+    shape: Shape,
     servers: Vec<Server>,
     points: Vec<Point>,
     /// Whether they are counted, in runs of their own.
     system_calls: bool,
 }
 
-const FULL: Length =
-    Length { warmup: Duration::from_millis(300), measure: Duration::from_millis(1200) };
-const QUICK: Length =
-    Length { warmup: Duration::from_millis(100), measure: Duration::from_millis(500) };
-const SMOKE: Length =
-    Length { warmup: Duration::from_millis(20), measure: Duration::from_millis(100) };
+const BODY_BYTES: usize = 64;
+const FULL: Shape = shape(300, 1200);
+const QUICK: Shape = shape(100, 500);
+/// Rounds of the original, which takes seconds to start.
+const POMELO_ROUNDS: usize = 3;
+const SMOKE: Shape = shape(20, 100);
 /// The point whose rate the open loop halves. One message at a time on each connection, as in an
 /// open loop: where many share a send, no client could keep up with messages that come singly.
 const OPEN_LOOP: Point = Point { connections: 50, pipeline: 1 };
 /// How many messages may be late on one connection of the open loop.
 const OPEN_LOOP_LATE_MAX: u32 = 64;
+
+const fn shape(warmup_ms: u64, measure_ms: u64) -> Shape {
+    Shape {
+        warmup: Duration::from_millis(warmup_ms),
+        measure: Duration::from_millis(measure_ms),
+        body_bytes: BODY_BYTES,
+    }
+}
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -76,8 +88,11 @@ impl Arguments {
     fn parse(words: &[String]) -> Result<Self, String> {
         let mut arguments = Self {
             rounds: 7,
-            length: FULL,
-            servers: Server::ALL.to_vec(),
+            shape: FULL,
+            servers: Server::ALL
+                .into_iter()
+                .chain(process::has_pomelo().then_some(Server::Pomelo))
+                .collect(),
             points: Point::ALL.to_vec(),
             system_calls: true,
         };
@@ -86,11 +101,15 @@ impl Arguments {
             match word.as_str() {
                 // Cargo's own.
                 "--bench" => {}
-                "--quick" => (arguments.rounds, arguments.length) = (1, QUICK),
+                "--quick" => (arguments.rounds, arguments.shape) = (1, QUICK),
                 "--test" => {
-                    (arguments.rounds, arguments.length) = (1, SMOKE);
+                    (arguments.rounds, arguments.shape) = (1, SMOKE);
                     arguments.points = vec![OPEN_LOOP, Point::ALL[3]];
+                    arguments.servers = Server::ALL.to_vec();
                     arguments.system_calls = false;
+                }
+                "--body-bytes" => {
+                    arguments.shape.body_bytes = value(word, words.next(), |n| n.parse().ok())?;
                 }
                 "--rounds" => arguments.rounds = value(word, words.next(), |n| n.parse().ok())?,
                 "--servers" => {
@@ -125,6 +144,9 @@ fn run(arguments: &Arguments) -> std::io::Result<()> {
     for round in 0..arguments.rounds {
         for point in &arguments.points {
             for server in &arguments.servers {
+                if *server == Server::Pomelo && round >= POMELO_ROUNDS {
+                    continue;
+                }
                 eprint!(
                     "\rround {} of {}: {:<8} {:<18}",
                     round + 1,
@@ -132,7 +154,7 @@ fn run(arguments: &Arguments) -> std::io::Result<()> {
                     point.name(),
                     server.name()
                 );
-                let sample = measure::measure(*server, *point, arguments.length, None)?;
+                let sample = measure::measure(*server, *point, arguments.shape, None)?;
                 results.add(*server, *point, sample);
             }
         }
@@ -140,8 +162,8 @@ fn run(arguments: &Arguments) -> std::io::Result<()> {
     for point in arguments.points.iter().filter(|_| arguments.system_calls) {
         for server in &arguments.servers {
             eprint!("\rsystem calls: {:<8} {:<24}", point.name(), server.name());
-            let length = Length { measure: Duration::from_secs(1), ..arguments.length };
-            let calls = measure::system_calls(*server, *point, length);
+            let shape = Shape { measure: Duration::from_secs(1), ..arguments.shape };
+            let calls = measure::system_calls(*server, *point, shape);
             results.set_system_calls(*server, *point, calls);
         }
     }
@@ -155,13 +177,14 @@ fn run(arguments: &Arguments) -> std::io::Result<()> {
 
 /// Latency at half the ceiling's rate, counted from when each request was due.
 fn open_loop(arguments: &Arguments, results: &mut Results) -> std::io::Result<()> {
-    let Some(rate) = results.rate(Server::Ceiling, OPEN_LOOP) else { return Ok(()) };
+    let Some(rate) = results.rate(Server::CEILING, OPEN_LOOP) else { return Ok(()) };
     let rate = rate / 2.0;
     let point = Point { pipeline: OPEN_LOOP_LATE_MAX, ..OPEN_LOOP };
     for round in 0..arguments.rounds {
-        for server in &arguments.servers {
+        // The original comes nowhere near that rate.
+        for server in arguments.servers.iter().filter(|server| **server != Server::Pomelo) {
             eprint!("\ropen loop, round {}: {:<24}", round + 1, server.name());
-            let sample: Sample = measure::measure(*server, point, arguments.length, Some(rate))?;
+            let sample: Sample = measure::measure(*server, point, arguments.shape, Some(rate))?;
             results.add_open_loop(OpenLoop { server: server.name(), rate, sample });
         }
     }

@@ -1,13 +1,13 @@
 //! One server under one load.
 
-use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde::Serialize;
-use shaddock::load::{self, LoadOptions, Phase, ProcessCpu, Transport};
+use shaddock::load::{self, LoadOptions, Phase, Transport};
 
+use crate::process::Process;
 use crate::servers::Server;
 
 /// Connections, and requests in flight on each.
@@ -43,81 +43,27 @@ pub(crate) struct Sample {
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
     pub(crate) p999_us: f64,
-    pub(crate) allocations: f64,
+    /// `None` where the server can't count them.
+    pub(crate) allocations: Option<f64>,
 }
 
-/// How long each run takes.
+/// How long each run takes, and how large its messages are.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Length {
+pub(crate) struct Shape {
     pub(crate) warmup: Duration,
     pub(crate) measure: Duration,
-}
-
-/// A running server process; it ends when this is dropped.
-pub(crate) struct Process {
-    child: Child,
-    orders: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
-    pub(crate) address: SocketAddr,
-}
-
-impl Process {
-    pub(crate) fn start(server: Server) -> std::io::Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["--serve", server.name()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let orders = child.stdin.take();
-        let mut answers = BufReader::new(child.stdout.take().expect("it is piped"));
-        let mut line = String::new();
-        answers.read_line(&mut line)?;
-        let address = line.trim().parse().map_err(std::io::Error::other)?;
-        wait_for(address)?;
-        Ok(Self { child, orders, answers, address })
-    }
-
-    fn allocations(&mut self) -> std::io::Result<u64> {
-        if let Some(orders) = &mut self.orders {
-            orders.write_all(b"\n")?;
-        }
-        let mut line = String::new();
-        self.answers.read_line(&mut line)?;
-        line.trim().parse().map_err(std::io::Error::other)
-    }
-
-    fn cpu(&self) -> std::io::Result<ProcessCpu> {
-        ProcessCpu::of(self.child.id())
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.orders = None;
-        self.child.kill().and_then(|()| self.child.wait()).ok();
-    }
-}
-
-/// Waits until somebody listens.
-fn wait_for(address: SocketAddr) -> std::io::Result<()> {
-    for _ in 0..200 {
-        if std::net::TcpStream::connect(address).is_ok() {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    Err(std::io::Error::other("a server does not come up"))
+    pub(crate) body_bytes: usize,
 }
 
 /// Loads a fresh server. With a rate it is an open loop.
 pub(crate) fn measure(
     server: Server,
     point: Point,
-    length: Length,
+    shape: Shape,
     rate: Option<f64>,
 ) -> std::io::Result<Sample> {
     let mut process = Process::start(server)?;
-    let options = options(server, point, length, rate, process.address);
+    let options = options(server, point, shape, rate, process.address);
     let mut begin = None;
     let report = load::run(&options, |progress| {
         // The first word from the phase that counts comes within its first moments.
@@ -146,7 +92,9 @@ pub(crate) fn measure(
         p50_us: quantile(0.5),
         p99_us: quantile(0.99),
         p999_us: quantile(0.999),
-        allocations: (allocations_end - allocations) as f64 / messages,
+        allocations: allocations_end
+            .zip(allocations)
+            .map(|(end, begin)| (end - begin) as f64 / messages),
     })
 }
 
@@ -157,7 +105,7 @@ fn too_short() -> std::io::Error {
 fn options(
     server: Server,
     point: Point,
-    length: Length,
+    shape: Shape,
     rate: Option<f64>,
     address: SocketAddr,
 ) -> LoadOptions {
@@ -169,17 +117,18 @@ fn options(
         route: server.route().into(),
         connections: point.connections,
         pipeline: point.pipeline,
-        warmup: length.warmup,
-        measure: length.measure,
+        body_bytes: shape.body_bytes,
+        warmup: shape.warmup,
+        measure: shape.measure,
         rate,
         ..LoadOptions::new(address)
     }
 }
 
 /// System calls for each message, by `perf stat` where there is one that may look.
-pub(crate) fn system_calls(server: Server, point: Point, length: Length) -> Option<f64> {
+pub(crate) fn system_calls(server: Server, point: Point, shape: Shape) -> Option<f64> {
     let process = Process::start(server).ok()?;
-    let options = options(server, point, length, None, process.address);
+    let options = options(server, point, shape, None, process.address);
     let mut perf: Option<Child> = None;
     let mut before = 0;
     let report = load::run(&options, |progress| {
@@ -187,7 +136,7 @@ pub(crate) fn system_calls(server: Server, point: Point, length: Length) -> Opti
             before = progress.messages;
             perf = Command::new("perf")
                 .args(["stat", "-x", ",", "-e", "raw_syscalls:sys_enter", "-p"])
-                .arg(process.child.id().to_string())
+                .arg(process.pid().to_string())
                 .args(["--", "sleep", "0.5"])
                 .stderr(Stdio::piped())
                 .spawn()

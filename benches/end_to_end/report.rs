@@ -89,80 +89,65 @@ impl Results {
 
     /// CPU for each message as a multiple of the ceiling's, round by round.
     fn ratio(&self, row: &Row) -> Option<Spread> {
-        let ceiling = self.row(Server::Ceiling.name(), row.point)?;
+        let ceiling = self.row(Server::CEILING.name(), row.point)?;
         let pairs = row.samples.iter().zip(&ceiling.samples);
         Spread::of(pairs.map(|(sample, ceiling)| sample.cpu_us / ceiling.cpu_us))
     }
 
     pub(crate) fn print(&self) {
         println!("{}\n", self.machine);
-        println!(
-            "{:<8} {:<17} {:>10} {:>8} {:>7} {:>7}  {:>18} {:>9} {:>9} {:>9} {:>8} {:>7}",
-            "point",
-            "server",
-            "msg/s",
-            "CPU µs",
-            "user",
-            "system",
-            "ratio (min–max)",
-            "p50 µs",
-            "p99 µs",
-            "p99.9 µs",
-            "syscalls",
-            "allocs"
-        );
-        for row in &self.rows {
-            let median = |value: fn(&Sample) -> f64| {
-                row.spread(value).map_or(f64::NAN, |spread| spread.median)
-            };
-            let ratio = self.ratio(row).map_or_else(String::new, |ratio| {
-                format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.min, ratio.max)
-            });
-            let calls =
-                row.system_calls.map_or_else(|| "?".to_owned(), |calls| format!("{calls:.3}"));
-            println!(
-                "{:<8} {:<17} {:>10.0} {:>8.3} {:>7.3} {:>7.3}  {:>18} {:>9.1} {:>9.1} {:>9.1} \
-                 {:>8} {:>7.3}",
-                row.point.name(),
-                row.server,
-                median(|s| s.messages_per_second),
-                median(|s| s.cpu_us),
-                median(|s| s.user_us),
-                median(|s| s.system_us),
-                ratio,
-                median(|s| s.p50_us),
-                median(|s| s.p99_us),
-                median(|s| s.p999_us),
-                calls,
-                median(|s| s.allocations)
-            );
+        print_line(&COLUMNS.map(String::from));
+        self.rows.iter().for_each(|row| print_line(&self.cells(row)));
+        let Some(rate) = self.open_loop.first().map(|first| first.rate) else { return };
+        println!("\n{}", open_loop_title(rate));
+        for [server, p50, p99, p999] in self.open_loop_cells() {
+            println!("{server:<17} p50 {p50:>8}   p99 {p99:>8}   p99.9 {p999:>8}");
         }
-        self.print_open_loop();
     }
 
-    fn print_open_loop(&self) {
-        let Some(first) = self.open_loop.first() else { return };
-        println!(
-            "\nopen loop, 50 connections at {:.0} msg/s, latency from when a request was due:",
-            first.rate
-        );
-        let mut seen: Vec<&str> = Vec::new();
-        for OpenLoop { server, .. } in &self.open_loop {
-            if seen.contains(server) {
-                continue;
+    /// A row as text, in the order of [`COLUMNS`].
+    fn cells(&self, row: &Row) -> [String; 12] {
+        let median = |digits: usize, value: fn(&Sample) -> f64| {
+            row.spread(value).map_or_else(unknown, |s| format!("{:.digits$}", s.median))
+        };
+        let ratio = self.ratio(row).map_or_else(unknown, |ratio| {
+            format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.min, ratio.max)
+        });
+        let allocations = Spread::of(row.samples.iter().filter_map(|sample| sample.allocations));
+        [
+            row.point.name(),
+            row.server.to_owned(),
+            median(0, |s| s.messages_per_second),
+            median(3, |s| s.cpu_us),
+            median(3, |s| s.user_us),
+            median(3, |s| s.system_us),
+            ratio,
+            median(1, |s| s.p50_us),
+            median(1, |s| s.p99_us),
+            median(1, |s| s.p999_us),
+            row.system_calls.map_or_else(unknown, |calls| format!("{calls:.3}")),
+            allocations.map_or_else(unknown, |spread| format!("{:.3}", spread.median)),
+        ]
+    }
+
+    /// Server, p50, p99 and p99.9 of each server, in the order in which they came.
+    fn open_loop_cells(&self) -> Vec<[String; 4]> {
+        let mut servers: Vec<&str> = Vec::new();
+        for run in &self.open_loop {
+            if !servers.contains(&run.server) {
+                servers.push(run.server);
             }
-            seen.push(server);
-            let median = |value: fn(&Sample) -> f64| {
-                let samples = self.open_loop.iter().filter(|run| run.server == *server);
-                Spread::of(samples.map(|run| value(&run.sample))).map_or(f64::NAN, |s| s.median)
-            };
-            println!(
-                "{server:<17} p50 {:>8.1} µs   p99 {:>8.1} µs   p99.9 {:>8.1} µs",
-                median(|s| s.p50_us),
-                median(|s| s.p99_us),
-                median(|s| s.p999_us)
-            );
         }
+        let median = |server: &str, value: fn(&Sample) -> f64| {
+            let samples = self.open_loop.iter().filter(|run| run.server == server);
+            Spread::of(samples.map(|run| value(&run.sample)))
+                .map_or_else(unknown, |spread| format!("{:.1}", spread.median))
+        };
+        let cells = |server: &&str| {
+            let (p50, p99) = (median(server, |s| s.p50_us), median(server, |s| s.p99_us));
+            [(*server).to_owned(), p50, p99, median(server, |s| s.p999_us)]
+        };
+        servers.iter().map(cells).collect()
     }
 
     pub(crate) fn write(&self) -> std::io::Result<()> {
@@ -179,7 +164,8 @@ impl Results {
         let mut page = String::from(
             "<!doctype html><meta charset=utf-8><title>Shaddock, end to end</title>\
              <style>body{font:14px sans-serif;max-width:60em;margin:2em auto}\
-             svg text{font:12px sans-serif}</style><h1>Shaddock, end to end</h1>",
+             svg text{font:12px sans-serif}table{border-collapse:collapse}\
+             td,th{padding:2px 8px;text-align:right;border-bottom:1px solid #ddd}</style><h1>Shaddock, end to end</h1>",
         );
         let _ = write!(page, "<p>{}</p>", self.machine);
         let mut points: Vec<Point> = Vec::new();
@@ -191,6 +177,13 @@ impl Results {
         for point in points {
             let _ = write!(page, "<h2>{} (connections × in flight)</h2>", point.name());
             self.plot(point, &mut page);
+            let rows = self.rows.iter().filter(|row| row.point == point);
+            table(&COLUMNS, rows.map(|row| self.cells(row)), &mut page);
+        }
+        if let Some(first) = self.open_loop.first() {
+            let _ = write!(page, "<h2>{}</h2>", open_loop_title(first.rate));
+            let columns = ["server", "p50 µs", "p99 µs", "p99.9 µs"];
+            table(&columns, self.open_loop_cells().into_iter(), &mut page);
         }
         page
     }
@@ -229,6 +222,53 @@ impl Results {
         }
         page.push_str("</svg>");
     }
+}
+
+const COLUMNS: [&str; 12] = [
+    "point",
+    "server",
+    "msg/s",
+    "CPU µs",
+    "user",
+    "system",
+    "ratio (min–max)",
+    "p50 µs",
+    "p99 µs",
+    "p99.9 µs",
+    "syscalls",
+    "allocs",
+];
+const WIDTHS: [usize; 12] = [8, 17, 9, 8, 7, 7, 18, 9, 9, 9, 8, 7];
+
+fn unknown() -> String {
+    "?".into()
+}
+
+fn open_loop_title(rate: f64) -> String {
+    format!("open loop, 50 connections at {rate:.0} msg/s, latency from when a request was due:")
+}
+
+fn print_line(cells: &[String; 12]) {
+    for (place, (cell, width)) in cells.iter().zip(WIDTHS).enumerate() {
+        // Names to the left, figures to the right.
+        match place {
+            0 | 1 => print!("{cell:<width$} "),
+            _ => print!("{cell:>width$} "),
+        }
+    }
+    println!();
+}
+
+fn table<const N: usize>(
+    columns: &[&str; N],
+    rows: impl Iterator<Item = [String; N]>,
+    page: &mut String,
+) {
+    let _ = write!(page, "<table><tr><th>{}</tr>", columns.join("<th>"));
+    for cells in rows {
+        let _ = write!(page, "<tr><td>{}</tr>", cells.join("<td>"));
+    }
+    page.push_str("</table>");
 }
 
 impl Row {

@@ -8,22 +8,27 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use shaddock::{Engine, Handlers, Reply, Shards, Workers};
 
 use crate::allocations;
+use crate::ceiling::Variant;
 use crate::pomelo::Conversation;
 
 /// A server, and the way to talk to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Server {
-    Ceiling,
+    Ceiling(Variant),
     Glommio,
     Tokio,
     Shaddock,
     ShaddockWebSocket,
     ShaddockForward,
+    /// The original, if `.ci/oracle` has installed it.
+    Pomelo,
 }
 
 impl Server {
+    pub(crate) const CEILING: Self = Self::Ceiling(Variant::Plain);
+    /// What is measured unless something else is asked for; [`Self::Pomelo`] joins where it is.
     pub(crate) const ALL: [Self; 6] = [
-        Self::Ceiling,
+        Self::CEILING,
         Self::Glommio,
         Self::Tokio,
         Self::Shaddock,
@@ -33,17 +38,20 @@ impl Server {
 
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Ceiling => "ceiling",
+            Self::Ceiling(variant) => variant.name(),
             Self::Glommio => "glommio",
             Self::Tokio => "tokio",
             Self::Shaddock => "shaddock",
             Self::ShaddockWebSocket => "shaddock-ws",
             Self::ShaddockForward => "shaddock-forward",
+            Self::Pomelo => "pomelo",
         }
     }
 
     pub(crate) fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|server| server.name() == name)
+        let variants = Variant::ALL.into_iter().map(Self::Ceiling);
+        let mut servers = Self::ALL.into_iter().chain(variants).chain([Self::Pomelo]);
+        servers.find(|server| server.name() == name)
     }
 
     pub(crate) fn route(self) -> &'static str {
@@ -56,7 +64,7 @@ impl Server {
 
 const LOCAL: &str = "connector.entryHandler.echo";
 const FORWARD: &str = "chat.chatHandler.echo";
-const SERVER_CORE: usize = 0;
+pub(crate) const SERVER_CORE: usize = 0;
 const OTHER_CORE: usize = 1;
 
 /// Pins the calling thread, and those it starts, to some cores, as far as they are there.
@@ -80,12 +88,13 @@ pub(crate) fn serve(server: Server) {
         _ => &[SERVER_CORE],
     });
     match server {
-        Server::Ceiling => bare(|listener| {
-            crate::ceiling::serve(&listener).expect("the ring works");
+        Server::Ceiling(variant) => bare(move |listener| {
+            crate::ceiling::serve(&listener, variant).expect("the ring works");
         }),
         Server::Glommio => bare(glommio),
         Server::Tokio => bare(tokio),
         Server::Shaddock | Server::ShaddockWebSocket | Server::ShaddockForward => shaddock(),
+        Server::Pomelo => unreachable!("it is started by its own script"),
     }
 }
 
