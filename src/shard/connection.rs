@@ -51,6 +51,16 @@ pub(crate) enum Transport {
     WebSocket,
 }
 
+/// Whether a connection is in the shard's list of outboxes to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listed {
+    Not,
+    /// Something was appended, or has to be sent.
+    Dirty,
+    /// It was dirty in the turn before, and left for this one.
+    Deferred,
+}
+
 /// Why a session ends; each has its counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CloseReason {
@@ -71,10 +81,7 @@ pub(crate) struct Connection {
     pub(crate) socket: SocketIndex,
     pub(crate) state: State,
     pub(crate) transport: Transport,
-    /// Whether it is in the shard's list of outboxes to look at.
-    pub(crate) is_dirty: bool,
-    /// Whether it was left for this turn by the one before.
-    pub(crate) is_deferred: bool,
+    pub(crate) listed: Listed,
     /// Whether the client has closed its writing side.
     pub(crate) is_read_to_end: bool,
     /// Requests that wait for a worker or an async handler.
@@ -127,8 +134,7 @@ impl Connection {
             socket,
             state: State::Sniff,
             transport: Transport::Tcp,
-            is_dirty: false,
-            is_deferred: false,
+            listed: Listed::Not,
             is_read_to_end: false,
             in_flight: 0,
             number: 0,

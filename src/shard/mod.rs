@@ -40,7 +40,7 @@ pub(crate) use connection::Connection;
 #[cfg(not(feature = "internals"))]
 use connection::Connection;
 pub(crate) use connection::SocketIndex;
-use connection::{CloseReason, State};
+use connection::{CloseReason, Listed, State};
 use editions::Editions;
 use global_handle::{RECENT_ROUTES, Target};
 
@@ -357,13 +357,12 @@ impl Shard {
         while let Some(slot) = self.dirty.pop() {
             let generation = self.connections.generation(slot);
             let Some(connection) = self.connections.at_mut(slot) else { continue };
-            if self.has_more && connection.in_flight > 0 && !connection.is_deferred {
-                connection.is_deferred = true;
+            if self.has_more && connection.in_flight > 0 && connection.listed == Listed::Dirty {
+                connection.listed = Listed::Deferred;
                 self.deferred.push(slot);
                 continue;
             }
-            connection.is_deferred = false;
-            connection.is_dirty = false;
+            connection.listed = Listed::Not;
             if connection.outbox.is_in_flight() || connection.state == State::Dead {
                 continue;
             }

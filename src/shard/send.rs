@@ -1,6 +1,6 @@
 //! Packages and answers into outboxes.
 
-use super::connection::{CloseReason, Connection, State, Transport};
+use super::connection::{CloseReason, Connection, Listed, State, Transport};
 use super::{Shard, close::CloseCode};
 use crate::dispatch::context::ClientCall;
 use crate::dispatch::reply::Reply;
@@ -89,7 +89,8 @@ impl Shard {
         out.extend_from_slice(body);
         self.counters.answers.one();
         // As `queued` does, without another look-up.
-        if !std::mem::replace(&mut connection.is_dirty, true) {
+        if connection.listed == Listed::Not {
+            connection.listed = Listed::Dirty;
             self.dirty.push(slot);
         }
         if connection.outbox.bytes() > self.config.limits.outbox_bytes_max {
@@ -110,7 +111,8 @@ impl Shard {
     #[inline]
     pub(super) fn mark_dirty(&mut self, slot: Slot) {
         let Some(connection) = self.connections.at_mut(slot) else { return };
-        if !std::mem::replace(&mut connection.is_dirty, true) {
+        if connection.listed == Listed::Not {
+            connection.listed = Listed::Dirty;
             self.dirty.push(slot);
         }
     }
