@@ -31,6 +31,11 @@ fn protobuf() {
 }
 
 #[test]
+fn proxy() {
+    replay("proxy", checks::proxy::check);
+}
+
+#[test]
 fn websocket() {
     replay("websocket", checks::websocket::check);
 }

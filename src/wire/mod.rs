@@ -3,6 +3,7 @@
 //! Nothing here does I/O or reads a clock, and decoding borrows its input.
 
 pub(crate) mod fingerprint;
+pub mod forwarded;
 pub mod handshake;
 pub mod http;
 pub(crate) mod member_order;
@@ -10,6 +11,7 @@ pub mod message;
 pub mod number;
 pub mod package;
 pub mod protobuf;
+pub mod proxy;
 pub mod sniff;
 pub mod surrogate;
 pub mod truthy;
