@@ -122,7 +122,7 @@ impl HostFilter {
     #[must_use]
     pub fn denies(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.rules.iter().any(|rule| rule.matches(address))
+        self.rules.iter().any(|rule| rule.matches_canonical(address))
             || self
                 .callback
                 .as_ref()
@@ -140,7 +140,14 @@ impl std::fmt::Debug for HostFilter {
 }
 
 impl HostRule {
-    fn matches(&self, address: IpAddr) -> bool {
+    /// Whether the address is the rule's, or in its block. An IPv4 address given as
+    /// `::ffff:a.b.c.d` is taken for what it is.
+    #[must_use]
+    pub fn matches(&self, address: IpAddr) -> bool {
+        self.matches_canonical(address.to_canonical())
+    }
+
+    fn matches_canonical(&self, address: IpAddr) -> bool {
         let (bits, family) = bits(address);
         family == self.family && bits & self.mask == self.network
     }

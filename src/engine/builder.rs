@@ -401,6 +401,7 @@ impl Builder {
         if self.listeners.len() > LISTENERS_MAX {
             return Err(bad("listen", "given 64 times at most"));
         }
+        self.listeners.iter().try_for_each(Listener::check)?;
         // A heartbeat's timeout counts in milliseconds.
         let is_short = |time: Option<Duration>| time.is_some_and(|time| time.as_millis() == 0);
         if is_short(self.heartbeat) {
@@ -442,6 +443,7 @@ impl Builder {
             check_client: self.check_client,
             user_handshake: self.user_handshake,
             host_filter: self.host_filter,
+            doors: self.listeners.into_iter().map(|listener| listener.door).collect(),
             routes: Arc::new(routes),
             server_types,
             registers: self.registers,

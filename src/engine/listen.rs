@@ -4,7 +4,9 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::dispatch::HostRule;
 use crate::error::StartError;
+use crate::shard::Door;
 
 /// One place where an engine listens. Text is enough for most: [`Builder::listen`] takes it too.
 ///
@@ -14,10 +16,23 @@ use crate::error::StartError;
 /// let builder = Engine::builder().listen("0.0.0.0:3010").listen(Listener::new("[::1]:3011"));
 /// ```
 ///
+/// Behind a balancer or reverse proxy a listener is told how to learn the clients' addresses, and
+/// whose word to take:
+///
+/// ```
+/// use shaddock::Listener;
+///
+/// let listener = Listener::new("0.0.0.0:3010")
+///     .trusted_proxies(["10.0.0.0/8".parse()?])
+///     .real_ip_header("X-Forwarded-For");
+/// # Ok::<(), shaddock::HostFilterError>(())
+/// ```
+///
 /// [`Builder::listen`]: crate::Builder::listen
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Listener {
     address: String,
+    pub(super) door: Door,
 }
 
 impl Listener {
@@ -26,7 +41,62 @@ impl Listener {
     ///
     /// `[::]` takes IPv4 clients too, unless another listener has the port for IPv4.
     pub fn new(address: impl Into<String>) -> Self {
-        Self { address: address.into() }
+        Self { address: address.into(), door: Door::default() }
+    }
+
+    /// Expects each connection to start with a PROXY header (version 1 or 2), and takes the
+    /// client's address from it.
+    ///
+    /// Peers that are no [`trusted_proxies`](Self::trusted_proxies) are closed at once
+    /// (`refused_proxy`), and so is a connection that starts with anything else (`bad_proxy`).
+    /// Clients that come without a proxy need a listener of their own.
+    #[must_use]
+    pub fn proxy_protocol(mut self) -> Self {
+        self.door.expects_proxy = true;
+        self
+    }
+
+    /// Takes the client's address from a header of the request that opens a WebSocket, like
+    /// `X-Forwarded-For` or `X-Real-IP`.
+    ///
+    /// Only [`trusted_proxies`](Self::trusted_proxies) are believed. Of a list, the address counts
+    /// that stands furthest to the right and is none of theirs; see
+    /// [`client_address`](crate::wire::forwarded::client_address).
+    #[must_use]
+    pub fn real_ip_header(mut self, name: impl Into<String>) -> Self {
+        self.door.real_ip_header = Some(name.into().into());
+        self
+    }
+
+    /// The addresses and blocks of the proxies whose word on the client's address is taken.
+    /// 1,024 at most.
+    #[must_use]
+    pub fn trusted_proxies(mut self, proxies: impl IntoIterator<Item = HostRule>) -> Self {
+        self.door.trusted_proxies = proxies.into_iter().collect();
+        self
+    }
+
+    /// Whether its options fit together.
+    pub(super) fn check(&self) -> Result<(), StartError> {
+        let bad = |option, expected: &str| {
+            Err(StartError::Option { option, expected: format!("{expected} ({})", self.address) })
+        };
+        let Door { expects_proxy, trusted_proxies, real_ip_header } = &self.door;
+        if trusted_proxies.len() > TRUSTED_PROXIES_MAX {
+            return bad("trusted_proxies", "1024 rules at most");
+        }
+        if *expects_proxy && trusted_proxies.is_empty() {
+            return bad("proxy_protocol", "given together with trusted_proxies");
+        }
+        let Some(name) = real_ip_header else { return Ok(()) };
+        if trusted_proxies.is_empty() {
+            return bad("real_ip_header", "given together with trusted_proxies");
+        }
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if name.is_empty() || !name.bytes().all(is_name) {
+            return bad("real_ip_header", "a header's name like X-Forwarded-For");
+        }
+        Ok(())
     }
 }
 
@@ -53,6 +123,9 @@ impl From<SocketAddr> for Listener {
         Self::new(address.to_string())
     }
 }
+
+/// Each new connection is compared with all of them.
+const TRUSTED_PROXIES_MAX: usize = 1024;
 
 /// Listeners of one engine, at most; each has a socket on every shard.
 pub(super) const LISTENERS_MAX: usize = 64;

@@ -12,7 +12,7 @@ use super::buffers::{Buffers, GROUP};
 use super::listen::LISTENERS_MAX;
 use super::ring::{Completion, RAW_ADDRESS_BYTES, RawAddress, Ring, Token};
 use crate::session::{Segment, SessionId};
-use crate::shard::{Command, ReceiveEnd, SendEnd, Shard, SocketIndex, Transmit};
+use crate::shard::{Command, DoorIndex, ReceiveEnd, SendEnd, Shard, SocketIndex, Transmit};
 
 /// The sockets of one shard.
 pub(super) struct Sockets {
@@ -24,8 +24,8 @@ pub(super) struct Sockets {
     /// Where the kernel writes peers' addresses. Boxed once, so they stay where they are.
     addresses: Box<[RawAddress]>,
     free_addresses: Vec<u32>,
-    /// The socket whose address is asked for, by place.
-    asked_for: Box<[SocketIndex]>,
+    /// The socket whose address is asked for, with its listener, by place.
+    asked_for: Box<[(SocketIndex, usize)]>,
     /// Accepted sockets that wait for a place, with their listeners.
     unnamed: VecDeque<(SocketIndex, usize)>,
     /// Accepting ended for want of something; it begins again at this time.
@@ -82,6 +82,7 @@ const ADDRESSES: u32 = 256;
 /// listener, as long as there are places for all.
 const ACCEPTS_ONE_BY_ONE: u32 = 64;
 const _: () = assert!(LISTENERS_MAX <= ADDRESSES as usize);
+const _: () = assert!(LISTENERS_MAX <= u8::MAX as usize);
 /// After accepting has failed for want of descriptors or memory.
 const ACCEPT_PAUSE_US: u64 = 20_000;
 
@@ -103,7 +104,7 @@ impl Sockets {
             accepting,
             addresses: vec![empty; ADDRESSES as usize].into(),
             free_addresses: (0..ADDRESSES).rev().collect(),
-            asked_for: vec![SocketIndex(0); ADDRESSES as usize].into(),
+            asked_for: vec![(SocketIndex(0), 0); ADDRESSES as usize].into(),
             unnamed: VecDeque::new(),
             accept_again_us: None,
             paused_accepts: Vec::new(),
@@ -257,7 +258,7 @@ impl Sockets {
         if completion.result >= 0 {
             let socket = SocketIndex(completion.result as u32);
             let peer = peer_of(&self.addresses[place as usize]);
-            self.opened(socket, peer, ring, shard);
+            self.opened(socket, self.listener_of(place), peer, ring, shard);
         } else {
             self.accept_ended(completion.result, shard, now_us);
         }
@@ -272,7 +273,7 @@ impl Sockets {
         while let Some((socket, listener)) = self.unnamed.front().copied() {
             let Some(place) = self.free_addresses.pop() else { return };
             self.unnamed.pop_front();
-            self.asked_for[place as usize] = socket;
+            self.asked_for[place as usize] = (socket, listener);
             let address = &raw mut self.addresses[place as usize];
             // SAFETY: the addresses are boxed and live as long as `self`, which outlives the ring;
             // the place is free again only after its completion.
@@ -287,14 +288,14 @@ impl Sockets {
         ring: &mut Ring,
         shard: &mut Shard,
     ) {
-        let socket = self.asked_for[place as usize];
+        let (socket, listener) = self.asked_for[place as usize];
         let peer = peer_of(&self.addresses[place as usize]);
         self.free_addresses.push(place);
         if completion.result < 0 {
             // It has gone before it could be asked.
             self.closing(socket, ring);
         } else {
-            self.opened(socket, peer, ring, shard);
+            self.opened(socket, listener, peer, ring, shard);
         }
         self.ask_names(ring);
     }
@@ -302,11 +303,13 @@ impl Sockets {
     fn opened(
         &mut self,
         socket: SocketIndex,
+        listener: usize,
         peer: SocketAddr,
         ring: &mut Ring,
         shard: &mut Shard,
     ) {
-        match shard.handle_accept(socket, peer) {
+        let door = DoorIndex(listener as u8);
+        match shard.handle_accept_at(door, socket, peer) {
             None => self.closing(socket, ring),
             Some(session) => {
                 let state = self.socket(socket);

@@ -92,6 +92,10 @@ counters! {
     refused_version,
     /// HTTP requests that were no valid upgrade.
     refused_http,
+    /// Peers turned away by a listener with the PROXY protocol that does not trust them.
+    refused_proxy,
+    /// Connections closed because they did not start with a good PROXY header.
+    bad_proxy,
 
     /// Packages of an unknown type, or of a type that clients may not send.
     bad_package_type,

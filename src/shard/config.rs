@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::door::Door;
 use crate::dispatch::{HostFilter, Register};
 use crate::forward::ServerType;
 use crate::limits::Limits;
@@ -50,6 +51,8 @@ pub(crate) struct ShardConfig {
     pub(crate) check_client: Option<CheckClient>,
     pub(crate) user_handshake: Option<UserHandshake>,
     pub(crate) host_filter: HostFilter,
+    /// The listeners, by [`DoorIndex`](super::DoorIndex). INVARIANT: at least one.
+    pub(crate) doors: Vec<Door>,
     pub(crate) routes: Arc<RouteTable>,
     pub(crate) server_types: Vec<ServerType>,
     pub(crate) registers: Vec<Register>,
@@ -136,6 +139,7 @@ impl ShardConfig {
             check_client: None,
             user_handshake: None,
             host_filter: HostFilter::default(),
+            doors: vec![Door::default()],
             routes: Arc::new(routes),
             server_types: Vec::new(),
             registers: vec![register],

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::door::DoorIndex;
 use crate::route::edition::EditionId;
 use crate::session::{Outbox, SessionData, Snapshot, Uid};
 use crate::wire::websocket::Fragments;
@@ -61,6 +62,14 @@ pub(crate) enum Listed {
     Deferred,
 }
 
+/// What stands below the client's own bytes; mostly nothing, and then it costs nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layer {
+    Plain,
+    /// A PROXY header has to come first; what has come of it is the connection's partial.
+    Proxy,
+}
+
 /// Why a session ends; each has its counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CloseReason {
@@ -82,6 +91,9 @@ pub(crate) struct Connection {
     pub(crate) state: State,
     pub(crate) transport: Transport,
     pub(crate) listed: Listed,
+    pub(crate) layer: Layer,
+    /// The listener that it came in by.
+    pub(crate) door: DoorIndex,
     /// Whether the client has closed its writing side.
     pub(crate) is_read_to_end: bool,
     /// Requests that wait for a worker or an async handler.
@@ -129,12 +141,15 @@ pub(crate) struct Binding {
 }
 
 impl Connection {
+    /// A connection of the first listener with nothing below its bytes.
     pub(crate) fn new(socket: SocketIndex, peer: SocketAddr, now_ms: u64) -> Self {
         Self {
             socket,
             state: State::Sniff,
             transport: Transport::Tcp,
             listed: Listed::Not,
+            layer: Layer::Plain,
+            door: DoorIndex(0),
             is_read_to_end: false,
             in_flight: 0,
             number: 0,

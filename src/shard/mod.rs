@@ -3,7 +3,7 @@
 //! It does no I/O and reads no clock. Its shell, in this order and over again:
 //!
 //! 1. [`Shard::begin_turn`] with the time;
-//! 2. [`Shard::handle_accept`], [`Shard::handle_receive`], [`Shard::handle_receive_end`],
+//! 2. [`Shard::handle_accept_at`], [`Shard::handle_receive`], [`Shard::handle_receive_end`],
 //!    [`Shard::handle_sent`] and [`Shard::handle_socket_closed`] for what the sockets did;
 //! 3. [`Shard::run`], which reads mail, runs futures and lets deadlines pass;
 //! 4. [`Shard::poll_transmit`], [`Shard::poll_command`] and [`Shard::poll_bell`], each until it
@@ -15,6 +15,7 @@ mod bind;
 mod close;
 mod config;
 mod connection;
+mod door;
 mod editions;
 mod global_handle;
 mod mail;
@@ -41,6 +42,7 @@ pub(crate) use connection::Connection;
 use connection::Connection;
 pub(crate) use connection::SocketIndex;
 use connection::{CloseReason, Listed, State};
+pub(crate) use door::{Door, DoorIndex};
 use editions::Editions;
 use global_handle::{RECENT_ROUTES, Target};
 
@@ -235,24 +237,24 @@ impl Shard {
     }
 
     /// A connection has been accepted. `None` turns it away: the shell closes the socket.
-    pub(crate) fn handle_accept(
+    pub(crate) fn handle_accept_at(
         &mut self,
+        door: DoorIndex,
         socket: SocketIndex,
         peer: SocketAddr,
     ) -> Option<SessionId> {
         if self.is_draining {
             return None;
         }
-        if self.host_filter.denies(peer.ip()) {
-            self.counters.refused_host.one();
-            return None;
-        }
+        let peer = door::canonical(peer);
+        let layer = self.let_in(door, peer)?;
         // Only connections that are let in are counted, unlike in the original, which locks
         // itself out (Pomelo's known bugs, B6).
         let open = self.config.connections.fetch_add(1, Ordering::Relaxed);
         let now_ms = self.clock.patient_ms;
+        let connection = Connection { layer, door, ..Connection::new(socket, peer, now_ms) };
         let entry = (open < self.config.limits.connections_max)
-            .then(|| self.connections.insert(Connection::new(socket, peer, now_ms)))
+            .then(|| self.connections.insert(connection))
             .flatten();
         let Some((slot, generation)) = entry else {
             self.config.connections.fetch_sub(1, Ordering::Relaxed);

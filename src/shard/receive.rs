@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::Shard;
 use super::close::CloseCode;
-use super::connection::{CloseReason, FragmentedMessage, Partial, State, Transport};
+use super::connection::{CloseReason, FragmentedMessage, Layer, Partial, State, Transport};
 use crate::session::{SessionId, Slot};
 use crate::wire::http::{self, UpgradeStatus};
 use crate::wire::package::{self, HEADER_BYTES, PackageError, Status};
@@ -22,11 +22,22 @@ struct Progress {
 
 impl Shard {
     /// A client has sent bytes. They are unmasked in place, so the buffer is changed.
-    pub(crate) fn handle_receive(&mut self, session: SessionId, mut input: &mut [u8]) {
+    pub(crate) fn handle_receive(&mut self, session: SessionId, input: &mut [u8]) {
         self.counters.bytes_in.add(input.len() as u64);
+        let Some((_, connection)) = self.find(session) else { return };
+        match connection.layer {
+            Layer::Plain => self.handle_bytes(session, input),
+            _ => self.handle_layered(session, input),
+        }
+    }
+
+    /// Bytes of the client itself.
+    #[inline]
+    pub(super) fn handle_bytes(&mut self, session: SessionId, mut input: &mut [u8]) {
         let keeps_alive = self.config.heartbeat.is_none();
         let now_ms = self.clock.patient_ms;
-        let Some((slot, connection)) = self.find(session) else { return };
+        let slot = session.slot();
+        let Some(connection) = self.connections.at_mut(slot) else { return };
         if keeps_alive && connection.state == State::Working {
             connection.heard_ms = now_ms;
         }
@@ -131,10 +142,16 @@ impl Shard {
         if input.len() < head_max && !ends_head(input) {
             return Status::Partial { needed: input.len() + 1 };
         }
+        let decoded = http::decode(input, head_max);
+        if let Ok(UpgradeStatus::Complete { upgrade, .. }) = &decoded
+            && !self.admit_upgrade(slot, upgrade)
+        {
+            return Status::Complete { value: (), consumed: input.len() };
+        }
         let Some(connection) = self.connections.at_mut(slot) else {
             return Status::Partial { needed: 0 };
         };
-        match http::decode(input, head_max) {
+        match decoded {
             Ok(UpgradeStatus::Partial) => Status::Partial { needed: input.len() + 1 },
             Ok(UpgradeStatus::Complete { upgrade, consumed }) => {
                 http::encode_accept(&upgrade, connection.outbox.open(&mut self.pool));

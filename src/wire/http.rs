@@ -38,14 +38,21 @@ impl<'a> Upgrade<'a> {
     /// which a proxy tells the client's address.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&'a [u8]> {
-        let mut headers = self.headers();
-        headers
-            .find(|(header, _)| header.eq_ignore_ascii_case(name.as_bytes()))
-            .map(|found| found.1)
+        self.values(name).next()
+    }
+
+    /// The trimmed values of all headers called `name` in any case, in the order sent.
+    pub fn values<'n>(
+        &self,
+        name: &'n str,
+    ) -> impl DoubleEndedIterator<Item = &'a [u8]> + use<'a, 'n> {
+        self.headers()
+            .filter(|(header, _)| header.eq_ignore_ascii_case(name.as_bytes()))
+            .map(|(_, value)| value)
     }
 
     /// Every header, name and trimmed value, in the order sent.
-    pub fn headers(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+    pub fn headers(&self) -> impl DoubleEndedIterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
         self.lines.split(|&byte| byte == b'\n').filter_map(|line| {
             let colon = line.iter().position(|&byte| byte == b':')?;
             Some((&line[..colon], line[colon + 1..].trim_ascii()))
@@ -115,6 +122,11 @@ pub fn encode_accept(upgrade: &Upgrade<'_>, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(b"\r\n\r\n");
 }
+
+/// The whole response to a client whose address is not let in.
+pub const FORBIDDEN: &[u8] = b"HTTP/1.1 403 Forbidden\r\n\
+    Connection: close\r\n\
+    Content-Length: 0\r\n\r\n";
 
 /// Why a request is not upgraded; the peer is at fault.
 #[non_exhaustive]

@@ -1,0 +1,174 @@
+//! How the connections of a listener come in: what stands below the client's own bytes.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::Shard;
+use super::close::CloseCode;
+use super::connection::{CloseReason, Layer, Partial};
+use crate::dispatch::HostRule;
+use crate::session::{SessionId, Slot};
+use crate::wire::forwarded::client_address;
+use crate::wire::http::{self, Upgrade};
+use crate::wire::package::Status;
+use crate::wire::proxy;
+
+/// One listener, as the core knows it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Door {
+    /// Whether each connection starts with a PROXY header; then only trusted peers may connect.
+    pub(crate) expects_proxy: bool,
+    /// Peers whose word on the client's address is taken.
+    pub(crate) trusted_proxies: Vec<HostRule>,
+    /// The header in which they tell it when they pass on a WebSocket.
+    pub(crate) real_ip_header: Option<Box<str>>,
+}
+
+/// A listener's place in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DoorIndex(pub(crate) u8);
+
+impl Door {
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|rule| rule.matches(address))
+    }
+
+    /// What a new connection starts with.
+    fn first_layer(&self) -> Layer {
+        if self.expects_proxy { Layer::Proxy } else { self.layer_behind_proxy() }
+    }
+
+    fn layer_behind_proxy(&self) -> Layer {
+        Layer::Plain
+    }
+}
+
+impl Shard {
+    /// Whether a peer may connect; what it starts with if so.
+    ///
+    /// Where a PROXY header is expected, the peer is a balancer and the host filter waits for the
+    /// client's address. Others are turned away, as the specification asks: a header that is there
+    /// or not can't be guessed at, and one from anybody could claim any address.
+    pub(super) fn let_in(&self, door: DoorIndex, peer: SocketAddr) -> Option<Layer> {
+        let door = &self.config.doors[usize::from(door.0)];
+        if door.expects_proxy {
+            if !door.trusts(peer.ip()) {
+                self.counters.refused_proxy.one();
+                return None;
+            }
+        } else if self.host_filter.denies(peer.ip()) {
+            self.counters.refused_host.one();
+            return None;
+        }
+        Some(door.first_layer())
+    }
+
+    /// Bytes of a connection on which something stands below the client's own.
+    #[cold]
+    pub(super) fn handle_layered(&mut self, session: SessionId, input: &mut [u8]) {
+        let Some((slot, connection)) = self.find(session) else { return };
+        match connection.layer {
+            Layer::Plain => self.handle_bytes(session, input),
+            Layer::Proxy => self.handle_proxy_bytes(session, slot, input),
+        }
+    }
+
+    fn handle_proxy_bytes(&mut self, session: SessionId, slot: Slot, input: &mut [u8]) {
+        let Some(connection) = self.connections.at_mut(slot) else { return };
+        if !connection.state.is_reading() {
+            return;
+        }
+        let mut kept = connection.partial.take();
+        if let Some(kept) = &mut kept {
+            kept.buffer.extend_from_slice(input);
+        }
+        match proxy::decode(kept.as_ref().map_or(&*input, |kept| &kept.buffer)) {
+            Ok(Status::Partial { needed }) => {
+                connection.partial = Some(kept.unwrap_or_else(|| {
+                    let mut buffer = self.pool.take();
+                    buffer.extend_from_slice(input);
+                    Box::new(Partial { buffer, needed })
+                }));
+            }
+            Ok(Status::Complete { value, consumed }) => {
+                let door = &self.config.doors[usize::from(connection.door.0)];
+                connection.layer = door.layer_behind_proxy();
+                // What follows the header is handled from the buffer that the header is in.
+                let bytes = kept.as_mut().map_or(input, |kept| &mut kept.buffer);
+                if !value.source.is_none_or(|source| self.set_peer(slot, source)) {
+                    self.cut(slot, CloseReason::Refused);
+                } else if consumed < bytes.len() {
+                    self.handle_layered(session, &mut bytes[consumed..]);
+                }
+                if let Some(kept) = kept {
+                    self.pool.give(kept.buffer);
+                }
+            }
+            Err(error) => {
+                tracing::debug!(session = ?session, %error, "a proxy is not understood");
+                self.counters.bad_proxy.one();
+                self.cut(slot, CloseReason::Refused);
+            }
+        }
+    }
+
+    /// Takes a proxy's word for the client's address; whether the host filter lets it in.
+    fn set_peer(&mut self, slot: Slot, peer: SocketAddr) -> bool {
+        let peer = canonical(peer);
+        if let Some(connection) = self.connections.at_mut(slot) {
+            connection.peer = peer;
+        }
+        let is_denied = self.host_filter.denies(peer.ip());
+        if is_denied {
+            self.counters.refused_host.one();
+        }
+        !is_denied
+    }
+
+    /// Looks for the client's address in the head of a WebSocket's request; whether the host
+    /// filter lets it in. If not, the connection closes.
+    pub(super) fn admit_upgrade(&mut self, slot: Slot, upgrade: &Upgrade<'_>) -> bool {
+        let Some(connection) = self.connections.at(slot) else { return false };
+        let config = Arc::clone(&self.config);
+        let door = &config.doors[usize::from(connection.door.0)];
+        let Some(header) = &door.real_ip_header else { return true };
+        if !door.trusts(connection.peer.ip()) {
+            return true;
+        }
+        let values = upgrade.values(header);
+        let Some(client) = client_address(values, |address| door.trusts(address)) else {
+            return true;
+        };
+        if self.set_peer(slot, client) {
+            return true;
+        }
+        if let Some(connection) = self.connections.at_mut(slot) {
+            connection.outbox.open(&mut self.pool).extend_from_slice(http::FORBIDDEN);
+        }
+        self.close(slot, CloseReason::Refused, CloseCode::None);
+        false
+    }
+}
+
+/// For code that runs a shard by itself.
+#[cfg(any(test, feature = "internals"))]
+impl Shard {
+    /// A connection has been accepted by the first listener.
+    pub(crate) fn handle_accept(
+        &mut self,
+        socket: super::SocketIndex,
+        peer: SocketAddr,
+    ) -> Option<SessionId> {
+        self.handle_accept_at(DoorIndex(0), socket, peer)
+    }
+}
+
+/// An IPv4 address that a listener for both families has written as `::ffff:a.b.c.d` is taken for
+/// what it is, as the host filter does.
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::new(ip.into(), address.port()),
+        // An IPv6 address may have a scope.
+        IpAddr::V6(_) => address,
+    }
+}
