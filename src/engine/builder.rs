@@ -63,6 +63,8 @@ pub struct Builder {
     protos: Option<ProtoTable>,
     host_filter: HostFilter,
     single_session: bool,
+    #[cfg(feature = "crypto")]
+    use_crypto: bool,
     limits: Limits,
     check_client: Option<CheckClient>,
     user_handshake: Option<UserHandshake>,
@@ -97,6 +99,8 @@ impl Builder {
             protos: None,
             host_filter: HostFilter::default(),
             single_session: false,
+            #[cfg(feature = "crypto")]
+            use_crypto: false,
             limits: Limits::default(),
             check_client: None,
             user_handshake: None,
@@ -174,6 +178,19 @@ impl Builder {
     /// Whether a uid may have one session only: then a second bind of it fails.
     pub fn single_session(mut self, single: bool) -> Self {
         self.single_session = single;
+        self
+    }
+
+    /// Lets only signed messages through: the original's option `useCrypto`.
+    ///
+    /// A client tells its RSA key in the handshake and signs each body; see
+    /// [`wire::signature`](crate::wire::signature). A request without a good signature is answered
+    /// 500 before any filter, a notify is dropped (`bad_signature`). Handlers and workers get the
+    /// body without the signature. To check one takes
+    /// far more of the shard's time than an ordinary message does.
+    #[cfg(feature = "crypto")]
+    pub fn use_crypto(mut self) -> Self {
+        self.use_crypto = true;
         self
     }
 
@@ -440,6 +457,8 @@ impl Builder {
             heartbeat_interval: self.heartbeat,
             protos: self.protos,
             edition: RwLock::new(Arc::new(edition)),
+            #[cfg(feature = "crypto")]
+            use_crypto: self.use_crypto,
             check_client: self.check_client,
             user_handshake: self.user_handshake,
             host_filter: self.host_filter,

@@ -110,6 +110,8 @@ counters! {
     unknown_route,
     /// Bodies that do not fit their schema.
     bad_protobuf,
+    /// Messages without a good signature, where they have to be signed.
+    bad_signature,
     /// WebSocket frames against RFC 6455.
     bad_websocket,
     /// WebSocket messages that are not whole packages.

@@ -130,6 +130,8 @@ impl Shard {
         }
         let was_working = connection.state == State::Working;
         connection.state = State::Closing;
+        #[cfg(feature = "crypto")]
+        self.keys.remove(&slot);
         let partial = connection.partial.take();
         let message = connection.message.take();
         let binding = connection.binding.take();

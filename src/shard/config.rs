@@ -48,6 +48,9 @@ pub(crate) struct ShardConfig {
     pub(crate) protos: Option<ProtoTable>,
     /// The newest. Shards hear of another one by mail; only the host's threads look here.
     pub(crate) edition: RwLock<Arc<Edition>>,
+    /// Whether requests have to be signed.
+    #[cfg(feature = "crypto")]
+    pub(crate) use_crypto: bool,
     pub(crate) check_client: Option<CheckClient>,
     pub(crate) user_handshake: Option<UserHandshake>,
     pub(crate) host_filter: HostFilter,
@@ -136,6 +139,8 @@ impl ShardConfig {
             heartbeat_interval: None,
             protos: None,
             edition: RwLock::new(Arc::new(Edition::bare(dictionary, &routes))),
+            #[cfg(feature = "crypto")]
+            use_crypto: false,
             check_client: None,
             user_handshake: None,
             host_filter: HostFilter::default(),

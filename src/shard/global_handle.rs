@@ -189,7 +189,22 @@ impl Shard {
         (text, target)
     }
 
+    #[inline]
     fn global_handle(&mut self, client: &ClientCall, target: Target, request: &Request<'_>) {
+        #[cfg(feature = "crypto")]
+        if self.config.use_crypto {
+            return self.handle_signed(client, target, request);
+        }
+        self.handle_authentic(client, target, request);
+    }
+
+    /// A message that its client has sent, as far as anybody asks.
+    pub(super) fn handle_authentic(
+        &mut self,
+        client: &ClientCall,
+        target: Target,
+        request: &Request<'_>,
+    ) {
         match target {
             Target::Unknown => {
                 self.counters.unknown_route.one();

@@ -15,6 +15,8 @@ mod bind;
 mod close;
 mod config;
 mod connection;
+#[cfg(feature = "crypto")]
+mod crypto;
 mod door;
 mod editions;
 mod global_handle;
@@ -33,6 +35,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
+#[cfg(feature = "crypto")]
+use rustc_hash::FxHashMap;
 
 pub use config::HandshakeRefusal;
 pub(crate) use config::{CheckClient, Heartbeat, KeptAliveBy, ShardConfig, UserHandshake};
@@ -56,6 +60,8 @@ use crate::metrics::{Counters, Latency};
 use crate::route::table::RouteId;
 use crate::session::{BufferPool, Directory, Segment, SessionId, ShardIndex, Slot, Table};
 use crate::wheel::Wheel;
+#[cfg(feature = "crypto")]
+use crate::wire::signature::PublicKey;
 
 /// One shard's state.
 pub(crate) struct Shard {
@@ -70,6 +76,9 @@ pub(crate) struct Shard {
     logins: Logins,
     host_filter: HostFilter,
     editions: Editions,
+    /// The keys of clients, where requests are signed.
+    #[cfg(feature = "crypto")]
+    keys: FxHashMap<Slot, PublicKey>,
 
     link: Rc<Link>,
     registry: Rc<Registry>,
@@ -191,6 +200,8 @@ impl Shard {
             logins: Logins::default(),
             host_filter: config.host_filter.clone(),
             editions: Editions::new(edition),
+            #[cfg(feature = "crypto")]
+            keys: FxHashMap::default(),
             link,
             registry,
             targets,

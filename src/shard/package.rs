@@ -54,8 +54,12 @@ impl Shard {
     fn handle_handshake(&mut self, slot: Slot, body: &[u8]) {
         let mut answer = self.pool.take();
         match self.check_handshake(body, &mut answer) {
-            Ok(edition) => {
+            Ok((request, edition)) => {
                 self.counters.handshakes.one();
+                #[cfg(feature = "crypto")]
+                self.keep_key(slot, &request);
+                #[cfg(not(feature = "crypto"))]
+                drop(request);
                 self.send_package(slot, PackageType::Handshake, &answer);
                 if let Some(connection) = self.connections.at_mut(slot)
                     && connection.state == State::Inited
@@ -79,7 +83,11 @@ impl Shard {
     }
 
     /// Writes the answer to a good handshake, or gives the code of its refusal.
-    fn check_handshake(&self, body: &[u8], answer: &mut Vec<u8>) -> Result<EditionId, u16> {
+    fn check_handshake(
+        &self,
+        body: &[u8],
+        answer: &mut Vec<u8>,
+    ) -> Result<(HandshakeRequest, EditionId), u16> {
         let request = HandshakeRequest::parse(body).map_err(|error| error.code())?;
         let config = Arc::clone(&self.config);
         if let Some(check) = &config.check_client {
@@ -98,7 +106,7 @@ impl Shard {
         };
         let edition = self.editions.newest();
         edition.answers().success(&request, user.as_ref(), answer);
-        Ok(edition.id())
+        Ok((request, edition.id()))
     }
 
     fn handle_ack(&mut self, slot: Slot) {

@@ -12,6 +12,8 @@ pub mod number;
 pub mod package;
 pub mod protobuf;
 pub mod proxy;
+#[cfg(feature = "crypto")]
+pub mod signature;
 pub mod sniff;
 pub mod surrogate;
 pub mod truthy;

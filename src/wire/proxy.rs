@@ -27,7 +27,7 @@ pub struct ProxyHeader {
 /// ```text
 /// version 1:  PROXY TCP4 203.0.113.7 192.0.2.1 56324 3010 \r \n
 ///
-/// version 2:  | \r \n \r \n \0 \r \n Q U I T \n | version 4, command 4 bits | family 4, transport 4 |
+/// version 2:  | \r \n \r \n \0 \r \n Q U I T \n | version, command | family, transport |
 ///             | length, 2 bytes | source address | destination | source port | its port | more |
 /// ```
 ///

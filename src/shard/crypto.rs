@@ -1,0 +1,44 @@
+//! Signed requests (Pomelo semantics, "Crypto").
+
+use super::Shard;
+use super::global_handle::Target;
+use crate::dispatch::Request;
+use crate::dispatch::context::ClientCall;
+use crate::dispatch::reply::Reply;
+use crate::session::Slot;
+use crate::wire::handshake::HandshakeRequest;
+use crate::wire::signature::PublicKey;
+
+impl Shard {
+    /// Keeps the key that a client tells in its handshake, if it is one. Without one the client
+    /// works as in the original, but each of its requests fails.
+    pub(super) fn keep_key(&mut self, slot: Slot, request: &HandshakeRequest) {
+        if !self.config.use_crypto {
+            return;
+        }
+        if let Some(key) = request.sys("rsa").and_then(PublicKey::from_handshake) {
+            self.keys.insert(slot, key);
+        }
+    }
+
+    /// Lets a message go on if its client has signed it, without the signature. The original
+    /// drops others without a word; here a request gets its error.
+    pub(super) fn handle_signed(
+        &mut self,
+        client: &ClientCall,
+        target: Target,
+        request: &Request<'_>,
+    ) {
+        let key = self.keys.get(&client.session.slot());
+        match key.map(|key| key.verify(request.body())) {
+            Some(Ok(body)) => {
+                let request = Request::new(request.route(), request.id(), &body);
+                self.handle_authentic(client, target, &request);
+            }
+            Some(Err(_)) | None => {
+                self.counters.bad_signature.one();
+                self.answer(client, &Reply::error());
+            }
+        }
+    }
+}
