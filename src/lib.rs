@@ -53,6 +53,8 @@ pub mod metrics;
 pub mod route;
 mod session;
 mod shard;
+#[cfg(feature = "tls")]
+mod tls;
 mod wheel;
 pub mod wire;
 
@@ -68,6 +70,8 @@ pub use forward::{ServerId, Workers};
 pub use limits::{LimitError, Limits};
 pub use session::{SessionData, SessionId, SessionView, ShardIndex, Uid, UidError};
 pub use shard::HandshakeRefusal;
+#[cfg(feature = "tls")]
+pub use tls::{Tls, TlsError};
 
 /// Runs the README's program through the compiler.
 #[cfg(doctest)]

@@ -8,12 +8,13 @@ use std::{fmt, fs, path::Path};
 /// The parts of the crate; one may use only what stands before it. `wire` comes first because
 /// `limits` bounds a package by what its header can say, `metrics` before `forward` because mail
 /// carries counters, and `error` after `route` because it hands on that one's errors.
-const MODULE_ORDER: [&str; 13] = [
+const MODULE_ORDER: [&str; 14] = [
     "wire",
     "limits",
     "metrics",
     "route",
     "error",
+    "tls",
     "session",
     "dispatch",
     "forward",

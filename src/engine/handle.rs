@@ -19,6 +19,8 @@ use crate::route::Dictionary;
 use crate::route::push::Push;
 use crate::session::{Directory, SessionId, ShardIndex, Uid};
 use crate::shard::ShardConfig;
+#[cfg(feature = "tls")]
+use crate::tls::TlsError;
 
 /// A running engine. Dropped without [`Engine::shutdown`], it closes every connection at once.
 ///
@@ -300,6 +302,29 @@ impl Handle {
     fn change_hosts(&self, rules: &[HostRule], change: HostChange) -> Result<(), HandleError> {
         for shard in (0..self.shards()).map(ShardIndex) {
             self.send(shard, Mail::Hosts { rules: rules.to_vec(), change })?;
+        }
+        Ok(())
+    }
+
+    /// Reads the certificates of all listeners from their files again. New connections get them;
+    /// open ones keep what they have, and tickets stay good.
+    ///
+    /// # Errors
+    /// The first file that is wrong: nothing has changed then. [`TlsError::Engine`] if an engine
+    /// has stopped or a shard is busy.
+    #[cfg(feature = "tls")]
+    pub fn reload_certificates(&self) -> Result<(), TlsError> {
+        let mut fresh = Vec::new();
+        for (listener, door) in (0_u8..).zip(&self.config.doors) {
+            if let Some(tls) = &door.tls {
+                fresh.push((listener, tls.reload()?));
+            }
+        }
+        for shard in (0..self.shards()).map(ShardIndex) {
+            for (listener, config) in &fresh {
+                let (listener, config) = (*listener, Arc::clone(config));
+                self.send(shard, Mail::Certificate { listener, config })?;
+            }
         }
         Ok(())
     }

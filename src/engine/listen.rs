@@ -7,6 +7,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::dispatch::HostRule;
 use crate::error::StartError;
 use crate::shard::Door;
+#[cfg(feature = "tls")]
+use crate::tls::Tls;
 
 /// One place where an engine listens. Text is enough for most: [`Builder::listen`] takes it too.
 ///
@@ -68,6 +70,14 @@ impl Listener {
         self
     }
 
+    /// Speaks TLS: raw TCP inside it, or WebSocket (WSS), as on a plain listener.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.door.tls = Some(tls);
+        self
+    }
+
     /// The addresses and blocks of the proxies whose word on the client's address is taken.
     /// 1,024 at most.
     #[must_use]
@@ -81,7 +91,7 @@ impl Listener {
         let bad = |option, expected: &str| {
             Err(StartError::Option { option, expected: format!("{expected} ({})", self.address) })
         };
-        let Door { expects_proxy, trusted_proxies, real_ip_header } = &self.door;
+        let Door { expects_proxy, trusted_proxies, real_ip_header, .. } = &self.door;
         if trusted_proxies.len() > TRUSTED_PROXIES_MAX {
             return bad("trusted_proxies", "1024 rules at most");
         }

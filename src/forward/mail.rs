@@ -13,6 +13,8 @@ use crate::route::edition::Edition;
 use crate::route::push::Push;
 use crate::route::table::RouteId;
 use crate::session::{SessionData, SessionId, Uid};
+#[cfg(feature = "tls")]
+use crate::tls::ServerConfig;
 
 /// One piece of mail. Who gets it stands in front of each group.
 pub(crate) enum Mail {
@@ -104,6 +106,12 @@ pub(crate) enum Mail {
     Hosts {
         rules: Vec<HostRule>,
         change: HostChange,
+    },
+    /// For new connections of a listener, by its place.
+    #[cfg(feature = "tls")]
+    Certificate {
+        listener: u8,
+        config: Arc<ServerConfig>,
     },
 }
 

@@ -97,6 +97,13 @@ counters! {
     /// Connections closed because they did not start with a good PROXY header.
     bad_proxy,
 
+    /// TLS handshakes done.
+    tls_handshakes,
+    /// Those of them that a ticket has made short.
+    tls_resumptions,
+    /// Connections closed because of their TLS: handshakes that failed, and records that are none.
+    bad_tls,
+
     /// Packages of an unknown type, or of a type that clients may not send.
     bad_package_type,
     /// Packages above `handshake_package_bytes_max` or `package_bytes_max`, and WebSocket messages

@@ -96,6 +96,13 @@ impl Outbox {
         Some(segment)
     }
 
+    /// A segment of another length is in flight in place of what was taken: its bytes sealed.
+    #[cfg(feature = "tls")]
+    pub(crate) fn put_in_flight(&mut self, bytes: usize) {
+        debug_assert!(!self.is_in_flight());
+        self.in_flight_bytes = bytes;
+    }
+
     /// The segment in flight has been sent whole, or never will be.
     pub(crate) fn finish(&mut self, segment: Segment, pool: &mut BufferPool) {
         debug_assert_eq!(self.in_flight_bytes, segment.as_slice().len());

@@ -39,9 +39,10 @@ impl Shard {
             SendEnd::Error => self.cut(slot, CloseReason::Peer),
             SendEnd::Sent => {
                 self.counters.bytes_out.add(bytes);
-                if connection.outbox.is_waiting() {
+                let (state, layer) = (connection.state, connection.layer);
+                if connection.outbox.is_waiting() || self.has_tls_output(slot, layer) {
                     self.mark_dirty(slot);
-                } else if connection.state == State::Closing {
+                } else if state == State::Closing {
                     self.finish_writing(slot);
                 }
             }
@@ -111,6 +112,10 @@ impl Shard {
 
     /// All is sent: tells the client, and waits for it to close.
     fn finish_writing(&mut self, slot: Slot) {
+        #[cfg(feature = "tls")]
+        if !self.finish_tls(slot) {
+            return;
+        }
         let Some(connection) = self.connections.at_mut(slot) else { return };
         if connection.is_read_to_end {
             self.cut(slot, CloseReason::Peer);

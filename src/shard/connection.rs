@@ -68,6 +68,8 @@ pub(crate) enum Layer {
     Plain,
     /// A PROXY header has to come first; what has come of it is the connection's partial.
     Proxy,
+    #[cfg(feature = "tls")]
+    Tls,
 }
 
 /// Why a session ends; each has its counter.

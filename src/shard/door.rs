@@ -8,6 +8,8 @@ use super::close::CloseCode;
 use super::connection::{CloseReason, Layer, Partial};
 use crate::dispatch::HostRule;
 use crate::session::{SessionId, Slot};
+#[cfg(feature = "tls")]
+use crate::tls::Tls;
 use crate::wire::forwarded::client_address;
 use crate::wire::http::{self, Upgrade};
 use crate::wire::package::Status;
@@ -22,6 +24,8 @@ pub(crate) struct Door {
     pub(crate) trusted_proxies: Vec<HostRule>,
     /// The header in which they tell it when they pass on a WebSocket.
     pub(crate) real_ip_header: Option<Box<str>>,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<Tls>,
 }
 
 /// A listener's place in the configuration.
@@ -39,6 +43,10 @@ impl Door {
     }
 
     fn layer_behind_proxy(&self) -> Layer {
+        #[cfg(feature = "tls")]
+        if self.tls.is_some() {
+            return Layer::Tls;
+        }
         Layer::Plain
     }
 }
@@ -64,12 +72,14 @@ impl Shard {
     }
 
     /// Bytes of a connection on which something stands below the client's own.
-    #[cold]
+    #[inline(never)]
     pub(super) fn handle_layered(&mut self, session: SessionId, input: &mut [u8]) {
         let Some((slot, connection)) = self.find(session) else { return };
         match connection.layer {
             Layer::Plain => self.handle_bytes(session, input),
             Layer::Proxy => self.handle_proxy_bytes(session, slot, input),
+            #[cfg(feature = "tls")]
+            Layer::Tls => self.handle_tls_bytes(session, slot, input),
         }
     }
 
@@ -146,6 +156,16 @@ impl Shard {
             connection.outbox.open(&mut self.pool).extend_from_slice(http::FORBIDDEN);
         }
         self.close(slot, CloseReason::Refused, CloseCode::None);
+        false
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+impl Shard {
+    /// Whether a connection's TLS has something to send, besides its outbox.
+    #[inline]
+    #[allow(clippy::unused_self)] // As where there is TLS.
+    pub(super) fn has_tls_output(&self, _: Slot, _: Layer) -> bool {
         false
     }
 }

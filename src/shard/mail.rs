@@ -61,6 +61,8 @@ impl Shard {
                     tracing::warn!(%error, "host rules were not taken");
                 }
             }
+            #[cfg(feature = "tls")]
+            Mail::Certificate { listener, config } => self.tls.set_config(listener, config),
             Mail::Forward(_) | Mail::Closed { .. } => {
                 debug_assert!(false, "mail for a worker reached a shard");
             }

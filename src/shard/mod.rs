@@ -27,6 +27,8 @@ mod receive;
 mod send;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -79,6 +81,8 @@ pub(crate) struct Shard {
     /// The keys of clients, where requests are signed.
     #[cfg(feature = "crypto")]
     keys: FxHashMap<Slot, PublicKey>,
+    #[cfg(feature = "tls")]
+    tls: tls::TlsStreams,
 
     link: Rc<Link>,
     registry: Rc<Registry>,
@@ -202,6 +206,8 @@ impl Shard {
             editions: Editions::new(edition),
             #[cfg(feature = "crypto")]
             keys: FxHashMap::default(),
+            #[cfg(feature = "tls")]
+            tls: tls::TlsStreams::new(&config.doors),
             link,
             registry,
             targets,
@@ -285,6 +291,8 @@ impl Shard {
         // Also when the shell closes on its own account.
         self.end_session(session.slot(), CloseReason::Peer);
         self.wheel.clear(session.slot());
+        #[cfg(feature = "tls")]
+        self.tls.remove(session.slot());
         if let Some(connection) = self.connections.remove(session.slot()) {
             debug_assert!(!connection.outbox.is_in_flight());
             self.config.connections.fetch_sub(1, Ordering::Relaxed);
@@ -379,9 +387,15 @@ impl Shard {
             if connection.outbox.is_in_flight() || connection.state == State::Dead {
                 continue;
             }
-            if let Some(segment) = connection.outbox.take() {
+            let socket = connection.socket;
+            let segment = match connection.layer {
+                #[cfg(feature = "tls")]
+                connection::Layer::Tls => self.take_sealed(slot),
+                _ => connection.outbox.take(),
+            };
+            if let Some(segment) = segment {
                 let session = SessionId::new(self.index, slot, generation);
-                return Some(Transmit { session, socket: connection.socket, segment });
+                return Some(Transmit { session, socket, segment });
             }
         }
         std::mem::swap(&mut self.dirty, &mut self.deferred);

@@ -1,0 +1,125 @@
+//! TLS below a connection's bytes.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::close::CloseCode;
+use super::connection::{CloseReason, Layer};
+use super::{Door, ReceiveEnd, Shard};
+use crate::session::{Segment, SessionId, Slot};
+use crate::tls::{ServerConfig, Tls, TlsRead, TlsStream};
+
+/// The TLS of a shard. It stands beside the connections, so that those without are no larger.
+pub(super) struct TlsStreams {
+    /// What is in force, by listener.
+    configs: Vec<Option<Arc<ServerConfig>>>,
+    /// Made at a connection's first byte, and kept until its socket is closed.
+    streams: FxHashMap<Slot, Box<TlsStream>>,
+}
+
+impl TlsStreams {
+    pub(super) fn new(doors: &[Door]) -> Self {
+        let config = |door: &Door| door.tls.as_ref().map(Tls::config).cloned();
+        Self { configs: doors.iter().map(config).collect(), streams: FxHashMap::default() }
+    }
+
+    /// Changes the certificate of new connections.
+    pub(super) fn set_config(&mut self, listener: u8, config: Arc<ServerConfig>) {
+        if let Some(place) = self.configs.get_mut(usize::from(listener)) {
+            *place = Some(config);
+        }
+    }
+
+    pub(super) fn remove(&mut self, slot: Slot) {
+        self.streams.remove(&slot);
+    }
+
+    /// Whether TLS itself has something to send.
+    pub(super) fn has_output(&self, slot: Slot) -> bool {
+        self.streams.get(&slot).is_some_and(|stream| stream.has_output())
+    }
+}
+
+impl Shard {
+    /// Bytes of a connection with TLS.
+    pub(super) fn handle_tls_bytes(&mut self, session: SessionId, slot: Slot, input: &mut [u8]) {
+        let Some(connection) = self.connections.at(slot) else { return };
+        if !connection.state.is_reading() {
+            return;
+        }
+        let door = usize::from(connection.door.0);
+        if !self.tls.streams.contains_key(&slot) {
+            let config = self.tls.configs.get(door).and_then(Option::as_ref);
+            let Some(Ok(stream)) = config.map(TlsStream::new) else {
+                tracing::error!("a listener's TLS can't be used");
+                return self.cut(slot, CloseReason::Refused);
+            };
+            self.tls.streams.insert(slot, Box::new(stream));
+        }
+        let Some(stream) = self.tls.streams.get_mut(&slot) else { return };
+        let mut plain = self.pool.take();
+        let outcome = stream.read(input, &mut plain);
+        if stream.has_output() {
+            self.mark_dirty(slot);
+        }
+        if !plain.is_empty() {
+            self.handle_bytes(session, &mut plain);
+        }
+        self.pool.give(plain);
+        match outcome {
+            Ok(TlsRead::Open) => {}
+            Ok(TlsRead::Established { is_resumed }) => {
+                self.counters.tls_handshakes.one();
+                self.counters.tls_resumptions.add(u64::from(is_resumed));
+            }
+            Ok(TlsRead::PeerClosed) => self.handle_receive_end(session, ReceiveEnd::Eof),
+            Err(error) => {
+                tracing::debug!(session = ?session, %error, "TLS has failed");
+                self.counters.bad_tls.one();
+                // Nothing but the alert can be sealed any more.
+                if let Some(connection) = self.connections.at_mut(slot) {
+                    connection.outbox.clear(&mut self.pool);
+                }
+                self.close(slot, CloseReason::Refused, CloseCode::None);
+            }
+        }
+    }
+
+    /// The next records to send. None is in flight.
+    #[inline(never)]
+    pub(super) fn take_sealed(&mut self, slot: Slot) -> Option<Segment> {
+        let connection = self.connections.at_mut(slot)?;
+        let stream = self.tls.streams.get_mut(&slot)?;
+        let mut records = Vec::new();
+        let Some(plain) = connection.outbox.take() else {
+            records = stream.take_output();
+            connection.outbox.put_in_flight(records.len());
+            return (!records.is_empty()).then_some(Segment::Owned(records));
+        };
+        let is_sealed = stream.write(plain.as_slice(), &mut records);
+        connection.outbox.finish(plain, &mut self.pool);
+        if !is_sealed {
+            self.cut(slot, CloseReason::Protocol);
+            return None;
+        }
+        connection.outbox.put_in_flight(records.len());
+        Some(Segment::Owned(records))
+    }
+
+    /// All is sent but the end of TLS: whether that is, too.
+    pub(super) fn finish_tls(&mut self, slot: Slot) -> bool {
+        let Some(stream) = self.tls.streams.get_mut(&slot) else { return true };
+        stream.close();
+        let has_output = stream.has_output();
+        if has_output {
+            self.mark_dirty(slot);
+        }
+        !has_output
+    }
+
+    /// Whether a connection's TLS has something to send, besides its outbox.
+    pub(super) fn has_tls_output(&self, slot: Slot, layer: Layer) -> bool {
+        layer == Layer::Tls && self.tls.has_output(slot)
+    }
+}

@@ -1,0 +1,158 @@
+//! A listener's certificate, from its files.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub(crate) use rustls::ServerConfig;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{NoServerSessionStorage, ProducesTickets};
+
+use crate::error::HandleError;
+
+/// The certificate of a listener, with all that TLS needs.
+///
+/// TLS 1.3 and 1.2 are spoken, with the suites that rustls holds safe. Clients may resume a session
+/// by a ticket for twelve hours, on any shard; nothing is kept for them here. There is no early
+/// data, no renegotiation and no client certificate.
+///
+/// ```no_run
+/// use shaddock::{Engine, Listener, Tls};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let tls = Tls::from_files("/etc/game/fullchain.pem", "/etc/game/key.pem")?;
+/// let engine = Engine::builder().listen(Listener::new("0.0.0.0:3443").tls(tls)).start()?;
+/// // The files have been renewed.
+/// engine.handle().reload_certificates()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Tls {
+    certificate: PathBuf,
+    key: PathBuf,
+    /// The same for all that is read from the files later, so that tickets stay good.
+    ticketer: Arc<dyn ProducesTickets>,
+    config: Arc<ServerConfig>,
+}
+
+impl Tls {
+    /// Reads a certificate with the chain that leads to it, and its key (PKCS #8, PKCS #1 or
+    /// SEC 1), both as PEM. They may be in one file.
+    ///
+    /// # Errors
+    /// Which file is wrong, and how.
+    pub fn from_files(
+        certificate: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Result<Self, TlsError> {
+        let (certificate, key) = (certificate.into(), key.into());
+        let ticketer = ring::Ticketer::new().map_err(TlsError::Tickets)?;
+        let config = read(&certificate, &key, &ticketer)?;
+        Ok(Self { certificate, key, ticketer, config })
+    }
+
+    /// What the files held when they were read first.
+    pub(crate) fn config(&self) -> &Arc<ServerConfig> {
+        &self.config
+    }
+
+    /// What the files hold now.
+    pub(crate) fn reload(&self) -> Result<Arc<ServerConfig>, TlsError> {
+        read(&self.certificate, &self.key, &self.ticketer)
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls")
+            .field("certificate", &self.certificate)
+            .field("key", &self.key)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a certificate can't be used (made by the embedder or the operator).
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// A file can't be read, or is no PEM.
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: pem::Error,
+    },
+    /// There is no certificate in the file.
+    NoCertificate(PathBuf),
+    /// The certificate or its key can't be used, or they do not belong together.
+    Refused {
+        /// The certificate's file.
+        path: PathBuf,
+        /// What is wrong.
+        error: rustls::Error,
+    },
+    /// The system gives no random numbers for tickets.
+    Tickets(rustls::Error),
+    /// The engine did not take the certificates: it has stopped, or a shard is busy. Those shards
+    /// that come before it have taken them.
+    Engine(HandleError),
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, error } => write!(f, "`{}`: {error}", path.display()),
+            Self::NoCertificate(path) => {
+                write!(f, "`{}` holds no certificate in PEM", path.display())
+            }
+            Self::Refused { path, error } => {
+                write!(f, "the certificate in `{}` can't be used: {error}", path.display())
+            }
+            Self::Tickets(error) => write!(f, "no keys for TLS tickets: {error}"),
+            Self::Engine(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+impl From<HandleError> for TlsError {
+    fn from(error: HandleError) -> Self {
+        Self::Engine(error)
+    }
+}
+
+/// Tickets for each full handshake: a game's client opens one connection.
+const TICKETS: usize = 1;
+
+fn read(
+    certificate: &Path,
+    key: &Path,
+    ticketer: &Arc<dyn ProducesTickets>,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let in_file = |path: &Path| {
+        let path = path.to_owned();
+        move |error| TlsError::File { path, error }
+    };
+    let chain: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect);
+    let chain = chain.map_err(in_file(certificate))?;
+    if chain.is_empty() {
+        return Err(TlsError::NoCertificate(certificate.to_owned()));
+    }
+    let key = PrivateKeyDer::from_pem_file(key).map_err(in_file(key))?;
+    let refused = |error| TlsError::Refused { path: certificate.to_owned(), error };
+    // Named, as another crate of the process may bring another provider.
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
+        .map_err(refused)?;
+    config.ticketer = Arc::clone(ticketer);
+    config.send_tls13_tickets = TICKETS;
+    // Sessions are in their tickets; a store would be a lock that all shards share.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok(Arc::new(config))
+}
