@@ -5,14 +5,17 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::SocketAddr;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{Client, Event, PATIENCE, ack, eventually, handshake};
 use rustix::process::{Pid, Signal, kill_process};
+use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use serde_json::{Value, json};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_shaddock");
@@ -169,6 +172,58 @@ fn a_file_is_served_and_read_again_while_a_session_stays() {
     served.signal(Signal::TERM);
     assert!(inside.until_end().contains(&Event::Kick(json!({"reason": "shutdown"}))));
     assert_eq!(served.until_end(), Some(0));
+}
+
+/// What stands between the clients and a session is the file's to say, and certificates are read
+/// again with it.
+#[test]
+fn a_listener_behind_a_balancer_speaks_tls_with_a_certificate_that_changes() {
+    let folder = Folder::new("edges");
+    let renew = || {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        folder.write("certificate.pem", &made.cert.pem());
+        folder.write("key.pem", &made.signing_key.serialize_pem());
+        made.cert.der().clone()
+    };
+    let first = renew();
+    let path = folder.write(
+        "shaddock.toml",
+        "[server]\nshards = 2\n[[listener]]\naddress = \"127.0.0.1:0\"\nproxy_protocol = true\n\
+         trusted_proxies = [\"127.0.0.0/8\"]\n[listener.tls]\ncertificate = \"certificate.pem\"\n\
+         key = \"key.pem\"\n",
+    );
+    let mut served = Served::start(&path);
+    let address = served.addresses[0];
+    assert!(shows(address, &first));
+    let second = renew();
+    assert!(shows(address, &first) && !shows(address, &second));
+    served.signal(Signal::HUP);
+    served.until_logged("the certificates have been read again");
+    eventually("the new certificate is shown", || shows(address, &second));
+    folder.write("certificate.pem", "none");
+    served.signal(Signal::HUP);
+    served.until_logged("nothing was changed");
+    assert!(shows(address, &second));
+    served.signal(Signal::TERM);
+    assert_eq!(served.until_end(), Some(0));
+}
+
+/// Whether a client behind a balancer is shown that certificate.
+fn shows(address: SocketAddr, certificate: &CertificateDer<'static>) -> bool {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.clone()).unwrap();
+    let mut socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.write_all(b"PROXY TCP4 203.0.113.7 192.0.2.1 56324 3010\r\n").unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = "localhost".try_into().unwrap();
+    let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
+    client.complete_io(&mut socket).is_ok()
 }
 
 fn run(command: &str, config: &Path) -> Output {

@@ -68,6 +68,12 @@ fn reload(config: &mut Config, options: &ConfigOptions, handle: &Handle) {
             tracing::error!(%error, "not everything could be changed; send SIGHUP again");
         }
     }
+    // From the files that the engine was started with, whose names need a restart to change.
+    match handle.reload_certificates() {
+        Ok(0) => {}
+        Ok(_) => tracing::info!("the certificates have been read again"),
+        Err(error) => tracing::error!(%error, "the certificates stay as they were"),
+    }
 }
 
 /// Tells where to connect. Whoever started the process may wait for the first line.

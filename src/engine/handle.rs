@@ -307,13 +307,14 @@ impl Handle {
     }
 
     /// Reads the certificates of all listeners from their files again. New connections get them;
-    /// open ones keep what they have, and tickets stay good.
+    /// open ones keep what they have, and tickets stay good. Gives the number of listeners that
+    /// have one.
     ///
     /// # Errors
     /// The first file that is wrong: nothing has changed then. [`TlsError::Engine`] if an engine
     /// has stopped or a shard is busy.
     #[cfg(feature = "tls")]
-    pub fn reload_certificates(&self) -> Result<(), TlsError> {
+    pub fn reload_certificates(&self) -> Result<usize, TlsError> {
         let mut fresh = Vec::new();
         for (listener, door) in (0_u8..).zip(&self.config.doors) {
             if let Some(tls) = &door.tls {
@@ -326,7 +327,7 @@ impl Handle {
                 self.send(shard, Mail::Certificate { listener, config })?;
             }
         }
-        Ok(())
+        Ok(fresh.len())
     }
 
     /// Who is connected and who is logged in.

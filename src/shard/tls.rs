@@ -91,15 +91,16 @@ impl Shard {
     pub(super) fn take_sealed(&mut self, slot: Slot) -> Option<Segment> {
         let connection = self.connections.at_mut(slot)?;
         let stream = self.tls.streams.get_mut(&slot)?;
-        let mut records = Vec::new();
         let Some(plain) = connection.outbox.take() else {
-            records = stream.take_output();
+            let records = stream.take_output();
             connection.outbox.put_in_flight(records.len());
             return (!records.is_empty()).then_some(Segment::Owned(records));
         };
+        let mut records = self.pool.take();
         let is_sealed = stream.write(plain.as_slice(), &mut records);
         connection.outbox.finish(plain, &mut self.pool);
         if !is_sealed {
+            self.pool.give(records);
             self.cut(slot, CloseReason::Protocol);
             return None;
         }

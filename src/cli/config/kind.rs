@@ -29,6 +29,16 @@ pub(super) const HOST_RULE: Kind<HostRule> = Kind {
     parse: |value| HostRule::from_str(value.as_str()?).ok(),
 };
 
+/// A header of HTTP.
+pub(super) const HEADER: Kind<String> = Kind {
+    expected: "a header's name such as \"X-Forwarded-For\"",
+    parse: |value| {
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        let name = value.as_str()?;
+        (!name.is_empty() && name.bytes().all(is_name)).then(|| name.to_owned())
+    },
+};
+
 /// A count of something.
 pub(super) fn count<T: TryFrom<u64>>() -> Kind<T> {
     let expected = match size_of::<T>() {

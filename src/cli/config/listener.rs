@@ -1,9 +1,9 @@
 //! `[[listener]]`: where clients connect.
 
-use shaddock::{Builder, Listener};
+use shaddock::{Builder, Listener, Tls};
 
 use super::Section;
-use super::kind::TEXT;
+use super::kind::{FLAG, HEADER, HOST_RULE, TEXT};
 use super::table::Table;
 
 struct Listeners {
@@ -17,9 +17,56 @@ pub(super) fn read(root: &mut Table<'_>, name: &'static str) -> Box<dyn Section>
     let all = root.tables(name, |table| {
         let mut address = ADDRESS.to_owned();
         table.read("address", &mut address, TEXT);
-        Listener::new(address)
+        let listener = read_proxies(table, Listener::new(address));
+        match table.table("tls", read_tls) {
+            Some(tls) => listener.tls(tls),
+            None => listener,
+        }
     });
     Box::new(Listeners { all })
+}
+
+fn read_proxies(table: &mut Table<'_>, mut listener: Listener) -> Listener {
+    let proxies = table.read_list("trusted_proxies", HOST_RULE);
+    let mut proxy_protocol = false;
+    table.read("proxy_protocol", &mut proxy_protocol, FLAG);
+    let header = table.read_some("real_ip_header", HEADER);
+    if proxies.is_empty() {
+        let needs = "the proxies' addresses, as nobody else may tell a client's";
+        if proxy_protocol || header.is_some() {
+            table.refuse("trusted_proxies", needs, None);
+        }
+    }
+    if proxy_protocol {
+        listener = listener.proxy_protocol();
+    }
+    if let Some(header) = header {
+        listener = listener.real_ip_header(header);
+    }
+    listener.trusted_proxies(proxies)
+}
+
+fn read_tls(table: &mut Table<'_>) -> Option<Tls> {
+    let (certificate, key) = (table.read_path("certificate"), table.read_path("key"));
+    let expected = "files that can be read, with a certificate and its key in PEM";
+    match (certificate, key) {
+        (None, None) => None,
+        (Some(certificate), Some(key)) => match Tls::from_files(certificate, key) {
+            Ok(tls) => Some(tls),
+            Err(error) => {
+                table.refuse("certificate", expected, Some(&error.to_string()));
+                None
+            }
+        },
+        (None, Some(_)) => {
+            table.refuse("certificate", "a certificate, as there is a key", None);
+            None
+        }
+        (Some(_), None) => {
+            table.refuse("key", "the certificate's key", None);
+            None
+        }
+    }
 }
 
 impl Section for Listeners {

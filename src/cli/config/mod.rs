@@ -156,6 +156,12 @@ impl Config {
             if old.map(|value| &value.text) == new.map(|value| &value.text) {
                 continue;
             }
+            // Of a table that comes or goes, only what is written there.
+            if let (None, Some(value)) | (Some(value), None) = (old, new)
+                && !value.is_in_file()
+            {
+                continue;
+            }
             let keys = match old.or(new).map(|value| value.changes) {
                 Some(Changes::Running) => &mut changed.applied,
                 _ => &mut changed.needs_restart,

@@ -15,6 +15,7 @@ pub(crate) struct Server {
     server_type: String,
     shards: Option<u16>,
     single_session: bool,
+    use_crypto: bool,
     echo: Option<String>,
     /// How long clients get when it stops.
     pub(crate) drain: Duration,
@@ -29,6 +30,7 @@ pub(super) fn read(table: &mut Table<'_>) -> Server {
         server_type: "connector".into(),
         shards: None,
         single_session: false,
+        use_crypto: false,
         echo: None,
         drain: DRAIN,
     };
@@ -36,6 +38,7 @@ pub(super) fn read(table: &mut Table<'_>) -> Server {
     table.read("type", &mut server.server_type, TEXT);
     server.shards = table.read_some("shards", count());
     table.read("single_session", &mut server.single_session, FLAG);
+    table.read("use_crypto", &mut server.use_crypto, FLAG);
     table.read("drain", &mut server.drain, DURATION);
     server.echo = table.read_some("echo", TEXT);
     if let Some(echo) = &server.echo
@@ -48,11 +51,14 @@ pub(super) fn read(table: &mut Table<'_>) -> Server {
 
 impl Server {
     pub(super) fn describe(&self, builder: Builder) -> Builder {
-        let builder = builder
+        let mut builder = builder
             .server_id(&self.id)
             .server_type(&self.server_type)
             .shards(Shards::Count(self.shards()))
             .single_session(self.single_session);
+        if self.use_crypto {
+            builder = builder.use_crypto();
+        }
         match &self.echo {
             Some(echo) => builder.handler(echo, |request, _| Reply::borrowed(request.body())),
             None => builder,

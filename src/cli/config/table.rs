@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use toml::Spanned;
@@ -23,8 +24,8 @@ pub(super) struct Value {
     span: Option<Range<usize>>,
 }
 
-#[cfg(test)]
 impl Value {
+    /// Whether the file has it; else it is a default.
     pub(super) fn is_in_file(&self) -> bool {
         self.span.is_some()
     }
@@ -207,6 +208,11 @@ impl<'i> Table<'i> {
                 None
             }
         }
+    }
+
+    /// Reads a key that names a file, by a path that is relative to the configuration's own.
+    pub(super) fn read_path(&mut self, key: &'static str) -> Option<PathBuf> {
+        self.read_some(key, TEXT).map(|path| self.source.folder.join(path))
     }
 
     /// Notes that what a key says, or the whole table without one, can't be.

@@ -157,6 +157,44 @@ fn relations_are_told_with_the_key_they_are_about() {
 }
 
 #[test]
+fn what_a_listener_needs_is_told() {
+    for (text, expected) in [
+        (
+            "[[listener]]\nproxy_protocol = true",
+            "1:1: listener[1].trusted_proxies: expected the proxies' addresses, as nobody else may \
+             tell a client's, found its default, []",
+        ),
+        (
+            "[[listener]]\nreal_ip_header = \"X-Real-IP\"\ntrusted_proxies = []",
+            "3:19: listener[1].trusted_proxies: expected the proxies' addresses, as nobody else may \
+             tell a client's, found []",
+        ),
+        (
+            "[[listener]]\nreal_ip_header = \"X Real\"",
+            "2:18: listener[1].real_ip_header: expected a header's name such as \
+             \"X-Forwarded-For\", found \"X Real\"",
+        ),
+        (
+            "[[listener]]\ntls = { key = \"key.pem\" }",
+            "2:1: listener[1].tls.certificate: expected a certificate, as there is a key, found none",
+        ),
+        (
+            "[[listener]]\n[[listener]]\n[listener.tls]\ncertificate = \"codes.json\"",
+            "3:11: listener[2].tls.key: expected the certificate's key, found none",
+        ),
+        (
+            "[[listener]]\n[listener.tls]\ncertificate = \"codes.json\"\nkey = \"codes.json\"",
+            "3:15: listener[1].tls.certificate: expected files that can be read, with a certificate \
+             and its key in PEM, found \"codes.json\" (`",
+        ),
+    ] {
+        let problems = problems(text);
+        let expected = format!("shaddock.toml:{expected}");
+        assert!(problems.len() == 1 && problems[0].starts_with(&expected), "{problems:?}");
+    }
+}
+
+#[test]
 fn files_that_are_named_are_looked_into() {
     for (text, expected) in [
         (
