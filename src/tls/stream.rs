@@ -286,6 +286,7 @@ mod tests {
     use super::*;
 
     struct Pair {
+        config: Arc<ServerConfig>,
         client: ClientConnection,
         server: TlsStream,
     }
@@ -308,9 +309,11 @@ mod tests {
                 .with_root_certificates(roots)
                 .with_no_client_auth();
             let name = ServerName::try_from("localhost").unwrap();
+            let config = Arc::new(server);
             Self {
                 client: ClientConnection::new(Arc::new(client), name).unwrap(),
-                server: TlsStream::new(&Arc::new(server)).unwrap(),
+                server: TlsStream::new(&config).unwrap(),
+                config,
             }
         }
 
@@ -454,6 +457,44 @@ mod tests {
         assert_eq!(plain, b"good");
         assert!(pair.server.has_output());
         assert!(!pair.server.write(b"late", &mut Vec::new()));
+    }
+
+    /// Whatever byte is changed, in the hello or behind the handshake: it fails or it waits, and
+    /// what fails stays so.
+    #[test]
+    fn no_changed_byte_does_more_than_fail() {
+        let mut pair = Pair::new();
+        let hello = pair.sent_by_client();
+        let config = Arc::clone(&pair.config);
+        for at in 0..hello.len() {
+            let mut server = TlsStream::new(&config).unwrap();
+            let mut changed = hello.clone();
+            changed[at] ^= 0x41;
+            let mut plain = Vec::new();
+            for piece in changed.chunks(hello.len() / 2) {
+                if server.read(&mut piece.to_vec(), &mut plain).is_err() {
+                    assert_eq!(server.stage, Stage::Closed);
+                }
+            }
+            server.read(&mut hello.clone(), &mut plain).ok();
+            server.close();
+            assert!(plain.is_empty() && !server.write(b"late", &mut Vec::new()), "at {at}");
+        }
+        let mut at = 0;
+        loop {
+            let mut pair = Pair::established(1 << 20);
+            std::io::Write::write_all(&mut pair.client.writer(), b"text").unwrap();
+            let mut sealed = pair.sent_by_client();
+            let Some(byte) = sealed.get_mut(at) else { break };
+            *byte ^= 0x41;
+            let mut plain = Vec::new();
+            let outcome = pair.server.read(&mut sealed, &mut plain);
+            // RFC 8446 5.1: the version of a record "MUST be ignored for all purposes". A length
+            // that has grown waits for more.
+            assert!(outcome.is_err() || matches!(at, 2..=4), "at {at}");
+            assert!(plain.is_empty() || at == 2 && plain == b"text");
+            at += 1;
+        }
     }
 
     /// A hello that announces more than it sends is held, but not without bound.
