@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::bell::Eventfd;
 use super::handle::Engine;
 use super::listen::{self, LISTENERS_MAX, Listener};
+use super::network::{Hears, NetworkForwarder, Seat};
 use super::park::{ShardThread, Threads};
 use super::preflight;
 use super::sockets::Accepting;
@@ -21,14 +22,14 @@ use crate::dispatch::{
 };
 use crate::error::StartError;
 use crate::forward::worker::WorkerConfig;
-use crate::forward::{Hub, HubLimits, Party, Route, ServerId, ServerType, Workers};
+use crate::forward::{Carrier, Hub, HubLimits, Party, Route, ServerId, ServerType, Workers};
 use crate::limits::Limits;
 use crate::route::Dictionary;
 use crate::route::edition::{Edition, EditionId};
 use crate::route::table::RouteTable;
 use crate::session::{SessionView, ShardIndex};
 use crate::shard::{
-    CheckClient, HandshakeRefusal, Heartbeat, KeptAliveBy, ShardConfig, UserHandshake,
+    CheckClient, HandshakeRefusal, Heartbeat, KeptAliveBy, ShardConfig, UserHandshake, worker_bit,
 };
 use crate::wire::handshake::HandshakeRequest;
 use crate::wire::protobuf::ProtoTable;
@@ -71,6 +72,7 @@ pub struct Builder {
     routes: Vec<String>,
     registers: Vec<Register>,
     forwards: Vec<(String, Workers)>,
+    networks: Vec<NetworkForwarder>,
     routers: Vec<(String, Route)>,
     accepting: Option<Accepting>,
 }
@@ -107,6 +109,7 @@ impl Builder {
             routes: Vec::new(),
             registers: Vec::new(),
             forwards: Vec::new(),
+            networks: Vec::new(),
             routers: Vec::new(),
             accepting: None,
         }
@@ -311,8 +314,8 @@ impl Builder {
             Shards::PerCore => 1,
             Shards::Count(count) => count,
         };
-        let workers = self.server_types()?.iter().map(|kind| kind.servers.len()).sum();
-        self.check_options(shards, workers)?;
+        self.server_types()?;
+        self.check_options(shards, self.workers())?;
         listen::resolve_all(&self.listeners).map(drop)
     }
 
@@ -320,7 +323,7 @@ impl Builder {
     ///
     /// # Errors
     /// What is wrong with the description, the machine or its limits, and what to do about it.
-    pub fn start(self) -> Result<Engine, StartError> {
+    pub fn start(mut self) -> Result<Engine, StartError> {
         self.limits.check()?;
         let cores = cores()?;
         let shards = match self.shards {
@@ -328,17 +331,22 @@ impl Builder {
             Shards::Count(count) => count,
         };
         let server_types = self.server_types()?;
-        let workers = server_types.iter().map(|kind| kind.servers.len()).sum();
-        self.check_options(shards, workers)?;
-        let workers = u16::try_from(workers).expect("checked to be 1024 at most");
+        self.check_options(shards, self.workers())?;
+        let workers = u16::try_from(self.workers()).expect("checked to be 1024 at most");
         preflight::check(u64::from(shards) + u64::from(workers))?;
 
         let listening = listen::listen(&self.listeners, usize::from(shards), self.limits.backlog)?;
-        let threads = threads(shards, workers, &self.limits)?;
+        let networks = std::mem::take(&mut self.networks);
+        let routers = std::mem::take(&mut self.routers);
+        let threads = threads(shards, workers + networks.len() as u16, &self.limits)?;
         let accepting = self.accepting;
         let registers: Vec<Register> =
             self.forwards.iter().map(|(_, workers)| Arc::clone(&workers.register)).collect();
-        let config = Arc::new(self.into_config(shards, server_types));
+        let told_of_all = told_of_all(&networks, workers);
+        let config = Arc::new(ShardConfig {
+            told_of_all,
+            ..self.into_config(shards + networks.len() as u16, server_types)
+        });
 
         // From here on a failure stops what runs already: the engine is dropped.
         let mut engine =
@@ -357,7 +365,9 @@ impl Builder {
             engine.add_shard(start_shard(shard, cores[index % cores.len()], opened.clone())?);
         }
         for (kind, register) in config.server_types.iter().zip(registers) {
-            for (place, server) in kind.servers.iter().enumerate() {
+            // Those that workers carry come first.
+            let Carrier::Workers { servers, first_worker, .. } = &kind.carrier else { break };
+            for (place, server) in servers.iter().enumerate() {
                 let worker = WorkerConfig {
                     server_id: server.shared(),
                     frontend_id: Arc::clone(&config.server_id),
@@ -366,18 +376,33 @@ impl Builder {
                     register: Arc::clone(&register),
                     limits: config.limits.clone(),
                 };
-                let me = threads.hub.worker(kind.first_worker + place as u16);
+                let me = threads.hub.worker(first_worker + place as u16);
                 engine.add_worker(start_worker(worker, &threads, me, opened.clone())?);
             }
         }
         drop(opened);
         wait_for_all(&results, usize::from(shards) + usize::from(workers))?;
+        let first = Party(shards + workers);
+        start_networks(networks, &routers, first, &mut engine)?;
         Ok(engine)
+    }
+
+    fn workers(&self) -> usize {
+        self.forwards.iter().map(|(_, workers)| usize::from(workers.count)).sum()
     }
 
     fn server_types(&self) -> Result<Vec<ServerType>, StartError> {
         let mut first_worker = 0_u16;
         let mut types: Vec<ServerType> = Vec::new();
+        let check = |types: &[ServerType], option, name: &String| {
+            if types.iter().any(|kind| &*kind.name == name.as_str()) || *name == self.server_type {
+                return Err(StartError::Option {
+                    option,
+                    expected: format!("another server type than `{name}`, which is taken"),
+                });
+            }
+            Ok(())
+        };
         for (name, workers) in &self.forwards {
             if workers.count == 0 {
                 return Err(StartError::Option {
@@ -385,21 +410,25 @@ impl Builder {
                     expected: format!("given at least one worker for `{name}`"),
                 });
             }
-            if types.iter().any(|kind| &*kind.name == name.as_str()) || *name == self.server_type {
-                return Err(StartError::Option {
-                    option: "forward",
-                    expected: format!("another server type than `{name}`, which is taken"),
-                });
-            }
+            check(&types, "forward", name)?;
             let servers = (1..=workers.count).map(|n| ServerId::from(&*format!("{name}-{n}")));
             let route = self.routers.iter().rev().find(|(other, _)| other == name);
             types.push(ServerType {
                 name: name.as_str().into(),
-                servers: servers.collect(),
-                first_worker,
-                route: route.map(|(_, route)| Arc::clone(route)),
+                carrier: Carrier::Workers {
+                    servers: servers.collect(),
+                    first_worker,
+                    route: route.map(|(_, route)| Arc::clone(route)),
+                },
             });
             first_worker = first_worker.saturating_add(workers.count);
+        }
+        for (worker, network) in (first_worker..).zip(&self.networks) {
+            for name in &network.server_types {
+                check(&types, network.option, name)?;
+                let carrier = Carrier::Remote { worker };
+                types.push(ServerType { name: name.as_str().into(), carrier });
+            }
         }
         Ok(types)
     }
@@ -409,7 +438,7 @@ impl Builder {
         if shards == 0 {
             return Err(bad("shards", "at least 1"));
         }
-        if usize::from(shards) + workers > PARTIES_MAX {
+        if usize::from(shards) + workers + self.networks.len() > PARTIES_MAX {
             return Err(bad("shards and workers", "1024 together at most"));
         }
         if self.listeners.is_empty() {
@@ -430,16 +459,19 @@ impl Builder {
         if self.heartbeat_timeout.is_some() && self.heartbeat.is_none() {
             return Err(bad("heartbeat_timeout", "left out where there is no heartbeat"));
         }
-        if let Some((name, _)) =
-            self.routers.iter().find(|(name, _)| !self.forwards.iter().any(|(f, _)| f == name))
-        {
+        if let Some((name, _)) = self.routers.iter().find(|(name, _)| !self.is_forwarded(name)) {
             let expected = format!("of a server type that is forwarded, which `{name}` is not");
             return Err(StartError::Option { option: "route", expected });
         }
-        Ok(())
+        self.networks.iter().try_for_each(|network| (network.check)(&self.limits))
     }
 
-    fn into_config(self, shards: u16, server_types: Vec<ServerType>) -> ShardConfig {
+    fn is_forwarded(&self, name: &str) -> bool {
+        self.forwards.iter().any(|(other, _)| other == name)
+            || self.networks.iter().any(|n| n.server_types.iter().any(|other| other == name))
+    }
+
+    fn into_config(self, counters: u16, server_types: Vec<ServerType>) -> ShardConfig {
         let protos = self.protos.as_ref();
         let routes = RouteTable::new(self.routes, self.dictionary.as_ref(), protos);
         let edition =
@@ -465,13 +497,20 @@ impl Builder {
             doors: self.listeners.into_iter().map(|listener| listener.door).collect(),
             routes: Arc::new(routes),
             server_types,
+            told_of_all: 0,
             registers: self.registers,
             started_unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
             connections: AtomicUsize::new(0),
             session_numbers: AtomicU64::new(0),
-            counters: (0..shards).map(|_| Arc::default()).collect(),
+            counters: (0..counters).map(|_| Arc::default()).collect(),
         }
     }
+}
+
+/// The bits of the forwarders that hear of every session's end.
+fn told_of_all(networks: &[NetworkForwarder], workers: u16) -> u64 {
+    let all = (workers..).zip(networks).filter(|(_, network)| network.hears == Hears::All);
+    all.fold(0, |bits, (worker, _)| bits | worker_bit(worker))
 }
 
 /// The cores that this process may run on.
@@ -581,6 +620,29 @@ fn start_worker(
             tracing::error!("a worker has panicked");
         }
     }))
+}
+
+/// Starts the network forwarders, whose places among the parties follow each other.
+fn start_networks(
+    networks: Vec<NetworkForwarder>,
+    routers: &[(String, Route)],
+    first: Party,
+    engine: &mut Engine,
+) -> Result<(), StartError> {
+    let (config, threads, clients) = engine.parts();
+    for (place, network) in networks.into_iter().enumerate() {
+        let is_mine = |(name, _): &&(String, Route)| network.server_types.contains(name);
+        let seat = Seat {
+            me: Party(first.0 + place as u16),
+            threads: Arc::clone(&threads),
+            counters: Arc::clone(&config.counters[usize::from(threads.hub.shards()) + place]),
+            config: Arc::clone(&config),
+            clients,
+            routes: routers.iter().filter(is_mine).cloned().collect(),
+        };
+        engine.add_worker((network.start)(seat)?);
+    }
+    Ok(())
 }
 
 fn wait_for_all(results: &Receiver<Opened>, count: usize) -> Result<(), StartError> {

@@ -118,6 +118,11 @@ impl Engine {
         Self { handle, addresses, shards: Vec::new(), workers: Vec::new() }
     }
 
+    /// What its threads share, and where clients connect.
+    pub(super) fn parts(&self) -> (Arc<ShardConfig>, Arc<Threads>, SocketAddr) {
+        (Arc::clone(&self.handle.config), Arc::clone(&self.handle.threads), self.local_addr())
+    }
+
     pub(super) fn add_shard(&mut self, shard: Join) {
         self.shards.push(shard);
     }

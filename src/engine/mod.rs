@@ -8,6 +8,8 @@ mod builder;
 mod handle;
 mod listen;
 pub mod load;
+#[expect(dead_code, reason = "the forwarders that sit on it follow")]
+mod network;
 mod park;
 mod preflight;
 mod ring;

@@ -17,6 +17,7 @@ use crate::session::{SessionData, SessionId, Uid};
 use crate::tls::ServerConfig;
 
 /// One piece of mail. Who gets it stands in front of each group.
+#[cfg_attr(not(feature = "pomelo"), allow(dead_code))] // Look-ups are for network forwarders.
 pub(crate) enum Mail {
     // A worker.
     Forward(Forward),
@@ -51,6 +52,10 @@ pub(crate) enum Mail {
         session: SessionId,
         reason: Option<Arc<str>>,
     },
+    Export {
+        sessions: Vec<SessionId>,
+        reply_to: ReplyTo,
+    },
     Deliver {
         sessions: Vec<SessionId>,
         push: Arc<Push>,
@@ -76,6 +81,10 @@ pub(crate) enum Mail {
         uid: Uid,
         reason: Option<Arc<str>>,
         reply_to: Option<ReplyTo>,
+    },
+    HomeSessions {
+        uid: Uid,
+        reply_to: ReplyTo,
     },
     HomePush {
         uids: Vec<Uid>,
@@ -155,12 +164,17 @@ pub(crate) struct ReplyTo {
 }
 
 /// What became of something that was asked for.
+#[cfg_attr(not(feature = "pomelo"), allow(dead_code))] // Look-ups are for network forwarders.
 pub(crate) enum Outcome {
     Bound(Result<(), BindError>),
     Set(bool),
     Kicked(usize),
     /// The uids that have no session.
     Pushed(Vec<Uid>),
+    /// The sessions of a uid.
+    Sessions(Vec<SessionId>),
+    /// What sessions hold; without those that have ended.
+    Exported(Vec<(SessionId, Arc<SessionData>)>),
 }
 
 /// Whether rules join the host filter, leave it, or are all that it has from now on.

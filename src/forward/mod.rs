@@ -5,9 +5,12 @@ pub(crate) mod calls;
 mod doorbell;
 mod hub;
 pub(crate) mod mail;
+#[cfg(feature = "pomelo")]
+#[expect(dead_code, reason = "the forwarders over it follow")]
+pub(crate) mod remote;
 pub(crate) mod worker;
 mod workers;
 
 pub(crate) use hub::{Hub, HubLimits, Party, Post};
-pub(crate) use workers::{Route, ServerType};
+pub(crate) use workers::{Carrier, Route, ServerType};
 pub use workers::{ServerId, Workers};

@@ -69,9 +69,21 @@ pub(crate) type Route = Arc<dyn Fn(&SessionView<'_>, &[ServerId]) -> Option<usiz
 #[derive(Clone)]
 pub(crate) struct ServerType {
     pub(crate) name: Arc<str>,
-    pub(crate) servers: Arc<[ServerId]>,
-    /// The first server's place among all workers.
-    pub(crate) first_worker: u16,
-    /// Pomelo's default rule if there is none.
-    pub(crate) route: Option<Route>,
+    pub(crate) carrier: Carrier,
+}
+
+/// Where the messages of a server type go.
+#[derive(Clone)]
+pub(crate) enum Carrier {
+    /// To workers of this process.
+    Workers {
+        servers: Arc<[ServerId]>,
+        /// The first server's place among all workers.
+        first_worker: u16,
+        /// Pomelo's default rule if there is none.
+        route: Option<Route>,
+    },
+    /// To a network forwarder, by its place among all workers. It picks the server itself, as its
+    /// list changes while the engine runs.
+    Remote { worker: u16 },
 }

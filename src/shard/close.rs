@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::connection::{CloseReason, State, Transport};
+use super::connection::{CloseReason, State, Transport, worker_bit};
 use super::{Command, ReceiveEnd, SendEnd, Shard};
 use crate::dispatch::{Context, chain};
 use crate::forward::mail::Mail;
@@ -141,7 +141,7 @@ impl Shard {
         let message = connection.message.take();
         let binding = connection.binding.take();
         let data = connection.data.as_ref().map(|data| Arc::clone(data.shared()));
-        let workers = connection.workers;
+        let workers = connection.workers | self.config.told_of_all;
         if let Some(partial) = partial {
             self.pool.give(partial.buffer);
         }
@@ -178,7 +178,7 @@ impl Shard {
         workers: u64,
     ) {
         let count = self.post.hub().parties() - self.post.hub().shards();
-        for worker in (0..count).filter(|worker| workers & 1 << (worker % 64) != 0) {
+        for worker in (0..count).filter(|worker| workers & worker_bit(*worker) != 0) {
             let party = self.post.hub().worker(worker);
             self.post.send(party, Mail::Closed { session, data: Arc::clone(data) });
         }

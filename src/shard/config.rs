@@ -58,6 +58,8 @@ pub(crate) struct ShardConfig {
     pub(crate) doors: Vec<Door>,
     pub(crate) routes: Arc<RouteTable>,
     pub(crate) server_types: Vec<ServerType>,
+    /// The network forwarders that hear of every session's end, by their [`worker_bit`]s.
+    pub(crate) told_of_all: u64,
     pub(crate) registers: Vec<Register>,
     /// Milliseconds from 1970 to the engine's start.
     pub(crate) started_unix_ms: u64,
@@ -66,7 +68,7 @@ pub(crate) struct ShardConfig {
     pub(crate) connections: AtomicUsize,
     /// The last session number given out.
     pub(crate) session_numbers: AtomicU64,
-    /// One for each shard.
+    /// One for each shard; behind them one for each network forwarder.
     pub(crate) counters: Vec<Arc<Counters>>,
 }
 
@@ -147,6 +149,7 @@ impl ShardConfig {
             doors: vec![Door::default()],
             routes: Arc::new(routes),
             server_types: Vec::new(),
+            told_of_all: 0,
             registers: vec![register],
             started_unix_ms: 0,
             connections: AtomicUsize::new(0),

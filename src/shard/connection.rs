@@ -142,6 +142,12 @@ pub(crate) struct Binding {
     pub(crate) asked: u16,
 }
 
+/// A worker's bit in [`Connection::workers`].
+#[inline]
+pub(crate) fn worker_bit(worker: u16) -> u64 {
+    1 << (worker % 64)
+}
+
 impl Connection {
     /// A connection of the first listener with nothing below its bytes.
     pub(crate) fn new(socket: SocketIndex, peer: SocketAddr, now_ms: u64) -> Self {

@@ -9,11 +9,12 @@ use bytes::{Bytes, BytesMut};
 use super::Shard;
 use super::close::CloseCode;
 use super::config::ShardConfig;
-use super::connection::{CloseReason, State};
+use super::connection::{CloseReason, State, worker_bit};
 use crate::dispatch::chain::{self, Gate};
 use crate::dispatch::context::{Call, ClientCall, Held, Op, Origin};
 use crate::dispatch::reply::{Reply, ReplyBody};
 use crate::dispatch::{Registry, Request, Session};
+use crate::forward::Carrier;
 use crate::forward::calls::Forwarded;
 use crate::forward::mail::{Forward, ForwardRoute, Mail, WorkerReply};
 use crate::route::default_route;
@@ -442,13 +443,12 @@ impl Shard {
         request: &Request<'_>,
         mut session: Session,
     ) {
-        let Some(server) = self.pick_server(place, &session.view()) else {
+        let Some(worker) = self.pick_worker(place, &session.view()) else {
             return self.finish(client, &Reply::error(), request, &mut session);
         };
         if !self.take_off(client) {
             return self.finish(client, &Reply::error(), request, &mut session);
         }
-        let worker = self.config.server_types[place].first_worker + server;
         let party = self.post.hub().worker(worker);
         let data = Arc::clone(session.data().shared());
         let held = self.hold(request, session);
@@ -469,24 +469,29 @@ impl Shard {
             return self.handle_answer(client, held, &Reply::error());
         }
         self.counters.forwards.one();
-        self.has_forwarded = true;
+        // An answer over the network takes longer than a look for it is worth.
+        self.has_forwarded |=
+            matches!(self.config.server_types[place].carrier, Carrier::Workers { .. });
         if let Some((_, connection)) = self.find(client.session) {
-            connection.workers |= 1 << (worker % 64);
+            connection.workers |= worker_bit(worker);
         }
         if !is_answered {
             self.land(client);
         }
     }
 
-    /// The server's place among those of its type.
-    fn pick_server(&self, place: usize, view: &SessionView<'_>) -> Option<u16> {
-        let server_type = &self.config.server_types[place];
-        let servers = &server_type.servers;
-        let index = match &server_type.route {
+    /// The place, among all workers, of the one that a session's messages go to.
+    fn pick_worker(&self, place: usize, view: &SessionView<'_>) -> Option<u16> {
+        let (servers, first_worker, route) = match &self.config.server_types[place].carrier {
+            Carrier::Workers { servers, first_worker, route } => (servers, first_worker, route),
+            Carrier::Remote { worker } => return Some(*worker),
+        };
+        let index = match route {
             None => default_route(view.uid().map_or("", |uid| uid.text()), servers.len()),
             Some(route) => chain::guarded(|| route(view, servers)).flatten(),
         };
-        index.filter(|index| *index < servers.len()).and_then(|index| u16::try_from(index).ok())
+        let index = u16::try_from(index.filter(|index| *index < servers.len())?).ok()?;
+        Some(first_worker + index)
     }
 
     /// The bytes that go to the worker: the body, behind the route's text where it has no id.

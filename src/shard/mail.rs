@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Shard;
-use super::connection::{CloseReason, State};
+use super::connection::{CloseReason, State, worker_bit};
 use crate::dispatch::context::{Op, Origin};
 use crate::forward::asks::Ask;
 use crate::forward::mail::{HostChange, Mail, Outcome, ReplyTo, Report, ReportKind};
@@ -30,6 +30,11 @@ impl Shard {
                 if let Some((slot, _)) = self.find(session) {
                     self.kick(slot, reason.as_deref(), CloseReason::Kick);
                 }
+            }
+            Mail::Export { sessions, reply_to } => self.export(&sessions, reply_to),
+            Mail::HomeSessions { uid, reply_to } => {
+                let sessions = self.directory.get(uid.text()).to_vec();
+                self.reply(reply_to, Outcome::Sessions(sessions));
             }
             Mail::Deliver { sessions, push } => self.deliver(&sessions, &push),
             Mail::HomeBind { session, uid, reply_to } => {
@@ -182,6 +187,21 @@ impl Shard {
 
     pub(super) fn home(&self, uid: &Uid) -> ShardIndex {
         Directory::home(uid.text(), self.post.hub().shards())
+    }
+
+    /// Shows sessions to a forwarder, which hears of their ends from here on.
+    fn export(&mut self, sessions: &[SessionId], reply_to: ReplyTo) {
+        let told = worker_bit(reply_to.party.0 - self.post.hub().shards());
+        let mut exported = Vec::with_capacity(sessions.len());
+        for &session in sessions {
+            if let Some((_, connection)) = self.find(session)
+                && connection.state == State::Working
+            {
+                connection.workers |= told;
+                exported.push((session, Arc::clone(connection.data().shared())));
+            }
+        }
+        self.reply(reply_to, Outcome::Exported(exported));
     }
 
     fn set(

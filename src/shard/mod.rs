@@ -46,8 +46,8 @@ pub(crate) use config::{CheckClient, Heartbeat, KeptAliveBy, ShardConfig, UserHa
 pub(crate) use connection::Connection;
 #[cfg(not(feature = "internals"))]
 use connection::Connection;
-pub(crate) use connection::SocketIndex;
 use connection::{CloseReason, Listed, State};
+pub(crate) use connection::{SocketIndex, worker_bit};
 pub(crate) use door::{Door, DoorIndex};
 use editions::Editions;
 use global_handle::{RECENT_ROUTES, Target};

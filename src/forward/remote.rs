@@ -1,0 +1,590 @@
+//! The side of a network forwarder that faces the engine, the same for every cluster protocol.
+//!
+//! A forwarder is one party of the hub, like a worker, and stands for all servers of a cluster.
+//! Shards send it what clients send ([`Received::Forward`]) and which sessions have ended
+//! ([`Received::Closed`]); it answers with [`Remote::answer`]. What the cluster's servers ask of
+//! sessions goes through the methods here to the shards that own them, and comes back as
+//! [`Received::Done`], with whatever the forwarder has given as `caller` to know its question by.
+//!
+//! It does no I/O. Its thread, in this order and over again: [`Remote::begin_turn`],
+//! [`Remote::receive`] until it gives nothing, its own sockets, [`Remote::poll_bell`] until it
+//! gives nothing; then it sleeps, for no longer than a millisecond while [`Remote::has_backlog`],
+//! unless [`Remote::has_work`] says otherwise once the doorbell is armed.
+//!
+//! # Sessions by number
+//! A cluster's servers call sessions by the number that they have been told, so the forwarder has
+//! to know whose it is. It keeps those it has told of, and no others: every number that a server
+//! can know has gone through here, with a message ([`Remote::export`]) or with an answer to
+//! [`Remote::find_uid`]. The shard notes each of these, and says when the session ends, so there
+//! are never more entries than sessions that live. No lock and no table of the shards' is needed.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use serde_json::{Map, Value};
+
+use super::hub::{Hub, Party, Post};
+use super::mail::{Forward, Mail, Outcome, ReplyTo, WorkerReply};
+use super::worker::by_home;
+use crate::dispatch::{Audience, BindError};
+use crate::limits::Limits;
+use crate::route::PushError;
+use crate::route::edition::Edition;
+use crate::route::push::Push;
+use crate::route::table::RouteTable;
+use crate::session::{Directory, Generation, SessionData, SessionId, ShardIndex, Slot, Table, Uid};
+
+/// A forwarder's place in the engine. `C` is how it knows its questions by; `E` is the form in
+/// which its servers are told of a session.
+pub(crate) struct Remote<C, E> {
+    post: Post,
+    asks: Table<Ask<C>>,
+    routes: Arc<RouteTable>,
+    edition: Arc<Edition>,
+    /// The sessions that servers know, by number.
+    sessions: FxHashMap<u64, Known<E>>,
+    /// How much mail of each shard is still to be read this turn.
+    unread: Vec<usize>,
+}
+
+/// What a forwarder is made of, besides its place among the parties.
+pub(crate) struct RemoteConfig<'a> {
+    pub(crate) limits: &'a Limits,
+    pub(crate) routes: Arc<RouteTable>,
+    pub(crate) edition: Arc<Edition>,
+}
+
+/// A session that servers know.
+struct Known<E> {
+    id: SessionId,
+    /// Held, so that whoever changes the session makes a copy: the same pointer means the same
+    /// content.
+    data: Arc<SessionData>,
+    export: Option<E>,
+}
+
+/// A question to shards.
+enum Ask<C> {
+    Bind { number: u64, caller: C },
+    Set(C),
+    Kick(C),
+    Push { left: usize, fails: Vec<Uid>, caller: C },
+    Find { left: usize, found: Vec<Arc<SessionData>>, caller: C },
+}
+
+/// What has come from the engine.
+pub(crate) enum Received<C> {
+    /// A client's message. A request has a token, by which [`Remote::answer`] answers it.
+    Forward(Forward),
+    /// A session has ended. It is unknown from here on.
+    Closed { data: Arc<SessionData> },
+    /// A question is answered.
+    Done { caller: C, result: Done },
+}
+
+/// The answer to a question.
+pub(crate) enum Done {
+    Bound(Result<(), BindError>),
+    /// Whether the session was still there.
+    Set(bool),
+    /// How many sessions there were.
+    Kicked(usize),
+    /// The uids that have no session.
+    Pushed(Vec<Uid>),
+    /// The sessions as they are.
+    Found(Vec<Arc<SessionData>>),
+}
+
+/// A question that is not even asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// No session of that number lives.
+    Gone { number: u64 },
+    /// Too much waits for the shards; see [`Limits::backlog_len_max`].
+    Busy,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {
+            Self::Gone { number } => BindError::Gone { number }.fmt(f),
+            Self::Busy => f.write_str("too much waits for the sessions' threads"),
+        }
+    }
+}
+
+/// Mails taken from one shard in a turn. The shard is woken once for all of their answers, so that
+/// it sends many of them at a time.
+const MAILS_PER_SHARD: usize = 1024;
+
+impl<C: Copy, E> Remote<C, E> {
+    pub(crate) fn new(hub: &Arc<Hub>, me: Party, config: RemoteConfig<'_>) -> Self {
+        let RemoteConfig { limits, routes, edition } = config;
+        Self {
+            routes,
+            edition,
+            post: Post::new(Arc::clone(hub), me, limits.backlog_len_max),
+            asks: Table::new(limits.backlog_len_max),
+            sessions: FxHashMap::default(),
+            unread: vec![0; usize::from(hub.shards())],
+        }
+    }
+
+    /// Moves what waited for room, and sets how much is read in this turn.
+    pub(crate) fn begin_turn(&mut self) {
+        self.post.flush();
+        for (shard, unread) in (0..).map(Party).zip(&mut self.unread) {
+            *unread = self.post.waiting(shard).min(MAILS_PER_SHARD);
+        }
+    }
+
+    /// The next thing that came, within this turn's bounds. A shard that does not take its
+    /// answers is not read from.
+    pub(crate) fn receive(&mut self) -> Option<Received<C>> {
+        for shard in 0..self.unread.len() {
+            let party = Party(shard as u16);
+            while self.unread[shard] > 0 && !self.post.is_backed_up(party) {
+                self.unread[shard] -= 1;
+                let Some(mail) = self.post.receive(party) else { break };
+                if let Some(received) = self.handle_mail(mail) {
+                    return Some(received);
+                }
+            }
+        }
+        None
+    }
+
+    fn handle_mail(&mut self, mail: Mail) -> Option<Received<C>> {
+        match mail {
+            Mail::Forward(forward) => Some(Received::Forward(forward)),
+            Mail::Closed { data, .. } => {
+                self.sessions.remove(&data.number);
+                Some(Received::Closed { data })
+            }
+            Mail::Edition(edition) => {
+                self.edition = edition;
+                None
+            }
+            Mail::Result { token, outcome } => {
+                let (caller, result) = self.finish(token, outcome)?;
+                Some(Received::Done { caller, result })
+            }
+            _ => {
+                debug_assert!(false, "mail for a shard reached a forwarder");
+                None
+            }
+        }
+    }
+
+    /// Answers a request. A token of 0 is a notify's, which gets none.
+    pub(crate) fn answer(&mut self, shard: ShardIndex, token: u64, reply: WorkerReply) {
+        if token != 0 {
+            self.post.send(shard.into(), Mail::Answer { token, reply, data: None });
+        }
+    }
+
+    /// What servers are told of a session: kept until it changes. From here on they may call it by
+    /// its number.
+    pub(crate) fn export(
+        &mut self,
+        id: SessionId,
+        data: &Arc<SessionData>,
+        make: impl FnOnce(&SessionData) -> E,
+    ) -> &E {
+        let known = self.sessions.entry(data.number).or_insert_with(|| Known {
+            id,
+            data: Arc::clone(data),
+            export: None,
+        });
+        if !Arc::ptr_eq(&known.data, data) {
+            known.data = Arc::clone(data);
+            known.export = None;
+        }
+        known.export.get_or_insert_with(|| make(data))
+    }
+
+    /// Sessions that servers may call by number.
+    #[cfg(test)]
+    pub(crate) fn sessions_known(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Binds a session to a uid: [`Done::Bound`].
+    pub(crate) fn bind(&mut self, number: u64, uid: Uid, caller: C) -> Result<(), Refused> {
+        let session = self.session(number)?;
+        self.ask(session.shard(), Ask::Bind { number, caller }, |reply_to| Mail::Bind {
+            session,
+            uid,
+            reply_to,
+        })
+    }
+
+    /// Unbinds a session from its uid: [`Done::Bound`].
+    pub(crate) fn unbind(&mut self, number: u64, uid: Uid, caller: C) -> Result<(), Refused> {
+        let session = self.session(number)?;
+        self.ask(session.shard(), Ask::Bind { number, caller }, |reply_to| Mail::Unbind {
+            session,
+            uid,
+            reply_to,
+        })
+    }
+
+    /// Overwrites settings of a session: [`Done::Set`].
+    pub(crate) fn set(
+        &mut self,
+        number: u64,
+        settings: Map<String, Value>,
+        caller: C,
+    ) -> Result<(), Refused> {
+        let session = self.session(number)?;
+        let settings = Box::new(settings);
+        self.ask(session.shard(), Ask::Set(caller), |reply_to| Mail::Set {
+            session,
+            settings,
+            reply_to,
+        })
+    }
+
+    /// Closes a session, with a KICK package if there is a reason. Nobody is told when.
+    pub(crate) fn kick(&mut self, number: u64, reason: Option<Arc<str>>) -> Result<(), Refused> {
+        let session = self.session(number)?;
+        let mail = Mail::Kick { session, reason };
+        self.post.try_send(session.shard().into(), mail).map_err(|_| Refused::Busy)
+    }
+
+    /// Closes all sessions of a uid, with a KICK package if there is a reason: [`Done::Kicked`].
+    pub(crate) fn kick_uid(
+        &mut self,
+        uid: Uid,
+        reason: Option<Arc<str>>,
+        caller: C,
+    ) -> Result<(), Refused> {
+        let home = self.home(&uid);
+        self.ask(home, Ask::Kick(caller), |to| Mail::HomeKick { uid, reason, reply_to: Some(to) })
+    }
+
+    /// Lays out a push, as clients are to understand it from now on.
+    pub(crate) fn encode_push(&self, route: &str, body: &[u8]) -> Result<Arc<Push>, PushError> {
+        Push::encode(&self.routes, &self.edition, route, body)
+    }
+
+    /// Pushes to all sessions of some uids, one at least: [`Done::Pushed`].
+    pub(crate) fn push(
+        &mut self,
+        uids: Vec<Uid>,
+        push: &Arc<Push>,
+        caller: C,
+    ) -> Result<(), Refused> {
+        debug_assert!(!uids.is_empty());
+        let parts = by_home(uids, self.post.hub().shards());
+        let ask = Ask::Push { left: parts.len(), fails: Vec::new(), caller };
+        let token = self.keep(ask).ok_or(Refused::Busy)?;
+        let reply_to = Some(ReplyTo { party: self.post.me(), token });
+        for (home, uids) in parts {
+            let mail = Mail::HomePush { uids, push: Arc::clone(push), reply_to };
+            if self.post.try_send(home.into(), mail).is_err() {
+                // What the other homes say is not waited for: the whole push counts as refused.
+                self.asks.remove(slot_of(token));
+                return Err(Refused::Busy);
+            }
+        }
+        Ok(())
+    }
+
+    /// Pushes to all sessions of an audience.
+    pub(crate) fn broadcast(
+        &mut self,
+        push: &Arc<Push>,
+        audience: &Audience,
+    ) -> Result<(), Refused> {
+        for shard in (0..self.post.hub().shards()).map(Party) {
+            let (push, audience) = (Arc::clone(push), audience.clone());
+            let mail = Mail::Broadcast { push, audience };
+            self.post.try_send(shard, mail).map_err(|_| Refused::Busy)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at a session: [`Done::Found`], with one or none.
+    pub(crate) fn find(&mut self, number: u64, caller: C) -> Result<(), Refused> {
+        let session = self.session(number)?;
+        let ask = Ask::Find { left: 1, found: Vec::new(), caller };
+        self.ask(session.shard(), ask, |reply_to| Mail::Export {
+            sessions: vec![session],
+            reply_to,
+        })
+    }
+
+    /// Looks at all sessions of a uid: [`Done::Found`].
+    pub(crate) fn find_uid(&mut self, uid: Uid, caller: C) -> Result<(), Refused> {
+        let home = self.home(&uid);
+        let ask = Ask::Find { left: 1, found: Vec::new(), caller };
+        self.ask(home, ask, |reply_to| Mail::HomeSessions { uid, reply_to })
+    }
+
+    /// A party that has got mail and sleeps: it has to be woken.
+    pub(crate) fn poll_bell(&mut self) -> Option<Party> {
+        self.post.poll_bell()
+    }
+
+    /// Whether something came in since the last turn.
+    pub(crate) fn has_work(&self) -> bool {
+        self.post.has_work()
+    }
+
+    /// Whether mail waits for room in a shard's lane, of which nobody tells.
+    pub(crate) fn has_backlog(&self) -> bool {
+        self.post.has_backlog()
+    }
+
+    fn session(&self, number: u64) -> Result<SessionId, Refused> {
+        self.sessions.get(&number).map(|known| known.id).ok_or(Refused::Gone { number })
+    }
+
+    fn home(&self, uid: &Uid) -> ShardIndex {
+        Directory::home(uid.text(), self.post.hub().shards())
+    }
+
+    fn keep(&mut self, ask: Ask<C>) -> Option<u64> {
+        let (slot, generation) = self.asks.insert(ask)?;
+        Some(u64::from(slot.0) << 32 | u64::from(generation.0))
+    }
+
+    fn ask(
+        &mut self,
+        to: ShardIndex,
+        ask: Ask<C>,
+        mail: impl FnOnce(ReplyTo) -> Mail,
+    ) -> Result<(), Refused> {
+        let token = self.keep(ask).ok_or(Refused::Busy)?;
+        let reply_to = ReplyTo { party: self.post.me(), token };
+        self.post.try_send(to.into(), mail(reply_to)).map_err(|_| {
+            self.asks.remove(slot_of(token));
+            Refused::Busy
+        })
+    }
+
+    /// Hears an outcome; what the question came to, if that was all it waited for.
+    fn finish(&mut self, token: u64, outcome: Outcome) -> Option<(C, Done)> {
+        let slot = slot_of(token);
+        let ask = self.asks.get_mut(slot, Generation(token as u32))?;
+        match (ask, outcome) {
+            (Ask::Push { left, fails, .. }, Outcome::Pushed(more)) => {
+                fails.extend(more);
+                *left -= 1;
+                if *left > 0 {
+                    return None;
+                }
+            }
+            (Ask::Find { left, .. }, Outcome::Sessions(sessions)) => {
+                *left -= 1;
+                self.ask_owners(token, sessions);
+            }
+            (Ask::Find { left, found, .. }, Outcome::Exported(sessions)) => {
+                *left -= 1;
+                for (id, data) in sessions {
+                    found.push(Arc::clone(&data));
+                    let known = self.sessions.entry(data.number);
+                    known.or_insert(Known { id, data, export: None });
+                }
+            }
+            (_, outcome) => {
+                return match (self.asks.remove(slot)?, outcome) {
+                    (Ask::Bind { number, caller }, Outcome::Bound(result)) => {
+                        // The shard does not know what number a session had.
+                        let result = result.map_err(|error| match error {
+                            BindError::Gone { .. } => BindError::Gone { number },
+                            error => error,
+                        });
+                        Some((caller, Done::Bound(result)))
+                    }
+                    (Ask::Set(caller), Outcome::Set(was_there)) => {
+                        Some((caller, Done::Set(was_there)))
+                    }
+                    (Ask::Kick(caller), Outcome::Kicked(sessions)) => {
+                        Some((caller, Done::Kicked(sessions)))
+                    }
+                    _ => {
+                        debug_assert!(false, "an outcome answers another question");
+                        None
+                    }
+                };
+            }
+        }
+        if let Some(Ask::Find { left, .. }) = self.asks.at(slot)
+            && *left > 0
+        {
+            return None;
+        }
+        match self.asks.remove(slot)? {
+            Ask::Push { fails, caller, .. } => Some((caller, Done::Pushed(fails))),
+            Ask::Find { found, caller, .. } => Some((caller, Done::Found(found))),
+            _ => None,
+        }
+    }
+
+    /// The second half of a look at a uid: what its sessions hold, only their owners know.
+    fn ask_owners(&mut self, token: u64, sessions: Vec<SessionId>) {
+        let mut owners: Vec<(ShardIndex, Vec<SessionId>)> = Vec::new();
+        for session in sessions {
+            match owners.iter_mut().find(|(shard, _)| *shard == session.shard()) {
+                Some((_, theirs)) => theirs.push(session),
+                None => owners.push((session.shard(), vec![session])),
+            }
+        }
+        let reply_to = ReplyTo { party: self.post.me(), token };
+        let mut asked = 0;
+        for (shard, sessions) in owners {
+            let mail = Mail::Export { sessions, reply_to };
+            match self.post.try_send(shard.into(), mail) {
+                Ok(()) => asked += 1,
+                Err(_) => tracing::warn!("too much mail waits for a shard; a look-up lacks some"),
+            }
+        }
+        if let Some(Ask::Find { left, .. }) = self.asks.at_mut(slot_of(token)) {
+            *left += asked;
+        }
+    }
+}
+
+fn slot_of(token: u64) -> Slot {
+    Slot((token >> 32) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use super::*;
+    use crate::forward::HubLimits;
+
+    /// A forwarder of two shards, whose ends of the lanes the test holds.
+    fn remote() -> (Remote<u32, String>, Post, Post) {
+        let hub = Hub::new(2, 1, HubLimits { lane_len: 64, inbox_len: 64 });
+        let limits = Limits { backlog_len_max: 2, ..Limits::default() };
+        let post = |party| Post::new(Arc::clone(&hub), Party(party), 64);
+        let routes = Arc::new(RouteTable::default());
+        let edition = Arc::new(Edition::bare(None, &routes));
+        let config = RemoteConfig { limits: &limits, routes, edition };
+        (Remote::new(&hub, hub.worker(0), config), post(0), post(1))
+    }
+
+    fn id(shard: u16, slot: u32) -> SessionId {
+        SessionId::new(ShardIndex(shard), Slot(slot), Generation::FIRST)
+    }
+
+    fn data(number: u64) -> Arc<SessionData> {
+        Arc::new(SessionData::new(number, SocketAddr::from((Ipv4Addr::LOCALHOST, 9))))
+    }
+
+    fn text(data: &SessionData) -> String {
+        format!("session {}", data.number)
+    }
+
+    /// The next mail that the remote has sent to a shard.
+    fn next(remote: &mut Remote<u32, String>, shard: &mut Post) -> Option<Mail> {
+        while remote.poll_bell().is_some() {}
+        shard.receive(Party(2))
+    }
+
+    /// Mail from a shard, on its way at once.
+    fn send(shard: &mut Post, mail: Mail) {
+        shard.send(Party(2), mail);
+        shard.flush();
+    }
+
+    fn done(remote: &mut Remote<u32, String>) -> Option<(u32, Done)> {
+        remote.begin_turn();
+        match remote.receive()? {
+            Received::Done { caller, result } => Some((caller, result)),
+            _ => panic!("no answer to a question"),
+        }
+    }
+
+    #[test]
+    fn an_export_is_made_once_for_each_state() {
+        let (mut remote, ..) = remote();
+        let mut data = data(7);
+        assert_eq!(remote.export(id(0, 1), &data, text), "session 7");
+        assert_eq!(remote.export(id(0, 1), &data, |_| "again".into()), "session 7");
+        Arc::make_mut(&mut data).settings.insert("a".into(), 1.into());
+        assert_eq!(remote.export(id(0, 1), &data, |_| "changed".into()), "changed");
+        assert_eq!(remote.sessions_known(), 1);
+    }
+
+    #[test]
+    fn a_session_is_known_until_it_ends() {
+        let (mut remote, mut shard, _) = remote();
+        assert_eq!(remote.kick(7, None), Err(Refused::Gone { number: 7 }));
+        remote.export(id(0, 1), &data(7), text);
+        assert_eq!(remote.kick(7, None), Ok(()));
+        send(&mut shard, Mail::Closed { session: id(0, 1), data: data(7) });
+        remote.begin_turn();
+        assert!(matches!(remote.receive(), Some(Received::Closed { data }) if data.number == 7));
+        assert_eq!(remote.kick(7, None), Err(Refused::Gone { number: 7 }));
+        assert_eq!(remote.sessions_known(), 0);
+    }
+
+    #[test]
+    fn a_bind_that_comes_too_late_names_the_session() {
+        let (mut remote, _, mut shard) = remote();
+        remote.export(id(1, 3), &data(9), text);
+        remote.bind(9, Uid::from("amy"), 5).unwrap();
+        let Some(Mail::Bind { reply_to, session, .. }) = next(&mut remote, &mut shard) else {
+            panic!("the owner was not asked")
+        };
+        assert_eq!(session, id(1, 3));
+        let outcome = Outcome::Bound(Err(BindError::Gone { number: 0 }));
+        send(&mut shard, Mail::Result { token: reply_to.token, outcome });
+        let Some((5, Done::Bound(Err(error)))) = done(&mut remote) else { panic!("not bound") };
+        assert_eq!(error, BindError::Gone { number: 9 });
+    }
+
+    #[test]
+    fn sessions_of_a_uid_are_looked_for_at_home_and_then_at_their_owners() {
+        let (mut remote, mut zero, mut one) = remote();
+        remote.find_uid(Uid::from("amy"), 1).unwrap();
+        let home = Directory::home("amy", 2);
+        let post = if home == ShardIndex(0) { &mut zero } else { &mut one };
+        let Some(Mail::HomeSessions { reply_to, .. }) = next(&mut remote, post) else {
+            panic!("the home was not asked")
+        };
+        let outcome = Outcome::Sessions(vec![id(0, 1), id(1, 1)]);
+        send(post, Mail::Result { token: reply_to.token, outcome });
+        assert!(done(&mut remote).is_none());
+        for (post, shard) in [(&mut zero, 0), (&mut one, 1)] {
+            let Some(Mail::Export { sessions, reply_to }) = next(&mut remote, post) else {
+                panic!("an owner was not asked")
+            };
+            assert_eq!(sessions, [id(shard, 1)]);
+            let found = vec![(sessions[0], data(u64::from(shard) + 1))];
+            let outcome = Outcome::Exported(found);
+            send(post, Mail::Result { token: reply_to.token, outcome });
+        }
+        let Some((1, Done::Found(found))) = done(&mut remote) else { panic!("nothing found") };
+        assert_eq!(found.iter().map(|data| data.number).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(remote.kick(2, None), Ok(()), "what was found may be called by number");
+    }
+
+    #[test]
+    fn a_uid_without_sessions_is_found_so() {
+        let (mut remote, mut zero, mut one) = remote();
+        remote.find_uid(Uid::from("amy"), 1).unwrap();
+        let mail = next(&mut remote, &mut zero).or_else(|| next(&mut remote, &mut one));
+        let Some(Mail::HomeSessions { reply_to, .. }) = mail else { panic!("nobody was asked") };
+        let outcome = Outcome::Sessions(Vec::new());
+        send(&mut zero, Mail::Result { token: reply_to.token, outcome });
+        assert!(matches!(done(&mut remote), Some((1, Done::Found(found))) if found.is_empty()));
+    }
+
+    #[test]
+    fn questions_are_bounded() {
+        let (mut remote, ..) = remote();
+        for caller in 0..2 {
+            assert_eq!(remote.kick_uid(Uid::from("amy"), None, caller), Ok(()));
+        }
+        assert_eq!(remote.kick_uid(Uid::from("amy"), None, 2), Err(Refused::Busy));
+        let push = remote.encode_push("onChat", b"1").unwrap();
+        assert_eq!(remote.push(vec![Uid::from("amy")], &push, 3), Err(Refused::Busy));
+    }
+}
