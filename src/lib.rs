@@ -50,6 +50,8 @@ mod forward;
 pub mod internals;
 mod limits;
 pub mod metrics;
+#[cfg(feature = "pomelo")]
+mod pomelo;
 pub mod route;
 mod session;
 mod shard;
@@ -68,6 +70,8 @@ pub use engine::{Builder, Drain, Engine, Handle, Listener, Metrics, Shards, Shut
 pub use error::{HandleError, StartError};
 pub use forward::{ServerId, Workers};
 pub use limits::{LimitError, Limits};
+#[cfg(feature = "pomelo")]
+pub use pomelo::{ClosedArg, CustomRouter, PomeloCluster, PomeloLimits, Router};
 pub use session::{SessionData, SessionId, SessionView, ShardIndex, Uid, UidError};
 pub use shard::HandshakeRefusal;
 #[cfg(feature = "tls")]

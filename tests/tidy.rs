@@ -7,8 +7,9 @@ use std::{fmt, fs, path::Path};
 
 /// The parts of the crate; one may use only what stands before it. `wire` comes first because
 /// `limits` bounds a package by what its header can say, `metrics` before `forward` because mail
-/// carries counters, and `error` after `route` because it hands on that one's errors.
-const MODULE_ORDER: [&str; 14] = [
+/// carries counters, and `error` after `route` because it hands on that one's errors. `pomelo` is
+/// one end of a lane, as a worker is, and knows nothing of shards.
+const MODULE_ORDER: [&str; 15] = [
     "wire",
     "limits",
     "metrics",
@@ -18,6 +19,7 @@ const MODULE_ORDER: [&str; 14] = [
     "session",
     "dispatch",
     "forward",
+    "pomelo",
     "wheel",
     "shard",
     "internals",

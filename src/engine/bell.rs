@@ -23,6 +23,11 @@ impl Eventfd {
         self.fd.as_raw_fd()
     }
 
+    #[cfg(feature = "pomelo")]
+    pub(super) fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&self.fd)
+    }
+
     /// Takes what has been rung.
     pub(super) fn clear(&self) {
         // Nothing to read means that somebody else has taken it.

@@ -286,6 +286,13 @@ impl Builder {
         self
     }
 
+    /// Adds a forwarder to servers outside the process.
+    #[cfg(feature = "pomelo")]
+    pub(super) fn network(mut self, network: NetworkForwarder) -> Self {
+        self.networks.push(network);
+        self
+    }
+
     /// Picks the server of a forwarded type, instead of Pomelo's default rule. `route` gets the
     /// servers in order and gives a place among them; `None` answers 500.
     pub fn route(

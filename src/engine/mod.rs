@@ -8,9 +8,11 @@ mod builder;
 mod handle;
 mod listen;
 pub mod load;
-#[expect(dead_code, reason = "the forwarders that sit on it follow")]
+#[cfg_attr(not(feature = "pomelo"), allow(dead_code))] // Nothing sits there then.
 mod network;
 mod park;
+#[cfg(feature = "pomelo")]
+mod pomelo;
 mod preflight;
 mod ring;
 mod sockets;

@@ -6,7 +6,6 @@ mod doorbell;
 mod hub;
 pub(crate) mod mail;
 #[cfg(feature = "pomelo")]
-#[expect(dead_code, reason = "the forwarders over it follow")]
 pub(crate) mod remote;
 pub(crate) mod worker;
 mod workers;

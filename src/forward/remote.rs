@@ -77,7 +77,7 @@ pub(crate) enum Received<C> {
     /// A client's message. A request has a token, by which [`Remote::answer`] answers it.
     Forward(Forward),
     /// A session has ended. It is unknown from here on.
-    Closed { data: Arc<SessionData> },
+    Closed { session: SessionId, data: Arc<SessionData> },
     /// A question is answered.
     Done { caller: C, result: Done },
 }
@@ -87,8 +87,8 @@ pub(crate) enum Done {
     Bound(Result<(), BindError>),
     /// Whether the session was still there.
     Set(bool),
-    /// How many sessions there were.
-    Kicked(usize),
+    /// All sessions of the uid are unbound and about to close.
+    Kicked,
     /// The uids that have no session.
     Pushed(Vec<Uid>),
     /// The sessions as they are.
@@ -157,9 +157,9 @@ impl<C: Copy, E> Remote<C, E> {
     fn handle_mail(&mut self, mail: Mail) -> Option<Received<C>> {
         match mail {
             Mail::Forward(forward) => Some(Received::Forward(forward)),
-            Mail::Closed { data, .. } => {
+            Mail::Closed { session, data } => {
                 self.sessions.remove(&data.number);
-                Some(Received::Closed { data })
+                Some(Received::Closed { session, data })
             }
             Mail::Edition(edition) => {
                 self.edition = edition;
@@ -401,9 +401,7 @@ impl<C: Copy, E> Remote<C, E> {
                     (Ask::Set(caller), Outcome::Set(was_there)) => {
                         Some((caller, Done::Set(was_there)))
                     }
-                    (Ask::Kick(caller), Outcome::Kicked(sessions)) => {
-                        Some((caller, Done::Kicked(sessions)))
-                    }
+                    (Ask::Kick(caller), Outcome::Kicked(_)) => Some((caller, Done::Kicked)),
                     _ => {
                         debug_assert!(false, "an outcome answers another question");
                         None
@@ -520,7 +518,9 @@ mod tests {
         assert_eq!(remote.kick(7, None), Ok(()));
         send(&mut shard, Mail::Closed { session: id(0, 1), data: data(7) });
         remote.begin_turn();
-        assert!(matches!(remote.receive(), Some(Received::Closed { data }) if data.number == 7));
+        assert!(
+            matches!(remote.receive(), Some(Received::Closed { data, .. }) if data.number == 7)
+        );
         assert_eq!(remote.kick(7, None), Err(Refused::Gone { number: 7 }));
         assert_eq!(remote.sessions_known(), 0);
     }

@@ -145,12 +145,20 @@ counters! {
     /// Closed by the engine's shutdown.
     closed_shutdown,
 
-    /// Requests and notifies forwarded to workers.
+    /// Requests and notifies forwarded to workers and to other processes.
     forwards,
-    /// Requests and notifies refused because the worker's lane was full.
+    /// Requests and notifies refused because the worker's lane was full, or because of a bound on
+    /// what waits for a server of the cluster.
     forward_rejects,
-    /// Forwarded requests not answered within `forward_timeout`.
+    /// Forwarded requests not answered within `forward_timeout`, or within a cluster's own time.
     forward_timeouts,
+    /// Requests and notifies for other processes that found no server or no connection, and
+    /// requests whose server's connection was lost.
+    forward_lost,
+    /// Calls from servers of the cluster.
+    cluster_calls,
+    /// Packets, calls and answers of servers of the cluster that could not be read.
+    cluster_bad_packets,
     /// Requests refused because of `in_flight_per_session_max`.
     session_in_flight_rejects,
     /// Requests refused, and futures dropped, because of `tasks_max`.

@@ -1,0 +1,484 @@
+//! The thread that talks to a Pomelo cluster: the sockets round a [`Station`].
+//!
+//! It sleeps in `epoll`, woken by its doorbell's eventfd. A ring would not pay here: all clients'
+//! messages to one server share one connection, and those of one turn share one write.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use super::bell::Eventfd;
+use super::builder::{Builder, Join};
+use super::listen::{self, Listener};
+use super::network::{Hears, NetworkForwarder, Seat};
+use super::park::Threads;
+use crate::dispatch::tasks::Ring as _;
+use crate::error::StartError;
+use crate::forward::Party;
+use crate::forward::remote::{Remote, RemoteConfig};
+use crate::limits::Limits;
+use crate::pomelo::{
+    Command, LinkId, Output, PomeloCluster, Station, StationConfig, host_and_port,
+};
+
+impl Builder {
+    /// Forwards server types to the Node servers of a Pomelo cluster, which this engine joins as
+    /// one of its frontends.
+    pub fn pomelo(self, cluster: PomeloCluster) -> Self {
+        self.network(NetworkForwarder {
+            option: OPTION,
+            server_types: cluster.server_types().map(str::to_owned).collect(),
+            hears: match cluster.hears_ends() {
+                true => Hears::All,
+                false => Hears::Known,
+            },
+            check: {
+                let cluster = cluster.clone();
+                Box::new(move |limits| check(&cluster, limits))
+            },
+            start: Box::new(move |seat| start(cluster, seat)),
+        })
+    }
+}
+
+const OPTION: &str = "pomelo";
+/// Connections waiting in the kernel to be accepted.
+const BACKLOG: u32 = 256;
+/// Events taken from the kernel at once.
+const EVENTS_MAX: usize = 256;
+/// Bytes read at once.
+const READ_BYTES: usize = 64 * 1024;
+/// Reads from one connection before the others get their turn.
+const READS_PER_TURN: usize = 4;
+/// The longest sleep. It bounds how late anything is that nobody rings for.
+const SLEEP_MAX: Duration = Duration::from_millis(500);
+/// How long what is to be told at the end may take to be sent.
+const STOP_WITHIN: Duration = Duration::from_millis(500);
+/// How long accepting pauses when the process has no descriptor left.
+const ACCEPT_PAUSE_US: u64 = 100_000;
+
+fn check(cluster: &PomeloCluster, limits: &Limits) -> Result<(), StartError> {
+    cluster
+        .check(limits.forward_timeout)
+        .map_err(|expected| StartError::Option { option: OPTION, expected })?;
+    listen::resolve_all(&[rpc_listener(cluster)]).map(drop)
+}
+
+fn rpc_listener(cluster: &PomeloCluster) -> Listener {
+    Listener::new(cluster.rpc_address())
+}
+
+/// Listens, and starts the thread. The description has been checked.
+fn start(cluster: PomeloCluster, seat: Seat) -> Result<Join, StartError> {
+    let failed = |error: std::io::Error| StartError::System { what: "the cluster's thread", error };
+    let mut listening = listen::listen(&[rpc_listener(&cluster)], 1, BACKLOG)?;
+    let listener = listening.by_shard.remove(0).remove(0);
+    let address = listening.addresses[0];
+    listener.set_nonblocking(true).map_err(failed)?;
+    let registration = cluster.registration(
+        &seat.config.server_id,
+        &seat.config.server_type,
+        address,
+        seat.clients,
+    );
+    if cluster.master().is_some() && registration.is_nowhere() {
+        let expected = "given the host to `advertise`, as it listens on every one".into();
+        return Err(StartError::Option { option: OPTION, expected });
+    }
+    let poll = Poll::new(&seat, &listener).map_err(failed)?;
+    let spawned = std::thread::Builder::new().name("shaddock-pomelo".into()).spawn(move || {
+        let config = &seat.config;
+        let station =
+            StationConfig::new(&cluster, &config.server_id, &config.routes, &seat.counters);
+        let remote = RemoteConfig {
+            limits: &config.limits,
+            routes: Arc::clone(&config.routes),
+            edition: config.edition(),
+        };
+        let remote = Remote::new(&seat.threads.hub, seat.me, remote);
+        let mut station = Station::new(station, &cluster, &seat.routes, remote);
+        match cluster.master().and_then(host_and_port) {
+            Some((host, port)) => station.follow(host, port, registration),
+            None => station.set_servers(cluster.fixed_servers().unwrap_or_default()),
+        }
+        let (resolved, answers) = channel();
+        let thread = Thread {
+            station,
+            poll,
+            listener,
+            threads: Arc::clone(&seat.threads),
+            me: seat.me,
+            sockets: FxHashMap::default(),
+            resolving: FxHashMap::default(),
+            resolved,
+            answers,
+            buffer: vec![0; READ_BYTES],
+            accept_us: 0,
+        };
+        if let Err(error) = thread.run() {
+            tracing::error!(%error, "the cluster's thread has failed; it stops");
+        }
+    });
+    let handle = spawned.map_err(failed)?;
+    Ok(Box::new(move || {
+        if handle.join().is_err() {
+            tracing::error!("the cluster's thread has panicked");
+        }
+    }))
+}
+
+/// The running loop.
+struct Thread {
+    station: Station,
+    poll: Poll,
+    listener: Socket,
+    threads: Arc<Threads>,
+    me: Party,
+    sockets: FxHashMap<u64, Connection>,
+    /// Connections whose host's address is being looked up, with their ports.
+    resolving: FxHashMap<u64, u16>,
+    resolved: Sender<Resolved>,
+    answers: Receiver<Resolved>,
+    buffer: Vec<u8>,
+    /// When accepting goes on.
+    accept_us: u64,
+}
+
+/// What a look-up came to.
+struct Resolved {
+    link: u64,
+    addresses: std::io::Result<Vec<SocketAddr>>,
+}
+
+struct Connection {
+    stream: TcpStream,
+    is_open: bool,
+    /// Whether the kernel had no room for all there was to send, and tells when it has.
+    is_blocked: bool,
+}
+
+/// What a call under way is worth in waiting for more to gather, and the most that is waited. A
+/// backend writes each answer in two pieces, which would wake this thread twice for each message;
+/// while it does not read, they gather on the other side and come as one. With few calls under way
+/// nobody waits.
+const GATHER_PER_CALL: Duration = Duration::from_micros(4);
+const GATHER_MAX: Duration = Duration::from_micros(500);
+const GATHER_CALLS_MIN: usize = 16;
+
+/// What one turn of the kernel's says.
+type Events = Vec<epoll::Event>;
+
+impl Thread {
+    /// Runs until the engine has stopped its shards, and then until all is told.
+    fn run(mut self) -> std::io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        let mut stop_at: Option<Instant> = None;
+        loop {
+            self.gather();
+            self.sleep(&mut events, stop_at.is_some())?;
+            self.turn(&events);
+            if self.threads.stop_workers.load(Ordering::Acquire) {
+                let stop_at = *stop_at.get_or_insert_with(|| Instant::now() + STOP_WITHIN);
+                let is_done = !self.station.has_work() && !self.station.is_sending();
+                if is_done || Instant::now() >= stop_at {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Lets messages gather, the longer the more of them are under way. The doorbell is not armed
+    /// meanwhile, so that shards do not ring it, either.
+    fn gather(&self) {
+        let calls = self.station.calls_under_way();
+        if calls >= GATHER_CALLS_MIN {
+            let calls = u32::try_from(calls).unwrap_or(u32::MAX);
+            std::thread::sleep(GATHER_PER_CALL.saturating_mul(calls).min(GATHER_MAX));
+        }
+    }
+
+    fn sleep(&mut self, events: &mut Events, is_stopping: bool) -> std::io::Result<()> {
+        let hub = Arc::clone(&self.threads.hub);
+        let bell = hub.bell(self.me);
+        bell.arm();
+        // The second look: what was pushed before the bell was armed rings nobody.
+        let patience = if self.station.has_work() {
+            Duration::ZERO
+        } else {
+            let now_us = self.threads.now_us();
+            let longest = if is_stopping { STOP_WITHIN / 50 } else { SLEEP_MAX };
+            let deadline_us = self.station.next_deadline_us().unwrap_or(u64::MAX);
+            longest.min(Duration::from_micros(deadline_us.saturating_sub(now_us)))
+        };
+        let waited = self.poll.wait(events, patience);
+        bell.disarm();
+        waited
+    }
+
+    fn turn(&mut self, events: &Events) {
+        let now_us = self.threads.now_us();
+        self.station.begin_turn(now_us);
+        for event in events {
+            let (data, flags) = (event.data, event.flags);
+            match data.u64() {
+                BELL => self.threads.eventfds[self.me.index()].clear(),
+                LISTENER => self.accept(now_us),
+                link => self.handle_socket(LinkId::from_word(link), flags),
+            }
+        }
+        if self.accept_us != 0 && now_us >= self.accept_us {
+            self.accept(now_us);
+        }
+        while let Ok(resolved) = self.answers.try_recv() {
+            self.handle_resolved(resolved);
+        }
+        self.station.run();
+        // To send may end a connection, which leads to commands, and the other way round.
+        loop {
+            if let Some(command) = self.station.poll_command() {
+                self.command(command);
+            } else if let Some(link) = self.station.poll_dirty() {
+                self.send(link);
+            } else {
+                break;
+            }
+        }
+        while let Some(party) = self.station.poll_bell() {
+            self.threads.eventfds[party.index()].ring();
+        }
+    }
+
+    /// Takes in what backends have connected; where the process has no descriptor left, pauses.
+    fn accept(&mut self, now_us: u64) {
+        if now_us < self.accept_us {
+            return;
+        }
+        self.accept_us = 0;
+        loop {
+            match self.listener.accept() {
+                Ok((socket, _)) => {
+                    if let Some(link) = self.station.handle_accept()
+                        && let Err(error) = self.add(link, socket, true)
+                    {
+                        self.station.handle_closed(link, &error.to_string());
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    tracing::warn!(%error, "a backend's connection was not accepted");
+                    self.accept_us = now_us + ACCEPT_PAUSE_US;
+                    break;
+                }
+            }
+        }
+        let interest = match self.accept_us {
+            0 => EventFlags::IN,
+            _ => EventFlags::empty(),
+        };
+        self.poll.modify(self.listener.as_fd(), LISTENER, interest);
+    }
+
+    /// Watches a socket. One that is being connected becomes writable when it is.
+    fn add(&mut self, link: LinkId, socket: Socket, is_open: bool) -> std::io::Result<()> {
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        let interest = if is_open { EventFlags::IN } else { EventFlags::OUT };
+        self.poll.add(socket.as_fd(), link.word(), interest)?;
+        let connection = Connection { stream: socket.into(), is_open, is_blocked: false };
+        self.sockets.insert(link.word(), connection);
+        Ok(())
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Close(link) => {
+                self.resolving.remove(&link.word());
+                self.sockets.remove(&link.word());
+            }
+            Command::Connect { link, host, port } => match host.parse::<IpAddr>() {
+                Ok(ip) => self.connect(link, &[SocketAddr::new(ip, port)]),
+                Err(_) => self.resolve(link, host, port),
+            },
+        }
+    }
+
+    /// Looks a name up on a thread of its own, as that may take seconds. Each server has one
+    /// connection under way at most, which bounds these threads.
+    fn resolve(&mut self, link: LinkId, host: String, port: u16) {
+        let resolved = self.resolved.clone();
+        let eventfd: Eventfd = self.threads.eventfds[self.me.index()].clone();
+        let word = link.word();
+        let spawned = std::thread::Builder::new().name("shaddock-lookup".into()).spawn(move || {
+            let addresses = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
+            // The station's thread may have ended meanwhile.
+            resolved.send(Resolved { link: word, addresses }).ok();
+            eventfd.ring();
+        });
+        match spawned {
+            Ok(_) => drop(self.resolving.insert(word, port)),
+            Err(error) => self.station.handle_closed(link, &error.to_string()),
+        }
+    }
+
+    fn handle_resolved(&mut self, resolved: Resolved) {
+        if self.resolving.remove(&resolved.link).is_none() {
+            return;
+        }
+        let link = LinkId::from_word(resolved.link);
+        match resolved.addresses {
+            Ok(addresses) => self.connect(link, &addresses),
+            Err(error) => self.station.handle_closed(link, &error.to_string()),
+        }
+    }
+
+    fn connect(&mut self, link: LinkId, addresses: &[SocketAddr]) {
+        let Some(&address) = addresses.first() else {
+            return self.station.handle_closed(link, "its name has no address");
+        };
+        let connect = || {
+            let domain = Domain::for_address(address);
+            let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+            socket.set_nonblocking(true)?;
+            match socket.connect(&address.into()) {
+                Err(error) if error.raw_os_error() != Some(IN_PROGRESS) => Err(error),
+                _ => Ok(socket),
+            }
+        };
+        if let Err(error) = connect().and_then(|socket| self.add(link, socket, false)) {
+            self.station.handle_closed(link, &error.to_string());
+        }
+    }
+
+    fn handle_socket(&mut self, link: LinkId, flags: EventFlags) {
+        let Some(connection) = self.sockets.get_mut(&link.word()) else { return };
+        if !connection.is_open {
+            match connection.stream.take_error() {
+                Ok(None) => {
+                    connection.is_open = true;
+                    self.poll.modify(connection.stream.as_fd(), link.word(), EventFlags::IN);
+                    self.station.handle_open(link);
+                }
+                Ok(Some(error)) | Err(error) => self.drop_link(link, &error.to_string()),
+            }
+            return;
+        }
+        if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
+            self.read(link);
+        }
+        if flags.contains(EventFlags::OUT) {
+            self.send(link);
+        }
+    }
+
+    /// Reads what there is. What follows is shown again by the next turn.
+    ///
+    /// The other end writes each packet in two pieces, the second of which it holds back until the
+    /// first one is acknowledged (bugs and limits, D1). So the kernel is told to do that at once;
+    /// it forgets that after a while.
+    fn read(&mut self, link: LinkId) {
+        for _ in 0..READS_PER_TURN {
+            let Some(connection) = self.sockets.get_mut(&link.word()) else { return };
+            match connection.stream.read(&mut self.buffer) {
+                Ok(0) => return self.drop_link(link, "it was closed by the other end"),
+                Ok(len) => {
+                    // It may only fail on a socket that is gone, which the next read tells.
+                    SockRef::from(&connection.stream).set_tcp_quickack(true).ok();
+                    self.station.handle_input(link, &self.buffer[..len]);
+                    if len < self.buffer.len() {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return self.drop_link(link, &error.to_string()),
+            }
+        }
+    }
+
+    /// Sends what waits: one write for all of a turn.
+    fn send(&mut self, link: LinkId) {
+        let Some(connection) = self.sockets.get_mut(&link.word()) else { return };
+        let Some(output) = self.station.output(link) else { return };
+        match write_all(&mut connection.stream, output) {
+            Ok(is_blocked) => {
+                if is_blocked != connection.is_blocked {
+                    connection.is_blocked = is_blocked;
+                    let more = if is_blocked { EventFlags::OUT } else { EventFlags::empty() };
+                    let stream = connection.stream.as_fd();
+                    self.poll.modify(stream, link.word(), EventFlags::IN | more);
+                }
+            }
+            Err(error) => self.drop_link(link, &error.to_string()),
+        }
+    }
+
+    /// A connection has ended, or could not be made.
+    fn drop_link(&mut self, link: LinkId, why: &str) {
+        self.sockets.remove(&link.word());
+        self.station.handle_closed(link, why);
+    }
+}
+
+/// Writes as much as the kernel takes; whether there is more.
+fn write_all(stream: &mut TcpStream, output: &mut Output) -> std::io::Result<bool> {
+    while !output.unsent().is_empty() {
+        match stream.write(output.unsent()) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(len) => output.advance(len),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
+}
+
+/// What `connect` says of a socket that does not block.
+const IN_PROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
+
+/// The kernel's list of what is watched.
+struct Poll {
+    epoll: OwnedFd,
+}
+
+/// Words that name no connection.
+const BELL: u64 = u64::MAX;
+const LISTENER: u64 = u64::MAX - 1;
+
+impl Poll {
+    /// Watches the doorbell and the listening socket.
+    fn new(seat: &Seat, listener: &Socket) -> std::io::Result<Self> {
+        let poll = Self { epoll: epoll::create(CreateFlags::CLOEXEC)? };
+        poll.add(seat.threads.eventfds[seat.me.index()].fd(), BELL, EventFlags::IN)?;
+        poll.add(listener.as_fd(), LISTENER, EventFlags::IN)?;
+        Ok(poll)
+    }
+
+    fn add(&self, fd: BorrowedFd<'_>, word: u64, interest: EventFlags) -> std::io::Result<()> {
+        Ok(epoll::add(&self.epoll, fd, EventData::new_u64(word), interest)?)
+    }
+
+    fn modify(&self, fd: BorrowedFd<'_>, word: u64, interest: EventFlags) {
+        let modified = epoll::modify(&self.epoll, fd, EventData::new_u64(word), interest);
+        debug_assert!(modified.is_ok(), "what is watched may be watched otherwise");
+    }
+
+    fn wait(&self, events: &mut Events, patience: Duration) -> std::io::Result<()> {
+        events.clear();
+        let timeout = rustix::event::Timespec::try_from(patience).ok();
+        let spare = rustix::buffer::spare_capacity(events);
+        match epoll::wait(&self.epoll, spare, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

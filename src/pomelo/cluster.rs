@@ -1,0 +1,395 @@
+//! A Pomelo cluster, as the embedder describes it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::master::Registration;
+use super::router::Router;
+use super::rpc::RemoteName;
+use super::servers::Server;
+use crate::forward::ServerId;
+
+/// Joins a Pomelo cluster in the place of one of its Node frontends: what clients send to backend
+/// types is forwarded to the Node servers there are, and they bind, push and kick as ever
+/// (Pomelo RPC; docs/pomelo.md tells how a running game is moved over).
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use shaddock::{Engine, PomeloCluster, Router};
+///
+/// # fn main() -> Result<(), shaddock::StartError> {
+/// let cluster = PomeloCluster::new("127.0.0.1:3005")
+///     .token("agarxhqb98rpajloaxn34ga8xrunpagkjwlaw3ruxnpaagl29w4rxn")
+///     .listen("127.0.0.1:4050")
+///     .server_type("chat", Router::Default)
+///     .server_type("area", Router::LeastActive)
+///     .call_timeout(Duration::from_secs(10));
+/// let engine = Engine::builder()
+///     .listen("127.0.0.1:3010")
+///     .server_type("connector")
+///     .server_id("connector-server-1")
+///     .pomelo(cluster)
+///     .start()?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Neither the master's connection nor those between servers know any authentication in Pomelo but
+/// the token: keep [`listen`](Self::listen) on an address that only the cluster reaches.
+#[derive(Debug, Clone)]
+#[must_use = "a cluster is joined by `Builder::pomelo`"]
+pub struct PomeloCluster {
+    /// The master's address; none if the cluster is fixed.
+    master: Option<String>,
+    /// Names, types and addresses.
+    servers: Vec<(String, String, String)>,
+    token: String,
+    env: String,
+    listen: String,
+    advertise: Option<String>,
+    pub(crate) server_types: Vec<(String, Router)>,
+    pub(crate) call_timeout: Duration,
+    pub(crate) keepalive: Duration,
+    pub(crate) limits: PomeloLimits,
+    pub(crate) hooks: Vec<(String, Vec<ClosedArg>)>,
+}
+
+/// The bounds of what one frontend keeps for its cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)] // Built with `..PomeloLimits::default()` by every embedder.
+pub struct PomeloLimits {
+    /// Calls that wait for one server's answers. A request that would be one more is answered 500
+    /// at once, a notify is dropped (`forward_rejects`). Default 262,144.
+    pub calls_max: usize,
+    /// Calls made to one server while its connection is being made; one more is refused likewise.
+    /// Default 10,000, Pomelo's `pendingSize`.
+    pub queue_len_max: usize,
+    /// Bytes waiting to be sent on one connection. A call to a server that does not read is
+    /// refused above it likewise; a backend that calls and does not read its answers is cut off.
+    /// Default 32 MiB.
+    pub output_bytes_max: usize,
+    /// Bytes of one packet from a server. A longer one ends the connection
+    /// (`cluster_bad_packets`). Memory is taken as the bytes come. Default 32 MiB.
+    pub packet_bytes_max: usize,
+    /// Connections of backends that call us. One more is closed at once. Default 1,024.
+    pub callers_max: usize,
+    /// Servers of the list that are called. More are left out, with a warning. Default 1,024.
+    pub servers_max: usize,
+}
+
+impl Default for PomeloLimits {
+    fn default() -> Self {
+        Self {
+            calls_max: 262_144,
+            queue_len_max: 10_000,
+            output_bytes_max: 32 * 1024 * 1024,
+            packet_bytes_max: 32 * 1024 * 1024,
+            callers_max: 1_024,
+            servers_max: 1_024,
+        }
+    }
+}
+
+/// What a backend's remote is told of a session that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ClosedArg {
+    /// Its uid.
+    Uid,
+    /// Its number, which backends know as `session.id`.
+    SessionId,
+    /// The id of the frontend it was on.
+    FrontendId,
+    /// One of its settings; `null` if it had none of that name.
+    Setting(String),
+    /// All of it: `{"id","frontendId","uid","settings"}`.
+    Session,
+}
+
+/// Pomelo's own.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+const KEEPALIVE: Duration = Duration::from_secs(10);
+const TOKEN_WITHOUT_FILE: &str = "ok";
+/// Where it listens if it is not told.
+const LISTEN_ANYWHERE: &str = "127.0.0.1:0";
+
+impl PomeloCluster {
+    /// The cluster of a master, by its `host:port` from the game's `master.json`.
+    pub fn new(master: impl Into<String>) -> Self {
+        Self::of(Some(master.into()))
+    }
+
+    /// A cluster without a master: its servers are named by [`server`](Self::server), and have to
+    /// know this frontend's id, host and port from elsewhere to call it.
+    pub fn fixed() -> Self {
+        Self::of(None)
+    }
+
+    fn of(master: Option<String>) -> Self {
+        Self {
+            master,
+            servers: Vec::new(),
+            token: TOKEN_WITHOUT_FILE.into(),
+            env: "production".into(),
+            listen: LISTEN_ANYWHERE.into(),
+            advertise: None,
+            server_types: Vec::new(),
+            call_timeout: CALL_TIMEOUT,
+            keepalive: KEEPALIVE,
+            limits: PomeloLimits::default(),
+            hooks: Vec::new(),
+        }
+    }
+
+    /// A server of a fixed cluster: its id, its type and the `host:port` of its RPC.
+    pub fn server(
+        mut self,
+        id: impl Into<String>,
+        server_type: impl Into<String>,
+        address: impl Into<String>,
+    ) -> Self {
+        self.servers.push((id.into(), server_type.into(), address.into()));
+        self
+    }
+
+    /// The token of this server type in the game's `adminServer.json`; `ok` if there is no such
+    /// file.
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = token.into();
+        self
+    }
+
+    /// The environment that this server is announced with. Default `production`.
+    pub fn env(mut self, env: impl Into<String>) -> Self {
+        self.env = env.into();
+        self
+    }
+
+    /// Where backends call this frontend, as `host:port`: Pomelo's `port`. Default a free port of
+    /// 127.0.0.1.
+    pub fn listen(mut self, address: impl Into<String>) -> Self {
+        self.listen = address.into();
+        self
+    }
+
+    /// The host by which others reach this machine, if that is not the one that it listens on:
+    /// needed where that is `0.0.0.0`.
+    pub fn advertise(mut self, host: impl Into<String>) -> Self {
+        self.advertise = Some(host.into());
+        self
+    }
+
+    /// Forwards a server type to the cluster. A type that is not named here is not forwarded,
+    /// whatever servers there are of it. [`Builder::route`](crate::Builder::route) may replace the
+    /// router.
+    pub fn server_type(mut self, name: impl Into<String>, router: Router) -> Self {
+        self.server_types.push((name.into(), router));
+        self
+    }
+
+    /// How long a call may take before its request is answered 500, to the millisecond; a
+    /// later answer is dropped (`forward_timeouts`). At most
+    /// [`Limits::forward_timeout`](crate::Limits). Default 30 s.
+    pub fn call_timeout(mut self, timeout: Duration) -> Self {
+        self.call_timeout = timeout;
+        self
+    }
+
+    /// How often a connection is pinged; one that does not answer for twice as long is closed.
+    /// Default 10 s.
+    pub fn keepalive(mut self, interval: Duration) -> Self {
+        self.keepalive = interval;
+        self
+    }
+
+    /// The bounds of what is kept for the cluster.
+    pub fn limits(mut self, limits: PomeloLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Calls a remote of the game's, named `serverType.service.method`, for every bound session
+    /// that ends, on the server that the type's router gives for it. Pomelo has no such thing: its
+    /// games listen in the frontend's own code (bugs and limits, C23).
+    ///
+    /// Nobody waits for the answer. A call that finds no connection is lost (`forward_lost`).
+    pub fn on_closed(
+        mut self,
+        remote: impl Into<String>,
+        args: impl IntoIterator<Item = ClosedArg>,
+    ) -> Self {
+        self.hooks.push((remote.into(), args.into_iter().collect()));
+        self
+    }
+
+    /// The server types that are forwarded.
+    pub(crate) fn server_types(&self) -> impl Iterator<Item = &str> {
+        self.server_types.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Whether anybody is told of sessions that end.
+    pub(crate) fn hears_ends(&self) -> bool {
+        !self.hooks.is_empty()
+    }
+
+    pub(crate) fn rpc_address(&self) -> &str {
+        &self.listen
+    }
+
+    pub(crate) fn master(&self) -> Option<&str> {
+        self.master.as_deref()
+    }
+
+    /// What is wrong with the description: the text that follows "option `pomelo` must be".
+    pub(crate) fn check(&self, forward_timeout: Duration) -> Result<(), String> {
+        let names_type = |name: &str| self.server_types.iter().any(|(other, _)| other == name);
+        if self.server_types.is_empty() {
+            return Err("given a server type to forward at least".into());
+        }
+        if self.call_timeout.as_millis() == 0 || self.call_timeout > forward_timeout {
+            return Err(format!(
+                "given a call_timeout of 1 ms to {} ms, which is Limits::forward_timeout",
+                forward_timeout.as_millis()
+            ));
+        }
+        if self.keepalive.as_millis() == 0 {
+            return Err("given a keepalive of 1 ms or more".into());
+        }
+        let limits = &self.limits;
+        for (key, limit) in [
+            ("calls_max", limits.calls_max),
+            ("queue_len_max", limits.queue_len_max),
+            ("output_bytes_max", limits.output_bytes_max),
+            ("packet_bytes_max", limits.packet_bytes_max),
+            ("callers_max", limits.callers_max),
+            ("servers_max", limits.servers_max),
+        ] {
+            if limit == 0 {
+                return Err(format!("given a {key} of 1 or more"));
+            }
+        }
+        for (remote, _) in &self.hooks {
+            match RemoteName::parse(remote) {
+                Some(name) if names_type(&name.server_type) => {}
+                Some(name) => {
+                    let kind = name.server_type;
+                    return Err(format!("given on_closed of a type it forwards, not `{kind}`"));
+                }
+                None => {
+                    return Err(format!(
+                        "given on_closed as serverType.service.method, not `{remote}`"
+                    ));
+                }
+            }
+        }
+        if let Some(master) = &self.master {
+            if host_and_port(master).is_none() {
+                return Err(format!("given a master like 127.0.0.1:3005, not `{master}`"));
+            }
+            if !self.servers.is_empty() {
+                return Err("given servers only without a master: `PomeloCluster::fixed`".into());
+            }
+        }
+        self.fixed_servers()
+            .map(|_| ())
+            .map_err(|bad| format!("given servers with addresses like 127.0.0.1:6050, not `{bad}`"))
+    }
+
+    /// The servers of a fixed cluster; or the address that is none.
+    pub(crate) fn fixed_servers(&self) -> Result<Vec<Server>, String> {
+        let server = |(id, server_type, address): &(String, String, String)| {
+            let (host, port) = host_and_port(address).ok_or_else(|| address.clone())?;
+            let (id, server_type) = (ServerId::from(id.as_str()), server_type.clone());
+            Ok(Server { id, server_type, host, port, weight: 1 })
+        };
+        self.servers.iter().map(server).collect()
+    }
+
+    /// What the master is told, once it is known where backends and clients connect.
+    pub(crate) fn registration(
+        &self,
+        id: &str,
+        server_type: &str,
+        rpc: SocketAddr,
+        clients: SocketAddr,
+    ) -> Registration {
+        let host = self.advertise.clone().unwrap_or_else(|| rpc.ip().to_string());
+        // `frontend` has to be text: others test for it.
+        let info: Value = json!({
+            "id": id,
+            "serverType": server_type,
+            "host": host,
+            "port": rpc.port(),
+            "clientHost": host,
+            "clientPort": clients.port(),
+            "frontend": "true",
+            "env": self.env,
+        });
+        Registration {
+            id: id.into(),
+            server_type: server_type.into(),
+            token: self.token.clone(),
+            pid: std::process::id(),
+            info,
+        }
+    }
+}
+
+/// Takes an address apart; a host in brackets is an IPv6 address.
+pub(crate) fn host_and_port(address: &str) -> Option<(String, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    (!host.is_empty()).then(|| (host.to_owned(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster() -> PomeloCluster {
+        PomeloCluster::fixed().server_type("chat", Router::Default)
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let minute = Duration::from_secs(60);
+        assert_eq!(cluster().check(minute), Ok(()));
+        for (bad, named) in [
+            (PomeloCluster::fixed(), "server type"),
+            (cluster().call_timeout(Duration::ZERO), "call_timeout"),
+            (cluster().call_timeout(minute * 2), "60000 ms"),
+            (cluster().keepalive(Duration::ZERO), "keepalive"),
+            (cluster().on_closed("chat.drop", []), "`chat.drop`"),
+            (cluster().on_closed("area.areaRemote.drop", []), "`area`"),
+            (cluster().server("chat-1", "chat", "127.0.0.1"), "`127.0.0.1`"),
+            (PomeloCluster::new("master").server_type("chat", Router::Default), "`master`"),
+            (
+                PomeloCluster::new("h:1")
+                    .server_type("chat", Router::Default)
+                    .server("chat-1", "chat", "h:2"),
+                "without a master",
+            ),
+            (
+                cluster().limits(PomeloLimits { calls_max: 0, ..PomeloLimits::default() }),
+                "calls_max",
+            ),
+        ] {
+            let text = bad.check(minute).unwrap_err();
+            assert!(text.contains(named), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_taken_apart() {
+        let apart = |text| host_and_port(text).map(|(host, port)| format!("{host} {port}"));
+        assert_eq!(apart("127.0.0.1:3005").as_deref(), Some("127.0.0.1 3005"));
+        assert_eq!(apart("[::1]:3005").as_deref(), Some("::1 3005"));
+        assert_eq!(apart("backend.local:1").as_deref(), Some("backend.local 1"));
+        for bad in ["", "127.0.0.1", ":1", "h:", "h:0", "h:65536", "h:x"] {
+            assert_eq!(apart(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Pomelo's cluster protocol, without I/O: calls to Node backends, their calls to us, and the
+//! master's list of servers (Pomelo RPC).
+
+mod calls;
+mod cluster;
+mod link;
+mod mailbox;
+mod master;
+mod mqtt;
+mod remotes;
+mod router;
+mod rpc;
+mod servers;
+mod station;
+#[cfg(test)]
+mod vectors;
+
+pub(crate) use cluster::host_and_port;
+pub use cluster::{ClosedArg, PomeloCluster, PomeloLimits};
+pub(crate) use link::{LinkId, Output};
+pub use router::{CustomRouter, Router};
+pub(crate) use station::{Command, Station, StationConfig};
