@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
+use super::demo::PomeloOptions;
 use super::load::LoadOptions;
 
 /// The connector tier of a Pomelo game cluster, on io_uring.
@@ -71,6 +72,10 @@ pub(crate) struct DemoOptions {
     #[arg(long, value_name = "N", default_value_t = 2)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=WORKERS_MAX))]
     pub(crate) workers: u16,
+
+    /// The cluster to join, if any
+    #[command(flatten)]
+    pub(crate) pomelo: PomeloOptions,
 }
 
 /// More shards than any machine has cores.
@@ -146,6 +151,13 @@ mod tests {
     }
 
     #[test]
+    fn the_demo_may_join_a_cluster() {
+        assert!(demo(&[]).unwrap().pomelo.cluster().is_none());
+        let options = demo(&["--pomelo", "127.0.0.1:3005", "--pomelo-listen", "127.0.0.1:4050"]);
+        assert!(options.unwrap().pomelo.cluster().is_some());
+    }
+
+    #[test]
     fn a_load_is_described_on_the_command_line() {
         let words = ["shaddock", "load", "--transport", "ws", "--rate", "1000", "--pipeline", "16"];
         let Command::Load(options) = Options::try_parse_from(words).unwrap().into_command() else {
@@ -168,6 +180,8 @@ mod tests {
             ["--heartbeat", "-1"],
             ["--listen", "3010"],
             ["--log", "loud"],
+            ["--pomelo-token", "oracle"],
+            ["--pomelo-timeout", "0"],
         ] {
             assert!(demo(&words).is_err(), "{words:?}");
         }

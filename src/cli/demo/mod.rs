@@ -5,6 +5,7 @@ mod config;
 mod connector;
 mod filters;
 mod js;
+mod pomelo;
 mod router;
 
 use std::io::{self, Write as _};
@@ -16,6 +17,8 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 use shaddock::wire::truthy::is_truthy;
 use shaddock::{Builder, Drain, Engine, Reply, Shards, Workers};
+
+pub(crate) use pomelo::PomeloOptions;
 
 use super::options::DemoOptions;
 use super::signals::Stop;
@@ -47,9 +50,14 @@ pub(crate) fn builder(options: &DemoOptions) -> anyhow::Result<Builder> {
         .check_client(config::check_client)
         .user_handshake(config::user_handshake)
         .routes(config::handler_routes())
-        .register(move |handlers| connector::register(handlers, &shared))
-        .forward("chat", Workers::new(options.workers, chat::register))
-        .route("chat", router::pick);
+        .server_id(&options.pomelo.server_id)
+        .register(move |handlers| connector::register(handlers, &shared));
+    builder = match options.pomelo.cluster() {
+        Some(cluster) => builder.pomelo(cluster),
+        None => builder
+            .forward("chat", Workers::new(options.workers, chat::register))
+            .route("chat", router::pick),
+    };
     if let Some(interval) = options.heartbeat() {
         builder = builder.heartbeat(interval);
     }
