@@ -13,6 +13,8 @@ mod rpc;
 mod servers;
 mod station;
 #[cfg(test)]
+mod tests;
+#[cfg(test)]
 mod vectors;
 
 pub(crate) use cluster::host_and_port;

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub)] // Each test file uses its own part of it.
 
+pub mod pomelo;
 pub mod witness;
 
 use std::io::{ErrorKind, Read, Write};

@@ -1,0 +1,245 @@
+//! The station by itself, in virtual time, with the test in the place of shards and sockets.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::mqtt::{self, Decoded, Packet};
+use super::servers::{Change, Server};
+use super::station::{Command, Station, StationConfig};
+use super::{LinkId, PomeloCluster, PomeloLimits, Router};
+use crate::forward::mail::{Forward, ForwardRoute, Mail};
+use crate::forward::remote::{Remote, RemoteConfig};
+use crate::forward::{Hub, HubLimits, Party, Post, ServerId};
+use crate::limits::Limits;
+use crate::metrics::Counters;
+use crate::route::edition::Edition;
+use crate::route::table::RouteTable;
+use crate::session::{Generation, SessionData, SessionId, ShardIndex, Slot};
+
+const ROUTE: &str = "chat.chatHandler.echo";
+const SECOND_US: u64 = 1_000_000;
+
+struct Bench {
+    station: Station,
+    shard: Post,
+    counters: Arc<Counters>,
+    now_us: u64,
+}
+
+impl Bench {
+    fn new(limits: PomeloLimits) -> Self {
+        let hub = Hub::new(1, 1, HubLimits { lane_len: 64, inbox_len: 64 });
+        let routes = Arc::new(RouteTable::default());
+        let (counters, engine_limits) = (Arc::<Counters>::default(), Limits::default());
+        let remote = RemoteConfig {
+            limits: &engine_limits,
+            routes: Arc::clone(&routes),
+            edition: Arc::new(Edition::bare(None, &routes)),
+        };
+        let remote = Remote::new(&hub, hub.worker(0), remote);
+        let cluster = PomeloCluster::fixed().server_type("chat", Router::Default).limits(limits);
+        let config = StationConfig::new(&cluster, &"connector-1".into(), &routes, &counters);
+        let station = Station::new(config, &cluster, &[], remote);
+        Self { station, shard: Post::new(hub, Party(0), 64), counters, now_us: 0 }
+    }
+
+    /// Lets time pass and the station run; what it wants of the sockets.
+    fn run(&mut self, passed_us: u64) -> Vec<Command> {
+        self.now_us += passed_us;
+        self.station.begin_turn(self.now_us);
+        self.station.run();
+        while self.station.poll_bell().is_some() {}
+        std::iter::from_fn(|| self.station.poll_command()).collect()
+    }
+
+    fn forward(&mut self, token: u64) {
+        let session = SessionId::new(ShardIndex(0), Slot(0), Generation::FIRST);
+        let data = Arc::new(SessionData::new(1, SocketAddr::from((Ipv4Addr::LOCALHOST, 9))));
+        let route = ForwardRoute::Inline { len: ROUTE.len() as u8 };
+        let bytes = Bytes::copy_from_slice(format!("{ROUTE}{{}}").as_bytes());
+        let forward = Forward { token, session, data, route, id: 1, bytes };
+        self.shard.send(Party(1), Mail::Forward(forward));
+        self.shard.flush();
+    }
+
+    /// The answers that the shard has got: tokens, and whether they failed.
+    fn answers(&mut self) -> Vec<(u64, bool)> {
+        let mut answers = Vec::new();
+        while let Some(mail) = self.shard.receive(Party(1)) {
+            let Mail::Answer { token, reply, .. } = mail else { panic!("no answer") };
+            answers.push((token, reply.failed));
+        }
+        answers
+    }
+
+    /// The ids of the calls that are to be sent on a connection.
+    fn sent(&mut self, link: LinkId) -> Vec<u64> {
+        let Some(output) = self.station.output(link) else { return Vec::new() };
+        let bytes = output.unsent().to_vec();
+        output.advance(bytes.len());
+        let mut ids = Vec::new();
+        let mut rest = &bytes[..];
+        while let Ok(Decoded::Packet(packet, len)) = mqtt::decode(rest, usize::MAX) {
+            if let Packet::Publish { payload, .. } = packet {
+                let call: Value = serde_json::from_slice(payload).unwrap();
+                ids.push(call["id"].as_u64().unwrap());
+            }
+            rest = &rest[len..];
+        }
+        ids
+    }
+
+    fn replace(&mut self, servers: &[(&str, u16)]) {
+        let servers = servers.iter().map(|(id, port)| server(id, *port)).collect();
+        self.station.set_servers(servers);
+    }
+}
+
+fn server(id: &str, port: u16) -> Server {
+    let (server_type, host) = ("chat".to_owned(), "127.0.0.1".to_owned());
+    Server { id: ServerId::from(id), server_type, host, port, weight: 1 }
+}
+
+/// The one connection that is to be made.
+fn connect(commands: &[Command]) -> LinkId {
+    let [Command::Connect { link, .. }] = commands else { panic!("{commands:?}") };
+    *link
+}
+
+#[test]
+fn calls_wait_for_a_connection_up_to_a_bound() {
+    let mut bench = Bench::new(PomeloLimits { queue_len_max: 3, ..PomeloLimits::default() });
+    bench.replace(&[("chat-1", 1)]);
+    let link = connect(&bench.run(0));
+    (1..=5).for_each(|token| bench.forward(token));
+    bench.run(0);
+    assert_eq!(bench.answers(), [(4, true), (5, true)], "the bound");
+    assert_eq!(bench.counters.snapshot().forward_rejects, 2);
+    assert!(bench.sent(link).is_empty(), "nothing goes out before the connection is there");
+    bench.station.handle_open(link);
+    assert_eq!(bench.station.poll_dirty(), Some(link));
+    assert_eq!(bench.sent(link), [0, 1, 2], "in order");
+    bench.forward(6);
+    bench.run(0);
+    assert_eq!(bench.sent(link), [3], "one that is open has no such bound");
+}
+
+#[test]
+fn a_connection_that_can_not_be_made_is_tried_at_longer_and_longer_intervals() {
+    let mut bench = Bench::new(PomeloLimits::default());
+    bench.replace(&[("chat-1", 1)]);
+    let mut link = connect(&bench.run(0));
+    let mut waits_ms = Vec::new();
+    for token in 1..=8 {
+        bench.forward(token);
+        bench.run(0);
+        bench.station.handle_closed(link, "refused");
+        bench.forward(100 + token);
+        bench.run(0);
+        assert_eq!(bench.answers(), [(token, true), (100 + token, true)], "at once");
+        let next_us = bench.station.next_deadline_us().unwrap();
+        waits_ms.push((next_us - bench.now_us) / 1000);
+        assert!(bench.run(next_us - bench.now_us - 1).is_empty());
+        link = connect(&bench.run(1));
+    }
+    assert_eq!(waits_ms, [100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000]);
+    // One that says nothing is given up.
+    let commands = bench.run(5 * SECOND_US);
+    assert_eq!(commands, [Command::Close(link)]);
+    link = connect(&bench.run(5 * SECOND_US));
+    bench.station.handle_open(link);
+    // After one that was made, the next is tried at once.
+    bench.station.handle_closed(link, "lost");
+    link = connect(&bench.run(0));
+    bench.station.handle_closed(link, "refused");
+    assert_eq!(bench.station.next_deadline_us(), Some(bench.now_us + 100_000));
+}
+
+/// A bench with one server that is connected.
+fn connected() -> (Bench, LinkId) {
+    let mut bench = Bench::new(PomeloLimits::default());
+    bench.replace(&[("chat-1", 1)]);
+    let link = connect(&bench.run(0));
+    bench.station.handle_open(link);
+    (bench, link)
+}
+
+/// Lets some time pass in which the server answers its pings; whether it is connected still.
+fn live(bench: &mut Bench, link: LinkId, seconds: u64) -> bool {
+    for _ in 0..seconds {
+        bench.run(SECOND_US);
+        bench.station.handle_input(link, &mqtt::PINGRESP);
+    }
+    bench.station.output(link).is_some()
+}
+
+#[test]
+fn a_server_that_answers_is_kept_for_a_while_though_the_master_has_forgotten_it() {
+    let (mut bench, link) = connected();
+    bench.replace(&[]);
+    assert!(live(&mut bench, link, 89), "it may be about to come back");
+    assert!(!live(&mut bench, link, 2));
+    let (mut bench, link) = connected();
+    bench.replace(&[]);
+    bench.station.apply(Change::Add(server("chat-1", 1)));
+    assert!(live(&mut bench, link, 200), "it has come back");
+}
+
+#[test]
+fn a_server_that_is_taken_off_the_list_goes_at_once() {
+    let (mut bench, link) = connected();
+    bench.forward(1);
+    bench.run(0);
+    bench.station.apply(Change::Remove(ServerId::from("chat-1")));
+    assert_eq!(bench.run(0), [Command::Close(link)]);
+    assert_eq!(bench.answers(), [(1, true)]);
+    bench.forward(2);
+    bench.run(0);
+    assert_eq!(bench.answers(), [(2, true)], "there is no server");
+}
+
+#[test]
+fn a_server_that_moves_is_called_where_it_is() {
+    let mut bench = Bench::new(PomeloLimits::default());
+    bench.replace(&[("chat-1", 1)]);
+    let link = connect(&bench.run(0));
+    bench.station.handle_open(link);
+    bench.station.apply(Change::Add(server("chat-1", 1)));
+    assert!(bench.run(0).is_empty(), "the same place");
+    bench.station.apply(Change::Add(server("chat-1", 2)));
+    let commands = bench.run(0);
+    let [Command::Close(old), Command::Connect { port: 2, .. }] = &commands[..] else {
+        panic!("{commands:?}")
+    };
+    assert_eq!(*old, link);
+}
+
+#[test]
+fn a_caller_that_does_not_read_its_answers_is_cut_off() {
+    let mut bench = Bench::new(PomeloLimits { output_bytes_max: 1_000, ..PomeloLimits::default() });
+    let caller = bench.station.handle_accept().unwrap();
+    let mut call = Vec::new();
+    mqtt::encode_publish("rpc", &mut call, |out| {
+        out.extend_from_slice(b"{\"id\":1,\"msg\":{\"namespace\":\"x\"}}");
+    });
+    for _ in 0..20 {
+        bench.station.handle_input(caller, &call);
+    }
+    assert_eq!(bench.run(0), [Command::Close(caller)]);
+    assert!(bench.station.output(caller).is_none());
+}
+
+#[test]
+fn callers_and_servers_are_bounded() {
+    let limits = PomeloLimits { callers_max: 1, servers_max: 1, ..PomeloLimits::default() };
+    let mut bench = Bench::new(limits);
+    let caller = bench.station.handle_accept().unwrap();
+    assert!(bench.station.handle_accept().is_none());
+    bench.station.handle_closed(caller, "gone");
+    assert!(bench.station.handle_accept().is_some());
+    bench.replace(&[("chat-1", 1), ("chat-2", 2)]);
+    assert_eq!(bench.run(0).len(), 1, "the second is left out");
+}

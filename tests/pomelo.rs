@@ -1,0 +1,625 @@
+//! A Pomelo cluster whose other servers are played by the test: what is forwarded and answered,
+//! what backends ask of sessions, and what happens when they, or the master, are away.
+
+#![cfg(feature = "pomelo")]
+
+mod common;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use common::pomelo::{Packet, Peer, Server, call, free_address};
+use common::{Client, Event, builder, eventually, notify, request};
+use serde_json::{Value, json};
+use shaddock::{
+    ClosedArg, Drain, Engine, Limits, PomeloCluster, PomeloLimits, Reply, Router, StartError, Uid,
+};
+
+const ECHO: &str = "chat.chatHandler.echo";
+const LOCAL: &str = "connector.entryHandler.local";
+const ENTRY: &str = "connector.entryHandler.entry";
+
+/// An engine in front of one fixed backend, and where backends call it.
+fn engine(backend: &str, change: impl Fn(PomeloCluster) -> PomeloCluster) -> (Engine, SocketAddr) {
+    let rpc = free_address();
+    let cluster = PomeloCluster::fixed()
+        .server("chat-1", "chat", backend)
+        .listen(rpc.to_string())
+        .server_type("chat", Router::Default);
+    (start(change(cluster)), rpc)
+}
+
+fn start(cluster: PomeloCluster) -> Engine {
+    builder(2)
+        .handler(LOCAL, |_, session| Reply::json(&session.number()))
+        .async_handler(ENTRY, |request, mut session| async move {
+            let uid = Uid::try_from(&request.value()).unwrap();
+            Reply::json(&session.bind(uid).await.is_ok())
+        })
+        .pomelo(cluster)
+        .start()
+        .unwrap()
+}
+
+/// The code of an answer.
+fn code(text: &str) -> Value {
+    serde_json::from_str::<Value>(text).unwrap()["code"].clone()
+}
+
+#[test]
+fn a_request_is_forwarded_and_answered() {
+    let backend = Server::start();
+    let (engine, _) = engine(&backend.address(), |cluster| cluster);
+    let mut peer = backend.accept();
+    let mut client = Client::ready(engine.local_addr());
+    client.send(&request(7, ECHO, " {\"a\" : [1.0, \"中\"]}"));
+    let (id, message, session) = peer.forwarded();
+    assert_eq!(
+        message,
+        json!({"id": 7, "type": 0, "compressRoute": 0, "route": ECHO,
+               "body": {"a": [1.0, "中"]}, "compressGzip": 0})
+    );
+    let number = session["id"].clone();
+    let wanted = json!({"id": number, "frontendId": "connector-1", "uid": null, "settings": {}});
+    assert_eq!(session, wanted);
+    // An answer's own text goes through: 1.0 does not become 1.
+    peer.publish("rpc", &format!("{{\"id\":{id},\"resp\":[null,{{\"b\": 1.0}},null]}}"));
+    assert_eq!(client.answer(7), "{\"b\": 1.0}");
+
+    client.send(&request(8, ECHO, "{\"broken"));
+    let (id, message, _) = peer.forwarded();
+    assert_eq!(message["body"], json!({}));
+    peer.answer(id, json!([{"stack": "Error: boom"}, {"a": 1}, null]));
+    assert_eq!(client.answer(8), "{\"a\":1,\"code\":500}");
+    client.send(&request(9, ECHO, "{}"));
+    let (id, ..) = peer.forwarded();
+    peer.answer(id, json!([]));
+    assert_eq!(client.answer(9), "{}");
+
+    client.send(&notify(ECHO, "5"));
+    let (id, message, _) = peer.forwarded();
+    assert_eq!(
+        (&message["type"], &message["id"], &message["body"]),
+        (&json!(1), &json!(0), &json!(5))
+    );
+    peer.answer(id, json!([null, {"code": 200}, null]));
+    assert_eq!(client.ask(10, LOCAL, ""), number.to_string());
+}
+
+#[test]
+fn answers_come_alone_or_in_batches_and_in_any_order() {
+    let backend = Server::start();
+    let (engine, _) = engine(&backend.address(), |cluster| cluster);
+    let mut peer = backend.accept();
+    let mut client = Client::ready(engine.local_addr());
+    for id in 1..=3 {
+        client.send(&request(id, ECHO, "{}"));
+    }
+    let ids: Vec<u64> = (0..3).map(|_| peer.forwarded().0).collect();
+    let batch = json!([
+        {"id": ids[2], "resp": [null, 3]}, {"id": 999_999, "resp": [null, 0]}, 5,
+        {"id": ids[0], "resp": [null, 1]},
+    ]);
+    peer.publish("rpc", &batch.to_string());
+    peer.answer(ids[1], json!([null, 2]));
+    let mut got: Vec<(u32, String)> = Vec::new();
+    while got.len() < 3 {
+        if let Event::Response { id, body } = client.next() {
+            got.push((id, String::from_utf8(body).unwrap()));
+        }
+    }
+    assert_eq!(got, [(3, "3".into()), (1, "1".into()), (2, "2".into())]);
+    assert_eq!(engine.handle().counters().cluster_bad_packets, 1);
+}
+
+#[test]
+fn thousands_of_pipelined_requests_come_back_in_order() {
+    const REQUESTS: u32 = 2_000;
+    let backend = Server::start();
+    let (engine, _) = engine(&backend.address(), |cluster| cluster);
+    let mut peer = backend.accept();
+    let mut clients: Vec<Client> = (0..3).map(|_| Client::ready(engine.local_addr())).collect();
+    for client in &mut clients {
+        let all: Vec<u8> =
+            (1..=REQUESTS).flat_map(|id| request(id, ECHO, &id.to_string())).collect();
+        client.send(&all);
+    }
+    let answering = std::thread::spawn(move || {
+        for _ in 0..3 * REQUESTS {
+            let (id, message, _) = peer.forwarded();
+            peer.answer(id, json!([null, message["body"], null]));
+        }
+        peer
+    });
+    for client in &mut clients {
+        for id in 1..=REQUESTS {
+            let event = client.next();
+            assert_eq!(event, Event::Response { id, body: id.to_string().into_bytes() });
+        }
+    }
+    drop(answering.join().unwrap());
+}
+
+/// A client whose session the backend knows, and its number.
+fn known(engine: &Engine, peer: &mut Peer) -> (Client, u64) {
+    let mut client = Client::ready(engine.local_addr());
+    client.send(&request(1, ECHO, "{}"));
+    let (id, _, session) = peer.forwarded();
+    peer.answer(id, json!([null, {}, null]));
+    client.answer(1);
+    (client, session["id"].as_u64().unwrap())
+}
+
+#[test]
+fn backends_bind_and_write_sessions() {
+    let backend = Server::start();
+    let (engine, rpc) = engine(&backend.address(), |cluster| cluster);
+    let mut peer = backend.accept();
+    let mut caller = Peer::connect(rpc);
+    let (mut client, sid) = known(&engine, &mut peer);
+    let stack =
+        |resp: &Value| resp[0]["stack"].as_str().unwrap().lines().next().unwrap().to_owned();
+
+    assert_eq!(caller.call("sessionRemote.bind", json!([sid, "amy"])), json!([]));
+    assert_eq!(caller.call("sessionRemote.bind", json!([sid, "amy"])), json!([]));
+    let resp = caller.call("sessionRemote.bind", json!([sid, 42]));
+    assert_eq!(stack(&resp), "Error: session has already bind with amy");
+    let resp = caller.call("sessionRemote.bind", json!([sid + 99, "amy"]));
+    assert_eq!(stack(&resp), format!("Error: session does not exist, sid: {}", sid + 99));
+    let resp = caller.call("sessionRemote.bind", json!([sid, null]));
+    assert_eq!(stack(&resp), "Error: uid is empty or too long");
+
+    assert_eq!(caller.call("sessionRemote.push", json!([sid, "room", 7])), json!([]));
+    let settings = json!({"b": {"c": [1]}, "x": null});
+    assert_eq!(caller.call("sessionRemote.pushAll", json!([sid, settings])), json!([]));
+    let session = json!({"id": sid, "frontendId": "connector-1", "uid": "amy",
+                         "settings": {"room": 7, "b": {"c": [1]}, "x": null}});
+    let by_sid = caller.call("sessionRemote.getBackendSessionBySid", json!([sid]));
+    assert_eq!(by_sid, json!([null, session]));
+    let by_uid = caller.call("sessionRemote.getBackendSessionsByUid", json!(["amy"]));
+    assert_eq!(by_uid, json!([null, [session]]));
+    let none = caller.call("sessionRemote.getBackendSessionBySid", json!([sid + 99]));
+    assert_eq!(none, json!([]));
+    assert_eq!(caller.call("sessionRemote.getBackendSessionsByUid", json!(["bob"])), json!([]));
+    // The next message shows what has been written.
+    client.send(&request(2, ECHO, "{}"));
+    let (id, _, shown) = peer.forwarded();
+    assert_eq!(shown, session);
+    peer.answer(id, json!([null, {}]));
+    client.answer(2);
+
+    let resp = caller.call("sessionRemote.unbind", json!([sid, "bob"]));
+    assert_eq!(stack(&resp), "Error: session has not bind with bob");
+    assert_eq!(caller.call("sessionRemote.unbind", json!([sid, "amy"])), json!([]));
+    let by_sid = caller.call("sessionRemote.getBackendSessionBySid", json!([sid]));
+    assert_eq!(by_sid[1]["uid"], Value::Null);
+
+    client.stream.shutdown(std::net::Shutdown::Both).unwrap();
+    eventually("the session is gone", || engine.handle().statistics().unwrap().connections == 0);
+    eventually("the backend is told so", || {
+        let resp = caller.call("sessionRemote.push", json!([sid, "room", 8]));
+        resp[0]["stack"].as_str().is_some_and(|text| text.contains("does not exist"))
+    });
+}
+
+#[test]
+fn sessions_of_one_uid_are_found_on_all_shards() {
+    let backend = Server::start();
+    let (engine, rpc) = engine(&backend.address(), |cluster| cluster);
+    let mut caller = Peer::connect(rpc);
+    let mut clients: Vec<Client> = (0..8).map(|_| Client::ready(engine.local_addr())).collect();
+    for client in &mut clients {
+        assert_eq!(client.ask(1, ENTRY, "\"amy\""), "true");
+    }
+    // No backend has ever seen them.
+    let found = caller.call("sessionRemote.getBackendSessionsByUid", json!(["amy"]));
+    let sids: Vec<&Value> = found[1].as_array().unwrap().iter().map(|s| &s["id"]).collect();
+    assert_eq!(sids.len(), 8);
+    let sid = sids[5].clone();
+    assert_eq!(caller.call("sessionRemote.push", json!([sid, "a", 1])), json!([]));
+    let found = caller.call("sessionRemote.getBackendSessionBySid", json!([sid]));
+    assert_eq!(found[1]["settings"], json!({"a": 1}));
+    let fails =
+        caller.call("channelRemote.pushMessage", json!(["onChat", {"m": 1}, ["amy", "bob"], {}]));
+    assert_eq!(fails, json!([null, ["bob"]]));
+    for client in &mut clients {
+        let push = Event::Push { route: "onChat".into(), body: b"{\"m\":1}".to_vec() };
+        assert_eq!(client.next(), push);
+    }
+    assert_eq!(caller.call("sessionRemote.kickByUid", json!(["amy", "bye"])), json!([]));
+    for client in &mut clients {
+        assert_eq!(client.until_end(), [Event::Kick(json!({"reason": "bye"}))]);
+    }
+}
+
+#[test]
+fn kicks_have_the_originals_reasons() {
+    let backend = Server::start();
+    let (engine, rpc) = engine(&backend.address(), |cluster| cluster);
+    let mut peer = backend.accept();
+    let mut caller = Peer::connect(rpc);
+    for (rest, events) in [
+        (json!([]), vec![Event::Kick(json!({"reason": "kick"}))]),
+        (json!(["bye"]), vec![Event::Kick(json!({"reason": "bye"}))]),
+        (json!([null]), vec![]),
+    ] {
+        let (mut client, sid) = known(&engine, &mut peer);
+        let mut args = vec![json!(sid)];
+        args.extend(rest.as_array().unwrap().iter().cloned());
+        assert_eq!(caller.call("sessionRemote.kickBySid", json!(args)), json!([]));
+        assert_eq!(client.until_end(), events);
+    }
+    assert_eq!(caller.call("sessionRemote.kickBySid", json!([12_345])), json!([]));
+    assert_eq!(caller.call("sessionRemote.kickByUid", json!(["nobody"])), json!([]));
+}
+
+#[test]
+fn broadcasts_reach_all_or_those_that_are_bound() {
+    let backend = Server::start();
+    let (engine, rpc) = engine(&backend.address(), |cluster| cluster);
+    let mut caller = Peer::connect(rpc);
+    let mut bound = Client::ready(engine.local_addr());
+    assert_eq!(bound.ask(1, ENTRY, "5"), "true");
+    let mut unbound = Client::ready(engine.local_addr());
+    unbound.ask(1, LOCAL, "");
+    let opts = json!({"type": "broadcast", "userOptions": {"binded": true}, "isBroadcast": true,
+                      "binded": true});
+    assert_eq!(caller.call("channelRemote.broadcast", json!(["onA", 1, opts])), json!([]));
+    let opts = json!({"type": "broadcast", "userOptions": {}, "isBroadcast": true});
+    assert_eq!(caller.call("channelRemote.broadcast", json!(["onB", 2, opts])), json!([]));
+    let push = |route: &str, body: &[u8]| Event::Push { route: route.into(), body: body.to_vec() };
+    assert_eq!([bound.next(), bound.next()], [push("onA", b"1"), push("onB", b"2")]);
+    assert_eq!(unbound.next(), push("onB", b"2"));
+    // A uid that is a number is found by its text, and fails as it came.
+    let fails = caller.call("channelRemote.pushMessage", json!(["onC", 3, ["5", 6, "6"], {}]));
+    assert_eq!(fails, json!([null, [6, "6"]]));
+    assert_eq!(bound.next(), push("onC", b"3"));
+    let resp = caller.call("channelRemote.pushMessage", json!(["onC", null, ["5"], {}]));
+    assert!(resp[0]["stack"].as_str().unwrap().starts_with("Error: can not send empty message."));
+}
+
+#[test]
+fn calls_in_batches_and_what_is_no_call_are_answered_one_by_one() {
+    let backend = Server::start();
+    let (_engine, rpc) = engine(&backend.address(), |cluster| cluster);
+    let mut caller = Peer::connect(rpc);
+    let batch = json!([
+        call(1, "sessionRemote.getBackendSessionBySid", json!([1])),
+        {"id": 2, "msg": 5},
+        call(3, "sessionRemote.constructor", json!([])),
+        call(4, "nosuch.method", json!([1])),
+        {"id": 5, "msg": {"namespace": "user", "service": "a", "method": "b", "args": []}},
+        "garbage",
+    ]);
+    caller.publish("rpc", &batch.to_string());
+    let mut answers = std::collections::BTreeMap::new();
+    for _ in 0..6 {
+        let answer = caller.payload();
+        let text = answer["resp"][0]["stack"].as_str().unwrap_or("").to_owned();
+        answers.insert(answer["id"].as_u64(), text.lines().next().unwrap_or("").to_owned());
+    }
+    let answers: Vec<_> = answers.into_iter().collect();
+    assert_eq!(answers[0].0, None, "garbage has no id");
+    assert_eq!(answers[1], (Some(1), String::new()));
+    assert_eq!(answers[3], (Some(3), "Error: no such method:constructor".into()));
+    assert_eq!(answers[4], (Some(4), "Error: no such service:nosuch".into()));
+    assert_eq!(answers[5], (Some(5), "Error: no such namespace:user".into()));
+    for garbage in ["", "{", "[", "null", "[[]]", "{\"id\":1e999}"] {
+        caller.publish("rpc", garbage);
+        let answer = caller.payload();
+        assert!(answer["resp"][0]["stack"].is_string(), "{garbage}");
+    }
+    caller.write(&[0xc0, 0]);
+    assert_eq!(caller.next(), Packet::Pong);
+    // What is no packet ends that connection, and no other.
+    let mut other = Peer::connect(rpc);
+    caller.write(&[0x30, 0xff, 0xff, 0xff, 0xff]);
+    assert_eq!(caller.next(), Packet::End);
+    other.write(&[0xc0, 0]);
+    assert_eq!(other.next(), Packet::Pong);
+}
+
+#[test]
+fn a_lost_connection_fails_its_calls_at_once_and_is_made_again() {
+    let backend = Server::start();
+    let (engine, _) = engine(&backend.address(), |cluster| cluster);
+    let mut client = Client::ready(engine.local_addr());
+    for garbage in [&[0x30, 0xff, 0xff, 0xff, 0xff][..], &[0x30, 1, 0], &[0xe0, 0], b""] {
+        let mut peer = backend.accept();
+        client.send(&request(1, ECHO, "{}"));
+        client.send(&request(2, ECHO, "{}"));
+        peer.forwarded();
+        peer.forwarded();
+        let start = Instant::now();
+        match garbage {
+            b"" => drop(peer),
+            garbage => peer.write(garbage),
+        }
+        assert_eq!((code(&client.answer(1)), code(&client.answer(2))), (json!(500), json!(500)));
+        assert!(start.elapsed() < Duration::from_secs(5), "long before the deadline");
+    }
+    let mut peer = backend.accept();
+    client.send(&request(3, ECHO, "{}"));
+    let (id, ..) = peer.forwarded();
+    peer.answer(id, json!([null, {"code": 200}]));
+    assert_eq!(code(&client.answer(3)), 200);
+    assert_eq!(engine.handle().counters().forward_lost, 8);
+}
+
+#[test]
+fn a_backend_that_is_away_answers_500_and_is_found_when_it_comes() {
+    let address = free_address();
+    let (engine, _) = engine(&address.to_string(), |cluster| cluster);
+    let mut client = Client::ready(engine.local_addr());
+    let start = Instant::now();
+    assert_eq!(code(&client.ask(1, ECHO, "{}")), 500);
+    assert!(start.elapsed() < Duration::from_secs(5), "nobody waits for who is not there");
+    let backend = Server::start_at(address);
+    let mut peer = backend.accept();
+    client.send(&request(2, ECHO, "{}"));
+    let (id, ..) = peer.forwarded();
+    peer.answer(id, json!([null, {"code": 200}]));
+    assert_eq!(code(&client.answer(2)), 200);
+}
+
+#[test]
+fn a_backend_that_stops_is_answered_for_and_goes_on_when_it_is_back() {
+    let backend = Server::start();
+    let timeout = Duration::from_millis(400);
+    let (engine, _) = engine(&backend.address(), |cluster| cluster.call_timeout(timeout));
+    let mut peer = backend.accept();
+    let mut client = Client::ready(engine.local_addr());
+    let mut local = Client::ready(engine.local_addr());
+    let start = Instant::now();
+    let all: Vec<u8> = (1..=1_000).flat_map(|id| request(id, ECHO, "{}")).collect();
+    client.send(&all);
+    // The others are served meanwhile.
+    for id in 1..=50 {
+        local.ask(id, LOCAL, "");
+    }
+    assert!(start.elapsed() < timeout, "local requests wait for nobody");
+    for id in 1..=1_000 {
+        assert_eq!(code(&client.answer(id)), 500);
+    }
+    let took = start.elapsed();
+    assert!(took >= timeout && took < timeout * 8, "at the deadline, not after {took:?}");
+    assert_eq!(engine.handle().counters().forward_timeouts, 1_000);
+    // Late answers reach nobody.
+    for _ in 0..1_000 {
+        let (id, ..) = peer.forwarded();
+        peer.answer(id, json!([null, {"late": true}]));
+    }
+    client.send(&request(2_000, ECHO, "{}"));
+    let (id, ..) = peer.forwarded();
+    peer.answer(id, json!([null, {"code": 200}]));
+    assert_eq!(client.next(), Event::Response { id: 2_000, body: b"{\"code\":200}".to_vec() });
+}
+
+#[test]
+fn a_connection_without_a_pulse_is_made_again() {
+    let backend = Server::start();
+    let keepalive = Duration::from_millis(50);
+    let (_engine, _) = engine(&backend.address(), |cluster| cluster.keepalive(keepalive));
+    let mut peer = backend.accept();
+    for _ in 0..3 {
+        assert_eq!(peer.next(), Packet::Ping);
+        peer.write(&[0xd0, 0]);
+    }
+    assert_eq!(peer.next(), Packet::Ping);
+    assert_eq!(peer.next(), Packet::End);
+    assert_eq!(backend.accept().next(), Packet::Ping);
+}
+
+#[test]
+fn calls_to_a_server_are_bounded() {
+    let backend = Server::start();
+    let limits = PomeloLimits { calls_max: 5, ..PomeloLimits::default() };
+    let (engine, _) = engine(&backend.address(), |cluster| cluster.limits(limits.clone()));
+    let mut peer = backend.accept();
+    let mut client = Client::ready(engine.local_addr());
+    for id in 1..=8 {
+        client.send(&request(id, ECHO, "{}"));
+    }
+    for id in 6..=8 {
+        assert_eq!(code(&client.answer(id)), 500);
+    }
+    for _ in 1..=5 {
+        let (id, ..) = peer.forwarded();
+        peer.answer(id, json!([null, {"code": 200}]));
+    }
+    for id in 1..=5 {
+        assert_eq!(code(&client.answer(id)), 200);
+    }
+    assert_eq!(engine.handle().counters().forward_rejects, 3);
+}
+
+#[test]
+fn a_backend_is_told_of_bound_sessions_that_end() {
+    let backend = Server::start();
+    let (engine, _) = engine(&backend.address(), |cluster| {
+        let args = [
+            ClosedArg::Uid,
+            ClosedArg::FrontendId,
+            ClosedArg::Setting("none".into()),
+            ClosedArg::SessionId,
+            ClosedArg::Session,
+        ];
+        cluster.on_closed("chat.chatRemote.drop", args)
+    });
+    let mut peer = backend.accept();
+    let mut unbound = Client::ready(engine.local_addr());
+    unbound.ask(1, LOCAL, "");
+    drop(unbound);
+    let mut bound = Client::ready(engine.local_addr());
+    let number: u64 = bound.ask(1, LOCAL, "").parse().unwrap();
+    assert_eq!(bound.ask(2, ENTRY, "7"), "true");
+    drop(bound);
+    let told = peer.payload();
+    let session = json!({"id": number, "frontendId": "connector-1", "uid": 7, "settings": {}});
+    assert_eq!(
+        told["msg"],
+        json!({"namespace": "user", "serverType": "chat", "service": "chatRemote",
+               "method": "drop", "args": [7, "connector-1", null, number, session]})
+    );
+    // What is told at the end of the engine still goes out.
+    let mut last = Client::ready(engine.local_addr());
+    assert_eq!(last.ask(1, ENTRY, "\"amy\""), "true");
+    engine.shutdown(Drain::now());
+    assert_eq!(peer.payload()["msg"]["args"][0], "amy");
+}
+
+/// An engine that follows a master, in the order of round robin, and where backends call it.
+fn following(master: &Server) -> (Engine, SocketAddr) {
+    let rpc = free_address();
+    let cluster = PomeloCluster::new(master.address())
+        .token("secret")
+        .listen(rpc.to_string())
+        .env("plain")
+        .server_type("chat", Router::RoundRobin);
+    (start(cluster), rpc)
+}
+
+fn entry(id: &str, server: &Server) -> Value {
+    json!({"id": id, "serverType": "chat", "host": "127.0.0.1", "port": server.port()})
+}
+
+/// Plays the master until the engine has joined; what the engine has said of itself.
+fn join(master: &Server, servers: Value) -> (Peer, Value) {
+    let mut peer = master.accept();
+    peer.write(&[0x20, 2, 0, 0]);
+    let (topic, registration) = peer.heard();
+    assert_eq!(topic, "register");
+    peer.publish("register", r#"{"code":1,"msg":"ok"}"#);
+    let (topic, subscription) = peer.heard();
+    assert_eq!(topic, "monitor");
+    let body = json!({"action": "subscribe", "id": "connector-1"});
+    assert_eq!(subscription, json!({"reqId": 1, "moduleId": "__masterwatcher__", "body": body}));
+    peer.say(json!({"respId": 1, "error": null, "body": servers}));
+    let (_, record) = peer.heard();
+    let body = json!({"action": "record", "id": "connector-1"});
+    assert_eq!(record, json!({"moduleId": "__masterwatcher__", "body": body}));
+    (peer, registration)
+}
+
+/// A request of the master's about servers, and the signal that answers it.
+fn asked(peer: &mut Peer, id: u64, body: Value) -> Value {
+    peer.say(json!({"reqId": id, "moduleId": "__monitorwatcher__", "body": body}));
+    let (_, answer) = peer.heard();
+    assert_eq!(answer["respId"], id);
+    answer["error"].clone()
+}
+
+/// Asks until a server gets the request, which it answers.
+fn answered_by(client: &mut Client, servers: &mut [&mut Peer], wanted: usize) {
+    let wait = Duration::from_millis(20);
+    eventually("the server is used", || {
+        client.send(&request(2, ECHO, "{}"));
+        let called = (0..servers.len()).cycle().find_map(|at| {
+            let packet = servers[at].next_within(wait)?;
+            let Packet::Publish { payload, .. } = packet else { panic!("{packet:?}") };
+            servers[at].answer(payload["id"].as_u64().unwrap(), json!([null, {"code": 200}]));
+            Some(at)
+        });
+        assert_eq!(code(&client.answer(2)), 200);
+        called == Some(wanted)
+    });
+}
+
+#[test]
+fn the_master_says_which_servers_there_are() {
+    let (master, first, second) = (Server::start(), Server::start(), Server::start());
+    let (engine, rpc) = following(&master);
+    let mut client = Client::ready(engine.local_addr());
+    assert_eq!(code(&client.ask(1, ECHO, "{}")), 500, "there is no server yet");
+    let servers = json!({
+        "chat-1": entry("chat-1", &first),
+        "area-1": {"id": "area-1", "serverType": "area", "host": "h", "port": 1},
+        "connector-1": {"id": "connector-1", "serverType": "connector", "host": "h", "port": 2},
+    });
+    let (mut peer, registration) = join(&master, servers);
+    let info = json!({"id": "connector-1", "serverType": "connector", "host": "127.0.0.1",
+        "port": rpc.port(), "clientHost": "127.0.0.1", "clientPort": engine.local_addr().port(),
+        "frontend": "true", "env": "plain"});
+    let pid = std::process::id();
+    assert_eq!(
+        registration,
+        json!({"id": "connector-1", "type": "monitor", "serverType": "connector", "pid": pid,
+               "info": info, "token": "secret"})
+    );
+    let mut one = first.accept();
+    answered_by(&mut client, &mut [&mut one], 0);
+    let add = json!({"action": "addServer", "server": entry("chat-2", &second)});
+    assert_eq!(asked(&mut peer, 15, add), 1);
+    let mut two = second.accept();
+    answered_by(&mut client, &mut [&mut one, &mut two], 1);
+    assert_eq!(asked(&mut peer, 16, json!({"action": "removeServer", "id": "chat-1"})), 1);
+    assert_eq!(one.next(), Packet::End);
+    answered_by(&mut client, &mut [&mut two], 0);
+    assert_eq!(asked(&mut peer, 17, json!({"action": "startOver"})), 1);
+    assert_eq!(asked(&mut peer, 18, json!({"action": "nonsense"})), 0);
+    peer.say(json!({"reqId": 19, "moduleId": "__console__", "body": {"signal": "list"}}));
+    assert_eq!(peer.heard().1["error"], "unknown moduleId:__console__");
+}
+
+#[test]
+fn everything_goes_on_without_the_master_until_it_is_back() {
+    let (master, backend) = (Server::start(), Server::start());
+    let (engine, _) = following(&master);
+    let (peer, registration) = join(&master, json!({"chat-1": entry("chat-1", &backend)}));
+    let mut one = backend.accept();
+    let mut client = Client::ready(engine.local_addr());
+    drop(peer);
+    answered_by(&mut client, &mut [&mut one], 0);
+    let mut peer = master.accept();
+    peer.write(&[0x20, 2, 0, 0]);
+    let (topic, again) = peer.heard();
+    assert_eq!(topic, "reconnect");
+    for key in ["id", "type", "serverType", "info"] {
+        assert_eq!(again[key], registration[key]);
+    }
+    peer.publish("reconnect_ok", r#"{"code":1,"msg":"ok"}"#);
+    // It has forgotten chat-1, which has not come back to it yet: that one is kept for a while.
+    let replace = json!({"action": "replaceServer", "servers": {"connector-1": again["info"]}});
+    assert_eq!(asked(&mut peer, 20, replace), 1);
+    answered_by(&mut client, &mut [&mut one], 0);
+}
+
+#[test]
+fn a_master_that_refuses_is_asked_again() {
+    let master = Server::start();
+    let engine = start(PomeloCluster::new(master.address()).server_type("chat", Router::Default));
+    for _ in 0..2 {
+        let mut peer = master.accept();
+        peer.write(&[0x20, 2, 0, 0]);
+        assert_eq!(peer.heard().0, "register");
+        peer.publish("register", r#"{"code":-1,"msg":"server auth failed"}"#);
+        assert_eq!(peer.next(), Packet::End);
+    }
+    let mut client = Client::ready(engine.local_addr());
+    client.ask(1, LOCAL, "");
+}
+
+#[test]
+fn what_can_not_be_is_said_at_the_start() {
+    let start = |cluster: PomeloCluster| builder(1).pomelo(cluster).start();
+    let cluster = || PomeloCluster::fixed().server_type("chat", Router::Default);
+    let text = |error: StartError| error.to_string();
+    let error = start(PomeloCluster::fixed()).err().map(text).unwrap();
+    assert!(error.contains("option `pomelo` must be given a server type"), "{error}");
+    let error = start(cluster().call_timeout(Duration::from_secs(31))).err().map(text).unwrap();
+    assert!(error.contains("1 ms to 30000 ms"), "{error}");
+    let error = start(cluster().server_type("connector", Router::Default)).err().map(text);
+    assert!(error.unwrap().contains("`connector`, which is taken"));
+    let taken = Server::start();
+    let error = start(cluster().listen(taken.address())).err().map(text).unwrap();
+    assert!(error.contains(&taken.address()), "{error}");
+    let error = start(
+        PomeloCluster::new("127.0.0.1:3005")
+            .listen("0.0.0.0:0")
+            .server_type("chat", Router::Default),
+    );
+    assert!(error.err().map(text).unwrap().contains("`advertise`"));
+    let limits = Limits { forward_timeout: Duration::from_secs(60), ..Limits::default() };
+    let longer = cluster().call_timeout(Duration::from_secs(45));
+    assert!(builder(1).limits(limits).pomelo(longer).start().is_ok());
+}
