@@ -605,7 +605,7 @@ fn what_can_not_be_is_said_at_the_start() {
     let cluster = || PomeloCluster::fixed().server_type("chat", Router::Default);
     let text = |error: StartError| error.to_string();
     let error = start(PomeloCluster::fixed()).err().map(text).unwrap();
-    assert!(error.contains("option `pomelo` must be given a server type"), "{error}");
+    assert!(error.contains("option `pomelo.server_type` must be given at least once"), "{error}");
     let error = start(cluster().call_timeout(Duration::from_secs(31))).err().map(text).unwrap();
     assert!(error.contains("1 ms to 30000 ms"), "{error}");
     let error = start(cluster().server_type("connector", Router::Default)).err().map(text);
@@ -618,7 +618,7 @@ fn what_can_not_be_is_said_at_the_start() {
             .listen("0.0.0.0:0")
             .server_type("chat", Router::Default),
     );
-    assert!(error.err().map(text).unwrap().contains("`advertise`"));
+    assert!(error.err().map(text).unwrap().contains("option `pomelo.advertise`"));
     let limits = Limits { forward_timeout: Duration::from_secs(60), ..Limits::default() };
     let longer = cluster().call_timeout(Duration::from_secs(45));
     assert!(builder(1).limits(limits).pomelo(longer).start().is_ok());

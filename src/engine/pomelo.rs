@@ -34,7 +34,7 @@ impl Builder {
     /// one of its frontends.
     pub fn pomelo(self, cluster: PomeloCluster) -> Self {
         self.network(NetworkForwarder {
-            option: OPTION,
+            option: "pomelo.server_type",
             server_types: cluster.server_types().map(str::to_owned).collect(),
             hears: match cluster.hears_ends() {
                 true => Hears::All,
@@ -49,7 +49,6 @@ impl Builder {
     }
 }
 
-const OPTION: &str = "pomelo";
 /// Connections waiting in the kernel to be accepted.
 const BACKLOG: u32 = 256;
 /// Events taken from the kernel at once.
@@ -66,10 +65,14 @@ const STOP_WITHIN: Duration = Duration::from_millis(500);
 const ACCEPT_PAUSE_US: u64 = 100_000;
 
 fn check(cluster: &PomeloCluster, limits: &Limits) -> Result<(), StartError> {
-    cluster
-        .check(limits.forward_timeout)
-        .map_err(|expected| StartError::Option { option: OPTION, expected })?;
-    listen::resolve_all(&[rpc_listener(cluster)]).map(drop)
+    let bad = |(option, expected)| StartError::Option { option, expected };
+    cluster.check(limits.forward_timeout).map_err(bad)?;
+    let addresses = listen::resolve_all(&[rpc_listener(cluster)])?;
+    if addresses.iter().all(|address| cluster.is_reachable(*address)) {
+        return Ok(());
+    }
+    let expected = "the host by which others reach this machine, as it listens on all of them";
+    Err(bad(("pomelo.advertise", expected.into())))
 }
 
 fn rpc_listener(cluster: &PomeloCluster) -> Listener {
@@ -89,10 +92,6 @@ fn start(cluster: PomeloCluster, seat: Seat) -> Result<Join, StartError> {
         address,
         seat.clients,
     );
-    if cluster.master().is_some() && registration.is_nowhere() {
-        let expected = "given the host to `advertise`, as it listens on every one".into();
-        return Err(StartError::Option { option: OPTION, expected });
-    }
     let poll = Poll::new(&seat, &listener).map_err(failed)?;
     let spawned = std::thread::Builder::new().name("shaddock-pomelo".into()).spawn(move || {
         let config = &seat.config;

@@ -43,8 +43,7 @@ use crate::forward::ServerId;
 pub struct PomeloCluster {
     /// The master's address; none if the cluster is fixed.
     master: Option<String>,
-    /// Names, types and addresses.
-    servers: Vec<(String, String, String)>,
+    servers: Vec<FixedServer>,
     token: String,
     env: String,
     listen: String,
@@ -54,6 +53,15 @@ pub struct PomeloCluster {
     pub(crate) keepalive: Duration,
     pub(crate) limits: PomeloLimits,
     pub(crate) hooks: Vec<(String, Vec<ClosedArg>)>,
+}
+
+/// A server that nobody announces.
+#[derive(Debug, Clone)]
+struct FixedServer {
+    id: String,
+    server_type: String,
+    address: String,
+    weight: u32,
 }
 
 /// The bounds of what one frontend keeps for its cluster.
@@ -145,12 +153,24 @@ impl PomeloCluster {
 
     /// A server of a fixed cluster: its id, its type and the `host:port` of its RPC.
     pub fn server(
-        mut self,
+        self,
         id: impl Into<String>,
         server_type: impl Into<String>,
         address: impl Into<String>,
     ) -> Self {
-        self.servers.push((id.into(), server_type.into(), address.into()));
+        self.weighted_server(id, server_type, address, 1)
+    }
+
+    /// A server of a fixed cluster, with the weight that [`Router::Weighted`] gives it.
+    pub fn weighted_server(
+        mut self,
+        id: impl Into<String>,
+        server_type: impl Into<String>,
+        address: impl Into<String>,
+        weight: u32,
+    ) -> Self {
+        let (id, server_type, address) = (id.into(), server_type.into(), address.into());
+        self.servers.push(FixedServer { id, server_type, address, weight });
         self
     }
 
@@ -242,67 +262,69 @@ impl PomeloCluster {
         self.master.as_deref()
     }
 
-    /// What is wrong with the description: the text that follows "option `pomelo` must be".
-    pub(crate) fn check(&self, forward_timeout: Duration) -> Result<(), String> {
-        let names_type = |name: &str| self.server_types.iter().any(|(other, _)| other == name);
+    /// What is wrong with the description: an option, and what it must be.
+    pub(crate) fn check(&self, forward_timeout: Duration) -> Result<(), (&'static str, String)> {
+        let bad = |option, expected: &str| Err((option, expected.to_owned()));
         if self.server_types.is_empty() {
-            return Err("given a server type to forward at least".into());
+            return bad("pomelo.server_type", "given at least once");
         }
         if self.call_timeout.as_millis() == 0 || self.call_timeout > forward_timeout {
-            return Err(format!(
-                "given a call_timeout of 1 ms to {} ms, which is Limits::forward_timeout",
-                forward_timeout.as_millis()
-            ));
+            let max_ms = forward_timeout.as_millis();
+            let expected = format!("1 ms to {max_ms} ms, which is the limit forward_timeout");
+            return Err(("pomelo.call_timeout", expected));
         }
         if self.keepalive.as_millis() == 0 {
-            return Err("given a keepalive of 1 ms or more".into());
+            return bad("pomelo.keepalive", "1 ms or more");
         }
         let limits = &self.limits;
-        for (key, limit) in [
-            ("calls_max", limits.calls_max),
-            ("queue_len_max", limits.queue_len_max),
-            ("output_bytes_max", limits.output_bytes_max),
-            ("packet_bytes_max", limits.packet_bytes_max),
-            ("callers_max", limits.callers_max),
-            ("servers_max", limits.servers_max),
+        for (option, limit) in [
+            ("pomelo.calls_max", limits.calls_max),
+            ("pomelo.queue_len_max", limits.queue_len_max),
+            ("pomelo.output_bytes_max", limits.output_bytes_max),
+            ("pomelo.packet_bytes_max", limits.packet_bytes_max),
+            ("pomelo.callers_max", limits.callers_max),
+            ("pomelo.servers_max", limits.servers_max),
         ] {
             if limit == 0 {
-                return Err(format!("given a {key} of 1 or more"));
+                return bad(option, "at least 1");
             }
         }
         for (remote, _) in &self.hooks {
-            match RemoteName::parse(remote) {
-                Some(name) if names_type(&name.server_type) => {}
-                Some(name) => {
-                    let kind = name.server_type;
-                    return Err(format!("given on_closed of a type it forwards, not `{kind}`"));
-                }
-                None => {
-                    return Err(format!(
-                        "given on_closed as serverType.service.method, not `{remote}`"
-                    ));
-                }
+            let name = RemoteName::parse(remote);
+            if !name.is_some_and(|name| self.server_types().any(|other| other == name.server_type))
+            {
+                let expected = format!(
+                    "serverType.service.method of a type that is forwarded, not `{remote}`"
+                );
+                return Err(("pomelo.on_closed", expected));
             }
         }
-        if let Some(master) = &self.master {
-            if host_and_port(master).is_none() {
-                return Err(format!("given a master like 127.0.0.1:3005, not `{master}`"));
+        match &self.master {
+            Some(master) if host_and_port(master).is_none() => {
+                return bad("pomelo.master", "an address like 127.0.0.1:3005");
             }
-            if !self.servers.is_empty() {
-                return Err("given servers only without a master: `PomeloCluster::fixed`".into());
+            Some(_) if !self.servers.is_empty() => {
+                return bad("pomelo.server", "left out where there is a master");
             }
+            _ => {}
         }
-        self.fixed_servers()
-            .map(|_| ())
-            .map_err(|bad| format!("given servers with addresses like 127.0.0.1:6050, not `{bad}`"))
+        self.fixed_servers().map(drop).map_err(|address| {
+            ("pomelo.server", format!("at an address like 127.0.0.1:6050, not `{address}`"))
+        })
+    }
+
+    /// Whether others are told a host to call this server at, if it listens there.
+    pub(crate) fn is_reachable(&self, listen: SocketAddr) -> bool {
+        self.master.is_none() || self.advertise.is_some() || !listen.ip().is_unspecified()
     }
 
     /// The servers of a fixed cluster; or the address that is none.
     pub(crate) fn fixed_servers(&self) -> Result<Vec<Server>, String> {
-        let server = |(id, server_type, address): &(String, String, String)| {
+        let server = |server: &FixedServer| {
+            let address = &server.address;
             let (host, port) = host_and_port(address).ok_or_else(|| address.clone())?;
-            let (id, server_type) = (ServerId::from(id.as_str()), server_type.clone());
-            Ok(Server { id, server_type, host, port, weight: 1 })
+            let (id, server_type) = (ServerId::from(&*server.id), server.server_type.clone());
+            Ok(Server { id, server_type, host, port, weight: server.weight })
         };
         self.servers.iter().map(server).collect()
     }
@@ -357,29 +379,32 @@ mod tests {
     fn what_is_wrong_is_said() {
         let minute = Duration::from_secs(60);
         assert_eq!(cluster().check(minute), Ok(()));
-        for (bad, named) in [
-            (PomeloCluster::fixed(), "server type"),
-            (cluster().call_timeout(Duration::ZERO), "call_timeout"),
-            (cluster().call_timeout(minute * 2), "60000 ms"),
-            (cluster().keepalive(Duration::ZERO), "keepalive"),
-            (cluster().on_closed("chat.drop", []), "`chat.drop`"),
-            (cluster().on_closed("area.areaRemote.drop", []), "`area`"),
-            (cluster().server("chat-1", "chat", "127.0.0.1"), "`127.0.0.1`"),
-            (PomeloCluster::new("master").server_type("chat", Router::Default), "`master`"),
+        let no_calls = PomeloLimits { calls_max: 0, ..PomeloLimits::default() };
+        let master = |address| PomeloCluster::new(address).server_type("chat", Router::Default);
+        for (bad, option, named) in [
+            (PomeloCluster::fixed(), "server_type", "once"),
+            (cluster().call_timeout(Duration::ZERO), "call_timeout", "1 ms"),
+            (cluster().call_timeout(minute * 2), "call_timeout", "60000 ms"),
+            (cluster().keepalive(Duration::ZERO), "keepalive", "1 ms"),
+            (cluster().on_closed("chat.drop", []), "on_closed", "`chat.drop`"),
             (
-                PomeloCluster::new("h:1")
-                    .server_type("chat", Router::Default)
-                    .server("chat-1", "chat", "h:2"),
-                "without a master",
+                cluster().on_closed("area.areaRemote.drop", []),
+                "on_closed",
+                "`area.areaRemote.drop`",
             ),
-            (
-                cluster().limits(PomeloLimits { calls_max: 0, ..PomeloLimits::default() }),
-                "calls_max",
-            ),
+            (cluster().server("chat-1", "chat", "127.0.0.1"), "server", "`127.0.0.1`"),
+            (master("master"), "master", "127.0.0.1:3005"),
+            (master("h:1").server("chat-1", "chat", "h:2"), "server", "left out"),
+            (cluster().limits(no_calls), "calls_max", "at least 1"),
         ] {
-            let text = bad.check(minute).unwrap_err();
+            let (at, text) = bad.check(minute).unwrap_err();
+            assert_eq!(at.strip_prefix("pomelo."), Some(option));
             assert!(text.contains(named), "{text}");
         }
+        let everywhere = "0.0.0.0:4050".parse().unwrap();
+        assert!(!master("h:1").is_reachable(everywhere));
+        assert!(master("h:1").advertise("h").is_reachable(everywhere));
+        assert!(cluster().is_reachable(everywhere));
     }
 
     #[test]

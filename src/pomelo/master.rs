@@ -22,13 +22,6 @@ pub(crate) struct Registration {
     pub(crate) info: Value,
 }
 
-impl Registration {
-    /// Whether its host is one that nobody can connect to.
-    pub(crate) fn is_nowhere(&self) -> bool {
-        matches!(self.info["host"].as_str(), Some("0.0.0.0" | "::"))
-    }
-}
-
 /// The client of one master.
 #[derive(Debug)]
 pub(super) struct Master {

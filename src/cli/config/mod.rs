@@ -8,6 +8,7 @@ mod host_filter;
 mod kind;
 mod limits;
 mod listener;
+mod pomelo;
 mod problem;
 mod protos;
 mod server;
@@ -49,13 +50,14 @@ struct Entry {
 }
 
 /// Every section, in the order of the example.
-const SECTIONS: [Entry; 6] = [
+const SECTIONS: [Entry; 7] = [
     Entry { name: "listener", read: listener::read },
     Entry { name: "heartbeat", read: heartbeat::read },
     Entry { name: "dictionary", read: dictionary::read },
     Entry { name: "protos", read: protos::read },
     Entry { name: "host_filter", read: host_filter::read },
     Entry { name: "limits", read: limits::read },
+    Entry { name: "pomelo", read: pomelo::read },
 ];
 
 /// A whole configuration that holds.
@@ -116,6 +118,7 @@ impl Config {
                 let key = match *option {
                     "shards" | "shards and workers" => "server.shards",
                     "heartbeat" => "heartbeat.interval",
+                    "pomelo.server_type" => "pomelo.type",
                     "heartbeat_timeout" => "heartbeat.timeout",
                     "listen" => self.listener_twice().unwrap_or("listener"),
                     option => option,

@@ -156,6 +156,68 @@ fn relations_are_told_with_the_key_they_are_about() {
     }
 }
 
+/// A cluster as an operator may describe it, and what is said of one that can't be.
+#[test]
+fn a_cluster_is_told_with_its_keys() {
+    let types = "[pomelo]\nmaster = \"127.0.0.1:3005\"\n[[pomelo.type]]\nname = \"chat\"\n";
+    let fixed = "[[pomelo.type]]\nname = \"chat\"\nrouter = \"weighted\"\n[[pomelo.server]]\n\
+        id = \"chat-1\"\ntype = \"chat\"\naddress = \"127.0.0.1:6050\"\nweight = 3\n\
+        [[pomelo.on_closed]]\nremote = \"chat.chatRemote.leave\"\nargs = [\"setting:room\"]\n";
+    assert!(parse(types).forwards() && parse(fixed).forwards() && !parse("[pomelo]").forwards());
+    for (text, expected) in [
+        (
+            "[[pomelo.type]]\nname = \"chat\"",
+            "1:3: pomelo.master: expected the master's address, or servers as [[pomelo.server]], \
+             found none",
+        ),
+        (
+            "[[pomelo.type]]\nname = \"chat\"\nrouter = \"random\"\n[pomelo]\nmaster = \"h:1\"",
+            "3:10: pomelo.type[1].router: expected \"default\", \"round robin\", \"weighted\", \
+             \"least active\" or \"consistent hash\", found \"random\"",
+        ),
+        (
+            "[[pomelo.type]]\nrouter = \"weighted\"",
+            "1:1: pomelo.type[1].name: expected the name of a server type, found none",
+        ),
+        (
+            "[[pomelo.server]]\nid = \"chat-1\"\naddress = \"h:1\"",
+            "1:1: pomelo.server[1].type: expected text, as a server has an id, a type and an \
+             address, found none",
+        ),
+        (
+            "[[pomelo.on_closed]]\nargs = [\"uid\", \"name\"]",
+            "2:16: pomelo.on_closed[1].args[2]: expected \"uid\", \"session id\", \"frontend id\", \
+             \"session\", or \"setting:\" and its name, found \"name\"",
+        ),
+        ("[pomelo]\nmaster = \"h:1\"", "1:2: pomelo.type: must be given at least once, found none"),
+        (
+            "[pomelo]\nmaster = \"h\"\ntype = [{name = \"chat\"}]",
+            "2:10: pomelo.master: must be an address like 127.0.0.1:3005, found \"h\"",
+        ),
+        (
+            "[pomelo]\nmaster = \"h:1\"\ncall_timeout = \"40s\"\ntype = [{name = \"chat\"}]",
+            "3:16: pomelo.call_timeout: must be 1 ms to 30000 ms, which is the limit \
+             forward_timeout, found \"40s\"",
+        ),
+        (
+            "[pomelo]\nmaster = \"h:1\"\nlisten = \"0.0.0.0:1\"\ntype = [{name = \"chat\"}]",
+            "1:2: pomelo.advertise: must be the host by which others reach this machine, as it \
+             listens on all of them, found none",
+        ),
+        (
+            "[pomelo]\nmaster = \"h:1\"\nlisten = \"x\"\ntype = [{name = \"chat\"}]",
+            "3:10: pomelo.listen: must be an address like 127.0.0.1:3010 (invalid socket address), \
+             found \"x\"",
+        ),
+    ] {
+        assert!(
+            problems(text).contains(&format!("shaddock.toml:{expected}")),
+            "{text}: {:?}",
+            problems(text)
+        );
+    }
+}
+
 #[test]
 fn what_a_listener_needs_is_told() {
     for (text, expected) in [

@@ -1,0 +1,173 @@
+//! `[pomelo]`: the Pomelo cluster whose Node servers handle the other server types.
+
+use std::time::Duration;
+
+use shaddock::{Builder, ClosedArg, PomeloCluster, PomeloLimits, Router};
+
+use super::Section;
+use super::kind::{DURATION, Kind, TEXT, bytes, count};
+use super::table::Table;
+
+/// The cluster, if there is any.
+struct Pomelo {
+    cluster: Option<PomeloCluster>,
+}
+
+/// How a router is called here.
+const ROUTERS: [(&str, Router); 5] = [
+    ("default", Router::Default),
+    ("round robin", Router::RoundRobin),
+    ("weighted", Router::Weighted),
+    ("least active", Router::LeastActive),
+    ("consistent hash", Router::ConsistentHash),
+];
+
+const ROUTER: Kind<Router> = Kind {
+    expected: "\"default\", \"round robin\", \"weighted\", \"least active\" or \"consistent hash\"",
+    parse: |value| {
+        let name = value.as_str()?;
+        ROUTERS.into_iter().find(|(other, _)| *other == name).map(|(_, router)| router)
+    },
+};
+
+const CLOSED_ARG: Kind<ClosedArg> = Kind {
+    expected: "\"uid\", \"session id\", \"frontend id\", \"session\", or \"setting:\" and its name",
+    parse: |value| match value.as_str()? {
+        "uid" => Some(ClosedArg::Uid),
+        "session id" => Some(ClosedArg::SessionId),
+        "frontend id" => Some(ClosedArg::FrontendId),
+        "session" => Some(ClosedArg::Session),
+        other => other.strip_prefix("setting:").map(|name| ClosedArg::Setting(name.to_owned())),
+    },
+};
+
+pub(super) fn read(root: &mut Table<'_>, name: &'static str) -> Box<dyn Section> {
+    root.table(name, |table| Box::new(Pomelo { cluster: read_cluster(table) }))
+}
+
+fn read_cluster(table: &mut Table<'_>) -> Option<PomeloCluster> {
+    let master = table.read_some("master", TEXT);
+    let mut token = "ok".to_owned();
+    let mut env = "production".to_owned();
+    let mut listen = "127.0.0.1:0".to_owned();
+    table.read("token", &mut token, TEXT);
+    table.read("env", &mut env, TEXT);
+    table.read("listen", &mut listen, TEXT);
+    let advertise = table.read_some("advertise", TEXT);
+    let (mut call_timeout, mut keepalive) = (Duration::from_secs(30), Duration::from_secs(10));
+    table.read("call_timeout", &mut call_timeout, DURATION);
+    table.read("keepalive", &mut keepalive, DURATION);
+    let limits = read_limits(table);
+    let types = table.tables("type", read_type).into_iter().flatten();
+    let types: Vec<(String, Router)> = types.collect();
+    let servers = table.tables("server", read_server).into_iter().flatten();
+    let servers: Vec<Server> = servers.collect();
+    let hooks = table.tables("on_closed", read_hook).into_iter().flatten();
+    let hooks: Vec<(String, Vec<ClosedArg>)> = hooks.collect();
+
+    if master.is_none() && servers.is_empty() {
+        if !types.is_empty() {
+            let expected = "the master's address, or servers as [[pomelo.server]]";
+            table.refuse("master", expected, None);
+        }
+        return None;
+    }
+    let mut cluster = match master {
+        Some(master) => PomeloCluster::new(master),
+        None => PomeloCluster::fixed(),
+    };
+    if let Some(host) = advertise {
+        cluster = cluster.advertise(host);
+    }
+    cluster = cluster
+        .token(token)
+        .env(env)
+        .listen(listen)
+        .call_timeout(call_timeout)
+        .keepalive(keepalive)
+        .limits(limits);
+    for (name, router) in types {
+        cluster = cluster.server_type(name, router);
+    }
+    for Server { id, server_type, address, weight } in servers {
+        cluster = cluster.weighted_server(id, server_type, address, weight);
+    }
+    for (remote, args) in hooks {
+        cluster = cluster.on_closed(remote, args);
+    }
+    Some(cluster)
+}
+
+/// Taken apart whole, so that a bound that is added later is not forgotten here.
+fn read_limits(table: &mut Table<'_>) -> PomeloLimits {
+    let mut limits = PomeloLimits::default();
+    let PomeloLimits {
+        calls_max,
+        queue_len_max,
+        output_bytes_max,
+        packet_bytes_max,
+        callers_max,
+        servers_max,
+    } = &mut limits;
+    table.read("calls_max", calls_max, count());
+    table.read("queue_len_max", queue_len_max, count());
+    table.read("output_bytes_max", output_bytes_max, bytes());
+    table.read("packet_bytes_max", packet_bytes_max, bytes());
+    table.read("callers_max", callers_max, count());
+    table.read("servers_max", servers_max, count());
+    limits
+}
+
+/// A type, unless there is nothing in the table.
+fn read_type(table: &mut Table<'_>) -> Option<(String, Router)> {
+    let name = table.read_some("name", TEXT);
+    let router = table.read_some("router", ROUTER);
+    if name.is_none() && router.is_some() {
+        table.refuse("name", "the name of a server type", None);
+    }
+    Some((name?, router.unwrap_or_default()))
+}
+
+struct Server {
+    id: String,
+    server_type: String,
+    address: String,
+    weight: u32,
+}
+
+fn read_server(table: &mut Table<'_>) -> Option<Server> {
+    let id = table.read_some("id", TEXT);
+    let server_type = table.read_some("type", TEXT);
+    let address = table.read_some("address", TEXT);
+    let weight = table.read_some("weight", count());
+    let is_there = id.is_some() || server_type.is_some() || address.is_some() || weight.is_some();
+    for (key, value) in [("id", &id), ("type", &server_type), ("address", &address)] {
+        if is_there && value.is_none() {
+            table.refuse(key, "text, as a server has an id, a type and an address", None);
+        }
+    }
+    let (id, server_type, address) = (id?, server_type?, address?);
+    Some(Server { id, server_type, address, weight: weight.unwrap_or(1) })
+}
+
+fn read_hook(table: &mut Table<'_>) -> Option<(String, Vec<ClosedArg>)> {
+    let remote = table.read_some("remote", TEXT);
+    let args = table.read_list("args", CLOSED_ARG);
+    if remote.is_none() && !args.is_empty() {
+        table.refuse("remote", "a remote like chat.chatRemote.leave", None);
+    }
+    Some((remote?, args))
+}
+
+impl Section for Pomelo {
+    fn describe(&self, builder: Builder) -> Builder {
+        match &self.cluster {
+            Some(cluster) => builder.pomelo(cluster.clone()),
+            None => builder,
+        }
+    }
+
+    fn forwards(&self) -> bool {
+        self.cluster.is_some()
+    }
+}
