@@ -430,7 +430,9 @@ impl Builder {
             });
             first_worker = first_worker.saturating_add(workers.count);
         }
-        for (worker, network) in (first_worker..).zip(&self.networks) {
+        for (place, network) in self.networks.iter().enumerate() {
+            // Too many are refused by their count, after the names.
+            let worker = first_worker.saturating_add(place as u16);
             for name in &network.server_types {
                 check(&types, network.option, name)?;
                 let carrier = Carrier::Remote { worker };
