@@ -449,21 +449,24 @@ impl Shard {
         if !self.take_off(client) {
             return self.finish(client, &Reply::error(), request, &mut session);
         }
-        let party = self.post.hub().worker(worker);
         let data = Arc::clone(session.data().shared());
         let held = self.hold(request, session);
+        if self.calls.len() >= self.config.limits.forwards_in_flight_max {
+            self.counters.forward_rejects.one();
+            return self.handle_answer(client, held, &Reply::error());
+        }
+        let party = self.post.hub().worker(worker);
         let is_answered = client.id != 0 || held.is_some();
         let (route, bytes) = self.carve(client.route, request);
-        let is_full = self.calls.len() >= self.config.limits.forwards_in_flight_max;
         let deadline_us = self.clock.now_us + self.config.forward_timeout_us();
-        let token = match is_answered && !is_full {
+        let token = match is_answered {
             true => self.calls.add(Forwarded { client: *client, deadline_us, held }),
             false => 0,
         };
         let id = client.id;
         let forward = Forward { token, session: client.session, data, route, id, bytes };
         let lane_len = self.config.limits.lane_len;
-        if is_full || self.post.send_within(party, Mail::Forward(forward), lane_len).is_err() {
+        if self.post.send_within(party, Mail::Forward(forward), lane_len).is_err() {
             self.counters.forward_rejects.one();
             let held = self.calls.take(token).and_then(|call| call.held);
             return self.handle_answer(client, held, &Reply::error());
