@@ -35,7 +35,7 @@ impl Shard {
         match &mut connection.binding {
             Some(binding) if binding.uid == *uid => binding.asked = binding.asked.saturating_add(1),
             Some(binding) => return Err(BindError::BoundToOther(binding.uid.clone())),
-            none => *none = Some(Box::new(Binding { uid: uid.clone(), asked: 1 })),
+            none => *none = Some(Box::new(Binding { uid: uid.clone(), asked: 1, undone: 0 })),
         }
         Ok(Begin::Ask)
     }
@@ -52,13 +52,18 @@ impl Shard {
         // A session that has closed meanwhile has told its home to forget it.
         let outcome = match self.find(session) {
             Some((_, connection)) if connection.state == State::Working => {
+                let mut is_undone = false;
                 if let Some(binding) = &mut connection.binding {
+                    is_undone = binding.undone > 0;
+                    binding.undone = binding.undone.saturating_sub(1);
                     binding.asked -= 1;
                     if binding.asked == 0 {
                         connection.binding = None;
                     }
                 }
-                if is_free {
+                if is_undone && is_free {
+                    Ok(())
+                } else if is_free {
                     let peer = connection.peer;
                     connection.data().make_mut().uid = Some(uid.clone());
                     self.logins.add(&uid, peer, unix_ms);
@@ -84,6 +89,9 @@ impl Shard {
             }
             Some((_, connection)) => {
                 connection.data().make_mut().uid = None;
+                if let Some(binding) = &mut connection.binding {
+                    binding.undone = binding.asked;
+                }
                 self.logins.remove(&uid);
                 let home = self.home(&uid);
                 self.mail(home, Mail::HomeUnbind { session, uid });

@@ -140,6 +140,9 @@ pub(crate) struct Binding {
     pub(crate) uid: Uid,
     /// How many answers are to come.
     pub(crate) asked: u16,
+    /// How many of them, the first, are older than an unbind: its home has heard of that later, so
+    /// they bind nothing.
+    pub(crate) undone: u16,
 }
 
 /// A worker's bit in [`Connection::workers`].
