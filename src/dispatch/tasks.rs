@@ -98,8 +98,9 @@ impl Tasks {
     pub(crate) fn run_one(&mut self) -> bool {
         let Some((slot, generation)) = self.ready.queue.pop() else { return false };
         let Some(task) = self.table.get_mut(slot, generation) else { return true };
-        // Cleared before the poll: a wake during it must queue the task again.
-        task.waker.is_queued.store(false, Ordering::Release);
+        // Cleared before the poll: a wake during it must queue the task again. By a swap, so that
+        // the poll sees what was written before a wake that found the task queued.
+        task.waker.is_queued.swap(false, Ordering::AcqRel);
         let waker = Waker::from(Arc::clone(&task.waker));
         let poll = catch_unwind(AssertUnwindSafe(|| {
             task.future.as_mut().poll(&mut Context::from_waker(&waker))
