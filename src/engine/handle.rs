@@ -17,7 +17,7 @@ use crate::forward::worker::by_home;
 use crate::metrics::{Latency, Snapshot};
 use crate::route::Dictionary;
 use crate::route::push::Push;
-use crate::session::{Directory, SessionId, ShardIndex, Uid};
+use crate::session::{SessionId, ShardIndex, Uid};
 use crate::shard::ShardConfig;
 #[cfg(feature = "tls")]
 use crate::tls::TlsError;
@@ -242,7 +242,7 @@ impl Handle {
     /// See [`HandleError`].
     pub fn kick(&self, uid: impl Into<Uid>, reason: Option<&str>) -> Result<(), HandleError> {
         let uid = uid.into();
-        let home = Directory::home(uid.text(), self.shards());
+        let home = self.threads.hub.home(&uid);
         self.send(home, Mail::HomeKick { uid, reason: reason.map(Arc::from), reply_to: None })
     }
 

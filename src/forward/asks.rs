@@ -3,7 +3,7 @@
 use super::mail::Outcome;
 use crate::dispatch::BindError;
 use crate::dispatch::pending::Completion;
-use crate::session::{Generation, Slot, Table, Uid};
+use crate::session::{Table, Uid, place_of, token_of};
 
 /// The questions under way, by the token that their outcomes carry.
 pub(crate) struct Asks {
@@ -33,19 +33,19 @@ impl Asks {
         if self.table.is_full() {
             return Err(ask);
         }
-        let (slot, generation) = self.table.insert(ask).expect("the table is not full");
-        Ok(u64::from(slot.0) << 32 | u64::from(generation.0))
+        Ok(token_of(self.table.insert(ask).expect("the table is not full")))
     }
 
     /// Takes a question back that could not be asked.
     pub(crate) fn take(&mut self, token: u64) -> Option<Ask> {
-        self.table.get(Slot((token >> 32) as u32), Generation(token as u32))?;
-        self.table.remove(Slot((token >> 32) as u32))
+        let (slot, generation) = place_of(token);
+        self.table.get(slot, generation)?;
+        self.table.remove(slot)
     }
 
     /// Hears an outcome. One that nobody waits for any more is dropped.
     pub(crate) fn finish(&mut self, token: u64, outcome: Outcome) {
-        let (slot, generation) = (Slot((token >> 32) as u32), Generation(token as u32));
+        let (slot, generation) = place_of(token);
         match (self.table.get_mut(slot, generation), outcome) {
             (Some(Ask::Push { left, fails, .. }), Outcome::Pushed(more)) => {
                 fails.extend(more);

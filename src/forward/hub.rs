@@ -8,7 +8,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::doorbell::Doorbell;
 use super::mail::Mail;
-use crate::session::ShardIndex;
+use crate::session::{Directory, ShardIndex, Uid};
 
 /// A shard or a worker: the shards come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +92,11 @@ impl Hub {
 
     pub(crate) fn parties(&self) -> u16 {
         self.shards + self.workers
+    }
+
+    /// The shard that knows a uid's sessions.
+    pub(crate) fn home(&self, uid: &Uid) -> ShardIndex {
+        Directory::home(uid.text(), self.shards)
     }
 
     pub(crate) fn worker(&self, index: u16) -> Party {

@@ -11,7 +11,7 @@ use crate::dispatch::{Audience, BindError, HostRule, Login};
 use crate::metrics::Latency;
 use crate::route::edition::Edition;
 use crate::route::push::Push;
-use crate::route::table::RouteId;
+use crate::route::table::{RouteId, RouteTable};
 use crate::session::{SessionData, SessionId, Uid};
 #[cfg(feature = "tls")]
 use crate::tls::ServerConfig;
@@ -148,6 +148,20 @@ pub(crate) enum ForwardRoute {
     Inline {
         len: u8,
     },
+}
+
+impl ForwardRoute {
+    /// The route's text, and the body, of what stands in [`Forward::bytes`].
+    pub(crate) fn split<'a>(self, routes: &'a RouteTable, bytes: &'a [u8]) -> (&'a str, &'a [u8]) {
+        match self {
+            Self::Known(route) => (&routes.entry(route).text, bytes),
+            Self::Inline { len } => {
+                let (route, body) = bytes.split_at(usize::from(len));
+                // The shard has looked at the text already; what is not UTF-8 it answers itself.
+                (std::str::from_utf8(route).unwrap_or_default(), body)
+            }
+        }
+    }
 }
 
 /// A worker's answer.

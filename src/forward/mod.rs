@@ -2,6 +2,7 @@
 
 pub(crate) mod asks;
 pub(crate) mod calls;
+mod chunk;
 mod doorbell;
 mod hub;
 pub(crate) mod mail;
@@ -10,6 +11,7 @@ pub(crate) mod remote;
 pub(crate) mod worker;
 mod workers;
 
+pub(crate) use chunk::Chunk;
 pub(crate) use hub::{Hub, HubLimits, Party, Post};
 pub(crate) use workers::{Carrier, Route, ServerType};
 pub use workers::{ServerId, Workers};

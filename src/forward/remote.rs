@@ -25,14 +25,14 @@ use serde_json::{Map, Value};
 
 use super::hub::{Hub, Party, Post};
 use super::mail::{Forward, Mail, Outcome, ReplyTo, WorkerReply};
-use super::worker::by_home;
+use super::worker::{MAILS_PER_SHARD, by_home};
 use crate::dispatch::{Audience, BindError};
 use crate::limits::Limits;
 use crate::route::PushError;
 use crate::route::edition::Edition;
 use crate::route::push::Push;
 use crate::route::table::RouteTable;
-use crate::session::{Directory, Generation, SessionData, SessionId, ShardIndex, Slot, Table, Uid};
+use crate::session::{SessionData, SessionId, ShardIndex, Table, Uid, place_of, token_of};
 
 /// A forwarder's place in the engine. `C` is how it knows its questions by; `E` is the form in
 /// which its servers are told of a session.
@@ -112,10 +112,6 @@ impl std::fmt::Display for Refused {
         }
     }
 }
-
-/// Mails taken from one shard in a turn. The shard is woken once for all of their answers, so that
-/// it sends many of them at a time.
-const MAILS_PER_SHARD: usize = 1024;
 
 impl<C: Copy, E> Remote<C, E> {
     pub(crate) fn new(hub: &Arc<Hub>, me: Party, config: RemoteConfig<'_>) -> Self {
@@ -259,7 +255,7 @@ impl<C: Copy, E> Remote<C, E> {
         reason: Option<Arc<str>>,
         caller: C,
     ) -> Result<(), Refused> {
-        let home = self.home(&uid);
+        let home = self.post.hub().home(&uid);
         self.ask(home, Ask::Kick(caller), |to| Mail::HomeKick { uid, reason, reply_to: Some(to) })
     }
 
@@ -284,7 +280,7 @@ impl<C: Copy, E> Remote<C, E> {
             let mail = Mail::HomePush { uids, push: Arc::clone(push), reply_to };
             if self.post.try_send(home.into(), mail).is_err() {
                 // What the other homes say is not waited for: the whole push counts as refused.
-                self.asks.remove(slot_of(token));
+                self.asks.remove(place_of(token).0);
                 return Err(Refused::Busy);
             }
         }
@@ -317,7 +313,7 @@ impl<C: Copy, E> Remote<C, E> {
 
     /// Looks at all sessions of a uid: [`Done::Found`].
     pub(crate) fn find_uid(&mut self, uid: Uid, caller: C) -> Result<(), Refused> {
-        let home = self.home(&uid);
+        let home = self.post.hub().home(&uid);
         let ask = Ask::Find { left: 1, found: Vec::new(), caller };
         self.ask(home, ask, |reply_to| Mail::HomeSessions { uid, reply_to })
     }
@@ -341,13 +337,8 @@ impl<C: Copy, E> Remote<C, E> {
         self.sessions.get(&number).map(|known| known.id).ok_or(Refused::Gone { number })
     }
 
-    fn home(&self, uid: &Uid) -> ShardIndex {
-        Directory::home(uid.text(), self.post.hub().shards())
-    }
-
     fn keep(&mut self, ask: Ask<C>) -> Option<u64> {
-        let (slot, generation) = self.asks.insert(ask)?;
-        Some(u64::from(slot.0) << 32 | u64::from(generation.0))
+        self.asks.insert(ask).map(token_of)
     }
 
     fn ask(
@@ -359,15 +350,15 @@ impl<C: Copy, E> Remote<C, E> {
         let token = self.keep(ask).ok_or(Refused::Busy)?;
         let reply_to = ReplyTo { party: self.post.me(), token };
         self.post.try_send(to.into(), mail(reply_to)).map_err(|_| {
-            self.asks.remove(slot_of(token));
+            self.asks.remove(place_of(token).0);
             Refused::Busy
         })
     }
 
     /// Hears an outcome; what the question came to, if that was all it waited for.
     fn finish(&mut self, token: u64, outcome: Outcome) -> Option<(C, Done)> {
-        let slot = slot_of(token);
-        let ask = self.asks.get_mut(slot, Generation(token as u32))?;
+        let (slot, generation) = place_of(token);
+        let ask = self.asks.get_mut(slot, generation)?;
         match (ask, outcome) {
             (Ask::Push { left, fails, .. }, Outcome::Pushed(more)) => {
                 fails.extend(more);
@@ -439,14 +430,10 @@ impl<C: Copy, E> Remote<C, E> {
                 Err(_) => tracing::warn!("too much mail waits for a shard; a look-up lacks some"),
             }
         }
-        if let Some(Ask::Find { left, .. }) = self.asks.at_mut(slot_of(token)) {
+        if let Some(Ask::Find { left, .. }) = self.asks.at_mut(place_of(token).0) {
             *left += asked;
         }
     }
-}
-
-fn slot_of(token: u64) -> Slot {
-    Slot((token >> 32) as u32)
 }
 
 #[cfg(test)]
@@ -455,6 +442,7 @@ mod tests {
 
     use super::*;
     use crate::forward::HubLimits;
+    use crate::session::{Directory, Generation, Slot};
 
     /// A forwarder of two shards, whose ends of the lanes the test holds.
     fn remote() -> (Remote<u32, String>, Post, Post) {

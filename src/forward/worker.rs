@@ -49,7 +49,7 @@ pub(crate) struct WorkerConfig {
 
 /// Mails taken from one shard before the next one is looked at. The shard is woken once for all of
 /// their answers, so that it sends many of them at a time.
-const MAILS_PER_SHARD: usize = 1024;
+pub(super) const MAILS_PER_SHARD: usize = 1024;
 /// Tasks run in one turn.
 const TASKS_PER_TURN: usize = 256;
 
@@ -151,16 +151,10 @@ impl Worker {
     fn handle_forward(&mut self, forward: Forward) {
         let Forward { token, session: id, data, route, id: request_id, mut bytes } = forward;
         let link = Rc::clone(&self.link);
-        let (text, handler, body) = match route {
-            ForwardRoute::Known(route) => {
-                (&*link.routes.entry(route).text, self.by_route[route.index()], &bytes[..])
-            }
-            ForwardRoute::Inline { len } => {
-                let (route, body) = bytes.split_at(usize::from(len));
-                // The shard has looked at the text already; what is not UTF-8 it answers itself.
-                let route = std::str::from_utf8(route).unwrap_or_default();
-                (route, self.registry.find(route), body)
-            }
+        let (text, body) = route.split(&link.routes, &bytes);
+        let handler = match route {
+            ForwardRoute::Known(route) => self.by_route[route.index()],
+            ForwardRoute::Inline { .. } => self.registry.find(text),
         };
         let request = Request::new(text, request_id, body);
         let mut session = Session::new(id, Snapshot::Worker(data), Rc::clone(&link));
@@ -266,7 +260,7 @@ impl Worker {
                 self.tell(session.shard(), Mail::Kick { session, reason });
             }
             Op::KickUid { uid, reason, done } => {
-                let home = self.home(&uid);
+                let home = self.post.hub().home(&uid);
                 self.ask(home, Ask::Kick(done), |to| Mail::HomeKick {
                     uid,
                     reason,
@@ -291,10 +285,6 @@ impl Worker {
             }
             Op::Admit { .. } => debug_assert!(false, "a worker has no global filters"),
         }
-    }
-
-    fn home(&self, uid: &Uid) -> ShardIndex {
-        Directory::home(uid.text(), self.post.hub().shards())
     }
 
     fn ask(&mut self, to: ShardIndex, ask: Ask, mail: impl FnOnce(ReplyTo) -> Mail) {

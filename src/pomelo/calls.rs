@@ -10,7 +10,7 @@ use super::mqtt;
 use super::router::{CustomRouter, Picker, Router, Servers};
 use super::rpc::{self, Message};
 use super::station::Station;
-use crate::forward::mail::{Forward, ForwardRoute, WorkerReply};
+use crate::forward::mail::{Forward, WorkerReply};
 use crate::forward::{Route, ServerId};
 use crate::session::{SessionData, SessionId, SessionView, ShardIndex, Slot, Table};
 
@@ -79,14 +79,7 @@ impl Station {
     pub(super) fn handle_forward(&mut self, forward: Forward) {
         let Forward { token, session, data, route, id, bytes } = forward;
         let routes = Arc::clone(&self.config.routes);
-        let (text, body) = match route {
-            ForwardRoute::Known(route) => (&*routes.entry(route).text, &bytes[..]),
-            ForwardRoute::Inline { len } => {
-                let (route, body) = bytes.split_at(usize::from(len));
-                // The shard has looked at the text already; what is not UTF-8 it answers itself.
-                (std::str::from_utf8(route).unwrap_or_default(), body)
-            }
-        };
+        let (text, body) = route.split(&routes, &bytes);
         let message = Message { id, route: text, body };
         if let Err(why) = self.call(session, &data, token, &message) {
             match why {
@@ -159,7 +152,7 @@ impl Station {
             let Some(mailbox) = self.mailboxes.at_mut(slot) else { return };
             // Nobody waits for what has been answered for, nor for what a notify comes to.
             let Some(waiter) = mailbox.calls.take(answer.id) else { return };
-            let body = answer.body.map(|body| self.carve(body.as_bytes()));
+            let body = answer.body.map(|body| self.chunk.carve([body.as_bytes()]));
             let reply = WorkerReply { body, failed: answer.failed };
             self.remote.answer(waiter.shard, waiter.token, reply);
         });

@@ -1,7 +1,7 @@
 //! One connection's half of the station: what has come in pieces, and what waits to be sent.
 
 use super::mqtt::Reader;
-use crate::session::{Generation, Slot};
+use crate::session::{Generation, Slot, place_of, token_of};
 
 /// A connection's name between the station and its shell, never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -13,11 +13,12 @@ pub(crate) struct LinkId {
 impl LinkId {
     /// The name as a word, for the kernel to give back.
     pub(crate) fn word(self) -> u64 {
-        u64::from(self.slot.0) << 32 | u64::from(self.generation.0)
+        token_of((self.slot, self.generation))
     }
 
     pub(crate) fn from_word(word: u64) -> Self {
-        Self { slot: Slot((word >> 32) as u32), generation: Generation(word as u32) }
+        let (slot, generation) = place_of(word);
+        Self { slot, generation }
     }
 }
 

@@ -16,6 +16,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::session::SessionData;
+use crate::wire::number::push_integer;
 use crate::wire::truthy::is_truthy;
 
 /// The topic of every packet between servers.
@@ -42,13 +43,13 @@ pub(crate) fn encode_forward(
     out: &mut Vec<u8>,
 ) {
     out.extend_from_slice(b"{\"id\":");
-    push_number(id, out);
+    push_integer(id, out);
     out.extend_from_slice(b",\"msg\":{\"namespace\":\"sys\",\"serverType\":");
     push_text(server_type, out);
     out.extend_from_slice(
         b",\"service\":\"msgRemote\",\"method\":\"forwardMessage\",\"args\":[{\"id\":",
     );
-    push_number(message.id.into(), out);
+    push_integer(message.id.into(), out);
     out.extend_from_slice(match message.id {
         0 => b",\"type\":1,\"compressRoute\":0,\"route\":",
         _ => b",\"type\":0,\"compressRoute\":0,\"route\":",
@@ -101,7 +102,7 @@ impl RemoteName {
 pub(crate) fn export(data: &SessionData, frontend_id: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(96);
     out.extend_from_slice(b"{\"id\":");
-    push_number(data.number, &mut out);
+    push_integer(data.number, &mut out);
     out.extend_from_slice(b",\"frontendId\":");
     push_text(frontend_id, &mut out);
     out.extend_from_slice(b",\"uid\":");
@@ -296,7 +297,7 @@ pub(crate) fn encode_answer(id: Option<u64>, out: &mut Vec<u8>, values: impl FnO
     match id {
         Some(id) => {
             out.extend_from_slice(b"{\"id\":");
-            push_number(id, out);
+            push_integer(id, out);
             out.extend_from_slice(b",\"resp\":[");
         }
         None => out.extend_from_slice(b"{\"resp\":["),
@@ -325,21 +326,6 @@ fn push_text(text: &str, out: &mut Vec<u8>) {
     } else {
         push_json(&text, out);
     }
-}
-
-/// Appends a number.
-fn push_number(mut number: u64, out: &mut Vec<u8>) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
 }
 
 #[cfg(test)]
@@ -380,7 +366,7 @@ mod tests {
         }
         for number in [0, 9, 10, 1 << 53, u64::MAX] {
             let mut out = Vec::new();
-            push_number(number, &mut out);
+            push_integer(number, &mut out);
             assert_eq!(out, number.to_string().into_bytes());
         }
     }

@@ -14,8 +14,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-
 use super::calls::ServerType;
 use super::cluster::{ClosedArg, PomeloCluster, PomeloLimits};
 use super::link::{Link, LinkId, Output, Owner};
@@ -26,7 +24,7 @@ use super::remotes::Caller;
 use super::rpc::RemoteName;
 use super::servers::{Change, Server};
 use crate::forward::remote::{Received, Remote};
-use crate::forward::{Party, Route};
+use crate::forward::{Chunk, Party, Route};
 use crate::metrics::Counters;
 use crate::route::table::RouteTable;
 use crate::session::{Slot, Table};
@@ -44,7 +42,7 @@ pub(crate) struct Station {
     dirty: VecDeque<LinkId>,
     pub(super) now_us: u64,
     /// The answers' bodies are carved from this.
-    chunk: BytesMut,
+    pub(super) chunk: Chunk,
 }
 
 /// What a station is made of, besides its place among the parties.
@@ -74,9 +72,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a server that answers stays in the list though the master that has come back does not
 /// name it: longer than its own wait before it comes back, too.
 const GRACE: Duration = Duration::from_secs(90);
-/// Bodies up to this size are carved from a common chunk, larger ones get their own memory.
-const CARVE_BYTES_MAX: usize = 16 * 1024;
-const CHUNK_BYTES: usize = 64 * 1024;
 /// How soon a full lane is tried again.
 const BACKLOG_RETRY_US: u64 = 1_000;
 
@@ -120,7 +115,7 @@ impl Station {
             commands: VecDeque::new(),
             dirty: VecDeque::new(),
             now_us: 0,
-            chunk: BytesMut::new(),
+            chunk: Chunk::default(),
             config,
         }
     }
@@ -318,9 +313,8 @@ impl Station {
     }
 
     fn connect_mailbox(&mut self, slot: Slot) {
-        let Some((id, greeted)) = self.new_link(Owner::Mailbox(slot), "MQTT_RPC_") else { return };
+        let Some(id) = self.new_link(Owner::Mailbox(slot), "MQTT_RPC_") else { return };
         let Some(mailbox) = self.mailboxes.at_mut(slot) else { return };
-        debug_assert!(greeted > 0);
         mailbox.queued = 0;
         let until_us = self.now_us + micros(CONNECT_TIMEOUT);
         mailbox.state = State::Connecting { link: id, until_us };
@@ -336,7 +330,7 @@ impl Station {
                 return;
             }
             let (host, port) = (master.host.clone(), master.port);
-            let Some((link, _)) = self.new_link(Owner::Master, "MQTT_ADMIN_") else { return };
+            let Some(link) = self.new_link(Owner::Master, "MQTT_ADMIN_") else { return };
             self.commands.push_back(Command::Connect { link, host, port });
             if let Some(master) = &mut self.master {
                 let until_us = self.now_us + micros(JOIN_TIMEOUT);
@@ -352,15 +346,14 @@ impl Station {
         }
     }
 
-    /// A connection to be made, which begins with a CONNECT; and how long that is.
-    fn new_link(&mut self, owner: Owner, client: &str) -> Option<(LinkId, usize)> {
+    /// A connection to be made, which begins with a CONNECT.
+    fn new_link(&mut self, owner: Owner, client: &str) -> Option<LinkId> {
         let mut link = Link::new(owner, false);
         // The original puts the time there; nobody looks at it.
         let client_id = format!("{client}{}", self.now_us / 1000);
         mqtt::encode_connect(&client_id, &mut link.output.bytes);
-        let len = link.output.len();
         let (slot, generation) = self.links.insert(link)?;
-        Some((LinkId { slot, generation }, len))
+        Some(LinkId { slot, generation })
     }
 
     /// The list of servers has changed.
@@ -463,18 +456,6 @@ impl Station {
         {
             self.dirty.push_back(id);
         }
-    }
-
-    /// Memory of its own for bytes that an answer carries on.
-    pub(super) fn carve(&mut self, bytes: &[u8]) -> Bytes {
-        if bytes.len() > CARVE_BYTES_MAX {
-            return Bytes::copy_from_slice(bytes);
-        }
-        if self.chunk.capacity() < bytes.len() {
-            self.chunk = BytesMut::with_capacity(CHUNK_BYTES);
-        }
-        self.chunk.extend_from_slice(bytes);
-        self.chunk.split().freeze()
     }
 
     pub(crate) fn poll_command(&mut self) -> Option<Command> {

@@ -13,5 +13,5 @@ pub(crate) use directory::Directory;
 pub(crate) use id::{Generation, Slot};
 pub use id::{SessionId, ShardIndex};
 pub(crate) use outbox::{BufferPool, Outbox, Segment};
-pub(crate) use table::Table;
+pub(crate) use table::{Table, place_of, token_of};
 pub use uid::{Uid, UidError};

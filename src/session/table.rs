@@ -100,6 +100,16 @@ impl<T> Table<T> {
     }
 }
 
+/// A slot and its generation as a word, for others to name the value by.
+pub(crate) fn token_of((slot, generation): (Slot, Generation)) -> u64 {
+    u64::from(slot.0) << 32 | u64::from(generation.0)
+}
+
+/// The other way round.
+pub(crate) fn place_of(token: u64) -> (Slot, Generation) {
+    (Slot((token >> 32) as u32), Generation(token as u32))
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;

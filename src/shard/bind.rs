@@ -10,7 +10,7 @@ impl Shard {
     pub(super) fn bind(&mut self, session: SessionId, uid: Uid, reply_to: ReplyTo) {
         match self.begin_bind(session, &uid) {
             Ok(Begin::Ask) => {
-                let home = self.home(&uid);
+                let home = self.post.hub().home(&uid);
                 self.mail(home, Mail::HomeBind { session, uid, reply_to });
             }
             Ok(Begin::Done) => self.reply(reply_to, Outcome::Bound(Ok(()))),
@@ -93,7 +93,7 @@ impl Shard {
                     binding.undone = binding.asked;
                 }
                 self.logins.remove(&uid);
-                let home = self.home(&uid);
+                let home = self.post.hub().home(&uid);
                 self.mail(home, Mail::HomeUnbind { session, uid });
                 Ok(())
             }

@@ -7,7 +7,7 @@ use super::connection::{CloseReason, State, Transport, worker_bit};
 use super::{Command, ReceiveEnd, SendEnd, Shard};
 use crate::dispatch::{Context, chain};
 use crate::forward::mail::Mail;
-use crate::session::{Directory, Segment, SessionId, SessionView, Slot};
+use crate::session::{Segment, SessionId, SessionView, Slot};
 use crate::wire::package::PackageType;
 use crate::wire::websocket;
 
@@ -154,7 +154,7 @@ impl Shard {
             self.logins.remove(uid);
         }
         if let Some(uid) = uid.or_else(|| binding.map(|binding| binding.uid)) {
-            let home = Directory::home(uid.text(), self.post.hub().shards());
+            let home = self.post.hub().home(&uid);
             self.mail(home, Mail::HomeUnbind { session: id, uid });
         }
         let Some(data) = data.filter(|_| was_working) else { return };

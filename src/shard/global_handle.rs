@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::Shard;
 use super::close::CloseCode;
@@ -40,9 +40,6 @@ pub(crate) enum Target {
 
 /// The reason that clients are kicked with for an attack.
 const ATTACK_REASON: &str = "attack";
-/// Bodies up to this size are carved from a common chunk, larger ones get their own memory.
-const CARVE_BYTES_MAX: usize = 16 * 1024;
-const CHUNK_BYTES: usize = 64 * 1024;
 
 /// Places for routes that came lately.
 pub(super) const RECENT_ROUTES: usize = 32;
@@ -505,19 +502,7 @@ impl Shard {
             // A route's length has one byte on the wire.
             None => (ForwardRoute::Inline { len: text.len() as u8 }, text),
         };
-        let len = text.len() + body.len();
-        if len > CARVE_BYTES_MAX {
-            let mut bytes = BytesMut::with_capacity(len);
-            bytes.extend_from_slice(text.as_bytes());
-            bytes.extend_from_slice(body);
-            return (route, bytes.freeze());
-        }
-        if self.chunk.capacity() < len {
-            self.chunk = BytesMut::with_capacity(CHUNK_BYTES);
-        }
-        self.chunk.extend_from_slice(text.as_bytes());
-        self.chunk.extend_from_slice(body);
-        (route, self.chunk.split().freeze())
+        (route, self.chunk.carve([text.as_bytes(), body]))
     }
 
     /// A worker has answered. An answer after its deadline finds nothing.

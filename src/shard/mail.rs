@@ -8,7 +8,7 @@ use crate::dispatch::context::{Op, Origin};
 use crate::forward::asks::Ask;
 use crate::forward::mail::{HostChange, Mail, Outcome, ReplyTo, Report, ReportKind};
 use crate::metrics::Latency;
-use crate::session::{Directory, SessionId, ShardIndex, Uid};
+use crate::session::{SessionId, ShardIndex};
 
 impl Shard {
     pub(super) fn handle_mail(&mut self, mail: Mail) {
@@ -144,7 +144,7 @@ impl Shard {
                 self.try_mail(session.shard(), Mail::Kick { session, reason }).ok();
             }
             Op::KickUid { uid, reason, done } => {
-                let home = self.home(&uid);
+                let home = self.post.hub().home(&uid);
                 self.ask(Ask::Kick(done), |shard, to| {
                     shard.try_mail(home, Mail::HomeKick { uid, reason, reply_to: Some(to) })
                 });
@@ -183,10 +183,6 @@ impl Shard {
         {
             ask.refuse();
         }
-    }
-
-    pub(super) fn home(&self, uid: &Uid) -> ShardIndex {
-        Directory::home(uid.text(), self.post.hub().shards())
     }
 
     /// Shows sessions to a forwarder, which hears of their ends from here on.

@@ -36,7 +36,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::BytesMut;
 #[cfg(feature = "crypto")]
 use rustc_hash::FxHashMap;
 
@@ -57,7 +56,7 @@ use crate::dispatch::tasks::Tasks;
 use crate::dispatch::{Handlers, HostFilter, Logins, Registry};
 use crate::forward::asks::Asks;
 use crate::forward::calls::Calls;
-use crate::forward::{Hub, Party, Post};
+use crate::forward::{Chunk, Hub, Party, Post};
 use crate::metrics::{Counters, Latency};
 use crate::route::table::RouteId;
 use crate::session::{BufferPool, Directory, Segment, SessionId, ShardIndex, Slot, Table};
@@ -99,7 +98,7 @@ pub(crate) struct Shard {
     /// How much mail each worker had sent when the turn's reading began.
     waiting: Vec<usize>,
     /// Forwarded bodies are carved from this.
-    chunk: BytesMut,
+    chunk: Chunk,
     scratch: Vec<u8>,
 
     /// Connections whose outboxes may have something to send.
@@ -219,7 +218,7 @@ impl Shard {
             calls: Calls::default(),
             post: Post::new(Arc::clone(hub), party, limits.backlog_len_max),
             waiting: Vec::new(),
-            chunk: BytesMut::new(),
+            chunk: Chunk::default(),
             scratch: Vec::new(),
             dirty: Vec::new(),
             deferred: Vec::new(),

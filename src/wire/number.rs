@@ -80,7 +80,7 @@ fn prefixed(text: &str) -> Option<f64> {
 }
 
 /// Appends the decimal digits of `integer`.
-fn push_integer(mut integer: u64, out: &mut Vec<u8>) {
+pub(crate) fn push_integer(mut integer: u64, out: &mut Vec<u8>) {
     let mut digits = [0; INTEGER_DIGITS_MAX];
     let mut start = digits.len();
     loop {
