@@ -272,9 +272,7 @@ impl ShardEnd {
     #[inline]
     pub fn receive(&mut self) -> Option<(u64, usize)> {
         match self.post.receive(self.worker)? {
-            Mail::Answer { token, reply, .. } => {
-                Some((token, reply.body.map_or(0, |body| body.len())))
-            }
+            Mail::Answer { token, reply } => Some((token, reply.body.map_or(0, |body| body.len()))),
             _ => None,
         }
     }
@@ -293,9 +291,9 @@ impl WorkerEnd {
         let waiting = self.post.waiting(self.shard);
         for _ in 0..waiting {
             let Some(Mail::Forward(forward)) = self.post.receive(self.shard) else { break };
-            let reply = WorkerReply { body: Some(forward.bytes), failed: false };
-            let (token, data) = (forward.token, Some(forward.data));
-            self.post.send(self.shard, Mail::Answer { token, reply, data });
+            let Forward { token, bytes, data, .. } = forward;
+            let reply = WorkerReply { body: Some(bytes), failed: false, data: Some(data) };
+            self.post.send(self.shard, Mail::Answer { token, reply });
         }
         waiting
     }

@@ -27,11 +27,9 @@ pub(crate) enum Mail {
     },
 
     // The shard that owns the session.
-    /// The data is the request's own: a count that only its shard changes costs next to nothing.
     Answer {
         token: u64,
         reply: WorkerReply,
-        data: Option<Arc<SessionData>>,
     },
     Set {
         session: SessionId,
@@ -116,7 +114,7 @@ pub(crate) enum Mail {
         rules: Vec<HostRule>,
         change: HostChange,
     },
-    /// For new connections of a listener, by its place.
+    // A shard, for new connections of a listener, by its place.
     #[cfg(feature = "tls")]
     Certificate {
         listener: u8,
@@ -168,6 +166,9 @@ impl ForwardRoute {
 pub(crate) struct WorkerReply {
     pub(crate) body: Option<Bytes>,
     pub(crate) failed: bool,
+    /// The request's own, if the worker still has it: a count that only its shard changes costs
+    /// next to nothing.
+    pub(crate) data: Option<Arc<SessionData>>,
 }
 
 /// Who waits for an outcome.

@@ -175,7 +175,7 @@ impl<C: Copy, E> Remote<C, E> {
     /// Answers a request. A token of 0 is a notify's, which gets none.
     pub(crate) fn answer(&mut self, shard: ShardIndex, token: u64, reply: WorkerReply) {
         if token != 0 {
-            self.post.send(shard.into(), Mail::Answer { token, reply, data: None });
+            self.post.send(shard.into(), Mail::Answer { token, reply });
         }
     }
 

@@ -172,8 +172,12 @@ impl Worker {
                 let failed = reply.failed;
                 bytes.truncate(part.end);
                 bytes.advance(part.start);
-                let reply = WorkerReply { body: Some(bytes), failed };
-                self.mail_answer(id.shard(), token, reply, session.into_shared());
+                let data = session.into_shared();
+                self.mail_answer(
+                    id.shard(),
+                    token,
+                    WorkerReply { body: Some(bytes), failed, data },
+                );
             }
             _ => self.send_answer(id.shard(), token, reply, session.into_shared()),
         }
@@ -207,19 +211,13 @@ impl Worker {
             ReplyBody::Owned(bytes) => Some(bytes.into()),
             ReplyBody::Shared(bytes) => Some(bytes),
         };
-        self.mail_answer(shard, token, WorkerReply { body, failed }, data);
+        self.mail_answer(shard, token, WorkerReply { body, failed, data });
     }
 
-    fn mail_answer(
-        &mut self,
-        shard: ShardIndex,
-        token: u64,
-        reply: WorkerReply,
-        data: Option<Arc<SessionData>>,
-    ) {
+    fn mail_answer(&mut self, shard: ShardIndex, token: u64, reply: WorkerReply) {
         // Nobody waits for the answer to a notify.
         if token != 0 {
-            self.post.send(shard.into(), Mail::Answer { token, reply, data });
+            self.post.send(shard.into(), Mail::Answer { token, reply });
         }
     }
 

@@ -153,7 +153,7 @@ impl Station {
             // Nobody waits for what has been answered for, nor for what a notify comes to.
             let Some(waiter) = mailbox.calls.take(answer.id) else { return };
             let body = answer.body.map(|body| self.chunk.carve([body.as_bytes()]));
-            let reply = WorkerReply { body, failed: answer.failed };
+            let reply = WorkerReply { body, failed: answer.failed, data: None };
             self.remote.answer(waiter.shard, waiter.token, reply);
         });
         if bad > 0 {
@@ -164,7 +164,7 @@ impl Station {
 
     /// Answers a request that no server will.
     pub(super) fn answer_failed(&mut self, shard: ShardIndex, token: u64) {
-        self.remote.answer(shard, token, WorkerReply { body: None, failed: true });
+        self.remote.answer(shard, token, WorkerReply { body: None, failed: true, data: None });
     }
 
     /// A session has ended: tells the game, if it was anybody's.

@@ -508,6 +508,7 @@ impl Shard {
     /// A worker has answered. An answer after its deadline finds nothing.
     pub(super) fn handle_worker_answer(&mut self, token: u64, reply: WorkerReply) {
         let Some(call) = self.calls.take(token) else { return };
+        drop(reply.data);
         let body = reply.body.map_or(ReplyBody::None, ReplyBody::Shared);
         let reply = Reply { body, failed: reply.failed };
         self.handle_answer(&call.client, call.held, &reply);

@@ -13,10 +13,7 @@ use crate::session::{SessionId, ShardIndex};
 impl Shard {
     pub(super) fn handle_mail(&mut self, mail: Mail) {
         match mail {
-            Mail::Answer { token, reply, data } => {
-                drop(data);
-                self.handle_worker_answer(token, reply);
-            }
+            Mail::Answer { token, reply } => self.handle_worker_answer(token, reply),
             Mail::Set { session, settings, reply_to } => {
                 let was_there = self.set(session, *settings);
                 self.reply(reply_to, Outcome::Set(was_there));
