@@ -43,10 +43,7 @@ impl Push {
             return Err(PushError::RouteMissing);
         }
         let code = edition.code(route);
-        let mut out = Vec::with_capacity(HEADER_BYTES + 8 + route.len() + body.len());
-        out.extend_from_slice(&[0; HEADER_BYTES]);
-        message::encode_push_head(&on_wire(route, code), &mut out)
-            .map_err(|_| PushError::RouteTooLong)?;
+        let mut out = begin(route, code, body.len())?;
         let body_at = out.len();
         let entry = routes.find(route.as_bytes()).map(|id| routes.entry(id));
         match entry.and_then(|entry| entry.server.as_ref()) {
@@ -57,10 +54,10 @@ impl Push {
                 Err(error) => return Err(PushError::Schema(error)),
             },
         }
-        write_header(&mut out)?;
+        let package = finish(out)?;
         let edition = edition.id();
         let coded = code.map(|code| Coded { edition, code, route: route.into() });
-        Ok(Arc::new(Self { package: out.into(), body_at, coded }))
+        Ok(Arc::new(Self { package, body_at, coded }))
     }
 
     pub(crate) fn package(&self) -> &Bytes {
@@ -76,32 +73,31 @@ impl Push {
     }
 
     /// Lays out the same push for a session of another edition.
-    pub(crate) fn encode_for(&self, edition: &Edition, out: &mut Vec<u8>) -> Result<(), PushError> {
-        let Some(Coded { route, .. }) = &self.coded else {
-            out.extend_from_slice(&self.package);
-            return Ok(());
-        };
-        debug_assert!(out.is_empty());
-        out.extend_from_slice(&[0; HEADER_BYTES]);
-        message::encode_push_head(&on_wire(route, edition.code(route)), out)
-            .map_err(|_| PushError::RouteTooLong)?;
+    pub(crate) fn encode_for(&self, edition: &Edition) -> Result<Bytes, PushError> {
+        let Some(Coded { route, .. }) = &self.coded else { return Ok(self.package.clone()) };
+        let mut out = begin(route, edition.code(route), self.package.len() - self.body_at)?;
         out.extend_from_slice(&self.package[self.body_at..]);
-        write_header(out)
+        finish(out)
     }
 }
 
-fn on_wire(route: &str, code: Option<u16>) -> RouteRef<'_> {
-    code.map_or(RouteRef::Text(route.as_bytes()), RouteRef::Code)
+/// A package up to the body of its message.
+fn begin(route: &str, code: Option<u16>, body_len: usize) -> Result<Vec<u8>, PushError> {
+    let on_wire = code.map_or(RouteRef::Text(route.as_bytes()), RouteRef::Code);
+    let mut out = Vec::with_capacity(HEADER_BYTES + 8 + route.len() + body_len);
+    out.extend_from_slice(&[0; HEADER_BYTES]);
+    message::encode_push_head(&on_wire, &mut out).map_err(|_| PushError::RouteTooLong)?;
+    Ok(out)
 }
 
 /// Writes the header into the place that was kept for it.
-fn write_header(out: &mut [u8]) -> Result<(), PushError> {
+fn finish(mut out: Vec<u8>) -> Result<Bytes, PushError> {
     let len = out.len() - HEADER_BYTES;
     if len > package::BODY_BYTES_MAX {
         return Err(PushError::TooLong { bytes: len });
     }
     out[..HEADER_BYTES].copy_from_slice(&Header::encode(PackageType::Data, len));
-    Ok(())
+    Ok(out.into())
 }
 
 /// A message that can't be pushed (made by the embedder).
@@ -197,16 +193,14 @@ mod tests {
         let push = Push::encode(&routes, &new, "onChat", b"{}").unwrap();
         assert!(push.suits(&new));
         assert!(push.suits(&edition(0, &["x", "onChat", "y"], &routes)), "the same code");
-        let mut out = Vec::new();
         let moved = edition(0, &["onChat", "on"], &routes);
         assert!(!push.suits(&moved));
-        push.encode_for(&moved, &mut out).unwrap();
-        assert_eq!(out, [4, 0, 0, 5, 7, 0, 1, b'{', b'}']);
-        out.clear();
+        let package = push.encode_for(&moved).unwrap();
+        assert_eq!(package[..], [4, 0, 0, 5, 7, 0, 1, b'{', b'}']);
         let without = edition(0, &["x", "y"], &routes);
         assert!(!push.suits(&without));
-        push.encode_for(&without, &mut out).unwrap();
-        assert_eq!(out, b"\x04\0\0\x0a\x06\x06onChat{}");
+        let package = push.encode_for(&without).unwrap();
+        assert_eq!(&package[..], b"\x04\0\0\x0a\x06\x06onChat{}");
         let text = Push::encode(&routes, &new, "other", b"{}").unwrap();
         assert!(text.suits(&moved), "a text is understood by everyone");
     }

@@ -22,32 +22,27 @@ impl Shard {
     /// Queues a push that is laid out already.
     pub(super) fn send_shared(&mut self, slot: Slot, push: &Push) {
         let Some(connection) = self.connections.at_mut(slot) else { return };
-        let is_websocket = connection.transport == Transport::WebSocket;
         let edition = self.editions.get(connection.edition);
-        if let Some(edition) = edition.filter(|edition| !push.suits(edition)) {
-            let mut package = self.pool.take();
-            match push.encode_for(edition, &mut package) {
-                Ok(()) => {
-                    let out = connection.outbox.open(&mut self.pool);
-                    if is_websocket {
-                        websocket::encode_binary_header(package.len(), out);
-                    }
-                    out.extend_from_slice(&package);
+        let own;
+        let package = match edition.filter(|edition| !push.suits(edition)) {
+            None => push.package(),
+            Some(edition) => match push.encode_for(edition) {
+                Ok(package) => {
+                    own = package;
+                    &own
                 }
                 // Its code is shorter than its text, and the package was as long as can be.
                 Err(error) => {
                     tracing::warn!(%error, "a push is lost on a session of another dictionary");
                     return;
                 }
-            }
-            self.pool.give(package);
-        } else {
-            if is_websocket {
-                let out = connection.outbox.open(&mut self.pool);
-                websocket::encode_binary_header(push.package().len(), out);
-            }
-            connection.outbox.push_shared(push.package(), &mut self.pool);
+            },
+        };
+        if connection.transport == Transport::WebSocket {
+            let out = connection.outbox.open(&mut self.pool);
+            websocket::encode_binary_header(package.len(), out);
         }
+        connection.outbox.push_shared(package, &mut self.pool);
         self.counters.pushes.one();
         self.queued(slot);
     }
