@@ -189,8 +189,8 @@ impl Builder {
     /// A client tells its RSA key in the handshake and signs each body; see
     /// [`wire::signature`](crate::wire::signature). A request without a good signature is answered
     /// 500 before any filter, a notify is dropped (`bad_signature`). Handlers and workers get the
-    /// body without the signature. To check one takes
-    /// far more of the shard's time than an ordinary message does.
+    /// body without the signature. To check one takes far more of the shard's time than an ordinary
+    /// message does.
     #[cfg(feature = "crypto")]
     pub fn use_crypto(mut self) -> Self {
         self.use_crypto = true;
@@ -343,17 +343,15 @@ impl Builder {
         preflight::check(u64::from(shards) + u64::from(workers))?;
 
         let listening = listen::listen(&self.listeners, usize::from(shards), self.limits.backlog)?;
+        let told_of_all = told_of_all(&self.networks, workers);
         let networks = std::mem::take(&mut self.networks);
         let routers = std::mem::take(&mut self.routers);
         let threads = threads(shards, workers + networks.len() as u16, &self.limits)?;
         let accepting = self.accepting;
         let registers: Vec<Register> =
             self.forwards.iter().map(|(_, workers)| Arc::clone(&workers.register)).collect();
-        let told_of_all = told_of_all(&networks, workers);
-        let config = Arc::new(ShardConfig {
-            told_of_all,
-            ..self.into_config(shards + networks.len() as u16, server_types)
-        });
+        let counters = shards + networks.len() as u16;
+        let config = Arc::new(self.into_config(counters, server_types, told_of_all));
 
         // From here on a failure stops what runs already: the engine is dropped.
         let mut engine =
@@ -480,7 +478,12 @@ impl Builder {
             || self.networks.iter().any(|n| n.server_types.iter().any(|other| other == name))
     }
 
-    fn into_config(self, counters: u16, server_types: Vec<ServerType>) -> ShardConfig {
+    fn into_config(
+        self,
+        counters: u16,
+        server_types: Vec<ServerType>,
+        told_of_all: u64,
+    ) -> ShardConfig {
         let protos = self.protos.as_ref();
         let routes = RouteTable::new(self.routes, self.dictionary.as_ref(), protos);
         let edition =
@@ -506,7 +509,7 @@ impl Builder {
             doors: self.listeners.into_iter().map(|listener| listener.door).collect(),
             routes: Arc::new(routes),
             server_types,
-            told_of_all: 0,
+            told_of_all,
             registers: self.registers,
             started_unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
             connections: AtomicUsize::new(0),
