@@ -1,7 +1,7 @@
 //! What only the shell can show: both ways of accepting do the same.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::sockets::Accepting;
@@ -12,6 +12,14 @@ use crate::limits::Limits;
 const WHOAMI: &str = "connector.entryHandler.whoami";
 const CLIENTS: usize = 300;
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A client that has said all that is needed to be answered.
+fn greet(address: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(&greeting()).unwrap();
+    stream
+}
 
 /// Handshake, ACK and request 1, in one write.
 fn greeting() -> Vec<u8> {
@@ -44,14 +52,7 @@ fn tells_peers_apart(accepting: Accepting, address: &str) {
         .handler(WHOAMI, |_, session| Reply::json(&session.peer().to_string()))
         .start()
         .unwrap();
-    let mut streams: Vec<TcpStream> = (0..CLIENTS)
-        .map(|_| {
-            let mut stream = TcpStream::connect(engine.local_addr()).unwrap();
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            stream.write_all(&greeting()).unwrap();
-            stream
-        })
-        .collect();
+    let mut streams: Vec<TcpStream> = (0..CLIENTS).map(|_| greet(engine.local_addr())).collect();
     for stream in &mut streams {
         assert_eq!(answer(stream), stream.local_addr().unwrap().to_string());
     }
@@ -127,15 +128,8 @@ fn several_listeners_are_served_both_ways() {
             .unwrap();
         assert_eq!(engine.local_addrs().len(), listeners.len());
         assert_eq!(engine.local_addrs()[0], engine.local_addr());
-        let mut streams: Vec<TcpStream> = (0..50)
-            .flat_map(|_| engine.local_addrs())
-            .map(|address| {
-                let mut stream = TcpStream::connect(address).unwrap();
-                stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                stream.write_all(&greeting()).unwrap();
-                stream
-            })
-            .collect();
+        let mut streams: Vec<TcpStream> =
+            (0..50).flat_map(|_| engine.local_addrs()).map(|address| greet(*address)).collect();
         for stream in &mut streams {
             assert_eq!(answer(stream), stream.local_addr().unwrap().to_string());
         }

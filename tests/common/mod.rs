@@ -122,20 +122,9 @@ impl Client {
             if self.is_ended {
                 return Some(Event::End);
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return None;
-            }
-            self.stream.set_read_timeout(Some(left)).unwrap();
-            let mut chunk = [0; 65536];
-            match self.stream.read(&mut chunk) {
-                Ok(0) => self.is_ended = true,
-                Ok(len) => {
-                    self.buffer.extend_from_slice(&chunk[..len]);
-                    self.decode();
-                }
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => self.is_ended = true,
-                Err(_) => {}
+            match read_more(&mut self.stream, &mut self.buffer, deadline)? {
+                More::Bytes => self.decode(),
+                More::End => self.is_ended = true,
             }
         }
     }
@@ -179,6 +168,33 @@ impl Client {
                 Event::End => return events,
                 event => events.push(event),
             }
+        }
+    }
+}
+
+/// What a read has brought.
+pub enum More {
+    Bytes,
+    End,
+}
+
+/// Reads what there is into `buffer`; `None` if nothing comes until the deadline.
+pub fn read_more(stream: &mut TcpStream, buffer: &mut Vec<u8>, deadline: Instant) -> Option<More> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return None;
+        }
+        stream.set_read_timeout(Some(left)).unwrap();
+        let mut chunk = [0; 65536];
+        match stream.read(&mut chunk) {
+            Ok(0) => return Some(More::End),
+            Ok(len) => {
+                buffer.extend_from_slice(&chunk[..len]);
+                return Some(More::Bytes);
+            }
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return Some(More::End),
+            Err(_) => {}
         }
     }
 }

@@ -1,13 +1,13 @@
 //! The other servers of a Pomelo cluster, played by the test itself: a Node backend, the calls it
 //! makes, and the master. Everything blocks, so that a test reads like the conversation it plays.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::PATIENCE;
+use super::{More, PATIENCE, read_more};
 
 /// A packet, as far as it matters here.
 #[derive(Debug, Clone, PartialEq)]
@@ -132,19 +132,8 @@ impl Peer {
             if let Some(packet) = self.decode() {
                 return Some(packet);
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return None;
-            }
-            self.stream.set_read_timeout(Some(left)).unwrap();
-            let mut chunk = [0; 65536];
-            match self.stream.read(&mut chunk) {
-                Ok(0) => return Some(Packet::End),
-                Ok(len) => self.buffer.extend_from_slice(&chunk[..len]),
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => {
-                    return Some(Packet::End);
-                }
-                Err(_) => {}
+            if let More::End = read_more(&mut self.stream, &mut self.buffer, deadline)? {
+                return Some(Packet::End);
             }
         }
     }
