@@ -1,0 +1,231 @@
+//! What a healthy client notices of others' troubles.
+//!
+//! ```text
+//! cargo bench --bench isolation                          # 5 rounds, some four minutes
+//! cargo bench --bench isolation -- --quick               # 1 short round, under a minute
+//! cargo bench --bench isolation -- --troubles flood,storm --rounds 15
+//! ```
+//!
+//! For each trouble and round: a fresh server, pinned to the first core; healthy clients that send
+//! an echo every millisecond, on the second core; their latency first without the trouble, then
+//! with it, counted from when each request was due. The trouble's own threads run at the lowest
+//! priority, so that they take the second core from nobody. Prints a table, and writes
+//! `target/isolation.json`.
+//!
+//! Figures are shown, not judged, as they depend on the machine. What has to hold on any machine is
+//! checked, and ends the run with an error: no healthy session is closed, each answer is the right
+//! one, everything that was asked for is answered, and who is to be closed is closed.
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+mod healthy;
+mod server;
+mod troubles;
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use healthy::Healthy;
+use serde::Serialize;
+use server::Process;
+use troubles::{Stage, Trouble};
+
+struct Arguments {
+    rounds: usize,
+    measure: Duration,
+    troubles: Vec<&'static Trouble>,
+}
+
+/// What one round shows. Latencies are in microseconds.
+#[derive(Serialize)]
+struct Sample {
+    p50_us: f64,
+    p99_us: f64,
+    p50_in_trouble_us: f64,
+    p99_in_trouble_us: f64,
+    /// Resident memory of the server before the trouble, at its end, and once it has passed.
+    before_bytes: u64,
+    during_bytes: u64,
+    after_bytes: u64,
+    /// What has become of those who made it.
+    outcome: String,
+}
+
+#[derive(Serialize)]
+struct Row {
+    trouble: &'static str,
+    samples: Vec<Sample>,
+}
+
+/// How long memory may take to return.
+const RETURN_WITHIN: Duration = Duration::from_secs(3);
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [flag, name] = &words[..]
+        && flag == "--serve"
+    {
+        let Some(trouble) = Trouble::find(name) else { return ExitCode::FAILURE };
+        server::serve(trouble);
+        return ExitCode::SUCCESS;
+    }
+    let arguments = match Arguments::parse(&words) {
+        Ok(arguments) => arguments,
+        Err(word) => {
+            eprintln!("unknown: {word}; see the top of benches/isolation/main.rs");
+            return ExitCode::FAILURE;
+        }
+    };
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nfailed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Arguments {
+    fn parse(words: &[String]) -> Result<Self, String> {
+        let mut arguments = Self {
+            rounds: 5,
+            measure: Duration::from_secs(3),
+            troubles: troubles::ALL.iter().collect(),
+        };
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                // Cargo's own.
+                "--bench" => {}
+                "--quick" | "--test" => {
+                    (arguments.rounds, arguments.measure) = (1, Duration::from_secs(1));
+                }
+                "--rounds" => {
+                    let rounds = words.next().and_then(|word| word.parse().ok());
+                    arguments.rounds = rounds.ok_or_else(|| word.clone())?;
+                }
+                "--troubles" => {
+                    let names = words.next().ok_or_else(|| word.clone())?.split(',');
+                    let find = |name: &str| Trouble::find(name).ok_or_else(|| name.to_owned());
+                    arguments.troubles = names.map(find).collect::<Result<_, _>>()?;
+                }
+                other => return Err(other.to_owned()),
+            }
+        }
+        Ok(arguments)
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), String> {
+    server::pin(server::CLIENT_CORE);
+    let mut rows = Vec::new();
+    println!(
+        "{:<10} {:>7} {:>7} {:>9} {:>9}  {:<18} {:>7}  outcome",
+        "trouble", "p50", "p99", "p50 then", "p99 then", "p99 ÷ own p99", "memory"
+    );
+    for trouble in &arguments.troubles {
+        let mut row = Row { trouble: trouble.name, samples: Vec::new() };
+        for round in 0..arguments.rounds {
+            eprint!("\r{} {}/{}   ", trouble.name, round + 1, arguments.rounds);
+            let sample = measure(trouble, arguments.measure);
+            row.samples.push(sample.map_err(|error| format!("{}: {error}", trouble.name))?);
+        }
+        eprint!("\r{:30}\r", "");
+        row.print();
+        rows.push(row);
+    }
+    let json = serde_json::to_string_pretty(&rows).map_err(|error| error.to_string())?;
+    let file = "target/isolation.json";
+    std::fs::write(file, json).map_err(|error| format!("{file}: {error}"))
+}
+
+/// Ends the trouble when it is dropped.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+fn measure(trouble: &'static Trouble, during: Duration) -> Result<Sample, String> {
+    let process = Process::start(trouble).map_err(|error| error.to_string())?;
+    let mut healthy = Healthy::connect(process.address, trouble.shards);
+    healthy.run(during / 4);
+    let quiet = healthy.run(during);
+    let before_bytes = process.resident_bytes();
+    let stage = Stage { process: &process, is_on: AtomicBool::new(false), ends: AtomicBool::new(false) };
+    let (troubled, during_bytes, outcome) = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            troubles::yield_to_others();
+            (trouble.make)(&stage)
+        });
+        while !stage.is_on.load(Ordering::Acquire) && !thread.is_finished() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // Also when a healthy client fails, so that the thread ends.
+        let end = End(&stage.ends);
+        let troubled = healthy.run(during);
+        let during_bytes = process.resident_bytes();
+        drop(end);
+        while !thread.is_finished() {
+            healthy.run(Duration::from_millis(10));
+        }
+        let outcome = thread.join().map_err(|_| "its clients have failed".to_owned());
+        (troubled, during_bytes, outcome)
+    });
+    let outcome = outcome??;
+    let deadline = Instant::now() + RETURN_WITHIN;
+    let mut after_bytes = process.resident_bytes();
+    while after_bytes > before_bytes + before_bytes / 20 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+        after_bytes = after_bytes.min(process.resident_bytes());
+    }
+    // Whoever was healthy still is.
+    healthy.run(Duration::from_millis(100));
+    let quantile = |latency: &hdrhistogram::Histogram<u64>, share| {
+        latency.value_at_quantile(share) as f64 / 1e3
+    };
+    Ok(Sample {
+        p50_us: quantile(&quiet, 0.5),
+        p99_us: quantile(&quiet, 0.99),
+        p50_in_trouble_us: quantile(&troubled, 0.5),
+        p99_in_trouble_us: quantile(&troubled, 0.99),
+        before_bytes,
+        during_bytes,
+        after_bytes,
+        outcome,
+    })
+}
+
+impl Row {
+    fn print(&self) {
+        let sorted = |value: fn(&Sample) -> f64| {
+            let mut values: Vec<f64> = self.samples.iter().map(value).collect();
+            values.sort_by(f64::total_cmp);
+            values
+        };
+        let median = |value| {
+            let values = sorted(value);
+            values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+        };
+        let ratios = sorted(|sample| sample.p99_in_trouble_us / sample.p99_us);
+        let (Some(least), Some(greatest)) = (ratios.first(), ratios.last()) else { return };
+        println!(
+            "{:<10} {:>7.0} {:>7.0} {:>9.0} {:>9.0}  {:<18} {:>7}  {}",
+            self.trouble,
+            median(|sample| sample.p50_us),
+            median(|sample| sample.p99_us),
+            median(|sample| sample.p50_in_trouble_us),
+            median(|sample| sample.p99_in_trouble_us),
+            format!("{:.2} ({least:.2}–{greatest:.2})", ratios[ratios.len() / 2]),
+            format!(
+                "{:+.1} %",
+                median(|sample| sample.after_bytes as f64 / sample.before_bytes as f64 - 1.0)
+                    * 100.0
+            ),
+            self.samples.last().map_or("", |sample| &sample.outcome),
+        );
+    }
+}

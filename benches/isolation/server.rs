@@ -1,0 +1,168 @@
+//! The server, in a process of its own that does as it is told line by line.
+
+use std::cell::Cell;
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::thread::{CpuSet, sched_setaffinity};
+use shaddock::{Audience, Engine, Handlers, Limits, Reply, Shards, Workers};
+
+use crate::troubles::Trouble;
+
+/// Answers with the body.
+pub(crate) const ECHO: &str = "connector.entryHandler.echo";
+/// Answers with the shard's place, counted from 1.
+pub(crate) const SHARD: &str = "connector.entryHandler.shard";
+/// Answers with the body's length.
+pub(crate) const SINK: &str = "connector.entryHandler.sink";
+/// Blocks its shard for [`BLOCK`].
+pub(crate) const SLOW: &str = "connector.entryHandler.slow";
+/// Answers with the body, on a worker that can be held.
+pub(crate) const REMOTE: &str = "room.roomHandler.echo";
+const PUSH: &str = "onTick";
+
+pub(crate) const BLOCK: Duration = Duration::from_millis(50);
+pub(crate) const PUSH_BYTES: usize = 16 * 1024;
+/// For a trouble whose packages are small: a client that does not read is closed soon.
+pub(crate) const OUTBOX_BYTES_MAX: usize = 256 * 1024;
+pub(crate) const FORWARD_TIMEOUT: Duration = Duration::from_millis(500);
+
+const SERVER_CORE: usize = 0;
+pub(crate) const CLIENT_CORE: usize = 1;
+
+/// Pins the calling thread, and those it starts, as far as the core is there.
+pub(crate) fn pin(core: usize) {
+    let mut set = CpuSet::new();
+    set.set(core);
+    if let Err(error) = sched_setaffinity(None, &set) {
+        eprintln!("core {core} can't be had ({error}): the figures mean less");
+    }
+}
+
+static IS_HELD: AtomicBool = AtomicBool::new(false);
+
+fn engine(trouble: &Trouble) -> Engine {
+    let limits = match trouble.package_bytes_max {
+        Some(bytes) => Limits {
+            package_bytes_max: bytes,
+            outbox_bytes_max: 2 * bytes,
+            ..Limits::default()
+        },
+        None => Limits {
+            package_bytes_max: OUTBOX_BYTES_MAX / 2,
+            outbox_bytes_max: OUTBOX_BYTES_MAX,
+            ..Limits::default()
+        },
+    };
+    let limits = Limits { forward_timeout: FORWARD_TIMEOUT, ..limits };
+    Engine::builder()
+        .listen("127.0.0.1:0")
+        .shards(Shards::Count(trouble.shards))
+        .heartbeat(Duration::from_secs(10))
+        .limits(limits)
+        .handler(ECHO, |request, _| Reply::borrowed(request.body()))
+        .handler(SHARD, |_, session| Reply::json(&(session.id().shard().index() + 1)))
+        .handler(SINK, |request, _| Reply::json(&request.body().len()))
+        .handler(SLOW, |_, _| {
+            std::thread::sleep(BLOCK);
+            Reply::empty()
+        })
+        .forward(
+            "room",
+            Workers::new(1, |handlers: &mut Handlers| {
+                handlers.handler(REMOTE, |request, _| {
+                    while IS_HELD.load(Ordering::Acquire) {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    Reply::borrowed(request.body())
+                });
+            }),
+        )
+        .start()
+        .expect("the engine starts")
+}
+
+/// Runs a server until standard input ends. Prints its address, and a line for each line read.
+pub(crate) fn serve(trouble: &Trouble) {
+    pin(SERVER_CORE);
+    let engine = engine(trouble);
+    let mut out = std::io::stdout();
+    let mut say = |text: &str| {
+        writeln!(out, "{text}").and_then(|()| out.flush()).expect("the parent reads");
+    };
+    say(&engine.local_addr().to_string());
+    let pushes = Cell::new(0_u64);
+    for line in std::io::stdin().lock().lines() {
+        let Ok(line) = line else { return };
+        match line.as_str() {
+            "hold" => IS_HELD.store(true, Ordering::Release),
+            "release" => IS_HELD.store(false, Ordering::Release),
+            "push" => {
+                pushes.set(pushes.get() + 1);
+                let body = format!("\"{:0>1$}\"", pushes.get(), PUSH_BYTES);
+                let pushed = engine.handle().broadcast(PUSH, body, Audience::all());
+                pushed.expect("the shard has room");
+            }
+            name => {
+                let counters = engine.handle().counters();
+                let counter = counters.iter().find(|(other, _)| *other == name);
+                say(&counter.expect("there is such a counter").1.to_string());
+                continue;
+            }
+        }
+        say("");
+    }
+}
+
+/// A running server; it ends when this is dropped.
+pub(crate) struct Process {
+    child: Child,
+    talk: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
+    pub(crate) address: SocketAddr,
+}
+
+impl Process {
+    pub(crate) fn start(trouble: &Trouble) -> std::io::Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["--serve", trouble.name])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let orders = child.stdin.take().expect("it is piped");
+        let mut answers = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut line = String::new();
+        answers.read_line(&mut line)?;
+        let address = line.trim().parse().map_err(std::io::Error::other)?;
+        Ok(Self { child, talk: Mutex::new((orders, answers)), address })
+    }
+
+    /// Gives an order, and waits until it is done.
+    pub(crate) fn order(&self, order: &str) -> String {
+        let mut talk = self.talk.lock().expect("nobody panics here");
+        writeln!(talk.0, "{order}").expect("the server listens");
+        let mut line = String::new();
+        talk.1.read_line(&mut line).expect("the server answers");
+        line.trim().to_owned()
+    }
+
+    pub(crate) fn counter(&self, name: &str) -> u64 {
+        self.order(name).parse().expect("a counter is a number")
+    }
+
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let file = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(file).expect("the server runs");
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB"));
+        kib.and_then(|kib| kib.trim().parse::<u64>().ok()).expect("it has memory") * 1024
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.child.kill().and_then(|()| self.child.wait()).ok();
+    }
+}

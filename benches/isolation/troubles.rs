@@ -1,0 +1,266 @@
+//! What others do to a server.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::setpriority_process;
+use rustix::thread::gettid;
+use socket2::SockRef;
+
+use crate::common::{Client, Event, PATIENCE, ack, handshake, request};
+use crate::server::{ECHO, FORWARD_TIMEOUT, PUSH_BYTES, Process, REMOTE, SHARD, SINK, SLOW};
+
+/// One kind of trouble.
+pub(crate) struct Trouble {
+    pub(crate) name: &'static str,
+    /// Shards of the server; the healthy clients are on the last one.
+    pub(crate) shards: u16,
+    /// Where packages are large.
+    pub(crate) package_bytes_max: Option<usize>,
+    /// Makes the trouble until it is told to end; says what it came to.
+    pub(crate) make: fn(&Stage<'_>) -> Outcome,
+}
+
+type Outcome = Result<String, String>;
+
+/// Where trouble is made.
+pub(crate) struct Stage<'a> {
+    pub(crate) process: &'a Process,
+    /// Set once the trouble is there in full.
+    pub(crate) is_on: AtomicBool,
+    /// Set when it is to end.
+    pub(crate) ends: AtomicBool,
+}
+
+const fn trouble(name: &'static str, make: fn(&Stage<'_>) -> Outcome) -> Trouble {
+    Trouble { name, shards: 1, package_bytes_max: None, make }
+}
+
+pub(crate) const ALL: [Trouble; 8] = [
+    trouble("worker", stopped_worker),
+    trouble("unread", clients_that_never_read),
+    trouble("half-open", half_open_handshakes),
+    trouble("dripping", clients_that_drip),
+    trouble("flood", flood),
+    Trouble { package_bytes_max: Some(LARGE_BYTES), ..trouble("large", large_packages) },
+    trouble("storm", reconnects),
+    Trouble { shards: 2, ..trouble("slow", slow_handler) },
+];
+
+const CROWD: usize = 1_000;
+const STORM: usize = 10_000;
+/// The most that a package can hold is a byte less than 16 MiB.
+const LARGE_BYTES: usize = (1 << 24) - 1;
+
+impl Trouble {
+    pub(crate) fn find(name: &str) -> Option<&'static Self> {
+        ALL.iter().find(|trouble| trouble.name == name)
+    }
+}
+
+/// Gives the calling thread, and those it starts, the lowest priority.
+pub(crate) fn yield_to_others() {
+    if let Err(error) = setpriority_process(Some(gettid()), 19) {
+        eprintln!("the trouble takes part of the healthy clients' core ({error})");
+    }
+}
+
+impl Stage<'_> {
+    fn goes_on(&self) -> bool {
+        !self.ends.load(Ordering::Acquire)
+    }
+
+    fn begin(&self) {
+        self.is_on.store(true, Ordering::Release);
+    }
+
+    fn wait(&self) {
+        while self.goes_on() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn client(&self) -> Client {
+        Client::ready(self.process.address)
+    }
+
+    /// Clients that work. They ask all together, so that the server is not waited for so often.
+    fn crowd(&self, count: usize) -> Vec<Client> {
+        let mut clients: Vec<Client> =
+            (0..count).map(|_| Client::connect(self.process.address)).collect();
+        clients.iter_mut().for_each(|client| client.send(&handshake()));
+        for client in &mut clients {
+            assert!(matches!(client.next(), Event::Handshake(answer) if answer["code"] == 200));
+            client.send(&ack());
+        }
+        clients
+    }
+}
+
+fn expect(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+/// A worker stands still with requests of as many clients; their deadline passes meanwhile, and
+/// when it goes on, so do they.
+fn stopped_worker(stage: &Stage<'_>) -> Outcome {
+    let mut clients = stage.crowd(CROWD);
+    stage.process.order("hold");
+    let sent = Instant::now();
+    clients.iter_mut().for_each(|client| client.send(&request(1, REMOTE, "1")));
+    stage.begin();
+    let mut refused = 0;
+    for client in &mut clients {
+        refused += usize::from(client.answer(1).contains("500"));
+    }
+    let answered = sent.elapsed();
+    stage.wait();
+    stage.process.order("release");
+    expect(refused == CROWD, || format!("{refused} of {CROWD} requests were answered 500"))?;
+    for client in &mut clients {
+        expect(client.ask(2, REMOTE, "2") == "2", || "it does not go on".into())?;
+    }
+    Ok(format!(
+        "{refused} answered 500 within {:.2} s (deadline {:.2} s)",
+        answered.as_secs_f64(),
+        FORWARD_TIMEOUT.as_secs_f64(),
+    ))
+}
+
+/// Pushes go to clients that never read.
+fn clients_that_never_read(stage: &Stage<'_>) -> Outcome {
+    const EVERY: Duration = Duration::from_millis(500);
+    let clients = stage.crowd(CROWD);
+    for client in &clients {
+        // So that the kernel takes little of it.
+        SockRef::from(&client.stream).set_recv_buffer_size(4096).map_err(|e| e.to_string())?;
+    }
+    stage.begin();
+    let closed = || stage.process.counter("closed_slow_consumer") as usize;
+    let began = Instant::now();
+    while stage.goes_on() {
+        stage.process.order("push");
+        std::thread::sleep(EVERY);
+    }
+    while closed() < CROWD && began.elapsed() < 4 * PATIENCE {
+        stage.process.order("push");
+        std::thread::sleep(EVERY / 20);
+    }
+    let closed = closed();
+    expect(closed == CROWD, || format!("{closed} of {CROWD} were closed"))?;
+    Ok(format!("{closed} closed, {} KiB a push", PUSH_BYTES / 1024))
+}
+
+/// Connections of which nothing comes.
+fn half_open_handshakes(stage: &Stage<'_>) -> Outcome {
+    let clients: Vec<Client> =
+        (0..CROWD).map(|_| Client::connect(stage.process.address)).collect();
+    stage.begin();
+    stage.wait();
+    Ok(format!("{} waiting", clients.len()))
+}
+
+/// Connections of which a byte comes each second.
+fn clients_that_drip(stage: &Stage<'_>) -> Outcome {
+    let mut clients: Vec<Client> =
+        (0..CROWD).map(|_| Client::connect(stage.process.address)).collect();
+    stage.begin();
+    let bytes = handshake();
+    let mut sent = 0;
+    for byte in &bytes {
+        let next = Instant::now() + Duration::from_secs(1);
+        for client in &mut clients {
+            client.stream.write_all(&[*byte]).map_err(|error| error.to_string())?;
+            sent += 1;
+        }
+        while stage.goes_on() && Instant::now() < next {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if !stage.goes_on() {
+            break;
+        }
+    }
+    Ok(format!("{sent} single bytes"))
+}
+
+/// A client that sends requests as fast as they go, and reads their answers.
+fn flood(stage: &Stage<'_>) -> Outcome {
+    let client = stage.client();
+    let stream = &client.stream;
+    stream.set_read_timeout(Some(PATIENCE)).map_err(|error| error.to_string())?;
+    let one = request(7, ECHO, &"x".repeat(64));
+    let block = one.repeat(64 * 1024 / one.len());
+    let read = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            yield_to_others();
+            read_to_end(stream)
+        });
+        stage.begin();
+        while stage.goes_on() {
+            let mut writer: &TcpStream = stream;
+            writer.write_all(&block).map_err(|error| error.to_string())?;
+        }
+        stream.shutdown(std::net::Shutdown::Write).map_err(|error| error.to_string())?;
+        reader.join().map_err(|_| "the reader has failed".to_owned())
+    })?;
+    Ok(format!("{} MiB of answers", read >> 20))
+}
+
+/// The bytes read until the stream ends.
+fn read_to_end(mut stream: &TcpStream) -> usize {
+    let (mut buffer, mut len) = (vec![0; 64 * 1024], 0);
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return len,
+            Ok(more) => len += more,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return len,
+        }
+    }
+}
+
+/// A client that sends packages of nearly 16 MiB, one after the other.
+fn large_packages(stage: &Stage<'_>) -> Outcome {
+    let mut client = stage.client();
+    let len = LARGE_BYTES - request(0, SINK, "").len();
+    let body = "x".repeat(len);
+    stage.begin();
+    let mut count = 0;
+    while stage.goes_on() {
+        count += 1;
+        let answer = client.ask(count, SINK, &body);
+        expect(answer == len.to_string(), || format!("{answer} instead of {len}"))?;
+    }
+    Ok(format!("{count} packages"))
+}
+
+/// Clients that connect, all break off at once, and come back, over and over.
+fn reconnects(stage: &Stage<'_>) -> Outcome {
+    stage.begin();
+    let (mut times, mut slowest) = (0, Duration::ZERO);
+    // Once at least, however slow the machine is.
+    while times == 0 || stage.goes_on() {
+        let began = Instant::now();
+        drop(stage.crowd(STORM));
+        slowest = slowest.max(began.elapsed());
+        times += 1;
+    }
+    Ok(format!("{STORM} came {times} times, at most {:.2} s each", slowest.as_secs_f64()))
+}
+
+/// A handler that blocks its shard, not the one of the healthy clients.
+fn slow_handler(stage: &Stage<'_>) -> Outcome {
+    let mut client = stage.client();
+    while client.ask(1, SHARD, "") != "1" {
+        client = stage.client();
+    }
+    stage.begin();
+    let mut count = 0;
+    while stage.goes_on() {
+        count += 1;
+        client.ask(count, SLOW, "");
+    }
+    Ok(format!("blocked {count} times"))
+}
