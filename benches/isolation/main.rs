@@ -151,11 +151,15 @@ impl Drop for End<'_> {
 
 fn measure(trouble: &'static Trouble, during: Duration) -> Result<Sample, String> {
     let process = Process::start(trouble).map_err(|error| error.to_string())?;
+    let stage =
+        Stage { process: &process, is_on: AtomicBool::new(false), ends: AtomicBool::new(false) };
+    drop(stage.crowd(trouble.crowd));
     let mut healthy = Healthy::connect(process.address, trouble.shards);
     healthy.run(during / 4);
     let quiet = healthy.run(during);
     let before_bytes = process.resident_bytes();
-    let stage = Stage { process: &process, is_on: AtomicBool::new(false), ends: AtomicBool::new(false) };
+    let stage =
+        Stage { process: &process, is_on: AtomicBool::new(false), ends: AtomicBool::new(false) };
     let (troubled, during_bytes, outcome) = std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             troubles::yield_to_others();

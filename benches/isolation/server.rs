@@ -47,11 +47,9 @@ static IS_HELD: AtomicBool = AtomicBool::new(false);
 
 fn engine(trouble: &Trouble) -> Engine {
     let limits = match trouble.package_bytes_max {
-        Some(bytes) => Limits {
-            package_bytes_max: bytes,
-            outbox_bytes_max: 2 * bytes,
-            ..Limits::default()
-        },
+        Some(bytes) => {
+            Limits { package_bytes_max: bytes, outbox_bytes_max: 2 * bytes, ..Limits::default() }
+        }
         None => Limits {
             package_bytes_max: OUTBOX_BYTES_MAX / 2,
             outbox_bytes_max: OUTBOX_BYTES_MAX,

@@ -17,6 +17,9 @@ pub(crate) struct Trouble {
     pub(crate) name: &'static str,
     /// Shards of the server; the healthy clients are on the last one.
     pub(crate) shards: u16,
+    /// Clients that come and go once before anything is measured, as a server that has been up for
+    /// a while has seen as many.
+    pub(crate) crowd: usize,
     /// Where packages are large.
     pub(crate) package_bytes_max: Option<usize>,
     /// Makes the trouble until it is told to end; says what it came to.
@@ -35,7 +38,7 @@ pub(crate) struct Stage<'a> {
 }
 
 const fn trouble(name: &'static str, make: fn(&Stage<'_>) -> Outcome) -> Trouble {
-    Trouble { name, shards: 1, package_bytes_max: None, make }
+    Trouble { name, shards: 1, crowd: CROWD, package_bytes_max: None, make }
 }
 
 pub(crate) const ALL: [Trouble; 8] = [
@@ -43,9 +46,10 @@ pub(crate) const ALL: [Trouble; 8] = [
     trouble("unread", clients_that_never_read),
     trouble("half-open", half_open_handshakes),
     trouble("dripping", clients_that_drip),
-    trouble("flood", flood),
+    // With a bound of the outbox that a reader of low priority keeps below.
+    Trouble { package_bytes_max: Some(8 << 20), ..trouble("flood", flood) },
     Trouble { package_bytes_max: Some(LARGE_BYTES), ..trouble("large", large_packages) },
-    trouble("storm", reconnects),
+    Trouble { crowd: STORM, ..trouble("storm", reconnects) },
     Trouble { shards: 2, ..trouble("slow", slow_handler) },
 ];
 
@@ -87,7 +91,7 @@ impl Stage<'_> {
     }
 
     /// Clients that work. They ask all together, so that the server is not waited for so often.
-    fn crowd(&self, count: usize) -> Vec<Client> {
+    pub(crate) fn crowd(&self, count: usize) -> Vec<Client> {
         let mut clients: Vec<Client> =
             (0..count).map(|_| Client::connect(self.process.address)).collect();
         clients.iter_mut().for_each(|client| client.send(&handshake()));
@@ -155,8 +159,7 @@ fn clients_that_never_read(stage: &Stage<'_>) -> Outcome {
 
 /// Connections of which nothing comes.
 fn half_open_handshakes(stage: &Stage<'_>) -> Outcome {
-    let clients: Vec<Client> =
-        (0..CROWD).map(|_| Client::connect(stage.process.address)).collect();
+    let clients: Vec<Client> = (0..CROWD).map(|_| Client::connect(stage.process.address)).collect();
     stage.begin();
     stage.wait();
     Ok(format!("{} waiting", clients.len()))
