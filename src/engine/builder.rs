@@ -15,7 +15,6 @@ use super::listen::{self, LISTENERS_MAX, Listener};
 use super::network::{Hears, NetworkForwarder, Seat};
 use super::park::{ShardThread, Threads};
 use super::preflight;
-use super::sockets::Accepting;
 use super::worker_thread::WorkerThread;
 use crate::dispatch::{
     Filter, Handlers, HostFilter, OwnedRequest, Register, Reply, Request, Session,
@@ -74,7 +73,6 @@ pub struct Builder {
     forwards: Vec<(String, Workers)>,
     networks: Vec<NetworkForwarder>,
     routers: Vec<(String, Route)>,
-    accepting: Option<Accepting>,
 }
 
 impl std::fmt::Debug for Builder {
@@ -111,7 +109,6 @@ impl Builder {
             forwards: Vec::new(),
             networks: Vec::new(),
             routers: Vec::new(),
-            accepting: None,
         }
     }
 
@@ -304,13 +301,6 @@ impl Builder {
         self
     }
 
-    /// Accepts in a given way, whatever the kernel could do.
-    #[cfg(test)]
-    pub(super) fn accepting(mut self, accepting: Accepting) -> Self {
-        self.accepting = Some(accepting);
-        self
-    }
-
     /// Whether the description holds, as far as that shows before [`Self::start`].
     ///
     /// # Errors
@@ -347,7 +337,6 @@ impl Builder {
         let networks = std::mem::take(&mut self.networks);
         let routers = std::mem::take(&mut self.routers);
         let threads = threads(shards, workers + networks.len() as u16, &self.limits)?;
-        let accepting = self.accepting;
         let registers: Vec<Register> =
             self.forwards.iter().map(|(_, workers)| Arc::clone(&workers.register)).collect();
         let counters = shards + networks.len() as u16;
@@ -363,7 +352,6 @@ impl Builder {
                 config: Arc::clone(&config),
                 index: ShardIndex(index as u16),
                 listeners,
-                accepting,
                 sockets_max,
                 threads: Arc::clone(&threads),
             };

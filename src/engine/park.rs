@@ -15,7 +15,7 @@ use socket2::Socket as ListeningSocket;
 use super::bell::Eventfd;
 use super::buffers::Buffers;
 use super::ring::{Completion, Ring, Token};
-use super::sockets::{Accepting, Sockets};
+use super::sockets::Sockets;
 use crate::dispatch::tasks::Ring as _;
 use crate::error::StartError;
 use crate::forward::{Hub, Party};
@@ -76,7 +76,6 @@ pub(super) struct ShardThread {
     pub(super) index: ShardIndex,
     /// INVARIANT: at least one.
     pub(super) listeners: Vec<ListeningSocket>,
-    pub(super) accepting: Option<Accepting>,
     pub(super) sockets_max: u32,
     pub(super) threads: Arc<Threads>,
 }
@@ -87,6 +86,10 @@ const SUBMISSIONS: u32 = 1024;
 const COMPLETIONS: u32 = 8192;
 /// Completions handled in one turn, so that mail and deadlines get theirs.
 const COMPLETIONS_PER_TURN: usize = 4096;
+/// Sends begun in one turn, and their bytes. A push to thousands takes several turns, so that those
+/// who ask for something meanwhile are answered between them.
+const SENDS_PER_TURN: usize = 256;
+const SEND_BYTES_PER_TURN: usize = 256 * 1024;
 /// The longest sleep. It bounds how late anything is that nobody rings for.
 const SLEEP_MAX: Duration = Duration::from_millis(20);
 /// The longest sleep while a future of the embedder's is alive.
@@ -133,12 +136,7 @@ impl ShardThread {
         ring.register_sockets(sockets_max).map_err(failed("the table of sockets"))?;
         let buffers = Buffers::new(&ring, limits.receive_buffers, limits.receive_buffer_bytes)
             .map_err(failed("the receive buffers"))?;
-        let accepting = match self.accepting {
-            Some(accepting) => accepting,
-            None => Accepting::supported(&mut ring, &self.listeners[0])
-                .map_err(failed("a test of the ring"))?,
-        };
-        let mut sockets = Sockets::new(self.listeners, accepting);
+        let mut sockets = Sockets::new(self.listeners);
         let me = Party::from(self.index);
         let threads = self.threads;
         let shard = Shard::new(self.config, self.index, &threads.hub);
@@ -195,12 +193,11 @@ impl Driver {
             }
         }
         self.batch = batch;
-        let has_more = self.shard.run();
+        let has_ends = self.sockets.end_some(&mut self.shard);
+        let has_more = self.shard.run() || has_ends;
         self.drain(now_us);
         self.sockets.resume_accepting(&mut self.ring, now_us);
-        while let Some(transmit) = self.shard.poll_transmit() {
-            self.sockets.send(transmit, &mut self.ring);
-        }
+        let has_more = has_more | self.transmit();
         while let Some(command) = self.shard.poll_command() {
             self.sockets.command(command, &mut self.ring);
         }
@@ -210,6 +207,18 @@ impl Driver {
         self.buffers.publish();
         self.shard.end_turn(self.threads.now_us());
         has_more || is_full
+    }
+
+    /// Sends what a turn may send; whether there is more.
+    fn transmit(&mut self) -> bool {
+        let (mut sends, mut bytes) = (0, 0);
+        while sends < SENDS_PER_TURN && bytes < SEND_BYTES_PER_TURN {
+            let Some(transmit) = self.shard.poll_transmit() else { return false };
+            sends += 1;
+            bytes += transmit.segment.as_slice().len();
+            self.sockets.send(transmit, &mut self.ring);
+        }
+        self.shard.has_transmits()
     }
 
     /// Submits, and sleeps unless there is something to do.

@@ -19,12 +19,8 @@ pub(super) struct Ring {
 /// What a completion is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Token {
-    /// The multishot accept of a listener.
+    /// An accept, by the place that the peer's address goes to.
     Accept(u32),
-    /// A single accept, with the place its peer's address goes to.
-    AcceptOne(u32),
-    /// The peer's address of an accepted socket has been asked for.
-    PeerName(u32),
     Receive(SocketIndex),
     /// By the place of its buffer.
     Send(u32),
@@ -71,20 +67,18 @@ const KIND_SHIFT: u32 = 56;
 impl Token {
     fn encode(self) -> u64 {
         let (kind, value) = match self {
-            Self::Accept(listener) => (1, listener),
-            Self::AcceptOne(place) => (2, place),
-            Self::PeerName(place) => (3, place),
-            Self::Receive(socket) => (4, socket.0),
-            Self::Send(place) => (5, place),
-            Self::FinishWriting(socket) => (6, socket.0),
-            Self::Cancel(socket) => (7, socket.0),
-            Self::Close(socket) => (8, socket.0),
-            Self::Bell => (9, 0),
-            Self::Woken => (10, 0),
-            Self::WakeFailed(party) => (11, party),
-            Self::AcceptCancelled => (12, 0),
-            Self::Opened(place) => (13, place),
-            Self::Connected(place) => (14, place),
+            Self::Accept(place) => (1, place),
+            Self::Receive(socket) => (2, socket.0),
+            Self::Send(place) => (3, place),
+            Self::FinishWriting(socket) => (4, socket.0),
+            Self::Cancel(socket) => (5, socket.0),
+            Self::Close(socket) => (6, socket.0),
+            Self::Bell => (7, 0),
+            Self::Woken => (8, 0),
+            Self::WakeFailed(party) => (9, party),
+            Self::AcceptCancelled => (10, 0),
+            Self::Opened(place) => (11, place),
+            Self::Connected(place) => (12, place),
         };
         u64::from(value) | kind << KIND_SHIFT
     }
@@ -93,19 +87,17 @@ impl Token {
         let value = word as u32;
         Some(match word >> KIND_SHIFT {
             1 => Self::Accept(value),
-            2 => Self::AcceptOne(value),
-            3 => Self::PeerName(value),
-            4 => Self::Receive(SocketIndex(value)),
-            5 => Self::Send(value),
-            6 => Self::FinishWriting(SocketIndex(value)),
-            7 => Self::Cancel(SocketIndex(value)),
-            8 => Self::Close(SocketIndex(value)),
-            9 => Self::Bell,
-            10 => Self::Woken,
-            11 => Self::WakeFailed(value),
-            12 => Self::AcceptCancelled,
-            13 => Self::Opened(value),
-            14 => Self::Connected(value),
+            2 => Self::Receive(SocketIndex(value)),
+            3 => Self::Send(value),
+            4 => Self::FinishWriting(SocketIndex(value)),
+            5 => Self::Cancel(SocketIndex(value)),
+            6 => Self::Close(SocketIndex(value)),
+            7 => Self::Bell,
+            8 => Self::Woken,
+            9 => Self::WakeFailed(value),
+            10 => Self::AcceptCancelled,
+            11 => Self::Opened(value),
+            12 => Self::Connected(value),
             _ => return None,
         })
     }
@@ -126,12 +118,6 @@ const SHUT_WR: i32 = 1;
 const MSG_WAITALL: i32 = 0x100;
 const MSG_NOSIGNAL: i32 = 0x4000;
 const POLL_IN: u32 = 1;
-const SOL_SOCKET: u32 = 1;
-const SO_TYPE: u32 = 3;
-const SO_PEERNAME: u32 = 28;
-const SOCKET_URING_OP_GETSOCKOPT: u32 = 2;
-/// Where a submission holds the length of a socket option.
-const OPTLEN_AT: std::ops::Range<usize> = 44..48;
 
 impl Ring {
     /// A ring for the thread that calls this, and no other.
@@ -175,95 +161,23 @@ impl Ring {
         }
     }
 
-    /// Accepts for as long as it can; `place` comes back with each connection.
-    pub(super) fn accept_multishot(&mut self, listener: RawFd, place: u32) {
-        let entry = opcode::AcceptMulti::new(Fd(listener)).allocate_file_index(true).build();
-        self.push(&entry.user_data(Token::Accept(place).encode()));
-    }
-
-    /// One accept that also tells the peer's address.
+    /// Accepts one connection; tells its peer's address.
     ///
     /// # Safety
-    /// `address` stays where it is until the completion of `Token::AcceptOne(place)`.
-    pub(super) unsafe fn accept_one(
-        &mut self,
-        listener: RawFd,
-        place: u32,
-        address: *mut RawAddress,
-    ) {
+    /// `address` stays where it is until the completion of `Token::Accept(place)`.
+    pub(super) unsafe fn accept(&mut self, listener: RawFd, place: u32, address: *mut RawAddress) {
         // SAFETY: the caller keeps the address alive; these are its fields.
         let (bytes, len) = unsafe { (&raw mut (*address).bytes, &raw mut (*address).len) };
         let slot = io_uring::types::DestinationSlot::auto_target();
         let entry = opcode::Accept::new(Fd(listener), bytes.cast(), len.cast())
             .file_index(Some(slot))
             .build();
-        self.push(&entry.user_data(Token::AcceptOne(place).encode()));
+        self.push(&entry.user_data(Token::Accept(place).encode()));
     }
 
     pub(super) fn cancel_accepts(&mut self, listener: RawFd) {
         let entry = opcode::AsyncCancel2::new(CancelBuilder::fd(Fd(listener)).all()).build();
         self.push(&entry.user_data(Token::AcceptCancelled.encode()));
-    }
-
-    /// Asks for the address of a socket's peer (Linux 6.7).
-    ///
-    /// # Safety
-    /// `address` stays where it is until the completion of `Token::PeerName(place)`.
-    pub(super) unsafe fn peer_name(
-        &mut self,
-        socket: SocketIndex,
-        place: u32,
-        address: *mut RawAddress,
-        address_len: u32,
-    ) {
-        let target = opcode::UringCmd16::new(Fixed(socket.0), SOCKET_URING_OP_GETSOCKOPT);
-        // SAFETY: the caller keeps the address alive; this is its field.
-        let bytes = unsafe { &raw mut (*address).bytes };
-        let token = Token::PeerName(place);
-        self.socket_option(target, SO_PEERNAME, bytes as u64, address_len, token);
-    }
-
-    /// Whether [`Self::peer_name`] works here: asks a listener for its type in the same way.
-    pub(super) fn can_name_peers(&mut self, listener: RawFd) -> io::Result<bool> {
-        let mut kind = Box::new(0_u32);
-        let target = opcode::UringCmd16::new(Fd(listener), SOCKET_URING_OP_GETSOCKOPT);
-        let address = &raw mut *kind as u64;
-        self.socket_option(target, SO_TYPE, address, size_of::<u32>() as u32, Token::PeerName(0));
-        self.submit()?;
-        self.submit_and_wait(Duration::from_secs(1))?;
-        let mut batch = Vec::with_capacity(1);
-        self.reap(&mut batch);
-        match batch.first() {
-            Some(completion) => Ok(completion.result >= 0),
-            None => {
-                // The kernel may write there yet.
-                Box::leak(kind);
-                Ok(false)
-            }
-        }
-    }
-
-    /// A `getsockopt` of level `SOL_SOCKET`; `address` outlives its completion.
-    fn socket_option(
-        &mut self,
-        target: opcode::UringCmd16,
-        option: u32,
-        address: u64,
-        len: u32,
-        token: Token,
-    ) {
-        let mut command = [0; 16];
-        command[..8].copy_from_slice(&address.to_ne_bytes());
-        let level_and_option = u64::from(SOL_SOCKET) | u64::from(option) << 32;
-        let entry = target.cmd(command).addr(Some(level_and_option)).build();
-        let entry = entry.user_data(token.encode());
-        // The crate has no name for the length of an option.
-        // SAFETY: both are 64 plain bytes, any of which are valid.
-        let mut raw = unsafe { std::mem::transmute::<squeue::Entry, [u8; 64]>(entry) };
-        raw[OPTLEN_AT].copy_from_slice(&len.to_ne_bytes());
-        // SAFETY: as above.
-        let entry = unsafe { std::mem::transmute::<[u8; 64], squeue::Entry>(raw) };
-        self.push(&entry);
     }
 
     /// Makes a TCP socket of the given domain as a direct descriptor.
@@ -391,8 +305,6 @@ mod tests {
         let socket = SocketIndex(u32::MAX);
         for token in [
             Token::Accept(6),
-            Token::AcceptOne(7),
-            Token::PeerName(8),
             Token::Receive(socket),
             Token::Send(9),
             Token::FinishWriting(socket),

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 
 use socket2::Socket as ListeningSocket;
 
@@ -18,43 +18,18 @@ use crate::shard::{Command, DoorIndex, ReceiveEnd, SendEnd, Shard, SocketIndex, 
 pub(super) struct Sockets {
     /// Empty once no more is accepted.
     listeners: Vec<ListeningSocket>,
-    /// Bytes of a peer's address, by the family of each listener.
-    address_lens: Box<[u32]>,
-    accepting: Accepting,
     /// Where the kernel writes peers' addresses. Boxed once, so they stay where they are.
     addresses: Box<[RawAddress]>,
-    free_addresses: Vec<u32>,
-    /// The socket whose address is asked for, with its listener, by place.
-    asked_for: Box<[(SocketIndex, usize)]>,
-    /// Accepted sockets that wait for a place, with their listeners.
-    unnamed: VecDeque<(SocketIndex, usize)>,
     /// Accepting ended for want of something; it begins again at this time.
     accept_again_us: Option<u64>,
     /// The accepts that have ended so.
     paused_accepts: Vec<u32>,
 
     sockets: Vec<Socket>,
+    /// Sessions whose clients have ended their streams, which the core has not heard yet.
+    ended: VecDeque<(SessionId, ReceiveEnd)>,
     sends: Vec<Option<Send>>,
     free_sends: Vec<u32>,
-}
-
-/// How connections are accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Accepting {
-    /// One submission for each listener, and a question for each peer's address (Linux 6.7).
-    Multishot,
-    /// Several submissions, each with room for an address.
-    OneByOne,
-}
-
-impl Accepting {
-    /// The best way that the kernel has.
-    pub(super) fn supported(ring: &mut Ring, listener: &ListeningSocket) -> std::io::Result<Self> {
-        Ok(match ring.can_name_peers(listener.as_raw_fd())? {
-            true => Self::Multishot,
-            false => Self::OneByOne,
-        })
-    }
 }
 
 /// One direct descriptor.
@@ -76,12 +51,11 @@ struct Send {
     sent: usize,
 }
 
-/// Addresses asked for at once, or accepts under way at once.
-const ADDRESSES: u32 = 256;
-/// An accept of one connection has a submission of its own, so there are fewer of them, for each
-/// listener, as long as there are places for all.
-const ACCEPTS_ONE_BY_ONE: u32 = 64;
-const _: () = assert!(LISTENERS_MAX <= ADDRESSES as usize);
+/// Accepts under way for each listener. They bound how many connections a turn lets in, so that
+/// those who are in are heard between thousands that come back at once.
+const ACCEPTS: u32 = 16;
+/// Streams whose end a turn takes note of, for the same reason: most of a connection's end is work.
+const ENDS_PER_TURN: usize = 16;
 const _: () = assert!(LISTENERS_MAX <= u8::MAX as usize);
 /// After accepting has failed for want of descriptors or memory.
 const ACCEPT_PAUSE_US: u64 = 20_000;
@@ -91,71 +65,40 @@ const CANCELED: i32 = -125; // ECANCELED
 
 impl Sockets {
     /// The sockets of a shard that listens on at least one.
-    pub(super) fn new(listeners: Vec<ListeningSocket>, accepting: Accepting) -> Self {
+    pub(super) fn new(listeners: Vec<ListeningSocket>) -> Self {
         assert!((1..=LISTENERS_MAX).contains(&listeners.len()));
-        let address_len = |listener: &ListeningSocket| {
-            let is_v4 = listener.local_addr().is_ok_and(|address| address.is_ipv4());
-            if is_v4 { 16 } else { RAW_ADDRESS_BYTES as u32 }
-        };
         let empty = RawAddress { bytes: [0; RAW_ADDRESS_BYTES], len: RAW_ADDRESS_BYTES as u32 };
         Self {
-            address_lens: listeners.iter().map(address_len).collect(),
+            addresses: vec![empty; ACCEPTS as usize * listeners.len()].into(),
             listeners,
-            accepting,
-            addresses: vec![empty; ADDRESSES as usize].into(),
-            free_addresses: (0..ADDRESSES).rev().collect(),
-            asked_for: vec![(SocketIndex(0), 0); ADDRESSES as usize].into(),
-            unnamed: VecDeque::new(),
             accept_again_us: None,
             paused_accepts: Vec::new(),
             sockets: Vec::new(),
+            ended: VecDeque::new(),
             sends: Vec::new(),
             free_sends: Vec::new(),
         }
     }
 
-    /// The listener that an accept is of: accepts take turns.
-    fn listener_of(&self, accept: u32) -> usize {
-        accept as usize % self.address_lens.len()
-    }
-
-    fn listener_fd(&self, accept: u32) -> Option<RawFd> {
-        self.listeners.get(self.listener_of(accept)).map(AsRawFd::as_raw_fd)
-    }
-
     /// Begins to accept.
     pub(super) fn start(&mut self, ring: &mut Ring) {
-        let listeners = self.listeners.len() as u32;
-        let accepts = match self.accepting {
-            Accepting::Multishot => listeners,
-            Accepting::OneByOne => (ACCEPTS_ONE_BY_ONE * listeners).min(ADDRESSES),
-        };
-        self.paused_accepts = (0..accepts).collect();
+        self.paused_accepts = (0..self.addresses.len() as u32).collect();
         self.accept_more(ring);
     }
 
     fn accept_more(&mut self, ring: &mut Ring) {
-        for accept in std::mem::take(&mut self.paused_accepts) {
-            match self.accepting {
-                Accepting::Multishot => self.accept_multishot(ring, accept),
-                Accepting::OneByOne => self.accept_one(ring, accept),
-            }
+        for place in std::mem::take(&mut self.paused_accepts) {
+            self.accept(ring, place);
         }
     }
 
-    fn accept_multishot(&mut self, ring: &mut Ring, accept: u32) {
-        if let Some(listener) = self.listener_fd(accept) {
-            ring.accept_multishot(listener, accept);
-        }
-    }
-
-    fn accept_one(&mut self, ring: &mut Ring, place: u32) {
-        let Some(listener) = self.listener_fd(place) else { return };
+    fn accept(&mut self, ring: &mut Ring, place: u32) {
+        let Some(listener) = self.listeners.get(listener_of(place)) else { return };
         let address = &mut self.addresses[place as usize];
         address.len = RAW_ADDRESS_BYTES as u32;
         // SAFETY: the addresses are boxed and live as long as `self`, which outlives the ring;
         // each place has one accept at a time.
-        unsafe { ring.accept_one(listener, place, address) };
+        unsafe { ring.accept(listener.as_raw_fd(), place, address) };
     }
 
     /// Stops accepting, for good.
@@ -193,11 +136,7 @@ impl Sockets {
         now_us: u64,
     ) -> bool {
         match completion.token {
-            Token::Accept(accept) => self.handle_accept(completion, accept, ring, shard, now_us),
-            Token::AcceptOne(place) => {
-                self.handle_accept_one(completion, place, ring, shard, now_us);
-            }
-            Token::PeerName(place) => self.handle_peer_name(completion, place, ring, shard),
+            Token::Accept(place) => self.handle_accept(completion, place, ring, shard, now_us),
             Token::Receive(socket) => {
                 self.handle_receive(completion, socket, ring, buffers, shard);
             }
@@ -218,86 +157,31 @@ impl Sockets {
     fn handle_accept(
         &mut self,
         completion: Completion,
-        accept: u32,
-        ring: &mut Ring,
-        shard: &Shard,
-        now_us: u64,
-    ) {
-        if completion.result >= 0 {
-            let listener = self.listener_of(accept);
-            self.unnamed.push_back((SocketIndex(completion.result as u32), listener));
-            self.ask_names(ring);
-        }
-        if !completion.has_more() {
-            self.accept_ended(completion.result, shard, now_us);
-            if self.accept_again_us.is_some() {
-                self.paused_accepts.push(accept);
-            } else {
-                self.accept_multishot(ring, accept);
-            }
-        }
-    }
-
-    /// Whether accepting has ended for a reason that will pass: then it pauses.
-    fn accept_ended(&mut self, result: i32, shard: &Shard, now_us: u64) {
-        if result < 0 && result != CANCELED && !self.listeners.is_empty() {
-            shard.counters().accept_failures.one();
-            tracing::warn!(error = -result, "accepting pauses");
-            self.accept_again_us = Some(now_us + ACCEPT_PAUSE_US);
-        }
-    }
-
-    fn handle_accept_one(
-        &mut self,
-        completion: Completion,
         place: u32,
         ring: &mut Ring,
         shard: &mut Shard,
         now_us: u64,
     ) {
-        if completion.result >= 0 {
-            let socket = SocketIndex(completion.result as u32);
-            let peer = peer_of(&self.addresses[place as usize]);
-            self.opened(socket, self.listener_of(place), peer, ring, shard);
-        } else {
-            self.accept_ended(completion.result, shard, now_us);
+        match completion.result {
+            0.. => {
+                let peer = peer_of(&self.addresses[place as usize]);
+                let socket = SocketIndex(completion.result as u32);
+                self.opened(socket, listener_of(place), peer, ring, shard);
+            }
+            CANCELED => {}
+            // For a reason that will pass.
+            error if !self.listeners.is_empty() => {
+                shard.counters().accept_failures.one();
+                tracing::warn!(error = -error, "accepting pauses");
+                self.accept_again_us = Some(now_us + ACCEPT_PAUSE_US);
+            }
+            _ => {}
         }
         if self.accept_again_us.is_some() {
             self.paused_accepts.push(place);
         } else {
-            self.accept_one(ring, place);
+            self.accept(ring, place);
         }
-    }
-
-    fn ask_names(&mut self, ring: &mut Ring) {
-        while let Some((socket, listener)) = self.unnamed.front().copied() {
-            let Some(place) = self.free_addresses.pop() else { return };
-            self.unnamed.pop_front();
-            self.asked_for[place as usize] = (socket, listener);
-            let address = &raw mut self.addresses[place as usize];
-            // SAFETY: the addresses are boxed and live as long as `self`, which outlives the ring;
-            // the place is free again only after its completion.
-            unsafe { ring.peer_name(socket, place, address, self.address_lens[listener]) };
-        }
-    }
-
-    fn handle_peer_name(
-        &mut self,
-        completion: Completion,
-        place: u32,
-        ring: &mut Ring,
-        shard: &mut Shard,
-    ) {
-        let (socket, listener) = self.asked_for[place as usize];
-        let peer = peer_of(&self.addresses[place as usize]);
-        self.free_addresses.push(place);
-        if completion.result < 0 {
-            // It has gone before it could be asked.
-            self.closing(socket, ring);
-        } else {
-            self.opened(socket, listener, peer, ring, shard);
-        }
-        self.ask_names(ring);
     }
 
     fn opened(
@@ -362,9 +246,18 @@ impl Sockets {
                 self.socket(socket).is_receiving = true;
                 ring.receive_multishot(socket, GROUP);
             }
-            0 => shard.handle_receive_end(session, ReceiveEnd::Eof),
-            _ => shard.handle_receive_end(session, ReceiveEnd::Error),
+            0 => self.ended.push_back((session, ReceiveEnd::Eof)),
+            _ => self.ended.push_back((session, ReceiveEnd::Error)),
         }
+    }
+
+    /// Tells the core of a few streams that have ended; whether there are more.
+    pub(super) fn end_some(&mut self, shard: &mut Shard) -> bool {
+        for _ in 0..ENDS_PER_TURN {
+            let Some((session, end)) = self.ended.pop_front() else { break };
+            shard.handle_receive_end(session, end);
+        }
+        !self.ended.is_empty()
     }
 
     /// Sends a buffer of the core's.
@@ -471,6 +364,11 @@ impl Drop for Sockets {
             std::mem::forget(segment);
         }
     }
+}
+
+/// The listener that an accept is of.
+fn listener_of(place: u32) -> usize {
+    (place / ACCEPTS) as usize
 }
 
 /// Reads `sockaddr_in` or `sockaddr_in6`.

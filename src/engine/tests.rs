@@ -1,10 +1,9 @@
-//! What only the shell can show: both ways of accepting do the same.
+//! How connections are accepted.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use super::sockets::Accepting;
 use super::{Drain, Engine, Shards};
 use crate::dispatch::Reply;
 use crate::limits::Limits;
@@ -43,101 +42,86 @@ fn answer(stream: &mut TcpStream) -> String {
     text.rsplit('"').nth(1).unwrap_or_default().to_owned()
 }
 
-/// Many clients at once, so that all places for addresses are taken, each told who it is.
-fn tells_peers_apart(accepting: Accepting, address: &str) {
-    let engine = Engine::builder()
-        .listen(address)
-        .shards(Shards::Count(1))
-        .accepting(accepting)
-        .handler(WHOAMI, |_, session| Reply::json(&session.peer().to_string()))
-        .start()
-        .unwrap();
-    let mut streams: Vec<TcpStream> = (0..CLIENTS).map(|_| greet(engine.local_addr())).collect();
-    for stream in &mut streams {
-        assert_eq!(answer(stream), stream.local_addr().unwrap().to_string());
+/// Many clients at once, more than there are accepts under way, each told who it is.
+#[test]
+fn peers_are_told_apart() {
+    for address in ["127.0.0.1:0", "[::1]:0"] {
+        let engine = Engine::builder()
+            .listen(address)
+            .shards(Shards::Count(1))
+            .handler(WHOAMI, |_, session| Reply::json(&session.peer().to_string()))
+            .start()
+            .unwrap();
+        let mut streams: Vec<TcpStream> =
+            (0..CLIENTS).map(|_| greet(engine.local_addr())).collect();
+        for stream in &mut streams {
+            assert_eq!(answer(stream), stream.local_addr().unwrap().to_string());
+        }
+        let report = engine.shutdown(Drain::within(PATIENCE));
+        assert_eq!(report.counters.connections_accepted, CLIENTS as u64);
+        assert_eq!(report.counters.connections_closed, CLIENTS as u64);
     }
-    let report = engine.shutdown(Drain::within(PATIENCE));
-    assert_eq!(report.counters.connections_accepted, CLIENTS as u64);
-    assert_eq!(report.counters.connections_closed, CLIENTS as u64);
-}
-
-#[test]
-fn multishot_accept_tells_peers_apart() {
-    tells_peers_apart(Accepting::Multishot, "127.0.0.1:0");
-    tells_peers_apart(Accepting::Multishot, "[::1]:0");
-}
-
-/// As on kernels before 6.7.
-#[test]
-fn accepting_one_by_one_tells_peers_apart() {
-    tells_peers_apart(Accepting::OneByOne, "127.0.0.1:0");
-    tells_peers_apart(Accepting::OneByOne, "[::1]:0");
 }
 
 /// More clients than sockets: the ones that are in are served, and one that leaves makes room.
 #[test]
-fn a_full_table_of_sockets_pauses_both_ways() {
-    for accepting in [Accepting::Multishot, Accepting::OneByOne] {
-        let limits = Limits { connections_per_shard_max: 4, ..Limits::default() };
-        let engine = Engine::builder()
-            .listen("127.0.0.1:0")
-            .shards(Shards::Count(1))
-            .limits(limits)
-            .accepting(accepting)
-            .handler(WHOAMI, |_, session| Reply::json(&session.peer().to_string()))
-            .start()
-            .unwrap();
-        let connect = || {
-            let mut stream = TcpStream::connect(engine.local_addr()).unwrap();
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            stream.write_all(&greeting()).unwrap();
-            stream
-        };
-        let mut served: Vec<TcpStream> = (0..4).map(|_| connect()).collect();
-        served.iter_mut().for_each(|stream| drop(answer(stream)));
-        let turned_away = connect();
-        let deadline = std::time::Instant::now() + PATIENCE;
-        while engine.handle().counters().accept_failures == 0 {
-            assert!(std::time::Instant::now() < deadline, "accepting does not fail");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        drop(turned_away);
-        served.pop();
-        // The kernel may drop a few more before there is room.
-        let is_served = (0..100).any(|_| {
-            std::thread::sleep(Duration::from_millis(20));
-            let mut stream = connect();
-            let mut first = [0; 1];
-            matches!(stream.read(&mut first), Ok(1))
-        });
-        assert!(is_served, "{accepting:?}: nobody is served after one has left");
+fn a_full_table_of_sockets_pauses_accepting() {
+    let limits = Limits { connections_per_shard_max: 4, ..Limits::default() };
+    let engine = Engine::builder()
+        .listen("127.0.0.1:0")
+        .shards(Shards::Count(1))
+        .limits(limits)
+        .handler(WHOAMI, |_, session| Reply::json(&session.peer().to_string()))
+        .start()
+        .unwrap();
+    let connect = || {
+        let mut stream = TcpStream::connect(engine.local_addr()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(&greeting()).unwrap();
+        stream
+    };
+    let mut served: Vec<TcpStream> = (0..4).map(|_| connect()).collect();
+    served.iter_mut().for_each(|stream| drop(answer(stream)));
+    let turned_away = connect();
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while engine.handle().counters().accept_failures == 0 {
+        assert!(std::time::Instant::now() < deadline, "accepting does not fail");
+        std::thread::sleep(Duration::from_millis(5));
     }
+    drop(turned_away);
+    served.pop();
+    // The kernel may drop a few more before there is room.
+    let is_served = (0..100).any(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        let mut stream = connect();
+        let mut first = [0; 1];
+        matches!(stream.read(&mut first), Ok(1))
+    });
+    assert!(is_served, "nobody is served after one has left");
 }
 
 /// Every shard accepts from every listener, whichever family it has.
 #[test]
-fn several_listeners_are_served_both_ways() {
-    for accepting in [Accepting::Multishot, Accepting::OneByOne] {
-        let listeners = ["127.0.0.1:0", "[::1]:0", "127.0.0.1:0", "[::1]:0", "[::1]:0"];
-        let builder = Engine::builder().shards(Shards::Count(2)).accepting(accepting);
-        let engine = listeners
-            .into_iter()
-            .fold(builder, super::Builder::listen)
-            .handler(WHOAMI, |_, session| Reply::json(&session.peer().to_string()))
-            .start()
-            .unwrap();
-        assert_eq!(engine.local_addrs().len(), listeners.len());
-        assert_eq!(engine.local_addrs()[0], engine.local_addr());
-        let mut streams: Vec<TcpStream> =
-            (0..50).flat_map(|_| engine.local_addrs()).map(|address| greet(*address)).collect();
-        for stream in &mut streams {
-            assert_eq!(answer(stream), stream.local_addr().unwrap().to_string());
-        }
-        let addresses = engine.local_addrs().to_vec();
-        let report = engine.shutdown(Drain::now());
-        assert_eq!(report.counters.connections_accepted, streams.len() as u64);
-        for address in addresses {
-            assert!(TcpStream::connect(address).is_err(), "{address} is still listened on");
-        }
+fn several_listeners_are_served() {
+    let listeners = ["127.0.0.1:0", "[::1]:0", "127.0.0.1:0", "[::1]:0", "[::1]:0"];
+    let builder = Engine::builder().shards(Shards::Count(2));
+    let engine = listeners
+        .into_iter()
+        .fold(builder, super::Builder::listen)
+        .handler(WHOAMI, |_, session| Reply::json(&session.peer().to_string()))
+        .start()
+        .unwrap();
+    assert_eq!(engine.local_addrs().len(), listeners.len());
+    assert_eq!(engine.local_addrs()[0], engine.local_addr());
+    let mut streams: Vec<TcpStream> =
+        (0..50).flat_map(|_| engine.local_addrs()).map(|address| greet(*address)).collect();
+    for stream in &mut streams {
+        assert_eq!(answer(stream), stream.local_addr().unwrap().to_string());
+    }
+    let addresses = engine.local_addrs().to_vec();
+    let report = engine.shutdown(Drain::now());
+    assert_eq!(report.counters.connections_accepted, streams.len() as u64);
+    for address in addresses {
+        assert!(TcpStream::connect(address).is_err(), "{address} is still listened on");
     }
 }

@@ -6,8 +6,8 @@
 //! 2. [`Shard::handle_accept_at`], [`Shard::handle_receive`], [`Shard::handle_receive_end`],
 //!    [`Shard::handle_sent`] and [`Shard::handle_socket_closed`] for what the sockets did;
 //! 3. [`Shard::run`], which reads mail, runs futures and lets deadlines pass;
-//! 4. [`Shard::poll_transmit`], [`Shard::poll_command`] and [`Shard::poll_bell`], each until it
-//!    gives nothing more;
+//! 4. [`Shard::poll_transmit`], for a while at least, [`Shard::poll_command`] and
+//!    [`Shard::poll_bell`], each until it gives nothing more;
 //! 5. [`Shard::end_turn`] with the time again; then it waits for the next completion, for no longer
 //!    than [`Shard::next_deadline_us`] allows.
 
@@ -101,8 +101,10 @@ pub(crate) struct Shard {
     chunk: Chunk,
     scratch: Vec<u8>,
 
-    /// Connections whose outboxes may have something to send.
-    dirty: Vec<Slot>,
+    /// Connections whose outboxes may have something to send, in the order they got it.
+    dirty: VecDeque<Slot>,
+    /// From which end the next one is taken.
+    takes_oldest: bool,
     /// Those of them that are left for the next turn.
     deferred: Vec<Slot>,
     /// Whether the next turn follows at once.
@@ -220,7 +222,8 @@ impl Shard {
             waiting: Vec::new(),
             chunk: Chunk::default(),
             scratch: Vec::new(),
-            dirty: Vec::new(),
+            dirty: VecDeque::new(),
+            takes_oldest: false,
             deferred: Vec::new(),
             has_more: false,
             commands: VecDeque::new(),
@@ -238,6 +241,7 @@ impl Shard {
     /// Begins a turn at the given time.
     pub(crate) fn begin_turn(&mut self, now_us: u64) {
         self.clock.advance(now_us);
+        self.dirty.extend(self.deferred.drain(..));
         self.has_forwarded = false;
         self.link.now_us.set(self.clock.now_us);
     }
@@ -373,8 +377,16 @@ impl Shard {
     /// A session that waits for more answers is left for the next turn, once, if that follows at
     /// once: a worker answers requests in the order they came, so the rest of what the client
     /// has pipelined is on its way, and goes into the same send.
+    ///
+    /// Sessions come in turns from both ends of their queue: an answer overtakes a push to
+    /// thousands that was queued before it, and nobody waits for ever.
     pub(crate) fn poll_transmit(&mut self) -> Option<Transmit> {
-        while let Some(slot) = self.dirty.pop() {
+        loop {
+            self.takes_oldest = !self.takes_oldest;
+            let slot = match self.takes_oldest {
+                true => self.dirty.pop_front(),
+                false => self.dirty.pop_back(),
+            }?;
             let generation = self.connections.generation(slot);
             let Some(connection) = self.connections.at_mut(slot) else { continue };
             if self.has_more && connection.in_flight > 0 && connection.listed == Listed::Dirty {
@@ -397,8 +409,11 @@ impl Shard {
                 return Some(Transmit { session, socket, segment });
             }
         }
-        std::mem::swap(&mut self.dirty, &mut self.deferred);
-        None
+    }
+
+    /// Whether [`Self::poll_transmit`] may have more: the shell may leave that for the next turn.
+    pub(crate) fn has_transmits(&self) -> bool {
+        !self.dirty.is_empty()
     }
 
     pub(crate) fn poll_command(&mut self) -> Option<Command> {

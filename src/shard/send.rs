@@ -86,7 +86,7 @@ impl Shard {
         // As `queued` does, without another look-up.
         if connection.listed == Listed::Not {
             connection.listed = Listed::Dirty;
-            self.dirty.push(slot);
+            self.dirty.push_back(slot);
         }
         if connection.outbox.bytes() > self.config.limits.outbox_bytes_max {
             self.cut(slot, CloseReason::SlowConsumer);
@@ -108,7 +108,7 @@ impl Shard {
         let Some(connection) = self.connections.at_mut(slot) else { return };
         if connection.listed == Listed::Not {
             connection.listed = Listed::Dirty;
-            self.dirty.push(slot);
+            self.dirty.push_back(slot);
         }
     }
 
