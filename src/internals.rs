@@ -3,6 +3,8 @@
 //!
 //! Each is a thin face over the crate's own type, so that what is measured is what runs.
 
+pub mod simulated;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 

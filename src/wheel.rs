@@ -36,6 +36,12 @@ impl Wheel {
         Self { nodes: Vec::new(), buckets: vec![NONE; BUCKETS].into(), tick: 0 }
     }
 
+    /// How many slots have a deadline.
+    #[cfg(feature = "internals")]
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.iter().filter(|node| node.previous != UNLINKED).count()
+    }
+
     /// Sets the deadline of a slot; an earlier one of the same slot is forgotten.
     pub(crate) fn set(&mut self, slot: Slot, deadline_ms: u64) {
         if self.nodes.len() <= slot.index() {

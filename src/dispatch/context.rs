@@ -238,6 +238,11 @@ impl Link {
         self.timers.borrow().peek().map(|Reverse(timer)| timer.at_us)
     }
 
+    #[cfg(feature = "internals")]
+    pub(crate) fn timers_len(&self) -> usize {
+        self.timers.borrow().len()
+    }
+
     pub(crate) fn channel(&self, name: &str) -> Option<Members> {
         self.channels.borrow().get(name).map(Rc::clone)
     }

@@ -63,6 +63,11 @@ impl Logins {
         self.by_uid.remove(uid.text());
     }
 
+    #[cfg(feature = "internals")]
+    pub(crate) fn len(&self) -> usize {
+        self.by_uid.len()
+    }
+
     pub(crate) fn list(&self) -> Vec<Login> {
         self.by_uid.values().cloned().collect()
     }

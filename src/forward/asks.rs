@@ -28,6 +28,11 @@ impl Asks {
         Self { table: Table::new(len_max) }
     }
 
+    #[cfg(feature = "internals")]
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+
     /// Keeps a question; gives it back when too many are under way.
     pub(crate) fn add(&mut self, ask: Ask) -> Result<u64, Ask> {
         if self.table.is_full() {

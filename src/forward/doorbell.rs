@@ -36,6 +36,11 @@ impl Doorbell {
         self.is_armed.store(false, Ordering::Relaxed);
     }
 
+    #[cfg(feature = "internals")]
+    pub(crate) fn is_armed(&self) -> bool {
+        self.is_armed.load(Ordering::Relaxed)
+    }
+
     /// Called by a writer after its push; whether it has to ring. Says so to one writer only.
     pub(crate) fn take(&self) -> bool {
         fence(Ordering::SeqCst);

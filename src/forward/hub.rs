@@ -303,6 +303,25 @@ impl Post {
                     .any(|(lane, waiting)| !waiting.is_empty() && has_room(lane)))
     }
 
+    /// What has not gone into the lane to a party.
+    #[cfg(feature = "internals")]
+    pub(crate) fn outgoing_len(&self, to: Party) -> usize {
+        self.outgoing[to.index()].len()
+    }
+
+    /// What has not gone into any lane.
+    #[cfg(feature = "internals")]
+    pub(crate) fn outgoing_len_sum(&self) -> usize {
+        debug_assert_eq!(self.outgoing_len, self.outgoing.iter().map(VecDeque::len).sum::<usize>());
+        self.outgoing_len
+    }
+
+    /// What is in the lane from a party.
+    #[cfg(feature = "internals")]
+    pub(crate) fn incoming_len(&self, from: Party) -> usize {
+        self.lanes.readers[from.index()].as_ref().map_or(0, Consumer::slots)
+    }
+
     /// Whether mail waits for room in a lane; nobody rings when there is some.
     pub(crate) fn has_backlog(&self) -> bool {
         self.outgoing_len > 0

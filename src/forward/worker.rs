@@ -37,6 +37,21 @@ pub(crate) struct Worker {
     ops: Vec<Op>,
 }
 
+/// Sizes of what a worker keeps, for a simulation.
+#[cfg(feature = "internals")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)] // For the crate's own tests.
+pub struct WorkerProbe {
+    /// Questions to shards that wait.
+    pub asks: usize,
+    /// Futures alive.
+    pub tasks: usize,
+    /// Sleeps under way.
+    pub timers: usize,
+    /// Mails that wait for room in a lane.
+    pub backlog: usize,
+}
+
 /// What a worker is made of, besides its place among the parties.
 pub(crate) struct WorkerConfig {
     pub(crate) server_id: Arc<str>,
@@ -125,6 +140,26 @@ impl Worker {
     /// Whether mail waits for room in a shard's lane, of which nobody tells.
     pub(crate) fn has_backlog(&self) -> bool {
         self.post.has_backlog()
+    }
+
+    #[cfg(feature = "internals")]
+    pub(crate) fn outgoing_len(&self, to: Party) -> usize {
+        self.post.outgoing_len(to)
+    }
+
+    #[cfg(feature = "internals")]
+    pub(crate) fn incoming_len(&self, from: Party) -> usize {
+        self.post.incoming_len(from)
+    }
+
+    #[cfg(feature = "internals")]
+    pub(crate) fn probe(&self) -> WorkerProbe {
+        WorkerProbe {
+            asks: self.asks.len(),
+            tasks: self.tasks.len(),
+            timers: self.link.timers_len(),
+            backlog: self.post.outgoing_len_sum(),
+        }
     }
 
     pub(crate) fn next_timer_us(&self) -> Option<u64> {

@@ -22,6 +22,8 @@ mod editions;
 mod global_handle;
 mod mail;
 mod package;
+#[cfg(feature = "internals")]
+mod probe;
 mod push;
 mod receive;
 mod send;
@@ -50,6 +52,8 @@ pub(crate) use connection::{SocketIndex, worker_bit};
 pub(crate) use door::{Door, DoorIndex};
 use editions::Editions;
 use global_handle::{RECENT_ROUTES, Target};
+#[cfg(feature = "internals")]
+pub use probe::{SessionProbe, ShardProbe, Stage};
 
 use crate::dispatch::context::{Link, Op};
 use crate::dispatch::tasks::Tasks;

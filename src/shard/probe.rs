@@ -1,0 +1,121 @@
+//! What a simulation may see of a shard.
+
+use super::Shard;
+use super::connection::{Connection, State};
+use crate::forward::Party;
+use crate::session::SessionId;
+
+/// Sizes of everything that a shard keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)] // For the crate's own tests.
+pub struct ShardProbe {
+    /// Connections that are open.
+    pub connections: usize,
+    /// Deadlines on the wheel.
+    pub deadlines: usize,
+    /// Forwarded requests that wait.
+    pub calls: usize,
+    /// Questions to other shards that wait.
+    pub asks: usize,
+    /// Futures alive.
+    pub tasks: usize,
+    /// Sleeps under way.
+    pub timers: usize,
+    /// Mails that wait for room in a lane.
+    pub backlog: usize,
+    /// Uids whose home this is.
+    pub uids: usize,
+    /// Entries of the connection service.
+    pub logins: usize,
+}
+
+/// One session.
+#[derive(Debug, Clone)]
+#[allow(clippy::exhaustive_structs)] // For the crate's own tests.
+pub struct SessionProbe {
+    /// Its id.
+    pub id: SessionId,
+    /// How far it has come.
+    pub stage: Stage,
+    /// Bytes that wait for the client.
+    pub outbox_bytes: usize,
+    /// Bytes kept until the rest of a package, frame or head comes.
+    pub partial_bytes: usize,
+    /// Bytes of a WebSocket message whose last fragment has not come.
+    pub message_bytes: usize,
+    /// Requests that wait for an answer.
+    pub in_flight: usize,
+    /// The uid it is bound to.
+    pub uid: Option<String>,
+}
+
+/// How far a connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(clippy::exhaustive_enums)] // For the crate's own tests.
+pub enum Stage {
+    /// Before the handshake is acknowledged.
+    Opening,
+    /// It sends and gets messages.
+    Working,
+    /// What was queued before its end is being sent.
+    Closing,
+    /// All is sent; the client has yet to close.
+    Lingering,
+    /// The shell closes it.
+    Dead,
+}
+
+impl Shard {
+    pub(crate) fn probe(&self) -> ShardProbe {
+        ShardProbe {
+            connections: self.connections.len(),
+            deadlines: self.wheel.len(),
+            calls: self.calls.len(),
+            asks: self.asks.len(),
+            tasks: self.tasks.len(),
+            timers: self.link.timers_len(),
+            backlog: self.post.outgoing_len_sum(),
+            uids: self.directory.len(),
+            logins: self.logins.len(),
+        }
+    }
+
+    pub(crate) fn session_probes(&self) -> impl Iterator<Item = SessionProbe> {
+        self.connections.iter().map(|(slot, generation, connection)| {
+            SessionProbe::new(SessionId::new(self.index, slot, generation), connection)
+        })
+    }
+
+    pub(crate) fn outgoing_len(&self, to: Party) -> usize {
+        self.post.outgoing_len(to)
+    }
+
+    pub(crate) fn incoming_len(&self, from: Party) -> usize {
+        self.post.incoming_len(from)
+    }
+
+    pub(crate) fn directory_entry(&self, uid: &str) -> Vec<SessionId> {
+        self.directory.get(uid).to_vec()
+    }
+}
+
+impl SessionProbe {
+    fn new(id: SessionId, connection: &Connection) -> Self {
+        let stage = match connection.state {
+            State::Sniff | State::Http | State::Inited | State::WaitAck => Stage::Opening,
+            State::Working => Stage::Working,
+            State::Closing => Stage::Closing,
+            State::Lingering => Stage::Lingering,
+            State::Dead => Stage::Dead,
+        };
+        Self {
+            id,
+            stage,
+            outbox_bytes: connection.outbox.bytes(),
+            partial_bytes: connection.partial.as_ref().map_or(0, |partial| partial.buffer.len()),
+            message_bytes: connection.message.as_ref().map_or(0, |message| message.payload.len()),
+            in_flight: usize::from(connection.in_flight),
+            uid: connection.uid().map(|uid| uid.text().to_owned()),
+        }
+    }
+}
