@@ -55,6 +55,7 @@ mod pomelo;
 pub mod route;
 mod session;
 mod shard;
+mod sync;
 #[cfg(feature = "tls")]
 mod tls;
 mod wheel;

@@ -9,7 +9,8 @@ use std::{fmt, fs, path::Path};
 /// `limits` bounds a package by what its header can say, `metrics` before `forward` because mail
 /// carries counters, and `error` after `route` because it hands on that one's errors. `pomelo` is
 /// one end of a lane, as a worker is, and knows nothing of shards.
-const MODULE_ORDER: [&str; 15] = [
+const MODULE_ORDER: [&str; 16] = [
+    "sync",
     "wire",
     "limits",
     "metrics",

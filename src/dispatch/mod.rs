@@ -7,6 +7,8 @@ mod filter;
 mod filters;
 mod handlers;
 mod host_filter;
+#[cfg(all(test, shaddock_loom))]
+mod loom_tests;
 pub(crate) mod pending;
 pub(crate) mod reply;
 mod request;

@@ -7,9 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use crossbeam_queue::ArrayQueue;
-
 use super::reply::Reply;
+use crate::sync::{ArrayQueue, Ordering, fence};
 
 /// The result of something a session or context was asked to do. The doing does not wait for the
 /// `Pending` to be polled, and dropping it cancels nothing.
@@ -105,9 +104,13 @@ impl Responder {
 
     fn put(&self, answer: Answer) {
         // The first answer counts; the drop that follows it finds the place taken or read.
-        if self.shared.reply.push(answer).is_ok()
-            && let Some(waker) = self.shared.waker.pop()
-        {
+        if self.shared.reply.push(answer).is_err() {
+            return;
+        }
+        // Between the answer and the look for a waker, as there is one between the waker and the
+        // look for an answer: not both can miss.
+        fence(Ordering::SeqCst);
+        if let Some(waker) = self.shared.waker.pop() {
             waker.wake();
         }
     }
@@ -131,6 +134,7 @@ impl Future for DeferredReply {
         // wakes us. A waker that is still there is the same task's.
         if self.shared.reply.is_empty() {
             self.shared.waker.force_push(context.waker().clone());
+            fence(Ordering::SeqCst);
         }
         match self.shared.reply.pop() {
             None => Poll::Pending,

@@ -6,13 +6,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
-
-use crossbeam_queue::SegQueue;
 
 use super::reply::LocalFuture;
 use crate::session::{Generation, Slot, Table};
+use crate::sync::{AtomicBool, Ordering, SegQueue};
 
 /// Tells a sleeping shard or worker that it has something to do. May be called from any thread.
 pub(crate) trait Ring: Send + Sync {

@@ -6,9 +6,9 @@
 //! A busy reader has not armed its bell and costs the writer nothing but the look.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use crate::dispatch::tasks::Ring;
+use crate::sync::{AtomicBool, Ordering, fence};
 
 /// The doorbell of one shard or worker.
 #[derive(Default)]
@@ -27,7 +27,9 @@ impl Doorbell {
 
     /// Called by the reader before its last look.
     pub(crate) fn arm(&self) {
-        self.is_armed.store(true, Ordering::Relaxed);
+        // By a swap, which comes after every writer's that it does not undo; a store's place among
+        // them is something that the model of `loom_tests` is not sure of.
+        self.is_armed.swap(true, Ordering::AcqRel);
         fence(Ordering::SeqCst);
     }
 

@@ -3,12 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crossbeam_queue::ArrayQueue;
-use rtrb::{Consumer, Producer, RingBuffer};
-
 use super::doorbell::Doorbell;
 use super::mail::Mail;
 use crate::session::{Directory, ShardIndex, Uid};
+use crate::sync::{ArrayQueue, Consumer, Producer, RingBuffer};
 
 /// A shard or a worker: the shards come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

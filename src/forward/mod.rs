@@ -5,6 +5,8 @@ pub(crate) mod calls;
 mod chunk;
 mod doorbell;
 mod hub;
+#[cfg(all(test, shaddock_loom))]
+mod loom_tests;
 pub(crate) mod mail;
 #[cfg(feature = "pomelo")]
 pub(crate) mod remote;
