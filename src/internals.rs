@@ -3,6 +3,7 @@
 //!
 //! Each is a thin face over the crate's own type, so that what is measured is what runs.
 
+pub mod mailing;
 pub mod simulated;
 
 use std::net::{Ipv4Addr, SocketAddr};

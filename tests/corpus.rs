@@ -50,6 +50,16 @@ fn route() {
     replay("route", checks::route::check);
 }
 
+#[test]
+fn session() {
+    replay("session", checks::session::check);
+}
+
+#[test]
+fn lanes() {
+    replay("lanes", checks::lanes::check);
+}
+
 /// Every target of the fuzz crate has a folder of seeds, and a test here.
 #[test]
 fn every_target_is_replayed() {

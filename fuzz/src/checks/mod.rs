@@ -3,11 +3,13 @@
 
 pub mod handshake;
 pub mod http;
+pub mod lanes;
 pub mod message;
 pub mod package;
 pub mod protobuf;
 pub mod proxy;
 pub mod route;
+pub mod session;
 pub mod websocket;
 
 /// Lengths at which an input is cut: all of them if it is short, else some spread over it.
