@@ -4,6 +4,8 @@
 //! Each is a thin face over the crate's own type, so that what is measured is what runs.
 
 pub mod mailing;
+#[cfg(feature = "pomelo")]
+pub mod rpc;
 pub mod simulated;
 
 use std::net::{Ipv4Addr, SocketAddr};

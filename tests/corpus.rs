@@ -60,6 +60,11 @@ fn lanes() {
     replay("lanes", checks::lanes::check);
 }
 
+#[test]
+fn rpc() {
+    replay("rpc", checks::rpc::check);
+}
+
 /// Every target of the fuzz crate has a folder of seeds, and a test here.
 #[test]
 fn every_target_is_replayed() {

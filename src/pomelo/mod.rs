@@ -6,10 +6,10 @@ mod cluster;
 mod link;
 mod mailbox;
 mod master;
-mod mqtt;
+pub(crate) mod mqtt;
 mod remotes;
 mod router;
-mod rpc;
+pub(crate) mod rpc;
 mod servers;
 mod station;
 #[cfg(test)]

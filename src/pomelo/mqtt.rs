@@ -167,6 +167,12 @@ pub(crate) struct Reader {
 const KEPT_BYTES_MAX: usize = 64 * 1024;
 
 impl Reader {
+    /// Bytes that wait for the rest of their packet.
+    #[cfg(feature = "internals")]
+    pub(crate) fn partial_len(&self) -> usize {
+        self.partial.len()
+    }
+
     /// Takes what came, and shows each packet that is complete.
     pub(crate) fn read(
         &mut self,

@@ -9,6 +9,7 @@ pub mod package;
 pub mod protobuf;
 pub mod proxy;
 pub mod route;
+pub mod rpc;
 pub mod session;
 pub mod websocket;
 
