@@ -31,9 +31,10 @@ impl ProcessCpu {
         let mut cpu = Self { total_ns: 0.0, user_ticks: 0.0, system_ticks: 0.0 };
         for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
             let path = task?.path();
-            let schedstat = std::fs::read_to_string(path.join("schedstat"))?;
+            let read = |name| std::fs::read_to_string(path.join(name));
+            // A thread may end while it is looked at.
+            let (Ok(schedstat), Ok(stat)) = (read("schedstat"), read("stat")) else { continue };
             cpu.total_ns += number(schedstat.split(' ').next());
-            let stat = std::fs::read_to_string(path.join("stat"))?;
             // The name in brackets may hold spaces; the 14th and 15th field of all stand behind it.
             let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
             cpu.user_ticks += number(fields.nth(11));
