@@ -300,6 +300,26 @@ fn is_passing(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
+    /// The kernel keeps what the queue has no room for, and hands it over as there is room.
+    #[test]
+    fn completions_beyond_the_room_for_them_come_later() {
+        const ROOM: u32 = 8;
+        let mut ring = Ring::new(ROOM, ROOM).unwrap();
+        // There are no such sockets, so each close fails at once.
+        let sockets = 0..ROOM * 20;
+        sockets.clone().for_each(|socket| ring.close(SocketIndex(socket)));
+        ring.submit().unwrap();
+        assert!(ring.uring.submission().cq_overflow());
+        let (mut batch, mut closed) = (Vec::with_capacity(4), Vec::new());
+        while closed.len() < sockets.len() {
+            ring.reap(&mut batch);
+            assert!(!batch.is_empty(), "{} have come", closed.len());
+            closed.extend(batch.drain(..).map(|completion| completion.token));
+            ring.submit().unwrap();
+        }
+        assert!(closed.into_iter().eq(sockets.map(|socket| Token::Close(SocketIndex(socket)))));
+    }
+
     #[test]
     fn tokens_come_back() {
         let socket = SocketIndex(u32::MAX);
