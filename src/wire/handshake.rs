@@ -229,7 +229,7 @@ fn append_protos(parts: ProtosParts<'_>, cache: Cache, sys: &mut Vec<String>) {
 }
 
 /// Seconds as JavaScript prints them: whole ones without a fraction.
-struct Seconds(Duration);
+pub(super) struct Seconds(pub(super) Duration);
 
 impl fmt::Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,6 +10,7 @@ pub(crate) mod member_order;
 pub mod message;
 pub mod number;
 pub mod package;
+pub mod pitaya;
 pub mod protobuf;
 pub mod proxy;
 #[cfg(feature = "crypto")]

@@ -1,0 +1,143 @@
+//! The handshake as Pitaya's clients have it.
+//!
+//! ```text
+//! request:  {"sys": {"platform", "libVersion", "clientBuildNumber", "clientVersion"}, "user": {…}}
+//! success:  {"code": 200, "sys": {"dict": {route: code}, "heartbeat": N, "serializer": text}}
+//! failure:  {"code": 400}
+//! ```
+//!
+//! Everything in a request may be left out. The answer may be compressed; nothing says so, a client
+//! sees it by zlib's first byte, with which no JSON begins.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::Serializer;
+use crate::wire::handshake::{CODE_OK, HandshakeRequest, Seconds};
+use crate::wire::surrogate::parse_json;
+use crate::wire::truthy::is_truthy;
+
+/// The request is malformed, or the client is refused.
+pub const CODE_BAD_REQUEST: u16 = 400;
+
+/// How often the server sends heartbeats where nothing else is said: a client needs to be told of
+/// some time.
+pub const HEARTBEAT: Duration = Duration::from_secs(30);
+
+/// The members of `sys`; texts all of them.
+const SYS: [&str; 4] = ["platform", "libVersion", "clientBuildNumber", "clientVersion"];
+
+/// Reads the body of a handshake package. `None` is to be answered with [`CODE_BAD_REQUEST`]:
+/// what is no JSON, or has one of the known members in another shape.
+///
+/// A request is shown to the embedder as one of Pomelo's: its platform is the `sys_type`, and the
+/// version of its library is the `version`. The others can be asked for by
+/// [`HandshakeRequest::sys`].
+#[must_use]
+pub fn parse(body: &[u8]) -> Option<HandshakeRequest> {
+    let message = parse_json(String::from_utf8_lossy(body).as_bytes()).ok()?;
+    let mut members = match message {
+        Value::Object(members) => members,
+        Value::Null => Map::new(),
+        _ => return None,
+    };
+    if !matches!(members.get("user"), None | Some(Value::Null | Value::Object(_))) {
+        return None;
+    }
+    let sys = match members.remove("sys") {
+        Some(Value::Object(sys)) => sys,
+        None | Some(Value::Null) => Map::new(),
+        Some(_) => return None,
+    };
+    let is_text =
+        |member: &str| matches!(sys.get(member), None | Some(Value::Null | Value::String(_)));
+    if !SYS.into_iter().all(is_text) {
+        return None;
+    }
+    let text = |member: &str| sys.get(member).and_then(Value::as_str).map(str::to_owned);
+    let (sys_type, version) = (text("platform"), text("libVersion"));
+    let user = members.get("user").cloned();
+    members.insert("sys".to_owned(), Value::Object(sys));
+    let message = Value::Object(members);
+    let (dict_version, proto_version) = (None, None);
+    Some(HandshakeRequest { sys_type, version, dict_version, proto_version, user, message })
+}
+
+/// Appends the body of the answer to a good request.
+///
+/// `dict` is a JSON object of routes and their codes. `user` is what the game's handshake handler
+/// gave; Pitaya has no such member, so a client that does not know of it will not look at it.
+pub fn success(
+    dict: &str,
+    heartbeat: Duration,
+    serializer: Serializer,
+    user: Option<&Value>,
+    out: &mut Vec<u8>,
+) {
+    let (seconds, name) = (Seconds(heartbeat), serializer.name());
+    let sys = format!(r#"{{"dict":{dict},"heartbeat":{seconds},"serializer":"{name}"}}"#);
+    let user = user.filter(|user| is_truthy(user));
+    let user = user.map_or_else(String::new, |user| format!(r#","user":{user}"#));
+    write!(out, r#"{{"code":{CODE_OK},"sys":{sys}{user}}}"#)
+        .expect("writing to a vector cannot fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn everything_may_be_left_out() {
+        for body in ["{}", "null", r#"{"sys":null,"user":null}"#, r#"{"sys":{},"user":{}}"#] {
+            let request = parse(body.as_bytes()).unwrap();
+            assert_eq!((&request.sys_type, &request.version), (&None, &None), "{body}");
+            assert!(request.message["sys"].is_object(), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_shown_as_one_of_pomelo() {
+        let body = br#"{"sys":{"platform":"mac","libVersion":"0.3.5-release",
+            "clientBuildNumber":"20","clientVersion":"2.1","more":1},"user":{"age":30}}"#;
+        let request = parse(body).unwrap();
+        assert_eq!(request.sys_type.as_deref(), Some("mac"));
+        assert_eq!(request.version.as_deref(), Some("0.3.5-release"));
+        assert_eq!(request.sys("clientVersion"), Some(&json!("2.1")));
+        assert_eq!(request.user, Some(json!({"age": 30})));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        for body in [
+            "",
+            "{",
+            "[]",
+            "5",
+            "\"a\"",
+            r#"{"sys":[]}"#,
+            r#"{"sys":"a"}"#,
+            r#"{"sys":{"platform":1}}"#,
+            r#"{"sys":{"clientVersion":{}}}"#,
+            r#"{"user":5}"#,
+        ] {
+            assert_eq!(parse(body.as_bytes()), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn the_answer_is_what_the_original_sends() {
+        let answer = |user: Option<&Value>| {
+            let mut out = Vec::new();
+            success(r#"{"a.b.c":1}"#, HEARTBEAT, Serializer::Json, user, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        let sys = r#"{"dict":{"a.b.c":1},"heartbeat":30,"serializer":"json"}"#;
+        assert_eq!(answer(None), format!(r#"{{"code":200,"sys":{sys}}}"#));
+        assert_eq!(answer(Some(&json!(0))), format!(r#"{{"code":200,"sys":{sys}}}"#));
+        assert_eq!(answer(Some(&json!(1))), format!(r#"{{"code":200,"sys":{sys},"user":1}}"#));
+    }
+}

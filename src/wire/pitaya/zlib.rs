@@ -1,0 +1,219 @@
+//! Bodies in zlib's format (RFC 1950), with bounds on what comes out.
+
+use std::fmt;
+
+use flate2::{Compress, Decompress, FlushCompress, FlushDecompress, Status};
+
+use super::{COMPRESS_BYTES_MAX, COMPRESS_BYTES_MIN, Compression};
+
+/// Makes bodies shorter.
+///
+/// It holds a few hundred kilobytes once it has been used; one for each thread is enough.
+#[derive(Debug, Default)]
+pub struct Deflater {
+    stream: Option<Box<Compress>>,
+}
+
+impl Deflater {
+    /// Appends `input` compressed, if it is shorter then; else `out` is left as it was, and the
+    /// answer is `false`.
+    pub fn deflate(&mut self, input: &[u8], out: &mut Vec<u8>) -> bool {
+        let stream = match &mut self.stream {
+            Some(stream) => {
+                stream.reset();
+                stream
+            }
+            // What matters is that small bodies cost little; a higher level makes JSON of a few
+            // kilobytes a twentieth shorter.
+            None => self.stream.insert(Box::new(Compress::new(flate2::Compression::fast(), true))),
+        };
+        let start = out.len();
+        // A stream that does not end in this room is no shorter.
+        out.resize(start + input.len().saturating_sub(1), 0);
+        let status = stream.compress(input, &mut out[start..], FlushCompress::Finish);
+        let is_shorter = matches!(status, Ok(Status::StreamEnd));
+        let len = if is_shorter { stream.total_out() as usize } else { 0 };
+        out.truncate(start + len);
+        is_shorter
+    }
+
+    /// The same for the body of a message, where there is something to gain: not if it is off,
+    /// shorter than [`COMPRESS_BYTES_MIN`] or longer than [`COMPRESS_BYTES_MAX`].
+    pub fn compress(&mut self, body: &[u8], compression: Compression, out: &mut Vec<u8>) -> bool {
+        compression == Compression::On
+            && (COMPRESS_BYTES_MIN..=COMPRESS_BYTES_MAX).contains(&body.len())
+            && self.deflate(body, out)
+    }
+}
+
+/// Reads what others have made shorter.
+///
+/// It holds some tens of kilobytes once it has been used; one for each thread is enough.
+#[derive(Debug, Default)]
+pub struct Inflater {
+    stream: Option<Box<Decompress>>,
+}
+
+impl Inflater {
+    /// Appends `input` as it was before it was compressed. What stands behind the stream's end is
+    /// ignored, as by Pitaya.
+    ///
+    /// # Errors
+    /// [`InflateError`]. Of an output that gets longer than `bytes_max`, no more than that is made.
+    pub fn inflate(
+        &mut self,
+        input: &[u8],
+        bytes_max: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), InflateError> {
+        let stream = match &mut self.stream {
+            Some(stream) => {
+                stream.reset(true);
+                stream
+            }
+            None => self.stream.insert(Box::new(Decompress::new(true))),
+        };
+        let start = out.len();
+        let mut room = input.len().saturating_mul(ROOM_FIRST).clamp(1, bytes_max.max(1));
+        loop {
+            let (read, made) = (stream.total_in() as usize, stream.total_out() as usize);
+            out.resize(start + room, 0);
+            let unread = input.get(read..).unwrap_or_default();
+            let status = stream.decompress(unread, &mut out[start + made..], FlushDecompress::None);
+            let made_now = stream.total_out() as usize;
+            let is_stuck = (stream.total_in() as usize, made_now) == (read, made);
+            out.truncate(start + made_now);
+            match status {
+                Ok(Status::StreamEnd) if made_now > bytes_max => return Err(InflateError::TooLong),
+                Ok(Status::StreamEnd) => return Ok(()),
+                // There was room, so it is the input that has no more to give.
+                Ok(Status::Ok | Status::BufError) if made_now < room && is_stuck => {
+                    return Err(InflateError::Truncated);
+                }
+                Ok(Status::Ok | Status::BufError) if made_now < room => {}
+                // The end may still come without another byte.
+                Ok(Status::Ok | Status::BufError) if room > bytes_max => {
+                    return Err(InflateError::TooLong);
+                }
+                Ok(Status::Ok | Status::BufError) => {
+                    room = room.saturating_mul(2).min(bytes_max.saturating_add(1));
+                }
+                Err(_) => return Err(InflateError::Malformed),
+            }
+        }
+    }
+}
+
+/// Room for the output is made for so many times the input first, then twice as much each time.
+const ROOM_FIRST: usize = 4;
+
+/// Why a body could not be inflated; the peer is at fault.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InflateError {
+    /// It is no zlib stream, or its sum is wrong.
+    Malformed,
+    /// The stream does not end.
+    Truncated,
+    /// What comes out is longer than allowed.
+    TooLong,
+}
+
+impl fmt::Display for InflateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Malformed => "the body is not compressed as zlib does it",
+            Self::Truncated => "the compressed body is cut off",
+            Self::TooLong => "the body is too long when it is inflated",
+        })
+    }
+}
+
+impl std::error::Error for InflateError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BYTES_MAX: usize = 1 << 20;
+
+    fn deflated(input: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        assert!(Deflater::default().deflate(input, &mut out));
+        assert!(out.len() < input.len());
+        out
+    }
+
+    fn inflate(input: &[u8], bytes_max: usize) -> Result<Vec<u8>, InflateError> {
+        let mut out = b"before".to_vec();
+        Inflater::default().inflate(input, bytes_max, &mut out)?;
+        Ok(out.strip_prefix(b"before").unwrap().to_vec())
+    }
+
+    #[test]
+    fn bodies_survive_the_round_trip_one_after_another() {
+        let (mut deflater, mut inflater) = (Deflater::default(), Inflater::default());
+        for len in [20, 100, 5000, 300_000] {
+            let body: Vec<u8> = (0..len).map(|at| (at % 7) as u8 + b'a').collect();
+            let (mut short, mut back) = (vec![9], vec![8]);
+            assert!(deflater.deflate(&body, &mut short));
+            assert_eq!(short[..2], [9, 0x78], "what clients know zlib by");
+            inflater.inflate(&short[1..], BYTES_MAX, &mut back).unwrap();
+            assert_eq!((back[0], &back[1..]), (8, &body[..]));
+        }
+    }
+
+    #[test]
+    fn what_gets_no_shorter_is_left_as_it_is() {
+        let mut deflater = Deflater::default();
+        let random: Vec<u8> = (1..2000_u64)
+            .map(|at| (at.pow(3).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 50) as u8)
+            .collect();
+        for body in [&b""[..], b"a", b"{\"a\":1}", &random] {
+            let mut out = b"before".to_vec();
+            assert!(!deflater.deflate(body, &mut out));
+            assert_eq!(out, b"before");
+        }
+        assert!(deflater.deflate(&[0; 100], &mut Vec::new()), "and it works on");
+    }
+
+    #[test]
+    fn a_bomb_is_refused_before_it_takes_memory() {
+        let bomb = deflated(&vec![0; 16 << 20]);
+        assert!(bomb.len() < 100_000);
+        let mut out = Vec::new();
+        let outcome = Inflater::default().inflate(&bomb, 100_000, &mut out);
+        assert_eq!(outcome, Err(InflateError::TooLong));
+        assert!(out.capacity() <= 2 * 100_001 + bomb.len() * ROOM_FIRST, "{}", out.capacity());
+    }
+
+    #[test]
+    fn the_bound_is_exact() {
+        let body = vec![b'x'; 5000];
+        let short = deflated(&body);
+        assert_eq!(inflate(&short, 5000), Ok(body));
+        assert_eq!(inflate(&short, 4999), Err(InflateError::TooLong));
+        assert_eq!(inflate(&short, 0), Err(InflateError::TooLong));
+        let empty = [0x78, 0x9c, 0x03, 0, 0, 0, 0, 1];
+        assert_eq!(inflate(&empty, 0), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn what_is_no_stream_is_an_error() {
+        let body: Vec<u8> = (0..3000_u32).map(|at| (at % 251) as u8).collect();
+        let good = deflated(&body);
+        for cut in 0..good.len() {
+            assert_eq!(inflate(&good[..cut], BYTES_MAX), Err(InflateError::Truncated), "{cut}");
+        }
+        let mut sum = good.clone();
+        *sum.last_mut().unwrap() ^= 1;
+        assert_eq!(inflate(&sum, BYTES_MAX), Err(InflateError::Malformed));
+        assert_eq!(inflate(b"{\"a\":1}", BYTES_MAX), Err(InflateError::Malformed));
+        // gzip's head.
+        assert_eq!(
+            inflate(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0], BYTES_MAX),
+            Err(InflateError::Malformed)
+        );
+        assert_eq!(inflate(&[&good[..], b"behind"].concat(), BYTES_MAX), Ok(body));
+    }
+}
