@@ -74,7 +74,7 @@ pub use limits::{LimitError, Limits};
 #[cfg(feature = "pomelo")]
 pub use pomelo::{ClosedArg, CustomRouter, PomeloCluster, PomeloLimits, Router};
 pub use session::{SessionData, SessionId, SessionView, ShardIndex, Uid, UidError};
-pub use shard::HandshakeRefusal;
+pub use shard::{Dialect, HandshakeRefusal};
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsError};
 

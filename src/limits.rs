@@ -30,7 +30,8 @@ pub struct Limits {
     /// as soon as its header is there (`package_too_long`). Default 16 KiB.
     pub handshake_package_bytes_max: usize,
     /// Body bytes of a package once the session works, at most 2^24 - 1; the same happens.
-    /// A WebSocket message may hold a few packages, and is bounded by twice this. Default 2 MiB.
+    /// A WebSocket message may hold a few packages, and is bounded by twice this. So is, by this
+    /// itself, what a compressed body becomes. Default 2 MiB.
     pub package_bytes_max: usize,
     /// Bytes of an HTTP upgrade's head; a longer one is answered 431. Default 8 KiB.
     pub http_head_bytes_max: usize,

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 
 use super::filter::{Filter, Verdict};
 use super::handlers::Registry;
-use super::reply::{LocalFuture, Reply, ReplyBody};
+use super::reply::{Failure, LocalFuture, Reply, ReplyBody};
 use super::request::{OwnedRequest, Request};
 use super::session::Session;
 
@@ -192,7 +192,7 @@ fn call<'a>(
     reply: &mut Reply<'a>,
 ) {
     let Some(handler) = handler.map(|index| &registry.handlers[index]) else {
-        *reply = Reply::error();
+        *reply = Reply::failure(Failure::NoHandler);
         return;
     };
     if guarded(|| handler(request, session, reply)).is_none() {

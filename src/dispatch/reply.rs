@@ -39,6 +39,22 @@ pub(crate) enum ReplyBody<'a> {
     Owned(Vec<u8>),
     Shared(Bytes),
     Later(LocalFuture<Reply<'static>>),
+    /// None, as the engine itself could not do what was asked.
+    Failed(Failure),
+}
+
+/// Why the engine answers by itself. Clients of Pomelo are told nothing of it, so it costs them
+/// nothing to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The route is none that could be handled.
+    BadRoute,
+    /// It leads here, and nobody handles it.
+    NoHandler,
+    /// It leads to a server type without a server.
+    NoServer,
+    /// Whom it was forwarded to has not answered in time.
+    TimedOut,
 }
 
 impl std::fmt::Debug for ReplyBody<'_> {
@@ -54,7 +70,7 @@ impl std::fmt::Debug for ReplyBody<'_> {
 impl ReplyBody<'_> {
     pub(crate) fn bytes(&self) -> Option<&[u8]> {
         match self {
-            Self::None | Self::Later(_) => None,
+            Self::None | Self::Later(_) | Self::Failed(_) => None,
             Self::Borrowed(bytes) => Some(bytes),
             Self::Owned(bytes) => Some(bytes),
             Self::Shared(bytes) => Some(bytes),
@@ -103,6 +119,11 @@ impl<'a> Reply<'a> {
         Self { body: ReplyBody::None, failed: true }
     }
 
+    /// An error of the engine's own; to a handler, an error without a body.
+    pub(crate) fn failure(failure: Failure) -> Self {
+        Self { body: ReplyBody::Failed(failure), failed: true }
+    }
+
     /// An error with a body; see the table above for what becomes of `code`.
     pub fn error_json<T: Serialize + ?Sized>(body: &T) -> Self {
         Self { failed: true, ..Self::json(body) }
@@ -125,10 +146,22 @@ impl<'a> Reply<'a> {
         self.body.bytes()
     }
 
+    /// The body, if it is one.
+    pub(crate) fn spoken(&self) -> Option<&[u8]> {
+        self.body.bytes().filter(|body| !is_falsy(body))
+    }
+
+    /// Why the engine has answered by itself, if it has and there is more to say than that.
+    pub(crate) fn failure_kind(&self) -> Option<Failure> {
+        match self.body {
+            ReplyBody::Failed(failure) => Some(failure),
+            _ => None,
+        }
+    }
+
     /// The text that answers a request.
     pub(crate) fn text(&self) -> Cow<'_, [u8]> {
-        let body = self.body.bytes().filter(|body| !is_falsy(body));
-        match (self.failed, body) {
+        match (self.failed, self.spoken()) {
             (false, None) => Cow::Borrowed(b"{}"),
             (false, Some(body)) => Cow::Borrowed(body),
             (true, None) => Cow::Borrowed(INTERNAL_ERROR),
@@ -144,6 +177,7 @@ impl<'a> Reply<'a> {
             ReplyBody::Shared(body) => ReplyBody::Shared(body),
             ReplyBody::None => ReplyBody::None,
             ReplyBody::Later(future) => ReplyBody::Later(future),
+            ReplyBody::Failed(failure) => ReplyBody::Failed(failure),
         };
         Reply { body, failed: self.failed }
     }
@@ -185,6 +219,7 @@ mod tests {
         }
         assert_eq!(text(&Reply::bytes("\"hello\"")), "\"hello\"");
         assert_eq!(text(&Reply::error()), "{\"code\":500}");
+        assert_eq!(text(&Reply::failure(Failure::TimedOut)), "{\"code\":500}");
         assert_eq!(text(&Reply::error_json(&json!({"a": 1}))), "{\"a\":1,\"code\":500}");
         assert_eq!(text(&Reply::error_json(&json!({"code": 777}))), "{\"code\":777}");
         assert_eq!(

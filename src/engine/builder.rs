@@ -188,6 +188,8 @@ impl Builder {
     /// 500 before any filter, a notify is dropped (`bad_signature`). Handlers and workers get the
     /// body without the signature. To check one takes far more of the shard's time than an ordinary
     /// message does.
+    ///
+    /// Clients of Pitaya sign nothing: no listener may have their dialect then.
     #[cfg(feature = "crypto")]
     pub fn use_crypto(mut self) -> Self {
         self.use_crypto = true;
@@ -443,6 +445,10 @@ impl Builder {
             return Err(bad("listen", "given 64 times at most"));
         }
         self.listeners.iter().try_for_each(Listener::check)?;
+        #[cfg(feature = "crypto")]
+        if self.use_crypto && self.listeners.iter().any(Listener::is_pitaya) {
+            return Err(bad("use_crypto", "left out where a listener has Pitaya's dialect"));
+        }
         // A heartbeat's timeout counts in milliseconds.
         let is_short = |time: Option<Duration>| time.is_some_and(|time| time.as_millis() == 0);
         if is_short(self.heartbeat) {

@@ -6,9 +6,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::dispatch::HostRule;
 use crate::error::StartError;
-use crate::shard::Door;
+use crate::shard::{Dialect, Door};
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
+use crate::wire::pitaya::{Compression, Serializer};
 
 /// One place where an engine listens. Text is enough for most: [`Builder::listen`] takes it too.
 ///
@@ -86,6 +87,53 @@ impl Listener {
         self
     }
 
+    /// Speaks another dialect of the protocol with its clients: Pitaya's (Pitaya facts, section 6).
+    ///
+    /// Everything else is as on any listener, and sessions of both dialects meet in one engine:
+    /// a push or broadcast reaches each in its own.
+    ///
+    /// ```
+    /// use shaddock::wire::pitaya::Serializer;
+    /// use shaddock::{Dialect, Engine, Listener};
+    ///
+    /// let builder = Engine::builder()
+    ///     .listen("0.0.0.0:3010")
+    ///     .listen(Listener::new("0.0.0.0:3250").dialect(Dialect::Pitaya))
+    ///     .listen(
+    ///         Listener::new("0.0.0.0:3251")
+    ///             .dialect(Dialect::Pitaya)
+    ///             .serializer(Serializer::Protobuf),
+    ///     );
+    /// ```
+    #[must_use]
+    pub fn dialect(mut self, dialect: Dialect) -> Self {
+        self.door.dialect = dialect;
+        self
+    }
+
+    /// How bodies are written in Pitaya's dialect, if not in JSON. It is told to clients, and
+    /// errors are written that way; other bodies are what handlers and backends make them.
+    #[must_use]
+    pub fn serializer(mut self, serializer: Serializer) -> Self {
+        self.door.serializer = serializer;
+        self
+    }
+
+    /// Whether bodies are compressed in Pitaya's dialect; they are by default, where that makes
+    /// them shorter and they are long enough to be tried:
+    /// [`COMPRESS_BYTES_MIN`](crate::wire::pitaya::COMPRESS_BYTES_MIN) or more.
+    #[must_use]
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.door.compression = compression;
+        self
+    }
+
+    /// Whether its clients know nothing of signatures.
+    #[cfg(feature = "crypto")]
+    pub(super) fn is_pitaya(&self) -> bool {
+        self.door.dialect == Dialect::Pitaya
+    }
+
     /// Whether its options fit together.
     pub(super) fn check(&self) -> Result<(), StartError> {
         let bad = |option, expected: &str| {
@@ -97,6 +145,13 @@ impl Listener {
         }
         if *expects_proxy && trusted_proxies.is_empty() {
             return bad("proxy_protocol", "given together with trusted_proxies");
+        }
+        let is_pomelo = self.door.dialect == Dialect::Pomelo;
+        if is_pomelo && self.door.serializer != Serializer::default() {
+            return bad("serializer", "given together with Pitaya's dialect");
+        }
+        if is_pomelo && self.door.compression != Compression::default() {
+            return bad("compression", "given together with Pitaya's dialect");
         }
         let Some(name) = real_ip_header else { return Ok(()) };
         if trusted_proxies.is_empty() {

@@ -241,7 +241,7 @@ impl Worker {
     ) {
         let failed = reply.failed;
         let body = match reply.body {
-            ReplyBody::None | ReplyBody::Later(_) => None,
+            ReplyBody::None | ReplyBody::Later(_) | ReplyBody::Failed(_) => None,
             ReplyBody::Borrowed(bytes) => Some(Bytes::copy_from_slice(bytes)),
             ReplyBody::Owned(bytes) => Some(bytes.into()),
             ReplyBody::Shared(bytes) => Some(bytes),

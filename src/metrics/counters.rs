@@ -79,7 +79,7 @@ counters! {
     answers,
     /// Pushes queued, one for each receiver.
     pushes,
-    /// Heartbeats answered.
+    /// Heartbeats of clients: answered, but for those of Pitaya's.
     heartbeats,
 
     /// Turned away by the host filter.
@@ -106,9 +106,11 @@ counters! {
 
     /// Packages of an unknown type, or of a type that clients may not send.
     bad_package_type,
-    /// Packages above `handshake_package_bytes_max` or `package_bytes_max`, and WebSocket messages
-    /// above twice that.
+    /// Packages above `handshake_package_bytes_max` or `package_bytes_max`, WebSocket messages
+    /// above twice that, and compressed bodies that would be above it when they are inflated.
     package_too_long,
+    /// Compressed bodies that can't be inflated.
+    bad_compression,
     /// Messages cut short, or whose id has more than 32 bits.
     bad_message,
     /// Messages of a type that clients may not send; dropped.

@@ -1,10 +1,14 @@
 //! What clients are told of routes in the handshake, and what a code means to them from then on.
 
+use std::sync::OnceLock;
 use std::time::Duration;
+
+use serde_json::Value;
 
 use super::Dictionary;
 use super::table::{RouteId, RouteTable};
 use crate::wire::handshake::{Answers, DictionaryParts, ProtosParts};
+use crate::wire::pitaya::{self, Compression, Deflater, Serializer};
 use crate::wire::protobuf::ProtoTable;
 
 /// Tells the editions of one engine apart.
@@ -32,6 +36,9 @@ pub(crate) struct Edition {
     /// By code; a route that was not known when the engine started has a text only.
     known: Vec<Option<RouteId>>,
     answers: Answers,
+    heartbeat: Option<Duration>,
+    /// The answers to clients of Pitaya, by serializer and compression; made when one is wanted.
+    pitaya_answers: [OnceLock<Vec<u8>>; 4],
 }
 
 impl Edition {
@@ -56,7 +63,7 @@ impl Edition {
             known.resize(known.len().max(place + 1), None);
             known[place] = routes.find(route.as_bytes());
         }
-        Self { id, dictionary, known, answers }
+        Self { id, dictionary, known, answers, heartbeat, pitaya_answers: Default::default() }
     }
 
     pub(crate) fn id(&self) -> EditionId {
@@ -65,6 +72,36 @@ impl Edition {
 
     pub(crate) fn answers(&self) -> &Answers {
         &self.answers
+    }
+
+    /// Appends the answer to a handshake of Pitaya's dialect, with what the game has to say in it.
+    pub(crate) fn answer_pitaya(
+        &self,
+        serializer: Serializer,
+        compression: Compression,
+        user: Option<&Value>,
+        deflater: &mut Deflater,
+        out: &mut Vec<u8>,
+    ) {
+        let place = 2 * serializer as usize + compression as usize;
+        if user.is_none()
+            && let Some(answer) = self.pitaya_answers[place].get()
+        {
+            out.extend_from_slice(answer);
+            return;
+        }
+        let dict = self.dictionary.as_ref().map_or("{}", Dictionary::route_to_code_json);
+        let heartbeat = self.heartbeat.unwrap_or(pitaya::handshake::HEARTBEAT);
+        let mut answer = Vec::new();
+        pitaya::handshake::success(dict, heartbeat, serializer, user, &mut answer);
+        let start = out.len();
+        if compression == Compression::Off || !deflater.deflate(&answer, out) {
+            out.extend_from_slice(&answer);
+        }
+        if user.is_none() {
+            // Shards that come at once all make it, so that none has to wait for another.
+            self.pitaya_answers[place].set(out[start..].to_vec()).ok();
+        }
     }
 
     /// The known route that a code stands for.
@@ -95,6 +132,46 @@ impl Edition {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::pitaya::Inflater;
+
+    #[test]
+    fn clients_of_pitaya_are_told_the_same_codes() {
+        let routes = RouteTable::default();
+        let names: Vec<String> = (0..40).map(|number| format!("room.room.r{number}")).collect();
+        let dictionary = Dictionary::new([""; 0], names.iter().map(String::as_str)).unwrap();
+        let dict = dictionary.route_to_code_json().to_owned();
+        let heartbeat = Some(Duration::from_millis(1500));
+        let edition = Edition::new(EditionId(1), heartbeat, Some(dictionary), None, &routes);
+        let mut deflater = Deflater::default();
+        let mut answer = |serializer, compression, user: Option<&Value>| {
+            let mut out = Vec::new();
+            edition.answer_pitaya(serializer, compression, user, &mut deflater, &mut out);
+            out
+        };
+        let expected = |name: &str| {
+            format!(r#"{{"code":200,"sys":{{"dict":{dict},"heartbeat":1.5,"serializer":"{name}"}}"#)
+        };
+        for _ in ["made", "kept"] {
+            let plain = answer(Serializer::Json, Compression::Off, None);
+            assert_eq!(String::from_utf8(plain).unwrap(), expected("json") + "}");
+            let plain = answer(Serializer::Protobuf, Compression::Off, None);
+            assert_eq!(String::from_utf8(plain).unwrap(), expected("protobuf") + "}");
+            let user = Value::from(7);
+            let plain = answer(Serializer::Json, Compression::Off, Some(&user));
+            assert_eq!(String::from_utf8(plain).unwrap(), expected("json") + ",\"user\":7}");
+            let short = answer(Serializer::Json, Compression::On, None);
+            assert_eq!(short[0], 0x78);
+            let mut back = Vec::new();
+            Inflater::default().inflate(&short, 10_000, &mut back).unwrap();
+            assert_eq!(String::from_utf8(back).unwrap(), expected("json") + "}");
+        }
+        let mut bare = Vec::new();
+        let edition = Edition::bare(None, &routes);
+        let compression = Compression::Off;
+        edition.answer_pitaya(Serializer::Json, compression, None, &mut deflater, &mut bare);
+        let expected = br#"{"code":200,"sys":{"dict":{},"heartbeat":30,"serializer":"json"}}"#;
+        assert_eq!(bare, expected);
+    }
 
     #[test]
     fn a_code_leads_to_a_known_route_or_to_a_text() {

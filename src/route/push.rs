@@ -1,6 +1,6 @@
 //! Pushes: laid out once, for as many sessions as there are.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
@@ -8,6 +8,7 @@ use super::edition::{Edition, EditionId};
 use super::table::RouteTable;
 use crate::wire::message::{self, RouteRef};
 use crate::wire::package::{self, HEADER_BYTES, Header, PackageType};
+use crate::wire::pitaya::{self, Compression, Deflater};
 use crate::wire::protobuf::EncodeError;
 
 /// A whole package, ready for TCP, or for a WebSocket frame round it.
@@ -18,6 +19,10 @@ pub(crate) struct Push {
     body_at: usize,
     /// Where the route went out as a code.
     coded: Option<Coded>,
+    /// The body as it was given, where a schema has made another one of it.
+    json: Option<Bytes>,
+    /// The package as clients of Pitaya get it, by compression; made for the first of them.
+    pitaya: [OnceLock<Bytes>; 2],
 }
 
 /// A code, and what it stands for in the edition that it is of.
@@ -46,18 +51,19 @@ impl Push {
         let mut out = begin(route, code, body.len())?;
         let body_at = out.len();
         let entry = routes.find(route.as_bytes()).map(|id| routes.entry(id));
+        let mut json = None;
         match entry.and_then(|entry| entry.server.as_ref()) {
             None => out.extend_from_slice(body),
             // What makes the original's encoder throw reaches nobody there either.
             Some(schema) => match schema.encode_json_text(body, &mut out) {
-                Ok(()) | Err(EncodeError::Nothing) => {}
+                Ok(()) | Err(EncodeError::Nothing) => json = Some(Bytes::copy_from_slice(body)),
                 Err(error) => return Err(PushError::Schema(error)),
             },
         }
         let package = finish(out)?;
         let edition = edition.id();
         let coded = code.map(|code| Coded { edition, code, route: route.into() });
-        Ok(Arc::new(Self { package, body_at, coded }))
+        Ok(Arc::new(Self { package, body_at, coded, json, pitaya: Default::default() }))
     }
 
     pub(crate) fn package(&self) -> &Bytes {
@@ -74,9 +80,57 @@ impl Push {
 
     /// Lays out the same push for a session of another edition.
     pub(crate) fn encode_for(&self, edition: &Edition) -> Result<Bytes, PushError> {
-        let Some(Coded { route, .. }) = &self.coded else { return Ok(self.package.clone()) };
-        let mut out = begin(route, edition.code(route), self.package.len() - self.body_at)?;
-        out.extend_from_slice(&self.package[self.body_at..]);
+        self.recode(&self.package, edition)
+    }
+
+    /// The package for a session of Pitaya's, of that edition.
+    ///
+    /// It is laid out once for all of them, and again only where the dictionary has changed.
+    pub(crate) fn pitaya(
+        &self,
+        edition: Option<&Edition>,
+        compression: Compression,
+        deflater: &mut Deflater,
+    ) -> Result<Bytes, PushError> {
+        let place = &self.pitaya[compression as usize];
+        let package = match place.get() {
+            Some(package) => package,
+            None => {
+                // Shards that come at once all make it, so that none has to wait for another.
+                let package = self.encode_pitaya(compression, deflater)?;
+                place.get_or_init(|| package)
+            }
+        };
+        match edition.filter(|edition| !self.suits(edition)) {
+            None => Ok(package.clone()),
+            Some(edition) => self.recode(package, edition),
+        }
+    }
+
+    /// Pitaya's clients know nothing of schemas, and of compression.
+    fn encode_pitaya(
+        &self,
+        compression: Compression,
+        deflater: &mut Deflater,
+    ) -> Result<Bytes, PushError> {
+        let body = self.json.as_deref().unwrap_or(&self.package[self.body_at..]);
+        let mut out = self.package[..self.body_at].to_vec();
+        if deflater.compress(body, compression, &mut out) {
+            out[HEADER_BYTES] |= pitaya::COMPRESSED_BIT;
+        } else if self.json.is_none() {
+            return Ok(self.package.clone());
+        } else {
+            out.extend_from_slice(body);
+        }
+        finish(out)
+    }
+
+    /// One of this push's packages with the code, or the text, that an edition has for its route.
+    fn recode(&self, package: &Bytes, edition: &Edition) -> Result<Bytes, PushError> {
+        let Some(Coded { route, .. }) = &self.coded else { return Ok(package.clone()) };
+        let mut out = begin(route, edition.code(route), package.len() - self.body_at)?;
+        out[HEADER_BYTES] |= package[HEADER_BYTES] & pitaya::COMPRESSED_BIT;
+        out.extend_from_slice(&package[self.body_at..]);
         finish(out)
     }
 }
@@ -183,6 +237,50 @@ mod tests {
         assert_eq!(push(br#"{"s":"a"}"#).unwrap()[4..], [6, 2, b'o', b'n', 0x0a, 1, b'a']);
         assert_eq!(push(b"{}").unwrap()[4..], [6, 2, b'o', b'n'], "empty, as by Pomelo");
         assert!(matches!(push(br#"{"s":5}"#), Err(PushError::Schema(_))));
+    }
+
+    /// One session after another gets the same bytes, which were made once.
+    #[test]
+    fn clients_of_pitaya_share_a_package_of_their_own() {
+        let routes = RouteTable::default();
+        let new = edition(1, &["on", "onChat"], &routes);
+        let mut deflater = Deflater::default();
+        let body = [b'a'; pitaya::COMPRESS_BYTES_MIN];
+        let push = Push::encode(&routes, &new, "onChat", &body).unwrap();
+        let mut pitaya = |push: &Push, edition: &Edition, compression| {
+            push.pitaya(Some(edition), compression, &mut deflater).unwrap()
+        };
+        let plain = pitaya(&push, &new, Compression::Off);
+        assert_eq!(plain.as_ptr(), push.package().as_ptr(), "what Pomelo's clients get is it");
+        let first = pitaya(&push, &new, Compression::On);
+        let second = pitaya(&push, &new, Compression::On);
+        assert_eq!(first.as_ptr(), second.as_ptr());
+        assert_eq!(first[..8], [4, 0, 0, first[3], 0x17, 0, 2, 0x78]);
+
+        let moved = pitaya(&push, &edition(0, &["onChat"], &routes), Compression::On);
+        assert_eq!(
+            (moved[..7].to_vec(), &moved[7..]),
+            (vec![4, 0, 0, first[3], 0x17, 0, 1], &first[7..])
+        );
+        let text = pitaya(&push, &edition(0, &["x"], &routes), Compression::On);
+        assert_eq!((&text[4..12], &text[12..]), (&b"\x16\x06onChat"[..], &first[7..]));
+
+        let short = Push::encode(&routes, &new, "onChat", b"{}").unwrap();
+        let package = pitaya(&short, &new, Compression::On);
+        assert_eq!(package.as_ptr(), short.package().as_ptr());
+    }
+
+    #[test]
+    fn clients_of_pitaya_get_what_a_schema_was_applied_to() {
+        let server = Protos::parse_text(r#"{"on":{"required string s":1}}"#).unwrap();
+        let protos = ProtoTable::new(Protos::parse_text("{}").unwrap(), server);
+        let routes = RouteTable::new([], None, Some(&protos));
+        let edition = Edition::bare(None, &routes);
+        let push = Push::encode(&routes, &edition, "on", br#"{"s":"a"}"#).unwrap();
+        for compression in [Compression::On, Compression::Off] {
+            let package = push.pitaya(Some(&edition), compression, &mut Deflater::default());
+            assert_eq!(&package.unwrap()[..], b"\x04\0\0\x0d\x06\x02on{\"s\":\"a\"}");
+        }
     }
 
     /// A code that another edition has for another route never goes out to its sessions.

@@ -1,7 +1,7 @@
 //! Logging in: the owning shard asks the uid's home (Pomelo semantics, "Sessions").
 
 use super::Shard;
-use super::connection::{Binding, State};
+use super::connection::Binding;
 use crate::dispatch::BindError;
 use crate::forward::mail::{Mail, Outcome, ReplyTo};
 use crate::session::{SessionId, Uid};
@@ -21,7 +21,7 @@ impl Shard {
     fn begin_bind(&mut self, session: SessionId, uid: &Uid) -> Result<Begin, BindError> {
         let uid_bytes_max = self.config.limits.uid_bytes_max;
         let connection = match self.find(session) {
-            Some((_, connection)) if connection.state == State::Working => connection,
+            Some((_, connection)) if connection.state.is_working() => connection,
             _ => return Err(BindError::Gone { number: 0 }),
         };
         if uid.is_falsy() || uid.text().len() > uid_bytes_max {
@@ -51,7 +51,7 @@ impl Shard {
         let unix_ms = self.config.started_unix_ms + self.clock.now_us / 1000;
         // A session that has closed meanwhile has told its home to forget it.
         let outcome = match self.find(session) {
-            Some((_, connection)) if connection.state == State::Working => {
+            Some((_, connection)) if connection.state.is_working() => {
                 let mut is_undone = false;
                 if let Some(binding) = &mut connection.binding {
                     is_undone = binding.undone > 0;
@@ -80,7 +80,7 @@ impl Shard {
     pub(super) fn unbind(&mut self, session: SessionId, uid: Uid, reply_to: ReplyTo) {
         let outcome = match self.find(session) {
             // One that closes has been taken off its uid already, and the uid may be another's now.
-            Some((_, connection)) if connection.state != State::Working => {
+            Some((_, connection)) if !connection.state.is_working() => {
                 Err(BindError::Gone { number: 0 })
             }
             None => Err(BindError::Gone { number: 0 }),

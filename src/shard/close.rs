@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::connection::{CloseReason, State, Transport, worker_bit};
+use super::dialect::Dialect;
 use super::{Command, ReceiveEnd, SendEnd, Shard};
 use crate::dispatch::{Context, chain};
 use crate::forward::mail::Mail;
@@ -58,7 +59,8 @@ impl Shard {
             State::Sniff | State::Http | State::Inited | State::WaitAck => {
                 self.cut(slot, CloseReason::HandshakeTimeout);
             }
-            State::Working => {
+            State::Working(Dialect::Pitaya) => self.beat(slot),
+            State::Working(Dialect::Pomelo) => {
                 // Heartbeats only store when they came; the wheel is asked here.
                 let deadline_ms = connection.heard_ms + silence_ms;
                 if now_ms < deadline_ms {
@@ -133,7 +135,7 @@ impl Shard {
         if !connection.state.is_reading() {
             return;
         }
-        let was_working = connection.state == State::Working;
+        let was_working = connection.state.is_working();
         connection.state = State::Closing;
         #[cfg(feature = "crypto")]
         self.keys.remove(&slot);
@@ -201,13 +203,20 @@ impl Shard {
 
     /// Closes a session for good behaviour's sake: with a KICK package if there is a reason, and
     /// behind all that was queued before.
+    ///
+    /// Clients of Pitaya are told no reasons, but of every kick; not of the engine's shutdown,
+    /// behind which they connect again.
     pub(super) fn kick(&mut self, slot: Slot, reason: Option<&str>, why: CloseReason) {
         let Some(connection) = self.connections.at(slot) else { return };
-        if connection.state == State::Working
-            && let Some(reason) = reason
-        {
-            let body = serde_json::json!({ "reason": reason }).to_string();
-            self.send_package(slot, PackageType::Kick, body.as_bytes());
+        match (connection.state, reason) {
+            (State::Working(Dialect::Pomelo), Some(reason)) => {
+                let body = serde_json::json!({ "reason": reason }).to_string();
+                self.send_package(slot, PackageType::Kick, body.as_bytes());
+            }
+            (State::Working(Dialect::Pitaya), _) if why != CloseReason::Shutdown => {
+                self.send_package(slot, PackageType::Kick, b"");
+            }
+            _ => {}
         }
         self.close(slot, why, CloseCode::Normal);
     }

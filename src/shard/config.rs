@@ -15,6 +15,7 @@ use crate::route::Dictionary;
 use crate::route::edition::Edition;
 use crate::route::table::RouteTable;
 use crate::wire::handshake::HandshakeRequest;
+use crate::wire::pitaya;
 use crate::wire::protobuf::ProtoTable;
 
 /// Whether a client's type and version may come in.
@@ -107,6 +108,17 @@ impl ShardConfig {
 
     pub(super) fn handshake_timeout_ms(&self) -> u64 {
         millis(self.limits.handshake_timeout)
+    }
+
+    /// How often clients of Pitaya get a heartbeat.
+    pub(super) fn pitaya_heartbeat_ms(&self) -> u64 {
+        millis(self.heartbeat_interval.unwrap_or(pitaya::handshake::HEARTBEAT))
+    }
+
+    /// How long a working client of Pitaya may be silent.
+    pub(super) fn pitaya_silence_ms(&self) -> u64 {
+        let by_default = 2 * pitaya::handshake::HEARTBEAT;
+        millis(self.heartbeat.map_or(by_default, |heartbeat| heartbeat.timeout))
     }
 
     pub(super) fn linger_ms(&self) -> u64 {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::dialect::Dialect;
 use super::door::DoorIndex;
 use crate::route::edition::EditionId;
 use crate::session::{Outbox, SessionData, Snapshot, Uid};
@@ -29,7 +30,9 @@ pub(crate) enum State {
     Inited,
     /// The handshake is answered.
     WaitAck,
-    Working,
+    /// The handshake is done; what counts from here on is the listener's dialect. It stands here
+    /// because the state is what every message looks at anyway.
+    Working(Dialect),
     /// Nothing is read any more; the outbox is being sent.
     Closing,
     /// All is sent and the writing side is closed; the client has yet to close its own.
@@ -41,9 +44,18 @@ pub(crate) enum State {
 impl State {
     /// Whether what the client sends still counts.
     pub(crate) fn is_reading(self) -> bool {
-        matches!(self, Self::Sniff | Self::Http | Self::Inited | Self::WaitAck | Self::Working)
+        matches!(self, Self::Sniff | Self::Http | Self::Inited | Self::WaitAck | Self::Working(_))
+    }
+
+    /// Whether the handshake is done and the session has not ended, in whatever dialect.
+    #[inline]
+    pub(crate) fn is_working(self) -> bool {
+        matches!(self, Self::Working(_))
     }
 }
+
+// It is looked at by every message.
+const _: () = assert!(size_of::<State>() == 1);
 
 /// What carries the packages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Shard;
 use super::close::CloseCode;
 use super::connection::{CloseReason, Layer, Partial};
+use super::dialect::Dialect;
 use crate::dispatch::HostRule;
 use crate::session::{SessionId, Slot};
 #[cfg(feature = "tls")]
@@ -13,6 +14,7 @@ use crate::tls::Tls;
 use crate::wire::forwarded::client_address;
 use crate::wire::http::{self, Upgrade};
 use crate::wire::package::Status;
+use crate::wire::pitaya::{Compression, Serializer};
 use crate::wire::proxy;
 
 /// One listener, as the core knows it.
@@ -24,6 +26,11 @@ pub(crate) struct Door {
     pub(crate) trusted_proxies: Vec<HostRule>,
     /// The header in which they tell it when they pass on a WebSocket.
     pub(crate) real_ip_header: Option<Box<str>>,
+    pub(crate) dialect: Dialect,
+    /// How bodies are written in Pitaya's dialect.
+    pub(crate) serializer: Serializer,
+    /// Whether they are compressed.
+    pub(crate) compression: Compression,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<Tls>,
 }

@@ -54,7 +54,7 @@ impl Shard {
         let mut used = Vec::new();
         for slot in self.connections.slots() {
             if let Some(connection) = self.connections.at(slot)
-                && matches!(connection.state, State::WaitAck | State::Working)
+                && matches!(connection.state, State::WaitAck | State::Working(_))
                 && !used.contains(&connection.edition)
             {
                 used.push(connection.edition);

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use super::Shard;
 use super::close::CloseCode;
 use super::config::ShardConfig;
-use super::connection::{CloseReason, State, worker_bit};
+use super::connection::{CloseReason, worker_bit};
 use crate::dispatch::chain::{self, Gate};
 use crate::dispatch::context::{Call, ClientCall, Held, Op, Origin};
-use crate::dispatch::reply::{Reply, ReplyBody};
+use crate::dispatch::reply::{Failure, Reply, ReplyBody};
 use crate::dispatch::{Registry, Request, Session};
 use crate::forward::Carrier;
 use crate::forward::calls::Forwarded;
@@ -111,7 +111,9 @@ impl Shard {
             Some(known) => {
                 let entry = link.routes.entry(known);
                 let target = self.targets[known.index()];
-                match &entry.client {
+                // Clients of Pitaya have not been told of schemas.
+                let schema = entry.client.as_ref().filter(|_| !self.is_pitaya(session.slot()));
+                match schema {
                     None => {
                         let request = Request::new(&entry.text, id, message.body);
                         self.global_handle(&client, target, &request);
@@ -204,10 +206,7 @@ impl Shard {
         request: &Request<'_>,
     ) {
         match target {
-            Target::Unknown => {
-                self.counters.unknown_route.one();
-                return self.answer(client, &Reply::error());
-            }
+            Target::Unknown => return self.handle_unknown_route(client, request),
             Target::Attack => {
                 self.counters.attacks.one();
                 return self.kick(
@@ -274,7 +273,7 @@ impl Shard {
         self.land(client);
         let Held { request, mut session } = held;
         let request = request.get();
-        let is_there = self.find(client.session).is_some_and(|(_, c)| c.state == State::Working);
+        let is_there = self.find(client.session).is_some_and(|(_, c)| c.state.is_working());
         match admitted {
             Ok(()) if is_there => {
                 let target = match client.route {
@@ -317,7 +316,8 @@ impl Shard {
             Target::Forward(place) => self.forward(client, place, request, session),
             Target::Nowhere => {
                 self.counters.unknown_route.one();
-                self.finish(client, &Reply::error(), request, &mut session);
+                let reply = Reply::failure(Failure::NoServer);
+                self.finish(client, &reply, request, &mut session);
             }
             Target::Unknown | Target::Attack => {}
         }
@@ -441,7 +441,8 @@ impl Shard {
         mut session: Session,
     ) {
         let Some(worker) = self.pick_worker(place, &session.view()) else {
-            return self.finish(client, &Reply::error(), request, &mut session);
+            let reply = Reply::failure(Failure::NoServer);
+            return self.finish(client, &reply, request, &mut session);
         };
         if !self.take_off(client) {
             return self.finish(client, &Reply::error(), request, &mut session);
@@ -454,7 +455,8 @@ impl Shard {
         }
         let party = self.post.hub().worker(worker);
         let is_answered = client.id != 0 || held.is_some();
-        let (route, bytes) = self.carve(client.route, request);
+        let body = self.forwarded_body(client.session.slot(), request);
+        let (route, bytes) = self.carve(client.route, request.route(), body);
         let deadline_us = self.clock.now_us + self.config.forward_timeout_us();
         let token = match is_answered {
             true => self.calls.add(Forwarded { client: *client, deadline_us, held }),
@@ -495,8 +497,7 @@ impl Shard {
     }
 
     /// The bytes that go to the worker: the body, behind the route's text where it has no id.
-    fn carve(&mut self, known: Option<RouteId>, request: &Request<'_>) -> (ForwardRoute, Bytes) {
-        let (body, text) = (request.body(), request.route());
+    fn carve(&mut self, known: Option<RouteId>, text: &str, body: &[u8]) -> (ForwardRoute, Bytes) {
         let (route, text) = match known {
             Some(id) => (ForwardRoute::Known(id), ""),
             // A route's length has one byte on the wire.
@@ -518,7 +519,8 @@ impl Shard {
     pub(super) fn expire_calls(&mut self) {
         while let Some(call) = self.calls.take_due(self.clock.now_us) {
             self.counters.forward_timeouts.one();
-            self.handle_answer(&call.client, call.held, &Reply::error());
+            let reply = Reply::failure(Failure::TimedOut);
+            self.handle_answer(&call.client, call.held, &reply);
         }
     }
 }

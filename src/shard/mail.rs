@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Shard;
-use super::connection::{CloseReason, State, worker_bit};
+use super::connection::{CloseReason, worker_bit};
 use crate::dispatch::context::{Op, Origin};
 use crate::forward::asks::Ask;
 use crate::forward::mail::{HostChange, Mail, Outcome, ReplyTo, Report, ReportKind};
@@ -188,7 +188,7 @@ impl Shard {
         let mut exported = Vec::with_capacity(sessions.len());
         for &session in sessions {
             if let Some((_, connection)) = self.find(session)
-                && connection.state == State::Working
+                && connection.state.is_working()
             {
                 connection.workers |= told;
                 exported.push((session, Arc::clone(connection.data().shared())));
@@ -203,7 +203,7 @@ impl Shard {
         settings: serde_json::Map<String, serde_json::Value>,
     ) -> bool {
         let Some((_, connection)) = self.find(session) else { return false };
-        if connection.state != State::Working {
+        if !connection.state.is_working() {
             return false;
         }
         connection.data().make_mut().settings.extend(settings);

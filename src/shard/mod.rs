@@ -17,6 +17,7 @@ mod config;
 mod connection;
 #[cfg(feature = "crypto")]
 mod crypto;
+mod dialect;
 mod door;
 mod editions;
 mod global_handle;
@@ -49,6 +50,7 @@ pub(crate) use connection::Connection;
 use connection::Connection;
 use connection::{CloseReason, Listed, State};
 pub(crate) use connection::{SocketIndex, worker_bit};
+pub use dialect::Dialect;
 pub(crate) use door::{Door, DoorIndex};
 use editions::Editions;
 use global_handle::{RECENT_ROUTES, Target};
@@ -65,6 +67,7 @@ use crate::metrics::{Counters, Latency};
 use crate::route::table::RouteId;
 use crate::session::{BufferPool, Directory, Segment, SessionId, ShardIndex, Slot, Table};
 use crate::wheel::Wheel;
+use crate::wire::pitaya::{Deflater, Inflater};
 #[cfg(feature = "crypto")]
 use crate::wire::signature::PublicKey;
 
@@ -104,6 +107,8 @@ pub(crate) struct Shard {
     /// Forwarded bodies are carved from this.
     chunk: Chunk,
     scratch: Vec<u8>,
+    deflater: Deflater,
+    inflater: Inflater,
 
     /// Connections whose outboxes may have something to send, in the order they got it.
     dirty: VecDeque<Slot>,
@@ -226,6 +231,8 @@ impl Shard {
             waiting: Vec::new(),
             chunk: Chunk::default(),
             scratch: Vec::new(),
+            deflater: Deflater::default(),
+            inflater: Inflater::default(),
             dirty: VecDeque::new(),
             takes_oldest: false,
             deferred: Vec::new(),

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::Shard;
 use super::close::CloseCode;
 use super::config::{HandshakeRefusal, KeptAliveBy};
 use super::connection::{CloseReason, State};
+use super::dialect::Dialect;
 use crate::dispatch::chain;
 use crate::route::edition::EditionId;
 use crate::session::{SessionId, Slot};
@@ -22,7 +25,8 @@ impl Shard {
     /// | KICK | close | close | close |
     ///
     /// The answer to a handshake is queued at once, so that what is pipelined behind the handshake
-    /// counts; the original loses it.
+    /// counts; the original loses it. What is different for Pitaya's clients is in
+    /// [`dialect`](super::dialect).
     pub(super) fn handle_package(&mut self, session: SessionId, package: Package<'_>) {
         let slot = session.slot();
         let now_ms = self.clock.patient_ms;
@@ -32,8 +36,10 @@ impl Shard {
             connection.heard_ms = now_ms;
         }
         match (package.kind, connection.state) {
-            (PackageType::Data, State::Working) => self.handle_data(session, package.body),
-            (PackageType::Heartbeat, State::Working) => {
+            (PackageType::Data, State::Working(Dialect::Pomelo)) => {
+                self.handle_data(session, package.body)
+            }
+            (PackageType::Heartbeat, State::Working(Dialect::Pomelo)) => {
                 // Without the option heartbeats are neither sent nor answered.
                 if kept_alive_by.is_some() {
                     connection.heard_ms = now_ms;
@@ -47,11 +53,15 @@ impl Shard {
                 self.counters.bad_package_type.one();
                 self.protocol_error(slot, CloseCode::Normal);
             }
-            _ => self.counters.ignored_packages.one(),
+            (_, State::Working(Dialect::Pitaya)) => self.handle_pitaya_package(session, package),
+            _ => self.unexpected_package(slot, package.kind),
         }
     }
 
     fn handle_handshake(&mut self, slot: Slot, body: &[u8]) {
+        if self.is_pitaya(slot) {
+            return self.handle_pitaya_handshake(slot, body);
+        }
         let mut answer = self.pool.take();
         match self.check_handshake(body, &mut answer) {
             Ok((request, edition)) => {
@@ -89,6 +99,18 @@ impl Shard {
         answer: &mut Vec<u8>,
     ) -> Result<(HandshakeRequest, EditionId), u16> {
         let request = HandshakeRequest::parse(body).map_err(|error| error.code())?;
+        let user = self.ask_about_handshake(&request)?;
+        let edition = self.editions.newest();
+        edition.answers().success(&request, user.as_ref(), answer);
+        Ok((request, edition.id()))
+    }
+
+    /// Asks the embedder whether a client may come in; gives what it wants to tell it, or the code
+    /// of its refusal.
+    pub(super) fn ask_about_handshake(
+        &self,
+        request: &HandshakeRequest,
+    ) -> Result<Option<Value>, u16> {
         let config = Arc::clone(&self.config);
         if let Some(check) = &config.check_client {
             let (sys_type, version) = (request.sys_type.as_deref(), request.version.as_deref());
@@ -98,22 +120,24 @@ impl Shard {
                 None => return Err(handshake::CODE_FAIL),
             }
         }
-        let user = match &config.user_handshake {
-            None => None,
-            Some(callback) => chain::guarded(|| callback(&request))
+        match &config.user_handshake {
+            None => Ok(None),
+            Some(callback) => chain::guarded(|| callback(request))
                 .unwrap_or(Err(HandshakeRefusal))
-                .map_err(|HandshakeRefusal| handshake::CODE_FAIL)?,
-        };
-        let edition = self.editions.newest();
-        edition.answers().success(&request, user.as_ref(), answer);
-        Ok((request, edition.id()))
+                .map_err(|HandshakeRefusal| handshake::CODE_FAIL),
+        }
     }
 
     fn handle_ack(&mut self, slot: Slot) {
         let now_ms = self.clock.patient_ms;
         let Some(connection) = self.connections.at_mut(slot) else { return };
-        connection.state = State::Working;
+        let dialect = self.config.doors[usize::from(connection.door.0)].dialect;
+        connection.state = State::Working(dialect);
         connection.heard_ms = now_ms;
+        if dialect == Dialect::Pitaya {
+            self.wheel.set(slot, now_ms + self.config.pitaya_heartbeat_ms());
+            return;
+        }
         self.wheel.set(slot, now_ms + self.config.silence_ms());
         if self.config.heartbeat.is_some() {
             self.send_package(slot, PackageType::Heartbeat, b"");

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::Shard;
-use super::connection::State;
 use crate::dispatch::Audience;
 use crate::dispatch::pending::Completion;
 use crate::forward::asks::Ask;
@@ -65,7 +64,7 @@ impl Shard {
     pub(super) fn deliver(&mut self, sessions: &[SessionId], push: &Arc<Push>) {
         for session in sessions {
             if let Some((slot, connection)) = self.find(*session)
-                && connection.state == State::Working
+                && connection.state.is_working()
             {
                 self.send_shared(slot, push);
             }
@@ -76,8 +75,7 @@ impl Shard {
         for slot in self.connections.slots() {
             let id = self.id_of(slot);
             let Some(connection) = self.connections.at_mut(slot) else { continue };
-            if connection.state != State::Working
-                || (audience.bound_only && connection.uid().is_none())
+            if !connection.state.is_working() || (audience.bound_only && connection.uid().is_none())
             {
                 continue;
             }

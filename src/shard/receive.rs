@@ -38,7 +38,7 @@ impl Shard {
         let now_ms = self.clock.patient_ms;
         let slot = session.slot();
         let Some(connection) = self.connections.at_mut(slot) else { return };
-        if keeps_alive && connection.state == State::Working {
+        if keeps_alive && connection.state.is_working() {
             connection.heard_ms = now_ms;
         }
         let mut partial = connection.partial.take();
@@ -103,7 +103,7 @@ impl Shard {
                 (State::Closing | State::Lingering | State::Dead, _) => break,
                 (State::Sniff, _) => self.read_first(slot, rest),
                 (State::Http, _) => self.read_head(slot, rest),
-                (State::Working, Transport::Tcp) => {
+                (State::Working(_), Transport::Tcp) => {
                     self.read_package(session, rest, self.config.limits.package_bytes_max)
                 }
                 (_, Transport::Tcp) => {
@@ -173,7 +173,7 @@ impl Shard {
     fn body_bytes_max(&self, slot: Slot) -> usize {
         let state = self.connections.at(slot).map(|connection| connection.state);
         match state {
-            Some(State::Working) => self.config.limits.package_bytes_max,
+            Some(State::Working(_)) => self.config.limits.package_bytes_max,
             _ => self.config.limits.handshake_package_bytes_max,
         }
     }

@@ -1,6 +1,9 @@
 //! Packages and answers into outboxes.
 
+use bytes::Bytes;
+
 use super::connection::{CloseReason, Connection, Listed, State, Transport};
+use super::dialect::Dialect;
 use super::{Shard, close::CloseCode};
 use crate::dispatch::context::ClientCall;
 use crate::dispatch::reply::Reply;
@@ -21,7 +24,10 @@ impl Shard {
 
     /// Queues a push that is laid out already.
     pub(super) fn send_shared(&mut self, slot: Slot, push: &Push) {
-        let Some(connection) = self.connections.at_mut(slot) else { return };
+        let Some(connection) = self.connections.at(slot) else { return };
+        if connection.state == State::Working(Dialect::Pitaya) {
+            return self.send_shared_pitaya(slot, push);
+        }
         let edition = self.editions.get(connection.edition);
         let own;
         let package = match edition.filter(|edition| !push.suits(edition)) {
@@ -38,6 +44,13 @@ impl Shard {
                 }
             },
         };
+        self.queue_shared(slot, package);
+    }
+
+    /// Queues a package that others get, too, in a WebSocket frame of its own where there is one.
+    #[inline]
+    pub(super) fn queue_shared(&mut self, slot: Slot, package: &Bytes) {
+        let Some(connection) = self.connections.at_mut(slot) else { return };
         if connection.transport == Transport::WebSocket {
             let out = connection.outbox.open(&mut self.pool);
             websocket::encode_binary_header(package.len(), out);
@@ -57,8 +70,8 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(slot, call.session.generation()) else {
             return;
         };
-        if connection.state != State::Working {
-            return;
+        if !matches!(connection.state, State::Working(Dialect::Pomelo)) {
+            return self.answer_pitaya(call, reply);
         }
         let text = reply.text();
         let entry = call.route.map(|route| link.routes.entry(route));
@@ -120,7 +133,7 @@ impl Shard {
 
 /// Writes the head of a package, in a WebSocket frame of its own where there is one.
 #[inline]
-fn begin_package<'a>(
+pub(super) fn begin_package<'a>(
     connection: &'a mut Connection,
     pool: &mut BufferPool,
     kind: PackageType,
