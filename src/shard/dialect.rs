@@ -2,7 +2,8 @@
 //! [`pitaya`].
 //!
 //! A session of Pitaya's goes the same way as one of Pomelo's up to where they differ: its state
-//! says which it is, so that no message of Pomelo's is asked.
+//! says which it is, so that no message of Pomelo's is asked. What both sides call is cold here, as
+//! the compiler lays out code by it: it decides what is next to the path of Pomelo's messages.
 
 use std::sync::Arc;
 
@@ -80,6 +81,7 @@ impl Shard {
 
     /// A package that is not expected before the handshake is done: what a client has to say
     /// before it knows its codes closes it.
+    #[cold]
     pub(super) fn unexpected_package(&mut self, slot: Slot, kind: PackageType) {
         self.counters.ignored_packages.one();
         if kind == PackageType::Data && self.is_pitaya(slot) {
@@ -88,6 +90,7 @@ impl Shard {
     }
 
     /// A package of a working session. Each is a sign of life, and none is echoed.
+    #[cold]
     pub(super) fn handle_pitaya_package(&mut self, session: SessionId, package: Package<'_>) {
         let now_ms = self.clock.patient_ms;
         let Some(connection) = self.connections.at_mut(session.slot()) else { return };
@@ -96,10 +99,15 @@ impl Shard {
             PackageType::Data if pitaya::is_compressed(package.body) => {
                 self.handle_compressed(session, package.body);
             }
-            PackageType::Data => self.handle_data(session, package.body),
+            PackageType::Data => self.handle_plain(session, package.body),
             PackageType::Heartbeat => self.counters.heartbeats.one(),
             _ => self.counters.ignored_packages.one(),
         }
+    }
+
+    #[inline(never)]
+    fn handle_plain(&mut self, session: SessionId, body: &[u8]) {
+        self.handle_data(session, body);
     }
 
     /// A message whose body is compressed goes on as the same message without.
@@ -110,7 +118,7 @@ impl Shard {
         let mut plain = self.pool.take();
         let bytes_max = self.config.limits.package_bytes_max;
         match pitaya::inflate_message(body, bytes_max, &mut self.inflater, &mut plain) {
-            Ok(()) => self.handle_data(session, &plain),
+            Ok(()) => self.handle_plain(session, &plain),
             Err(error) => {
                 tracing::debug!(?session, %error, "a compressed message is not taken");
                 match error {
@@ -140,7 +148,7 @@ impl Shard {
     }
 
     /// Answers a request of a client that is still there, as [`Self::answer`] does.
-    #[inline(never)]
+    #[cold]
     pub(super) fn answer_pitaya(&mut self, call: &ClientCall, reply: &Reply<'_>) {
         let slot = call.session.slot();
         let Some(connection) = self.connections.get_mut(slot, call.session.generation()) else {
@@ -206,16 +214,21 @@ impl Shard {
 
     /// A route that is none of Pomelo's. Of Pitaya's clients one of two parts names a handler of
     /// the server that they are connected to (Pitaya facts, section 4).
+    #[cold]
     pub(super) fn handle_unknown_route(&mut self, client: &ClientCall, request: &Request<'_>) {
         let is_short = request.route().split('.').count() == 2;
         if is_short && self.is_pitaya(client.session.slot()) {
             let text = format!("{}.{}", self.config.server_type, request.route());
             let target = self.config.target(&self.registry, &text);
-            if target != Target::Unknown {
-                let route = self.link.routes.find(text.as_bytes());
-                let client = ClientCall { route, ..*client };
-                let request = Request::new(&text, request.id(), request.body());
-                return self.handle_authentic(&client, target, &request);
+            match target {
+                Target::Unknown => {}
+                Target::Attack => return self.handle_attack(client.session.slot()),
+                _ => {
+                    let route = self.link.routes.find(text.as_bytes());
+                    let client = ClientCall { route, ..*client };
+                    let request = Request::new(&text, request.id(), request.body());
+                    return self.handle_routed(&client, target, &request);
+                }
             }
         }
         self.counters.unknown_route.one();
