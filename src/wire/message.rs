@@ -114,8 +114,8 @@ pub struct Message<'a> {
 /// assert_eq!(message.body, b"hi");
 /// # Ok::<(), message::MessageError>(())
 /// ```
-// Every message comes by here, and a shard has more than one place where it does: left to itself the
-// compiler would make a call of it in all of them, which costs a message 3 %.
+// Every message comes by here, and a shard has more than one place where it does: left to itself
+// the compiler would make a call of it in all of them, which costs a message 3 %.
 #[inline(always)]
 pub fn decode(input: &[u8]) -> Result<Message<'_>, MessageError> {
     let Some((&flag, mut rest)) = input.split_first() else { return Err(MessageError::Empty) };

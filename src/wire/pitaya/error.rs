@@ -37,8 +37,8 @@ impl Error {
     ///
     /// | body | code | msg | metadata |
     /// |---|---|---|---|
-    /// | an object with `"code": "text"` | the text, `PIT-000` for an empty one | its `msg` | its `metadata` |
-    /// | an object with `"code": number` | `PIT-` and the number | the same | the same |
+    /// | an object, `code` a text | that; `PIT-000` if empty | its `msg` | its `metadata` |
+    /// | an object, `code` a number | `PIT-` and the number | the same | the same |
     /// | any other object | `PIT-500` | the same | the same |
     /// | a text | `PIT-500` | the text | |
     /// | anything else | `PIT-500` | the body | |
