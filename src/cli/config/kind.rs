@@ -19,6 +19,16 @@ pub(super) const FLAG: Kind<bool> =
 pub(super) const TEXT: Kind<String> =
     Kind { expected: "text", parse: |value| value.as_str().map(str::to_owned) };
 
+pub(super) const DIALECT: Kind<String> = Kind {
+    expected: "\"pomelo\" or \"pitaya\"",
+    parse: |value| one_of(&["pomelo", "pitaya"], value),
+};
+
+pub(super) const SERIALIZER: Kind<String> = Kind {
+    expected: "\"json\" or \"protobuf\"",
+    parse: |value| one_of(&["json", "protobuf"], value),
+};
+
 pub(super) const DURATION: Kind<Duration> = Kind {
     expected: "a duration: text such as \"3s\" or \"500ms\"",
     parse: |value| humantime::parse_duration(value.as_str()?).ok(),
@@ -61,6 +71,11 @@ pub(super) fn bytes<T: TryFrom<u64>>() -> Kind<T> {
             bytes.try_into().ok()
         },
     }
+}
+
+fn one_of(words: &[&str], value: &DeValue<'_>) -> Option<String> {
+    let word = value.as_str()?;
+    words.contains(&word).then(|| word.to_owned())
 }
 
 fn number(value: &DeValue<'_>) -> Option<u64> {

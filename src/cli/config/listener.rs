@@ -1,9 +1,10 @@
 //! `[[listener]]`: where clients connect.
 
-use shaddock::{Builder, Listener, Tls};
+use shaddock::wire::pitaya::{Compression, Serializer};
+use shaddock::{Builder, Dialect, Listener, Tls};
 
 use super::Section;
-use super::kind::{FLAG, HEADER, HOST_RULE, TEXT};
+use super::kind::{DIALECT, FLAG, HEADER, HOST_RULE, SERIALIZER, TEXT};
 use super::table::Table;
 
 struct Listeners {
@@ -17,13 +18,38 @@ pub(super) fn read(root: &mut Table<'_>, name: &'static str) -> Box<dyn Section>
     let all = root.tables(name, |table| {
         let mut address = ADDRESS.to_owned();
         table.read("address", &mut address, TEXT);
-        let listener = read_proxies(table, Listener::new(address));
+        let listener = read_dialect(table, Listener::new(address));
+        let listener = read_proxies(table, listener);
         match table.table("tls", read_tls) {
             Some(tls) => listener.tls(tls),
             None => listener,
         }
     });
     Box::new(Listeners { all })
+}
+
+fn read_dialect(table: &mut Table<'_>, listener: Listener) -> Listener {
+    let (mut dialect, mut serializer) = ("pomelo".to_owned(), "json".to_owned());
+    let mut compression = true;
+    table.read("dialect", &mut dialect, DIALECT);
+    table.read("serializer", &mut serializer, SERIALIZER);
+    table.read("compression", &mut compression, FLAG);
+    if dialect != "pitaya" {
+        let needs = |value: &str| format!("{value}, where the dialect is not \"pitaya\"");
+        if serializer != "json" {
+            table.refuse("serializer", &needs("\"json\""), None);
+        }
+        if !compression {
+            table.refuse("compression", &needs("true"), None);
+        }
+        return listener;
+    }
+    let serializer = match serializer.as_str() {
+        "protobuf" => Serializer::Protobuf,
+        _ => Serializer::Json,
+    };
+    let compression = if compression { Compression::On } else { Compression::Off };
+    listener.dialect(Dialect::Pitaya).serializer(serializer).compression(compression)
 }
 
 fn read_proxies(table: &mut Table<'_>, mut listener: Listener) -> Listener {

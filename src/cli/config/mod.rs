@@ -120,6 +120,7 @@ impl Config {
                     "heartbeat" => "heartbeat.interval",
                     "pomelo.server_type" => "pomelo.type",
                     "heartbeat_timeout" => "heartbeat.timeout",
+                    "use_crypto" => "server.use_crypto",
                     "listen" => self.listener_twice().unwrap_or("listener"),
                     option => option,
                 };

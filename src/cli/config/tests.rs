@@ -148,6 +148,20 @@ fn relations_are_told_with_the_key_they_are_about() {
             "2:11: heartbeat.timeout: must be left out where there is no heartbeat, found \"3s\"",
         ),
         (
+            "[[listener]]\ndialect = \"nano\"",
+            "2:11: listener[1].dialect: expected \"pomelo\" or \"pitaya\", found \"nano\"",
+        ),
+        (
+            "[[listener]]\nserializer = \"protobuf\"",
+            "2:14: listener[1].serializer: expected \"json\", where the dialect is not \"pitaya\", \
+             found \"protobuf\"",
+        ),
+        (
+            "[[listener]]\ncompression = false",
+            "2:15: listener[1].compression: expected true, where the dialect is not \"pitaya\", \
+             found false",
+        ),
+        (
             "[heartbeat]\ninterval = \"0s\"",
             "2:12: heartbeat.interval: must be 1 ms or more; leave it out to have none, found \"0s\"",
         ),
