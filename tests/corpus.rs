@@ -26,6 +26,11 @@ fn handshake() {
 }
 
 #[test]
+fn pitaya() {
+    replay("pitaya", checks::pitaya::check);
+}
+
+#[test]
 fn protobuf() {
     replay("protobuf", checks::protobuf::check);
 }

@@ -6,6 +6,7 @@ pub mod http;
 pub mod lanes;
 pub mod message;
 pub mod package;
+pub mod pitaya;
 pub mod protobuf;
 pub mod proxy;
 pub mod route;
