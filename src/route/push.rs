@@ -107,13 +107,14 @@ impl Push {
         }
     }
 
-    /// Pitaya's clients know nothing of schemas, and of compression.
+    /// Pitaya's clients know compression, and nothing of schemas.
     fn encode_pitaya(
         &self,
         compression: Compression,
         deflater: &mut Deflater,
     ) -> Result<Bytes, PushError> {
-        let body = self.json.as_deref().unwrap_or(&self.package[self.body_at..]);
+        let plain = || &self.package[self.body_at..];
+        let body = self.json.as_deref().unwrap_or_else(plain);
         let mut out = self.package[..self.body_at].to_vec();
         if deflater.compress(body, compression, &mut out) {
             out[HEADER_BYTES] |= pitaya::COMPRESSED_BIT;
