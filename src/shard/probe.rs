@@ -103,7 +103,7 @@ impl SessionProbe {
     fn new(id: SessionId, connection: &Connection) -> Self {
         let stage = match connection.state {
             State::Sniff | State::Http | State::Inited | State::WaitAck => Stage::Opening,
-            State::Working => Stage::Working,
+            State::Working(_) => Stage::Working,
             State::Closing => Stage::Closing,
             State::Lingering => Stage::Lingering,
             State::Dead => Stage::Dead,
