@@ -34,9 +34,18 @@ pub struct Limits {
     pub package_bytes_max: usize,
     /// Bytes of an HTTP upgrade's head; a longer one is answered 431. Default 8 KiB.
     pub http_head_bytes_max: usize,
-    /// Bytes queued for one slow client. Above it the connection is closed
-    /// (`closed_slow_consumer`). Default 8 MiB.
+    /// Bytes queued for one slow client, at most 2^30. Above it pushes go whose route has the
+    /// policy [`SlowConsumer::DropOldest`](crate::SlowConsumer) (`pushes_dropped`); if that is not
+    /// enough the connection is closed (`closed_slow_consumer`). Default 8 MiB.
     pub outbox_bytes_max: usize,
+    /// Pushes with the policy `DropOldest` that wait for one slow client; one more drops the oldest
+    /// (`pushes_dropped`). Default 1,024.
+    pub outbox_pushes_max: usize,
+    /// For how long something may wait for a client to read. Then pushes go whose route has the
+    /// policy `DropOldest` (`pushes_dropped`); for anything else but pushes that are kept as the
+    /// latest, the connection is closed (`closed_outbox_age`). It is looked at every eighth of that
+    /// time. Default 60 s.
+    pub outbox_age_max: Duration,
 
     /// From the first byte's accept to the client's ACK (`closed_handshake_timeout`).
     /// Default 10 s.
@@ -90,6 +99,8 @@ impl Default for Limits {
             package_bytes_max: 2 * 1024 * 1024,
             http_head_bytes_max: 8 * 1024,
             outbox_bytes_max: 8 * 1024 * 1024,
+            outbox_pushes_max: 1_024,
+            outbox_age_max: Duration::from_secs(60),
             handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(90),
             close_linger: Duration::from_secs(1),
@@ -113,7 +124,7 @@ impl Limits {
     /// # Errors
     /// The first bound that does not, and what to write instead.
     pub fn check(&self) -> Result<(), LimitError> {
-        let rules: [(&'static str, bool, &'static str); 15] = [
+        let rules: [(&'static str, bool, &'static str); 18] = [
             ("connections_max", self.connections_max > 0, "at least 1"),
             (
                 "connections_per_shard_max",
@@ -141,6 +152,9 @@ impl Limits {
                 self.outbox_bytes_max > self.package_bytes_max,
                 "more than package_bytes_max",
             ),
+            ("outbox_bytes_max", self.outbox_bytes_max <= 1 << 30, "1073741824 at most"),
+            ("outbox_pushes_max", (1..=1 << 20).contains(&self.outbox_pushes_max), "1 to 1048576"),
+            ("outbox_age_max", self.outbox_age_max.as_millis() >= 8, "8 ms or more"),
             ("lane_len", (1..=1 << 24).contains(&self.lane_len), "1 to 16777216"),
             ("inbox_len", (1..=1 << 24).contains(&self.inbox_len), "1 to 16777216"),
             ("in_flight_per_session_max", self.in_flight_per_session_max > 0, "at least 1"),

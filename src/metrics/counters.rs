@@ -79,6 +79,10 @@ counters! {
     answers,
     /// Pushes queued, one for each receiver.
     pushes,
+    /// Pushes that were dropped while they waited for slow clients, by the policy `drop_oldest`.
+    pushes_dropped,
+    /// Pushes that a newer one has replaced while they waited, by the policy `keep_latest`.
+    pushes_replaced,
     /// Heartbeats answered.
     heartbeats,
 
@@ -142,6 +146,8 @@ counters! {
     closed_protocol,
     /// Closed because more than `outbox_bytes_max` waited for them.
     closed_slow_consumer,
+    /// Closed because something waited for them for longer than `outbox_age_max`.
+    closed_outbox_age,
     /// Closed by the engine's shutdown.
     closed_shutdown,
 

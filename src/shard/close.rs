@@ -194,6 +194,7 @@ impl Shard {
             CloseReason::HandshakeTimeout => counters.closed_handshake_timeout.one(),
             CloseReason::Protocol => counters.closed_protocol.one(),
             CloseReason::SlowConsumer => counters.closed_slow_consumer.one(),
+            CloseReason::OutboxAge => counters.closed_outbox_age.one(),
             CloseReason::Shutdown => counters.closed_shutdown.one(),
             CloseReason::Refused => {}
         }

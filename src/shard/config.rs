@@ -109,6 +109,10 @@ impl ShardConfig {
         millis(self.limits.handshake_timeout)
     }
 
+    pub(super) fn outbox_age_ms(&self) -> u64 {
+        millis(self.limits.outbox_age_max)
+    }
+
     pub(super) fn linger_ms(&self) -> u64 {
         millis(self.limits.close_linger)
     }

@@ -84,6 +84,7 @@ pub(crate) enum CloseReason {
     /// What is counted as a refusal already.
     Refused,
     SlowConsumer,
+    OutboxAge,
     Shutdown,
 }
 

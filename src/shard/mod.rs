@@ -27,6 +27,7 @@ mod probe;
 mod push;
 mod receive;
 mod send;
+mod slow;
 #[cfg(test)]
 mod tests;
 #[cfg(feature = "tls")]
@@ -105,6 +106,7 @@ pub(crate) struct Shard {
     chunk: Chunk,
     scratch: Vec<u8>,
 
+    sweep: slow::Sweep,
     /// Connections whose outboxes may have something to send, in the order they got it.
     dirty: VecDeque<Slot>,
     /// From which end the next one is taken.
@@ -226,6 +228,7 @@ impl Shard {
             waiting: Vec::new(),
             chunk: Chunk::default(),
             scratch: Vec::new(),
+            sweep: slow::Sweep::default(),
             dirty: VecDeque::new(),
             takes_oldest: false,
             deferred: Vec::new(),
@@ -246,6 +249,7 @@ impl Shard {
     pub(crate) fn begin_turn(&mut self, now_us: u64) {
         self.clock.advance(now_us);
         self.dirty.extend(self.deferred.drain(..));
+        self.pool.begin_turn(self.clock.patient_ms);
         self.has_forwarded = false;
         self.link.now_us.set(self.clock.now_us);
     }
@@ -315,6 +319,7 @@ impl Shard {
         self.run_tasks();
         self.expire_calls();
         self.expire_connections();
+        self.expire_outboxes();
         // What close hooks have asked for.
         self.apply_ops();
         self.has_more = self.has_work();
@@ -406,7 +411,7 @@ impl Shard {
             let segment = match connection.layer {
                 #[cfg(feature = "tls")]
                 connection::Layer::Tls => self.take_sealed(slot),
-                _ => connection.outbox.take(),
+                _ => connection.outbox.take(&mut self.pool),
             };
             if let Some(segment) = segment {
                 let session = SessionId::new(self.index, slot, generation);

@@ -6,7 +6,7 @@ use crate::dispatch::context::ClientCall;
 use crate::dispatch::reply::Reply;
 use crate::route::push::Push;
 use crate::route::table::encode_body;
-use crate::session::{BufferPool, Slot};
+use crate::session::{BufferPool, Framing, LossyPush, Lost, Slot};
 use crate::wire::package::{BODY_BYTES_MAX, HEADER_BYTES, Header, PackageType};
 use crate::wire::{message, websocket};
 
@@ -38,12 +38,26 @@ impl Shard {
                 }
             },
         };
+        self.counters.pushes.one();
+        if let Some(lossy) = push.lossy() {
+            let framing = match connection.transport {
+                Transport::Tcp => Framing::None,
+                Transport::WebSocket => Framing::WebSocket,
+            };
+            let push = LossyPush { package, lossy, framing };
+            let len_max = self.config.limits.outbox_pushes_max;
+            match connection.outbox.push_lossy(push, len_max, &mut self.pool) {
+                None => {}
+                Some(Lost::Replaced) => self.counters.pushes_replaced.one(),
+                Some(Lost::Dropped) => self.counters.pushes_dropped.one(),
+            }
+            return self.queued(slot);
+        }
         if connection.transport == Transport::WebSocket {
             let out = connection.outbox.open(&mut self.pool);
             websocket::encode_binary_header(package.len(), out);
         }
         connection.outbox.push_shared(package, &mut self.pool);
-        self.counters.pushes.one();
         self.queued(slot);
     }
 
@@ -89,7 +103,7 @@ impl Shard {
             self.dirty.push_back(slot);
         }
         if connection.outbox.bytes() > self.config.limits.outbox_bytes_max {
-            self.cut(slot, CloseReason::SlowConsumer);
+            self.make_room(slot);
         }
     }
 
@@ -97,8 +111,7 @@ impl Shard {
     pub(super) fn queued(&mut self, slot: Slot) {
         let Some(connection) = self.connections.at_mut(slot) else { return };
         if connection.outbox.bytes() > self.config.limits.outbox_bytes_max {
-            self.cut(slot, CloseReason::SlowConsumer);
-            return;
+            self.make_room(slot);
         }
         self.mark_dirty(slot);
     }

@@ -22,6 +22,8 @@ fn read_all(table: &mut Table<'_>, limits: &mut Limits) {
         package_bytes_max,
         http_head_bytes_max,
         outbox_bytes_max,
+        outbox_pushes_max,
+        outbox_age_max,
         handshake_timeout,
         idle_timeout,
         close_linger,
@@ -43,6 +45,8 @@ fn read_all(table: &mut Table<'_>, limits: &mut Limits) {
     table.read("package_bytes_max", package_bytes_max, bytes());
     table.read("http_head_bytes_max", http_head_bytes_max, bytes());
     table.read("outbox_bytes_max", outbox_bytes_max, bytes());
+    table.read("outbox_pushes_max", outbox_pushes_max, count());
+    table.read("outbox_age_max", outbox_age_max, DURATION);
     table.read("handshake_timeout", handshake_timeout, DURATION);
     table.read("idle_timeout", idle_timeout, DURATION);
     table.read("close_linger", close_linger, DURATION);
