@@ -76,6 +76,13 @@ pub struct Limits {
     /// Requests of one session that wait for a worker or an async handler. One more is answered
     /// 500 at once (`session_in_flight_rejects`). Default 4,096.
     pub in_flight_per_session_max: u16,
+    /// Messages of one session in a second, in the long run; 0 is no bound. Above it a request is
+    /// answered 500 before any filter sees it, and a notify is dropped (`message_rate_rejects`).
+    /// Heartbeats do not count. Default 0.
+    pub messages_per_second: u32,
+    /// Messages of one session at once, before [`Self::messages_per_second`] counts; a session that
+    /// is silent saves up as many again. Default 100.
+    pub messages_burst: u32,
     /// Async handlers, filters and spawned futures alive on one shard or worker. A request that
     /// would need one more is answered 500 (`task_rejects`). Default 65,536.
     pub tasks_max: usize,
@@ -110,6 +117,8 @@ impl Default for Limits {
             inbox_len: 16_384,
             backlog_len_max: 65_536,
             in_flight_per_session_max: 4_096,
+            messages_per_second: 0,
+            messages_burst: 100,
             tasks_max: 65_536,
             uid_bytes_max: 4_096,
             receive_buffer_bytes: 16 * 1024,
@@ -124,7 +133,7 @@ impl Limits {
     /// # Errors
     /// The first bound that does not, and what to write instead.
     pub fn check(&self) -> Result<(), LimitError> {
-        let rules: [(&'static str, bool, &'static str); 18] = [
+        let rules: [(&'static str, bool, &'static str); 19] = [
             ("connections_max", self.connections_max > 0, "at least 1"),
             (
                 "connections_per_shard_max",
@@ -158,6 +167,7 @@ impl Limits {
             ("lane_len", (1..=1 << 24).contains(&self.lane_len), "1 to 16777216"),
             ("inbox_len", (1..=1 << 24).contains(&self.inbox_len), "1 to 16777216"),
             ("in_flight_per_session_max", self.in_flight_per_session_max > 0, "at least 1"),
+            ("messages_burst", self.messages_burst > 0, "at least 1"),
             ("tasks_max", (1..=1 << 24).contains(&self.tasks_max), "1 to 16777216"),
             ("uid_bytes_max", (1..=65_535).contains(&self.uid_bytes_max), "1 to 65535"),
             (

@@ -165,6 +165,8 @@ counters! {
     cluster_calls,
     /// Packets, calls and answers of servers of the cluster that could not be read.
     cluster_bad_packets,
+    /// Requests and notifies refused because of `messages_per_second`.
+    message_rate_rejects,
     /// Requests refused because of `in_flight_per_session_max`.
     session_in_flight_rejects,
     /// Requests refused, and futures dropped, because of `tasks_max`.

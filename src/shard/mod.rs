@@ -25,6 +25,7 @@ mod package;
 #[cfg(feature = "internals")]
 mod probe;
 mod push;
+mod rate;
 mod receive;
 mod send;
 mod slow;
@@ -55,6 +56,7 @@ use editions::Editions;
 use global_handle::{RECENT_ROUTES, Target};
 #[cfg(feature = "internals")]
 pub use probe::{SessionProbe, ShardProbe, Stage};
+use rate::{MessageRate, Rate};
 
 use crate::dispatch::context::{Link, Op};
 use crate::dispatch::tasks::Tasks;
@@ -107,6 +109,8 @@ pub(crate) struct Shard {
     scratch: Vec<u8>,
 
     sweep: slow::Sweep,
+    /// There where it is bounded.
+    message_rate: Option<MessageRate>,
     /// Connections whose outboxes may have something to send, in the order they got it.
     dirty: VecDeque<Slot>,
     /// From which end the next one is taken.
@@ -229,6 +233,8 @@ impl Shard {
             chunk: Chunk::default(),
             scratch: Vec::new(),
             sweep: slow::Sweep::default(),
+            message_rate: Rate::new(limits.messages_per_second, limits.messages_burst)
+                .map(MessageRate::new),
             dirty: VecDeque::new(),
             takes_oldest: false,
             deferred: Vec::new(),
@@ -291,6 +297,9 @@ impl Shard {
         };
         self.counters.connections_accepted.one();
         self.wheel.set(slot, now_ms + self.config.handshake_timeout_ms());
+        if let Some(message_rate) = &mut self.message_rate {
+            message_rate.begin(slot);
+        }
         Some(SessionId::new(self.index, slot, generation))
     }
 

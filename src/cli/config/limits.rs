@@ -33,6 +33,8 @@ fn read_all(table: &mut Table<'_>, limits: &mut Limits) {
         inbox_len,
         backlog_len_max,
         in_flight_per_session_max,
+        messages_per_second,
+        messages_burst,
         tasks_max,
         uid_bytes_max,
         receive_buffer_bytes,
@@ -56,6 +58,8 @@ fn read_all(table: &mut Table<'_>, limits: &mut Limits) {
     table.read("inbox_len", inbox_len, count());
     table.read("backlog_len_max", backlog_len_max, count());
     table.read("in_flight_per_session_max", in_flight_per_session_max, count());
+    table.read("messages_per_second", messages_per_second, count());
+    table.read("messages_burst", messages_burst, count());
     table.read("tasks_max", tasks_max, count());
     table.read("uid_bytes_max", uid_bytes_max, bytes());
     table.read("receive_buffer_bytes", receive_buffer_bytes, bytes());
