@@ -32,6 +32,8 @@ pub(crate) struct Outbox {
     queue: Option<Box<Queue>>,
     /// Bytes of a segment that the shell has taken and not yet sent.
     in_flight_bytes: u32,
+    /// What the queue counts. Kept here, as it is asked for with every answer.
+    queued_bytes: u32,
     in_flight_since: Since,
     open_since: Since,
 }
@@ -64,8 +66,7 @@ pub(super) const GATHER_BYTES: usize = 16 * 1024;
 impl Outbox {
     /// Bytes not yet sent, and what waiting pushes take besides.
     pub(crate) fn bytes(&self) -> usize {
-        let queued = self.queue.as_ref().map_or(0, |queue| queue.bytes());
-        self.open.len() + queued + self.in_flight_bytes as usize
+        self.open.len() + self.queued_bytes as usize + self.in_flight_bytes as usize
     }
 
     pub(crate) fn is_in_flight(&self) -> bool {
@@ -94,7 +95,9 @@ impl Outbox {
             return;
         }
         let since = pool.now;
-        self.queue_up(pool).push(Segment::Shared(bytes.clone()), since);
+        let queue = self.queue_up(pool);
+        queue.push(Segment::Shared(bytes.clone()), since);
+        self.queued_bytes = as_u32(queue.bytes());
     }
 
     /// Appends a push that may be dropped, as long as it waits, by its route's policy. What was
@@ -106,7 +109,10 @@ impl Outbox {
         pool: &mut BufferPool,
     ) -> Option<Lost> {
         let since = pool.now;
-        self.queue_up(pool).push_lossy(push, len_max, since)
+        let queue = self.queue_up(pool);
+        let lost = queue.push_lossy(push, len_max, since);
+        self.queued_bytes = as_u32(queue.bytes());
+        lost
     }
 
     /// Closes what is open, so that what follows stands behind it.
@@ -186,8 +192,9 @@ impl Outbox {
         Some(segment)
     }
 
-    /// Gives the queue back once it is empty.
+    /// Something may have left the queue, which is given back once it is empty.
     fn keep_queue(&mut self, pool: &mut BufferPool) {
+        self.queued_bytes = as_u32(self.queue.as_ref().map_or(0, |queue| queue.bytes()));
         if let Some(queue) = self.queue.take_if(|queue| queue.is_empty()) {
             pool.give_queue(queue);
         }
@@ -212,6 +219,7 @@ impl Outbox {
     /// Drops what waits; a segment in flight still comes back to [`Self::finish`].
     pub(crate) fn clear(&mut self, pool: &mut BufferPool) {
         self.queue = None;
+        self.queued_bytes = 0;
         pool.give(std::mem::take(&mut self.open));
     }
 }
