@@ -23,6 +23,15 @@ pub struct Limits {
     /// closed without a package, and accepting pauses for 20 ms, so that those behind it wait in
     /// the listener's backlog (`accept_failures`). Default 65,536.
     pub connections_per_shard_max: u32,
+    /// Connections of one IP address in a second, in the long run, with one shard; 0 is no bound.
+    /// Each shard counts those that it gets: with several, an address may have as many times more.
+    /// An IPv6 address counts with its network of 64 bits. Where a proxy tells the client's
+    /// address, that one counts. One more is closed at once, an upgrade that a proxy has passed on
+    /// after the answer 429 (`refused_accept_rate`). Default 0.
+    pub accepts_per_ip_per_second: u32,
+    /// Connections of one address at once, before [`Self::accepts_per_ip_per_second`] counts.
+    /// Default 20.
+    pub accepts_per_ip_burst: u32,
     /// Connections waiting in the kernel to be accepted, for each shard. Default 4,096.
     pub backlog: u32,
 
@@ -101,6 +110,8 @@ impl Default for Limits {
         Self {
             connections_max: 1_000_000,
             connections_per_shard_max: 65_536,
+            accepts_per_ip_per_second: 0,
+            accepts_per_ip_burst: 20,
             backlog: 4_096,
             handshake_package_bytes_max: 16 * 1024,
             package_bytes_max: 2 * 1024 * 1024,
@@ -133,13 +144,14 @@ impl Limits {
     /// # Errors
     /// The first bound that does not, and what to write instead.
     pub fn check(&self) -> Result<(), LimitError> {
-        let rules: [(&'static str, bool, &'static str); 19] = [
+        let rules: [(&'static str, bool, &'static str); 20] = [
             ("connections_max", self.connections_max > 0, "at least 1"),
             (
                 "connections_per_shard_max",
                 (1..=1 << 24).contains(&self.connections_per_shard_max),
                 "1 to 16777216",
             ),
+            ("accepts_per_ip_burst", self.accepts_per_ip_burst > 0, "at least 1"),
             ("backlog", (1..=1 << 20).contains(&self.backlog), "1 to 1048576"),
             (
                 "package_bytes_max",

@@ -88,6 +88,8 @@ counters! {
 
     /// Turned away by the host filter.
     refused_host,
+    /// Turned away because of `accepts_per_ip_per_second`.
+    refused_accept_rate,
     /// Turned away because of `connections_max`.
     refused_max_connections,
     /// Handshakes refused with 500.

@@ -11,6 +11,7 @@
 //! 5. [`Shard::end_turn`] with the time again; then it waits for the next completion, for no longer
 //!    than [`Shard::next_deadline_us`] allows.
 
+mod address_rate;
 mod bind;
 mod close;
 mod config;
@@ -43,6 +44,7 @@ use std::sync::atomic::Ordering;
 #[cfg(feature = "crypto")]
 use rustc_hash::FxHashMap;
 
+use address_rate::AddressRate;
 pub use config::HandshakeRefusal;
 pub(crate) use config::{CheckClient, Heartbeat, KeptAliveBy, ShardConfig, UserHandshake};
 #[cfg(feature = "internals")]
@@ -111,6 +113,8 @@ pub(crate) struct Shard {
     sweep: slow::Sweep,
     /// There where it is bounded.
     message_rate: Option<MessageRate>,
+    /// There where it is bounded.
+    accept_rate: Option<AddressRate>,
     /// Connections whose outboxes may have something to send, in the order they got it.
     dirty: VecDeque<Slot>,
     /// From which end the next one is taken.
@@ -235,6 +239,8 @@ impl Shard {
             sweep: slow::Sweep::default(),
             message_rate: Rate::new(limits.messages_per_second, limits.messages_burst)
                 .map(MessageRate::new),
+            accept_rate: Rate::new(limits.accepts_per_ip_per_second, limits.accepts_per_ip_burst)
+                .map(AddressRate::new),
             dirty: VecDeque::new(),
             takes_oldest: false,
             deferred: Vec::new(),

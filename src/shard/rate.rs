@@ -35,6 +35,13 @@ impl Rate {
     }
 }
 
+impl Bucket {
+    /// The earlier, the fuller it is.
+    pub(super) fn full_at_ns(self) -> u64 {
+        self.full_at_ns
+    }
+}
+
 /// The messages of sessions. It stands beside the connections, so that those of an engine without
 /// this bound are no larger.
 #[derive(Debug)]

@@ -17,6 +17,8 @@ fn read_all(table: &mut Table<'_>, limits: &mut Limits) {
     let Limits {
         connections_max,
         connections_per_shard_max,
+        accepts_per_ip_per_second,
+        accepts_per_ip_burst,
         backlog,
         handshake_package_bytes_max,
         package_bytes_max,
@@ -42,6 +44,8 @@ fn read_all(table: &mut Table<'_>, limits: &mut Limits) {
     } = limits;
     table.read("connections_max", connections_max, count());
     table.read("connections_per_shard_max", connections_per_shard_max, count());
+    table.read("accepts_per_ip_per_second", accepts_per_ip_per_second, count());
+    table.read("accepts_per_ip_burst", accepts_per_ip_burst, count());
     table.read("backlog", backlog, count());
     table.read("handshake_package_bytes_max", handshake_package_bytes_max, bytes());
     table.read("package_bytes_max", package_bytes_max, bytes());
