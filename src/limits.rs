@@ -85,6 +85,16 @@ pub struct Limits {
     /// Requests of one session that wait for a worker or an async handler. One more is answered
     /// 500 at once (`session_in_flight_rejects`). Default 4,096.
     pub in_flight_per_session_max: u16,
+    /// Bytes of one session that are read in one turn of its shard. What it has sent above that is
+    /// read in later turns, as much in each, and its socket not before (`reading_pauses`). Default
+    /// 256 KiB.
+    pub bytes_per_turn_max: usize,
+    /// Packages of one session that are read in one turn; the same happens. A WebSocket message of
+    /// more packages closes the connection (`bad_websocket_message`). Default 1,024.
+    pub messages_per_turn_max: u32,
+    /// Bytes of one shard's sessions that wait for later turns, besides one filling of the receive
+    /// buffers. Above it sessions are read on at once (`hold_overflows`). Default 16 MiB.
+    pub held_bytes_max: usize,
     /// Messages of one session in a second, in the long run; 0 is no bound. Above it a request is
     /// answered 500 before any filter sees it, and a notify is dropped (`message_rate_rejects`).
     /// Heartbeats do not count. Default 0.
@@ -128,6 +138,9 @@ impl Default for Limits {
             inbox_len: 16_384,
             backlog_len_max: 65_536,
             in_flight_per_session_max: 4_096,
+            bytes_per_turn_max: 256 * 1024,
+            messages_per_turn_max: 1_024,
+            held_bytes_max: 16 * 1024 * 1024,
             messages_per_second: 0,
             messages_burst: 100,
             tasks_max: 65_536,
@@ -144,7 +157,7 @@ impl Limits {
     /// # Errors
     /// The first bound that does not, and what to write instead.
     pub fn check(&self) -> Result<(), LimitError> {
-        let rules: [(&'static str, bool, &'static str); 20] = [
+        let rules: [(&'static str, bool, &'static str); 22] = [
             ("connections_max", self.connections_max > 0, "at least 1"),
             (
                 "connections_per_shard_max",
@@ -179,6 +192,8 @@ impl Limits {
             ("lane_len", (1..=1 << 24).contains(&self.lane_len), "1 to 16777216"),
             ("inbox_len", (1..=1 << 24).contains(&self.inbox_len), "1 to 16777216"),
             ("in_flight_per_session_max", self.in_flight_per_session_max > 0, "at least 1"),
+            ("bytes_per_turn_max", self.bytes_per_turn_max > 0, "at least 1"),
+            ("messages_per_turn_max", self.messages_per_turn_max > 0, "at least 1"),
             ("messages_burst", self.messages_burst > 0, "at least 1"),
             ("tasks_max", (1..=1 << 24).contains(&self.tasks_max), "1 to 16777216"),
             ("uid_bytes_max", (1..=65_535).contains(&self.uid_bytes_max), "1 to 65535"),

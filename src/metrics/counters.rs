@@ -167,6 +167,11 @@ counters! {
     cluster_calls,
     /// Packets, calls and answers of servers of the cluster that could not be read.
     cluster_bad_packets,
+    /// Times that a session's reading has paused, because its share of a turn was used up
+    /// (`bytes_per_turn_max`, `messages_per_turn_max`).
+    reading_pauses,
+    /// Times that a session was read on above its share because of `held_bytes_max`.
+    hold_overflows,
     /// Requests and notifies refused because of `messages_per_second`.
     message_rate_rejects,
     /// Requests refused because of `in_flight_per_session_max`.

@@ -29,6 +29,7 @@ mod push;
 mod rate;
 mod receive;
 mod send;
+mod share;
 mod slow;
 #[cfg(test)]
 mod tests;
@@ -59,6 +60,7 @@ use global_handle::{RECENT_ROUTES, Target};
 #[cfg(feature = "internals")]
 pub use probe::{SessionProbe, ShardProbe, Stage};
 use rate::{MessageRate, Rate};
+use share::Shares;
 
 use crate::dispatch::context::{Link, Op};
 use crate::dispatch::tasks::Tasks;
@@ -110,6 +112,7 @@ pub(crate) struct Shard {
     chunk: Chunk,
     scratch: Vec<u8>,
 
+    shares: Shares,
     sweep: slow::Sweep,
     /// There where it is bounded.
     message_rate: Option<MessageRate>,
@@ -145,6 +148,10 @@ pub(crate) struct Transmit {
 pub(crate) enum Command {
     /// Close the writing side; the client reads all that was sent, then an end.
     FinishWriting(SocketIndex),
+    /// Receive no more for now. What was under way may yet come.
+    PauseReading(SocketIndex),
+    /// Receive again.
+    ResumeReading(SocketIndex),
     /// Cancel what is under way, close, and say so by [`Shard::handle_socket_closed`].
     Close(SocketIndex),
 }
@@ -236,6 +243,7 @@ impl Shard {
             waiting: Vec::new(),
             chunk: Chunk::default(),
             scratch: Vec::new(),
+            shares: Shares::new(limits),
             sweep: slow::Sweep::default(),
             message_rate: Rate::new(limits.messages_per_second, limits.messages_burst)
                 .map(MessageRate::new),
@@ -260,6 +268,7 @@ impl Shard {
     /// Begins a turn at the given time.
     pub(crate) fn begin_turn(&mut self, now_us: u64) {
         self.clock.advance(now_us);
+        self.shares.begin_turn();
         self.dirty.extend(self.deferred.drain(..));
         self.pool.begin_turn(self.clock.patient_ms);
         self.has_forwarded = false;
@@ -331,13 +340,14 @@ impl Shard {
         self.link.handle_time(self.clock.now_us);
         self.post.flush();
         self.receive_mail();
+        self.read_held();
         self.run_tasks();
         self.expire_calls();
         self.expire_connections();
         self.expire_outboxes();
         // What close hooks have asked for.
         self.apply_ops();
-        self.has_more = self.has_work();
+        self.has_more = self.has_work() || self.shares.has_ready();
         self.has_more
     }
 

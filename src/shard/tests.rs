@@ -1,5 +1,6 @@
 //! The core by itself: bytes in, segments and commands out, in virtual time.
 
+mod share;
 mod slow;
 
 use std::sync::RwLock;

@@ -35,6 +35,9 @@ fn read_all(table: &mut Table<'_>, limits: &mut Limits) {
         inbox_len,
         backlog_len_max,
         in_flight_per_session_max,
+        bytes_per_turn_max,
+        messages_per_turn_max,
+        held_bytes_max,
         messages_per_second,
         messages_burst,
         tasks_max,
@@ -62,6 +65,9 @@ fn read_all(table: &mut Table<'_>, limits: &mut Limits) {
     table.read("inbox_len", inbox_len, count());
     table.read("backlog_len_max", backlog_len_max, count());
     table.read("in_flight_per_session_max", in_flight_per_session_max, count());
+    table.read("bytes_per_turn_max", bytes_per_turn_max, bytes());
+    table.read("messages_per_turn_max", messages_per_turn_max, count());
+    table.read("held_bytes_max", held_bytes_max, bytes());
     table.read("messages_per_second", messages_per_second, count());
     table.read("messages_burst", messages_burst, count());
     table.read("tasks_max", tasks_max, count());
