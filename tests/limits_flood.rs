@@ -25,7 +25,7 @@ fn a_flooding_client_is_paused_and_gets_all_its_answers() {
         .unwrap();
     let mut witness = Client::ready(engine.local_addr());
     let mut flooding = Client::ready(engine.local_addr());
-    const REQUESTS: u32 = 30_000;
+    const REQUESTS: u32 = 10_000;
     let bytes: Vec<u8> = (1..=REQUESTS).flat_map(|id| request(id, ECHO, "\"flood\"")).collect();
     let mut stream = flooding.stream.try_clone().unwrap();
     let writer = thread::spawn(move || stream.write_all(&bytes).unwrap());
