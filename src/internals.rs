@@ -160,7 +160,7 @@ impl Outbox {
     /// Takes and finishes all that waits; how many bytes it was.
     pub fn send(&mut self) -> usize {
         let mut bytes = 0;
-        while let Some(segment) = self.outbox.take() {
+        while let Some(segment) = self.outbox.take(&mut self.pool) {
             bytes += segment.as_slice().len();
             self.outbox.finish(segment, &mut self.pool);
         }

@@ -73,6 +73,7 @@ pub use forward::{ServerId, Workers};
 pub use limits::{LimitError, Limits};
 #[cfg(feature = "pomelo")]
 pub use pomelo::{ClosedArg, CustomRouter, PomeloCluster, PomeloLimits, Router};
+pub use route::SlowConsumer;
 pub use session::{SessionData, SessionId, SessionView, ShardIndex, Uid, UidError};
 pub use shard::{Dialect, HandshakeRefusal};
 #[cfg(feature = "tls")]

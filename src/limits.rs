@@ -23,6 +23,15 @@ pub struct Limits {
     /// closed without a package, and accepting pauses for 20 ms, so that those behind it wait in
     /// the listener's backlog (`accept_failures`). Default 65,536.
     pub connections_per_shard_max: u32,
+    /// Connections of one IP address in a second, in the long run, with one shard; 0 is no bound.
+    /// Each shard counts those that it gets: with several, an address may have as many times more.
+    /// An IPv6 address counts with its network of 64 bits. Where a proxy tells the client's
+    /// address, that one counts. One more is closed at once, an upgrade that a proxy has passed on
+    /// after the answer 429 (`refused_accept_rate`). Default 0.
+    pub accepts_per_ip_per_second: u32,
+    /// Connections of one address at once, before [`Self::accepts_per_ip_per_second`] counts.
+    /// Default 20.
+    pub accepts_per_ip_burst: u32,
     /// Connections waiting in the kernel to be accepted, for each shard. Default 4,096.
     pub backlog: u32,
 
@@ -35,9 +44,18 @@ pub struct Limits {
     pub package_bytes_max: usize,
     /// Bytes of an HTTP upgrade's head; a longer one is answered 431. Default 8 KiB.
     pub http_head_bytes_max: usize,
-    /// Bytes queued for one slow client. Above it the connection is closed
-    /// (`closed_slow_consumer`). Default 8 MiB.
+    /// Bytes queued for one slow client, at most 2^30. Above it pushes go whose route has the
+    /// policy [`SlowConsumer::DropOldest`](crate::SlowConsumer) (`pushes_dropped`); if that is not
+    /// enough the connection is closed (`closed_slow_consumer`). Default 8 MiB.
     pub outbox_bytes_max: usize,
+    /// Pushes with the policy `DropOldest` that wait for one slow client; one more drops the oldest
+    /// (`pushes_dropped`). Default 1,024.
+    pub outbox_pushes_max: usize,
+    /// For how long something may wait for a client to read. Then pushes go whose route has the
+    /// policy `DropOldest` (`pushes_dropped`); for anything else but pushes that are kept as the
+    /// latest, the connection is closed (`closed_outbox_age`). It is looked at every eighth of that
+    /// time. Default 60 s.
+    pub outbox_age_max: Duration,
 
     /// From the first byte's accept to the client's ACK (`closed_handshake_timeout`).
     /// Default 10 s.
@@ -68,6 +86,23 @@ pub struct Limits {
     /// Requests of one session that wait for a worker or an async handler. One more is answered
     /// 500 at once (`session_in_flight_rejects`). Default 4,096.
     pub in_flight_per_session_max: u16,
+    /// Bytes of one session that are read in one turn of its shard. What it has sent above that is
+    /// read in later turns, as much in each, and its socket not before (`reading_pauses`). Default
+    /// 256 KiB.
+    pub bytes_per_turn_max: usize,
+    /// Packages of one session that are read in one turn; the same happens. A WebSocket message of
+    /// more packages closes the connection (`bad_websocket_message`). Default 1,024.
+    pub messages_per_turn_max: u32,
+    /// Bytes of one shard's sessions that wait for later turns, besides one filling of the receive
+    /// buffers. Above it sessions are read on at once (`hold_overflows`). Default 16 MiB.
+    pub held_bytes_max: usize,
+    /// Messages of one session in a second, in the long run; 0 is no bound. Above it a request is
+    /// answered 500 before any filter sees it, and a notify is dropped (`message_rate_rejects`).
+    /// Heartbeats do not count. Default 0.
+    pub messages_per_second: u32,
+    /// Messages of one session at once, before [`Self::messages_per_second`] counts; a session that
+    /// is silent saves up as many again. Default 100.
+    pub messages_burst: u32,
     /// Async handlers, filters and spawned futures alive on one shard or worker. A request that
     /// would need one more is answered 500 (`task_rejects`). Default 65,536.
     pub tasks_max: usize,
@@ -86,11 +121,15 @@ impl Default for Limits {
         Self {
             connections_max: 1_000_000,
             connections_per_shard_max: 65_536,
+            accepts_per_ip_per_second: 0,
+            accepts_per_ip_burst: 20,
             backlog: 4_096,
             handshake_package_bytes_max: 16 * 1024,
             package_bytes_max: 2 * 1024 * 1024,
             http_head_bytes_max: 8 * 1024,
             outbox_bytes_max: 8 * 1024 * 1024,
+            outbox_pushes_max: 1_024,
+            outbox_age_max: Duration::from_secs(60),
             handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(90),
             close_linger: Duration::from_secs(1),
@@ -100,6 +139,11 @@ impl Default for Limits {
             inbox_len: 16_384,
             backlog_len_max: 65_536,
             in_flight_per_session_max: 4_096,
+            bytes_per_turn_max: 256 * 1024,
+            messages_per_turn_max: 1_024,
+            held_bytes_max: 16 * 1024 * 1024,
+            messages_per_second: 0,
+            messages_burst: 100,
             tasks_max: 65_536,
             uid_bytes_max: 4_096,
             receive_buffer_bytes: 16 * 1024,
@@ -114,13 +158,14 @@ impl Limits {
     /// # Errors
     /// The first bound that does not, and what to write instead.
     pub fn check(&self) -> Result<(), LimitError> {
-        let rules: [(&'static str, bool, &'static str); 15] = [
+        let rules: [(&'static str, bool, &'static str); 22] = [
             ("connections_max", self.connections_max > 0, "at least 1"),
             (
                 "connections_per_shard_max",
                 (1..=1 << 24).contains(&self.connections_per_shard_max),
                 "1 to 16777216",
             ),
+            ("accepts_per_ip_burst", self.accepts_per_ip_burst > 0, "at least 1"),
             ("backlog", (1..=1 << 20).contains(&self.backlog), "1 to 1048576"),
             (
                 "package_bytes_max",
@@ -142,9 +187,15 @@ impl Limits {
                 self.outbox_bytes_max > self.package_bytes_max,
                 "more than package_bytes_max",
             ),
+            ("outbox_bytes_max", self.outbox_bytes_max <= 1 << 30, "1073741824 at most"),
+            ("outbox_pushes_max", (1..=1 << 20).contains(&self.outbox_pushes_max), "1 to 1048576"),
+            ("outbox_age_max", self.outbox_age_max.as_millis() >= 8, "8 ms or more"),
             ("lane_len", (1..=1 << 24).contains(&self.lane_len), "1 to 16777216"),
             ("inbox_len", (1..=1 << 24).contains(&self.inbox_len), "1 to 16777216"),
             ("in_flight_per_session_max", self.in_flight_per_session_max > 0, "at least 1"),
+            ("bytes_per_turn_max", self.bytes_per_turn_max > 0, "at least 1"),
+            ("messages_per_turn_max", self.messages_per_turn_max > 0, "at least 1"),
+            ("messages_burst", self.messages_burst > 0, "at least 1"),
             ("tasks_max", (1..=1 << 24).contains(&self.tasks_max), "1 to 16777216"),
             ("uid_bytes_max", (1..=65_535).contains(&self.uid_bytes_max), "1 to 65535"),
             (

@@ -23,9 +23,9 @@ use crate::error::StartError;
 use crate::forward::worker::WorkerConfig;
 use crate::forward::{Carrier, Hub, HubLimits, Party, Route, ServerId, ServerType, Workers};
 use crate::limits::Limits;
-use crate::route::Dictionary;
 use crate::route::edition::{Edition, EditionId};
 use crate::route::table::RouteTable;
+use crate::route::{Dictionary, SlowConsumer};
 use crate::session::{SessionView, ShardIndex};
 use crate::shard::{
     CheckClient, HandshakeRefusal, Heartbeat, KeptAliveBy, ShardConfig, UserHandshake, worker_bit,
@@ -73,6 +73,7 @@ pub struct Builder {
     forwards: Vec<(String, Workers)>,
     networks: Vec<NetworkForwarder>,
     routers: Vec<(String, Route)>,
+    push_policies: Vec<(String, SlowConsumer)>,
 }
 
 impl std::fmt::Debug for Builder {
@@ -109,6 +110,7 @@ impl Builder {
             forwards: Vec::new(),
             networks: Vec::new(),
             routers: Vec::new(),
+            push_policies: Vec::new(),
         }
     }
 
@@ -303,6 +305,21 @@ impl Builder {
         self
     }
 
+    /// What becomes of the pushes of a route that wait for a client which does not read. Without
+    /// it the client is disconnected at the bounds of its outbox; see [`SlowConsumer`].
+    ///
+    /// ```
+    /// use shaddock::{Engine, SlowConsumer};
+    ///
+    /// let builder = Engine::builder()
+    ///     .push_policy("onTick", SlowConsumer::KeepLatest)
+    ///     .push_policy("onEffect", SlowConsumer::DropOldest);
+    /// ```
+    pub fn push_policy(mut self, route: impl Into<String>, policy: SlowConsumer) -> Self {
+        self.push_policies.push((route.into(), policy));
+        self
+    }
+
     /// Whether the description holds, as far as that shows before [`Self::start`].
     ///
     /// # Errors
@@ -479,7 +496,8 @@ impl Builder {
         told_of_all: u64,
     ) -> ShardConfig {
         let protos = self.protos.as_ref();
-        let routes = RouteTable::new(self.routes, self.dictionary.as_ref(), protos);
+        let routes = RouteTable::new(self.routes, self.dictionary.as_ref(), protos)
+            .with_push_policies(self.push_policies);
         let edition =
             Edition::new(EditionId::FIRST, self.heartbeat, self.dictionary, protos, &routes);
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -233,6 +233,13 @@ impl Ring {
         self.push(&entry.user_data(Token::Cancel(socket).encode()));
     }
 
+    /// Cancels the receive of a socket.
+    pub(super) fn cancel_receive(&mut self, socket: SocketIndex) {
+        let builder = CancelBuilder::user_data(Token::Receive(socket).encode());
+        let entry = opcode::AsyncCancel2::new(builder).build();
+        self.push(&entry.user_data(Token::Cancel(socket).encode()));
+    }
+
     pub(super) fn close(&mut self, socket: SocketIndex) {
         let entry = opcode::Close::new(Fixed(socket.0)).build();
         self.push(&entry.user_data(Token::Close(socket).encode()));

@@ -37,6 +37,8 @@ pub(super) struct Sockets {
 struct Socket {
     session: Option<SessionId>,
     is_receiving: bool,
+    /// The core wants no more for now.
+    is_paused: bool,
     is_sending: bool,
     /// Shutdowns and cancels whose completions are to come.
     others: u8,
@@ -236,15 +238,18 @@ impl Sockets {
         let Some(session) = session.filter(|_| !is_closing) else {
             return self.close_if_idle(socket, ring);
         };
+        let is_paused = self.socket(socket).is_paused;
         match completion.result {
+            // Of a pause that may be over by now.
+            1.. | NO_BUFFERS | CANCELED if is_paused => {}
+            CANCELED => self.receive(socket, ring),
             // A multishot may end though all is well; buffers are given back in every turn.
             1.. | NO_BUFFERS => {
                 if completion.result == NO_BUFFERS {
                     shard.counters().receive_buffers_empty.one();
                     buffers.publish();
                 }
-                self.socket(socket).is_receiving = true;
-                ring.receive_multishot(socket, GROUP);
+                self.receive(socket, ring);
             }
             0 => self.ended.push_back((session, ReceiveEnd::Eof)),
             _ => self.ended.push_back((session, ReceiveEnd::Error)),
@@ -258,6 +263,32 @@ impl Sockets {
             shard.handle_receive_end(session, end);
         }
         !self.ended.is_empty()
+    }
+
+    fn receive(&mut self, socket: SocketIndex, ring: &mut Ring) {
+        self.socket(socket).is_receiving = true;
+        ring.receive_multishot(socket, GROUP);
+    }
+
+    fn pause_reading(&mut self, socket: SocketIndex, ring: &mut Ring) {
+        let state = self.socket(socket);
+        if state.is_paused || state.is_closing {
+            return;
+        }
+        state.is_paused = true;
+        if state.is_receiving {
+            state.others += 1;
+            ring.cancel_receive(socket);
+        }
+    }
+
+    fn resume_reading(&mut self, socket: SocketIndex, ring: &mut Ring) {
+        let state = self.socket(socket);
+        state.is_paused = false;
+        // One that is being cancelled begins again when it has ended.
+        if !state.is_receiving && !state.is_closing {
+            self.receive(socket, ring);
+        }
     }
 
     /// Sends a buffer of the core's.
@@ -306,6 +337,8 @@ impl Sockets {
     pub(super) fn command(&mut self, command: Command, ring: &mut Ring) {
         match command {
             Command::Close(socket) => self.closing(socket, ring),
+            Command::PauseReading(socket) => self.pause_reading(socket, ring),
+            Command::ResumeReading(socket) => self.resume_reading(socket, ring),
             Command::FinishWriting(socket) => {
                 self.socket(socket).others += 1;
                 ring.finish_writing(socket);

@@ -242,10 +242,15 @@ impl Simulated {
 
     /// See `Shard::poll_command`.
     pub fn poll_command(&mut self, shard: u16) -> Option<Wish> {
-        self.at(shard).poll_command().map(|command| match command {
-            Command::FinishWriting(socket) => Wish::FinishWriting(socket.0),
-            Command::Close(socket) => Wish::Close(socket.0),
-        })
+        loop {
+            return Some(match self.at(shard).poll_command()? {
+                Command::FinishWriting(socket) => Wish::FinishWriting(socket.0),
+                Command::Close(socket) => Wish::Close(socket.0),
+                // What comes in spite of a pause is held behind the rest, as what a kernel has
+                // under way is.
+                Command::PauseReading(_) | Command::ResumeReading(_) => continue,
+            });
+        }
     }
 
     /// See `Shard::end_turn`.

@@ -79,11 +79,17 @@ counters! {
     answers,
     /// Pushes queued, one for each receiver.
     pushes,
+    /// Pushes that were dropped while they waited for slow clients, by the policy `drop_oldest`.
+    pushes_dropped,
+    /// Pushes that a newer one has replaced while they waited, by the policy `keep_latest`.
+    pushes_replaced,
     /// Heartbeats of clients: answered, but for those of Pitaya's.
     heartbeats,
 
     /// Turned away by the host filter.
     refused_host,
+    /// Turned away because of `accepts_per_ip_per_second`.
+    refused_accept_rate,
     /// Turned away because of `connections_max`.
     refused_max_connections,
     /// Handshakes refused with 500.
@@ -144,6 +150,8 @@ counters! {
     closed_protocol,
     /// Closed because more than `outbox_bytes_max` waited for them.
     closed_slow_consumer,
+    /// Closed because something waited for them for longer than `outbox_age_max`.
+    closed_outbox_age,
     /// Closed by the engine's shutdown.
     closed_shutdown,
 
@@ -161,6 +169,13 @@ counters! {
     cluster_calls,
     /// Packets, calls and answers of servers of the cluster that could not be read.
     cluster_bad_packets,
+    /// Times that a session's reading has paused, because its share of a turn was used up
+    /// (`bytes_per_turn_max`, `messages_per_turn_max`).
+    reading_pauses,
+    /// Times that a session was read on above its share because of `held_bytes_max`.
+    hold_overflows,
+    /// Requests and notifies refused because of `messages_per_second`.
+    message_rate_rejects,
     /// Requests refused because of `in_flight_per_session_max`.
     session_in_flight_rejects,
     /// Requests refused, and futures dropped, because of `tasks_max`.

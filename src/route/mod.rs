@@ -7,5 +7,5 @@ pub mod router;
 pub(crate) mod table;
 
 pub use dictionary::{Dictionary, DictionaryError};
-pub use push::PushError;
+pub use push::{PushError, SlowConsumer};
 pub use router::{default_route, uid_text};

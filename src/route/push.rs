@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use super::edition::{Edition, EditionId};
-use super::table::RouteTable;
+use super::table::{RouteId, RouteTable};
 use crate::wire::message::{self, RouteRef};
 use crate::wire::package::{self, HEADER_BYTES, Header, PackageType};
 use crate::wire::pitaya::{self, Compression, Deflater};
@@ -23,6 +23,35 @@ pub(crate) struct Push {
     json: Option<Bytes>,
     /// The package as clients of Pitaya get it, by compression; made for the first of them.
     pitaya: [OnceLock<Bytes>; 2],
+    lossy: Option<Lossy>,
+}
+
+/// What becomes of the pushes of a route that wait for a client which does not read: its policy
+/// ([`Builder::push_policy`](crate::Builder::push_policy)).
+///
+/// A push that is on its way to the socket already is never taken back, and answers to requests
+/// are never dropped. What was dropped is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum SlowConsumer {
+    /// None is lost. Where more than `outbox_bytes_max` waits, or anything for longer than
+    /// `outbox_age_max`, the client is disconnected (`closed_slow_consumer`, `closed_outbox_age`).
+    #[default]
+    Disconnect,
+    /// The oldest go: where otherwise more than `outbox_bytes_max` or `outbox_pushes_max` would
+    /// wait, and what has waited for longer than `outbox_age_max` (`pushes_dropped`). For what is
+    /// worth nothing late, such as effects.
+    DropOldest,
+    /// The newest replaces the one before it, so that one waits at most (`pushes_replaced`). For
+    /// what a newer push makes void, such as a position or a whole state.
+    KeepLatest,
+}
+
+/// The policy of a push that may be dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lossy {
+    DropOldest,
+    KeepLatest(RouteId),
 }
 
 /// A code, and what it stands for in the edition that it is of.
@@ -50,7 +79,8 @@ impl Push {
         let code = edition.code(route);
         let mut out = begin(route, code, body.len())?;
         let body_at = out.len();
-        let entry = routes.find(route.as_bytes()).map(|id| routes.entry(id));
+        let id = routes.find(route.as_bytes());
+        let entry = id.map(|id| routes.entry(id));
         let mut json = None;
         match entry.and_then(|entry| entry.server.as_ref()) {
             None => out.extend_from_slice(body),
@@ -63,11 +93,22 @@ impl Push {
         let package = finish(out)?;
         let edition = edition.id();
         let coded = code.map(|code| Coded { edition, code, route: route.into() });
-        Ok(Arc::new(Self { package, body_at, coded, json, pitaya: Default::default() }))
+        let lossy = id.and_then(|id| match routes.entry(id).slow_consumer {
+            SlowConsumer::Disconnect => None,
+            SlowConsumer::DropOldest => Some(Lossy::DropOldest),
+            SlowConsumer::KeepLatest => Some(Lossy::KeepLatest(id)),
+        });
+        Ok(Arc::new(Self { package, body_at, coded, json, pitaya: Default::default(), lossy }))
     }
 
     pub(crate) fn package(&self) -> &Bytes {
         &self.package
+    }
+
+    /// How it may be dropped while it waits, if it may.
+    #[inline]
+    pub(crate) fn lossy(&self) -> Option<Lossy> {
+        self.lossy
     }
 
     /// Whether the package means to a session of that edition what it says.

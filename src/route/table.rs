@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::Dictionary;
+use super::{Dictionary, SlowConsumer};
 use crate::wire::protobuf::{EncodeError, ProtoTable, Schema};
 
 /// A route's place in the table.
@@ -25,6 +25,8 @@ pub(crate) struct RouteEntry {
     pub(crate) client: Option<Schema>,
     /// How its answers and pushes are laid out; JSON if there is none.
     pub(crate) server: Option<Schema>,
+    /// What becomes of its pushes to clients that do not read.
+    pub(crate) slow_consumer: SlowConsumer,
 }
 
 /// The routes of handlers, dictionary and schemas. Built once, shared, never changed.
@@ -61,12 +63,25 @@ impl RouteTable {
         table
     }
 
+    /// Gives pushes of some routes a policy; the last one counts.
+    pub(crate) fn with_push_policies(
+        mut self,
+        policies: impl IntoIterator<Item = (String, SlowConsumer)>,
+    ) -> Self {
+        for (route, policy) in policies {
+            let id = self.add(&route);
+            self.entries[id.index()].slow_consumer = policy;
+        }
+        self
+    }
+
     fn add(&mut self, route: &str) -> RouteId {
         let next = RouteId(u32::try_from(self.entries.len()).expect("routes fit in memory"));
         let id = *self.by_text.entry(route.as_bytes().into()).or_insert(next);
         if id == next {
             let text = route.into();
-            self.entries.push(RouteEntry { text, client: None, server: None });
+            let slow_consumer = SlowConsumer::default();
+            self.entries.push(RouteEntry { text, client: None, server: None, slow_consumer });
         }
         id
     }

@@ -4,6 +4,7 @@ pub(crate) mod data;
 mod directory;
 mod id;
 mod outbox;
+mod queue;
 mod table;
 mod uid;
 
@@ -13,5 +14,6 @@ pub(crate) use directory::Directory;
 pub(crate) use id::{Generation, Slot};
 pub use id::{SessionId, ShardIndex};
 pub(crate) use outbox::{BufferPool, Outbox, Segment};
+pub(crate) use queue::{Framing, LossyPush, Lost};
 pub(crate) use table::{Table, place_of, token_of};
 pub use uid::{Uid, UidError};

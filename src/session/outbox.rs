@@ -1,8 +1,8 @@
 //! What waits to be sent to one client.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
+
+use super::queue::{LossyPush, Lost, Queue};
 
 /// A buffer on its way to the socket.
 #[derive(Debug)]
@@ -27,21 +27,46 @@ impl Segment {
 pub(crate) struct Outbox {
     /// The end of the queue, open for small pieces.
     open: Vec<u8>,
-    /// What stands before `open`; only pushes too large to copy make this.
-    #[allow(clippy::box_collection)] // Eight bytes for each idle session instead of 32.
-    closed: Option<Box<VecDeque<Segment>>>,
+    /// What stands before `open`: pushes too large to copy, and those that may yet be dropped.
+    /// INVARIANT: not empty.
+    queue: Option<Box<Queue>>,
     /// Bytes of a segment that the shell has taken and not yet sent.
-    in_flight_bytes: usize,
-    closed_bytes: usize,
+    in_flight_bytes: u32,
+    /// What the queue counts. Kept here, as it is asked for with every answer.
+    queued_bytes: u32,
+    in_flight_since: Since,
+    open_since: Since,
+}
+
+/// Since when something waits that its client has to get, in milliseconds of a clock that starts
+/// anew every seven weeks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Since(u32);
+
+impl Since {
+    /// Nothing waits, or nothing but pushes that may be dropped.
+    pub(crate) const NEVER: Self = Self(0);
+
+    pub(crate) fn now(now_ms: u64) -> Self {
+        Self((now_ms as u32).max(1))
+    }
+
+    pub(crate) fn age_ms(self, now_ms: u64) -> Option<u64> {
+        let age_ms = u64::from((now_ms as u32).wrapping_sub(self.0));
+        // A start that was 0 counts as 1, and so may lie a millisecond ahead.
+        (self != Self::NEVER).then_some(if age_ms > u64::from(u32::MAX / 2) { 0 } else { age_ms })
+    }
 }
 
 /// A shared push of at least this many bytes is queued by reference, a shorter one is copied.
-const SHARE_BYTES_MIN: usize = 2048;
+pub(super) const SHARE_BYTES_MIN: usize = 2048;
+/// Small pieces are gathered into one segment of about this many bytes.
+pub(super) const GATHER_BYTES: usize = 16 * 1024;
 
 impl Outbox {
-    /// Bytes not yet sent.
+    /// Bytes not yet sent, and what waiting pushes take besides.
     pub(crate) fn bytes(&self) -> usize {
-        self.open.len() + self.closed_bytes + self.in_flight_bytes
+        self.open.len() + self.queued_bytes as usize + self.in_flight_bytes as usize
     }
 
     pub(crate) fn is_in_flight(&self) -> bool {
@@ -50,7 +75,7 @@ impl Outbox {
 
     /// Whether there is something for [`Self::take`].
     pub(crate) fn is_waiting(&self) -> bool {
-        !self.open.is_empty() || self.closed_bytes > 0
+        !self.open.is_empty() || self.queue.is_some()
     }
 
     /// The buffer to append small pieces to.
@@ -58,6 +83,7 @@ impl Outbox {
     pub(crate) fn open(&mut self, pool: &mut BufferPool) -> &mut Vec<u8> {
         if self.open.capacity() == 0 {
             self.open = pool.take();
+            self.open_since = pool.now;
         }
         &mut self.open
     }
@@ -68,44 +94,122 @@ impl Outbox {
             self.open(pool).extend_from_slice(bytes);
             return;
         }
-        let closed = self.closed.get_or_insert_default();
+        let since = pool.now;
+        let queue = self.queue_up(pool);
+        queue.push(Segment::Shared(bytes.clone()), since);
+        self.queued_bytes = as_u32(queue.bytes());
+    }
+
+    /// Appends a push that may be dropped, as long as it waits, by its route's policy. What was
+    /// dropped for it is told.
+    pub(crate) fn push_lossy(
+        &mut self,
+        push: LossyPush<'_>,
+        len_max: usize,
+        pool: &mut BufferPool,
+    ) -> Option<Lost> {
+        let since = pool.now;
+        let queue = self.queue_up(pool);
+        let lost = queue.push_lossy(push, len_max, since);
+        self.queued_bytes = as_u32(queue.bytes());
+        lost
+    }
+
+    /// Closes what is open, so that what follows stands behind it.
+    fn queue_up(&mut self, pool: &mut BufferPool) -> &mut Queue {
+        let queue = self.queue.get_or_insert_with(|| pool.take_queue());
         if !self.open.is_empty() {
-            self.closed_bytes += self.open.len();
-            closed.push_back(Segment::Owned(std::mem::take(&mut self.open)));
+            queue.push(Segment::Owned(std::mem::take(&mut self.open)), self.open_since);
         }
-        self.closed_bytes += bytes.len();
-        closed.push_back(Segment::Shared(bytes.clone()));
+        queue
+    }
+
+    /// Drops the oldest pushes that may be dropped until no more than that many bytes wait, as far
+    /// as there are any; how many were dropped.
+    #[cold]
+    pub(crate) fn make_room(&mut self, bytes_max: usize, pool: &mut BufferPool) -> u64 {
+        let mut dropped = 0;
+        while self.bytes() > bytes_max
+            && self.queue.as_mut().is_some_and(|queue| queue.drop_oldest())
+        {
+            dropped += 1;
+            self.keep_queue(pool);
+        }
+        dropped
+    }
+
+    /// Drops the pushes that may be dropped and have waited for longer; how many.
+    pub(crate) fn drop_older(&mut self, age_ms: u64, now_ms: u64, pool: &mut BufferPool) -> u64 {
+        let Some(queue) = &mut self.queue else { return 0 };
+        let dropped = queue.drop_older(age_ms, now_ms);
+        self.keep_queue(pool);
+        dropped
+    }
+
+    /// For how long the oldest has waited of what its client has to get.
+    pub(crate) fn owed_ms(&self, now_ms: u64) -> Option<u64> {
+        let in_flight = self.is_in_flight().then(|| self.in_flight_since.age_ms(now_ms)).flatten();
+        let queued = || self.queue.as_ref().and_then(|queue| queue.owed_ms(now_ms));
+        let open = || if self.open.is_empty() { None } else { self.open_since.age_ms(now_ms) };
+        in_flight.or_else(queued).or_else(open)
     }
 
     /// Takes the next segment to send. One is in flight at a time, so that order holds.
-    pub(crate) fn take(&mut self) -> Option<Segment> {
+    pub(crate) fn take(&mut self, pool: &mut BufferPool) -> Option<Segment> {
         debug_assert!(!self.is_in_flight());
-        let segment = match &mut self.closed {
-            Some(closed) => {
-                let segment = closed.pop_front().expect("an empty queue is dropped");
-                self.closed_bytes -= segment.as_slice().len();
-                if closed.is_empty() {
-                    self.closed = None;
-                }
-                segment
+        let segment = if self.queue.is_some() {
+            self.take_queued(pool)?
+        } else {
+            self.in_flight_since = self.open_since;
+            if self.open.is_empty() {
+                self.in_flight_since = Since::NEVER;
+                return None;
             }
-            None if self.open.is_empty() => return None,
-            None => Segment::Owned(std::mem::take(&mut self.open)),
+            Segment::Owned(std::mem::take(&mut self.open))
         };
-        self.in_flight_bytes = segment.as_slice().len();
+        self.in_flight_bytes = as_u32(segment.as_slice().len());
         Some(segment)
+    }
+
+    #[inline(never)]
+    fn take_queued(&mut self, pool: &mut BufferPool) -> Option<Segment> {
+        let queue = self.queue.as_mut()?;
+        let (mut segment, mut since) = queue.take(pool)?;
+        self.keep_queue(pool);
+        // What is open goes along where that is no more than a little copying.
+        if self.queue.is_none()
+            && let Segment::Owned(bytes) = &mut segment
+            && !self.open.is_empty()
+            && bytes.len() + self.open.len() <= GATHER_BYTES
+        {
+            bytes.extend_from_slice(&self.open);
+            if since == Since::NEVER {
+                since = self.open_since;
+            }
+            pool.give(std::mem::take(&mut self.open));
+        }
+        self.in_flight_since = since;
+        Some(segment)
+    }
+
+    /// Something may have left the queue, which is given back once it is empty.
+    fn keep_queue(&mut self, pool: &mut BufferPool) {
+        self.queued_bytes = as_u32(self.queue.as_ref().map_or(0, |queue| queue.bytes()));
+        if let Some(queue) = self.queue.take_if(|queue| queue.is_empty()) {
+            pool.give_queue(queue);
+        }
     }
 
     /// A segment of another length is in flight in place of what was taken: its bytes sealed.
     #[cfg(feature = "tls")]
     pub(crate) fn put_in_flight(&mut self, bytes: usize) {
         debug_assert!(!self.is_in_flight());
-        self.in_flight_bytes = bytes;
+        self.in_flight_bytes = as_u32(bytes);
     }
 
     /// The segment in flight has been sent whole, or never will be.
     pub(crate) fn finish(&mut self, segment: Segment, pool: &mut BufferPool) {
-        debug_assert_eq!(self.in_flight_bytes, segment.as_slice().len());
+        debug_assert_eq!(self.in_flight_bytes as usize, segment.as_slice().len());
         self.in_flight_bytes = 0;
         if let Segment::Owned(buffer) = segment {
             pool.give(buffer);
@@ -114,17 +218,29 @@ impl Outbox {
 
     /// Drops what waits; a segment in flight still comes back to [`Self::finish`].
     pub(crate) fn clear(&mut self, pool: &mut BufferPool) {
-        self.closed = None;
-        self.closed_bytes = 0;
+        self.queue = None;
+        self.queued_bytes = 0;
         pool.give(std::mem::take(&mut self.open));
     }
+}
+
+/// What waits for one client is far below, as `outbox_bytes_max` is.
+fn as_u32(bytes: usize) -> u32 {
+    u32::try_from(bytes).expect("an outbox is bounded")
 }
 
 /// Send and assembly buffers that wait to be used again.
 #[derive(Debug, Default)]
 pub(crate) struct BufferPool {
     free: Vec<Vec<u8>>,
+    #[allow(clippy::vec_box)] // An outbox holds it boxed.
+    queues: Vec<Box<Queue>>,
+    /// The turn's time, from which an outbox counts how long something has waited.
+    now: Since,
 }
+
+/// Queues kept by one pool; one more is freed.
+const QUEUES_LEN_MAX: usize = 256;
 
 /// Buffers kept by one pool; one more is freed.
 const POOL_LEN_MAX: usize = 1024;
@@ -134,6 +250,21 @@ const POOL_BUFFER_BYTES_MAX: usize = 64 * 1024;
 const BUFFER_BYTES: usize = 512;
 
 impl BufferPool {
+    pub(crate) fn begin_turn(&mut self, now_ms: u64) {
+        self.now = Since::now(now_ms);
+    }
+
+    fn take_queue(&mut self) -> Box<Queue> {
+        self.queues.pop().unwrap_or_default()
+    }
+
+    fn give_queue(&mut self, queue: Box<Queue>) {
+        debug_assert!(queue.is_empty());
+        if self.queues.len() < QUEUES_LEN_MAX && queue.is_small() {
+            self.queues.push(queue);
+        }
+    }
+
     pub(crate) fn take(&mut self) -> Vec<u8> {
         self.free.pop().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
     }
@@ -162,7 +293,7 @@ mod tests {
         assert_eq!(outbox.bytes(), 6 + SHARE_BYTES_MIN);
 
         let mut sent = Vec::new();
-        while let Some(segment) = outbox.take() {
+        while let Some(segment) = outbox.take(&mut pool) {
             assert!(outbox.is_in_flight());
             sent.extend_from_slice(segment.as_slice());
             outbox.finish(segment, &mut pool);

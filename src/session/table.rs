@@ -25,6 +25,11 @@ impl<T> Table<T> {
         self.entries.len() - self.free.len()
     }
 
+    /// How many slots there are, taken or free.
+    pub(crate) fn slots_len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         self.len() == self.len_max
     }

@@ -18,6 +18,9 @@ const SHUTDOWN_REASON: &str = "shutdown";
 impl Shard {
     /// The client's stream has ended.
     pub(crate) fn handle_receive_end(&mut self, session: SessionId, end: ReceiveEnd) {
+        if end == ReceiveEnd::Eof && self.shares.defer_end(session.slot(), end) {
+            return;
+        }
         let Some((slot, connection)) = self.find(session) else { return };
         connection.is_read_to_end = true;
         match (connection.state, end) {
@@ -54,6 +57,7 @@ impl Shard {
     pub(super) fn handle_deadline(&mut self, slot: Slot) {
         let now_ms = self.clock.patient_ms;
         let silence_ms = self.config.silence_ms();
+        self.hear_held(slot);
         let Some(connection) = self.connections.at(slot) else { return };
         match connection.state {
             State::Sniff | State::Http | State::Inited | State::WaitAck => {
@@ -137,6 +141,7 @@ impl Shard {
         }
         let was_working = connection.state.is_working();
         connection.state = State::Closing;
+        self.shares.forget(slot);
         #[cfg(feature = "crypto")]
         self.keys.remove(&slot);
         let partial = connection.partial.take();
@@ -196,6 +201,7 @@ impl Shard {
             CloseReason::HandshakeTimeout => counters.closed_handshake_timeout.one(),
             CloseReason::Protocol => counters.closed_protocol.one(),
             CloseReason::SlowConsumer => counters.closed_slow_consumer.one(),
+            CloseReason::OutboxAge => counters.closed_outbox_age.one(),
             CloseReason::Shutdown => counters.closed_shutdown.one(),
             CloseReason::Refused => {}
         }

@@ -121,6 +121,10 @@ impl ShardConfig {
         millis(self.heartbeat.map_or(by_default, |heartbeat| heartbeat.timeout))
     }
 
+    pub(super) fn outbox_age_ms(&self) -> u64 {
+        millis(self.limits.outbox_age_max)
+    }
+
     pub(super) fn linger_ms(&self) -> u64 {
         millis(self.limits.close_linger)
     }

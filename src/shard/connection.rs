@@ -96,6 +96,7 @@ pub(crate) enum CloseReason {
     /// What is counted as a refusal already.
     Refused,
     SlowConsumer,
+    OutboxAge,
     Shutdown,
 }
 

@@ -197,7 +197,7 @@ impl Shard {
         let door = &self.config.doors[usize::from(connection.door.0)];
         let edition = self.editions.get(connection.edition);
         match push.pitaya(edition, door.compression, &mut self.deflater) {
-            Ok(package) => self.queue_shared(slot, &package),
+            Ok(package) => self.queue_shared(slot, &package, push.lossy()),
             Err(error) => tracing::warn!(%error, "a push is lost on a session of Pitaya's"),
         }
     }

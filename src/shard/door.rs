@@ -61,11 +61,13 @@ impl Door {
 impl Shard {
     /// Whether a peer may connect; what it starts with if so.
     ///
-    /// Where a PROXY header is expected, the peer is a balancer and the host filter waits for the
-    /// client's address. Others are turned away, as the specification asks: a header that is there
-    /// or not can't be guessed at, and one from anybody could claim any address.
-    pub(super) fn let_in(&self, door: DoorIndex, peer: SocketAddr) -> Option<Layer> {
-        let door = &self.config.doors[usize::from(door.0)];
+    /// Where a PROXY header is expected, the peer is a balancer, and the host filter and the rate
+    /// of connections wait for the client's address. Others are turned away, as the specification
+    /// asks: a header that is there or not can't be guessed at, and one from anybody could claim
+    /// any address.
+    pub(super) fn let_in(&mut self, index: DoorIndex, peer: SocketAddr) -> Option<Layer> {
+        let door = &self.config.doors[usize::from(index.0)];
+        let layer = door.first_layer();
         if door.expects_proxy {
             if !door.trusts(peer.ip()) {
                 self.counters.refused_proxy.one();
@@ -74,8 +76,25 @@ impl Shard {
         } else if self.host_filter.denies(peer.ip()) {
             self.counters.refused_host.one();
             return None;
+        } else if !self.may_connect(index, peer.ip()) {
+            return None;
         }
-        Some(door.first_layer())
+        Some(layer)
+    }
+
+    /// Counts a connection of an address; `false` where it connects too often.
+    fn may_connect(&mut self, door: DoorIndex, address: IpAddr) -> bool {
+        let Some(accept_rate) = &mut self.accept_rate else { return true };
+        let door = &self.config.doors[usize::from(door.0)];
+        // A proxy that is yet to tell its client's address in a header has many connections.
+        if door.real_ip_header.is_some() && door.trusts(address) {
+            return true;
+        }
+        let may_connect = accept_rate.take(address, self.clock.now_us);
+        if !may_connect {
+            self.counters.refused_accept_rate.one();
+        }
+        may_connect
     }
 
     /// Bytes of a connection on which something stands below the client's own.
@@ -112,7 +131,8 @@ impl Shard {
                 connection.layer = door.layer_behind_proxy();
                 // What follows the header is handled from the buffer that the header is in.
                 let bytes = kept.as_mut().map_or(input, |kept| &mut kept.buffer);
-                if !value.source.is_none_or(|source| self.set_peer(slot, source)) {
+                let source = value.source;
+                if source.is_some_and(|source| self.set_peer(slot, source).is_err()) {
                     self.cut(slot, CloseReason::Refused);
                 } else if consumed < bytes.len() {
                     self.handle_layered(session, &mut bytes[consumed..]);
@@ -129,21 +149,21 @@ impl Shard {
         }
     }
 
-    /// Takes a proxy's word for the client's address; whether the host filter lets it in.
-    fn set_peer(&mut self, slot: Slot, peer: SocketAddr) -> bool {
+    /// Takes a proxy's word for the client's address; the answer to an upgrade if it is not let in.
+    fn set_peer(&mut self, slot: Slot, peer: SocketAddr) -> Result<(), &'static [u8]> {
         let peer = canonical(peer);
-        if let Some(connection) = self.connections.at_mut(slot) {
-            connection.peer = peer;
-        }
-        let is_denied = self.host_filter.denies(peer.ip());
-        if is_denied {
+        let Some(connection) = self.connections.at_mut(slot) else { return Ok(()) };
+        connection.peer = peer;
+        let door = connection.door;
+        if self.host_filter.denies(peer.ip()) {
             self.counters.refused_host.one();
+            return Err(http::FORBIDDEN);
         }
-        !is_denied
+        if self.may_connect(door, peer.ip()) { Ok(()) } else { Err(http::TOO_MANY_REQUESTS) }
     }
 
-    /// Looks for the client's address in the head of a WebSocket's request; whether the host
-    /// filter lets it in. If not, the connection closes.
+    /// Looks for the client's address in the head of a WebSocket's request; whether it is let in.
+    /// If not, the connection closes.
     pub(super) fn admit_upgrade(&mut self, slot: Slot, upgrade: &Upgrade<'_>) -> bool {
         let Some(connection) = self.connections.at(slot) else { return false };
         let config = Arc::clone(&self.config);
@@ -156,11 +176,9 @@ impl Shard {
         let Some(client) = client_address(values, |address| door.trusts(address)) else {
             return true;
         };
-        if self.set_peer(slot, client) {
-            return true;
-        }
+        let Err(answer) = self.set_peer(slot, client) else { return true };
         if let Some(connection) = self.connections.at_mut(slot) {
-            connection.outbox.open(&mut self.pool).extend_from_slice(http::FORBIDDEN);
+            connection.outbox.open(&mut self.pool).extend_from_slice(answer);
         }
         self.close(slot, CloseReason::Refused, CloseCode::None);
         false

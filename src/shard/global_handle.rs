@@ -111,6 +111,12 @@ impl Shard {
         let link = Rc::clone(&self.link);
         let known = self.find_route(&link.routes, session.slot(), route);
         let client = ClientCall { session, id, route: known, started_us: self.clock.now_us };
+        if let Some(message_rate) = &mut self.message_rate
+            && !message_rate.take(session.slot(), self.clock.now_us)
+        {
+            self.counters.message_rate_rejects.one();
+            return self.answer(&client, &Reply::error());
+        }
         match known {
             Some(known) => {
                 let entry = link.routes.entry(known);

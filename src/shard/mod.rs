@@ -11,6 +11,7 @@
 //! 5. [`Shard::end_turn`] with the time again; then it waits for the next completion, for no longer
 //!    than [`Shard::next_deadline_us`] allows.
 
+mod address_rate;
 mod bind;
 mod close;
 mod config;
@@ -26,8 +27,11 @@ mod package;
 #[cfg(feature = "internals")]
 mod probe;
 mod push;
+mod rate;
 mod receive;
 mod send;
+mod share;
+mod slow;
 #[cfg(test)]
 mod tests;
 #[cfg(feature = "tls")]
@@ -42,6 +46,7 @@ use std::sync::atomic::Ordering;
 #[cfg(feature = "crypto")]
 use rustc_hash::FxHashMap;
 
+use address_rate::AddressRate;
 pub use config::HandshakeRefusal;
 pub(crate) use config::{CheckClient, Heartbeat, KeptAliveBy, ShardConfig, UserHandshake};
 #[cfg(feature = "internals")]
@@ -56,6 +61,8 @@ use editions::Editions;
 use global_handle::{RECENT_ROUTES, Target};
 #[cfg(feature = "internals")]
 pub use probe::{SessionProbe, ShardProbe, Stage};
+use rate::{MessageRate, Rate};
+use share::Shares;
 
 use crate::dispatch::context::{Link, Op};
 use crate::dispatch::tasks::Tasks;
@@ -110,6 +117,12 @@ pub(crate) struct Shard {
     deflater: Deflater,
     inflater: Inflater,
 
+    shares: Shares,
+    sweep: slow::Sweep,
+    /// There where it is bounded.
+    message_rate: Option<MessageRate>,
+    /// There where it is bounded.
+    accept_rate: Option<AddressRate>,
     /// Connections whose outboxes may have something to send, in the order they got it.
     dirty: VecDeque<Slot>,
     /// From which end the next one is taken.
@@ -140,6 +153,10 @@ pub(crate) struct Transmit {
 pub(crate) enum Command {
     /// Close the writing side; the client reads all that was sent, then an end.
     FinishWriting(SocketIndex),
+    /// Receive no more for now. What was under way may yet come.
+    PauseReading(SocketIndex),
+    /// Receive again.
+    ResumeReading(SocketIndex),
     /// Cancel what is under way, close, and say so by [`Shard::handle_socket_closed`].
     Close(SocketIndex),
 }
@@ -233,6 +250,12 @@ impl Shard {
             scratch: Vec::new(),
             deflater: Deflater::default(),
             inflater: Inflater::default(),
+            shares: Shares::new(limits),
+            sweep: slow::Sweep::default(),
+            message_rate: Rate::new(limits.messages_per_second, limits.messages_burst)
+                .map(MessageRate::new),
+            accept_rate: Rate::new(limits.accepts_per_ip_per_second, limits.accepts_per_ip_burst)
+                .map(AddressRate::new),
             dirty: VecDeque::new(),
             takes_oldest: false,
             deferred: Vec::new(),
@@ -252,7 +275,9 @@ impl Shard {
     /// Begins a turn at the given time.
     pub(crate) fn begin_turn(&mut self, now_us: u64) {
         self.clock.advance(now_us);
+        self.shares.begin_turn();
         self.dirty.extend(self.deferred.drain(..));
+        self.pool.begin_turn(self.clock.patient_ms);
         self.has_forwarded = false;
         self.link.now_us.set(self.clock.now_us);
     }
@@ -294,6 +319,9 @@ impl Shard {
         };
         self.counters.connections_accepted.one();
         self.wheel.set(slot, now_ms + self.config.handshake_timeout_ms());
+        if let Some(message_rate) = &mut self.message_rate {
+            message_rate.begin(slot);
+        }
         Some(SessionId::new(self.index, slot, generation))
     }
 
@@ -319,12 +347,14 @@ impl Shard {
         self.link.handle_time(self.clock.now_us);
         self.post.flush();
         self.receive_mail();
+        self.read_held();
         self.run_tasks();
         self.expire_calls();
         self.expire_connections();
+        self.expire_outboxes();
         // What close hooks have asked for.
         self.apply_ops();
-        self.has_more = self.has_work();
+        self.has_more = self.has_work() || self.shares.has_ready();
         self.has_more
     }
 
@@ -413,7 +443,7 @@ impl Shard {
             let segment = match connection.layer {
                 #[cfg(feature = "tls")]
                 connection::Layer::Tls => self.take_sealed(slot),
-                _ => connection.outbox.take(),
+                _ => connection.outbox.take(&mut self.pool),
             };
             if let Some(segment) = segment {
                 let session = SessionId::new(self.index, slot, generation);

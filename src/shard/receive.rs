@@ -18,6 +18,8 @@ struct Progress {
     consumed: usize,
     /// The length that what is left has to grow to before it is worth a look.
     needed: usize,
+    /// The session's share of the turn is used up; what is left was not looked at.
+    is_spent: bool,
 }
 
 impl Shard {
@@ -42,9 +44,17 @@ impl Shard {
             connection.heard_ms = now_ms;
         }
         let mut partial = connection.partial.take();
+        if !self.shares.begin(slot) && self.hold_bytes(slot, input) {
+            // What is held stands behind what has been begun.
+            if let Some(connection) = self.connections.at_mut(slot) {
+                connection.partial = partial;
+            }
+            return;
+        }
+        let (len, left) = (input.len(), self.shares.left);
         while !input.is_empty() && self.is_reading(slot) {
             let Some(mut kept) = partial.take() else {
-                let progress = self.read(session, input);
+                let progress = self.read_share(session, input);
                 let rest = &input[progress.consumed..];
                 if !rest.is_empty() && self.is_reading(slot) {
                     let mut buffer = self.pool.take();
@@ -63,7 +73,7 @@ impl Shard {
                 partial = Some(kept);
                 break;
             }
-            let progress = self.read(session, &mut kept.buffer);
+            let progress = self.read_share(session, &mut kept.buffer);
             if progress.consumed == kept.buffer.len() {
                 self.pool.give(kept.buffer);
             } else {
@@ -71,7 +81,11 @@ impl Shard {
                 kept.needed = progress.needed;
                 partial = Some(kept);
             }
+            if progress.is_spent && self.hold_bytes(slot, input) {
+                break;
+            }
         }
+        self.shares.end(slot, len, left);
         match self.connections.at_mut(slot) {
             Some(connection) if connection.state.is_reading() => connection.partial = partial,
             _ => {
@@ -92,11 +106,31 @@ impl Shard {
         matches!(state, Some(State::Sniff | State::Http))
     }
 
+    /// Reads all that is whole, as far as the session's share of the turn goes; the rest is held.
+    fn read_share(&mut self, session: SessionId, input: &mut [u8]) -> Progress {
+        let mut progress = self.read(session, input);
+        while progress.is_spent {
+            let consumed = progress.consumed;
+            if self.hold_bytes(session.slot(), &input[consumed..]) {
+                return Progress { consumed: input.len(), ..progress };
+            }
+            self.shares.extend();
+            progress = self.read(session, &mut input[consumed..]);
+            progress.consumed += consumed;
+        }
+        progress
+    }
+
     /// Reads all that is whole.
+    #[inline]
     fn read(&mut self, session: SessionId, input: &mut [u8]) -> Progress {
         let slot = session.slot();
         let mut consumed = 0;
         loop {
+            if self.shares.left == 0 {
+                return Progress { consumed, needed: 0, is_spent: true };
+            }
+            self.shares.left -= 1;
             let rest = &mut input[consumed..];
             let Some(connection) = self.connections.at(slot) else { break };
             let status = match (connection.state, connection.transport) {
@@ -113,11 +147,13 @@ impl Shard {
             };
             match status {
                 Status::Complete { value: (), consumed: more } => consumed += more,
-                Status::Partial { needed } => return Progress { consumed, needed },
+                Status::Partial { needed } => {
+                    return Progress { consumed, needed, is_spent: false };
+                }
             }
         }
         // Nothing of a connection that closes is read any more.
-        Progress { consumed: input.len(), needed: 0 }
+        Progress { consumed: input.len(), needed: 0, is_spent: false }
     }
 
     /// Tells TCP from HTTP, and takes a session number (Pomelo wire protocol, "Port switcher").
@@ -282,8 +318,8 @@ impl Shard {
     }
 
     /// A WebSocket message holds one package, or several, which no stock client sends and which
-    /// does no harm (Pomelo's known bugs, C1). A package that is not whole is an error: the
-    /// original pads it with zeros.
+    /// does no harm (Pomelo's known bugs, C1), as long as there are no more than a turn may bring.
+    /// A package that is not whole is an error: the original pads it with zeros.
     fn handle_websocket_message(
         &mut self,
         session: SessionId,
@@ -297,9 +333,14 @@ impl Shard {
                 return Ok(());
             }
         }
-        let mut is_first = true;
-        while (is_first || !payload.is_empty()) && self.is_reading(slot) {
-            is_first = false;
+        let mut packages = 0;
+        while (packages == 0 || !payload.is_empty()) && self.is_reading(slot) {
+            packages += 1;
+            if packages > self.shares.messages_max() {
+                self.counters.bad_websocket_message.one();
+                self.protocol_error(slot, CloseCode::Error(CLOSE_PROTOCOL_ERROR));
+                break;
+            }
             match package::decode(payload, self.body_bytes_max(slot)) {
                 Ok(Status::Complete { value, consumed }) => {
                     self.handle_package(session, value);

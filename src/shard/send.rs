@@ -7,9 +7,9 @@ use super::dialect::Dialect;
 use super::{Shard, close::CloseCode};
 use crate::dispatch::context::ClientCall;
 use crate::dispatch::reply::Reply;
-use crate::route::push::Push;
+use crate::route::push::{Lossy, Push};
 use crate::route::table::encode_body;
-use crate::session::{BufferPool, Slot};
+use crate::session::{BufferPool, Framing, LossyPush, Lost, Slot};
 use crate::wire::package::{BODY_BYTES_MAX, HEADER_BYTES, Header, PackageType};
 use crate::wire::{message, websocket};
 
@@ -44,19 +44,33 @@ impl Shard {
                 }
             },
         };
-        self.queue_shared(slot, package);
+        self.queue_shared(slot, package, push.lossy());
     }
 
     /// Queues a package that others get, too, in a WebSocket frame of its own where there is one.
     #[inline]
-    pub(super) fn queue_shared(&mut self, slot: Slot, package: &Bytes) {
+    pub(super) fn queue_shared(&mut self, slot: Slot, package: &Bytes, lossy: Option<Lossy>) {
         let Some(connection) = self.connections.at_mut(slot) else { return };
+        self.counters.pushes.one();
+        if let Some(lossy) = lossy {
+            let framing = match connection.transport {
+                Transport::Tcp => Framing::None,
+                Transport::WebSocket => Framing::WebSocket,
+            };
+            let push = LossyPush { package, lossy, framing };
+            let len_max = self.config.limits.outbox_pushes_max;
+            match connection.outbox.push_lossy(push, len_max, &mut self.pool) {
+                None => {}
+                Some(Lost::Replaced) => self.counters.pushes_replaced.one(),
+                Some(Lost::Dropped) => self.counters.pushes_dropped.one(),
+            }
+            return self.queued(slot);
+        }
         if connection.transport == Transport::WebSocket {
             let out = connection.outbox.open(&mut self.pool);
             websocket::encode_binary_header(package.len(), out);
         }
         connection.outbox.push_shared(package, &mut self.pool);
-        self.counters.pushes.one();
         self.queued(slot);
     }
 
@@ -102,7 +116,7 @@ impl Shard {
             self.dirty.push_back(slot);
         }
         if connection.outbox.bytes() > self.config.limits.outbox_bytes_max {
-            self.cut(slot, CloseReason::SlowConsumer);
+            self.make_room(slot);
         }
     }
 
@@ -110,8 +124,7 @@ impl Shard {
     pub(super) fn queued(&mut self, slot: Slot) {
         let Some(connection) = self.connections.at_mut(slot) else { return };
         if connection.outbox.bytes() > self.config.limits.outbox_bytes_max {
-            self.cut(slot, CloseReason::SlowConsumer);
-            return;
+            self.make_room(slot);
         }
         self.mark_dirty(slot);
     }

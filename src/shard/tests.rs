@@ -1,5 +1,8 @@
 //! The core by itself: bytes in, segments and commands out, in virtual time.
 
+mod share;
+mod slow;
+
 use std::sync::RwLock;
 use std::time::Duration;
 
@@ -8,6 +11,7 @@ use crate::dispatch::{Register, Reply};
 use crate::forward::HubLimits;
 use crate::limits::Limits;
 use crate::metrics::Snapshot;
+use crate::route::SlowConsumer;
 use crate::route::edition::{Edition, EditionId};
 use crate::route::table::RouteTable;
 use crate::wire::message::{self, Message, MessageType, RouteRef};
@@ -55,12 +59,21 @@ struct Rig {
 
 impl Rig {
     fn new(heartbeat: Option<Duration>, limits: Limits) -> Self {
+        Self::with_policies(heartbeat, limits, &[])
+    }
+
+    fn with_policies(
+        heartbeat: Option<Duration>,
+        limits: Limits,
+        policies: &[(&str, SlowConsumer)],
+    ) -> Self {
         // Nobody writes mail here; short lanes are made fast.
         let hub_limits = HubLimits { lane_len: 16, inbox_len: 16 };
         let register: Register = Arc::new(handlers);
         let routes = [ECHO, KICK].map(str::to_owned).into_iter();
         let routes = routes.chain((0..NUMBERED).map(numbered));
-        let routes = RouteTable::new(routes, None, None);
+        let policies = policies.iter().map(|(route, policy)| ((*route).to_owned(), *policy));
+        let routes = RouteTable::new(routes, None, None).with_push_policies(policies);
         let config = ShardConfig {
             limits,
             heartbeat: heartbeat.map(|interval| Heartbeat {

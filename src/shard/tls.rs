@@ -91,7 +91,7 @@ impl Shard {
     pub(super) fn take_sealed(&mut self, slot: Slot) -> Option<Segment> {
         let connection = self.connections.at_mut(slot)?;
         let stream = self.tls.streams.get_mut(&slot)?;
-        let Some(plain) = connection.outbox.take() else {
+        let Some(plain) = connection.outbox.take(&mut self.pool) else {
             let records = stream.take_output();
             connection.outbox.put_in_flight(records.len());
             return (!records.is_empty()).then_some(Segment::Owned(records));

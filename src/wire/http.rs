@@ -128,6 +128,11 @@ pub const FORBIDDEN: &[u8] = b"HTTP/1.1 403 Forbidden\r\n\
     Connection: close\r\n\
     Content-Length: 0\r\n\r\n";
 
+/// The whole response to a client whose address connects too often.
+pub const TOO_MANY_REQUESTS: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\n\
+    Connection: close\r\n\
+    Content-Length: 0\r\n\r\n";
+
 /// Why a request is not upgraded; the peer is at fault.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,6 +11,7 @@ mod listener;
 mod pomelo;
 mod problem;
 mod protos;
+mod push;
 mod server;
 mod table;
 #[cfg(test)]
@@ -50,13 +51,14 @@ struct Entry {
 }
 
 /// Every section, in the order of the example.
-const SECTIONS: [Entry; 7] = [
+const SECTIONS: [Entry; 8] = [
     Entry { name: "listener", read: listener::read },
     Entry { name: "heartbeat", read: heartbeat::read },
     Entry { name: "dictionary", read: dictionary::read },
     Entry { name: "protos", read: protos::read },
     Entry { name: "host_filter", read: host_filter::read },
     Entry { name: "limits", read: limits::read },
+    Entry { name: "push", read: push::read },
     Entry { name: "pomelo", read: pomelo::read },
 ];
 

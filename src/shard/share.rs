@@ -1,0 +1,241 @@
+//! Each session's share of a turn, and what waits for the next one.
+//!
+//! A client may send as fast as it likes; what it has sent above its share of a turn is held, and
+//! read in later turns, a share in each, while the others come first. Meanwhile its socket is not
+//! read, so that it is the client's own sending that slows down.
+
+use std::collections::VecDeque;
+
+use rustc_hash::FxHashMap;
+
+use super::{Command, ReceiveEnd, Shard};
+use crate::limits::Limits;
+use crate::session::Slot;
+
+/// The shares of one shard's sessions. Sessions that send little have no entry anywhere.
+#[derive(Debug)]
+pub(super) struct Shares {
+    bytes_max: usize,
+    messages_max: u32,
+    held_bytes_max: usize,
+    /// Messages that the session which is being read may yet have in this turn.
+    pub(super) left: u32,
+    /// What sessions have used of this turn's share that have sent much at once.
+    used: FxHashMap<Slot, Used>,
+    held: FxHashMap<Slot, Held>,
+    held_bytes: usize,
+    /// Held sessions whose turn has come, in order.
+    ready: VecDeque<Slot>,
+    /// Those that were held in this turn.
+    next: Vec<Slot>,
+}
+
+#[derive(Debug, Default)]
+struct Used {
+    bytes: usize,
+    messages: u32,
+}
+
+/// What a session has sent and nobody has read yet.
+#[derive(Debug, Default)]
+struct Held {
+    bytes: Vec<u8>,
+    /// How much of it has been read.
+    at: usize,
+    /// The stream has ended behind it.
+    end: Option<ReceiveEnd>,
+}
+
+/// Held sessions that get their share in one turn.
+const HELD_PER_TURN: usize = 8;
+/// A session has to send this part of its share at once to be remembered for the turn. Others
+/// can't come to much, as a shard's buffers bound the turn.
+const REMEMBERED_PART: u32 = 16;
+
+impl Shares {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            bytes_max: limits.bytes_per_turn_max,
+            messages_max: limits.messages_per_turn_max,
+            held_bytes_max: limits.held_bytes_max,
+            left: 0,
+            used: FxHashMap::default(),
+            held: FxHashMap::default(),
+            held_bytes: 0,
+            ready: VecDeque::new(),
+            next: Vec::new(),
+        }
+    }
+
+    pub(super) fn begin_turn(&mut self) {
+        if !self.used.is_empty() {
+            self.used.clear();
+        }
+    }
+
+    /// A session is to be read; whether it has anything left of its share.
+    #[inline]
+    pub(super) fn begin(&mut self, slot: Slot) -> bool {
+        self.left = self.messages_max;
+        (self.used.is_empty() && self.held.is_empty()) || self.begin_again(slot)
+    }
+
+    #[inline(never)]
+    fn begin_again(&mut self, slot: Slot) -> bool {
+        if self.held.contains_key(&slot) {
+            return false;
+        }
+        let Some(used) = self.used.get(&slot) else { return true };
+        self.left = self.messages_max.saturating_sub(used.messages);
+        self.left > 0 && used.bytes < self.bytes_max
+    }
+
+    /// A session has been read, with so many bytes and from that many messages left.
+    #[inline]
+    pub(super) fn end(&mut self, slot: Slot, bytes: usize, left_before: u32) {
+        let messages = left_before.saturating_sub(self.left);
+        if bytes > self.bytes_max / REMEMBERED_PART as usize
+            || messages > self.messages_max / REMEMBERED_PART
+        {
+            let used = self.used.entry(slot).or_default();
+            used.bytes += bytes;
+            used.messages += messages;
+        }
+    }
+
+    /// There is no room to hold anything: the session is read on.
+    pub(super) fn extend(&mut self) {
+        self.left = self.messages_max;
+    }
+
+    pub(super) fn messages_max(&self) -> u32 {
+        self.messages_max
+    }
+
+    pub(super) fn is_held(&self, slot: Slot) -> bool {
+        !self.held.is_empty() && self.held.contains_key(&slot)
+    }
+
+    /// Keeps an end for after what is held; whether there is anything.
+    pub(super) fn defer_end(&mut self, slot: Slot, end: ReceiveEnd) -> bool {
+        if self.held.is_empty() {
+            return false;
+        }
+        self.held.get_mut(&slot).map(|held| held.end = Some(end)).is_some()
+    }
+
+    /// Whether a held session is to be read on in the next turn.
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// The session has ended.
+    pub(super) fn forget(&mut self, slot: Slot) {
+        if self.held.is_empty() {
+            return;
+        }
+        if let Some(held) = self.held.remove(&slot) {
+            self.held_bytes -= held.bytes.len() - held.at;
+        }
+    }
+
+    /// Takes out what is held of a session.
+    fn take(&mut self, slot: Slot) -> Option<Held> {
+        let held = self.held.remove(&slot)?;
+        self.held_bytes -= held.bytes.len() - held.at;
+        self.used.remove(&slot);
+        Some(held)
+    }
+
+    /// Puts back what has not been read of it. What of the last piece was held anew stands at the
+    /// piece's end, and is not needed twice.
+    fn put_back(&mut self, slot: Slot, mut held: Held, piece_len: usize) {
+        match self.held.get_mut(&slot) {
+            None => {
+                self.held_bytes += held.bytes.len() - held.at;
+                self.held.insert(slot, held);
+                self.next.push(slot);
+            }
+            Some(again) if again.bytes.len() <= piece_len => {
+                self.held_bytes += held.bytes.len() - held.at;
+                held.at -= again.bytes.len();
+                *again = held;
+            }
+            // A head that had come in pieces, with what stood behind it.
+            Some(again) => {
+                let rest = &held.bytes[held.at..];
+                self.held_bytes += rest.len();
+                again.bytes.extend_from_slice(rest);
+                again.end = held.end;
+            }
+        }
+    }
+}
+
+impl Shard {
+    /// Keeps what a session has sent for a later turn, and stops reading from it. `false` where
+    /// too much is held; what follows on something held is taken all the same, as the kernel has
+    /// been told to stop, and no more is coming than its buffers hold.
+    #[inline(never)]
+    pub(super) fn hold_bytes(&mut self, slot: Slot, bytes: &[u8]) -> bool {
+        let Some(connection) = self.connections.at(slot) else { return true };
+        if bytes.is_empty() || !connection.state.is_reading() {
+            return true;
+        }
+        let shares = &mut self.shares;
+        let is_held = shares.held.contains_key(&slot);
+        if !is_held {
+            if shares.held_bytes + bytes.len() > shares.held_bytes_max {
+                self.counters.hold_overflows.one();
+                return false;
+            }
+            shares.next.push(slot);
+            self.counters.reading_pauses.one();
+            self.commands.push_back(Command::PauseReading(connection.socket));
+        }
+        shares.held.entry(slot).or_default().bytes.extend_from_slice(bytes);
+        shares.held_bytes += bytes.len();
+        true
+    }
+
+    /// Gives held sessions their share of this turn.
+    pub(super) fn read_held(&mut self) {
+        for _ in 0..self.shares.ready.len().min(HELD_PER_TURN) {
+            let Some(slot) = self.shares.ready.pop_front() else { break };
+            if let Some(held) = self.shares.take(slot) {
+                self.read_share_of(slot, held);
+            }
+        }
+        self.shares.ready.extend(self.shares.next.drain(..));
+    }
+
+    fn read_share_of(&mut self, slot: Slot, mut held: Held) {
+        let session = self.id_of(slot);
+        let len = (held.bytes.len() - held.at).min(self.shares.bytes_max);
+        self.handle_bytes(session, &mut held.bytes[held.at..held.at + len]);
+        held.at += len;
+        let Some(connection) = self.connections.at(slot) else { return };
+        if !connection.state.is_reading() {
+            return;
+        }
+        let socket = connection.socket;
+        if held.at < held.bytes.len() || self.shares.is_held(slot) {
+            return self.shares.put_back(slot, held, len);
+        }
+        self.commands.push_back(Command::ResumeReading(socket));
+        self.pool.give(held.bytes);
+        if let Some(end) = held.end {
+            self.handle_receive_end(session, end);
+        }
+    }
+
+    /// A client whose sending waits for this shard is not silent.
+    pub(super) fn hear_held(&mut self, slot: Slot) {
+        if self.shares.is_held(slot)
+            && let Some(connection) = self.connections.at_mut(slot)
+            && connection.state.is_working()
+        {
+            connection.heard_ms = self.clock.patient_ms;
+        }
+    }
+}

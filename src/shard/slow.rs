@@ -1,0 +1,90 @@
+//! Clients that do not read: what is dropped for them, and when they are disconnected.
+
+use super::Shard;
+use super::connection::CloseReason;
+use crate::session::Slot;
+
+/// How far the look at all outboxes has come. It goes on a little in each turn, so that no turn
+/// has to look at all of them, and no send has to set a deadline.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    next: usize,
+    /// Until when slots have been looked at in time.
+    swept_ms: u64,
+}
+
+/// How often each outbox is looked at in the time that something may wait in it.
+const SWEEPS_PER_AGE: u64 = 8;
+
+impl Sweep {
+    /// How many slots are to be looked at now.
+    fn due(&mut self, slots: usize, age_ms: u64, now_ms: u64) -> usize {
+        let passed_ms = now_ms.saturating_sub(self.swept_ms).min(age_ms);
+        let due = slots as u64 * passed_ms * SWEEPS_PER_AGE / age_ms.max(1);
+        if due > 0 || slots == 0 {
+            self.swept_ms = now_ms;
+        }
+        (due as usize).min(slots)
+    }
+
+    /// The next of them.
+    fn next(&mut self, slots: usize) -> Slot {
+        let next = if self.next < slots { self.next } else { 0 };
+        self.next = next + 1;
+        Slot(next as u32)
+    }
+}
+
+impl Shard {
+    /// More waits for a client than may: drops what may be dropped, or else disconnects it.
+    #[cold]
+    pub(super) fn make_room(&mut self, slot: Slot) {
+        let bytes_max = self.config.limits.outbox_bytes_max;
+        let Some(connection) = self.connections.at_mut(slot) else { return };
+        let dropped = connection.outbox.make_room(bytes_max, &mut self.pool);
+        self.counters.pushes_dropped.add(dropped);
+        if connection.outbox.bytes() > bytes_max {
+            self.cut(slot, CloseReason::SlowConsumer);
+        }
+    }
+
+    /// Looks for outboxes in which something has waited for too long.
+    pub(super) fn expire_outboxes(&mut self) {
+        let slots = self.connections.slots_len();
+        let (age_ms, now_ms) = (self.config.outbox_age_ms(), self.clock.patient_ms);
+        for _ in 0..self.sweep.due(slots, age_ms, now_ms) {
+            let slot = self.sweep.next(slots);
+            let Some(connection) = self.connections.at_mut(slot) else { continue };
+            // The handshake has its own deadline, and so has what follows on the end.
+            if !connection.state.is_working() {
+                continue;
+            }
+            let dropped = connection.outbox.drop_older(age_ms, now_ms, &mut self.pool);
+            self.counters.pushes_dropped.add(dropped);
+            if connection.outbox.owed_ms(now_ms).is_some_and(|waited_ms| waited_ms > age_ms) {
+                self.cut(slot, CloseReason::OutboxAge);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_slot_is_looked_at_every_eighth_of_the_age() {
+        const SLOTS: usize = 3;
+        const AGE_MS: u64 = 8_000;
+        let mut sweep = Sweep::default();
+        let mut seen = [0; SLOTS];
+        for now_ms in (0..=AGE_MS).step_by(20) {
+            for _ in 0..sweep.due(SLOTS, AGE_MS, now_ms) {
+                seen[sweep.next(SLOTS).index()] += 1;
+            }
+        }
+        assert!(seen.iter().all(|times| (7..=8).contains(times)), "{seen:?}");
+        assert_eq!(sweep.due(SLOTS, AGE_MS, 10 * AGE_MS), SLOTS, "once, after a long pause");
+        assert_eq!(sweep.due(0, AGE_MS, 20 * AGE_MS), 0);
+    }
+}

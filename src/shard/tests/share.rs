@@ -1,0 +1,187 @@
+//! Sessions that send more than their share of a turn.
+
+use super::*;
+
+const MESSAGES: u32 = 10;
+
+fn limits() -> Limits {
+    Limits { messages_per_turn_max: MESSAGES, ..Limits::default() }
+}
+
+fn requests(count: u32) -> Vec<u8> {
+    (1..=count).flat_map(|id| request(id, ECHO, "1")).collect()
+}
+
+fn responses(ids: std::ops::RangeInclusive<u32>) -> Vec<u8> {
+    ids.flat_map(|id| response(id, "1")).collect()
+}
+
+/// One turn as the shell has it: the mail and what is held are looked at once.
+fn one_turn(rig: &mut Rig, input: &[(SessionId, &[u8])]) {
+    rig.now_us += 100;
+    rig.shard.begin_turn(rig.now_us);
+    finish(&mut rig.shard, std::mem::take(&mut rig.held), SendEnd::Sent);
+    for (session, bytes) in input {
+        rig.shard.handle_receive(*session, &mut bytes.to_vec());
+    }
+    rig.shard.run();
+    while let Some(transmit) = rig.shard.poll_transmit() {
+        rig.sent[transmit.socket.0 as usize].extend(transmit.segment.as_slice());
+        rig.held.push(transmit);
+    }
+    while let Some(command) = rig.shard.poll_command() {
+        rig.commands.push(command);
+    }
+    rig.shard.end_turn(rig.now_us);
+}
+
+#[test]
+fn a_flood_is_read_a_share_in_each_turn_and_others_come_in_between() {
+    let mut rig = Rig::new(None, limits());
+    let (flooding, other) = (rig.ready(), rig.ready());
+    rig.sent.iter_mut().for_each(Vec::clear);
+    let flood = requests(35);
+    let (first, second) = flood.split_at(flood.len() / 2);
+    // Two buffers in one turn are of one share.
+    one_turn(&mut rig, &[(flooding, first), (flooding, second), (other, &requests(1))]);
+    assert_eq!(rig.sent[0], responses(1..=MESSAGES));
+    assert_eq!(rig.sent[1], responses(1..=1), "who comes after it is served in the same turn");
+    assert_eq!(rig.commands, [Command::PauseReading(SocketIndex(0))]);
+    for turn in 1..=3 {
+        assert!(rig.shard.has_more, "the next turn follows at once");
+        one_turn(&mut rig, &[(other, &requests(1))]);
+        assert_eq!(rig.sent[0], responses(1..=(MESSAGES * (turn + 1)).min(35)));
+        assert_eq!(rig.sent[1].len(), (turn as usize + 1) * responses(1..=1).len());
+    }
+    assert!(!rig.shard.has_more);
+    assert_eq!(rig.commands.last(), Some(&Command::ResumeReading(SocketIndex(0))));
+    assert!(rig.counters().reading_pauses > 0);
+    one_turn(&mut rig, &[(flooding, &request(36, ECHO, "1"))]);
+    assert_eq!(rig.sent[0], responses(1..=36));
+}
+
+#[test]
+fn bytes_have_a_share_too_and_no_cut_matters() {
+    let body = "x".repeat(300);
+    let stream: Vec<u8> = (1..=40).flat_map(|id| request(id, ECHO, &body)).collect();
+    let expected: Vec<u8> = (1..=40).flat_map(|id| response(id, &body)).collect();
+    for (bytes, messages) in [(1, 1_000), (100, 1), (1_000, 1_000), (5_000, 3), (1 << 20, 7)] {
+        for cut in [1, 299, 400, 5_000, stream.len()] {
+            let limits = Limits {
+                bytes_per_turn_max: bytes,
+                messages_per_turn_max: messages,
+                ..Limits::default()
+            };
+            let mut rig = Rig::new(None, limits);
+            let session = rig.accept().unwrap();
+            for piece in [handshake(), ack()] {
+                rig.receive(session, &piece);
+            }
+            rig.sent[0].clear();
+            rig.turn(|shard| {
+                for piece in stream.chunks(cut) {
+                    shard.handle_receive(session, &mut piece.to_vec());
+                }
+            });
+            assert!(rig.sent[0] == expected, "{bytes} bytes, {messages} messages, cut {cut}");
+            assert_eq!(rig.shard.counters.requests.value(), 40);
+        }
+    }
+}
+
+#[test]
+fn frames_are_held_whole_and_in_order() {
+    let upgrade = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    let frames = |count: u32| (1..=count).flat_map(|id| frame(0x82, &request(id, ECHO, "1")));
+    let hello = [&upgrade[..], &frame(0x82, &handshake()), &frame(0x82, &ack())].concat();
+    let stream: Vec<u8> = hello.into_iter().chain(frames(30)).collect();
+    let sent = |messages_per_turn_max: u32, cut: usize| {
+        let mut rig = Rig::new(None, Limits { messages_per_turn_max, ..Limits::default() });
+        let session = rig.accept().unwrap();
+        rig.turn(|shard| {
+            for piece in stream.chunks(cut) {
+                shard.handle_receive(session, &mut piece.to_vec());
+            }
+        });
+        assert_eq!(rig.counters().requests, 30);
+        rig.sent.remove(0)
+    };
+    let expected = sent(1_000, stream.len());
+    for cut in [1, 7, 100, stream.len()] {
+        for messages in [1, 2, 10] {
+            assert!(sent(messages, cut) == expected, "{messages} messages, cut {cut}");
+        }
+    }
+}
+
+#[test]
+fn a_websocket_message_holds_no_more_packages_than_a_turn_may_bring() {
+    let mut rig = Rig::new(None, limits());
+    let session = rig.accept().unwrap();
+    let upgrade = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    rig.receive(session, upgrade);
+    rig.receive(session, &frame(0x82, &heartbeat().repeat(MESSAGES as usize)));
+    assert_eq!(rig.counters().bad_websocket_message, 0);
+    rig.receive(session, &frame(0x82, &heartbeat().repeat(MESSAGES as usize + 1)));
+    assert_eq!(rig.counters().bad_websocket_message, 1);
+    assert_eq!(rig.counters().ignored_packages, 2 * u64::from(MESSAGES));
+}
+
+#[test]
+fn an_end_comes_after_what_was_held() {
+    let mut rig = Rig::new(None, limits());
+    let session = rig.ready();
+    rig.turn(|shard| {
+        shard.handle_receive(session, &mut requests(35));
+        shard.handle_receive_end(session, ReceiveEnd::Eof);
+    });
+    assert_eq!(rig.sent[0], responses(1..=35));
+    assert_eq!(rig.counters().closed_by_peer, 1);
+}
+
+/// Where no more may be held, a session is read on; nothing is lost or grows.
+#[test]
+fn what_finds_no_room_is_read_at_once() {
+    let mut rig = Rig::new(None, Limits { held_bytes_max: 0, ..limits() });
+    let session = rig.ready();
+    one_turn(&mut rig, &[(session, &requests(35))]);
+    assert_eq!(rig.sent[0], responses(1..=35));
+    assert_eq!((rig.commands.len(), rig.counters().hold_overflows), (0, 3));
+}
+
+#[test]
+fn a_session_that_ends_leaves_nothing_held() {
+    let mut rig = Rig::new(None, limits());
+    let session = rig.ready();
+    let flood = [request(1, KICK, ""), requests(35)].concat();
+    one_turn(&mut rig, &[(session, &requests(35)), (session, &flood)]);
+    rig.turn(|shard| shard.kick(session.slot(), None, CloseReason::Kick));
+    assert!(!rig.shard.shares.is_held(session.slot()));
+    assert_eq!(rig.counters().closed_by_kick, 1);
+}
+
+/// A client whose sending waits for the shard can't send heartbeats.
+#[test]
+fn a_held_session_is_not_silent() {
+    let interval = Duration::from_secs(1);
+    let mut rig = Rig::new(Some(interval), limits());
+    let session = rig.ready();
+    one_turn(&mut rig, &[(session, &requests(MESSAGES * 60))]);
+    for _ in 0..50 {
+        rig.now_us += STEP_MS * 1_000;
+        one_turn(&mut rig, &[]);
+    }
+    assert!(rig.shard.find(session).is_some());
+    assert_eq!(rig.counters().closed_heartbeat_timeout, 0);
+    rig.expect_silence_to_close(&interval);
+}
+
+impl Rig {
+    fn expect_silence_to_close(&mut self, interval: &Duration) {
+        self.commands.clear();
+        self.pass(interval.as_millis() as u64 * 4);
+        assert_eq!(self.counters().closed_heartbeat_timeout, 1);
+    }
+}

@@ -1,0 +1,168 @@
+//! Clients that do not read, and the policies of what is pushed to them.
+
+use super::*;
+use crate::dispatch::Audience;
+use crate::route::push::Push;
+use crate::wire::websocket;
+
+const POLICIES: [(&str, SlowConsumer); 2] =
+    [("onTick", SlowConsumer::KeepLatest), ("onEffect", SlowConsumer::DropOldest)];
+const AGE_MS: u64 = 1_000;
+
+fn limits() -> Limits {
+    Limits { outbox_age_max: Duration::from_millis(AGE_MS), ..Limits::default() }
+}
+
+/// A client that has stopped reading: the first answer is in flight for good.
+fn stuck(limits: Limits) -> (Rig, SessionId) {
+    let mut rig = Rig::with_policies(None, limits, &POLICIES);
+    let session = rig.ready();
+    rig.holds_sends = true;
+    rig.receive(session, &request(1, ECHO, "first"));
+    assert_eq!(std::mem::take(&mut rig.sent[0]), response(1, "first"));
+    (rig, session)
+}
+
+fn push(rig: &mut Rig, route: &str, body: &str) {
+    let push = {
+        let config = &rig.shard.config;
+        Push::encode(&config.routes, &config.edition(), route, body.as_bytes()).unwrap()
+    };
+    rig.turn(|shard| shard.broadcast(&push, &Audience::all()));
+}
+
+fn pushed(route: &str, body: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    message::encode_push_head(&RouteRef::Text(route.as_bytes()), &mut out).unwrap();
+    out.extend_from_slice(body.as_bytes());
+    package(PackageType::Data, &out)
+}
+
+/// The client reads again; what it gets.
+fn read_again(rig: &mut Rig) -> Vec<u8> {
+    rig.holds_sends = false;
+    let held = std::mem::take(&mut rig.held);
+    rig.turn(|shard| finish(shard, held, SendEnd::Sent));
+    std::mem::take(&mut rig.sent[0])
+}
+
+#[test]
+fn a_slow_client_gets_all_answers_and_the_latest_pushes() {
+    let (mut rig, session) = stuck(limits());
+    push(&mut rig, "onTick", "1");
+    push(&mut rig, "onChat", "hello");
+    push(&mut rig, "onTick", "2");
+    rig.receive(session, &request(2, ECHO, "second"));
+    push(&mut rig, "onEffect", "boom");
+    push(&mut rig, "onTick", "3");
+    rig.receive(session, &request(3, ECHO, "third"));
+    let expected = [
+        pushed("onChat", "hello"),
+        response(2, "second"),
+        pushed("onEffect", "boom"),
+        pushed("onTick", "3"),
+        response(3, "third"),
+    ];
+    assert_eq!(read_again(&mut rig), expected.concat());
+    let counters = rig.counters();
+    assert_eq!((counters.pushes, counters.pushes_replaced, counters.pushes_dropped), (5, 2, 0));
+}
+
+#[test]
+fn frames_stand_before_the_pushes_that_are_left() {
+    let mut rig = Rig::with_policies(None, limits(), &POLICIES);
+    let session = rig.accept().unwrap();
+    let upgrade = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    rig.receive(session, &[&upgrade[..], &frame(0x82, &handshake())].concat());
+    rig.holds_sends = true;
+    rig.receive(session, &[frame(0x82, &ack()), frame(0x82, &request(1, ECHO, "1"))].concat());
+    rig.sent[0].clear();
+    let long = "x".repeat(70_000);
+    for number in 0..3 {
+        push(&mut rig, "onTick", &format!("{number}{long}"));
+        push(&mut rig, "onEffect", &number.to_string());
+    }
+    let mut expected = Vec::new();
+    for package in [
+        pushed("onEffect", "0"),
+        pushed("onEffect", "1"),
+        pushed("onTick", &format!("2{long}")),
+        pushed("onEffect", "2"),
+    ] {
+        websocket::encode_binary_header(package.len(), &mut expected);
+        expected.extend(package);
+    }
+    assert!(read_again(&mut rig) == expected);
+}
+
+#[test]
+fn the_oldest_go_at_the_bounds_of_bytes_and_pushes() {
+    let bytes = Limits {
+        package_bytes_max: 1_000,
+        handshake_package_bytes_max: 1_000,
+        outbox_bytes_max: 4_000,
+        ..limits()
+    };
+    for limits in [bytes, Limits { outbox_pushes_max: 3, ..limits() }] {
+        let (mut rig, _) = stuck(limits);
+        let body = |number: usize| format!("{number}{}", "x".repeat(1_000));
+        for number in 0..50 {
+            push(&mut rig, "onEffect", &body(number));
+        }
+        let left = (47..50).map(|number| pushed("onEffect", &body(number)));
+        assert_eq!(read_again(&mut rig), left.collect::<Vec<_>>().concat());
+        let counters = rig.counters();
+        assert_eq!((counters.pushes_dropped, counters.closed_slow_consumer), (47, 0));
+    }
+}
+
+/// What may not be dropped counts, and closes at the bound.
+#[test]
+fn what_is_owed_is_never_dropped() {
+    let limits = Limits {
+        package_bytes_max: 1_000,
+        handshake_package_bytes_max: 1_000,
+        outbox_bytes_max: 4_000,
+        ..limits()
+    };
+    for route in ["onTick", "onChat"] {
+        let (mut rig, session) = stuck(limits.clone());
+        let body = "x".repeat(900);
+        push(&mut rig, "onEffect", &body);
+        push(&mut rig, route, &body);
+        for id in 2..5 {
+            rig.receive(session, &request(id, ECHO, &body));
+        }
+        assert_eq!((rig.counters().pushes_dropped, rig.counters().closed_slow_consumer), (1, 0));
+        rig.receive(session, &request(5, ECHO, &body));
+        assert_eq!(rig.counters().closed_slow_consumer, 1);
+        assert_eq!(rig.commands, [Command::Close(SocketIndex(0))]);
+    }
+}
+
+#[test]
+fn a_client_that_reads_nothing_for_too_long_is_disconnected() {
+    let (mut rig, _) = stuck(limits());
+    let idle = rig.ready();
+    rig.expect_after(AGE_MS, Command::Close(SocketIndex(0)));
+    assert_eq!(rig.counters().closed_outbox_age, 1);
+    assert!(rig.shard.find(idle).is_some(), "nothing waits for it");
+}
+
+#[test]
+fn pushes_that_may_be_dropped_disconnect_nobody() {
+    let mut rig = Rig::with_policies(None, limits(), &POLICIES);
+    rig.ready();
+    rig.holds_sends = true;
+    push(&mut rig, "onTick", "0");
+    rig.sent[0].clear();
+    push(&mut rig, "onEffect", "late");
+    push(&mut rig, "onTick", "1");
+    rig.pass(3 * AGE_MS);
+    push(&mut rig, "onEffect", "now");
+    assert_eq!(rig.counters().closed_outbox_age, 0);
+    assert_eq!(rig.counters().pushes_dropped, 1);
+    let expected = [pushed("onTick", "1"), pushed("onEffect", "now")];
+    assert_eq!(read_again(&mut rig), expected.concat());
+}

@@ -1,0 +1,121 @@
+//! Clients that do not read: the policy of each route says what is dropped for them, answers never
+//! are, time disconnects those that are owed something, and nobody else notices.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Client, Event, PATIENCE, builder, eventually, request};
+use shaddock::metrics::Snapshot;
+use shaddock::{Audience, Builder, Engine, Limits, Reply, SlowConsumer};
+
+const ECHO: &str = "connector.play.echo";
+/// The kernel's own buffers take a few megabytes first.
+const PUSH_BYTES: usize = 64 * 1024;
+const PUSHES: usize = 400;
+
+fn with_policies() -> Builder {
+    builder(1)
+        .handler(ECHO, |request, _| Reply::borrowed(request.body()))
+        .push_policy("onTick", SlowConsumer::KeepLatest)
+        .push_policy("onEffect", SlowConsumer::DropOldest)
+}
+
+/// A client that the engine has heard of as working.
+fn answered(engine: &Engine) -> Client {
+    let mut client = Client::ready(engine.local_addr());
+    assert_eq!(client.ask(1, ECHO, "1"), "1");
+    client
+}
+
+fn counters(engine: &Engine) -> Snapshot {
+    engine.handle().counters()
+}
+
+/// Pushes to everyone, and lets `witness` answer in between.
+fn broadcast(engine: &Engine, witness: &mut Client, route: &str, number: usize) {
+    let body = format!("\"{number}:{}\"", "x".repeat(PUSH_BYTES));
+    engine.handle().broadcast(route, &body, Audience::all()).unwrap();
+    // It gets its pushes in the meantime, so that it is never slow.
+    assert_eq!(witness.ask(1, ECHO, "1"), "1");
+}
+
+/// The numbers of the pushes that come until the answer to a last request.
+fn numbers(slow: &mut Client, route: &str) -> Vec<usize> {
+    slow.send(&request(9, ECHO, "last"));
+    let mut numbers = Vec::new();
+    loop {
+        match slow.next() {
+            Event::Response { id: 9, body } => {
+                assert_eq!(body, b"last");
+                return numbers;
+            }
+            Event::Push { route: got, body } if got == route => {
+                let body = String::from_utf8(body).unwrap();
+                let (number, _) = body[1..].split_once(':').unwrap();
+                assert_eq!(body.len(), number.len() + PUSH_BYTES + 3);
+                numbers.push(number.parse().unwrap());
+            }
+            other => panic!("not asked for: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_latest_push_reaches_a_client_that_reads_again() {
+    let engine = with_policies().start().unwrap();
+    let mut witness = answered(&engine);
+    let mut slow = answered(&engine);
+    for number in 0..PUSHES {
+        broadcast(&engine, &mut witness, "onTick", number);
+    }
+    let replaced = counters(&engine).pushes_replaced as usize;
+    assert!(replaced > 0, "{PUSHES} pushes of {PUSH_BYTES} bytes fit into the kernel");
+    let numbers = numbers(&mut slow, "onTick");
+    assert!(numbers.is_sorted() && numbers.last() == Some(&(PUSHES - 1)));
+    assert_eq!(numbers.len() + replaced, PUSHES);
+    let counters = counters(&engine);
+    assert_eq!((counters.pushes_dropped, counters.closed_slow_consumer), (0, 0));
+}
+
+#[test]
+fn the_oldest_pushes_go_and_the_newest_stay() {
+    let limits =
+        Limits { package_bytes_max: 128 * 1024, outbox_bytes_max: 512 * 1024, ..Limits::default() };
+    let engine = with_policies().limits(limits).start().unwrap();
+    let mut witness = answered(&engine);
+    let mut slow = answered(&engine);
+    for number in 0..PUSHES {
+        broadcast(&engine, &mut witness, "onEffect", number);
+    }
+    let dropped = counters(&engine).pushes_dropped as usize;
+    assert!(dropped > 0, "{PUSHES} pushes of {PUSH_BYTES} bytes fit into the kernel");
+    let numbers = numbers(&mut slow, "onEffect");
+    assert!(numbers.is_sorted() && numbers.last() == Some(&(PUSHES - 1)));
+    assert_eq!(numbers.len() + dropped, PUSHES);
+    assert_eq!(counters(&engine).closed_slow_consumer, 0);
+}
+
+#[test]
+fn a_client_that_takes_nothing_for_too_long_is_disconnected() {
+    const AGE: Duration = Duration::from_millis(400);
+    let engine = with_policies().limits(Limits { outbox_age_max: AGE, ..Limits::default() });
+    let engine = engine.start().unwrap();
+    let mut witness = answered(&engine);
+    let mut slow = answered(&engine);
+    let start = Instant::now();
+    // Its own answers are more than the kernel takes, and less than the outbox may hold.
+    let body = "x".repeat(1_000_000);
+    for id in 1..=6 {
+        slow.send(&request(id, ECHO, &body));
+    }
+    while counters(&engine).closed_outbox_age == 0 {
+        assert!(start.elapsed() < PATIENCE, "it was never disconnected");
+        assert_eq!(witness.ask(1, ECHO, "1"), "1");
+    }
+    assert!(start.elapsed() >= AGE);
+    eventually("it is gone", || engine.handle().metrics().unwrap().connections == 1);
+    assert_eq!(witness.ask(1, ECHO, "1"), "1");
+    let counters = counters(&engine);
+    assert_eq!((counters.closed_outbox_age, counters.closed_slow_consumer), (1, 0));
+}
