@@ -161,21 +161,28 @@ fn run(arguments: &Arguments) -> std::io::Result<()> {
         eprintln!("{warning}");
     }
     let mut results = Results::new();
+    let measured = measure_all(arguments, &mut results);
+    eprintln!("\r{:<60}", "");
+    // What was measured before an error still counts.
+    results.print();
+    results.write()?;
+    measured
+}
+
+fn measure_all(arguments: &Arguments, results: &mut Results) -> std::io::Result<()> {
     for part in &arguments.parts {
         for round in 0..arguments.rounds {
             eprint!("\r{part:?}, round {} of {}  ", round + 1, arguments.rounds);
             match part {
-                Part::Memory => memory(arguments, &mut results)?,
-                Part::SetUp => set_up(arguments, &mut results)?,
-                Part::Storm => storm(arguments, &mut results)?,
-                Part::Push => push(arguments, &mut results)?,
-                Part::Count => count(arguments, &mut results)?,
+                Part::Memory => memory(arguments, results)?,
+                Part::SetUp => set_up(arguments, results)?,
+                Part::Storm => storm(arguments, results)?,
+                Part::Push => push(arguments, results)?,
+                Part::Count => count(arguments, results)?,
             }
         }
     }
-    eprintln!("\r{:<60}", "");
-    results.print();
-    results.write()
+    Ok(())
 }
 
 fn memory(arguments: &Arguments, results: &mut Results) -> std::io::Result<()> {
