@@ -245,9 +245,12 @@ impl Driver<'_> {
             return self.gone(place);
         }
         connection.link = Link::Leaving;
-        if connection.is_receiving || connection.sending.is_some() {
+        if connection.sending.is_some() {
             connection.is_canceling = true;
             self.ring.cancel(connection.socket);
+        } else if connection.is_receiving {
+            connection.is_canceling = true;
+            self.ring.cancel_receive(connection.socket);
         }
         self.close_if_idle(place);
     }
