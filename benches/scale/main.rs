@@ -10,9 +10,9 @@
 //! Each run is a fresh server process, pinned to the first core, and the load client on the second
 //! one. A ring's table of sockets can't be larger than the process's descriptor limit, so many
 //! connections are spread over several rings, on both sides: the server has several shards on its
-//! core. In the part `count` there are as many of them for 1,000 connections as for 100,000, so that
-//! nothing differs but the number. Servers take turns within a round; ratios are taken round by
-//! round. Writes `target/scale.json` and `target/scale.html`.
+//! core. In the part `count` there are as many of them for 1,000 connections as for 100,000, so
+//! that nothing differs but the number. Servers take turns within a round; ratios are taken round
+//! by round. Writes `target/scale.json` and `target/scale.html`.
 
 #[path = "../common/mod.rs"]
 mod common;
