@@ -15,9 +15,9 @@
 //! ceiling are taken round by round. Writes `target/end_to_end.json` and `target/end_to_end.html`.
 
 mod allocations;
-mod ceiling;
+#[path = "../common/mod.rs"]
+mod common;
 mod measure;
-mod pomelo;
 mod process;
 mod report;
 mod servers;

@@ -65,22 +65,26 @@ pub(crate) fn measure(
     let mut process = Process::start(server)?;
     let options = options(server, point, shape, rate, process.address);
     let mut begin = None;
+    let mut end = None;
     let report = load::run(&options, |progress| {
         // The first word from the phase that counts comes within its first moments.
-        if progress.phase == Phase::Measure && begin.is_none() {
-            begin = Some((process.cpu(), process.allocations(), progress.messages));
+        match progress.phase {
+            Phase::Measure if begin.is_none() => {
+                begin = Some((process.cpu(), process.allocations(), progress.messages));
+            }
+            Phase::Done => end = Some((process.cpu(), process.allocations())),
+            _ => {}
         }
     })?;
-    let end = process.cpu()?;
-    let allocations_end = process.allocations()?;
-    let (cpu, allocations, messages) = begin.ok_or_else(too_short)?;
-    let (cpu, allocations) = (cpu?, allocations?);
-    if report.wrong > 0 || report.closed > 0 {
-        let text = format!("{} answers were wrong, {} closed", report.wrong, report.closed);
+    let ((cpu, allocations, messages), (end, allocations_end)) =
+        begin.zip(end).ok_or_else(too_short)?;
+    let (cpu, allocations, allocations_end) = (cpu?, allocations?, allocations_end?);
+    if report.wrong > 0 || report.lost.total() > 0 {
+        let text = format!("{} answers were wrong; lost: {}", report.wrong, report.lost);
         return Err(std::io::Error::other(text));
     }
     let messages = (report.messages - messages) as f64;
-    let cpu = end.since(cpu);
+    let cpu = end?.since(cpu);
     let each = |part: Duration| part.as_secs_f64() * 1e6 / messages;
     let quantile = |share| report.latency.value_at_quantile(share) as f64 / 1e3;
     Ok(Sample {

@@ -1,14 +1,14 @@
 //! A server's process.
 
-use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
 use shaddock::load::ProcessCpu;
 
-use crate::servers::{SERVER_CORE, Server};
+use crate::common::SERVER_CORE;
+use crate::common::child::Child;
+use crate::servers::Server;
 
 /// A running server; it ends when this is dropped.
 pub(crate) struct Process {
@@ -18,7 +18,7 @@ pub(crate) struct Process {
 
 enum Kind {
     /// This program, which counts its allocations when it is asked to.
-    Own { child: Child, orders: Option<ChildStdin>, answers: BufReader<ChildStdout> },
+    Own(Child),
     /// The original, of whose processes the connector is measured.
     Pomelo { script: PathBuf, connector: u32 },
 }
@@ -38,18 +38,8 @@ impl Process {
         if server == Server::Pomelo {
             return Self::start_pomelo();
         }
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["--serve", server.name()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let orders = child.stdin.take();
-        let mut answers = BufReader::new(child.stdout.take().expect("it is piped"));
-        let mut line = String::new();
-        answers.read_line(&mut line)?;
-        let address = line.trim().parse().map_err(std::io::Error::other)?;
-        wait_for(address)?;
-        Ok(Self { kind: Kind::Own { child, orders, answers }, address })
+        let child = Child::start(&["--serve", server.name()])?;
+        Ok(Self { address: child.addresses[0], kind: Kind::Own(child) })
     }
 
     fn start_pomelo() -> std::io::Result<Self> {
@@ -69,18 +59,13 @@ impl Process {
 
     /// How much the server has allocated, if it can tell.
     pub(crate) fn allocations(&mut self) -> std::io::Result<Option<u64>> {
-        let Kind::Own { orders, answers, .. } = &mut self.kind else { return Ok(None) };
-        if let Some(orders) = orders {
-            orders.write_all(b"\n")?;
-        }
-        let mut line = String::new();
-        answers.read_line(&mut line)?;
-        line.trim().parse().map(Some).map_err(std::io::Error::other)
+        let Kind::Own(child) = &mut self.kind else { return Ok(None) };
+        child.ask()?.parse().map(Some).map_err(std::io::Error::other)
     }
 
     pub(crate) fn pid(&self) -> u32 {
         match &self.kind {
-            Kind::Own { child, .. } => child.id(),
+            Kind::Own(child) => child.pid(),
             Kind::Pomelo { connector, .. } => *connector,
         }
     }
@@ -92,28 +77,11 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        match &mut self.kind {
-            Kind::Own { child, orders, .. } => {
-                *orders = None;
-                child.kill().and_then(|()| child.wait()).ok();
-            }
-            Kind::Pomelo { script, .. } => {
-                let stopped = Command::new(script).args(["stop", "plain"]).status();
-                if !stopped.is_ok_and(|status| status.success()) {
-                    eprintln!("Pomelo may still be running");
-                }
+        if let Kind::Pomelo { script, .. } = &self.kind {
+            let stopped = Command::new(script).args(["stop", "plain"]).status();
+            if !stopped.is_ok_and(|status| status.success()) {
+                eprintln!("Pomelo may still be running");
             }
         }
     }
-}
-
-/// Waits until somebody listens.
-fn wait_for(address: SocketAddr) -> std::io::Result<()> {
-    for _ in 0..200 {
-        if std::net::TcpStream::connect(address).is_ok() {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    Err(std::io::Error::other("a server does not come up"))
 }

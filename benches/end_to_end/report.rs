@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::common::report::{self, Spread, machine, table, unknown};
 use crate::measure::{Point, Sample};
 use crate::servers::Server;
 
@@ -30,22 +31,6 @@ pub(crate) struct OpenLoop {
     pub(crate) server: &'static str,
     pub(crate) rate: f64,
     pub(crate) sample: Sample,
-}
-
-/// Least, middle and greatest.
-struct Spread {
-    min: f64,
-    median: f64,
-    max: f64,
-}
-
-impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
-        let mut values: Vec<f64> = values.collect();
-        values.sort_by(f64::total_cmp);
-        let (min, max) = (*values.first()?, *values.last()?);
-        Some(Self { min, median: values[values.len() / 2], max })
-    }
 }
 
 impl Results {
@@ -110,9 +95,7 @@ impl Results {
         let median = |digits: usize, value: fn(&Sample) -> f64| {
             row.spread(value).map_or_else(unknown, |s| format!("{:.digits$}", s.median))
         };
-        let ratio = self.ratio(row).map_or_else(unknown, |ratio| {
-            format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.min, ratio.max)
-        });
+        let ratio = self.ratio(row).map_or_else(unknown, |ratio| ratio.text(2));
         let allocations = Spread::of(row.samples.iter().filter_map(|sample| sample.allocations));
         [
             row.point.name(),
@@ -151,23 +134,11 @@ impl Results {
     }
 
     pub(crate) fn write(&self) -> std::io::Result<()> {
-        let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into());
-        std::fs::create_dir_all(&target)?;
-        let json = serde_json::to_string_pretty(self)?;
-        std::fs::write(format!("{target}/end_to_end.json"), json)?;
-        std::fs::write(format!("{target}/end_to_end.html"), self.page())?;
-        println!("\nwritten: {target}/end_to_end.json and .html");
-        Ok(())
+        report::write("end_to_end", self, &self.page())
     }
 
     fn page(&self) -> String {
-        let mut page = String::from(
-            "<!doctype html><meta charset=utf-8><title>Shaddock, end to end</title>\
-             <style>body{font:14px sans-serif;max-width:60em;margin:2em auto}\
-             svg text{font:12px sans-serif}table{border-collapse:collapse}\
-             td,th{padding:2px 8px;text-align:right;border-bottom:1px solid #ddd}</style><h1>Shaddock, end to end</h1>",
-        );
-        let _ = write!(page, "<p>{}</p>", self.machine);
+        let mut page = report::page("end to end");
         let mut points: Vec<Point> = Vec::new();
         for row in &self.rows {
             if !points.contains(&row.point) {
@@ -240,10 +211,6 @@ const COLUMNS: [&str; 12] = [
 ];
 const WIDTHS: [usize; 12] = [8, 17, 9, 8, 7, 7, 18, 9, 9, 9, 8, 7];
 
-fn unknown() -> String {
-    "?".into()
-}
-
 fn open_loop_title(rate: f64) -> String {
     format!("open loop, 50 connections at {rate:.0} msg/s, latency from when a request was due:")
 }
@@ -259,30 +226,8 @@ fn print_line(cells: &[String; 12]) {
     println!();
 }
 
-fn table<const N: usize>(
-    columns: &[&str; N],
-    rows: impl Iterator<Item = [String; N]>,
-    page: &mut String,
-) {
-    let _ = write!(page, "<table><tr><th>{}</tr>", columns.join("<th>"));
-    for cells in rows {
-        let _ = write!(page, "<tr><td>{}</tr>", cells.join("<td>"));
-    }
-    page.push_str("</table>");
-}
-
 impl Row {
     fn spread(&self, value: fn(&Sample) -> f64) -> Option<Spread> {
         Spread::of(self.samples.iter().map(value))
     }
-}
-
-/// Kernel and processor, as the system names them.
-fn machine() -> String {
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("");
-    let cores = cpu.lines().filter(|line| line.starts_with("processor")).count();
-    let model = model.trim_start_matches(['\t', ' ', ':']);
-    format!("Linux {}, {cores} cores, {model}", kernel.trim())
 }

@@ -1,15 +1,14 @@
 //! The servers under test, each in a process of its own, pinned to the first core.
 
-use std::io::{BufRead as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use rustix::thread::{CpuSet, sched_setaffinity};
 use shaddock::{Engine, Handlers, Reply, Shards, Workers};
 
 use crate::allocations;
-use crate::ceiling::Variant;
-use crate::pomelo::Conversation;
+use crate::common::ceiling::{self, Variant};
+use crate::common::pomelo::Conversation;
+use crate::common::{OTHER_CORE, SERVER_CORE, child, pin};
 
 /// A server, and the way to talk to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,17 +63,8 @@ impl Server {
 
 const LOCAL: &str = "connector.entryHandler.echo";
 const FORWARD: &str = "chat.chatHandler.echo";
-pub(crate) const SERVER_CORE: usize = 0;
-const OTHER_CORE: usize = 1;
-
-/// Pins the calling thread, and those it starts, to some cores, as far as they are there.
-pub(crate) fn pin(cores: &[usize]) {
-    let mut set = CpuSet::new();
-    cores.iter().for_each(|core| set.set(*core));
-    if let Err(error) = sched_setaffinity(None, &set) {
-        eprintln!("cores {cores:?} can't be had ({error}): the figures mean less");
-    }
-}
+/// Connections of the ceiling, at most.
+const CEILING_SOCKETS: u32 = 16_384;
 
 pub(crate) fn pin_client() {
     pin(&[OTHER_CORE]);
@@ -89,7 +79,7 @@ pub(crate) fn serve(server: Server) {
     });
     match server {
         Server::Ceiling(variant) => bare(move |listener| {
-            crate::ceiling::serve(&listener, variant).expect("the ring works");
+            ceiling::serve(&[listener], variant, CEILING_SOCKETS).expect("the ring works");
         }),
         Server::Glommio => bare(glommio),
         Server::Tokio => bare(tokio),
@@ -106,14 +96,7 @@ fn bare(run: impl FnOnce(TcpListener) + Send + 'static) {
 }
 
 fn obey(address: SocketAddr) {
-    let mut out = std::io::stdout();
-    writeln!(out, "{address}").and_then(|()| out.flush()).expect("the parent reads");
-    for line in std::io::stdin().lock().lines() {
-        if line.is_err() {
-            return;
-        }
-        writeln!(out, "{}", allocations::count()).and_then(|()| out.flush()).expect("it reads");
-    }
+    child::obey(&[address], || allocations::count().to_string());
 }
 
 fn tokio(listener: TcpListener) {

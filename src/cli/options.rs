@@ -166,9 +166,22 @@ mod tests {
         let options = options.to_library();
         assert_eq!(options.transport, shaddock::load::Transport::WebSocket);
         assert_eq!((options.rate, options.pipeline), (Some(1000.0), 16));
+        assert_eq!((options.opening, options.addresses.len()), (128, 1));
         for (option, value) in [("--rate", "0"), ("--login", "a\"b"), ("--body-bytes", "15")] {
             assert!(Options::try_parse_from(["shaddock", "load", option, value]).is_err());
         }
+    }
+
+    #[test]
+    fn in_a_storm_all_come_at_once() {
+        let addresses = "127.0.0.1:1,127.0.0.1:2";
+        let words =
+            ["shaddock", "load", "--mode", "storm", "--connections", "500", "--addr", addresses];
+        let Command::Load(options) = Options::try_parse_from(words).unwrap().into_command() else {
+            panic!("not a load")
+        };
+        let options = options.to_library();
+        assert_eq!((options.opening, options.addresses.len()), (500, 2));
     }
 
     #[test]

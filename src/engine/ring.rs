@@ -226,16 +226,16 @@ impl Ring {
         self.push(&entry.user_data(Token::FinishWriting(socket).encode()));
     }
 
-    /// Cancels all that is under way on a socket.
-    pub(super) fn cancel(&mut self, socket: SocketIndex) {
-        let builder = CancelBuilder::fd(Fixed(socket.0)).all();
-        let entry = opcode::AsyncCancel2::new(builder).build();
+    /// Cancels the receive of a socket. The kernel finds it by its token, whereas for
+    /// [`Self::cancel`] it looks at everything that the ring waits for.
+    pub(super) fn cancel_receive(&mut self, socket: SocketIndex) {
+        let entry = opcode::AsyncCancel::new(Token::Receive(socket).encode()).build();
         self.push(&entry.user_data(Token::Cancel(socket).encode()));
     }
 
-    /// Cancels the receive of a socket.
-    pub(super) fn cancel_receive(&mut self, socket: SocketIndex) {
-        let builder = CancelBuilder::user_data(Token::Receive(socket).encode());
+    /// Cancels all that is under way on a socket.
+    pub(super) fn cancel(&mut self, socket: SocketIndex) {
+        let builder = CancelBuilder::fd(Fixed(socket.0)).all();
         let entry = opcode::AsyncCancel2::new(builder).build();
         self.push(&entry.user_data(Token::Cancel(socket).encode()));
     }

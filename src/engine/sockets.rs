@@ -358,9 +358,12 @@ impl Sockets {
             return;
         }
         state.is_closing = true;
-        if state.is_receiving || state.is_sending {
+        if state.is_sending {
             state.others += 1;
             ring.cancel(socket);
+        } else if state.is_receiving {
+            state.others += 1;
+            ring.cancel_receive(socket);
         }
         self.close_if_idle(socket, ring);
     }

@@ -19,27 +19,28 @@ pub(crate) fn run(options: &LoadOptions) -> anyhow::Result<()> {
     let bar = options.shows_progress().then(bar);
     let pid = options.server_pid;
     let mut begin: Option<(ProcessCpu, u64)> = None;
+    let mut end: Option<(ProcessCpu, u64)> = None;
     let report = load::run(&options.to_library(), |progress| {
         if let Some(bar) = &bar {
             draw(bar, progress);
         }
-        if let (Some(pid), Phase::Measure, None) = (pid, progress.phase, begin)
-            && let Ok(cpu) = ProcessCpu::of(pid)
-        {
-            begin = Some((cpu, progress.messages));
+        let sample = || Some((ProcessCpu::of(pid?).ok()?, progress.messages));
+        match progress.phase {
+            Phase::Measure if begin.is_none() => begin = sample(),
+            Phase::Done => end = sample(),
+            _ => {}
         }
     });
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
-    let report = report.with_context(|| format!("can't load {}", options.addr))?;
-    let server_cpu = match (pid, begin) {
-        (Some(pid), Some((begin, messages))) => {
-            let end = ProcessCpu::of(pid).with_context(|| format!("process {pid} has ended"))?;
-            Some((end.since(begin), report.messages - messages))
+    let report = report.with_context(|| format!("can't load {}", options.addresses()))?;
+    let server_cpu = match (pid, begin.zip(end)) {
+        (_, Some(((begin, before), (end, messages)))) => {
+            Some((end.since(begin), messages - before))
         }
         (Some(pid), None) => anyhow::bail!("there is no process {pid} to read the CPU time of"),
-        (None, _) => None,
+        (None, None) => None,
     };
     if let Some(path) = &options.plot {
         std::fs::write(path, plot::svg(&report.latency))
@@ -67,11 +68,12 @@ fn draw(bar: &ProgressBar, progress: LoadProgress) {
     bar.set_prefix(match progress.phase {
         Phase::Connect => "connect",
         Phase::Warmup => "warm up",
+        Phase::Storm => "reconnect",
         _ => "measure",
     });
     bar.set_position((progress.share * 1000.0) as u64);
     bar.set_message(match progress.phase {
-        Phase::Connect => format!("{} connections", progress.connections),
+        Phase::Connect | Phase::Storm => format!("{} connections", progress.connections),
         _ => format!("{} messages", progress.messages),
     });
 }

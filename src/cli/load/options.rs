@@ -10,9 +10,9 @@ use shaddock::load::{self, Check};
 /// How to load a server.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct LoadOptions {
-    /// The server to load
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3010")]
-    pub(crate) addr: SocketAddr,
+    /// The server to load; several addresses, which connections take in turn, have more ports
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3010", value_delimiter = ',')]
+    pub(crate) addr: Vec<SocketAddr>,
 
     /// How to connect
     #[arg(long, value_enum, default_value_t = Transport::Tcp)]
@@ -26,6 +26,19 @@ pub(crate) struct LoadOptions {
     #[arg(long, value_name = "N", default_value_t = 50)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=CONNECTIONS_MAX))]
     pub(crate) connections: u32,
+
+    /// Connections that are being opened at a time [default: 128, in a storm all]
+    #[arg(long, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=CONNECTIONS_MAX))]
+    opening: Option<u32>,
+
+    /// Rings, each with a thread [default: as few as hold all connections]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=RINGS_MAX))]
+    rings: Option<u32>,
+
+    /// Seconds between the heartbeats of a connection
+    #[arg(long, value_name = "S", default_value_t = 2.0, value_parser = seconds)]
+    heartbeat: f64,
 
     /// Messages in flight on each connection
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -75,8 +88,11 @@ pub(crate) struct LoadOptions {
     pub(crate) plot: Option<PathBuf>,
 }
 
-/// As many as one table of direct descriptors may hold.
-const CONNECTIONS_MAX: i64 = 1 << 20;
+/// Far more than a machine has ports for.
+const CONNECTIONS_MAX: i64 = 1 << 24;
+const RINGS_MAX: i64 = 1024;
+/// Connections that are being opened at a time.
+const OPENING: u32 = 128;
 const PIPELINE_MAX: i64 = 65_536;
 const BODY_BYTES_MAX: i64 = 1 << 23;
 
@@ -96,9 +112,17 @@ pub(crate) enum Mode {
     Notify,
     /// Send heartbeats only
     Idle,
+    /// Send heartbeats only; after the warm-up all drop at once and come again
+    Storm,
 }
 
 impl LoadOptions {
+    /// The server's addresses as text.
+    pub(crate) fn addresses(&self) -> String {
+        let addresses: Vec<String> = self.addr.iter().map(ToString::to_string).collect();
+        addresses.join(", ")
+    }
+
     /// The same, as the library takes it.
     pub(crate) fn to_library(&self) -> load::LoadOptions {
         load::LoadOptions {
@@ -110,9 +134,17 @@ impl LoadOptions {
                 Mode::Request => load::Mode::Request,
                 Mode::Notify => load::Mode::Notify,
                 Mode::Idle => load::Mode::Idle,
+                Mode::Storm => load::Mode::Storm,
             },
+            addresses: self.addr.clone(),
             route: self.route.clone(),
             connections: self.connections,
+            opening: self.opening.unwrap_or(match self.mode {
+                Mode::Storm => self.connections,
+                _ => OPENING,
+            }),
+            rings: self.rings.unwrap_or(0),
+            heartbeat: Duration::from_secs_f64(self.heartbeat),
             pipeline: self.pipeline,
             body_bytes: self.body_bytes as usize,
             measure: Duration::from_secs_f64(self.seconds),
@@ -120,7 +152,6 @@ impl LoadOptions {
             rate: self.rate,
             login: self.login.clone(),
             check: if self.any_answer { Check::Any } else { Check::Echo },
-            ..load::LoadOptions::new(self.addr)
         }
     }
 }

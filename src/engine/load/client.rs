@@ -1,6 +1,6 @@
 //! One connection of the load client, without its socket.
 
-use super::{Check, LoadOptions, Mode, Transport};
+use super::{Check, LoadOptions, Lost, Mode, Transport};
 use crate::wire::message::{self, Message, MessageType, RouteRef};
 use crate::wire::package::{self, HEADER_BYTES, Header, PackageType, Status};
 
@@ -23,6 +23,8 @@ pub(super) enum State {
     Handshake,
     Login,
     Working,
+    /// The connection has ended, or is going to.
+    Over,
 }
 
 /// One connection.
@@ -35,7 +37,7 @@ pub(super) struct Client {
     slots: Vec<Slot>,
     free: Vec<u32>,
     /// For the name it logs in by.
-    number: u32,
+    pub(super) number: u32,
 }
 
 /// Room for one request in flight.
@@ -55,7 +57,7 @@ pub(super) struct Seen {
     pub(super) wrong: u64,
     pub(super) pushes: u64,
     /// The server has said goodbye, or what it says makes no sense.
-    pub(super) is_over: bool,
+    pub(super) lost: Option<Lost>,
 }
 
 /// The id of the request that logs a client in.
@@ -204,12 +206,15 @@ impl Client {
         seen: &mut Seen,
     ) -> usize {
         let mut consumed = 0;
-        while consumed < input.len() && !seen.is_over {
+        while consumed < input.len() && seen.lost.is_none() {
             let rest = &input[consumed..];
             if self.state == State::Upgrade {
                 let Some(end) = rest.windows(4).position(|end| end == b"\r\n\r\n") else { break };
-                seen.is_over = !rest.starts_with(b"HTTP/1.1 101");
                 consumed += end + 4;
+                if !rest.starts_with(b"HTTP/1.1 101") {
+                    seen.lost = Some(Lost::Refused);
+                    break;
+                }
                 self.shake_hands(script);
                 continue;
             }
@@ -219,7 +224,7 @@ impl Client {
                     None => break,
                     Some(Ok(head_len)) => head_len,
                     Some(Err(())) => {
-                        seen.is_over = true;
+                        seen.lost = Some(Lost::Nonsense);
                         break;
                     }
                 },
@@ -230,7 +235,7 @@ impl Client {
                     self.handle(script, value.kind, value.body, answered, seen);
                 }
                 Ok(Status::Partial { .. }) => break,
-                Err(_) => seen.is_over = true,
+                Err(_) => seen.lost = Some(Lost::Nonsense),
             }
         }
         consumed
@@ -248,7 +253,7 @@ impl Client {
             (PackageType::Data, _) => self.handle_message(script, body, answered, seen),
             (PackageType::Handshake, State::Handshake) => {
                 if !body.starts_with(b"{\"code\":200") {
-                    seen.is_over = true;
+                    seen.lost = Some(Lost::Refused);
                     return;
                 }
                 script.package(PackageType::HandshakeAck, b"", &mut self.out);
@@ -265,7 +270,7 @@ impl Client {
                     }
                 }
             }
-            (PackageType::Kick, _) => seen.is_over = true,
+            (PackageType::Kick, _) => seen.lost = Some(Lost::Kicked),
             _ => {}
         }
     }
@@ -278,7 +283,7 @@ impl Client {
         seen: &mut Seen,
     ) {
         let Ok(message) = message::decode(body) else {
-            seen.is_over = true;
+            seen.lost = Some(Lost::Nonsense);
             return;
         };
         match message.kind {
@@ -299,7 +304,7 @@ impl Client {
                     answered(slot.at_ns);
                 }
             }
-            _ => seen.is_over = true,
+            _ => seen.lost = Some(Lost::Nonsense),
         }
     }
 }

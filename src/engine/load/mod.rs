@@ -1,7 +1,8 @@
 //! A load client for any server that speaks Pomelo's protocol.
 //!
 //! One thread drives all connections on a ring of its own, so that it costs less for each message
-//! than the server that it loads. In a *closed loop* each connection keeps a number of requests in
+//! than the server that it loads; more connections than a ring may hold are spread over several,
+//! each with its thread. In a *closed loop* each connection keeps a number of requests in
 //! flight; in an *open loop* requests are due at a fixed rate whatever the server does, and latency
 //! counts from when a request was due, so that a server that stalls can't hide the requests that it
 //! kept from being sent.
@@ -9,6 +10,11 @@
 mod client;
 mod cpu;
 mod driver;
+mod link;
+mod lost;
+mod pace;
+mod run;
+mod together;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,14 +22,16 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 pub use cpu::{CpuTime, ProcessCpu};
-pub use driver::run;
+pub use lost::{Lost, LostCounts};
+pub use run::run;
 
 /// What to do to a server.
 #[derive(Debug, Clone)]
 #[allow(clippy::exhaustive_structs)] // Built with `..LoadOptions::new(address)`.
 pub struct LoadOptions {
-    /// The server.
-    pub address: SocketAddr,
+    /// Where the server listens, at least one; connections take them in turn. A pair of addresses
+    /// has some 28,000 ports, so more connections need more addresses.
+    pub addresses: Vec<SocketAddr>,
     /// How to connect.
     pub transport: Transport,
     /// What each connection does.
@@ -32,6 +40,11 @@ pub struct LoadOptions {
     pub route: String,
     /// Connections, opened before anything is counted.
     pub connections: u32,
+    /// Connections that are being opened at a time.
+    pub opening: u32,
+    /// Rings, each with a thread; 0 stands for as few as hold all connections, since a ring's table
+    /// of sockets can't be larger than the process's descriptor limit.
+    pub rings: u32,
     /// Requests or notifies in flight on each connection; in an open loop, at most.
     pub pipeline: u32,
     /// Bytes of each message's JSON body, at least 16.
@@ -46,7 +59,7 @@ pub struct LoadOptions {
     pub login: Option<String>,
     /// What answers to requests must be.
     pub check: Check,
-    /// How often to send heartbeats.
+    /// How often each connection sends a heartbeat. The connections' are spread over that time.
     pub heartbeat: Duration,
 }
 
@@ -55,11 +68,13 @@ impl LoadOptions {
     #[must_use]
     pub fn new(address: SocketAddr) -> Self {
         Self {
-            address,
+            addresses: vec![address],
             transport: Transport::Tcp,
             mode: Mode::Request,
             route: "connector.entryHandler.echo".into(),
             connections: 1,
+            opening: 128,
+            rings: 0,
             pipeline: 1,
             body_bytes: 64,
             measure: Duration::from_secs(5),
@@ -92,6 +107,16 @@ pub enum Mode {
     Notify,
     /// Sends heartbeats only.
     Idle,
+    /// Sends heartbeats only; before the counting begins, all connections drop and come again, as
+    /// many as [`LoadOptions::opening`] at a time. One that fails then is counted and tried again.
+    Storm,
+}
+
+impl Mode {
+    /// Whether there is nothing but heartbeats.
+    fn is_quiet(self) -> bool {
+        matches!(self, Self::Idle | Self::Storm)
+    }
 }
 
 /// What an answer is compared with.
@@ -112,6 +137,11 @@ pub struct LoadReport {
     pub connections: u32,
     /// How long it took to get there.
     pub connecting: Duration,
+    /// Of a storm: how long it took from the drop until all connections worked again.
+    pub reconnecting: Option<Duration>,
+    /// Nanoseconds from when a connection was begun until its handshake was done; of a storm, from
+    /// the drop.
+    pub handshake: Histogram<u64>,
     /// How long was counted.
     pub elapsed: Duration,
     /// Messages answered, or notified and known to have arrived.
@@ -120,11 +150,11 @@ pub struct LoadReport {
     pub latency: Histogram<u64>,
     /// Answers that were not what they should be.
     pub wrong: u64,
-    /// Connections that the server closed or refused.
-    pub closed: u64,
+    /// Connections that the server closed or refused, each once, by what was seen of it.
+    pub lost: LostCounts,
     /// Pushes received.
     pub pushes: u64,
-    /// CPU time of the load client's own thread, while counting.
+    /// CPU time of the load client's own threads, while counting.
     pub client_cpu: Duration,
 }
 
@@ -140,6 +170,8 @@ pub struct LoadProgress {
     pub messages: u64,
     /// Connections that work.
     pub connections: u32,
+    /// Pushes of this phase so far.
+    pub pushes: u64,
 }
 
 /// The parts of a run.
@@ -150,8 +182,12 @@ pub enum Phase {
     Connect,
     /// Load, not counted.
     Warmup,
+    /// All have dropped and connect again.
+    Storm,
     /// Load, counted.
     Measure,
+    /// Counting is over; told once, while the connections are still there.
+    Done,
 }
 
 /// Latencies up to a minute, to three digits.

@@ -29,6 +29,24 @@ impl Conversation {
     }
 }
 
+/// Lays out the body of a request as a push, if one came that asks for it, alone and whole.
+pub(crate) fn push_of(input: &[u8], push: &mut Vec<u8>) -> bool {
+    const ROUTE: &[u8] = b"\x06\x05onAll";
+    if input[0] != DATA {
+        return false;
+    }
+    let (message, body) = (&input[4..], body_of(&input[4..]));
+    if !message[..message.len() - body.len()].ends_with(b".toAll") {
+        return false;
+    }
+    let [_, a, b, c] = ((ROUTE.len() + body.len()) as u32).to_be_bytes();
+    push.clear();
+    push.extend_from_slice(&[DATA, a, b, c]);
+    push.extend_from_slice(ROUTE);
+    push.extend_from_slice(body);
+    true
+}
+
 fn answer_all(input: &[u8], out: &mut Vec<u8>) -> usize {
     let mut consumed = 0;
     while let Some((head, rest)) = input[consumed..].split_first_chunk::<4>() {
@@ -45,11 +63,20 @@ fn answer_all(input: &[u8], out: &mut Vec<u8>) -> usize {
     consumed
 }
 
+/// Where the route of a request begins, behind the flag and the id.
+fn route_at(message: &[u8]) -> usize {
+    2 + message[1..].iter().position(|byte| byte & 0x80 == 0).expect("an id ends")
+}
+
+fn body_of(message: &[u8]) -> &[u8] {
+    let route_at = route_at(message);
+    &message[route_at + 1 + usize::from(message[route_at])..]
+}
+
 /// Copies id and body of a request: flag, id, route length, route, body.
 fn answer(message: &[u8], out: &mut Vec<u8>) {
-    let id_len = 1 + message[1..].iter().position(|byte| byte & 0x80 == 0).expect("an id ends");
-    let route_at = 1 + id_len;
-    let body = &message[route_at + 1 + usize::from(message[route_at])..];
+    let (route_at, body) = (route_at(message), body_of(message));
+    let id_len = route_at - 1;
     let len = (1 + id_len + body.len()) as u32;
     let [_, a, b, c] = len.to_be_bytes();
     out.extend_from_slice(&[DATA, a, b, c, 0x04]);

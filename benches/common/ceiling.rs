@@ -14,15 +14,15 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::types::{BufRingEntry, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
-use crate::pomelo::Conversation;
+use super::pomelo::{self, Conversation};
 
-const SOCKETS: u32 = 16_384;
 const BUFFERS: u16 = 256;
 const BUFFER_BYTES: usize = 16 * 1024;
 const ACCEPT: u64 = 1 << 32;
 const RECEIVE: u64 = 2 << 32;
 const SEND: u64 = 3 << 32;
 const CLOSE: u64 = 4 << 32;
+const PUSH: u64 = 5 << 32;
 const MSG_WAITALL: i32 = 0x100;
 
 /// What the kernel offers beside the settings of the ceiling, one thing at a time, to see whether
@@ -44,6 +44,8 @@ pub(crate) enum Variant {
     ZeroCopy,
     /// No sleep at all.
     BusyPoll,
+    /// The plain one, which also sends the body of a request for it to all connections, as a push.
+    PushToAll,
 }
 
 impl Variant {
@@ -68,6 +70,7 @@ impl Variant {
             Self::MinWait => "min-wait",
             Self::ZeroCopy => "send-zc",
             Self::BusyPoll => "busy-poll",
+            Self::PushToAll => "push-to-all",
         }
     }
 
@@ -89,6 +92,7 @@ const INCREMENTAL: u16 = 2;
 
 #[derive(Default)]
 struct Connection {
+    is_up: bool,
     conversation: Conversation,
     out: Vec<u8>,
     sending: Vec<u8>,
@@ -111,13 +115,22 @@ struct Server {
     tail: u16,
     connections: Vec<Connection>,
     dirty: Vec<u32>,
+    /// The latest push; it is not changed while sends of it are under way.
+    push: Vec<u8>,
+    pushes_under_way: usize,
 }
 
-/// Serves for ever.
-pub(crate) fn serve(listener: &TcpListener, variant: Variant) -> std::io::Result<()> {
-    let mut server = Server::new(variant)?;
-    let accept = opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).allocate_file_index(true);
-    server.push(&accept.build().user_data(ACCEPT));
+/// Serves up to `sockets` connections for ever.
+pub(crate) fn serve(
+    listeners: &[TcpListener],
+    variant: Variant,
+    sockets: u32,
+) -> std::io::Result<()> {
+    let mut server = Server::new(variant, sockets)?;
+    for listener in listeners {
+        let accept = opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).allocate_file_index(true);
+        server.push(&accept.build().user_data(ACCEPT));
+    }
     let mut batch = Vec::with_capacity(8192);
     loop {
         server.wait()?;
@@ -133,9 +146,11 @@ pub(crate) fn serve(listener: &TcpListener, variant: Variant) -> std::io::Result
 }
 
 impl Server {
-    fn new(variant: Variant) -> std::io::Result<Self> {
+    fn new(variant: Variant, sockets: u32) -> std::io::Result<Self> {
         let mut builder = IoUring::builder();
-        builder.setup_single_issuer().setup_defer_taskrun().setup_submit_all().setup_cqsize(8192);
+        builder.setup_single_issuer().setup_defer_taskrun().setup_submit_all();
+        // All completions of a push to many at once.
+        builder.setup_cqsize(if variant == Variant::PushToAll { 32_768 } else { 8192 });
         if variant == Variant::NoSqArray {
             builder.setup_no_sqarray();
         }
@@ -143,7 +158,7 @@ impl Server {
         if variant == Variant::RingFd {
             uring.submitter().register_ring_fd()?;
         }
-        uring.submitter().register_files_sparse(SOCKETS)?;
+        uring.submitter().register_files_sparse(sockets)?;
         let (buffers, buffer_bytes) = variant.buffers();
         let entries = zeroed(usize::from(buffers) * size_of::<BufRingEntry>());
         let memory = zeroed(usize::from(buffers) * buffer_bytes);
@@ -153,7 +168,6 @@ impl Server {
             let address = entries as u64;
             uring.submitter().register_buf_ring_with_flags(address, buffers, 0, flags)?;
         }
-        let connections = std::iter::repeat_with(Connection::default);
         let mut server = Self {
             variant,
             uring,
@@ -164,8 +178,10 @@ impl Server {
             entries: entries.cast(),
             memory,
             tail: 0,
-            connections: connections.take(SOCKETS as usize).collect(),
+            connections: Vec::new(),
             dirty: Vec::new(),
+            push: Vec::new(),
+            pushes_under_way: 0,
         };
         (0..buffers).for_each(|buffer| server.give_back(buffer));
         server.publish();
@@ -255,6 +271,33 @@ impl Server {
         };
         let connection = &mut self.connections[place as usize];
         connection.conversation.handle(input, &mut connection.out);
+        if self.variant == Variant::PushToAll
+            && self.pushes_under_way == 0
+            && pomelo::push_of(input, &mut self.push)
+        {
+            self.push_to_all();
+        }
+    }
+
+    /// Sends the same bytes to all connections, none of which copies them. One with something else
+    /// under way gets them behind that.
+    fn push_to_all(&mut self) {
+        for place in 0..self.connections.len() as u32 {
+            let connection = &mut self.connections[place as usize];
+            if !connection.is_up {
+                continue;
+            }
+            if connection.is_sending {
+                connection.out.extend_from_slice(&self.push);
+                self.mark_dirty(place);
+                continue;
+            }
+            connection.is_sending = true;
+            self.pushes_under_way += 1;
+            let (bytes, len) = (self.push.as_ptr(), self.push.len() as u32);
+            let send = opcode::Send::new(Fixed(place), bytes, len).flags(MSG_WAITALL).build();
+            self.push(&send.user_data(PUSH | u64::from(place)));
+        }
     }
 
     fn publish(&self) {
@@ -268,13 +311,21 @@ impl Server {
     fn handle(&mut self, token: u64, result: i32, flags: u32) {
         let place = token as u32;
         match token & !0xffff_ffff {
-            ACCEPT if result >= 0 => self.receive(result as u32),
+            ACCEPT if result >= 0 => {
+                let place = result as usize;
+                if self.connections.len() <= place {
+                    self.connections.resize_with(place + 1, Connection::default);
+                }
+                self.connections[place].is_up = true;
+                self.receive(result as u32);
+            }
             RECEIVE => {
                 if let Some(buffer) = cqueue::buffer_select(flags) {
                     self.take(place, buffer, result.max(0) as usize, flags);
                 }
                 if !cqueue::more(flags) {
                     if result == 0 || (result < 0 && result != -105) {
+                        self.connections[place as usize].is_up = false;
                         let close = opcode::Close::new(Fixed(place)).build();
                         self.push(&close.user_data(CLOSE | u64::from(place)));
                     } else {
@@ -285,7 +336,8 @@ impl Server {
             }
             // A send without a copy completes twice: its bytes are needed until the second time.
             SEND if self.variant == Variant::ZeroCopy && cqueue::more(flags) => {}
-            SEND => {
+            SEND | PUSH => {
+                self.pushes_under_way -= usize::from(token & !0xffff_ffff == PUSH);
                 let connection = &mut self.connections[place as usize];
                 connection.is_sending = false;
                 connection.sending.clear();

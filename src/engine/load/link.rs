@@ -1,0 +1,303 @@
+//! What happens to the sockets of the load client.
+
+#![allow(unsafe_code)] // Passes buffers to the ring; each block says what keeps them alive.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use super::client::{Client, Seen, State};
+use super::driver::Driver;
+use super::{Lost, Mode};
+use crate::engine::buffers::GROUP;
+use crate::engine::ring::{Completion, RAW_ADDRESS_BYTES, RawAddress, Token};
+use crate::shard::SocketIndex;
+
+/// One connection with its socket.
+pub(super) struct Connection {
+    pub(super) client: Client,
+    pub(super) link: Link,
+    /// Of a link that has one.
+    socket: SocketIndex,
+    is_receiving: bool,
+    is_canceling: bool,
+    pub(super) is_dirty: bool,
+    /// The buffer in flight, and how much of it has been sent.
+    sending: Option<(Vec<u8>, usize)>,
+    /// In an open loop: when the requests that wait for a slot were due.
+    pub(super) overdue: VecDeque<u64>,
+    began_ns: u64,
+}
+
+/// How far a connection's socket has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Link {
+    /// There is none.
+    Down,
+    Opening,
+    Connecting,
+    Up,
+    /// It is closed once nothing is under way on it.
+    Leaving,
+    Closing,
+}
+
+impl Connection {
+    pub(super) fn new(client: Client) -> Self {
+        Self {
+            client,
+            link: Link::Down,
+            socket: SocketIndex(0),
+            is_receiving: false,
+            is_canceling: false,
+            is_dirty: false,
+            sending: None,
+            overdue: VecDeque::new(),
+            began_ns: 0,
+        }
+    }
+}
+
+impl Driver<'_> {
+    /// Opens connections that are down, as many at a time as is allowed.
+    pub(super) fn open_more(&mut self) {
+        while self.opening < self.options.opening
+            && let Some(place) = self.to_open.pop_front()
+        {
+            self.opening += 1;
+            let began_ns = self.storm_ns.unwrap_or_else(|| self.now_ns());
+            let connection = &mut self.connections[place as usize];
+            debug_assert_eq!(connection.link, Link::Down);
+            connection.link = Link::Opening;
+            connection.began_ns = began_ns;
+            let [first, second, ..] = self.addresses[0].bytes;
+            self.ring.open(i32::from(u16::from_ne_bytes([first, second])), place);
+        }
+    }
+
+    pub(super) fn handle(&mut self, completion: Completion, now_ns: u64) {
+        match completion.token {
+            Token::Opened(place) => self.handle_opened(completion, place),
+            Token::Connected(place) if completion.result >= 0 => {
+                let connection = &mut self.connections[place as usize];
+                connection.link = Link::Up;
+                connection.is_receiving = true;
+                connection.client.connected(&self.script);
+                self.ring.receive_multishot(connection.socket, GROUP);
+                self.mark_dirty(place);
+            }
+            Token::Connected(place) => self.lose(place, Lost::Connect(-completion.result)),
+            Token::Receive(socket) => self.handle_receive(completion, socket, now_ns),
+            Token::Send(place) => self.handle_sent(completion, place),
+            Token::Cancel(socket) => {
+                let place = self.by_socket[socket.0 as usize];
+                self.connections[place as usize].is_canceling = false;
+                self.close_if_idle(place);
+            }
+            Token::Close(socket) => self.gone(self.by_socket[socket.0 as usize]),
+            _ => {}
+        }
+    }
+
+    fn handle_opened(&mut self, completion: Completion, place: u32) {
+        if completion.result < 0 {
+            return self.lose(place, Lost::Open(-completion.result));
+        }
+        let socket = SocketIndex(completion.result as u32);
+        let connection = &mut self.connections[place as usize];
+        connection.socket = socket;
+        connection.link = Link::Connecting;
+        self.by_socket[socket.0 as usize] = place;
+        let address = &self.addresses[connection.client.number as usize % self.addresses.len()];
+        // SAFETY: the address is boxed and lives as long as `self`.
+        unsafe { self.ring.connect(socket, place, &raw const *address) };
+    }
+
+    fn handle_receive(&mut self, completion: Completion, socket: SocketIndex, now_ns: u64) {
+        const NO_BUFFERS: i32 = -105;
+        let place = self.by_socket[socket.0 as usize];
+        if let Some(buffer) = completion.buffer() {
+            let len = usize::try_from(completion.result).unwrap_or_default();
+            let connection = &mut self.connections[place as usize];
+            let (latency, answers) = (&mut self.latency, &mut self.messages);
+            let each = self.script.messages_per_answer();
+            let mut seen = Seen::default();
+            if connection.link == Link::Up {
+                let input = self.buffers.filled(buffer, len);
+                seen = connection.client.receive(&self.script, input, |at_ns| {
+                    latency.saturating_record(now_ns.saturating_sub(at_ns).max(1));
+                    *answers += each;
+                });
+            }
+            self.buffers.give_back(buffer);
+            self.after_input(place, &seen, now_ns);
+        }
+        if completion.has_more() {
+            return;
+        }
+        let connection = &mut self.connections[place as usize];
+        match completion.result {
+            1.. | NO_BUFFERS if connection.link == Link::Up => {
+                self.buffers.publish();
+                self.ring.receive_multishot(socket, GROUP);
+            }
+            result => {
+                connection.is_receiving = false;
+                if connection.link == Link::Leaving {
+                    return self.close_if_idle(place);
+                }
+                self.lose(place, if result < 0 { Lost::Receive(-result) } else { Lost::Ended });
+            }
+        }
+    }
+
+    fn after_input(&mut self, place: u32, seen: &Seen, now_ns: u64) {
+        self.wrong += seen.wrong;
+        self.pushes += seen.pushes;
+        let connection = &mut self.connections[place as usize];
+        if connection.link != Link::Up {
+            return;
+        }
+        if seen.is_ready {
+            self.working += 1;
+            self.opening -= 1;
+            let took_ns = now_ns.saturating_sub(connection.began_ns);
+            self.handshake.saturating_record(took_ns.max(1));
+        }
+        if let Some(reason) = seen.lost {
+            return self.lose(place, reason);
+        }
+        if self.is_loading && connection.client.state == State::Working {
+            match (self.options.mode, self.options.rate) {
+                (Mode::Idle | Mode::Storm, _) => {}
+                (_, None) => while connection.client.ask(&self.script, now_ns) {},
+                (_, Some(_)) => {
+                    while let Some(due_ns) = connection.overdue.front()
+                        && connection.client.ask(&self.script, *due_ns)
+                    {
+                        connection.overdue.pop_front();
+                    }
+                }
+            }
+        }
+        self.mark_dirty(place);
+    }
+
+    pub(super) fn send(&mut self, place: u32) {
+        let connection = &mut self.connections[place as usize];
+        if connection.link != Link::Up
+            || connection.client.out.is_empty()
+            || connection.sending.is_some()
+        {
+            return;
+        }
+        let spare = self.spare.pop().unwrap_or_default();
+        let bytes = std::mem::replace(&mut connection.client.out, spare);
+        let (bytes, _) = connection.sending.insert((bytes, 0));
+        // SAFETY: the bytes are on the heap and stay there, unchanged, until the completion takes
+        // them out of `sending`.
+        unsafe { self.ring.send(connection.socket, place, bytes) };
+    }
+
+    fn handle_sent(&mut self, completion: Completion, place: u32) {
+        let connection = &mut self.connections[place as usize];
+        let Some((bytes, sent)) = &mut connection.sending else { return };
+        if completion.result > 0 && connection.link == Link::Up {
+            *sent += completion.result as usize;
+            if *sent < bytes.len() {
+                // SAFETY: as in `send`; the rest is part of the same buffer.
+                unsafe { self.ring.send(connection.socket, place, &bytes[*sent..]) };
+                return;
+            }
+        }
+        if let Some((mut bytes, _)) = connection.sending.take() {
+            bytes.clear();
+            self.spare.push(bytes);
+        }
+        match connection.link {
+            Link::Up if completion.result > 0 && !connection.client.out.is_empty() => {
+                self.mark_dirty(place);
+            }
+            Link::Leaving => self.close_if_idle(place),
+            _ => {}
+        }
+    }
+
+    /// The server, or the system, has ended a connection. Each is counted once.
+    fn lose(&mut self, place: u32, reason: Lost) {
+        let link = self.connections[place as usize].link;
+        if matches!(link, Link::Opening | Link::Connecting | Link::Up) {
+            self.lost.one(reason);
+            self.leave(place);
+        }
+    }
+
+    /// Ends a connection from this side.
+    pub(super) fn leave(&mut self, place: u32) {
+        let connection = &mut self.connections[place as usize];
+        let state = std::mem::replace(&mut connection.client.state, State::Over);
+        match (connection.link, state) {
+            (Link::Up, State::Working) => self.working -= 1,
+            (Link::Opening | Link::Connecting | Link::Up, _) => self.opening -= 1,
+            (Link::Down, _) => return self.gone(place),
+            (Link::Leaving | Link::Closing, _) => return,
+        }
+        if connection.link == Link::Opening {
+            return self.gone(place);
+        }
+        connection.link = Link::Leaving;
+        if connection.sending.is_some() {
+            connection.is_canceling = true;
+            self.ring.cancel(connection.socket);
+        } else if connection.is_receiving {
+            connection.is_canceling = true;
+            self.ring.cancel_receive(connection.socket);
+        }
+        self.close_if_idle(place);
+    }
+
+    /// A descriptor is used again only after its last completion, so it is closed after that too.
+    fn close_if_idle(&mut self, place: u32) {
+        let connection = &mut self.connections[place as usize];
+        let is_busy =
+            connection.is_receiving || connection.is_canceling || connection.sending.is_some();
+        if connection.link == Link::Leaving && !is_busy {
+            connection.link = Link::Closing;
+            self.ring.close(connection.socket);
+        }
+    }
+
+    /// A connection has no socket any more. In a storm it comes again.
+    fn gone(&mut self, place: u32) {
+        let connection = &mut self.connections[place as usize];
+        connection.link = Link::Down;
+        connection.overdue.clear();
+        connection.client = Client::new(&self.script, connection.client.number);
+        match self.storm_ns {
+            Some(_) => self.to_open.push_back(place),
+            None => connection.client.state = State::Over,
+        }
+    }
+}
+
+impl From<SocketAddr> for RawAddress {
+    /// Writes `sockaddr_in` or `sockaddr_in6`.
+    fn from(address: SocketAddr) -> Self {
+        const AF_INET: u16 = 2;
+        const AF_INET6: u16 = 10;
+        let mut raw = Self { bytes: [0; RAW_ADDRESS_BYTES], len: 16 };
+        raw.bytes[2..4].copy_from_slice(&address.port().to_be_bytes());
+        match address {
+            SocketAddr::V4(address) => {
+                raw.bytes[..2].copy_from_slice(&AF_INET.to_ne_bytes());
+                raw.bytes[4..8].copy_from_slice(&address.ip().octets());
+            }
+            SocketAddr::V6(address) => {
+                raw.bytes[..2].copy_from_slice(&AF_INET6.to_ne_bytes());
+                raw.bytes[8..24].copy_from_slice(&address.ip().octets());
+                raw.bytes[24..].copy_from_slice(&address.scope_id().to_ne_bytes());
+                raw.len = RAW_ADDRESS_BYTES as u32;
+            }
+        }
+        raw
+    }
+}

@@ -1,0 +1,96 @@
+//! How connections are lost.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+
+/// What the load client saw of the end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Lost {
+    /// There is no socket, for the reason of that number.
+    Open(i32),
+    /// It did not come up, for the reason of that number.
+    Connect(i32),
+    /// It broke, for the reason of that number.
+    Receive(i32),
+    /// The server has closed it.
+    Ended,
+    /// The server has said goodbye by a kick.
+    Kicked,
+    /// The server has refused the upgrade or the handshake.
+    Refused,
+    /// What the server says makes no sense.
+    Nonsense,
+}
+
+/// How many connections were lost, by what was seen of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LostCounts {
+    by_reason: BTreeMap<Lost, u64>,
+}
+
+impl LostCounts {
+    pub(super) fn one(&mut self, reason: Lost) {
+        *self.by_reason.entry(reason).or_default() += 1;
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        for (reason, count) in other.iter() {
+            *self.by_reason.entry(reason).or_default() += count;
+        }
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.by_reason.values().sum()
+    }
+
+    /// Each reason that there was, and how often.
+    pub fn iter(&self) -> impl Iterator<Item = (Lost, u64)> {
+        self.by_reason.iter().map(|(reason, count)| (*reason, *count))
+    }
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = |number: i32| io::Error::from_raw_os_error(number);
+        match self {
+            Self::Open(number) => write!(f, "no socket: {}", why(*number)),
+            Self::Connect(number) => write!(f, "not connected: {}", why(*number)),
+            Self::Receive(number) => write!(f, "broken: {}", why(*number)),
+            Self::Ended => f.write_str("closed by the server"),
+            Self::Kicked => f.write_str("kicked"),
+            Self::Refused => f.write_str("handshake refused"),
+            Self::Nonsense => f.write_str("not understood"),
+        }
+    }
+}
+
+impl fmt::Display for LostCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, (reason, count)) in self.iter().enumerate() {
+            let comma = if place > 0 { ", " } else { "" };
+            write!(f, "{comma}{count} {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_are_counted_by_their_reasons() {
+        let (mut all, mut some) = (LostCounts::default(), LostCounts::default());
+        all.one(Lost::Kicked);
+        some.one(Lost::Connect(111));
+        some.one(Lost::Kicked);
+        all.add(&some);
+        assert_eq!(all.total(), 3);
+        let text = "1 not connected: Connection refused (os error 111), 2 kicked";
+        assert_eq!(all.to_string(), text);
+    }
+}

@@ -1,0 +1,213 @@
+//! A whole run: one driver after the other, or several at once.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::driver::Driver;
+use super::together::{Step, Together};
+use super::{LoadOptions, LoadProgress, LoadReport, Mode, Phase};
+use crate::engine::preflight;
+use crate::wire::message::ROUTE_BYTES_MAX;
+
+/// One ring's part of a run.
+pub(super) struct Part<'a> {
+    pub(super) together: &'a Together,
+    pub(super) driver: u32,
+    /// The whole run's options with this part's numbers.
+    pub(super) options: LoadOptions,
+    /// The number of its first connection.
+    pub(super) first: u32,
+}
+
+/// Loads a server as described, and tells `progress` from time to time.
+///
+/// # Errors
+/// No ring, no connection, or a server that stops answering.
+pub fn run(
+    options: &LoadOptions,
+    mut progress: impl FnMut(LoadProgress),
+) -> io::Result<LoadReport> {
+    check(options)?;
+    let rings = rings(options)?;
+    let together = Together::new(rings);
+    std::thread::scope(|scope| {
+        let spawn = |driver| {
+            let part = Part::new(options, &together, driver);
+            let name = format!("shaddock-load-{driver}");
+            std::thread::Builder::new()
+                .name(name)
+                .spawn_scoped(scope, || run_part(part, &mut |_| {}))
+                .inspect_err(|_| together.fail())
+        };
+        let others: Vec<_> = (1..rings).map(spawn).collect();
+        let mut result = run_part(Part::new(options, &together, 0), &mut progress);
+        for other in others {
+            let joined = other.map_err(Some).and_then(|other| {
+                other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            });
+            result = match (result, joined) {
+                (Ok(mut sum), Ok(report)) => {
+                    sum.add(&report);
+                    Ok(sum)
+                }
+                // Of several errors, the one that made the others give up.
+                (Err(Some(error)), _) | (_, Err(Some(error))) => Err(Some(error)),
+                (_, Err(None)) | (Err(None), _) => Err(None),
+            };
+        }
+        result.map_err(|error| error.unwrap_or_else(|| io::Error::other("a ring has given up")))
+    })
+}
+
+fn check(options: &LoadOptions) -> io::Result<()> {
+    let wrong = |text: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    if options.connections == 0 || options.pipeline == 0 || options.body_bytes < 16 {
+        return wrong("connections and pipeline must be 1 at least, body_bytes 16");
+    }
+    if options.route.len() > ROUTE_BYTES_MAX {
+        return wrong("a route has at most 255 bytes");
+    }
+    let is_v4 = |address: &std::net::SocketAddr| address.is_ipv4();
+    match options.addresses.first().map(is_v4) {
+        None => wrong("there must be an address"),
+        Some(v4) if options.addresses.iter().any(|address| is_v4(address) != v4) => {
+            wrong("the addresses must be of one family")
+        }
+        Some(_) if options.opening == 0 => wrong("opening must be 1 at least"),
+        Some(_) if options.heartbeat.is_zero() => wrong("heartbeat must be more than zero"),
+        Some(_) => Ok(()),
+    }
+}
+
+/// How many rings there are.
+fn rings(options: &LoadOptions) -> io::Result<u32> {
+    let per_ring = preflight::descriptors_max().max(1);
+    let needed = options.connections.div_ceil(per_ring);
+    match options.rings {
+        0 => Ok(needed),
+        rings if rings < needed => {
+            let text = format!("a ring holds up to {per_ring} connections here: {needed} rings");
+            Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+        }
+        rings => Ok(rings.min(options.connections)),
+    }
+}
+
+/// The whole way of one driver. `None` if it gives up because another has.
+fn run_part(
+    part: Part<'_>,
+    progress: &mut dyn FnMut(LoadProgress),
+) -> Result<LoadReport, Option<io::Error>> {
+    let together = part.together;
+    let result = drive(part, progress);
+    if result.is_err() {
+        together.fail();
+    }
+    result
+}
+
+fn drive(
+    part: Part<'_>,
+    progress: &mut dyn FnMut(LoadProgress),
+) -> Result<LoadReport, Option<io::Error>> {
+    let (warmup, measure) = (part.options.warmup, part.options.measure);
+    let is_storm = part.options.mode == Mode::Storm;
+    let mut driver = Driver::new(part)?;
+    let start = Instant::now();
+    driver.connect_all(progress)?;
+    let connecting = start.elapsed();
+    driver.wait(Step::Connected)?;
+    driver.begin();
+    driver.load(Phase::Warmup, warmup, progress)?;
+    driver.wait(Step::WarmedUp)?;
+    let mut reconnecting = None;
+    if is_storm {
+        reconnecting = Some(driver.storm(progress)?);
+        driver.wait(Step::Reconnected)?;
+    }
+    driver.reset();
+    let (start, cpu) = (Instant::now(), thread_cpu());
+    driver.wait(Step::Reset)?;
+    driver.load(Phase::Measure, measure, progress)?;
+    let client_cpu = thread_cpu().saturating_sub(cpu);
+    let report = driver.end(start.elapsed(), client_cpu);
+    driver.wait(Step::Measured)?;
+    driver.tell(Phase::Done, 1.0, progress);
+    driver.wait(Step::Done)?;
+    Ok(LoadReport { connecting, reconnecting, ..report })
+}
+
+/// CPU time of this thread.
+fn thread_cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
+}
+
+impl<'a> Part<'a> {
+    fn new(options: &LoadOptions, together: &'a Together, driver: u32) -> Self {
+        let (all, rings) = (options.connections, together.len());
+        let share = |driver: u32| all / rings + u32::from(driver < all % rings);
+        let connections = share(driver);
+        let rate = |rate: f64| rate * f64::from(connections) / f64::from(all);
+        let options = LoadOptions {
+            connections,
+            opening: (options.opening / rings).max(1),
+            rate: options.rate.map(rate),
+            ..options.clone()
+        };
+        Self { together, driver, options, first: (0..driver).map(share).sum() }
+    }
+}
+
+impl LoadReport {
+    /// Adds what another ring has seen at the same time.
+    fn add(&mut self, other: &Self) {
+        self.connections += other.connections;
+        self.connecting = self.connecting.max(other.connecting);
+        self.reconnecting = self.reconnecting.max(other.reconnecting);
+        self.elapsed = self.elapsed.max(other.elapsed);
+        self.messages += other.messages;
+        self.latency.add(&other.latency).expect("the histograms have the same bounds");
+        self.handshake.add(&other.handshake).expect("the histograms have the same bounds");
+        self.wrong += other.wrong;
+        self.lost.add(&other.lost);
+        self.pushes += other.pushes;
+        self.client_cpu += other.client_cpu;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_and_rate_are_shared_out() {
+        let address = "127.0.0.1:1".parse().unwrap();
+        let options =
+            LoadOptions { connections: 10, rate: Some(100.0), ..LoadOptions::new(address) };
+        let together = Together::new(3);
+        let parts: Vec<_> = (0..3).map(|n| Part::new(&options, &together, n)).collect();
+        let of = |part: &Part<'_>| (part.first, part.options.connections);
+        assert_eq!(parts.iter().map(of).collect::<Vec<_>>(), [(0, 4), (4, 3), (7, 3)]);
+        assert_eq!(parts[1].options.rate, Some(30.0));
+    }
+
+    #[test]
+    fn what_can_not_be_is_refused() {
+        let address = "127.0.0.1:1".parse().unwrap();
+        let options = LoadOptions::new(address);
+        assert!(check(&options).is_ok());
+        let two = vec![address, "[::1]:1".parse().unwrap()];
+        for options in [
+            LoadOptions { addresses: Vec::new(), ..options.clone() },
+            LoadOptions { addresses: two, ..options.clone() },
+            LoadOptions { opening: 0, ..options.clone() },
+            LoadOptions { body_bytes: 15, ..options.clone() },
+            LoadOptions { connections: 0, ..options.clone() },
+        ] {
+            assert!(check(&options).is_err(), "{options:?}");
+        }
+        let many = LoadOptions { connections: u32::MAX, rings: 1, ..options };
+        assert!(rings(&many).unwrap_err().to_string().contains("rings"));
+    }
+}
