@@ -288,7 +288,7 @@ impl Builder {
     }
 
     /// Adds a forwarder to servers outside the process.
-    #[cfg(feature = "pomelo")]
+    #[cfg(any(feature = "pitaya", feature = "pomelo"))]
     pub(super) fn network(mut self, network: NetworkForwarder) -> Self {
         self.networks.push(network);
         self
@@ -352,14 +352,14 @@ impl Builder {
         preflight::check(u64::from(shards) + u64::from(workers))?;
 
         let listening = listen::listen(&self.listeners, usize::from(shards), self.limits.backlog)?;
-        let told_of_all = told_of_all(&self.networks, workers);
+        let told = Told::by(&self.networks, workers);
         let networks = std::mem::take(&mut self.networks);
         let routers = std::mem::take(&mut self.routers);
         let threads = threads(shards, workers + networks.len() as u16, &self.limits)?;
         let registers: Vec<Register> =
             self.forwards.iter().map(|(_, workers)| Arc::clone(&workers.register)).collect();
         let counters = shards + networks.len() as u16;
-        let config = Arc::new(self.into_config(counters, server_types, told_of_all));
+        let config = Arc::new(self.into_config(counters, server_types, told));
 
         // From here on a failure stops what runs already: the engine is dropped.
         let mut engine =
@@ -489,12 +489,7 @@ impl Builder {
             || self.networks.iter().any(|n| n.server_types.iter().any(|other| other == name))
     }
 
-    fn into_config(
-        self,
-        counters: u16,
-        server_types: Vec<ServerType>,
-        told_of_all: u64,
-    ) -> ShardConfig {
+    fn into_config(self, counters: u16, server_types: Vec<ServerType>, told: Told) -> ShardConfig {
         let protos = self.protos.as_ref();
         let routes = RouteTable::new(self.routes, self.dictionary.as_ref(), protos)
             .with_push_policies(self.push_policies);
@@ -521,7 +516,8 @@ impl Builder {
             doors: self.listeners.into_iter().map(|listener| listener.door).collect(),
             routes: Arc::new(routes),
             server_types,
-            told_of_all,
+            told_of_all: told.of_all,
+            told_of_logins: told.of_logins,
             registers: self.registers,
             started_unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
             connections: AtomicUsize::new(0),
@@ -531,10 +527,20 @@ impl Builder {
     }
 }
 
-/// The bits of the forwarders that hear of every session's end.
-fn told_of_all(networks: &[NetworkForwarder], workers: u16) -> u64 {
-    let all = (workers..).zip(networks).filter(|(_, network)| network.hears == Hears::All);
-    all.fold(0, |bits, (worker, _)| bits | worker_bit(worker))
+/// The bits of the forwarders that hear of sessions they have not been told of.
+struct Told {
+    of_all: u64,
+    of_logins: u64,
+}
+
+impl Told {
+    fn by(networks: &[NetworkForwarder], workers: u16) -> Self {
+        let of = |hears| {
+            let those = (workers..).zip(networks).filter(|(_, network)| network.hears == hears);
+            those.fold(0, |bits, (worker, _)| bits | worker_bit(worker))
+        };
+        Self { of_all: of(Hears::All), of_logins: of(Hears::Logins) }
+    }
 }
 
 /// The cores that this process may run on.

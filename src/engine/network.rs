@@ -31,12 +31,15 @@ type Check = Box<dyn Fn(&Limits) -> Result<(), StartError> + Send>;
 type Start = Box<dyn FnOnce(Seat) -> Result<Join, StartError> + Send>;
 
 /// The ends of which sessions a forwarder is told.
+#[cfg_attr(not(all(feature = "pitaya", feature = "pomelo")), allow(dead_code))] // Each has its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hears {
     /// Of those that it has been told of.
     Known,
     /// Of those, and of all others that have been used for anything.
     All,
+    /// Of those, and of all that have ever had a uid; also of every login and logout.
+    Logins,
 }
 
 /// A forwarder's place in the engine.
@@ -46,6 +49,7 @@ pub(super) struct Seat {
     pub(super) me: Party,
     pub(super) config: Arc<ShardConfig>,
     /// Where clients connect.
+    #[cfg_attr(not(feature = "pomelo"), allow(dead_code))] // Pitaya's servers are not told.
     pub(super) clients: SocketAddr,
     /// The embedder's routers of the types it carries ([`super::Builder::route`]).
     pub(super) routes: Vec<(String, Route)>,

@@ -17,12 +17,22 @@ use crate::session::{SessionData, SessionId, Uid};
 use crate::tls::ServerConfig;
 
 /// One piece of mail. Who gets it stands in front of each group.
-#[cfg_attr(not(feature = "pomelo"), allow(dead_code))] // Look-ups are for network forwarders.
+// Look-ups and logins are for network forwarders.
+#[cfg_attr(not(any(feature = "pitaya", feature = "pomelo")), allow(dead_code))]
 pub(crate) enum Mail {
     // A worker.
     Forward(Forward),
     Closed {
         session: SessionId,
+        data: Arc<SessionData>,
+    },
+
+    // A network forwarder that hears of logins. A session that logs out is told of as it was.
+    Login {
+        session: SessionId,
+        data: Arc<SessionData>,
+    },
+    Logout {
         data: Arc<SessionData>,
     },
 
@@ -34,6 +44,7 @@ pub(crate) enum Mail {
     Set {
         session: SessionId,
         settings: Box<Map<String, Value>>,
+        others: Others,
         reply_to: ReplyTo,
     },
     Bind {
@@ -171,6 +182,14 @@ pub(crate) struct WorkerReply {
     pub(crate) data: Option<Arc<SessionData>>,
 }
 
+/// What becomes of the settings of a session that are not named when others are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(feature = "pitaya"), allow(dead_code))] // Only Pitaya's backends write all at once.
+pub(crate) enum Others {
+    Keep,
+    Remove,
+}
+
 /// Who waits for an outcome.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReplyTo {
@@ -179,7 +198,8 @@ pub(crate) struct ReplyTo {
 }
 
 /// What became of something that was asked for.
-#[cfg_attr(not(feature = "pomelo"), allow(dead_code))] // Look-ups are for network forwarders.
+// Look-ups are for network forwarders.
+#[cfg_attr(not(any(feature = "pitaya", feature = "pomelo")), allow(dead_code))]
 pub(crate) enum Outcome {
     Bound(Result<(), BindError>),
     Set(bool),

@@ -8,7 +8,9 @@ mod hub;
 #[cfg(all(test, shaddock_loom))]
 mod loom_tests;
 pub(crate) mod mail;
-#[cfg(feature = "pomelo")]
+#[cfg(any(feature = "pitaya", feature = "pomelo"))]
+#[cfg_attr(not(all(feature = "pitaya", feature = "pomelo")), allow(dead_code))]
+// Each has its own part.
 pub(crate) mod remote;
 pub(crate) mod worker;
 mod workers;

@@ -24,7 +24,7 @@ use rustc_hash::FxHashMap;
 use serde_json::{Map, Value};
 
 use super::hub::{Hub, Party, Post};
-use super::mail::{Forward, Mail, Outcome, ReplyTo, WorkerReply};
+use super::mail::{Forward, Mail, Others, Outcome, ReplyTo, WorkerReply};
 use super::worker::{MAILS_PER_SHARD, by_home};
 use crate::dispatch::{Audience, BindError};
 use crate::limits::Limits;
@@ -76,6 +76,11 @@ enum Ask<C> {
 pub(crate) enum Received<C> {
     /// A client's message. A request has a token, by which [`Remote::answer`] answers it.
     Forward(Forward),
+    /// A session has got a uid; may be called by its number from here on. It stands in front of
+    /// the answer to whoever has asked for that.
+    Login { data: Arc<SessionData> },
+    /// A session has lost its uid; it had this one.
+    Logout { data: Arc<SessionData> },
     /// A session has ended. It is unknown from here on.
     Closed { session: SessionId, data: Arc<SessionData> },
     /// A question is answered.
@@ -87,8 +92,8 @@ pub(crate) enum Done {
     Bound(Result<(), BindError>),
     /// Whether the session was still there.
     Set(bool),
-    /// All sessions of the uid are unbound and about to close.
-    Kicked,
+    /// So many sessions of the uid, which are all, are unbound and about to close.
+    Kicked(usize),
     /// The uids that have no session.
     Pushed(Vec<Uid>),
     /// The sessions as they are.
@@ -157,6 +162,16 @@ impl<C: Copy, E> Remote<C, E> {
                 self.sessions.remove(&data.number);
                 Some(Received::Closed { session, data })
             }
+            Mail::Login { session, data } => {
+                let known = self.sessions.entry(data.number);
+                known.or_insert_with(|| Known {
+                    id: session,
+                    data: Arc::clone(&data),
+                    export: None,
+                });
+                Some(Received::Login { data })
+            }
+            Mail::Logout { data } => Some(Received::Logout { data }),
             Mail::Edition(edition) => {
                 self.edition = edition;
                 None
@@ -230,6 +245,7 @@ impl<C: Copy, E> Remote<C, E> {
         &mut self,
         number: u64,
         settings: Map<String, Value>,
+        others: Others,
         caller: C,
     ) -> Result<(), Refused> {
         let session = self.session(number)?;
@@ -237,6 +253,7 @@ impl<C: Copy, E> Remote<C, E> {
         self.ask(session.shard(), Ask::Set(caller), |reply_to| Mail::Set {
             session,
             settings,
+            others,
             reply_to,
         })
     }
@@ -392,7 +409,9 @@ impl<C: Copy, E> Remote<C, E> {
                     (Ask::Set(caller), Outcome::Set(was_there)) => {
                         Some((caller, Done::Set(was_there)))
                     }
-                    (Ask::Kick(caller), Outcome::Kicked(_)) => Some((caller, Done::Kicked)),
+                    (Ask::Kick(caller), Outcome::Kicked(count)) => {
+                        Some((caller, Done::Kicked(count)))
+                    }
                     _ => {
                         debug_assert!(false, "an outcome answers another question");
                         None

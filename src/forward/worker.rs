@@ -11,7 +11,7 @@ use bytes::{Buf as _, Bytes};
 
 use super::asks::{Ask, Asks};
 use super::hub::{Hub, Party, Post};
-use super::mail::{Forward, ForwardRoute, Mail, ReplyTo, WorkerReply};
+use super::mail::{Forward, ForwardRoute, Mail, Others, ReplyTo, WorkerReply};
 use crate::dispatch::chain;
 use crate::dispatch::context::{Call, Link, Op, Origin};
 use crate::dispatch::pending::Completion;
@@ -179,6 +179,8 @@ impl Worker {
             }
             Mail::Result { token, outcome } => self.asks.finish(token, outcome),
             Mail::Edition(edition) => drop(self.link.edition.replace(edition)),
+            // For a forwarder whose bit is the same as this worker's.
+            Mail::Login { .. } | Mail::Logout { .. } => {}
             _ => debug_assert!(false, "mail for a shard reached a worker"),
         }
     }
@@ -284,6 +286,7 @@ impl Worker {
             Op::Set { session, settings, done } => {
                 let settings = Box::new(settings);
                 self.ask(session.shard(), Ask::Set(done), |to| Mail::Set {
+                    others: Others::Keep,
                     session,
                     settings,
                     reply_to: to,

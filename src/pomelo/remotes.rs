@@ -11,6 +11,7 @@ use super::mqtt;
 use super::rpc::{self, Call, NoCall, Request, encode_answer, push_error, push_json};
 use super::station::Station;
 use crate::dispatch::{Audience, BindError};
+use crate::forward::mail::Others;
 use crate::forward::remote::{Done, Refused};
 use crate::route::push::Push;
 use crate::session::Uid;
@@ -130,14 +131,14 @@ impl Station {
                 let Value::String(key) = args.value(1) else { return wrong("key is no text") };
                 let settings = Map::from_iter([(key, args.value(2))]);
                 let number = args.number()?;
-                remote.set(number, settings, about(number))?;
+                remote.set(number, settings, Others::Keep, about(number))?;
             }
             "pushAll" => {
                 let Value::Object(settings) = args.value(1) else {
                     return wrong("settings are no object");
                 };
                 let number = args.number()?;
-                remote.set(number, settings, about(number))?;
+                remote.set(number, settings, Others::Keep, about(number))?;
             }
             "getBackendSessionBySid" => {
                 let number = args.number()?;
@@ -235,7 +236,7 @@ impl Station {
                     }
                 });
             }
-            (_, Done::Bound(Ok(())) | Done::Set(_) | Done::Kicked | Done::Found(_)) => {
+            (_, Done::Bound(Ok(())) | Done::Set(_) | Done::Kicked(_) | Done::Found(_)) => {
                 self.answer(caller, |_| {});
             }
         }

@@ -264,6 +264,8 @@ impl Station {
             match received {
                 Received::Forward(forward) => self.handle_forward(forward),
                 Received::Closed { session, data } => self.handle_session_closed(session, &data),
+                // Nobody has asked for these.
+                Received::Login { .. } | Received::Logout { .. } => {}
                 Received::Done { caller, result } => self.handle_done(caller, result),
             }
         }

@@ -1,5 +1,7 @@
 //! Logging in: the owning shard asks the uid's home (Pomelo semantics, "Sessions").
 
+use std::sync::Arc;
+
 use super::Shard;
 use super::connection::Binding;
 use crate::dispatch::BindError;
@@ -48,6 +50,7 @@ impl Shard {
         is_free: bool,
         reply_to: ReplyTo,
     ) {
+        let told = self.config.told_of_logins;
         let unix_ms = self.config.started_unix_ms + self.clock.now_us / 1000;
         // A session that has closed meanwhile has told its home to forget it.
         let outcome = match self.find(session) {
@@ -66,7 +69,10 @@ impl Shard {
                 } else if is_free {
                     let peer = connection.peer;
                     connection.data().make_mut().uid = Some(uid.clone());
+                    connection.workers |= told;
+                    let data = Arc::clone(connection.data().shared());
                     self.logins.add(&uid, peer, unix_ms);
+                    self.tell_workers(told, || Mail::Login { session, data: Arc::clone(&data) });
                     Ok(())
                 } else {
                     Err(BindError::InUse(uid))
@@ -88,11 +94,14 @@ impl Shard {
                 Err(BindError::NotBound(uid))
             }
             Some((_, connection)) => {
+                let data = Arc::clone(connection.data().shared());
                 connection.data().make_mut().uid = None;
                 if let Some(binding) = &mut connection.binding {
                     binding.undone = binding.asked;
                 }
                 self.logins.remove(&uid);
+                let told = self.config.told_of_logins;
+                self.tell_workers(told, || Mail::Logout { data: Arc::clone(&data) });
                 let home = self.post.hub().home(&uid);
                 self.mail(home, Mail::HomeUnbind { session, uid });
                 Ok(())

@@ -165,7 +165,7 @@ impl Shard {
             self.mail(home, Mail::HomeUnbind { session: id, uid });
         }
         let Some(data) = data.filter(|_| was_working) else { return };
-        self.tell_workers(id, &data, workers);
+        self.tell_workers(workers, || Mail::Closed { session: id, data: Arc::clone(&data) });
         let registry = Rc::clone(&self.registry);
         if !registry.on_closed.is_empty() {
             let context = Context { link: Rc::clone(&self.link) };
@@ -177,17 +177,15 @@ impl Shard {
         }
     }
 
-    /// Tells the workers that have seen the session.
-    fn tell_workers(
-        &mut self,
-        session: SessionId,
-        data: &Arc<crate::session::SessionData>,
-        workers: u64,
-    ) {
+    /// Tells several workers, by their bits, of something that became of a session.
+    pub(super) fn tell_workers(&mut self, workers: u64, mail: impl Fn() -> Mail) {
+        if workers == 0 {
+            return;
+        }
         let count = self.post.hub().parties() - self.post.hub().shards();
         for worker in (0..count).filter(|worker| workers & worker_bit(*worker) != 0) {
             let party = self.post.hub().worker(worker);
-            self.post.send(party, Mail::Closed { session, data: Arc::clone(data) });
+            self.post.send(party, mail());
         }
     }
 

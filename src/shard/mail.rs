@@ -6,7 +6,7 @@ use super::Shard;
 use super::connection::{CloseReason, worker_bit};
 use crate::dispatch::context::{Op, Origin};
 use crate::forward::asks::Ask;
-use crate::forward::mail::{HostChange, Mail, Outcome, ReplyTo, Report, ReportKind};
+use crate::forward::mail::{HostChange, Mail, Others, Outcome, ReplyTo, Report, ReportKind};
 use crate::metrics::Latency;
 use crate::session::{SessionId, ShardIndex};
 
@@ -14,8 +14,8 @@ impl Shard {
     pub(super) fn handle_mail(&mut self, mail: Mail) {
         match mail {
             Mail::Answer { token, reply } => self.handle_worker_answer(token, reply),
-            Mail::Set { session, settings, reply_to } => {
-                let was_there = self.set(session, *settings);
+            Mail::Set { session, settings, others, reply_to } => {
+                let was_there = self.set(session, *settings, others);
                 self.reply(reply_to, Outcome::Set(was_there));
             }
             Mail::Bind { session, uid, reply_to } => self.bind(session, uid, reply_to),
@@ -65,7 +65,7 @@ impl Shard {
             }
             #[cfg(feature = "tls")]
             Mail::Certificate { listener, config } => self.tls.set_config(listener, config),
-            Mail::Forward(_) | Mail::Closed { .. } => {
+            Mail::Forward(_) | Mail::Closed { .. } | Mail::Login { .. } | Mail::Logout { .. } => {
                 debug_assert!(false, "mail for a worker reached a shard");
             }
         }
@@ -133,7 +133,7 @@ impl Shard {
                 shard.try_mail(session.shard(), Mail::Unbind { session, uid, reply_to })
             }),
             Op::Set { session, settings, done } => {
-                let was_there = self.set(session, settings);
+                let was_there = self.set(session, settings, Others::Keep);
                 done.complete(was_there);
             }
             Op::Kick { session, reason } => {
@@ -201,12 +201,17 @@ impl Shard {
         &mut self,
         session: SessionId,
         settings: serde_json::Map<String, serde_json::Value>,
+        others: Others,
     ) -> bool {
         let Some((_, connection)) = self.find(session) else { return false };
         if !connection.state.is_working() {
             return false;
         }
-        connection.data().make_mut().settings.extend(settings);
+        let written = &mut connection.data().make_mut().settings;
+        match others {
+            Others::Keep => written.extend(settings),
+            Others::Remove => *written = settings,
+        }
         true
     }
 }
