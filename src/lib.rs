@@ -50,6 +50,8 @@ mod forward;
 pub mod internals;
 mod limits;
 pub mod metrics;
+#[cfg(feature = "pitaya")]
+mod pitaya;
 #[cfg(feature = "pomelo")]
 mod pomelo;
 pub mod route;
@@ -71,6 +73,8 @@ pub use engine::{Builder, Drain, Engine, Handle, Listener, Metrics, Shards, Shut
 pub use error::{HandleError, StartError};
 pub use forward::{ServerId, Workers};
 pub use limits::{LimitError, Limits};
+#[cfg(feature = "pitaya")]
+pub use pitaya::{PitayaCluster, PitayaLimits};
 #[cfg(feature = "pomelo")]
 pub use pomelo::{ClosedArg, CustomRouter, PomeloCluster, PomeloLimits, Router};
 pub use route::SlowConsumer;

@@ -7,9 +7,9 @@ use std::{fmt, fs, path::Path};
 
 /// The parts of the crate; one may use only what stands before it. `wire` comes first because
 /// `limits` bounds a package by what its header can say, `metrics` before `forward` because mail
-/// carries counters, and `error` after `route` because it hands on that one's errors. `pomelo` is
-/// one end of a lane, as a worker is, and knows nothing of shards.
-const MODULE_ORDER: [&str; 16] = [
+/// carries counters, and `error` after `route` because it hands on that one's errors. `pitaya` and
+/// `pomelo` are ends of lanes, as workers are, and know nothing of shards.
+const MODULE_ORDER: [&str; 17] = [
     "sync",
     "wire",
     "limits",
@@ -20,6 +20,7 @@ const MODULE_ORDER: [&str; 16] = [
     "session",
     "dispatch",
     "forward",
+    "pitaya",
     "pomelo",
     "wheel",
     "shard",

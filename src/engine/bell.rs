@@ -35,6 +35,12 @@ impl Eventfd {
     }
 }
 
+impl AsRawFd for Eventfd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.raw()
+    }
+}
+
 impl Ring for Eventfd {
     fn ring(&self) {
         // It can only fail when 2^64 - 2 rings wait to be taken, and then the sleeper is awake.

@@ -8,9 +8,12 @@ mod builder;
 mod handle;
 mod listen;
 pub mod load;
-#[cfg_attr(not(feature = "pomelo"), allow(dead_code))] // Nothing sits there then.
+// Nothing sits there then.
+#[cfg_attr(not(any(feature = "pitaya", feature = "pomelo")), allow(dead_code))]
 mod network;
 mod park;
+#[cfg(feature = "pitaya")]
+mod pitaya;
 #[cfg(feature = "pomelo")]
 mod pomelo;
 mod preflight;

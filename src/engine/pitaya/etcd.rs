@@ -1,0 +1,360 @@
+//! Keeps this server in etcd's list, and follows the list of the others.
+//!
+//! One task, which makes a connection and does all on it until something fails; then it waits and
+//! begins anew, perhaps with the next of etcd's servers. The lease outlives the connection, and so
+//! does everybody's knowledge of this server, for as long as its time to live.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt as _, stream};
+use http::uri::PathAndQuery;
+use prost::Message;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
+use tonic::client::Grpc;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status, Streaming};
+use tonic_prost::ProstCodec;
+
+use crate::pitaya::etcd::{
+    AuthenticateRequest, AuthenticateResponse, Empty, LeaseGrantRequest, LeaseGrantResponse,
+    LeaseKeepAliveResponse, LeaseRequest, PutRequest, RangeRequest, RangeResponse,
+    WatchCreateRequest, WatchRequest, WatchResponse, path, range_end,
+};
+use crate::pitaya::{Change, KEYS, PitayaCluster, ServerName, etcd_uri};
+
+/// The task that talks to etcd.
+pub(super) struct Registrar {
+    endpoints: Vec<Endpoint>,
+    login: Option<(String, String)>,
+    prefix: String,
+    name: ServerName,
+    value: Vec<u8>,
+    ttl: Duration,
+    resync: Duration,
+    list_bytes_max: usize,
+    changes: mpsc::Sender<Change>,
+    /// The lease that this server's key hangs on, if it may still be good.
+    lease: Option<i64>,
+}
+
+/// Pitaya's own.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long etcd may take to answer anything.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// The waits before it is tried again: the first, and the greatest.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+/// Etcd is told that this server lives so many times in its time to live.
+const BEATS_PER_TTL: u32 = 3;
+
+/// Why it has to begin anew.
+#[derive(Debug)]
+enum Lost {
+    Connection(tonic::transport::Error),
+    Call(Status),
+    /// It does not answer.
+    Silent,
+    /// The lease has run out.
+    Lease,
+    /// It tells of no changes any more.
+    Watch(String),
+}
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Connection(error) => error.fmt(f),
+            Self::Call(status) => write!(f, "{:?}: {}", status.code(), status.message()),
+            Self::Silent => f.write_str("it does not answer"),
+            Self::Lease => f.write_str("the lease has run out"),
+            Self::Watch(why) => write!(f, "it tells of no changes any more: {why}"),
+        }
+    }
+}
+
+impl From<Status> for Lost {
+    fn from(status: Status) -> Self {
+        Self::Call(status)
+    }
+}
+
+impl Registrar {
+    pub(super) fn new(
+        cluster: &PitayaCluster,
+        server_type: &str,
+        id: &str,
+        changes: mpsc::Sender<Change>,
+    ) -> Self {
+        // They have been checked.
+        let uris = cluster.etcd.iter().filter_map(|address| etcd_uri(address));
+        let endpoint = |uri| {
+            Endpoint::from(uri)
+                .connect_timeout(CONNECT_TIMEOUT)
+                .tcp_nodelay(true)
+                // One that has gone without a word is found so in time for the lease.
+                .http2_keep_alive_interval(cluster.heartbeat_ttl / BEATS_PER_TTL)
+                .keep_alive_timeout(CALL_TIMEOUT)
+                .keep_alive_while_idle(true)
+        };
+        let entry = cluster.entry(server_type, id);
+        Self {
+            endpoints: uris.map(endpoint).collect(),
+            login: cluster.etcd_login.clone(),
+            prefix: cluster.prefix.clone(),
+            name: PitayaCluster::name(server_type, id),
+            // Of text and of maps from text to text, which are JSON.
+            value: serde_json::to_vec(&entry).unwrap_or_default(),
+            ttl: cluster.heartbeat_ttl,
+            resync: cluster.resync,
+            list_bytes_max: cluster.limits.list_bytes_max,
+            changes,
+            lease: None,
+        }
+    }
+
+    /// Runs until nobody wants to hear of changes any more; then takes this server off the list.
+    pub(super) async fn run(mut self) {
+        let mut wait = RETRY_FIRST;
+        let stopped = self.changes.clone();
+        for endpoint in self.endpoints.clone().iter().cycle() {
+            let began = Instant::now();
+            let mut etcd = None;
+            let session = self.serve(endpoint, &mut etcd);
+            let lost = tokio::select! {
+                lost = session => lost,
+                () = stopped.closed() => return self.leave(etcd).await,
+            };
+            if began.elapsed() > RETRY_MAX {
+                wait = RETRY_FIRST;
+            }
+            if matches!(lost, Lost::Lease) {
+                self.lease = None;
+            }
+            tracing::warn!(why = %lost, "no connection to etcd; serving on with what is known");
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = stopped.closed() => return,
+            }
+            wait = (wait * 2).min(RETRY_MAX);
+        }
+    }
+
+    /// Does everything on one connection until something fails.
+    async fn serve(&mut self, endpoint: &Endpoint, place: &mut Option<Etcd>) -> Lost {
+        match self.try_serve(endpoint, place).await {
+            Ok(never) => match never {},
+            Err(lost) => lost,
+        }
+    }
+
+    async fn try_serve(
+        &mut self,
+        endpoint: &Endpoint,
+        place: &mut Option<Etcd>,
+    ) -> Result<Infallible, Lost> {
+        let channel = endpoint.connect().await.map_err(Lost::Connection)?;
+        let etcd = place.insert(Etcd::new(channel, self.list_bytes_max));
+        if let Some((name, password)) = self.login.clone() {
+            etcd.log_in(name, password).await?;
+        }
+        let revision = self.read_all(etcd).await?;
+        self.register(etcd).await?;
+        tracing::info!(id = self.name.id, "etcd knows this server");
+        let mut changes = etcd.watch(&self.keys(), revision + 1).await?;
+        let mut beat = ticks(self.ttl / BEATS_PER_TTL);
+        let mut resync = ticks(self.resync);
+        loop {
+            tokio::select! {
+                change = changes.message() => self.follow(change?).await?,
+                _ = beat.tick() => self.keep_alive(etcd).await?,
+                _ = resync.tick() => drop(self.read_all(etcd).await?),
+            }
+        }
+    }
+
+    /// What the keys of all servers begin with.
+    fn keys(&self) -> String {
+        format!("{}{KEYS}", self.prefix)
+    }
+
+    /// Puts this server into the list, on a lease that is good.
+    async fn register(&mut self, etcd: &mut Etcd) -> Result<(), Lost> {
+        if self.lease.is_some() && matches!(self.keep_alive(etcd).await, Err(Lost::Lease)) {
+            self.lease = None;
+        }
+        let lease = match self.lease {
+            Some(lease) => lease,
+            None => {
+                let ttl = i64::try_from(self.ttl.as_secs()).unwrap_or(i64::MAX);
+                let granted: LeaseGrantResponse =
+                    etcd.call(path::GRANT, LeaseGrantRequest { ttl }).await?;
+                *self.lease.insert(granted.id)
+            }
+        };
+        let key = self.name.key(&self.prefix).into_bytes();
+        let put = PutRequest { key, value: self.value.clone(), lease };
+        let Empty {} = etcd.call(path::PUT, put).await?;
+        Ok(())
+    }
+
+    async fn keep_alive(&mut self, etcd: &mut Etcd) -> Result<(), Lost> {
+        let Some(id) = self.lease else { return Err(Lost::Lease) };
+        let one = stream::once(std::future::ready(LeaseRequest { id }));
+        let answer = async {
+            let mut answers: Streaming<LeaseKeepAliveResponse> =
+                etcd.stream(path::KEEP_ALIVE, one).await?;
+            answers.message().await
+        };
+        let answer = tokio::time::timeout(CALL_TIMEOUT, answer).await.map_err(|_| Lost::Silent)?;
+        match answer? {
+            Some(LeaseKeepAliveResponse { ttl: 1.. }) => Ok(()),
+            _ => Err(Lost::Lease),
+        }
+    }
+
+    /// Reads the whole list; at which revision.
+    async fn read_all(&mut self, etcd: &mut Etcd) -> Result<i64, Lost> {
+        let key = self.keys();
+        let range_end = range_end(&key);
+        let range = RangeRequest { key: key.into_bytes(), range_end, keys_only: true };
+        let found: RangeResponse = etcd.call(path::RANGE, range).await?;
+        let names = found.kvs.iter().filter_map(|kv| self.name_of(&kv.key));
+        self.tell(Change::Replace(names.collect())).await;
+        Ok(found.header.map_or(0, |header| header.revision))
+    }
+
+    /// Takes over what the watch has told.
+    async fn follow(&mut self, told: Option<WatchResponse>) -> Result<(), Lost> {
+        let Some(told) = told else { return Err(Lost::Watch("its stream has ended".into())) };
+        if told.canceled {
+            return Err(Lost::Watch(told.cancel_reason));
+        }
+        for event in told.events {
+            let is_delete = event.is_delete();
+            let name = event.kv.and_then(|kv| self.name_of(&kv.key));
+            match name {
+                Some(name) if is_delete => self.tell(Change::Delete(name)).await,
+                Some(name) => self.tell(Change::Put(name)).await,
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn name_of(&self, key: &[u8]) -> Option<ServerName> {
+        let name = ServerName::from_key(&self.prefix, key);
+        if name.is_none() {
+            let key = String::from_utf8_lossy(key);
+            tracing::debug!(%key, "a key that names no server that can be called");
+        }
+        name
+    }
+
+    async fn tell(&self, change: Change) {
+        // Whoever does not hear it any more stops this task, too.
+        self.changes.send(change).await.ok();
+    }
+
+    /// Takes this server off the list.
+    async fn leave(&mut self, etcd: Option<Etcd>) {
+        if let (Some(mut etcd), Some(id)) = (etcd, self.lease.take()) {
+            let left: Result<Empty, Lost> = etcd.call(path::REVOKE, LeaseRequest { id }).await;
+            if let Err(why) = left {
+                tracing::warn!(%why, "etcd was not told that this server leaves");
+            }
+        }
+    }
+}
+
+/// Regular intervals, of which the first ends after one.
+fn ticks(interval: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval_at(Instant::now() + interval, interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// One connection.
+struct Etcd {
+    grpc: Grpc<Channel>,
+    /// What stands for the login.
+    token: Option<MetadataValue<Ascii>>,
+}
+
+impl Etcd {
+    fn new(channel: Channel, message_bytes_max: usize) -> Self {
+        let grpc = Grpc::new(channel).max_decoding_message_size(message_bytes_max);
+        Self { grpc, token: None }
+    }
+
+    async fn log_in(&mut self, name: String, password: String) -> Result<(), Lost> {
+        let login = AuthenticateRequest { name, password };
+        let AuthenticateResponse { token } = self.call(path::AUTHENTICATE, login).await?;
+        let token = token.parse();
+        self.token = Some(token.map_err(|_| Status::internal("the login's token is no text"))?);
+        Ok(())
+    }
+
+    /// Asks one question.
+    async fn call<Q, A>(&mut self, path: &'static str, question: Q) -> Result<A, Lost>
+    where
+        Q: Message + Send + Sync + 'static,
+        A: Message + Default + Send + Sync + 'static,
+    {
+        let request = self.request(question);
+        let codec = ProstCodec::<Q, A>::default();
+        let answer = async {
+            self.grpc.ready().await.map_err(Lost::Connection)?;
+            let path = PathAndQuery::from_static(path);
+            Ok(self.grpc.unary(request, path, codec).await?.into_inner())
+        };
+        tokio::time::timeout(CALL_TIMEOUT, answer).await.map_err(|_| Lost::Silent)?
+    }
+
+    /// Opens a stream of questions and answers.
+    async fn stream<Q, A, S>(
+        &mut self,
+        path: &'static str,
+        questions: S,
+    ) -> Result<Streaming<A>, Status>
+    where
+        Q: Message + Send + Sync + 'static,
+        A: Message + Default + Send + Sync + 'static,
+        S: Stream<Item = Q> + Send + 'static,
+    {
+        let request = self.request(questions);
+        let ready = self.grpc.ready().await;
+        ready.map_err(|error| Status::new(Code::Unavailable, error.to_string()))?;
+        let path = PathAndQuery::from_static(path);
+        let codec = ProstCodec::<Q, A>::default();
+        Ok(self.grpc.streaming(request, path, codec).await?.into_inner())
+    }
+
+    /// Follows the keys that begin so, from a revision on.
+    async fn watch(
+        &mut self,
+        keys: &str,
+        start_revision: i64,
+    ) -> Result<Streaming<WatchResponse>, Lost> {
+        let create = WatchCreateRequest {
+            key: keys.as_bytes().to_vec(),
+            range_end: range_end(keys),
+            start_revision,
+        };
+        // The watch lasts as long as the questions do.
+        let questions = stream::once(std::future::ready(WatchRequest { create: Some(create) }))
+            .chain(stream::pending());
+        let opened = self.stream(path::WATCH, questions);
+        Ok(tokio::time::timeout(CALL_TIMEOUT, opened).await.map_err(|_| Lost::Silent)??)
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        if let Some(token) = &self.token {
+            request.metadata_mut().insert("token", token.clone());
+        }
+        request
+    }
+}

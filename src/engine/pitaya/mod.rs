@@ -1,0 +1,246 @@
+//! The thread that talks to a Pitaya cluster: NATS and etcd round a [`Station`].
+//!
+//! The clients of both are tokio's, so the thread runs one of tokio's runtimes, on itself alone.
+//! Shards see a party with lanes and a doorbell like any other.
+
+mod etcd;
+mod nats;
+
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+use tokio::time::Sleep;
+
+use self::etcd::Registrar;
+use self::nats::Nats;
+use super::bell::Eventfd;
+use super::builder::{Builder, Join};
+use super::network::{Hears, NetworkForwarder, Seat};
+use crate::dispatch::tasks::Ring as _;
+use crate::error::StartError;
+use crate::forward::remote::{Remote, RemoteConfig};
+use crate::limits::Limits;
+use crate::pitaya::{Change, PitayaCluster, Station, StationConfig};
+
+impl Builder {
+    /// Forwards server types to the servers of a Pitaya cluster, which this engine joins as one of
+    /// its frontends, over NATS and etcd.
+    pub fn pitaya(self, cluster: PitayaCluster) -> Self {
+        self.network(NetworkForwarder {
+            option: "pitaya.server_type",
+            server_types: cluster.server_types.clone(),
+            hears: Hears::Logins,
+            check: {
+                let cluster = cluster.clone();
+                Box::new(move |limits| check(&cluster, limits))
+            },
+            start: Box::new(move |seat| start(cluster, seat)),
+        })
+    }
+}
+
+/// The longest sleep. It bounds how late anything is that nobody rings for.
+const SLEEP_MAX: Duration = Duration::from_millis(500);
+/// How long what is to be told at the end may take.
+const STOP_WITHIN: Duration = Duration::from_millis(1_000);
+/// Changes of the list of servers that wait to be taken over.
+const CHANGES_MAX: usize = 64;
+
+fn check(cluster: &PitayaCluster, limits: &Limits) -> Result<(), StartError> {
+    let bad = |(option, expected)| StartError::Option { option, expected };
+    cluster.check(limits.forward_timeout).map_err(bad)
+}
+
+/// Starts the thread. The description has been checked.
+fn start(cluster: PitayaCluster, seat: Seat) -> Result<Join, StartError> {
+    let failed = |error: std::io::Error| StartError::System { what: "the cluster's thread", error };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(failed)?;
+    let spawned = std::thread::Builder::new().name("shaddock-pitaya".into()).spawn(move || {
+        // Unconstrained: tokio would stop a turn half-way for the sake of other tasks, which have
+        // theirs between two turns.
+        let run = tokio::task::unconstrained(run(cluster, seat));
+        if let Err(error) = runtime.block_on(run) {
+            tracing::error!(%error, "the cluster's thread has failed; it stops");
+        }
+        // Whatever waits for the network any longer is not waited for.
+        runtime.shutdown_background();
+    });
+    let handle = spawned.map_err(failed)?;
+    Ok(Box::new(move || {
+        if handle.join().is_err() {
+            tracing::error!("the cluster's thread has panicked");
+        }
+    }))
+}
+
+async fn run(cluster: PitayaCluster, seat: Seat) -> std::io::Result<()> {
+    let config = &seat.config;
+    let random = [random(), random()];
+    let id: Arc<str> = match &cluster.server_id {
+        Some(id) => id.as_str().into(),
+        None => uuid(random).into(),
+    };
+    let station = StationConfig::new(
+        &cluster,
+        &config.server_type,
+        &id,
+        &config.routes,
+        &seat.counters,
+        (random, config.started_unix_ms),
+    );
+    let remote = RemoteConfig {
+        limits: &config.limits,
+        routes: Arc::clone(&config.routes),
+        edition: config.edition(),
+    };
+    let remote = Remote::new(&seat.threads.hub, seat.me, remote);
+    let station = Station::new(station, &cluster, &seat.routes, remote);
+    let nats = Nats::start(&cluster, &config.server_type, &id, &station).await?;
+    let (changes, servers) = mpsc::channel(CHANGES_MAX);
+    let registrar = Registrar::new(&cluster, &config.server_type, &id, changes);
+    let registrar = tokio::spawn(registrar.run());
+    let bell = watch(seat.threads.eventfds[seat.me.index()].clone())?;
+    let sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
+    let mut thread = Thread { station, nats, servers, seat, bell, sleep };
+    thread.run().await;
+    if tokio::time::timeout(STOP_WITHIN, thread.nats.finish()).await.is_err() {
+        tracing::warn!("not all was sent to NATS");
+    }
+    drop(thread);
+    // It hears that nobody wants its changes any more, and takes this server off the list.
+    if tokio::time::timeout(STOP_WITHIN, registrar).await.is_err() {
+        tracing::warn!("etcd was not told that this server has gone; it will see so by itself");
+    }
+    Ok(())
+}
+
+/// Has the runtime watch the doorbell.
+#[allow(unsafe_code)] // The runtime can't know how long a descriptor stays open.
+fn watch(bell: Eventfd) -> std::io::Result<AsyncFd<Eventfd>> {
+    // SAFETY: an `Eventfd` owns its descriptor, gives the same one each time, and stays in the
+    // `AsyncFd`, so the descriptor is open for as long as it is watched.
+    Ok(unsafe { AsyncFd::register_with_interest(bell, Interest::READABLE)? })
+}
+
+/// The running loop.
+struct Thread {
+    station: Station,
+    nats: Nats,
+    servers: mpsc::Receiver<Change>,
+    seat: Seat,
+    bell: AsyncFd<Eventfd>,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Thread {
+    /// Runs until the engine has stopped its shards.
+    async fn run(&mut self) {
+        let mut stop_at: Option<Instant> = None;
+        loop {
+            self.turn();
+            if self.seat.threads.stop_workers.load(Ordering::Acquire) {
+                let stop_at = *stop_at.get_or_insert_with(|| Instant::now() + STOP_WITHIN);
+                let is_done = !self.station.has_work() && !self.station.has_commands();
+                if is_done || Instant::now() >= stop_at {
+                    return;
+                }
+            }
+            self.rest(stop_at.is_some()).await;
+        }
+    }
+
+    /// Does all there is to do. What NATS and etcd bring has been handed in by [`Self::rest`].
+    fn turn(&mut self) {
+        let threads = &self.seat.threads;
+        self.station.begin_turn(threads.now_us());
+        self.station.run();
+        self.nats.send(&mut self.station);
+        while let Some(party) = self.station.poll_bell() {
+            threads.eventfds[party.index()].ring();
+        }
+    }
+
+    /// Waits until something comes, and hands it in.
+    async fn rest(&mut self, is_stopping: bool) {
+        let hub = Arc::clone(&self.seat.threads.hub);
+        let bell = hub.bell(self.seat.me);
+        bell.arm();
+        // The second look: what was pushed before the bell was armed rings nobody.
+        if self.station.has_work() {
+            bell.disarm();
+            // What NATS has to send and to read is done by other tasks of this thread.
+            return tokio::task::yield_now().await;
+        }
+        self.set_alarm(is_stopping);
+        std::future::poll_fn(|cx| self.poll_events(cx)).await;
+        bell.disarm();
+    }
+
+    /// Sets when to wake up at the latest. An alarm that is set for earlier is left to go off, as
+    /// most of them are for requests that are answered long before.
+    fn set_alarm(&mut self, is_stopping: bool) {
+        let now_us = self.seat.threads.now_us();
+        let longest = if is_stopping { STOP_WITHIN / 50 } else { SLEEP_MAX };
+        let deadline_us = self.station.next_deadline_us().unwrap_or(u64::MAX);
+        let wait = longest.min(Duration::from_micros(deadline_us.saturating_sub(now_us)));
+        let alarm = tokio::time::Instant::now() + wait;
+        if self.sleep.is_elapsed() || self.sleep.deadline() > alarm {
+            self.sleep.as_mut().reset(alarm);
+        }
+    }
+
+    /// Hands in what has come; ready if anything has.
+    fn poll_events(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut has_come = self.nats.poll(cx, &mut self.station);
+        while let Poll::Ready(Some(change)) = self.servers.poll_recv(cx) {
+            self.station.handle_servers(change);
+            has_come = true;
+        }
+        while let Poll::Ready(Ok(mut ready)) = self.bell.poll_read_ready(cx) {
+            self.bell.get_ref().clear();
+            ready.clear_ready();
+            has_come = true;
+        }
+        has_come |= self.sleep.as_mut().poll(cx).is_ready();
+        if has_come { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+/// A number that no other process has.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// A UUID, version 4.
+fn uuid([high, low]: [u64; 2]) -> String {
+    let high = high & !0xf000 | 0x4000;
+    let low = low & !(3 << 62) | 2 << 62;
+    format!(
+        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+        high >> 32,
+        high >> 16 & 0xffff,
+        high & 0xffff,
+        low >> 48,
+        low & 0xffff_ffff_ffff
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_uuids_and_differ() {
+        assert_eq!(uuid([0; 2]), "00000000-0000-4000-8000-000000000000");
+        assert_eq!(uuid([u64::MAX; 2]), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+        assert_ne!(random(), random());
+    }
+}

@@ -1,0 +1,267 @@
+//! The connection to NATS: what is listened to, and what is sent.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use async_nats::{Client, ConnectOptions, Event, Message, Subscriber};
+use bytes::Bytes;
+use futures_util::{FutureExt as _, Sink as _, Stream as _, StreamExt as _};
+use rustc_hash::FxHashMap;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use crate::pitaya::{Command, PitayaCluster, Station, subjects};
+
+/// The client, and all that it listens to.
+pub(super) struct Nats {
+    client: Client,
+    frontend_type: Arc<str>,
+    /// Answers to requests.
+    inbox: Subscriber,
+    /// Requests of backends.
+    requests: Subscriber,
+    /// Who has logged in at frontends of this type, if anybody cares.
+    bindings: Option<Subscriber>,
+    /// What is told of the connection.
+    states: mpsc::Receiver<bool>,
+    /// The tasks that listen to users' subjects, by uid.
+    users: FxHashMap<Arc<str>, Listening>,
+    /// Where they put what they have heard.
+    heard: mpsc::Sender<Heard>,
+    hearing: mpsc::Receiver<Heard>,
+}
+
+/// What has come for a user.
+enum Heard {
+    Push(Bytes),
+    Kick(Bytes),
+}
+
+/// A task that listens until this is dropped.
+struct Listening(AbortHandle);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Messages that are handed in at once, of each kind: as many as share the cost, few enough for
+/// answers not to wait long behind each other.
+const MESSAGES_PER_TURN: usize = 1_024;
+/// Messages that the client's own task has not taken yet.
+const CLIENT_QUEUE_LEN: usize = 4_096;
+/// Pushes and kicks that wait between the users' tasks and this one; behind that they wait in the
+/// users' own queues.
+const HEARD_MAX: usize = 4_096;
+/// Pitaya's own, for pings and for making a connection.
+const PING_INTERVAL: Duration = Duration::from_secs(120);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The waits between attempts to connect: the first, and the greatest.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+/// Changes of the connection that nobody has looked at yet.
+const STATES_MAX: usize = 16;
+
+impl Nats {
+    /// Begins to connect, and to listen once that is done.
+    pub(super) async fn start(
+        cluster: &PitayaCluster,
+        frontend_type: &Arc<str>,
+        id: &str,
+        station: &Station,
+    ) -> std::io::Result<Self> {
+        let (tell, states) = mpsc::channel(STATES_MAX);
+        let client = options(cluster, tell).connect(addresses(cluster)).await;
+        let client = client.map_err(std::io::Error::other)?;
+        let listen = async |subject| client.subscribe(subject).await.map_err(std::io::Error::other);
+        let inbox = listen(station.inbox().into()).await?;
+        let requests = listen(subjects::server(frontend_type, id)).await?;
+        let bindings = match cluster.unique_session {
+            true => Some(listen(subjects::bindings(frontend_type)).await?),
+            false => None,
+        };
+        let (heard, hearing) = mpsc::channel(HEARD_MAX);
+        Ok(Self {
+            client,
+            frontend_type: Arc::clone(frontend_type),
+            inbox,
+            requests,
+            bindings,
+            states,
+            users: FxHashMap::default(),
+            heard,
+            hearing,
+        })
+    }
+
+    /// Hands in what has come; whether anything has.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, station: &mut Station) -> bool {
+        let mut has_come = false;
+        while let Poll::Ready(Some(is_connected)) = self.states.poll_recv(cx) {
+            has_come = true;
+            match is_connected {
+                true => station.handle_connected(),
+                false => station.handle_lost(),
+            }
+        }
+        has_come |= each(&mut self.inbox, cx, |message| {
+            let status = message.status.map(|status| status.as_u16());
+            station.handle_answer(&message.subject, status, message.payload);
+        });
+        has_come |= each(&mut self.requests, cx, |message| {
+            station.handle_request(message.reply, message.payload);
+        });
+        if let Some(bindings) = &mut self.bindings {
+            has_come |= each(bindings, cx, |message| station.handle_binding(message.payload));
+        }
+        for _ in 0..MESSAGES_PER_TURN {
+            match self.hearing.poll_recv(cx) {
+                Poll::Ready(Some(Heard::Push(payload))) => station.handle_push(payload),
+                Poll::Ready(Some(Heard::Kick(payload))) => station.handle_kick(payload),
+                _ => break,
+            }
+            has_come = true;
+        }
+        // Whoever waits for room hears of it here.
+        has_come | (station.has_commands() && Pin::new(&mut self.client).poll_ready(cx).is_ready())
+    }
+
+    /// Sends what waits, as far as there is room for it.
+    pub(super) fn send(&mut self, station: &mut Station) {
+        let mut cx = Context::from_waker(Waker::noop());
+        while let Some(command) = station.poll_command() {
+            let is_done = match command {
+                Command::Publish { .. } => {
+                    if Pin::new(&mut self.client).poll_ready(&mut cx).is_pending() {
+                        return station.give_back(command);
+                    }
+                    self.publish(command, station);
+                    continue;
+                }
+                Command::Subscribe { ref uid } => self.listen(uid),
+                Command::Unsubscribe { ref uid } => {
+                    self.users.remove(uid);
+                    true
+                }
+                Command::Review => {
+                    self.users.retain(|uid, _| station.has_user(uid));
+                    true
+                }
+            };
+            if !is_done {
+                return station.give_back(command);
+            }
+        }
+    }
+
+    fn publish(&mut self, command: Command, station: &mut Station) {
+        let Command::Publish { subject, reply, payload, call } = command else { return };
+        let message =
+            async_nats::message::OutboundMessage { subject, reply, payload, headers: None };
+        if let Err(error) = Pin::new(&mut self.client).start_send(message) {
+            tracing::debug!(%error, "a message was not sent");
+            if let Some(call) = call {
+                station.handle_unsent(call);
+            }
+        }
+    }
+
+    /// Waits until all is sent that has been given.
+    pub(super) async fn finish(&self) {
+        if let Err(error) = self.client.flush().await {
+            tracing::warn!(%error, "not all was sent to NATS");
+        }
+    }
+
+    /// Listens to a user; whether the client had room for that.
+    fn listen(&mut self, uid: &Arc<str>) -> bool {
+        if self.users.contains_key(uid) {
+            return true;
+        }
+        let subscribe = |subject| self.client.subscribe(subject).now_or_never();
+        let pushes = subscribe(subjects::push(&self.frontend_type, uid));
+        let kicks = subscribe(subjects::kick(&self.frontend_type, uid));
+        let (pushes, kicks) = match (pushes, kicks) {
+            (Some(Ok(pushes)), Some(Ok(kicks))) => (pushes, kicks),
+            // No room for one of them: the other one, if there is one, is dropped.
+            (None, _) | (_, None) => return false,
+            (Some(Err(error)), _) | (_, Some(Err(error))) => {
+                tracing::warn!(%error, "a user can't be listened to");
+                return true;
+            }
+        };
+        let task = tokio::spawn(hear(pushes, kicks, self.heard.clone()));
+        self.users.insert(Arc::clone(uid), Listening(task.abort_handle()));
+        true
+    }
+}
+
+/// Listens to one user's subjects.
+async fn hear(mut pushes: Subscriber, mut kicks: Subscriber, heard: mpsc::Sender<Heard>) {
+    loop {
+        let next = std::future::poll_fn(|cx| {
+            if let Poll::Ready(push) = pushes.poll_next_unpin(cx) {
+                return Poll::Ready(push.map(|message| Heard::Push(message.payload)));
+            }
+            kicks.poll_next_unpin(cx).map(|kick| kick.map(|kick| Heard::Kick(kick.payload)))
+        });
+        let Some(next) = next.await else { return };
+        if heard.send(next).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Takes what has come on one subject; whether anything has.
+fn each(subscriber: &mut Subscriber, cx: &mut Context<'_>, mut take: impl FnMut(Message)) -> bool {
+    for taken in 0..MESSAGES_PER_TURN {
+        match Pin::new(&mut *subscriber).poll_next(cx) {
+            Poll::Ready(Some(message)) => take(message),
+            _ => return taken > 0,
+        }
+    }
+    true
+}
+
+fn addresses(cluster: &PitayaCluster) -> Vec<async_nats::ServerAddr> {
+    // They have been checked.
+    cluster.nats.iter().filter_map(|url| url.parse().ok()).collect()
+}
+
+fn options(cluster: &PitayaCluster, tell: mpsc::Sender<bool>) -> ConnectOptions {
+    let options = ConnectOptions::new()
+        .name("shaddock")
+        .retry_on_initial_connect()
+        .max_reconnects(None)
+        .reconnect_delay_callback(|attempts| {
+            let doubled = RETRY_FIRST.saturating_mul(1 << attempts.min(16));
+            if attempts <= 1 { Duration::ZERO } else { doubled.min(RETRY_MAX) }
+        })
+        .ping_interval(PING_INTERVAL)
+        .connection_timeout(CONNECT_TIMEOUT)
+        .client_capacity(CLIENT_QUEUE_LEN)
+        .subscription_capacity(cluster.limits.inbox_len_max)
+        .event_callback(move |event| {
+            let tell = tell.clone();
+            async move {
+                match event {
+                    Event::Connected => drop(tell.send(true).await),
+                    Event::Disconnected => drop(tell.send(false).await),
+                    Event::SlowConsumer(_) => {
+                        tracing::warn!("messages from NATS were dropped, as too many waited");
+                    }
+                    error @ (Event::ClientError(_) | Event::ServerError(_)) => {
+                        tracing::warn!(%error, "NATS");
+                    }
+                    other => tracing::debug!(%other, "NATS"),
+                }
+            }
+        });
+    match &cluster.nats_login {
+        Some((user, password)) => options.user_and_password(user.clone(), password.clone()),
+        None => options,
+    }
+}

@@ -1,0 +1,327 @@
+//! A Pitaya cluster, as the embedder describes it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::servers::{Entry, ServerName};
+use super::subjects;
+
+/// Joins a Pitaya cluster as one of its frontends, over NATS and etcd: what clients send to backend
+/// types is forwarded to the servers there are, and they bind, push and kick as ever (Pitaya
+/// cluster; docs/pitaya.md tells how a running game is moved over).
+///
+/// ```no_run
+/// use shaddock::{Engine, PitayaCluster};
+///
+/// # fn main() -> Result<(), shaddock::StartError> {
+/// let cluster = PitayaCluster::new(["nats://10.0.0.2:4222"], ["http://10.0.0.3:2379"])
+///     .server_type("room")
+///     .server_type("area");
+/// let engine = Engine::builder()
+///     .listen("127.0.0.1:3250")
+///     .server_type("connector")
+///     .pitaya(cluster)
+///     .start()?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Whoever can publish on the cluster's NATS can bind, push and kick: keep it away from outsiders.
+#[derive(Debug, Clone)]
+#[must_use = "a cluster is joined by `Builder::pitaya`"]
+pub struct PitayaCluster {
+    pub(crate) nats: Vec<String>,
+    pub(crate) nats_login: Option<(String, String)>,
+    pub(crate) etcd: Vec<String>,
+    pub(crate) etcd_login: Option<(String, String)>,
+    pub(crate) prefix: String,
+    pub(crate) server_id: Option<String>,
+    pub(crate) hostname: String,
+    pub(crate) metadata: BTreeMap<String, String>,
+    pub(crate) server_types: Vec<String>,
+    pub(crate) request_timeout: Duration,
+    pub(crate) heartbeat_ttl: Duration,
+    pub(crate) resync: Duration,
+    pub(crate) unique_session: bool,
+    pub(crate) limits: PitayaLimits,
+}
+
+/// The bounds of what one frontend keeps for its cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)] // Built with `..PitayaLimits::default()` by every embedder.
+pub struct PitayaLimits {
+    /// Requests that wait for answers. One more is answered PIT-500 at once (`forward_rejects`).
+    /// Default 262,144.
+    pub calls_max: usize,
+    /// Requests that wait for one server's answers; one more is refused likewise, so that a server
+    /// that is stuck leaves room for the others. Default 65,536.
+    pub calls_per_server_max: usize,
+    /// Messages that wait to be sent, because NATS does not read. A request that would be one more
+    /// is refused likewise, a notify and an answer to a backend are dropped (`forward_rejects`).
+    /// Default 16,384.
+    pub queue_len_max: usize,
+    /// Messages that have come from NATS and are not read yet, on each subject that is listened on.
+    /// More are dropped, with a warning: requests are answered at their deadline then. Default
+    /// 65,536.
+    pub inbox_len_max: usize,
+    /// Calls of backends that wait for a shard. One more is answered PIT-500. Default 16,384.
+    pub callers_max: usize,
+    /// Servers that are called. More are left out, with a warning. Default 1,024.
+    pub servers_max: usize,
+    /// Bytes of the list of servers, as etcd sends it. A longer one is not read, with a warning.
+    /// Default 4 MiB.
+    pub list_bytes_max: usize,
+}
+
+impl Default for PitayaLimits {
+    fn default() -> Self {
+        Self {
+            calls_max: 262_144,
+            calls_per_server_max: 65_536,
+            queue_len_max: 16_384,
+            inbox_len_max: 65_536,
+            callers_max: 16_384,
+            servers_max: 1_024,
+            list_bytes_max: 4 * 1024 * 1024,
+        }
+    }
+}
+
+/// Pitaya's own.
+const PREFIX: &str = "pitaya/";
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+const HEARTBEAT_TTL: Duration = Duration::from_secs(60);
+const RESYNC: Duration = Duration::from_secs(120);
+
+impl PitayaCluster {
+    /// The cluster of some NATS and etcd servers, by their addresses: `nats://host:port`, and
+    /// `http://host:port` or `host:port`.
+    pub fn new<N: Into<String>, E: Into<String>>(
+        nats: impl IntoIterator<Item = N>,
+        etcd: impl IntoIterator<Item = E>,
+    ) -> Self {
+        Self {
+            nats: nats.into_iter().map(Into::into).collect(),
+            nats_login: None,
+            etcd: etcd.into_iter().map(Into::into).collect(),
+            etcd_login: None,
+            prefix: PREFIX.into(),
+            server_id: None,
+            hostname: hostname(),
+            metadata: BTreeMap::new(),
+            server_types: Vec::new(),
+            request_timeout: REQUEST_TIMEOUT,
+            heartbeat_ttl: HEARTBEAT_TTL,
+            resync: RESYNC,
+            unique_session: false,
+            limits: PitayaLimits::default(),
+        }
+    }
+
+    /// The user and password for NATS, if they do not stand in its addresses.
+    pub fn nats_login(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        self.nats_login = Some((user.into(), password.into()));
+        self
+    }
+
+    /// The user and password for etcd.
+    pub fn etcd_login(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        self.etcd_login = Some((user.into(), password.into()));
+        self
+    }
+
+    /// What all keys in etcd begin with. Default `pitaya/`.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// This server's id in the cluster, where no other one may have it. Default a new UUID for each
+    /// start.
+    pub fn server_id(mut self, id: impl Into<String>) -> Self {
+        self.server_id = Some(id.into());
+        self
+    }
+
+    /// The host that this server is announced with. Default the machine's name.
+    pub fn hostname(mut self, hostname: impl Into<String>) -> Self {
+        self.hostname = hostname.into();
+        self
+    }
+
+    /// One more thing that others are told of this server.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// Forwards a server type to the cluster. A type that is not named here is not forwarded,
+    /// whatever servers there are of it. Each message goes to a server at random, as in Pitaya;
+    /// [`Builder::route`](crate::Builder::route) sets a router.
+    pub fn server_type(mut self, name: impl Into<String>) -> Self {
+        self.server_types.push(name.into());
+        self
+    }
+
+    /// How long a request may take before it is answered PIT-408, to the millisecond; a later
+    /// answer is dropped (`forward_timeouts`). Backends are told. At most
+    /// [`Limits::forward_timeout`](crate::Limits). Default 5 s.
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = timeout;
+        self
+    }
+
+    /// How long etcd remembers this server when it is silent, in whole seconds; it is told that the
+    /// server lives three times in that time. Default 60 s.
+    pub fn heartbeat_ttl(mut self, ttl: Duration) -> Self {
+        self.heartbeat_ttl = ttl;
+        self
+    }
+
+    /// How often the whole list of servers is read, besides following its changes. Default 120 s.
+    pub fn resync(mut self, interval: Duration) -> Self {
+        self.resync = interval;
+        self
+    }
+
+    /// Whether a uid may be logged in at one frontend of this type only: Pitaya's module "unique
+    /// session". A session whose uid logs in at another one is kicked. Default no.
+    pub fn unique_session(mut self, unique: bool) -> Self {
+        self.unique_session = unique;
+        self
+    }
+
+    /// The bounds of what is kept for the cluster.
+    pub fn limits(mut self, limits: PitayaLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// What this server is announced as.
+    pub(crate) fn entry(&self, server_type: &str, id: &str) -> Entry {
+        Entry {
+            id: id.into(),
+            server_type: server_type.into(),
+            metadata: self.metadata.clone(),
+            frontend: true,
+            hostname: self.hostname.clone(),
+        }
+    }
+
+    pub(crate) fn name(server_type: &str, id: &str) -> ServerName {
+        ServerName { server_type: server_type.into(), id: id.into() }
+    }
+
+    /// What is wrong with the description: an option, and what it must be.
+    pub(crate) fn check(&self, forward_timeout: Duration) -> Result<(), (&'static str, String)> {
+        let bad = |option, expected: &str| Err((option, expected.to_owned()));
+        if self.server_types.is_empty() {
+            return bad("pitaya.server_type", "given at least once");
+        }
+        if let Some(name) = self.server_types.iter().find(|name| !subjects::is_server_name(name)) {
+            let expected = format!("a name without spaces and `/`, not `{name}`");
+            return Err(("pitaya.server_type", expected));
+        }
+        if self.server_id.as_ref().is_some_and(|id| !subjects::is_server_name(id)) {
+            return bad("pitaya.server_id", "a name without spaces and `/`");
+        }
+        if self.prefix.is_empty() {
+            return bad("pitaya.prefix", "what keys begin with, such as pitaya/");
+        }
+        let is_nats = |url: &String| url.parse::<async_nats::ServerAddr>().is_ok();
+        if self.nats.is_empty() || !self.nats.iter().all(is_nats) {
+            return bad("pitaya.nats", "addresses like nats://127.0.0.1:4222");
+        }
+        if self.etcd.is_empty() || !self.etcd.iter().all(|url| etcd_uri(url).is_some()) {
+            return bad("pitaya.etcd", "addresses like http://127.0.0.1:2379");
+        }
+        if self.request_timeout.as_millis() == 0 || self.request_timeout > forward_timeout {
+            let max_ms = forward_timeout.as_millis();
+            let expected = format!("1 ms to {max_ms} ms, which is the limit forward_timeout");
+            return Err(("pitaya.request_timeout", expected));
+        }
+        if self.heartbeat_ttl.as_secs() == 0 {
+            return bad("pitaya.heartbeat_ttl", "1 s or more");
+        }
+        if self.resync.as_millis() == 0 {
+            return bad("pitaya.resync", "1 ms or more");
+        }
+        let limits = &self.limits;
+        for (option, limit) in [
+            ("pitaya.calls_max", limits.calls_max),
+            ("pitaya.calls_per_server_max", limits.calls_per_server_max),
+            ("pitaya.queue_len_max", limits.queue_len_max),
+            ("pitaya.inbox_len_max", limits.inbox_len_max),
+            ("pitaya.callers_max", limits.callers_max),
+            ("pitaya.servers_max", limits.servers_max),
+            ("pitaya.list_bytes_max", limits.list_bytes_max),
+        ] {
+            if limit == 0 {
+                return bad(option, "at least 1");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The URI of an etcd server. There is no TLS to it.
+pub(crate) fn etcd_uri(address: &str) -> Option<http::Uri> {
+    let with_scheme = match address.contains("://") {
+        true => address.to_owned(),
+        false => format!("http://{address}"),
+    };
+    let uri: http::Uri = with_scheme.parse().ok()?;
+    (uri.scheme_str() == Some("http") && uri.port().is_some()).then_some(uri)
+}
+
+fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster() -> PitayaCluster {
+        PitayaCluster::new(["nats://127.0.0.1:4222"], ["127.0.0.1:2379"]).server_type("room")
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let minute = Duration::from_secs(60);
+        assert_eq!(cluster().check(minute), Ok(()));
+        let of = |nats: &[&str], etcd: &[&str]| {
+            let (nats, etcd) = (nats.iter().copied(), etcd.iter().copied());
+            PitayaCluster::new(nats, etcd).server_type("room")
+        };
+        let (nats, etcd) = ("127.0.0.1:4222", "127.0.0.1:2379");
+        let no_calls = PitayaLimits { calls_max: 0, ..PitayaLimits::default() };
+        for (bad, option, named) in [
+            (PitayaCluster::new([nats], [etcd]), "server_type", "once"),
+            (cluster().server_type("a/b"), "server_type", "`a/b`"),
+            (cluster().server_id("a/b"), "server_id", "`/`"),
+            (cluster().prefix(""), "prefix", "pitaya/"),
+            (of(&[], &[etcd]), "nats", "nats://127.0.0.1:4222"),
+            (of(&["ftp://h:1"], &[etcd]), "nats", "nats://"),
+            (of(&[nats], &[]), "etcd", "http://127.0.0.1:2379"),
+            (of(&[nats], &["https://h:1"]), "etcd", "http://"),
+            (of(&[nats], &["host"]), "etcd", "http://"),
+            (cluster().request_timeout(Duration::ZERO), "request_timeout", "1 ms"),
+            (cluster().request_timeout(minute * 2), "request_timeout", "60000 ms"),
+            (cluster().heartbeat_ttl(Duration::from_millis(900)), "heartbeat_ttl", "1 s"),
+            (cluster().resync(Duration::ZERO), "resync", "1 ms"),
+            (cluster().limits(no_calls), "calls_max", "at least 1"),
+        ] {
+            let (found, expected) = bad.check(minute).unwrap_err();
+            assert_eq!(found, format!("pitaya.{option}"));
+            assert!(expected.contains(named), "{option}: {expected}");
+        }
+    }
+
+    #[test]
+    fn etcds_address_needs_no_scheme() {
+        let text = |address| etcd_uri(address).map(|uri| uri.to_string());
+        assert_eq!(text("h:2379").as_deref(), Some("http://h:2379/"));
+        assert_eq!(text("http://[::1]:2379").as_deref(), Some("http://[::1]:2379/"));
+    }
+}

@@ -1,0 +1,17 @@
+//! Pitaya's cluster protocol, without I/O: calls to backends over NATS, their calls to us, and the
+//! servers that etcd names (Pitaya cluster).
+
+mod calls;
+mod cluster;
+pub(crate) mod etcd;
+mod failure;
+pub(crate) mod messages;
+mod remotes;
+mod servers;
+mod station;
+pub(crate) mod subjects;
+
+pub(crate) use cluster::etcd_uri;
+pub use cluster::{PitayaCluster, PitayaLimits};
+pub(crate) use servers::{Change, KEYS, ServerName};
+pub(crate) use station::{Command, Station, StationConfig};

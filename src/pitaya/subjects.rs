@@ -1,0 +1,63 @@
+//! What things are called on NATS and in etcd (Pitaya cluster, "NATS subjects", "Server
+//! registration").
+
+use async_nats::Subject;
+
+/// The longest name that goes into a subject: NATS cuts off whoever sends a longer line of
+/// protocol than 4,096 bytes.
+pub(super) const NAME_BYTES_MAX: usize = 1024;
+
+/// Where a server hears what is asked of it.
+pub(crate) fn server(server_type: &str, id: &str) -> Subject {
+    format!("pitaya/servers/{server_type}/{id}").into()
+}
+
+/// Where the frontends of a type tell each other who has logged in.
+pub(crate) fn bindings(frontend_type: &str) -> Subject {
+    format!("pitaya/{frontend_type}/bindings").into()
+}
+
+/// Where pushes to a user arrive.
+pub(crate) fn push(frontend_type: &str, uid: &str) -> Subject {
+    format!("pitaya/{frontend_type}/user/{uid}/push").into()
+}
+
+/// Where kicks of a user arrive.
+pub(crate) fn kick(frontend_type: &str, uid: &str) -> Subject {
+    format!("pitaya/{frontend_type}/user/{uid}/kick").into()
+}
+
+/// Whether a uid may stand in a subject.
+pub(crate) fn is_name(name: &str) -> bool {
+    let is_plain = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '*' | '>');
+    !name.is_empty()
+        && name.len() <= NAME_BYTES_MAX
+        && name.chars().all(is_plain)
+        && !name.contains("..")
+}
+
+/// Whether a server's type or id may stand in a subject and in a key.
+pub(crate) fn is_server_name(name: &str) -> bool {
+    is_name(name) && !name.contains('/') && !name.starts_with('.') && !name.ends_with('.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_would_mean_something_else_are_found() {
+        for good in ["1", "amy", "a.b", "ümit", "a/b", "a@b"] {
+            assert!(is_name(good), "{good}");
+            assert!(push("connector", good).is_valid());
+        }
+        let long = "a".repeat(NAME_BYTES_MAX + 1);
+        for bad in ["", "a b", "a\tb", "a\nb", "*", "a.>", "a..b", "a\u{0}", &long] {
+            assert!(!is_name(bad), "{bad}");
+        }
+        assert!(is_server_name("4f1a-room"));
+        for bad in ["a/b", ".a", "a.", "a b", ""] {
+            assert!(!is_server_name(bad), "{bad}");
+        }
+    }
+}

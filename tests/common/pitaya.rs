@@ -1,0 +1,203 @@
+//! A Pitaya cluster of real nats-server and etcd, and of backends that are processes of the test.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use shaddock::PitayaCluster;
+
+use crate::common::PATIENCE;
+
+/// What says to a test's process that it is to be a backend, and how.
+pub const BACKEND: &str = "SHADDOCK_TEST_BACKEND";
+
+/// Where Debian puts nats-server is not on everybody's path.
+const FOLDERS: [&str; 4] = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"];
+
+/// NATS, etcd and a folder for them; all gone when this is dropped.
+pub struct Cluster {
+    nats_port: u16,
+    etcd_port: u16,
+    etcd_peer_port: u16,
+    nats: Process,
+    etcd: Process,
+    folder: PathBuf,
+}
+
+/// A process that ends with its owner.
+pub struct Process(Child);
+
+impl Process {
+    pub fn signal(&self, name: &str) {
+        let pid = self.0.id().to_string();
+        let status = Command::new("kill").args([&format!("-{name}"), &pid]).status();
+        assert!(status.unwrap().success(), "no signal {name}");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(FOLDERS.map(PathBuf::from));
+    folders.map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Waits until somebody listens.
+fn wait_for(port: u16) {
+    let deadline = Instant::now() + PATIENCE;
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(Instant::now() < deadline, "nobody listens on port {port}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+impl Cluster {
+    /// Starts both, unless they are not here.
+    pub fn start() -> Option<Self> {
+        for name in ["nats-server", "etcd"] {
+            if program(name).is_none() {
+                println!("skipped: {name} is not here");
+                return None;
+            }
+        }
+        static CLUSTERS: AtomicU32 = AtomicU32::new(0);
+        let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+        let name = format!("shaddock-pitaya-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        let (nats_port, etcd_port, etcd_peer_port) = (free_port(), free_port(), free_port());
+        let nats = start_nats(nats_port);
+        let etcd = start_etcd(etcd_port, etcd_peer_port, &folder);
+        let cluster = Self { nats_port, etcd_port, etcd_peer_port, nats, etcd, folder };
+        wait_for(nats_port);
+        cluster.wait_for_etcd();
+        Some(cluster)
+    }
+
+    /// Listening is not enough: it answers once it has elected itself.
+    fn wait_for_etcd(&self) {
+        wait_for(self.etcd_port);
+        let deadline = Instant::now() + PATIENCE;
+        let question = json!({"key": "YQ=="});
+        while crate::backend::post(&self.etcd(), "/v3/kv/range", &question).is_err() {
+            assert!(Instant::now() < deadline, "etcd does not answer");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub fn nats(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.nats_port)
+    }
+
+    pub fn etcd(&self) -> String {
+        format!("127.0.0.1:{}", self.etcd_port)
+    }
+
+    pub fn stop_nats(&mut self) {
+        self.nats.signal("KILL");
+    }
+
+    pub fn restart_nats(&mut self) {
+        self.nats = start_nats(self.nats_port);
+        wait_for(self.nats_port);
+    }
+
+    pub fn stop_etcd(&mut self) {
+        self.etcd.signal("KILL");
+    }
+
+    /// With what it knew before.
+    pub fn restart_etcd(&mut self) {
+        self.etcd = start_etcd(self.etcd_port, self.etcd_peer_port, &self.folder);
+        self.wait_for_etcd();
+    }
+
+    /// What an engine is told of the cluster.
+    pub fn description(&self) -> PitayaCluster {
+        PitayaCluster::new([self.nats()], [self.etcd()]).server_type("room")
+    }
+
+    /// Starts a backend; when this returns, etcd knows it.
+    pub fn backend(&self, server_type: &str, id: &str) -> Process {
+        let words = [&self.nats(), &self.etcd(), server_type, id].join(" ");
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "the_backends_process", "--nocapture", "--test-threads=1"])
+            .env(BACKEND, words)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let process = Process(child);
+        assert!(lines.any(|line| line.unwrap().ends_with("is ready")), "the backend has ended");
+        process
+    }
+
+    /// The ids of the servers of a type that etcd knows.
+    pub fn servers(&self, server_type: &str) -> Vec<Value> {
+        use base64::Engine as _;
+        use base64::engine::general_purpose::STANDARD;
+        let prefix = format!("pitaya/servers/{server_type}/");
+        let (key, end) = (STANDARD.encode(&prefix), STANDARD.encode(prefix.replace("r/", "r0")));
+        let end = if end == key { STANDARD.encode(format!("{prefix}~")) } else { end };
+        let question = json!({"key": key, "range_end": end});
+        let answer = crate::backend::post(&self.etcd(), "/v3/kv/range", &question).unwrap();
+        let entries = answer["kvs"].as_array().cloned().unwrap_or_default();
+        let value = |entry: &Value| {
+            let value = STANDARD.decode(entry["value"].as_str().unwrap_or_default()).unwrap();
+            serde_json::from_slice(&value).unwrap()
+        };
+        entries.iter().map(value).collect()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.etcd.signal("KILL");
+        std::fs::remove_dir_all(&self.folder).ok();
+    }
+}
+
+fn start_nats(port: u16) -> Process {
+    let mut command = Command::new(program("nats-server").unwrap());
+    command.args(["-a", "127.0.0.1", "-p", &port.to_string()]);
+    quiet(command)
+}
+
+fn start_etcd(port: u16, peer_port: u16, folder: &std::path::Path) -> Process {
+    let (clients, peers) =
+        (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
+    let cluster = format!("test={peers}");
+    let mut command = Command::new(program("etcd").unwrap());
+    command.args(["--name", "test", "--data-dir"]).arg(folder.join("etcd"));
+    command.args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients]);
+    command.args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers]);
+    command.args(["--initial-cluster", &cluster]);
+    command.args(["--heartbeat-interval", "20", "--election-timeout", "200"]);
+    quiet(command)
+}
+
+fn quiet(mut command: Command) -> Process {
+    let nothing = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    Process(nothing.spawn().unwrap())
+}
+
+/// Where nobody listens.
+pub fn nowhere() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], free_port()))
+}
