@@ -8,14 +8,14 @@
 #[allow(dead_code, unreachable_pub)] // Its `main` is the example's.
 mod backend;
 #[path = "common/pitaya.rs"]
-#[allow(dead_code, unreachable_pub)] // Not all of it yet.
+#[allow(unreachable_pub)] // As in the files that all tests share.
 mod cluster;
 mod common;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use cluster::{BACKEND, Cluster};
-use common::{Client, builder, eventually, notify};
+use cluster::{BACKEND, Cluster, nowhere};
+use common::{Client, Event, builder, eventually, notify, request};
 use serde_json::{Value, json};
 use shaddock::{Drain, Engine, PitayaCluster, Reply, Uid};
 
@@ -89,4 +89,238 @@ fn messages_are_forwarded_and_answered() {
     assert_eq!(known[0]["metadata"], json!({"region": "eu"}));
     engine.shutdown(Drain::within(Duration::from_secs(1)));
     assert_eq!(cluster.servers("connector"), [Value::Null; 0]);
+}
+
+/// An error of the cluster's, as a client gets it.
+fn error(code: &str, msg: &str) -> Value {
+    json!({"code": code, "msg": msg})
+}
+
+fn push(route: &str, body: &str) -> Event {
+    Event::Push { route: route.into(), body: body.into() }
+}
+
+#[test]
+fn backends_bind_write_push_and_kick() {
+    let Some(cluster) = Cluster::start() else { return };
+    let _backend = cluster.backend("room", "room-1");
+    let engine = start(cluster.description());
+    let mut amy = Client::ready(engine.local_addr());
+    let mut bob = Client::ready(engine.local_addr());
+    wait_until_forwarded(&mut amy);
+
+    // The push follows the bind at once, and is not lost.
+    amy.send(&request(2, "room.room.bind", "amy"));
+    assert_eq!(amy.next(), push("onBound", "{\"bound\":true}"));
+    assert_eq!(amy.answer(2), "\"0a0361636b\"");
+    assert_eq!(amy.ask_json(3, "room.room.session", "")["uid"], "amy");
+    let again = error("PIT-000", "session is already bound to an uid");
+    assert_eq!(amy.ask_json(4, "room.room.bind", "amy"), again);
+    assert_eq!(amy.ask_json(5, "room.room.bind", "eve"), again);
+    for bad in ["a b", "*", "a.>", "a..b"] {
+        let illegal = error("PIT-000", "illegal uid");
+        assert_eq!(bob.ask_json(6, "room.room.bind", bad), illegal, "{bad}");
+    }
+
+    assert_eq!(amy.ask(7, "room.room.pushsession", "{\"a\":{\"b\":[1]}}"), "\"0a0361636b\"");
+    let told = amy.ask_json(8, "room.room.session", "");
+    assert_eq!(told["data"], json!({"a": {"b": [1]}, "ipversion": "ipv4"}));
+    amy.ask(9, "room.room.pushsession", "{\"c\":null}");
+    let told = amy.ask_json(10, "room.room.session", "");
+    assert_eq!(told["data"], json!({"c": null, "ipversion": "ipv4"}), "it is replaced");
+    let bad = amy.ask_json(11, "room.room.pushsession", "[1]");
+    assert_eq!(bad, error("PIT-000", "the session's data is no JSON object"));
+
+    let wanted = json!({"uid": "amy", "route": "onChat", "data": {"m": "中"}}).to_string();
+    assert_eq!(bob.ask(12, "room.room.push", &wanted), "\"ok\"");
+    assert_eq!(amy.next(), push("onChat", "{\"m\":\"中\"}"));
+    // Sessions that nobody has, and routes that nobody serves.
+    let gone = error("PIT-000", "session not found");
+    assert_eq!(bob.ask_json(13, "room.room.kick", "nobody"), gone);
+    let call = |route: &str, data: &str| json!({"route": route, "data": data}).to_string();
+    assert_eq!(bob.ask_json(14, "room.room.call", &call("sys.bindsession", "08ff7f120161")), gone);
+    assert_eq!(bob.ask_json(15, "room.room.call", &call("sys.pushsession", "08ff7f")), gone);
+    let nobody = bob.ask_json(15, "room.room.call", &call("sys.bindsession", "0802"));
+    assert_eq!(nobody, error("PIT-000", "illegal uid"));
+    let route = json!({"code": "PIT-404", "msg": "route not found", "metadata": {"route": "a.b"}});
+    assert_eq!(bob.ask_json(16, "room.room.call", &call("a.b", "")), route);
+
+    assert_eq!(bob.ask(17, "room.room.kick", "amy"), "\"0801\"");
+    assert_eq!(amy.until_end(), [Event::Kick(json!({"reason": "kick"}))]);
+    bob.send(&request(18, "room.room.bind", "bob"));
+    assert_eq!(bob.next(), push("onBound", "{\"bound\":true}"));
+    bob.answer(18);
+    bob.send(&request(19, "room.room.kickuser", "bob"));
+    let events = bob.until_end();
+    assert_eq!(events.last(), Some(&Event::Kick(json!({"reason": "kick"}))), "{events:?}");
+}
+
+#[test]
+fn a_uid_has_one_session() {
+    let Some(cluster) = Cluster::start() else { return };
+    let _backend = cluster.backend("room", "room-1");
+    let engines = ["front-1", "front-2"]
+        .map(|id| start(cluster.description().server_id(id).unique_session(true)));
+    let mut clients = [0, 0, 1, 1].map(|at| Client::ready(engines[at].local_addr()));
+    let [old, new, elsewhere, other] = &mut clients;
+    for client in [&mut *old, &mut *elsewhere] {
+        wait_until_forwarded(client);
+    }
+    let bind = |client: &mut Client, uid: &str| {
+        client.send(&request(2, "room.room.bind", uid));
+        assert_eq!(client.next(), push("onBound", "{\"bound\":true}"));
+        client.answer(2);
+    };
+    bind(old, "amy");
+    bind(other, "bob");
+    // The older one at the same frontend closes.
+    bind(new, "amy");
+    assert_eq!(old.until_end(), []);
+    // One at another frontend is kicked, whoever binds it.
+    assert_eq!(elsewhere.ask(3, ENTRY, "\"amy\""), "true");
+    assert_eq!(new.until_end(), [Event::Kick(json!({"reason": "kick"}))]);
+    // What was bound by a handler here is pushed to as the rest.
+    let wanted = json!({"uid": "amy", "route": "onChat", "data": 1}).to_string();
+    assert_eq!(other.ask(4, "room.room.push", &wanted), "\"ok\"");
+    assert_eq!(elsewhere.next(), push("onChat", "1"));
+    assert_eq!(other.ask(5, LOCAL, ""), other.ask(6, LOCAL, ""));
+}
+
+#[test]
+fn thousands_of_pipelined_requests_come_back_in_order() {
+    const REQUESTS: u32 = 2_000;
+    let Some(cluster) = Cluster::start() else { return };
+    let _backend = cluster.backend("room", "room-1");
+    let engine = start(cluster.description());
+    let mut clients: Vec<Client> = (0..3).map(|_| Client::ready(engine.local_addr())).collect();
+    wait_until_forwarded(&mut clients[0]);
+    for client in &mut clients {
+        let all: Vec<u8> =
+            (1..=REQUESTS).flat_map(|id| request(id, ECHO, &id.to_string())).collect();
+        client.send(&all);
+    }
+    for client in &mut clients {
+        for id in 1..=REQUESTS {
+            let event = client.next();
+            assert_eq!(event, Event::Response { id, body: id.to_string().into_bytes() });
+        }
+    }
+}
+
+#[test]
+fn a_stopped_backend_holds_nobody_up() {
+    const REQUESTS: u32 = 1_000;
+    const TIMEOUT: Duration = Duration::from_millis(1_500);
+    let Some(cluster) = Cluster::start() else { return };
+    let stuck = cluster.backend("room", "room-1");
+    let _other = cluster.backend("area", "area-1");
+    let engine = start(cluster.description().server_type("area").request_timeout(TIMEOUT));
+    let mut client = Client::ready(engine.local_addr());
+    let mut healthy = Client::ready(engine.local_addr());
+    wait_until_forwarded(&mut client);
+    stuck.signal("STOP");
+    let all: Vec<u8> = (1..=REQUESTS).flat_map(|id| request(id, ECHO, "1")).collect();
+    let sent = Instant::now();
+    client.send(&all);
+    let mut slowest = Duration::ZERO;
+    for id in 1..=100 {
+        let asked = Instant::now();
+        healthy.ask(id, LOCAL, "");
+        assert_eq!(healthy.ask(id, "area.area.echo", "2"), "2");
+        slowest = slowest.max(asked.elapsed());
+    }
+    assert!(slowest < TIMEOUT / 3, "a healthy client has waited {slowest:?}");
+    let timeout = error("PIT-408", "rpc client: request timeout");
+    for id in 1..=REQUESTS {
+        let answer: Value = serde_json::from_str(&client.answer(id)).unwrap();
+        assert_eq!(answer, timeout);
+    }
+    assert!(sent.elapsed() >= TIMEOUT, "nothing is answered before its deadline");
+    assert_eq!(engine.handle().counters().forward_timeouts, u64::from(REQUESTS));
+    stuck.signal("CONT");
+    wait_until_forwarded(&mut client);
+    // Late answers have gone nowhere.
+    assert_eq!(client.next_within(Duration::from_millis(100)), None);
+
+    // A killed one is still in the list; nobody waits for it.
+    drop(stuck);
+    eventually("it is known that nobody listens", || {
+        let asked = Instant::now();
+        let answer = client.ask_json(2, ECHO, "1");
+        assert!(asked.elapsed() < TIMEOUT || answer["code"] == "PIT-408", "{answer}");
+        answer == error("PIT-000", "nats: no responders available for request")
+    });
+    let _again = cluster.backend("room", "room-1");
+    wait_until_forwarded(&mut client);
+}
+
+#[test]
+fn nats_may_come_and_go() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    let _backend = cluster.backend("room", "room-1");
+    let engine = start(cluster.description());
+    let mut client = Client::ready(engine.local_addr());
+    wait_until_forwarded(&mut client);
+    client.ask(2, "room.room.bind", "amy");
+    client.send(&request(3, "room.room.silent", ""));
+    client.ask(4, ECHO, "1");
+    cluster.stop_nats();
+    // What is under way fails when the connection does, and what comes later at once.
+    let lost = error("PIT-500", "no connection to the cluster");
+    let asked = Instant::now();
+    let answer: Value = serde_json::from_str(&client.answer(3)).unwrap();
+    assert_eq!(answer, lost);
+    assert_eq!(client.ask_json(5, ECHO, "1"), lost);
+    assert!(asked.elapsed() < Duration::from_secs(2));
+    client.ask(6, LOCAL, "");
+    // A bind meanwhile is heard of later.
+    let mut bob = Client::ready(engine.local_addr());
+    assert_eq!(bob.ask(1, ENTRY, "\"bob\""), "true");
+    cluster.restart_nats();
+    wait_until_forwarded(&mut client);
+    for (uid, receiver) in [("amy", 0), ("bob", 1)] {
+        let wanted = json!({"uid": uid, "route": "onChat", "data": 1}).to_string();
+        client.send(&request(7, "room.room.push", &wanted));
+        let receiver = if receiver == 0 { &mut client } else { &mut bob };
+        let mut next = || receiver.next();
+        let first = next();
+        assert!(first == push("onChat", "1") || next() == push("onChat", "1"), "{uid}");
+    }
+}
+
+#[test]
+fn etcd_may_come_and_go() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    let _backend = cluster.backend("room", "room-1");
+    let description = cluster.description().server_type("area").server_id("front-1");
+    let engine = start(description.heartbeat_ttl(Duration::from_secs(3)));
+    let mut client = Client::ready(engine.local_addr());
+    wait_until_forwarded(&mut client);
+    let none = error("PIT-500", "no servers available of this type");
+    assert_eq!(client.ask_json(2, "area.area.echo", "1"), none);
+    cluster.stop_etcd();
+    assert_eq!(client.ask(3, ECHO, "1"), "1");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(client.ask(4, ECHO, "1"), "1");
+    cluster.restart_etcd();
+    // It is told of what is new, and still knows this server after the lease's time.
+    let _new = cluster.backend("area", "area-1");
+    eventually("the new server is known", || client.ask(5, "area.area.echo", "1") == "1");
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(cluster.servers("connector").len(), 1);
+}
+
+#[test]
+fn a_cluster_that_is_away_stops_nothing() {
+    let (nats, etcd) = (nowhere(), nowhere());
+    let cluster = PitayaCluster::new([format!("nats://{nats}")], [etcd.to_string()]);
+    let engine = start(cluster.server_type("room"));
+    let mut client = Client::ready(engine.local_addr());
+    client.ask(1, LOCAL, "");
+    let away = error("PIT-500", "no connection to the cluster");
+    assert_eq!(client.ask_json(2, ECHO, "1"), away);
+    assert_eq!(engine.handle().counters().forward_lost, 1);
+    let asked = Instant::now();
+    engine.shutdown(Drain::within(Duration::from_secs(1)));
+    assert!(asked.elapsed() < Duration::from_secs(3), "it stops in time");
 }

@@ -304,6 +304,14 @@ impl<C: Copy, E> Remote<C, E> {
         Ok(())
     }
 
+    /// Pushes to one session, in order with its answers, as both take the same way. Nobody is told
+    /// when.
+    pub(crate) fn deliver(&mut self, number: u64, push: &Arc<Push>) -> Result<(), Refused> {
+        let session = self.session(number)?;
+        let mail = Mail::Deliver { sessions: vec![session], push: Arc::clone(push) };
+        self.post.try_send(session.shard().into(), mail).map_err(|_| Refused::Busy)
+    }
+
     /// Pushes to all sessions of an audience.
     pub(crate) fn broadcast(
         &mut self,

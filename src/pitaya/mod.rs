@@ -10,6 +10,8 @@ mod remotes;
 mod servers;
 mod station;
 pub(crate) mod subjects;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use cluster::etcd_uri;
 pub use cluster::{PitayaCluster, PitayaLimits};

@@ -153,15 +153,18 @@ impl Station {
             return self.config.counters.cluster_bad_packets.one();
         };
         self.config.counters.cluster_calls.one();
-        match self.remote.encode_push(&route, &data) {
-            Ok(push) => {
-                if self.remote.push(vec![Uid::from(uid)], &push, None).is_err() {
-                    self.config.counters.mail_rejects.one();
-                }
-            }
+        let Some(user) = self.users.get(uid.as_str()) else { return };
+        let push = match self.remote.encode_push(&route, &data) {
+            Ok(push) => push,
             Err(error) => {
                 self.config.counters.cluster_bad_packets.one();
-                tracing::debug!(%error, route, "a backend's push can't be sent");
+                return tracing::debug!(%error, route, "a backend's push can't be sent");
+            }
+        };
+        // Not by way of the uid's home, which an answer that follows would overtake.
+        for number in &user.sessions {
+            if self.remote.deliver(*number, &push) == Err(Refused::Busy) {
+                self.config.counters.mail_rejects.one();
             }
         }
     }

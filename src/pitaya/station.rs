@@ -207,6 +207,10 @@ impl Station {
         self.commands.clear();
     }
 
+    pub(crate) fn is_connected(&self) -> bool {
+        self.is_connected
+    }
+
     /// The list of servers has changed.
     pub(crate) fn handle_servers(&mut self, change: Change) {
         self.servers.apply(change);

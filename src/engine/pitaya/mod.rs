@@ -111,7 +111,9 @@ async fn run(cluster: PitayaCluster, seat: Seat) -> std::io::Result<()> {
     let sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
     let mut thread = Thread { station, nats, servers, seat, bell, sleep };
     thread.run().await;
-    if tokio::time::timeout(STOP_WITHIN, thread.nats.finish()).await.is_err() {
+    if thread.station.is_connected()
+        && tokio::time::timeout(STOP_WITHIN, thread.nats.finish()).await.is_err()
+    {
         tracing::warn!("not all was sent to NATS");
     }
     drop(thread);
@@ -176,6 +178,8 @@ impl Thread {
         // The second look: what was pushed before the bell was armed rings nobody.
         if self.station.has_work() {
             bell.disarm();
+            let look = |cx: &mut Context<'_>| Poll::Ready(self.poll_events(cx).is_ready());
+            std::future::poll_fn(look).await;
             // What NATS has to send and to read is done by other tasks of this thread.
             return tokio::task::yield_now().await;
         }

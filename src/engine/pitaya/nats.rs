@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event, Message, Subscriber};
 use bytes::Bytes;
-use futures_util::{FutureExt as _, Sink as _, Stream as _, StreamExt as _};
+use futures_util::stream::{AbortHandle, Abortable, SelectAll, abortable};
+use futures_util::{FutureExt as _, Sink as _, Stream, StreamExt as _};
 use rustc_hash::FxHashMap;
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
 
 use crate::pitaya::{Command, PitayaCluster, Station, subjects};
 
@@ -26,11 +26,10 @@ pub(super) struct Nats {
     bindings: Option<Subscriber>,
     /// What is told of the connection.
     states: mpsc::Receiver<bool>,
-    /// The tasks that listen to users' subjects, by uid.
+    /// What comes for users.
+    heard: SelectAll<Abortable<User>>,
+    /// Which users those are, by uid.
     users: FxHashMap<Arc<str>, Listening>,
-    /// Where they put what they have heard.
-    heard: mpsc::Sender<Heard>,
-    hearing: mpsc::Receiver<Heard>,
 }
 
 /// What has come for a user.
@@ -39,7 +38,24 @@ enum Heard {
     Kick(Bytes),
 }
 
-/// A task that listens until this is dropped.
+/// One user's subjects.
+struct User {
+    pushes: Subscriber,
+    kicks: Subscriber,
+}
+
+impl Stream for User {
+    type Item = Heard;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Heard>> {
+        if let Poll::Ready(push) = self.pushes.poll_next_unpin(cx) {
+            return Poll::Ready(push.map(|message| Heard::Push(message.payload)));
+        }
+        self.kicks.poll_next_unpin(cx).map(|kick| kick.map(|kick| Heard::Kick(kick.payload)))
+    }
+}
+
+/// What ends the listening to a user when it is dropped.
 struct Listening(AbortHandle);
 
 impl Drop for Listening {
@@ -53,9 +69,6 @@ impl Drop for Listening {
 const MESSAGES_PER_TURN: usize = 1_024;
 /// Messages that the client's own task has not taken yet.
 const CLIENT_QUEUE_LEN: usize = 4_096;
-/// Pushes and kicks that wait between the users' tasks and this one; behind that they wait in the
-/// users' own queues.
-const HEARD_MAX: usize = 4_096;
 /// Pitaya's own, for pings and for making a connection.
 const PING_INTERVAL: Duration = Duration::from_secs(120);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -83,7 +96,6 @@ impl Nats {
             true => Some(listen(subjects::bindings(frontend_type)).await?),
             false => None,
         };
-        let (heard, hearing) = mpsc::channel(HEARD_MAX);
         Ok(Self {
             client,
             frontend_type: Arc::clone(frontend_type),
@@ -91,9 +103,8 @@ impl Nats {
             requests,
             bindings,
             states,
+            heard: SelectAll::new(),
             users: FxHashMap::default(),
-            heard,
-            hearing,
         })
     }
 
@@ -107,6 +118,15 @@ impl Nats {
                 false => station.handle_lost(),
             }
         }
+        // In front of the answers, so that what was pushed before an answer comes before it.
+        for _ in 0..MESSAGES_PER_TURN {
+            match self.heard.poll_next_unpin(cx) {
+                Poll::Ready(Some(Heard::Push(payload))) => station.handle_push(payload),
+                Poll::Ready(Some(Heard::Kick(payload))) => station.handle_kick(payload),
+                _ => break,
+            }
+            has_come = true;
+        }
         has_come |= each(&mut self.inbox, cx, |message| {
             let status = message.status.map(|status| status.as_u16());
             station.handle_answer(&message.subject, status, message.payload);
@@ -116,14 +136,6 @@ impl Nats {
         });
         if let Some(bindings) = &mut self.bindings {
             has_come |= each(bindings, cx, |message| station.handle_binding(message.payload));
-        }
-        for _ in 0..MESSAGES_PER_TURN {
-            match self.hearing.poll_recv(cx) {
-                Poll::Ready(Some(Heard::Push(payload))) => station.handle_push(payload),
-                Poll::Ready(Some(Heard::Kick(payload))) => station.handle_kick(payload),
-                _ => break,
-            }
-            has_come = true;
         }
         // Whoever waits for room hears of it here.
         has_come | (station.has_commands() && Pin::new(&mut self.client).poll_ready(cx).is_ready())
@@ -193,25 +205,10 @@ impl Nats {
                 return true;
             }
         };
-        let task = tokio::spawn(hear(pushes, kicks, self.heard.clone()));
-        self.users.insert(Arc::clone(uid), Listening(task.abort_handle()));
+        let (user, listening) = abortable(User { pushes, kicks });
+        self.heard.push(user);
+        self.users.insert(Arc::clone(uid), Listening(listening));
         true
-    }
-}
-
-/// Listens to one user's subjects.
-async fn hear(mut pushes: Subscriber, mut kicks: Subscriber, heard: mpsc::Sender<Heard>) {
-    loop {
-        let next = std::future::poll_fn(|cx| {
-            if let Poll::Ready(push) = pushes.poll_next_unpin(cx) {
-                return Poll::Ready(push.map(|message| Heard::Push(message.payload)));
-            }
-            kicks.poll_next_unpin(cx).map(|kick| kick.map(|kick| Heard::Kick(kick.payload)))
-        });
-        let Some(next) = next.await else { return };
-        if heard.send(next).await.is_err() {
-            return;
-        }
     }
 }
 
