@@ -8,6 +8,7 @@ mod host_filter;
 mod kind;
 mod limits;
 mod listener;
+mod pitaya;
 mod pomelo;
 mod problem;
 mod protos;
@@ -51,7 +52,7 @@ struct Entry {
 }
 
 /// Every section, in the order of the example.
-const SECTIONS: [Entry; 8] = [
+const SECTIONS: [Entry; 9] = [
     Entry { name: "listener", read: listener::read },
     Entry { name: "heartbeat", read: heartbeat::read },
     Entry { name: "dictionary", read: dictionary::read },
@@ -60,6 +61,7 @@ const SECTIONS: [Entry; 8] = [
     Entry { name: "limits", read: limits::read },
     Entry { name: "push", read: push::read },
     Entry { name: "pomelo", read: pomelo::read },
+    Entry { name: "pitaya", read: pitaya::read },
 ];
 
 /// A whole configuration that holds.
@@ -121,6 +123,7 @@ impl Config {
                     "shards" | "shards and workers" => "server.shards",
                     "heartbeat" => "heartbeat.interval",
                     "pomelo.server_type" => "pomelo.type",
+                    "pitaya.server_type" => "pitaya.type",
                     "heartbeat_timeout" => "heartbeat.timeout",
                     "use_crypto" => "server.use_crypto",
                     "listen" => self.listener_twice().unwrap_or("listener"),

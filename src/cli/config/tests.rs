@@ -172,6 +172,50 @@ fn relations_are_told_with_the_key_they_are_about() {
 
 /// A cluster as an operator may describe it, and what is said of one that can't be.
 #[test]
+fn a_pitaya_cluster_is_described() {
+    let types = "[pitaya]\nnats = [\"127.0.0.1:4222\"]\netcd = [\"127.0.0.1:2379\"]\n\
+        nats_user = \"a\"\nnats_password = \"b\"\n[[pitaya.type]]\nname = \"room\"\n\
+        [[pitaya.metadata]]\nkey = \"region\"\nvalue = \"eu\"";
+    assert!(parse(types).forwards() && !parse("[pitaya]").forwards());
+    let with = |rest: &str| {
+        format!(
+            "[pitaya]\nnats = [\"h:1\"]\netcd = [\"h:2\"]\n{rest}\ntype = [{{name = \"room\"}}]"
+        )
+    };
+    for (text, expected) in [
+        (
+            "[[pitaya.type]]\nname = \"room\"".to_owned(),
+            "1:3: pitaya.nats: must be addresses like nats://127.0.0.1:4222, found its default, []",
+        ),
+        (
+            "[pitaya]\nnats = [\"h:1\"]".to_owned(),
+            "1:2: pitaya.type: must be given at least once, found none",
+        ),
+        (
+            with("nats_user = \"a\""),
+            "1:2: pitaya.nats_password: expected text, as a login is a user and a password, \
+             found none",
+        ),
+        (
+            with("metadata = [{key = \"a\"}]"),
+            "4:13: pitaya.metadata[1].value: expected text, as metadata has a key and a value, \
+             found none",
+        ),
+        (
+            with("request_timeout = \"40s\""),
+            "4:19: pitaya.request_timeout: must be 1 ms to 30000 ms, which is the limit \
+             forward_timeout, found \"40s\"",
+        ),
+        (
+            with("server_id = \"a/b\""),
+            "4:13: pitaya.server_id: must be a name without spaces and `/`, found \"a/b\"",
+        ),
+    ] {
+        assert_eq!(problems(&text), [format!("shaddock.toml:{expected}")]);
+    }
+}
+
+#[test]
 fn a_cluster_is_told_with_its_keys() {
     let types = "[pomelo]\nmaster = \"127.0.0.1:3005\"\n[[pomelo.type]]\nname = \"chat\"\n";
     let fixed = "[[pomelo.type]]\nname = \"chat\"\nrouter = \"weighted\"\n[[pomelo.server]]\n\

@@ -1,0 +1,128 @@
+//! `[pitaya]`: the Pitaya cluster whose servers handle the other server types.
+
+use std::time::Duration;
+
+use shaddock::{Builder, PitayaCluster, PitayaLimits};
+
+use super::Section;
+use super::kind::{DURATION, FLAG, TEXT, bytes, count};
+use super::table::Table;
+
+/// The cluster, if there is any.
+struct Pitaya {
+    cluster: Option<PitayaCluster>,
+}
+
+pub(super) fn read(root: &mut Table<'_>, name: &'static str) -> Box<dyn Section> {
+    root.table(name, |table| Box::new(Pitaya { cluster: read_cluster(table) }))
+}
+
+fn read_cluster(table: &mut Table<'_>) -> Option<PitayaCluster> {
+    let nats = table.read_list("nats", TEXT);
+    let etcd = table.read_list("etcd", TEXT);
+    let nats_login = read_login(table, "nats_user", "nats_password");
+    let etcd_login = read_login(table, "etcd_user", "etcd_password");
+    let mut prefix = "pitaya/".to_owned();
+    table.read("prefix", &mut prefix, TEXT);
+    let server_id = table.read_some("server_id", TEXT);
+    let hostname = table.read_some("hostname", TEXT);
+    let mut request_timeout = Duration::from_secs(5);
+    let mut heartbeat_ttl = Duration::from_secs(60);
+    let mut resync = Duration::from_secs(120);
+    let mut unique_session = false;
+    table.read("request_timeout", &mut request_timeout, DURATION);
+    table.read("heartbeat_ttl", &mut heartbeat_ttl, DURATION);
+    table.read("resync", &mut resync, DURATION);
+    table.read("unique_session", &mut unique_session, FLAG);
+    let limits = read_limits(table);
+    let types = table.tables("type", |table| table.read_some("name", TEXT));
+    let types: Vec<String> = types.into_iter().flatten().collect();
+    let metadata = table.tables("metadata", read_metadata).into_iter().flatten();
+    let metadata: Vec<(String, String)> = metadata.collect();
+
+    if nats.is_empty() && etcd.is_empty() && types.is_empty() {
+        return None;
+    }
+    let mut cluster = PitayaCluster::new(nats, etcd)
+        .prefix(prefix)
+        .request_timeout(request_timeout)
+        .heartbeat_ttl(heartbeat_ttl)
+        .resync(resync)
+        .unique_session(unique_session)
+        .limits(limits);
+    if let Some((user, password)) = nats_login {
+        cluster = cluster.nats_login(user, password);
+    }
+    if let Some((user, password)) = etcd_login {
+        cluster = cluster.etcd_login(user, password);
+    }
+    if let Some(id) = server_id {
+        cluster = cluster.server_id(id);
+    }
+    if let Some(hostname) = hostname {
+        cluster = cluster.hostname(hostname);
+    }
+    cluster = types.into_iter().fold(cluster, PitayaCluster::server_type);
+    let add = |cluster: PitayaCluster, (key, value)| cluster.metadata(key, value);
+    Some(metadata.into_iter().fold(cluster, add))
+}
+
+/// A user and a password, of which neither comes alone.
+fn read_login(
+    table: &mut Table<'_>,
+    user_key: &'static str,
+    password_key: &'static str,
+) -> Option<(String, String)> {
+    let user = table.read_some(user_key, TEXT);
+    let password = table.read_some(password_key, TEXT);
+    if user.is_some() != password.is_some() {
+        let missing = if user.is_none() { user_key } else { password_key };
+        table.refuse(missing, "text, as a login is a user and a password", None);
+    }
+    Some((user?, password?))
+}
+
+/// Taken apart whole, so that a bound that is added later is not forgotten here.
+fn read_limits(table: &mut Table<'_>) -> PitayaLimits {
+    let mut limits = PitayaLimits::default();
+    let PitayaLimits {
+        calls_max,
+        calls_per_server_max,
+        queue_len_max,
+        inbox_len_max,
+        callers_max,
+        servers_max,
+        list_bytes_max,
+    } = &mut limits;
+    table.read("calls_max", calls_max, count());
+    table.read("calls_per_server_max", calls_per_server_max, count());
+    table.read("queue_len_max", queue_len_max, count());
+    table.read("inbox_len_max", inbox_len_max, count());
+    table.read("callers_max", callers_max, count());
+    table.read("servers_max", servers_max, count());
+    table.read("list_bytes_max", list_bytes_max, bytes());
+    limits
+}
+
+fn read_metadata(table: &mut Table<'_>) -> Option<(String, String)> {
+    let key = table.read_some("key", TEXT);
+    let value = table.read_some("value", TEXT);
+    if key.is_some() != value.is_some() {
+        let missing = if key.is_none() { "key" } else { "value" };
+        table.refuse(missing, "text, as metadata has a key and a value", None);
+    }
+    Some((key?, value?))
+}
+
+impl Section for Pitaya {
+    fn describe(&self, builder: Builder) -> Builder {
+        match &self.cluster {
+            Some(cluster) => builder.pitaya(cluster.clone()),
+            None => builder,
+        }
+    }
+
+    fn forwards(&self) -> bool {
+        self.cluster.is_some()
+    }
+}
