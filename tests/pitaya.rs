@@ -12,12 +12,14 @@ mod backend;
 mod cluster;
 mod common;
 
+use std::io::Read as _;
 use std::time::{Duration, Instant};
 
 use cluster::{BACKEND, Cluster, nowhere};
 use common::{Client, Event, builder, eventually, notify, request};
 use serde_json::{Value, json};
-use shaddock::{Drain, Engine, PitayaCluster, Reply, Uid};
+use shaddock::wire::pitaya::Compression;
+use shaddock::{Dialect, Drain, Engine, Listener, PitayaCluster, Reply, Uid};
 
 const ECHO: &str = "room.room.echo";
 const LOCAL: &str = "connector.entry.local";
@@ -323,4 +325,33 @@ fn a_cluster_that_is_away_stops_nothing() {
     let asked = Instant::now();
     engine.shutdown(Drain::within(Duration::from_secs(1)));
     assert!(asked.elapsed() < Duration::from_secs(3), "it stops in time");
+}
+
+/// Clients made for Pitaya get a backend's bodies and errors as from Pitaya's own frontend.
+#[test]
+fn clients_of_pitaya_reach_the_same_backends() {
+    let Some(cluster) = Cluster::start() else { return };
+    let _backend = cluster.backend("room", "room-1");
+    let listener = Listener::new("127.0.0.1:0").dialect(Dialect::Pitaya);
+    let engine = builder(1)
+        .listen(listener.compression(Compression::Off))
+        .pitaya(cluster.description())
+        .start()
+        .unwrap();
+    wait_until_forwarded(&mut Client::ready(engine.local_addr()));
+    let mut client = Client::ready(engine.local_addrs()[1]);
+    // Requests 2 and 3, and their answers: the second one's flag says that it is an error.
+    let error =
+        b"{\"code\":\"PIT-404\",\"msg\":\"boom\",\"metadata\":{\"route\":\"room.room.error\"}}";
+    let wanted = [
+        b"\x04\x00\x00\x07\x04\x02world\x04\x00\x00".as_slice(),
+        &[error.len() as u8 + 2, 0x24, 3],
+        error,
+    ]
+    .concat();
+    client.send(&[request(2, ECHO, "world"), request(3, "room.room.error", "boom")].concat());
+    let mut got = vec![0; wanted.len()];
+    client.stream.set_read_timeout(Some(common::PATIENCE)).unwrap();
+    client.stream.read_exact(&mut got).unwrap();
+    assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(&wanted));
 }
