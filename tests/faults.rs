@@ -37,13 +37,13 @@ struct Served {
     kicks: usize,
 }
 
-/// Sends requests in bursts until the server closes. Each answer is to be the right one, to be the
+/// Once it has had an answer, sends requests in bursts until the server closes. Each answer is to be the right one, to be the
 /// only one, and to come before the kick.
 fn play_until_closed(mut client: Client) -> Served {
     const ROUTES: [&str; 3] = [ECHO, LATER, ROOM];
     const BURST: u32 = 16;
-    let (mut next, mut waiting) = (1, HashSet::new());
-    let mut served = Served { answers: 0, kicks: 0 };
+    let (mut next, mut waiting) = (2, HashSet::new());
+    let mut served = Served { answers: 1, kicks: 0 };
     loop {
         if waiting.is_empty() && served.kicks == 0 {
             let burst = next..next + BURST;
@@ -81,7 +81,9 @@ fn a_shutdown_under_load_answers_what_it_has_read() {
         let engine = start(shards, Limits::default());
         let players: Vec<_> = (0..32)
             .map(|_| {
-                let client = Client::ready(engine.local_addr());
+                let mut client = Client::ready(engine.local_addr());
+                // Whose ACK is still on its way is no session yet, and gets no kick.
+                assert_eq!(client.ask(1, ECHO, "1"), "1");
                 std::thread::spawn(|| play_until_closed(client))
             })
             .collect();
