@@ -79,13 +79,16 @@ fn play_until_closed(mut client: Client) -> Served {
 fn a_shutdown_under_load_answers_what_it_has_read() {
     for shards in [1, 2] {
         let engine = start(shards, Limits::default());
-        let players: Vec<_> = (0..32)
-            .map(|_| {
-                let mut client = Client::ready(engine.local_addr());
-                // Whose ACK is still on its way is no session yet, and gets no kick.
-                assert_eq!(client.ask(1, ECHO, "1"), "1");
-                std::thread::spawn(|| play_until_closed(client))
-            })
+        let connect = || {
+            let mut client = Client::ready(engine.local_addr());
+            // Whose ACK is still on its way is no session yet, and gets no kick.
+            assert_eq!(client.ask(1, ECHO, "1"), "1");
+            client
+        };
+        let clients: Vec<Client> = (0..32).map(|_| connect()).collect();
+        let players: Vec<_> = clients
+            .into_iter()
+            .map(|client| std::thread::spawn(|| play_until_closed(client)))
             .collect();
         eventually("they play", || engine.handle().counters().requests > 2_000);
         let report = engine.shutdown(Drain::within(PATIENCE));
