@@ -5,18 +5,21 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use crate::common::Client;
+use crate::client::{Client, heartbeat};
 use crate::server::{ECHO, SHARD};
 
 /// Clients on the server's last shard, which take turns.
 pub(crate) struct Healthy {
     clients: Vec<Client>,
     id: u32,
+    /// When they have last sent heartbeats.
+    beat: Instant,
 }
 
 const CLIENTS: usize = 4;
 /// From one request to the next.
 const INTERVAL: Duration = Duration::from_millis(1);
+const HEARTBEAT: Duration = Duration::from_secs(3);
 
 impl Healthy {
     pub(crate) fn connect(address: SocketAddr, shards: u16) -> Self {
@@ -28,7 +31,7 @@ impl Healthy {
                 clients.push(client);
             }
         }
-        Self { clients, id: 1 }
+        Self { clients, id: 1, beat: Instant::now() }
     }
 
     /// Sends a request each [`INTERVAL`]; gives the nanoseconds from when each was due to its
@@ -42,6 +45,10 @@ impl Healthy {
         let end = due + during;
         while due < end {
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            if self.beat.elapsed() > HEARTBEAT {
+                self.beat = Instant::now();
+                self.clients.iter_mut().for_each(|client| client.send(&heartbeat()));
+            }
             self.id += 1;
             let client = &mut self.clients[self.id as usize % CLIENTS];
             let body = self.id.to_string();

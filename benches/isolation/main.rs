@@ -4,6 +4,7 @@
 //! cargo bench --bench isolation                          # 5 rounds, some four minutes
 //! cargo bench --bench isolation -- --quick               # 1 short round, under a minute
 //! cargo bench --bench isolation -- --troubles flood,storm --rounds 15
+//! cargo bench --bench isolation -- --soak 30             # 30 minutes, see `soak`
 //! ```
 //!
 //! For each trouble and round: a fresh server, pinned to the first core; healthy clients that send
@@ -17,9 +18,12 @@
 //! one, everything that was asked for is answered, and who is to be closed is closed.
 
 #[path = "../../tests/common/mod.rs"]
+mod client;
+#[path = "../common/mod.rs"]
 mod common;
 mod healthy;
 mod server;
+mod soak;
 mod troubles;
 
 use std::process::ExitCode;
@@ -35,6 +39,7 @@ struct Arguments {
     rounds: usize,
     measure: Duration,
     troubles: Vec<&'static Trouble>,
+    soak: Option<soak::Options>,
 }
 
 /// What one round shows. Latencies are in microseconds.
@@ -66,8 +71,13 @@ fn main() -> ExitCode {
     if let [flag, name] = &words[..]
         && flag == "--serve"
     {
-        let Some(trouble) = Trouble::find(name) else { return ExitCode::FAILURE };
-        server::serve(trouble);
+        let setting = if name == soak::NAME {
+            soak::setting()
+        } else {
+            let Some(trouble) = Trouble::find(name) else { return ExitCode::FAILURE };
+            trouble.setting()
+        };
+        server::serve(setting);
         return ExitCode::SUCCESS;
     }
     let arguments = match Arguments::parse(&words) {
@@ -77,7 +87,11 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match run(&arguments) {
+    let result = match &arguments.soak {
+        Some(soak) => soak::run(soak),
+        None => run(&arguments),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("\nfailed: {error}");
@@ -92,6 +106,7 @@ impl Arguments {
             rounds: 5,
             measure: Duration::from_secs(3),
             troubles: troubles::ALL.iter().collect(),
+            soak: None,
         };
         let mut words = words.iter();
         while let Some(word) = words.next() {
@@ -109,6 +124,20 @@ impl Arguments {
                     let names = words.next().ok_or_else(|| word.clone())?.split(',');
                     let find = |name: &str| Trouble::find(name).ok_or_else(|| name.to_owned());
                     arguments.troubles = names.map(find).collect::<Result<_, _>>()?;
+                }
+                "--soak" => {
+                    let minutes = words.next().and_then(|word| word.parse::<f64>().ok());
+                    let minutes = minutes.filter(|minutes| (0.1..=1e5).contains(minutes));
+                    arguments.soak = Some(soak::Options::new(minutes.ok_or_else(|| word.clone())?));
+                }
+                "--seed" | "--rate" => {
+                    let number = words.next().and_then(|word| word.parse::<u64>().ok());
+                    let number = number.ok_or_else(|| word.clone())?;
+                    let soak = arguments.soak.as_mut().ok_or_else(|| word.clone())?;
+                    match word.as_str() {
+                        "--seed" => soak.seed = number,
+                        _ => soak.rate_max = number as f64,
+                    }
                 }
                 other => return Err(other.to_owned()),
             }
@@ -150,16 +179,14 @@ impl Drop for End<'_> {
 }
 
 fn measure(trouble: &'static Trouble, during: Duration) -> Result<Sample, String> {
-    let process = Process::start(trouble).map_err(|error| error.to_string())?;
-    let stage =
-        Stage { process: &process, is_on: AtomicBool::new(false), ends: AtomicBool::new(false) };
-    drop(stage.crowd(trouble.crowd));
+    let process = Process::start(trouble.name).map_err(|error| error.to_string())?;
+    let stage = Stage::new(&process);
+    drop(stage.gather(trouble.crowd));
     let mut healthy = Healthy::connect(process.address, trouble.shards);
     healthy.run(during / 4);
     let quiet = healthy.run(during);
     let before_bytes = process.resident_bytes();
-    let stage =
-        Stage { process: &process, is_on: AtomicBool::new(false), ends: AtomicBool::new(false) };
+    let stage = Stage::new(&process);
     let (troubled, during_bytes, outcome) = std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             troubles::yield_to_others();

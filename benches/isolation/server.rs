@@ -1,6 +1,7 @@
 //! The server, in a process of its own that does as it is told line by line.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -11,12 +12,12 @@ use std::time::Duration;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use shaddock::{Audience, Engine, Handlers, Limits, Reply, Shards, Workers};
 
-use crate::troubles::Trouble;
-
 /// Answers with the body.
 pub(crate) const ECHO: &str = "connector.entryHandler.echo";
 /// Answers with the shard's place, counted from 1.
 pub(crate) const SHARD: &str = "connector.entryHandler.shard";
+/// Binds the session to its body as a uid, so that it gets what is pushed to all that are bound.
+pub(crate) const ENTER: &str = "connector.entryHandler.enter";
 /// Answers with the body's length.
 pub(crate) const SINK: &str = "connector.entryHandler.sink";
 /// Blocks its shard for [`BLOCK`].
@@ -45,25 +46,25 @@ pub(crate) fn pin(core: usize) {
 
 static IS_HELD: AtomicBool = AtomicBool::new(false);
 
-fn engine(trouble: &Trouble) -> Engine {
-    let limits = match trouble.package_bytes_max {
-        Some(bytes) => {
-            Limits { package_bytes_max: bytes, outbox_bytes_max: 2 * bytes, ..Limits::default() }
-        }
-        None => Limits {
-            package_bytes_max: OUTBOX_BYTES_MAX / 2,
-            outbox_bytes_max: OUTBOX_BYTES_MAX,
-            ..Limits::default()
-        },
-    };
-    let limits = Limits { forward_timeout: FORWARD_TIMEOUT, ..limits };
+/// What a server is like.
+pub(crate) struct Setting {
+    pub(crate) shards: u16,
+    pub(crate) limits: Limits,
+}
+
+fn engine(setting: Setting) -> Engine {
     Engine::builder()
         .listen("127.0.0.1:0")
-        .shards(Shards::Count(trouble.shards))
+        .shards(Shards::Count(setting.shards))
         .heartbeat(Duration::from_secs(10))
-        .limits(limits)
+        .limits(setting.limits)
         .handler(ECHO, |request, _| Reply::borrowed(request.body()))
         .handler(SHARD, |_, session| Reply::json(&(session.id().shard().index() + 1)))
+        .handler(ENTER, |request, session| {
+            // Whether it is done shows in what the client gets.
+            drop(session.bind(String::from_utf8_lossy(request.body()).into_owned()));
+            Reply::borrowed(request.body())
+        })
         .handler(SINK, |request, _| Reply::json(&request.body().len()))
         .handler(SLOW, |_, _| {
             std::thread::sleep(BLOCK);
@@ -85,9 +86,9 @@ fn engine(trouble: &Trouble) -> Engine {
 }
 
 /// Runs a server until standard input ends. Prints its address, and a line for each line read.
-pub(crate) fn serve(trouble: &Trouble) {
+pub(crate) fn serve(setting: Setting) {
     pin(SERVER_CORE);
-    let engine = engine(trouble);
+    let engine = engine(setting);
     let mut out = std::io::stdout();
     let mut say = |text: &str| {
         writeln!(out, "{text}").and_then(|()| out.flush()).expect("the parent reads");
@@ -99,11 +100,18 @@ pub(crate) fn serve(trouble: &Trouble) {
         match line.as_str() {
             "hold" => IS_HELD.store(true, Ordering::Release),
             "release" => IS_HELD.store(false, Ordering::Release),
-            "push" => {
+            "push" | "push-bound" => {
                 pushes.set(pushes.get() + 1);
                 let body = format!("\"{:0>1$}\"", pushes.get(), PUSH_BYTES);
-                let pushed = engine.handle().broadcast(PUSH, body, Audience::all());
+                let audience = if line == "push" { Audience::all() } else { Audience::bound() };
+                let pushed = engine.handle().broadcast(PUSH, body, audience);
                 pushed.expect("the shard has room");
+            }
+            "counters" => {
+                let counters = engine.handle().counters();
+                let counters: BTreeMap<_, _> = counters.iter().collect();
+                say(&serde_json::to_string(&counters).expect("numbers by their names"));
+                continue;
             }
             name => {
                 let counters = engine.handle().counters();
@@ -124,9 +132,9 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn start(trouble: &Trouble) -> std::io::Result<Self> {
+    pub(crate) fn start(name: &str) -> std::io::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
-            .args(["--serve", trouble.name])
+            .args(["--serve", name])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -149,6 +157,29 @@ impl Process {
 
     pub(crate) fn counter(&self, name: &str) -> u64 {
         self.order(name).parse().expect("a counter is a number")
+    }
+
+    pub(crate) fn counters(&self) -> BTreeMap<String, u64> {
+        serde_json::from_str(&self.order("counters")).expect("numbers by their names")
+    }
+
+    pub(crate) fn descriptors(&self) -> usize {
+        let folder = format!("/proc/{}/fd", self.child.id());
+        std::fs::read_dir(folder).expect("the server runs").count()
+    }
+
+    /// The names of its threads, without those by which the kernel works for its rings: they come
+    /// and go as it sees fit.
+    pub(crate) fn threads(&self) -> Vec<String> {
+        let folder = format!("/proc/{}/task", self.child.id());
+        let entries = std::fs::read_dir(folder).expect("the server runs").flatten();
+        // One that has ended meanwhile has no name.
+        let names =
+            entries.filter_map(|entry| std::fs::read_to_string(entry.path().join("comm")).ok());
+        let mut names: Vec<String> = names.map(|name| name.trim().to_owned()).collect();
+        names.retain(|name| !name.starts_with("iou-"));
+        names.sort();
+        names
     }
 
     pub(crate) fn resident_bytes(&self) -> u64 {

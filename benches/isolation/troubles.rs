@@ -7,10 +7,14 @@ use std::time::{Duration, Instant};
 
 use rustix::process::setpriority_process;
 use rustix::thread::gettid;
+use shaddock::Limits;
 use socket2::SockRef;
 
-use crate::common::{Client, Event, PATIENCE, ack, handshake, request};
-use crate::server::{ECHO, FORWARD_TIMEOUT, PUSH_BYTES, Process, REMOTE, SHARD, SINK, SLOW};
+use crate::client::{Client, Event, PATIENCE, ack, handshake, request};
+use crate::server::{
+    ECHO, FORWARD_TIMEOUT, OUTBOX_BYTES_MAX, PUSH_BYTES, Process, REMOTE, SHARD, SINK, SLOW,
+    Setting,
+};
 
 /// One kind of trouble.
 pub(crate) struct Trouble {
@@ -26,7 +30,7 @@ pub(crate) struct Trouble {
     pub(crate) make: fn(&Stage<'_>) -> Outcome,
 }
 
-type Outcome = Result<String, String>;
+pub(crate) type Outcome = Result<String, String>;
 
 /// Where trouble is made.
 pub(crate) struct Stage<'a> {
@@ -35,6 +39,10 @@ pub(crate) struct Stage<'a> {
     pub(crate) is_on: AtomicBool,
     /// Set when it is to end.
     pub(crate) ends: AtomicBool,
+    /// Clients of most troubles, those of a storm, and the bytes of large packages.
+    pub(crate) crowd: usize,
+    pub(crate) storm: usize,
+    pub(crate) large_bytes: usize,
 }
 
 const fn trouble(name: &'static str, make: fn(&Stage<'_>) -> Outcome) -> Trouble {
@@ -62,6 +70,21 @@ impl Trouble {
     pub(crate) fn find(name: &str) -> Option<&'static Self> {
         ALL.iter().find(|trouble| trouble.name == name)
     }
+
+    /// The server that it is made to.
+    pub(crate) fn setting(&self) -> Setting {
+        let (package_bytes_max, outbox_bytes_max) = match self.package_bytes_max {
+            Some(bytes) => (bytes, 2 * bytes),
+            None => (OUTBOX_BYTES_MAX / 2, OUTBOX_BYTES_MAX),
+        };
+        let limits = Limits {
+            package_bytes_max,
+            outbox_bytes_max,
+            forward_timeout: FORWARD_TIMEOUT,
+            ..Limits::default()
+        };
+        Setting { shards: self.shards, limits }
+    }
 }
 
 /// Gives the calling thread, and those it starts, the lowest priority.
@@ -71,12 +94,25 @@ pub(crate) fn yield_to_others() {
     }
 }
 
+impl<'a> Stage<'a> {
+    pub(crate) fn new(process: &'a Process) -> Self {
+        Self {
+            process,
+            is_on: AtomicBool::new(false),
+            ends: AtomicBool::new(false),
+            crowd: CROWD,
+            storm: STORM,
+            large_bytes: LARGE_BYTES,
+        }
+    }
+}
+
 impl Stage<'_> {
-    fn goes_on(&self) -> bool {
+    pub(crate) fn goes_on(&self) -> bool {
         !self.ends.load(Ordering::Acquire)
     }
 
-    fn begin(&self) {
+    pub(crate) fn begin(&self) {
         self.is_on.store(true, Ordering::Release);
     }
 
@@ -86,12 +122,12 @@ impl Stage<'_> {
         }
     }
 
-    fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::ready(self.process.address)
     }
 
     /// Clients that work. They ask all together, so that the server is not waited for so often.
-    pub(crate) fn crowd(&self, count: usize) -> Vec<Client> {
+    pub(crate) fn gather(&self, count: usize) -> Vec<Client> {
         let mut clients: Vec<Client> =
             (0..count).map(|_| Client::connect(self.process.address)).collect();
         clients.iter_mut().for_each(|client| client.send(&handshake()));
@@ -103,14 +139,14 @@ impl Stage<'_> {
     }
 }
 
-fn expect(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
+pub(crate) fn expect(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(what()) }
 }
 
 /// A worker stands still with requests of as many clients; their deadline passes meanwhile, and
 /// when it goes on, so do they.
-fn stopped_worker(stage: &Stage<'_>) -> Outcome {
-    let mut clients = stage.crowd(CROWD);
+pub(crate) fn stopped_worker(stage: &Stage<'_>) -> Outcome {
+    let mut clients = stage.gather(stage.crowd);
     stage.process.order("hold");
     let sent = Instant::now();
     clients.iter_mut().for_each(|client| client.send(&request(1, REMOTE, "1")));
@@ -122,7 +158,9 @@ fn stopped_worker(stage: &Stage<'_>) -> Outcome {
     let answered = sent.elapsed();
     stage.wait();
     stage.process.order("release");
-    expect(refused == CROWD, || format!("{refused} of {CROWD} requests were answered 500"))?;
+    expect(refused == stage.crowd, || {
+        format!("{refused} of {} requests were answered 500", stage.crowd)
+    })?;
     for client in &mut clients {
         expect(client.ask(2, REMOTE, "2") == "2", || "it does not go on".into())?;
     }
@@ -136,7 +174,7 @@ fn stopped_worker(stage: &Stage<'_>) -> Outcome {
 /// Pushes go to clients that never read.
 fn clients_that_never_read(stage: &Stage<'_>) -> Outcome {
     const EVERY: Duration = Duration::from_millis(500);
-    let clients = stage.crowd(CROWD);
+    let clients = stage.gather(stage.crowd);
     for client in &clients {
         // So that the kernel takes little of it.
         SockRef::from(&client.stream).set_recv_buffer_size(4096).map_err(|e| e.to_string())?;
@@ -148,27 +186,28 @@ fn clients_that_never_read(stage: &Stage<'_>) -> Outcome {
         stage.process.order("push");
         std::thread::sleep(EVERY);
     }
-    while closed() < CROWD && began.elapsed() < 4 * PATIENCE {
+    while closed() < stage.crowd && began.elapsed() < 4 * PATIENCE {
         stage.process.order("push");
         std::thread::sleep(EVERY / 20);
     }
     let closed = closed();
-    expect(closed == CROWD, || format!("{closed} of {CROWD} were closed"))?;
+    expect(closed == stage.crowd, || format!("{closed} of {} were closed", stage.crowd))?;
     Ok(format!("{closed} closed, {} KiB a push", PUSH_BYTES / 1024))
 }
 
 /// Connections of which nothing comes.
-fn half_open_handshakes(stage: &Stage<'_>) -> Outcome {
-    let clients: Vec<Client> = (0..CROWD).map(|_| Client::connect(stage.process.address)).collect();
+pub(crate) fn half_open_handshakes(stage: &Stage<'_>) -> Outcome {
+    let clients: Vec<Client> =
+        (0..stage.crowd).map(|_| Client::connect(stage.process.address)).collect();
     stage.begin();
     stage.wait();
     Ok(format!("{} waiting", clients.len()))
 }
 
 /// Connections of which a byte comes each second.
-fn clients_that_drip(stage: &Stage<'_>) -> Outcome {
+pub(crate) fn clients_that_drip(stage: &Stage<'_>) -> Outcome {
     let mut clients: Vec<Client> =
-        (0..CROWD).map(|_| Client::connect(stage.process.address)).collect();
+        (0..stage.crowd).map(|_| Client::connect(stage.process.address)).collect();
     stage.begin();
     let bytes = handshake();
     let mut sent = 0;
@@ -212,7 +251,7 @@ fn flood(stage: &Stage<'_>) -> Outcome {
 }
 
 /// The bytes read until the stream ends.
-fn read_to_end(mut stream: &TcpStream) -> usize {
+pub(crate) fn read_to_end(mut stream: &TcpStream) -> usize {
     let (mut buffer, mut len) = (vec![0; 64 * 1024], 0);
     loop {
         match stream.read(&mut buffer) {
@@ -225,9 +264,9 @@ fn read_to_end(mut stream: &TcpStream) -> usize {
 }
 
 /// A client that sends packages of nearly 16 MiB, one after the other.
-fn large_packages(stage: &Stage<'_>) -> Outcome {
+pub(crate) fn large_packages(stage: &Stage<'_>) -> Outcome {
     let mut client = stage.client();
-    let len = LARGE_BYTES - request(0, SINK, "").len();
+    let len = stage.large_bytes - request(0, SINK, "").len();
     let body = "x".repeat(len);
     stage.begin();
     let mut count = 0;
@@ -240,17 +279,17 @@ fn large_packages(stage: &Stage<'_>) -> Outcome {
 }
 
 /// Clients that connect, all break off at once, and come back, over and over.
-fn reconnects(stage: &Stage<'_>) -> Outcome {
+pub(crate) fn reconnects(stage: &Stage<'_>) -> Outcome {
     stage.begin();
     let (mut times, mut slowest) = (0, Duration::ZERO);
     // Once at least, however slow the machine is.
     while times == 0 || stage.goes_on() {
         let began = Instant::now();
-        drop(stage.crowd(STORM));
+        drop(stage.gather(stage.storm));
         slowest = slowest.max(began.elapsed());
         times += 1;
     }
-    Ok(format!("{STORM} came {times} times, at most {:.2} s each", slowest.as_secs_f64()))
+    Ok(format!("{} came {times} times, at most {:.2} s each", stage.storm, slowest.as_secs_f64()))
 }
 
 /// A handler that blocks its shard, not the one of the healthy clients.
