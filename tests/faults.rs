@@ -37,8 +37,8 @@ struct Served {
     kicks: usize,
 }
 
-/// Once it has had an answer, sends requests in bursts until the server closes. Each answer is to be the right one, to be the
-/// only one, and to come before the kick.
+/// Once it has had an answer, sends requests in bursts until the server closes. Each answer is to
+/// be the right one, to be the only one, and to come before the kick.
 fn play_until_closed(mut client: Client) -> Served {
     const ROUTES: [&str; 3] = [ECHO, LATER, ROOM];
     const BURST: u32 = 16;

@@ -233,6 +233,12 @@ impl Ring {
         self.push(&entry.user_data(Token::Cancel(socket).encode()));
     }
 
+    /// Cancels the send of the buffer in a place; found by its token, too.
+    pub(super) fn cancel_send(&mut self, socket: SocketIndex, place: u32) {
+        let entry = opcode::AsyncCancel::new(Token::Send(place).encode()).build();
+        self.push(&entry.user_data(Token::Cancel(socket).encode()));
+    }
+
     /// Cancels all that is under way on a socket.
     pub(super) fn cancel(&mut self, socket: SocketIndex) {
         let builder = CancelBuilder::fd(Fixed(socket.0)).all();

@@ -40,6 +40,8 @@ struct Socket {
     /// The core wants no more for now.
     is_paused: bool,
     is_sending: bool,
+    /// The place of the buffer that is being sent.
+    send_place: u32,
     /// Shutdowns and cancels whose completions are to come.
     others: u8,
     /// It is to be closed once nothing is under way.
@@ -293,11 +295,12 @@ impl Sockets {
 
     /// Sends a buffer of the core's.
     pub(super) fn send(&mut self, transmit: Transmit, ring: &mut Ring) {
-        self.socket(transmit.socket).is_sending = true;
         let place = self.free_sends.pop().unwrap_or_else(|| {
             self.sends.push(None);
             self.sends.len() as u32 - 1
         });
+        let state = self.socket(transmit.socket);
+        (state.is_sending, state.send_place) = (true, place);
         let send = self.sends[place as usize].insert(Send { transmit, sent: 0 });
         // SAFETY: the segment's bytes are on the heap and stay there, unchanged, until it is
         // taken out of `sends` at its completion.
@@ -358,12 +361,13 @@ impl Sockets {
             return;
         }
         state.is_closing = true;
-        if state.is_sending {
-            state.others += 1;
-            ring.cancel(socket);
-        } else if state.is_receiving {
+        if state.is_receiving {
             state.others += 1;
             ring.cancel_receive(socket);
+        }
+        if state.is_sending {
+            state.others += 1;
+            ring.cancel_send(socket, state.send_place);
         }
         self.close_if_idle(socket, ring);
     }
