@@ -34,9 +34,9 @@ impl Child {
         Ok(child)
     }
 
-    /// Asks the server for its figures.
-    pub(crate) fn ask(&mut self) -> std::io::Result<String> {
-        self.orders.write_all(b"\n")?;
+    /// Asks the server for what it understands by a line: for its figures, or to do something.
+    pub(crate) fn ask(&mut self, order: &str) -> std::io::Result<String> {
+        writeln!(self.orders, "{order}")?;
         self.answer()
     }
 
@@ -64,18 +64,16 @@ impl Drop for Child {
     }
 }
 
-/// The other end: tells where it listens, and answers each line with a figure, until standard input
+/// The other end: tells where it listens, and answers each line with another, until standard input
 /// ends.
-pub(crate) fn obey(addresses: &[SocketAddr], mut figures: impl FnMut() -> String) {
+pub(crate) fn obey(addresses: &[SocketAddr], mut answer: impl FnMut(&str) -> String) {
     let mut out = std::io::stdout();
     let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let mut say = |text: String| writeln!(out, "{text}").and_then(|()| out.flush());
     say(addresses.join(",")).expect("the parent reads");
     for line in std::io::stdin().lock().lines() {
-        if line.is_err() {
-            return;
-        }
-        say(figures()).expect("the parent reads");
+        let Ok(line) = line else { return };
+        say(answer(&line)).expect("the parent reads");
     }
 }
 

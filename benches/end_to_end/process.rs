@@ -60,7 +60,7 @@ impl Process {
     /// How much the server has allocated, if it can tell.
     pub(crate) fn allocations(&mut self) -> std::io::Result<Option<u64>> {
         let Kind::Own(child) = &mut self.kind else { return Ok(None) };
-        child.ask()?.parse().map(Some).map_err(std::io::Error::other)
+        child.ask("")?.parse().map(Some).map_err(std::io::Error::other)
     }
 
     pub(crate) fn pid(&self) -> u32 {

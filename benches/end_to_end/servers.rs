@@ -96,7 +96,7 @@ fn bare(run: impl FnOnce(TcpListener) + Send + 'static) {
 }
 
 fn obey(address: SocketAddr) {
-    child::obey(&[address], || allocations::count().to_string());
+    child::obey(&[address], |_| allocations::count().to_string());
 }
 
 fn tokio(listener: TcpListener) {

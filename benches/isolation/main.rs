@@ -30,6 +30,8 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use common::report::Spread;
+use common::{OTHER_CORE, pin};
 use healthy::Healthy;
 use serde::Serialize;
 use server::Process;
@@ -147,7 +149,7 @@ impl Arguments {
 }
 
 fn run(arguments: &Arguments) -> Result<(), String> {
-    server::pin(server::CLIENT_CORE);
+    pin(&[OTHER_CORE]);
     let mut rows = Vec::new();
     println!(
         "{:<10} {:>7} {:>7} {:>9} {:>9}  {:<18} {:>7}  outcome",
@@ -232,17 +234,9 @@ fn measure(trouble: &'static Trouble, during: Duration) -> Result<Sample, String
 
 impl Row {
     fn print(&self) {
-        let sorted = |value: fn(&Sample) -> f64| {
-            let mut values: Vec<f64> = self.samples.iter().map(value).collect();
-            values.sort_by(f64::total_cmp);
-            values
-        };
-        let median = |value| {
-            let values = sorted(value);
-            values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-        };
-        let ratios = sorted(|sample| sample.p99_in_trouble_us / sample.p99_us);
-        let (Some(least), Some(greatest)) = (ratios.first(), ratios.last()) else { return };
+        let spread = |value: fn(&Sample) -> f64| Spread::of(self.samples.iter().map(value));
+        let median = |value| spread(value).map_or(f64::NAN, |spread| spread.median);
+        let ratio = spread(|sample| sample.p99_in_trouble_us / sample.p99_us);
         println!(
             "{:<10} {:>7.0} {:>7.0} {:>9.0} {:>9.0}  {:<18} {:>7}  {}",
             self.trouble,
@@ -250,7 +244,7 @@ impl Row {
             median(|sample| sample.p99_us),
             median(|sample| sample.p50_in_trouble_us),
             median(|sample| sample.p99_in_trouble_us),
-            format!("{:.2} ({least:.2}–{greatest:.2})", ratios[ratios.len() / 2]),
+            ratio.map_or_else(common::report::unknown, |ratio| ratio.text(2)),
             format!(
                 "{:+.1} %",
                 median(|sample| sample.after_bytes as f64 / sample.before_bytes as f64 - 1.0)

@@ -1,16 +1,15 @@
 //! The server, in a process of its own that does as it is told line by line.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::thread::{CpuSet, sched_setaffinity};
 use shaddock::{Audience, Engine, Handlers, Limits, Reply, Shards, Workers};
+
+use crate::common::child::{self, Child};
+use crate::common::{SERVER_CORE, pin};
 
 /// Answers with the body.
 pub(crate) const ECHO: &str = "connector.entryHandler.echo";
@@ -31,18 +30,6 @@ pub(crate) const PUSH_BYTES: usize = 16 * 1024;
 /// For a trouble whose packages are small: a client that does not read is closed soon.
 pub(crate) const OUTBOX_BYTES_MAX: usize = 256 * 1024;
 pub(crate) const FORWARD_TIMEOUT: Duration = Duration::from_millis(500);
-
-const SERVER_CORE: usize = 0;
-pub(crate) const CLIENT_CORE: usize = 1;
-
-/// Pins the calling thread, and those it starts, as far as the core is there.
-pub(crate) fn pin(core: usize) {
-    let mut set = CpuSet::new();
-    set.set(core);
-    if let Err(error) = sched_setaffinity(None, &set) {
-        eprintln!("core {core} can't be had ({error}): the figures mean less");
-    }
-}
 
 static IS_HELD: AtomicBool = AtomicBool::new(false);
 
@@ -85,74 +72,54 @@ fn engine(setting: Setting) -> Engine {
         .expect("the engine starts")
 }
 
-/// Runs a server until standard input ends. Prints its address, and a line for each line read.
+/// Runs a server until standard input ends, which does what each line says.
 pub(crate) fn serve(setting: Setting) {
-    pin(SERVER_CORE);
+    pin(&[SERVER_CORE]);
     let engine = engine(setting);
-    let mut out = std::io::stdout();
-    let mut say = |text: &str| {
-        writeln!(out, "{text}").and_then(|()| out.flush()).expect("the parent reads");
-    };
-    say(&engine.local_addr().to_string());
-    let pushes = Cell::new(0_u64);
-    for line in std::io::stdin().lock().lines() {
-        let Ok(line) = line else { return };
-        match line.as_str() {
+    let mut pushes = 0_u64;
+    child::obey(&[engine.local_addr()], |order| {
+        match order {
             "hold" => IS_HELD.store(true, Ordering::Release),
             "release" => IS_HELD.store(false, Ordering::Release),
             "push" | "push-bound" => {
-                pushes.set(pushes.get() + 1);
-                let body = format!("\"{:0>1$}\"", pushes.get(), PUSH_BYTES);
-                let audience = if line == "push" { Audience::all() } else { Audience::bound() };
+                pushes += 1;
+                let body = format!("\"{pushes:0>PUSH_BYTES$}\"");
+                let audience = if order == "push" { Audience::all() } else { Audience::bound() };
                 let pushed = engine.handle().broadcast(PUSH, body, audience);
                 pushed.expect("the shard has room");
             }
             "counters" => {
                 let counters = engine.handle().counters();
                 let counters: BTreeMap<_, _> = counters.iter().collect();
-                say(&serde_json::to_string(&counters).expect("numbers by their names"));
-                continue;
+                return serde_json::to_string(&counters).expect("numbers by their names");
             }
             name => {
                 let counters = engine.handle().counters();
                 let counter = counters.iter().find(|(other, _)| *other == name);
-                say(&counter.expect("there is such a counter").1.to_string());
-                continue;
+                return counter.expect("there is such a counter").1.to_string();
             }
         }
-        say("");
-    }
+        "done".into()
+    });
 }
 
 /// A running server; it ends when this is dropped.
 pub(crate) struct Process {
-    child: Child,
-    talk: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
+    pid: u32,
+    child: Mutex<Child>,
     pub(crate) address: SocketAddr,
 }
 
 impl Process {
     pub(crate) fn start(name: &str) -> std::io::Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["--serve", name])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let orders = child.stdin.take().expect("it is piped");
-        let mut answers = BufReader::new(child.stdout.take().expect("it is piped"));
-        let mut line = String::new();
-        answers.read_line(&mut line)?;
-        let address = line.trim().parse().map_err(std::io::Error::other)?;
-        Ok(Self { child, talk: Mutex::new((orders, answers)), address })
+        let child = Child::start(&["--serve", name])?;
+        Ok(Self { pid: child.pid(), address: child.addresses[0], child: Mutex::new(child) })
     }
 
     /// Gives an order, and waits until it is done.
     pub(crate) fn order(&self, order: &str) -> String {
-        let mut talk = self.talk.lock().expect("nobody panics here");
-        writeln!(talk.0, "{order}").expect("the server listens");
-        let mut line = String::new();
-        talk.1.read_line(&mut line).expect("the server answers");
-        line.trim().to_owned()
+        let mut child = self.child.lock().expect("nobody panics here");
+        child.ask(order).expect("the server answers")
     }
 
     pub(crate) fn counter(&self, name: &str) -> u64 {
@@ -164,14 +131,14 @@ impl Process {
     }
 
     pub(crate) fn descriptors(&self) -> usize {
-        let folder = format!("/proc/{}/fd", self.child.id());
+        let folder = format!("/proc/{}/fd", self.pid);
         std::fs::read_dir(folder).expect("the server runs").count()
     }
 
     /// The names of its threads, without those by which the kernel works for its rings: they come
     /// and go as it sees fit.
     pub(crate) fn threads(&self) -> Vec<String> {
-        let folder = format!("/proc/{}/task", self.child.id());
+        let folder = format!("/proc/{}/task", self.pid);
         let entries = std::fs::read_dir(folder).expect("the server runs").flatten();
         // One that has ended meanwhile has no name.
         let names =
@@ -183,15 +150,9 @@ impl Process {
     }
 
     pub(crate) fn resident_bytes(&self) -> u64 {
-        let file = format!("/proc/{}/status", self.child.id());
+        let file = format!("/proc/{}/status", self.pid);
         let status = std::fs::read_to_string(file).expect("the server runs");
         let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB"));
         kib.and_then(|kib| kib.trim().parse::<u64>().ok()).expect("it has memory") * 1024
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.child.kill().and_then(|()| self.child.wait()).ok();
     }
 }

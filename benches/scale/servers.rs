@@ -77,7 +77,7 @@ pub(crate) fn start(server: Server, setting: Setting) -> std::io::Result<Child> 
 
 /// Asks an engine for its figures.
 pub(crate) fn figures(child: &mut Child) -> std::io::Result<Figures> {
-    let line = child.ask()?;
+    let line = child.ask("")?;
     let numbers: Option<Vec<u64>> = line.split(' ').map(|word| word.parse().ok()).collect();
     match numbers.as_deref() {
         Some([handshakes, heartbeat_closes]) => {
@@ -124,7 +124,7 @@ fn bare(setting: Setting) {
             ceiling::serve(&listeners, Variant::PushToAll, sockets).expect("the ring works");
         });
     }
-    child::obey(&addresses, || "0 0".into());
+    child::obey(&addresses, |_| "0 0".into());
 }
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
@@ -154,7 +154,7 @@ fn engine(setting: Setting) {
         .start()
         .expect("the engine starts");
     let handle = engine.handle();
-    child::obey(engine.local_addrs(), || {
+    child::obey(engine.local_addrs(), |_| {
         let counters = handle.counters();
         format!("{} {}", counters.handshakes, counters.closed_heartbeat_timeout)
     });

@@ -31,6 +31,7 @@ use shaddock::Limits;
 use shaddock::load::{self, LoadOptions, LoadReport, Phase};
 
 use crate::End;
+use crate::common::{OTHER_CORE, pin};
 use crate::healthy::Healthy;
 use crate::server::{self, FORWARD_TIMEOUT, Process, Setting};
 use crate::soak::random::Random;
@@ -149,7 +150,7 @@ fn stage(process: &Process) -> Stage<'_> {
 }
 
 pub(crate) fn run(options: &Options) -> Result<(), String> {
-    server::pin(server::CLIENT_CORE);
+    pin(&[OTHER_CORE]);
     let process = Process::start(NAME).map_err(|error| error.to_string())?;
     let (warmup, measure) = (Duration::from_millis(500), Duration::from_secs(3));
     let closed_loop = LoadOptions { pipeline: 8, warmup, measure, ..load_options(&process) };
