@@ -174,6 +174,20 @@ fn a_file_is_served_and_read_again_while_a_session_stays() {
     assert_eq!(served.until_end(), Some(0));
 }
 
+#[test]
+fn the_demo_is_served_where_the_file_says_so() {
+    let folder = Folder::new("demo");
+    let text = "[server]\nshards = 1\ndemo = true\n[[listener]]\naddress = \"127.0.0.1:0\"\n";
+    let served = Served::start(&folder.write("shaddock.toml", text));
+    let mut client = Client::ready(served.addresses[0]);
+    let entered = client.ask_json(1, "connector.entryHandler.entry", "{\"uid\":\"amy\"}");
+    assert_eq!(entered["code"], 200);
+    let here = client.ask_json(2, "chat.chatHandler.where", "{}");
+    assert_eq!((&here["server"], &here["uid"]), (&json!("chat-1"), &json!("amy")));
+    served.signal(Signal::TERM);
+    assert_eq!(served.until_end(), Some(0));
+}
+
 /// What stands between the clients and a session is the file's to say, and certificates are read
 /// again with it.
 #[test]

@@ -109,7 +109,7 @@ impl Config {
 
     /// Whether messages are forwarded anywhere.
     pub(crate) fn forwards(&self) -> bool {
-        self.sections.iter().any(|section| section.forwards())
+        self.server.forwards() || self.sections.iter().any(|section| section.forwards())
     }
 
     /// Finds the key that an engine would not start with.

@@ -7,6 +7,7 @@ use shaddock::{Builder, Reply, Shards};
 
 use super::kind::{DURATION, FLAG, TEXT, count};
 use super::table::Table;
+use crate::cli::demo;
 
 /// The connector as a server of its cluster.
 #[derive(Debug)]
@@ -17,12 +18,18 @@ pub(crate) struct Server {
     single_session: bool,
     use_crypto: bool,
     echo: Option<String>,
+    demo: bool,
     /// How long clients get when it stops.
     pub(crate) drain: Duration,
 }
 
 /// As long as Pomelo's own tools give a server.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// The server type of the demo's own handlers.
+const DEMO_TYPE: &str = "connector";
+/// Threads for the demo's chat.
+const DEMO_WORKERS: u16 = 1;
 
 pub(super) fn read(table: &mut Table<'_>) -> Server {
     let mut server = Server {
@@ -32,6 +39,7 @@ pub(super) fn read(table: &mut Table<'_>) -> Server {
         single_session: false,
         use_crypto: false,
         echo: None,
+        demo: false,
         drain: DRAIN,
     };
     table.read("id", &mut server.id, TEXT);
@@ -46,6 +54,11 @@ pub(super) fn read(table: &mut Table<'_>) -> Server {
     {
         table.refuse("echo", &format!("a route like {}.handler.method", server.server_type), None);
     }
+    table.read("demo", &mut server.demo, FLAG);
+    if server.demo && server.server_type != DEMO_TYPE {
+        let expected = format!("false, as the demo's handlers are of the type {DEMO_TYPE}");
+        table.refuse("demo", &expected, None);
+    }
     server
 }
 
@@ -59,10 +72,18 @@ impl Server {
         if self.use_crypto {
             builder = builder.use_crypto();
         }
-        match &self.echo {
-            Some(echo) => builder.handler(echo, |request, _| Reply::borrowed(request.body())),
-            None => builder,
+        if let Some(echo) = &self.echo {
+            builder = builder.handler(echo, |request, _| Reply::borrowed(request.body()));
         }
+        if self.demo {
+            builder = demo::with_chat(demo::with_connector(builder), DEMO_WORKERS);
+        }
+        builder
+    }
+
+    /// Whether messages are forwarded to workers of this process.
+    pub(super) fn forwards(&self) -> bool {
+        self.demo
     }
 
     /// How many shards there are. Not left to the engine, since a container's share of the cores

@@ -162,6 +162,17 @@ fn relations_are_told_with_the_key_they_are_about() {
              found false",
         ),
         (
+            "[server]\ntype = \"gate\"\ndemo = true",
+            "3:8: server.demo: expected false, as the demo's handlers are of the type connector, \
+             found true",
+        ),
+        (
+            "[server]\ndemo = true\n[pitaya]\nnats = [\"nats://a:1\"]\netcd = [\"a:1\"]\n\
+             type = [{ name = \"room\" }, { name = \"chat\" }]",
+            "6:1: pitaya.type: must be another server type than `chat`, which is taken, found \
+             none",
+        ),
+        (
             "[heartbeat]\ninterval = \"0s\"",
             "2:12: heartbeat.interval: must be 1 ms or more; leave it out to have none, found \"0s\"",
         ),

@@ -43,20 +43,17 @@ pub(crate) fn run(options: &DemoOptions) -> anyhow::Result<()> {
 
 /// The demo app, ready to start.
 pub(crate) fn builder(options: &DemoOptions) -> anyhow::Result<Builder> {
-    let shared = Arc::<connector::Shared>::default();
     let mut builder = Engine::builder()
         .listen(options.listen.to_string())
         .shards(Shards::Count(options.shards()))
         .check_client(config::check_client)
         .user_handshake(config::user_handshake)
         .routes(config::handler_routes())
-        .server_id(&options.pomelo.server_id)
-        .register(move |handlers| connector::register(handlers, &shared));
+        .server_id(&options.pomelo.server_id);
+    builder = with_connector(builder);
     builder = match options.pomelo.cluster() {
         Some(cluster) => builder.pomelo(cluster),
-        None => builder
-            .forward("chat", Workers::new(options.workers, chat::register))
-            .route("chat", router::pick),
+        None => with_chat(builder, options.workers),
     };
     if let Some(interval) = options.heartbeat() {
         builder = builder.heartbeat(interval);
@@ -67,6 +64,17 @@ pub(crate) fn builder(options: &DemoOptions) -> anyhow::Result<Builder> {
         builder = builder.dictionary(dictionary).protos(protos);
     }
     Ok(builder)
+}
+
+/// Adds the handlers of the server type `connector`.
+pub(crate) fn with_connector(builder: Builder) -> Builder {
+    let shared = Arc::<connector::Shared>::default();
+    builder.register(move |handlers| connector::register(handlers, &shared))
+}
+
+/// Adds the server type `chat`, on workers.
+pub(crate) fn with_chat(builder: Builder, workers: u16) -> Builder {
+    builder.forward("chat", Workers::new(workers, chat::register)).route("chat", router::pick)
 }
 
 /// Tells where to connect and how. Whoever started the process may wait for the first line.
