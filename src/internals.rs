@@ -3,6 +3,8 @@
 //!
 //! Each is a thin face over the crate's own type, so that what is measured is what runs.
 
+#[cfg(feature = "pitaya")]
+pub mod cluster;
 pub mod mailing;
 #[cfg(feature = "pomelo")]
 pub mod rpc;

@@ -70,6 +70,12 @@ fn rpc() {
     replay("rpc", checks::rpc::check);
 }
 
+#[test]
+#[cfg(feature = "pitaya")]
+fn cluster() {
+    replay("cluster", checks::cluster::check);
+}
+
 /// Every target of the fuzz crate has a folder of seeds, and a test here.
 #[test]
 fn every_target_is_replayed() {

@@ -1,6 +1,8 @@
 //! One check for each decoder: it takes bytes that a peer might send and panics where a promise of
 //! the decoder is broken.
 
+#[cfg(feature = "pitaya")]
+pub mod cluster;
 pub mod handshake;
 pub mod http;
 pub mod lanes;

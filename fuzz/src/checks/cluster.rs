@@ -1,0 +1,170 @@
+//! What NATS and etcd bring a frontend of a Pitaya cluster, among what its clients do.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shaddock::internals::cluster::{Effect, Frontend, TIMEOUT_US, forwarded, pushed_to};
+
+/// Whatever comes, in whatever order: each client's request is answered once, and each backend's at
+/// most once, and once if it can be read while there is a connection; a message is forwarded as it
+/// came; a push reaches nobody but its user; who is listened to is who is logged in.
+pub fn check(input: &[u8]) {
+    let mut run = Run::new();
+    let mut rest = input;
+    for _ in 0..OPERATIONS_MAX {
+        let [kind, len, after @ ..] = rest else { break };
+        let (payload, after) = after.split_at(usize::from(*len).min(after.len()));
+        rest = after;
+        run.step(*kind, payload);
+        run.look();
+    }
+    run.finish();
+}
+
+struct Run {
+    frontend: Frontend,
+    inbox: String,
+    is_connected: bool,
+    /// Requests of clients that wait: route and body, by token.
+    waiting: BTreeMap<u64, (String, Vec<u8>)>,
+    /// Where answers to forwarded requests are to go, in the order of sending.
+    replies: Vec<String>,
+    /// The questions of backends that are to be answered, by where.
+    questions: BTreeSet<String>,
+    asked: u64,
+    tokens: u64,
+    /// Whom the last push was for.
+    pushed_to: Option<String>,
+}
+
+impl Run {
+    fn new() -> Self {
+        let frontend = Frontend::new(SESSIONS);
+        let inbox = frontend.inbox();
+        Self {
+            frontend,
+            inbox,
+            is_connected: true,
+            waiting: BTreeMap::new(),
+            replies: Vec::new(),
+            questions: BTreeSet::new(),
+            asked: 0,
+            tokens: 0,
+            pushed_to: None,
+        }
+    }
+
+    fn step(&mut self, kind: u8, payload: &[u8]) {
+        let (detail, bad) = (usize::from(kind >> 4), self.frontend.bad());
+        match kind & 0xf {
+            0 => {
+                let subject = match self.replies.len() {
+                    0 => self.inbox.clone() + "0",
+                    len => self.replies[detail % len].clone(),
+                };
+                self.frontend.handle_answer(&subject, None, payload);
+            }
+            1 => {
+                let subject = String::from_utf8_lossy(payload).into_owned();
+                let status = (detail % 2 == 1).then_some(503);
+                self.frontend.handle_answer(&(self.inbox.clone() + &subject), status, payload);
+                self.frontend.handle_answer(&subject, status, payload);
+            }
+            2 => self.ask(payload),
+            3 => {
+                self.pushed_to = pushed_to(payload);
+                self.frontend.handle_push(payload);
+            }
+            4 => self.frontend.handle_kick(payload),
+            5 => self.frontend.handle_binding(payload),
+            6 => self.frontend.handle_etcd(payload, detail % 2 == 1),
+            7 => self.forward(detail % SESSIONS, "room.room.echo", payload),
+            8 => {
+                let route = String::from_utf8_lossy(&payload[..payload.len().min(60)]);
+                self.forward(detail % SESSIONS, &format!("room.{route}"), payload);
+            }
+            9 => self.frontend.forward(detail % SESSIONS, 0, "room.room.note", payload),
+            10 => self.frontend.turn(TIMEOUT_US / 4 * detail as u64),
+            11 => {
+                self.is_connected = !self.is_connected;
+                self.frontend.set_connected(self.is_connected);
+                // What was under way towards the backends is lost.
+                self.questions.clear();
+            }
+            _ => {}
+        }
+        let counted = self.frontend.bad() - bad;
+        assert!(counted <= 2, "{counted} bad messages in one");
+    }
+
+    /// A backend's question. More than the queue has room for may go unanswered, so each is
+    /// answered before the next one.
+    fn ask(&mut self, payload: &[u8]) {
+        self.asked += 1;
+        let reply = format!("reply.{}", self.asked);
+        if self.frontend.handle_request(&reply, payload) && self.is_connected {
+            self.questions.insert(reply);
+        }
+    }
+
+    fn forward(&mut self, session: usize, route: &str, body: &[u8]) {
+        self.tokens += 1;
+        self.waiting.insert(self.tokens, (route.to_owned(), body.to_vec()));
+        self.frontend.forward(session, self.tokens, route, body);
+    }
+
+    /// Has everything done, and looks at it.
+    fn look(&mut self) {
+        // A question goes to the shard, its answer comes back, and is sent.
+        for _ in 0..3 {
+            self.frontend.turn(0);
+        }
+        while let Some(effect) = self.frontend.poll_effect() {
+            match effect {
+                Effect::Answered { token } => {
+                    assert!(self.waiting.remove(&token).is_some(), "{token} is answered twice");
+                }
+                Effect::Delivered { session, uid } => {
+                    assert!(uid.is_some(), "session {session} got a push, and nobody is in");
+                    assert_eq!(uid, self.pushed_to);
+                }
+                Effect::Published { subject, reply, payload } => {
+                    assert!(self.is_connected, "sent to nobody");
+                    self.look_at_sent(&subject, reply, &payload);
+                }
+            }
+        }
+        assert!(self.questions.is_empty(), "unanswered: {:?}", self.questions);
+        if self.is_connected {
+            let (listening, users) = self.frontend.listening();
+            assert_eq!(listening, users);
+        }
+    }
+
+    fn look_at_sent(&mut self, subject: &str, reply: Option<String>, payload: &[u8]) {
+        assert!(!subject.contains([' ', '\t', '\r', '\n', '*', '>']), "{subject:?}");
+        if subject.starts_with("reply.") {
+            assert!(self.questions.remove(subject), "{subject} is answered twice");
+        } else if subject.starts_with("pitaya/servers/room/") {
+            let (route, body) = forwarded(payload).expect("a request of ours");
+            let reply = reply.expect("somewhere for the answer");
+            assert!(reply.starts_with(&self.inbox));
+            if route != "room.room.note" {
+                let is_it = |(sent, bytes): &(String, Vec<u8>)| *sent == route && *bytes == body;
+                assert!(self.waiting.values().any(is_it), "nobody has sent {route}");
+                self.replies.push(reply);
+            }
+        } else {
+            assert_eq!((subject, reply), ("pitaya/connector/bindings", None));
+        }
+    }
+
+    /// Time passes until everything is answered.
+    fn finish(&mut self) {
+        self.frontend.turn(TIMEOUT_US);
+        self.look();
+        assert!(self.waiting.is_empty(), "unanswered: {:?}", self.waiting.keys());
+    }
+}
+
+const SESSIONS: usize = 4;
+const OPERATIONS_MAX: usize = 64;
