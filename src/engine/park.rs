@@ -90,6 +90,10 @@ const COMPLETIONS_PER_TURN: usize = 4096;
 /// who ask for something meanwhile are answered between them.
 const SENDS_PER_TURN: usize = 256;
 const SEND_BYTES_PER_TURN: usize = 256 * 1024;
+/// How often the kernel is asked again for what it has ready while many come or go at once. It
+/// gives some twenty completions each time, in the order things happened, so that a message of
+/// somebody who is in would stand behind thousands of handshakes.
+const CROWD_SUBMITS: usize = 12;
 /// The longest sleep. It bounds how late anything is that nobody rings for.
 const SLEEP_MAX: Duration = Duration::from_millis(20);
 /// The longest sleep while a future of the embedder's is alive.
@@ -113,6 +117,8 @@ pub(super) struct Driver {
     me: Party,
     batch: Vec<Completion>,
     runtime_ran_us: u64,
+    /// Many come or go at once.
+    is_crowded: bool,
     drained: Drained,
 }
 
@@ -153,6 +159,7 @@ impl ShardThread {
             me,
             batch: Vec::with_capacity(COMPLETIONS_PER_TURN),
             runtime_ran_us: 0,
+            is_crowded: false,
             drained: Drained::Not,
         })
     }
@@ -195,6 +202,7 @@ impl Driver {
         self.batch = batch;
         let has_ends = self.sockets.end_some(&mut self.shard);
         let has_more = self.shard.run() || has_ends;
+        self.is_crowded = has_ends || self.shard.is_crowded();
         self.drain(now_us);
         self.sockets.resume_accepting(&mut self.ring, now_us);
         let has_more = has_more | self.transmit();
@@ -224,7 +232,11 @@ impl Driver {
     /// Submits, and sleeps unless there is something to do.
     fn sleep(&mut self, has_more: bool) -> std::io::Result<()> {
         if has_more {
-            return self.ring.submit();
+            self.ring.submit()?;
+            for _ in 0..if self.is_crowded { CROWD_SUBMITS } else { 0 } {
+                self.ring.submit()?;
+            }
+            return Ok(());
         }
         if self.shard.has_forwarded() && self.spin()? {
             return Ok(());

@@ -496,6 +496,11 @@ impl Shard {
             .min()
     }
 
+    /// Whether more clients come in than a turn can greet.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.shares.is_crowded()
+    }
+
     /// Whether the last turn has forwarded something to a worker.
     pub(crate) fn has_forwarded(&self) -> bool {
         self.has_forwarded
