@@ -24,7 +24,7 @@ pub(crate) fn show(handle: &Handle, stop: &Stop, mut reload: impl FnMut()) {
     let mut last = Seen::default();
     let mut last_at = Instant::now();
     loop {
-        match stop.wait(every) {
+        match wait(handle, stop, every) {
             Some(Asked::Stop) => break,
             Some(Asked::Reload) => {
                 match &bar {
@@ -65,6 +65,19 @@ pub(crate) fn show(handle: &Handle, stop: &Stop, mut reload: impl FnMut()) {
     }
     if let Some(bar) = bar {
         bar.finish_and_clear();
+    }
+}
+
+/// Waits until something is asked for, the engine has failed, or that time is over.
+fn wait(handle: &Handle, stop: &Stop, every: Duration) -> Option<Asked> {
+    let deadline = Instant::now() + every;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match stop.wait(left.min(REDRAW_EVERY)) {
+            None if handle.failure().is_some() => return Some(Asked::Stop),
+            None if !left.is_zero() => {}
+            asked => return asked,
+        }
     }
 }
 

@@ -6,8 +6,8 @@
 //! a short timer of the runtime's, which makes it look at its own ring.
 
 use std::os::fd::RawFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use socket2::Socket as ListeningSocket;
@@ -34,7 +34,12 @@ pub(super) struct Threads {
     pub(super) drain_deadline_us: std::sync::atomic::AtomicU64,
     /// The workers stop once the shards have.
     pub(super) stop_workers: AtomicBool,
+    /// What has ended the engine before anybody asked for that.
+    pub(super) failure: OnceLock<String>,
 }
+
+/// How long those who are connected may take to hear of an engine's failure.
+const FAILURE_NOTICE_US: u64 = 1_000_000;
 
 impl Threads {
     pub(super) fn now_us(&self) -> u64 {
@@ -44,6 +49,18 @@ impl Threads {
     pub(super) fn ring_of(&self, party: Party) -> Option<RawFd> {
         let fd = self.rings[party.index()].load(Ordering::Acquire);
         (fd >= 0).then_some(fd)
+    }
+
+    /// A thread can't go on. Its sessions, and the uids whose home it is, are lost to the others,
+    /// so the whole engine ends rather than serve some and hang others.
+    pub(super) fn fail(&self, failure: String) {
+        tracing::error!("{failure}; the engine stops");
+        let deadline_us = self.now_us() + FAILURE_NOTICE_US;
+        self.failure.get_or_init(|| failure);
+        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+        // Unless it stops anyway.
+        self.drain_deadline_us.compare_exchange(0, deadline_us, success, failure).ok();
+        self.eventfds.iter().for_each(Eventfd::ring);
     }
 
     /// Wakes a party from a thread that has a ring.
@@ -318,6 +335,9 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.threads.fail(format!("shard {} has panicked", self.me.0));
+        }
         // Nobody may ring a ring that is gone.
         self.threads.rings[self.me.index()].store(-1, Ordering::Release);
     }
