@@ -75,6 +75,8 @@ fn engine(setting: Setting) -> Engine {
 /// Runs a server until standard input ends, which does what each line says.
 pub(crate) fn serve(setting: Setting) {
     pin(&[SERVER_CORE]);
+    // As the program does.
+    shaddock::return_large_memory();
     let engine = engine(setting);
     let mut pushes = 0_u64;
     child::obey(&[engine.local_addr()], |order| {

@@ -67,6 +67,7 @@ impl Shard {
             let more = kept.needed.saturating_sub(kept.buffer.len()).clamp(1, input.len());
             let more = if self.is_head(slot) { input.len() } else { more };
             let (head, tail) = input.split_at_mut(more);
+            make_room(&mut kept.buffer, more, kept.needed);
             kept.buffer.extend_from_slice(head);
             input = tail;
             if kept.buffer.len() < kept.needed {
@@ -381,6 +382,16 @@ impl Shard {
             }
         }
         Ok(())
+    }
+}
+
+/// Makes room for more of something that takes so many bytes in all. A header that promises much
+/// gets no more than twice of what has come, and what is long no more than it takes.
+fn make_room(buffer: &mut Vec<u8>, more: usize, needed: usize) {
+    let len = buffer.len() + more;
+    if len > buffer.capacity() {
+        let room = needed.min(2 * buffer.capacity()).max(len);
+        buffer.reserve_exact(room - buffer.len());
     }
 }
 
