@@ -70,7 +70,8 @@ pub use dispatch::{
 };
 pub use engine::load;
 pub use engine::{
-    Builder, Drain, Engine, Handle, Listener, Metrics, Shards, ShutdownReport, return_large_memory,
+    Builder, Drain, Engine, Handle, Listener, Metrics, Shards, ShutdownReport, return_free_memory,
+    return_large_memory,
 };
 pub use error::{HandleError, StartError};
 pub use forward::{ServerId, Workers};

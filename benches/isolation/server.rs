@@ -83,6 +83,7 @@ pub(crate) fn serve(setting: Setting) {
         match order {
             "hold" => IS_HELD.store(true, Ordering::Release),
             "release" => IS_HELD.store(false, Ordering::Release),
+            "trim" => drop(shaddock::return_free_memory()),
             "push" | "push-bound" => {
                 pushes += 1;
                 let body = format!("\"{pushes:0>PUSH_BYTES$}\"");

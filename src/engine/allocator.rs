@@ -34,3 +34,24 @@ pub fn return_large_memory() {
 /// From this size on memory gets a mapping of its own: far above what ordinary messages take.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const LARGE_BYTES: std::ffi::c_int = 1024 * 1024;
+
+/// Has glibc's allocator give back what is free in the middle of its memory; whether anything was.
+/// Elsewhere than with glibc it does nothing.
+///
+/// What a crowd has taken lies between what others hold, and so stays with the process after the
+/// crowd has gone, to be used again. To look through it takes milliseconds where it is much, in
+/// which threads that allocate have to wait: for a moment in which there is little to do.
+pub fn return_free_memory() -> bool {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        use std::ffi::c_int;
+
+        unsafe extern "C" {
+            fn malloc_trim(pad: usize) -> c_int;
+        }
+        // SAFETY: it takes a number, and only memory that nobody has allocated is given back.
+        unsafe { malloc_trim(0) == 1 }
+    }
+    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    false
+}

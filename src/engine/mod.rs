@@ -24,7 +24,7 @@ mod sockets;
 mod tests;
 mod worker_thread;
 
-pub use allocator::return_large_memory;
+pub use allocator::{return_free_memory, return_large_memory};
 pub use builder::{Builder, Shards};
 pub use handle::{Drain, Engine, Handle, Metrics, ShutdownReport};
 pub use listen::Listener;
