@@ -286,6 +286,11 @@ impl Shard {
             return;
         }
         let (socket, is_guest) = (connection.socket, !connection.state.is_working());
+        if is_guest {
+            // The time that it had to wait does not count.
+            let deadline_ms = self.clock.patient_ms + self.config.handshake_timeout_ms();
+            self.wheel.set(slot, deadline_ms);
+        }
         if held.at < held.bytes.len() || self.shares.is_held(slot) {
             return self.shares.put_back(slot, held, len, is_guest);
         }

@@ -210,6 +210,26 @@ fn a_storm_of_handshakes_keeps_nobody_waiting() {
     assert!(!rig.shard.has_more);
 }
 
+/// Whose handshake waits for the shard is not late, however long that takes.
+#[test]
+fn nobody_is_closed_for_having_to_wait_for_the_greeting() {
+    const GUESTS: usize = 200;
+    let handshake_timeout = Duration::from_millis(300);
+    let mut rig = Rig::new(None, Limits { handshake_timeout, ..Limits::default() });
+    let guests: Vec<SessionId> = (0..GUESTS).map(|_| rig.accept().unwrap()).collect();
+    let hello = handshake();
+    let input: Vec<(SessionId, &[u8])> = guests.iter().map(|guest| (*guest, &*hello)).collect();
+    one_turn(&mut rig, &input);
+    for _ in 0..GUESTS {
+        rig.now_us += PATIENCE_US;
+        one_turn(&mut rig, &[]);
+    }
+    assert_eq!(rig.counters().handshakes as usize, GUESTS);
+    assert!(rig.sent.iter().all(|sent| !sent.is_empty()));
+    // None of them has acknowledged it.
+    assert_eq!(rig.counters().closed_handshake_timeout as usize, GUESTS);
+}
+
 /// More than a turn's steps would allow, as each handshake takes two.
 const GREETED_MAX: usize = 25;
 
