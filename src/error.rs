@@ -129,7 +129,7 @@ impl From<LimitError> for StartError {
 pub enum HandleError {
     /// A shard's inbox is full; see [`Limits::inbox_len`](crate::Limits). Try again.
     Busy,
-    /// The engine has been shut down.
+    /// The engine has been shut down, or has [failed](crate::Handle::failure).
     Stopped,
     /// A message that can't be pushed (made by the embedder).
     Push(crate::route::PushError),

@@ -69,7 +69,10 @@ pub use dispatch::{
     Time, Timeout, TooBusy, Verdict,
 };
 pub use engine::load;
-pub use engine::{Builder, Drain, Engine, Handle, Listener, Metrics, Shards, ShutdownReport};
+pub use engine::{
+    Builder, Drain, Engine, Handle, Listener, Metrics, Shards, ShutdownReport, return_free_memory,
+    return_large_memory,
+};
 pub use error::{HandleError, StartError};
 pub use forward::{ServerId, Workers};
 pub use limits::{LimitError, Limits};

@@ -12,8 +12,8 @@ use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{Client, Event, PATIENCE, ack, eventually, handshake};
-use rustix::process::{Pid, Signal, kill_process};
+use common::{Client, Event, PATIENCE, ack, eventually, handshake, request};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use serde_json::{Value, json};
@@ -268,4 +268,122 @@ fn a_check_tells_all_problems_and_fails() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
     assert!(text.contains("none.toml: expected a file that can be read, found No such file"));
+}
+
+impl Served {
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Sets what the process may have at most of something; gives what it might have.
+    fn limit(&self, resource: Resource, current: Option<u64>) -> Option<u64> {
+        let maximum = getrlimit(resource).maximum;
+        let before = prlimit(Some(self.pid()), resource, Rlimit { current, maximum });
+        before.unwrap().current
+    }
+
+    /// The address space it takes now.
+    fn address_space_bytes(&self) -> u64 {
+        let file = format!("/proc/{}/statm", self.child.id());
+        let pages = fs::read_to_string(file).unwrap();
+        pages.split(' ').next().unwrap().parse::<u64>().unwrap() * 4096
+    }
+}
+
+/// Clients' sockets are no descriptors of the process, so those who come are served; what needs one
+/// says that there is none, and changes nothing.
+#[test]
+fn out_of_descriptors_clients_are_served_and_nothing_is_read_again() {
+    let folder = Folder::new("descriptors");
+    folder.write("codes.json", "[\"onChat\"]");
+    let path = folder.write("shaddock.toml", &config("file = \"codes.json\"", "", 64));
+    let mut served = Served::start(&path);
+    let address = served.addresses[0];
+    served.until_logged("there are no backends");
+    // Fewer than it has open: the next one fails.
+    let before = served.limit(Resource::Nofile, Some(3));
+    folder.write("codes.json", "[\"onChat\", \"onMove\"]");
+    served.signal(Signal::HUP);
+    let log = served.until_logged("nothing was changed");
+    assert!(log.contains("Too many open files"), "{log}");
+    let mut clients: Vec<Client> = (0..100).map(|_| Client::ready(address)).collect();
+    for (id, client) in (1..).zip(&mut clients) {
+        assert_eq!(client.ask(id, ECHO, "1"), "1");
+    }
+    assert_eq!(told(address), json!({"onChat": 1}));
+    served.limit(Resource::Nofile, before);
+    served.signal(Signal::HUP);
+    served.until_logged("dictionary");
+    eventually("the file is read", || told(address) == json!({"onChat": 1, "onMove": 2}));
+    served.signal(Signal::TERM);
+    assert_eq!(served.until_end(), Some(0));
+}
+
+const MIB: u64 = 1024 * 1024;
+
+/// One shard whose limits come to that much for each client, more or less.
+fn bounded(outbox_bytes: u64) -> String {
+    format!(
+        "[server]\nid = \"connector-7\"\nshards = 1\necho = \"{ECHO}\"\n\
+         [[listener]]\naddress = \"127.0.0.1:0\"\n\
+         [limits]\npackage_bytes_max = \"16 KiB\"\nhandshake_package_bytes_max = \"16 KiB\"\n\
+         outbox_bytes_max = {outbox_bytes}\nheld_bytes_max = \"1 MiB\"\n"
+    )
+}
+
+/// Sends requests without ever reading, as far as the server takes them within that time.
+fn flood(address: SocketAddr, bytes_max: usize) -> usize {
+    let block = request(1, ECHO, &"x".repeat(8_000)).repeat(8);
+    let mut client = Client::ready(address);
+    client.stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    let mut sent = 0;
+    while sent < bytes_max {
+        match client.stream.write(&block) {
+            Ok(len) => sent += len,
+            // It is not read any more, or has been closed.
+            Err(_) => break,
+        }
+    }
+    sent
+}
+
+/// Under a bound of its memory from outside, what clients can make it take is what the limits say.
+#[test]
+fn limits_keep_the_process_within_its_memory() {
+    let folder = Folder::new("memory");
+    let path = folder.write("shaddock.toml", &bounded(MIB / 4));
+    let served = Served::start(&path);
+    let address = served.addresses[0];
+    let mut witness = Client::ready(address);
+    // 32 clients with a quarter of a MiB each, and as much again for all else.
+    let before = served.address_space_bytes();
+    served.limit(Resource::As, Some(before + 16 * MIB));
+    let sent: usize = std::thread::scope(|scope| {
+        let flooding: Vec<_> = (0..32)
+            .map(|_| scope.spawn(|| (0..3).map(|_| flood(address, 64 << 20)).sum::<usize>()))
+            .collect();
+        for id in 1..200 {
+            assert_eq!(witness.ask(id, ECHO, "1"), "1");
+        }
+        flooding.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert!(sent as u64 > 32 * MIB, "{sent} bytes are no flood");
+    assert_eq!(witness.ask(1, ECHO, "1"), "1");
+    served.signal(Signal::TERM);
+    assert_eq!(served.until_end(), Some(0));
+}
+
+/// With limits above what there is, the process ends at once, and nobody hangs.
+#[test]
+fn a_process_without_memory_ends() {
+    let folder = Folder::new("no-memory");
+    let path = folder.write("shaddock.toml", &bounded(256 * MIB));
+    let mut served = Served::start(&path);
+    let address = served.addresses[0];
+    let mut witness = Client::ready(address);
+    served.limit(Resource::As, Some(served.address_space_bytes() + 4 * MIB));
+    flood(address, 1 << 30);
+    assert_eq!(witness.next(), Event::End);
+    served.until_logged("memory allocation of");
+    assert_eq!(served.until_end(), None, "ended by a signal");
 }

@@ -55,6 +55,10 @@ struct Sample {
     before_bytes: u64,
     during_bytes: u64,
     after_bytes: u64,
+    /// The same once the allocator was asked for what is free, as the program does when it is idle.
+    trimmed_bytes: u64,
+    /// The slowest answer while the trouble came to its end, whatever that takes of it.
+    slowest_ending_us: u64,
     /// What has become of those who made it.
     outcome: String,
 }
@@ -152,8 +156,16 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     pin(&[OTHER_CORE]);
     let mut rows = Vec::new();
     println!(
-        "{:<10} {:>7} {:>7} {:>9} {:>9}  {:<18} {:>7}  outcome",
-        "trouble", "p50", "p99", "p50 then", "p99 then", "p99 ÷ own p99", "memory"
+        "{:<10} {:>7} {:>7} {:>9} {:>9}  {:<18} {:>7} {:>8} {:>8}  outcome",
+        "trouble",
+        "p50",
+        "p99",
+        "p50 then",
+        "p99 then",
+        "p99 ÷ own p99",
+        "memory",
+        "trimmed",
+        "ending"
     );
     for trouble in &arguments.troubles {
         let mut row = Row { trouble: trouble.name, samples: Vec::new() };
@@ -189,7 +201,7 @@ fn measure(trouble: &'static Trouble, during: Duration) -> Result<Sample, String
     let quiet = healthy.run(during);
     let before_bytes = process.resident_bytes();
     let stage = Stage::new(&process);
-    let (troubled, during_bytes, outcome) = std::thread::scope(|scope| {
+    let (troubled, during_bytes, slowest_ending_us, outcome) = std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             troubles::yield_to_others();
             (trouble.make)(&stage)
@@ -202,11 +214,12 @@ fn measure(trouble: &'static Trouble, during: Duration) -> Result<Sample, String
         let troubled = healthy.run(during);
         let during_bytes = process.resident_bytes();
         drop(end);
+        let mut slowest_us = 0;
         while !thread.is_finished() {
-            healthy.run(Duration::from_millis(10));
+            slowest_us = slowest_us.max(healthy.run(Duration::from_millis(10)).max() / 1_000);
         }
         let outcome = thread.join().map_err(|_| "its clients have failed".to_owned());
-        (troubled, during_bytes, outcome)
+        (troubled, during_bytes, slowest_us, outcome)
     });
     let outcome = outcome??;
     let deadline = Instant::now() + RETURN_WITHIN;
@@ -215,6 +228,8 @@ fn measure(trouble: &'static Trouble, during: Duration) -> Result<Sample, String
         std::thread::sleep(Duration::from_millis(20));
         after_bytes = after_bytes.min(process.resident_bytes());
     }
+    process.order("trim");
+    let trimmed_bytes = process.resident_bytes();
     // Whoever was healthy still is.
     healthy.run(Duration::from_millis(100));
     let quantile = |latency: &hdrhistogram::Histogram<u64>, share| {
@@ -228,6 +243,8 @@ fn measure(trouble: &'static Trouble, during: Duration) -> Result<Sample, String
         before_bytes,
         during_bytes,
         after_bytes,
+        trimmed_bytes,
+        slowest_ending_us,
         outcome,
     })
 }
@@ -237,19 +254,22 @@ impl Row {
         let spread = |value: fn(&Sample) -> f64| Spread::of(self.samples.iter().map(value));
         let median = |value| spread(value).map_or(f64::NAN, |spread| spread.median);
         let ratio = spread(|sample| sample.p99_in_trouble_us / sample.p99_us);
+        let grown = |bytes: fn(&Sample) -> u64| {
+            let grown = self.samples.iter().map(|s| bytes(s) as f64 / s.before_bytes as f64 - 1.0);
+            let median = Spread::of(grown).map_or(f64::NAN, |spread| spread.median);
+            format!("{:+.1} %", median * 100.0)
+        };
         println!(
-            "{:<10} {:>7.0} {:>7.0} {:>9.0} {:>9.0}  {:<18} {:>7}  {}",
+            "{:<10} {:>7.0} {:>7.0} {:>9.0} {:>9.0}  {:<18} {:>7} {:>8} {:>8.0}  {}",
             self.trouble,
             median(|sample| sample.p50_us),
             median(|sample| sample.p99_us),
             median(|sample| sample.p50_in_trouble_us),
             median(|sample| sample.p99_in_trouble_us),
             ratio.map_or_else(common::report::unknown, |ratio| ratio.text(2)),
-            format!(
-                "{:+.1} %",
-                median(|sample| sample.after_bytes as f64 / sample.before_bytes as f64 - 1.0)
-                    * 100.0
-            ),
+            grown(|sample| sample.after_bytes),
+            grown(|sample| sample.trimmed_bytes),
+            median(|sample| sample.slowest_ending_us as f64),
             self.samples.last().map_or("", |sample| &sample.outcome),
         );
     }

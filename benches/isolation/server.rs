@@ -75,12 +75,15 @@ fn engine(setting: Setting) -> Engine {
 /// Runs a server until standard input ends, which does what each line says.
 pub(crate) fn serve(setting: Setting) {
     pin(&[SERVER_CORE]);
+    // As the program does.
+    shaddock::return_large_memory();
     let engine = engine(setting);
     let mut pushes = 0_u64;
     child::obey(&[engine.local_addr()], |order| {
         match order {
             "hold" => IS_HELD.store(true, Ordering::Release),
             "release" => IS_HELD.store(false, Ordering::Release),
+            "trim" => drop(shaddock::return_free_memory()),
             "push" | "push-bound" => {
                 pushes += 1;
                 let body = format!("\"{pushes:0>PUSH_BYTES$}\"");

@@ -23,8 +23,9 @@ pub(crate) fn show(handle: &Handle, stop: &Stop, mut reload: impl FnMut()) {
     let bar = terminal.then(spinner);
     let mut last = Seen::default();
     let mut last_at = Instant::now();
+    let mut crowd = Crowd::default();
     loop {
-        match stop.wait(every) {
+        match wait(handle, stop, every) {
             Some(Asked::Stop) => break,
             Some(Asked::Reload) => {
                 match &bar {
@@ -61,10 +62,26 @@ pub(crate) fn show(handle: &Handle, stop: &Stop, mut reload: impl FnMut()) {
             None if !seen.is_like(&last) => print(&line),
             None => {}
         }
+        if crowd.has_left(&last, &seen, Instant::now()) {
+            shaddock::return_free_memory();
+        }
         (last, last_at) = (seen, Instant::now());
     }
     if let Some(bar) = bar {
         bar.finish_and_clear();
+    }
+}
+
+/// Waits until something is asked for, the engine has failed, or that time is over.
+fn wait(handle: &Handle, stop: &Stop, every: Duration) -> Option<Asked> {
+    let deadline = Instant::now() + every;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match stop.wait(left.min(REDRAW_EVERY)) {
+            None if handle.failure().is_some() => return Some(Asked::Stop),
+            None if !left.is_zero() => {}
+            asked => return asked,
+        }
     }
 }
 
@@ -78,6 +95,32 @@ fn spinner() -> ProgressBar {
 fn print(line: &Line) {
     let mut out = io::stdout().lock();
     writeln!(out, "{line}").and_then(|()| out.flush()).ok();
+}
+
+/// When memory is given back.
+#[derive(Debug, Default)]
+struct Crowd {
+    /// The most connections since the last time.
+    connections_max: usize,
+    returned: Option<Instant>,
+}
+
+/// The least time between two times that memory is given back.
+const RETURN_EVERY: Duration = Duration::from_secs(60);
+
+impl Crowd {
+    /// Whether half of those who were there have gone, nobody says anything, and it is not too soon
+    /// to ask the allocator again.
+    fn has_left(&mut self, last: &Seen, seen: &Seen, now: Instant) -> bool {
+        self.connections_max = self.connections_max.max(seen.connections);
+        let is_soon = self.returned.is_some_and(|returned| now < returned + RETURN_EVERY);
+        let is_quiet = seen.messages_in == last.messages_in;
+        let has_left = is_quiet && !is_soon && seen.connections < self.connections_max.div_ceil(2);
+        if has_left {
+            (self.connections_max, self.returned) = (seen.connections, Some(now));
+        }
+        has_left
+    }
 }
 
 /// What one look at the metrics leaves behind for the next.
@@ -215,5 +258,22 @@ mod tests {
              | p50 80 µs, p99 1.2 ms | 2.00 KiB/s in, 0 B/s out"
         );
         assert_eq!(Latency(None).to_string(), "-");
+    }
+
+    #[test]
+    fn memory_is_given_back_once_a_crowd_has_left_and_it_is_quiet() {
+        let mut crowd = Crowd::default();
+        let seen = |connections, messages_in| Seen { connections, messages_in, ..Seen::default() };
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert!(!crowd.has_left(&seen(0, 0), &seen(0, 0), at(0)), "nobody was there");
+        assert!(!crowd.has_left(&seen(0, 0), &seen(100, 9), at(1)));
+        assert!(!crowd.has_left(&seen(100, 9), &seen(10, 10), at(2)), "they talk");
+        assert!(!crowd.has_left(&seen(10, 10), &seen(51, 10), at(3)), "most are there");
+        assert!(crowd.has_left(&seen(51, 10), &seen(10, 10), at(4)));
+        assert!(!crowd.has_left(&seen(10, 10), &seen(10, 10), at(5)), "it is done");
+        assert!(!crowd.has_left(&seen(100, 10), &seen(100, 10), at(6)));
+        assert!(!crowd.has_left(&seen(100, 10), &seen(0, 10), at(63)), "too soon");
+        assert!(crowd.has_left(&seen(0, 10), &seen(0, 10), at(64)));
     }
 }

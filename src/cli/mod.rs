@@ -19,6 +19,7 @@ use options::{Command, Options};
 /// Runs what the command line asks for. What goes wrong is one line on stderr.
 pub(crate) fn main() -> ExitCode {
     let options = Options::parse();
+    shaddock::return_large_memory();
     log_to_stderr(options.log);
     let outcome = match options.into_command() {
         Command::Demo(options) => demo::run(&options),

@@ -25,7 +25,10 @@ pub(crate) fn run(options: &ConfigOptions) -> anyhow::Result<()> {
     figures::show(&handle, &stop, || reload(&mut config, options, &handle));
     let report = engine.shutdown(Drain::within(config.server.drain));
     tracing::info!(?report, "stopped");
-    Ok(())
+    match handle.failure() {
+        Some(failure) => anyhow::bail!("{failure}"),
+        None => Ok(()),
+    }
 }
 
 /// Tells whether a file would do.

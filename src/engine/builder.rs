@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use glommio::{LocalExecutorBuilder, Placement};
@@ -573,6 +573,7 @@ fn threads(shards: u16, workers: u16, limits: &Limits) -> Result<Arc<Threads>, S
         eventfds,
         drain_deadline_us: AtomicU64::new(0),
         stop_workers: AtomicBool::new(false),
+        failure: OnceLock::new(),
     }))
 }
 
@@ -591,7 +592,9 @@ fn start_shard(
     core: usize,
     opened: Sender<Opened>,
 ) -> Result<Join, StartError> {
-    let name = format!("shaddock-{}", shard.index.index());
+    let number = shard.index.index();
+    let name = format!("shaddock-{number}");
+    let threads = Arc::clone(&shard.threads);
     let spawned = LocalExecutorBuilder::new(Placement::Fixed(core))
         .name(&name)
         .io_memory(RUNTIME_IO_BYTES)
@@ -603,7 +606,7 @@ fn start_shard(
                     opened.send(Ok(())).ok();
                     drop(opened);
                     if let Err(error) = driver.run().await {
-                        tracing::error!(%error, "a shard's ring has failed; the shard stops");
+                        threads.fail(format!("the ring of shard {number} has failed: {error}"));
                     }
                 }
             }
@@ -627,7 +630,7 @@ fn start_worker(
     me: Party,
     opened: Sender<Opened>,
 ) -> Result<Join, StartError> {
-    let threads = Arc::clone(threads);
+    let (threads, told) = (Arc::clone(threads), Arc::clone(threads));
     let spawned = std::thread::Builder::new().name(config.server_id.to_string()).spawn(move || {
         match WorkerThread::open(&config, threads, me) {
             Err(error) => {
@@ -638,7 +641,8 @@ fn start_worker(
                 opened.send(Ok(())).ok();
                 drop(opened);
                 if let Err(error) = worker.run() {
-                    tracing::error!(%error, "a worker's ring has failed; the worker stops");
+                    let name = &config.server_id;
+                    told.fail(format!("the ring of worker {name} has failed: {error}"));
                 }
             }
         }

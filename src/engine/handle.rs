@@ -401,13 +401,23 @@ impl Handle {
             let patience = deadline.saturating_duration_since(Instant::now());
             match reports.recv_timeout(patience) {
                 Ok(report) => all.push(report),
-                Err(_) if self.is_stopped.load(Ordering::Acquire) => {
-                    return Err(HandleError::Stopped);
-                }
+                Err(_) if self.is_stopped() => return Err(HandleError::Stopped),
                 Err(_) => return Err(HandleError::Busy),
             }
         }
         Ok(all)
+    }
+
+    /// What has ended the engine, if that was not [`Engine::shutdown`]: a ring that the kernel
+    /// refuses for good, or has refused for 10 s. Every client has been told of the end then, and
+    /// everything asked of this handle is answered [`HandleError::Stopped`].
+    #[must_use]
+    pub fn failure(&self) -> Option<&str> {
+        self.threads.failure.get().map(String::as_str)
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::Acquire) || self.failure().is_some()
     }
 
     fn shards(&self) -> u16 {
@@ -415,7 +425,7 @@ impl Handle {
     }
 
     fn send(&self, shard: ShardIndex, mail: Mail) -> Result<(), HandleError> {
-        if self.is_stopped.load(Ordering::Acquire) {
+        if self.is_stopped() {
             return Err(HandleError::Stopped);
         }
         self.threads.hub.send_from_host(shard, mail).map_err(|_| HandleError::Busy)

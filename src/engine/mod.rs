@@ -2,6 +2,7 @@
 //!
 //! The only place that names glommio and io-uring, and the only one with `unsafe` code.
 
+mod allocator;
 mod bell;
 mod buffers;
 mod builder;
@@ -23,6 +24,7 @@ mod sockets;
 mod tests;
 mod worker_thread;
 
+pub use allocator::{return_free_memory, return_large_memory};
 pub use builder::{Builder, Shards};
 pub use handle::{Drain, Engine, Handle, Metrics, ShutdownReport};
 pub use listen::Listener;

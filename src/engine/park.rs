@@ -6,8 +6,8 @@
 //! a short timer of the runtime's, which makes it look at its own ring.
 
 use std::os::fd::RawFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use socket2::Socket as ListeningSocket;
@@ -34,7 +34,12 @@ pub(super) struct Threads {
     pub(super) drain_deadline_us: std::sync::atomic::AtomicU64,
     /// The workers stop once the shards have.
     pub(super) stop_workers: AtomicBool,
+    /// What has ended the engine before anybody asked for that.
+    pub(super) failure: OnceLock<String>,
 }
+
+/// How long those who are connected may take to hear of an engine's failure.
+const FAILURE_NOTICE_US: u64 = 1_000_000;
 
 impl Threads {
     pub(super) fn now_us(&self) -> u64 {
@@ -44,6 +49,18 @@ impl Threads {
     pub(super) fn ring_of(&self, party: Party) -> Option<RawFd> {
         let fd = self.rings[party.index()].load(Ordering::Acquire);
         (fd >= 0).then_some(fd)
+    }
+
+    /// A thread can't go on. Its sessions, and the uids whose home it is, are lost to the others,
+    /// so the whole engine ends rather than serve some and hang others.
+    pub(super) fn fail(&self, failure: String) {
+        tracing::error!("{failure}; the engine stops");
+        let deadline_us = self.now_us() + FAILURE_NOTICE_US;
+        self.failure.get_or_init(|| failure);
+        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+        // Unless it stops anyway.
+        self.drain_deadline_us.compare_exchange(0, deadline_us, success, failure).ok();
+        self.eventfds.iter().for_each(Eventfd::ring);
     }
 
     /// Wakes a party from a thread that has a ring.
@@ -90,6 +107,10 @@ const COMPLETIONS_PER_TURN: usize = 4096;
 /// who ask for something meanwhile are answered between them.
 const SENDS_PER_TURN: usize = 256;
 const SEND_BYTES_PER_TURN: usize = 256 * 1024;
+/// How often the kernel is asked again for what it has ready while many come or go at once. It
+/// gives some twenty completions each time, in the order things happened, so that a message of
+/// somebody who is in would stand behind thousands of handshakes.
+const CROWD_SUBMITS: usize = 12;
 /// The longest sleep. It bounds how late anything is that nobody rings for.
 const SLEEP_MAX: Duration = Duration::from_millis(20);
 /// The longest sleep while a future of the embedder's is alive.
@@ -113,6 +134,8 @@ pub(super) struct Driver {
     me: Party,
     batch: Vec<Completion>,
     runtime_ran_us: u64,
+    /// Many come or go at once.
+    is_crowded: bool,
     drained: Drained,
 }
 
@@ -153,6 +176,7 @@ impl ShardThread {
             me,
             batch: Vec::with_capacity(COMPLETIONS_PER_TURN),
             runtime_ran_us: 0,
+            is_crowded: false,
             drained: Drained::Not,
         })
     }
@@ -195,6 +219,7 @@ impl Driver {
         self.batch = batch;
         let has_ends = self.sockets.end_some(&mut self.shard);
         let has_more = self.shard.run() || has_ends;
+        self.is_crowded = has_ends || self.shard.is_crowded();
         self.drain(now_us);
         self.sockets.resume_accepting(&mut self.ring, now_us);
         let has_more = has_more | self.transmit();
@@ -224,7 +249,11 @@ impl Driver {
     /// Submits, and sleeps unless there is something to do.
     fn sleep(&mut self, has_more: bool) -> std::io::Result<()> {
         if has_more {
-            return self.ring.submit();
+            self.ring.submit()?;
+            for _ in 0..if self.is_crowded { CROWD_SUBMITS } else { 0 } {
+                self.ring.submit()?;
+            }
+            return Ok(());
         }
         if self.shard.has_forwarded() && self.spin()? {
             return Ok(());
@@ -306,6 +335,9 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.threads.fail(format!("shard {} has panicked", self.me.0));
+        }
         // Nobody may ring a ring that is gone.
         self.threads.rings[self.me.index()].store(-1, Ordering::Release);
     }

@@ -122,8 +122,9 @@ fn start(cluster: PomeloCluster, seat: Seat) -> Result<Join, StartError> {
             buffer: vec![0; READ_BYTES],
             accept_us: 0,
         };
+        let threads = Arc::clone(&seat.threads);
         if let Err(error) = thread.run() {
-            tracing::error!(%error, "the cluster's thread has failed; it stops");
+            threads.fail(format!("the cluster's thread has failed: {error}"));
         }
     });
     let handle = spawned.map_err(failed)?;

@@ -2,9 +2,10 @@
 
 #![allow(unsafe_code)] // Buffers that the kernel works on; each block says who keeps them alive.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
@@ -14,7 +15,22 @@ use crate::shard::SocketIndex;
 /// A ring of one thread.
 pub(super) struct Ring {
     uring: IoUring,
+    /// Entries that the kernel has yet to make room for, in order.
+    ///
+    /// INVARIANT: as long as there are any the submission queue is full, so nothing overtakes them.
+    waiting: VecDeque<squeue::Entry>,
+    /// Since when it has taken nothing.
+    refused_since: Option<Instant>,
+    /// What went wrong between two submissions.
+    failure: Option<io::Error>,
 }
+
+/// For how long the kernel may refuse everything before the ring counts as failed: as good as for
+/// ever, to those who wait for an answer.
+const REFUSED_MAX: Duration = if cfg!(test) { Duration::from_millis(300) } else { PATIENCE };
+const PATIENCE: Duration = Duration::from_secs(10);
+/// When it is asked again.
+const REFUSED_PAUSE: Duration = Duration::from_millis(1);
 
 /// What a completion is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +145,7 @@ impl Ring {
             .setup_submit_all()
             .setup_cqsize(completions)
             .build(submissions)?;
-        Ok(Self { uring })
+        Ok(Self { uring, waiting: VecDeque::new(), refused_since: None, failure: None })
     }
 
     pub(super) fn fd(&self) -> RawFd {
@@ -146,19 +162,74 @@ impl Ring {
     }
 
     fn push(&mut self, entry: &squeue::Entry) {
-        loop {
-            // SAFETY: every caller below passes an entry whose memory outlives its completion, as
-            // its own comment says, or one without memory.
-            if unsafe { self.uring.submission().push(entry) }.is_ok() {
+        // SAFETY: every caller below passes an entry whose memory outlives its completion, as
+        // its own comment says, or one without memory.
+        if unsafe { self.uring.submission().push(entry) }.is_err() {
+            self.push_to_full(entry);
+        }
+    }
+
+    /// The queue is full. The kernel takes all entries, so there is room afterwards; what it
+    /// refuses for now waits behind them.
+    #[cold]
+    fn push_to_full(&mut self, entry: &squeue::Entry) {
+        self.waiting.push_back(entry.clone());
+        if let Err(error) = self.enter(None) {
+            // Told by the next submission, which is to come before the thread sleeps.
+            self.failure.get_or_insert(error);
+        }
+    }
+
+    /// Puts what has waited into the queue, as far as there is room.
+    fn refill(&mut self) {
+        while let Some(entry) = self.waiting.front() {
+            // SAFETY: as in `push`; the entry's memory still outlives its completion.
+            if unsafe { self.uring.submission().push(entry) }.is_err() {
                 return;
             }
-            // Full: the kernel takes all entries, so there is room afterwards.
-            if let Err(error) = self.uring.submit()
-                && !is_passing(&error)
-            {
-                panic!("io_uring refuses submissions: {error}");
-            }
+            self.waiting.pop_front();
         }
+    }
+
+    /// Lets the kernel take what is in the queue, and waits for a completion if there is patience.
+    ///
+    /// # Errors
+    /// It refuses for good, or has refused for [`REFUSED_MAX`].
+    fn enter(&mut self, patience: Option<Duration>) -> io::Result<()> {
+        let entered = match faults::next() {
+            Some(error) => Err(error),
+            None => match patience {
+                None => self.uring.submit(),
+                Some(patience) => {
+                    let timespec = Timespec::from(patience);
+                    let args = SubmitArgs::new().timespec(&timespec);
+                    self.uring.submitter().submit_with_args(1, &args)
+                }
+            },
+        };
+        self.refill();
+        match entered.map_err(|error| (refusal(&error), error)) {
+            Ok(_) | Err((Refusal::None, _)) => {
+                self.refused_since = None;
+                Ok(())
+            }
+            Err((Refusal::ForNow, error)) => self.be_patient(error),
+            Err((Refusal::ForGood, error)) => Err(error),
+        }
+    }
+
+    /// The kernel can't take anything for now, mostly for want of memory: it is asked again in the
+    /// next turn, which may come a little later if there is nothing else to do.
+    #[cold]
+    fn be_patient(&mut self, error: io::Error) -> io::Result<()> {
+        let since = *self.refused_since.get_or_insert_with(Instant::now);
+        if since.elapsed() > REFUSED_MAX {
+            return Err(error);
+        }
+        if self.uring.completion().is_empty() {
+            std::thread::sleep(REFUSED_PAUSE);
+        }
+        Ok(())
     }
 
     /// Accepts one connection; tells its peer's address.
@@ -266,15 +337,15 @@ impl Ring {
 
     /// Submits, and lets the kernel finish what it has ready. No system call if there is neither.
     pub(super) fn submit(&mut self) -> io::Result<()> {
+        if let Some(error) = self.failure.take() {
+            return Err(error);
+        }
         let queue = self.uring.submission();
         if queue.is_empty() && !queue.taskrun() && !queue.cq_overflow() {
             return Ok(());
         }
         drop(queue);
-        match self.uring.submit() {
-            Err(error) if !is_passing(&error) => Err(error),
-            _ => Ok(()),
-        }
+        self.enter(None)
     }
 
     /// Whether there is a completion to take, or would be after a system call.
@@ -284,12 +355,10 @@ impl Ring {
 
     /// Submits, and waits for a completion.
     pub(super) fn submit_and_wait(&mut self, patience: Duration) -> io::Result<()> {
-        let timespec = Timespec::from(patience);
-        let args = SubmitArgs::new().timespec(&timespec);
-        match self.uring.submitter().submit_with_args(1, &args) {
-            Err(error) if !is_passing(&error) => Err(error),
-            _ => Ok(()),
+        if let Some(error) = self.failure.take() {
+            return Err(error);
         }
+        self.enter(Some(patience))
     }
 
     /// Takes the completions that are there, as far as `batch` has room without growing.
@@ -303,10 +372,67 @@ impl Ring {
     }
 }
 
-/// The wait has timed out, a signal came, or completions have to be taken first.
-fn is_passing(error: &io::Error) -> bool {
-    // ETIME, EINTR, EBUSY, EAGAIN.
-    matches!(error.raw_os_error(), Some(62 | 4 | 16 | 11))
+const EINTR: i32 = 4;
+const EAGAIN: i32 = 11;
+const ENOMEM: i32 = 12;
+const EBUSY: i32 = 16;
+const ETIME: i32 = 62;
+
+/// What an error of the kernel's says about what was to be submitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// Nothing: the wait has timed out, or a signal came.
+    None,
+    /// Completions have to be taken first, or there is no memory.
+    ForNow,
+    ForGood,
+}
+
+fn refusal(error: &io::Error) -> Refusal {
+    match error.raw_os_error() {
+        Some(ETIME | EINTR) => Refusal::None,
+        Some(EBUSY | EAGAIN | ENOMEM) => Refusal::ForNow,
+        _ => Refusal::ForGood,
+    }
+}
+
+/// What the kernel might say to a submission. Only tests make it say so.
+#[cfg(test)]
+pub(super) mod faults {
+    use std::cell::RefCell;
+    use std::io;
+
+    /// Error numbers, and how many times more each is to come.
+    type Faults = Vec<(i32, usize)>;
+
+    thread_local! {
+        static FAULTS: RefCell<Faults> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// The next submissions of the calling thread fail so.
+    pub(in super::super) fn fail(faults: &[(i32, usize)]) {
+        FAULTS.with_borrow_mut(|all| all.extend(faults.iter().rev()));
+    }
+
+    pub(super) fn next() -> Option<io::Error> {
+        FAULTS.with_borrow_mut(|faults| {
+            let (number, times) = faults.last_mut()?;
+            let error = io::Error::from_raw_os_error(*number);
+            *times -= 1;
+            if *times == 0 {
+                faults.pop();
+            }
+            Some(error)
+        })
+    }
+}
+
+#[cfg(not(test))]
+mod faults {
+    #[inline]
+    pub(super) fn next() -> Option<std::io::Error> {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -331,6 +457,52 @@ mod tests {
             ring.submit().unwrap();
         }
         assert!(closed.into_iter().eq(sockets.map(|socket| Token::Close(SocketIndex(socket)))));
+    }
+
+    /// Nothing is lost or changes places while the kernel refuses, however much is submitted.
+    #[test]
+    fn what_the_kernel_refuses_for_now_waits_its_turn() {
+        const ROOM: u32 = 8;
+        let mut ring = Ring::new(ROOM, 256).unwrap();
+        let sockets = 0..ROOM * 5;
+        for refused in [EAGAIN, EBUSY, ENOMEM, EINTR] {
+            faults::fail(&[(refused, 70)]);
+            sockets.clone().for_each(|socket| ring.close(SocketIndex(socket)));
+            assert!(!ring.waiting.is_empty());
+            let (mut batch, mut closed) = (Vec::with_capacity(256), Vec::new());
+            while closed.len() < sockets.len() {
+                ring.submit().unwrap();
+                ring.reap(&mut batch);
+                closed.extend(batch.drain(..).map(|completion| completion.token));
+            }
+            assert!(closed.into_iter().eq(sockets.clone().map(|s| Token::Close(SocketIndex(s)))));
+            assert!(ring.waiting.is_empty());
+        }
+        assert!(faults::next().is_none(), "every fault has come");
+    }
+
+    #[test]
+    fn a_kernel_that_refuses_for_good_is_told() {
+        const EBADF: i32 = 9;
+        let mut ring = Ring::new(8, 64).unwrap();
+        faults::fail(&[(EBADF, 1)]);
+        ring.close(SocketIndex(1));
+        assert_eq!(ring.submit().unwrap_err().raw_os_error(), Some(EBADF));
+        // In the middle of a turn, too.
+        faults::fail(&[(EBADF, 1)]);
+        (0..9).for_each(|socket| ring.close(SocketIndex(socket)));
+        let told = ring.submit_and_wait(Duration::ZERO).unwrap_err();
+        assert_eq!(told.raw_os_error(), Some(EBADF));
+        // And one that never has any memory.
+        faults::fail(&[(ENOMEM, usize::MAX)]);
+        let started = Instant::now();
+        let told = loop {
+            if let Err(error) = ring.submit() {
+                break error;
+            }
+            assert!(started.elapsed() < PATIENCE);
+        };
+        assert_eq!(told.raw_os_error(), Some(ENOMEM));
     }
 
     #[test]

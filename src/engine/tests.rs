@@ -1,11 +1,14 @@
-//! How connections are accepted.
+//! How connections are accepted, and what becomes of an engine whose ring is refused.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use super::ring::faults;
 use super::{Drain, Engine, Shards};
-use crate::dispatch::Reply;
+use crate::dispatch::{Handlers, Reply};
+use crate::error::HandleError;
+use crate::forward::Workers;
 use crate::limits::Limits;
 
 const WHOAMI: &str = "connector.entryHandler.whoami";
@@ -123,5 +126,99 @@ fn several_listeners_are_served() {
     assert_eq!(report.counters.connections_accepted, streams.len() as u64);
     for address in addresses {
         assert!(TcpStream::connect(address).is_err(), "{address} is still listened on");
+    }
+}
+
+const BREAK: &str = "connector.entryHandler.break";
+const BREAK_WORKER: &str = "room.roomHandler.break";
+const EAGAIN: i32 = 11;
+const ENOMEM: i32 = 12;
+const EBUSY: i32 = 16;
+const EBADF: i32 = 9;
+
+/// An engine whose handlers make the kernel refuse what their thread's ring submits next.
+fn fragile(shards: u16, faults: &'static [(i32, usize)]) -> Engine {
+    Engine::builder()
+        .listen("127.0.0.1:0")
+        .shards(Shards::Count(shards))
+        .handler(WHOAMI, |_, session| Reply::json(&session.peer().to_string()))
+        .handler(BREAK, move |_, _| {
+            faults::fail(faults);
+            Reply::json(&"broken")
+        })
+        .forward(
+            "room",
+            Workers::new(1, move |handlers: &mut Handlers| {
+                handlers.handler(BREAK_WORKER, move |_, _| {
+                    faults::fail(faults);
+                    Reply::json(&"broken")
+                });
+            }),
+        )
+        .start()
+        .unwrap()
+}
+
+fn ask(stream: &mut TcpStream, route: &str) {
+    let len = 3 + route.len() as u8;
+    let head = [4, 0, 0, len, 0, 2, route.len() as u8];
+    stream.write_all(&[&head[..], route.as_bytes()].concat()).unwrap();
+}
+
+/// Every answer still comes, though the kernel takes nothing for a while, again and again.
+#[test]
+fn a_ring_that_is_refused_for_a_while_loses_nothing() {
+    const FOR_A_WHILE: [(i32, usize); 4] = [(EAGAIN, 7), (EBUSY, 9), (ENOMEM, 11), (EAGAIN, 1)];
+    let engine = fragile(1, &FOR_A_WHILE);
+    let mut streams: Vec<TcpStream> = (0..50).map(|_| greet(engine.local_addr())).collect();
+    for stream in &mut streams {
+        assert_eq!(answer(stream), stream.local_addr().unwrap().to_string());
+    }
+    for round in 0..5 {
+        ask(&mut streams[round], BREAK);
+        ask(&mut streams[round + 5], BREAK_WORKER);
+        streams[10..].iter_mut().for_each(|stream| ask(stream, WHOAMI));
+        for stream in &mut streams[10..] {
+            assert_eq!(answer(stream), stream.local_addr().unwrap().to_string());
+        }
+        assert_eq!(answer(&mut streams[round]), "broken");
+        assert_eq!(answer(&mut streams[round + 5]), "broken");
+    }
+    assert_eq!(engine.handle().failure(), None);
+    let report = engine.shutdown(Drain::within(PATIENCE));
+    assert!(report.took < PATIENCE, "{report:?}");
+    assert_eq!(report.counters.connections_closed, streams.len() as u64);
+}
+
+/// Nobody hangs: all clients, also of the other shards, are closed, and whoever asks the engine is
+/// told what has failed.
+#[test]
+fn a_ring_that_fails_ends_the_engine_and_says_so() {
+    const FOR_GOOD: [(i32, usize); 1] = [(EBADF, 1)];
+    const TOO_LONG: [(i32, usize); 1] = [(ENOMEM, usize::MAX)];
+    let cases = [
+        (BREAK, &FOR_GOOD, "of shard", "(os error 9)"),
+        (BREAK, &TOO_LONG, "of shard", "(os error 12)"),
+        (BREAK_WORKER, &FOR_GOOD, "of worker", "(os error 9)"),
+        (BREAK_WORKER, &TOO_LONG, "of worker", "(os error 12)"),
+    ];
+    for (route, faults, whose, error) in cases {
+        let engine = fragile(2, faults);
+        let handle = engine.handle();
+        let mut streams: Vec<TcpStream> = (0..20).map(|_| greet(engine.local_addr())).collect();
+        streams.iter_mut().for_each(|stream| drop(answer(stream)));
+        ask(&mut streams[0], route);
+        for stream in &mut streams {
+            // To its end, or to an error that is no time-out.
+            let ended = stream.read_to_end(&mut Vec::new());
+            let is_late = ended.is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock);
+            assert!(!is_late, "{route}: a client is not closed");
+        }
+        let failure = handle.failure().expect("it has failed");
+        assert!(failure.contains(whose) && failure.ends_with(error), "{failure}");
+        assert_eq!(handle.push("amy", "on", "{}"), Err(HandleError::Stopped));
+        assert!(TcpStream::connect(engine.local_addr()).is_err(), "it listens");
+        let report = engine.shutdown(Drain::within(PATIENCE));
+        assert!(report.took < PATIENCE / 2, "{report:?}");
     }
 }

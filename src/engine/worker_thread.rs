@@ -23,6 +23,7 @@ pub(super) struct WorkerThread {
     worker: Worker,
     threads: Arc<Threads>,
     me: Party,
+    name: Arc<str>,
     batch: Vec<Completion>,
 }
 
@@ -39,7 +40,7 @@ impl WorkerThread {
         let worker = Worker::new(config, &threads.hub, me);
         threads.rings[me.index()].store(ring.fd(), Ordering::Release);
         let batch = Vec::with_capacity(COMPLETIONS as usize);
-        Ok(Self { ring, worker, threads, me, batch })
+        Ok(Self { ring, worker, threads, me, name: Arc::clone(&config.server_id), batch })
     }
 
     /// Runs until the engine has stopped its shards.
@@ -86,6 +87,9 @@ impl WorkerThread {
 
 impl Drop for WorkerThread {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.threads.fail(format!("worker {} has panicked", self.name));
+        }
         // Nobody may ring a ring that is gone.
         self.threads.rings[self.me.index()].store(-1, Ordering::Release);
     }

@@ -172,6 +172,9 @@ counters! {
     /// Times that a session's reading has paused, because its share of a turn was used up
     /// (`bytes_per_turn_max`, `messages_per_turn_max`).
     reading_pauses,
+    /// Times that what a client has sent before its handshake was done had to wait for a later
+    /// turn, because many came at once.
+    handshake_waits,
     /// Times that a session was read on above its share because of `held_bytes_max`.
     hold_overflows,
     /// Requests and notifies refused because of `messages_per_second`.

@@ -60,6 +60,12 @@ impl Shard {
         self.hear_held(slot);
         let Some(connection) = self.connections.at(slot) else { return };
         match connection.state {
+            // It has spoken in time, and the shard has not listened yet.
+            State::Sniff | State::Http | State::Inited | State::WaitAck
+                if self.shares.is_held(slot) =>
+            {
+                self.wheel.set(slot, now_ms + self.config.handshake_timeout_ms());
+            }
             State::Sniff | State::Http | State::Inited | State::WaitAck => {
                 self.cut(slot, CloseReason::HandshakeTimeout);
             }

@@ -64,14 +64,32 @@ pub(crate) enum Transport {
     WebSocket,
 }
 
-/// Whether a connection is in the shard's list of outboxes to look at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Whether a connection is in the shard's lists of outboxes to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 pub(crate) enum Listed {
     Not,
-    /// Something was appended, or has to be sent.
+    /// Among those who have got nothing but pushes. They may be many.
+    Pushed,
+    /// Something else was appended, or has to be sent.
     Dirty,
+    /// It is in both lists.
+    Both,
     /// It was dirty in the turn before, and left for this one.
     Deferred,
+}
+
+impl Listed {
+    /// Whether more than pushes is to be listed.
+    #[inline]
+    pub(crate) fn is_dirty(self) -> bool {
+        self >= Self::Dirty
+    }
+
+    /// It gets into the list of those that are dirty.
+    #[inline]
+    pub(crate) fn with_dirty(self) -> Self {
+        if self == Self::Pushed { Self::Both } else { Self::Dirty }
+    }
 }
 
 /// What stands below the client's own bytes; mostly nothing, and then it costs nothing.

@@ -125,8 +125,10 @@ pub(crate) struct Shard {
     accept_rate: Option<AddressRate>,
     /// Connections whose outboxes may have something to send, in the order they got it.
     dirty: VecDeque<Slot>,
-    /// From which end the next one is taken.
-    takes_oldest: bool,
+    /// Those that have got nothing but pushes.
+    pushed: VecDeque<Slot>,
+    /// From which list the next one is taken.
+    takes_pushed: bool,
     /// Those of them that are left for the next turn.
     deferred: Vec<Slot>,
     /// Whether the next turn follows at once.
@@ -257,7 +259,8 @@ impl Shard {
             accept_rate: Rate::new(limits.accepts_per_ip_per_second, limits.accepts_per_ip_burst)
                 .map(AddressRate::new),
             dirty: VecDeque::new(),
-            takes_oldest: false,
+            pushed: VecDeque::new(),
+            takes_pushed: false,
             deferred: Vec::new(),
             has_more: false,
             commands: VecDeque::new(),
@@ -419,15 +422,11 @@ impl Shard {
     /// once: a worker answers requests in the order they came, so the rest of what the client
     /// has pipelined is on its way, and goes into the same send.
     ///
-    /// Sessions come in turns from both ends of their queue: an answer overtakes a push to
-    /// thousands that was queued before it, and nobody waits for ever.
+    /// Sessions that have got nothing but pushes come in turns with the others: an answer overtakes
+    /// a push to thousands that was queued before it, and nobody waits for ever.
     pub(crate) fn poll_transmit(&mut self) -> Option<Transmit> {
         loop {
-            self.takes_oldest = !self.takes_oldest;
-            let slot = match self.takes_oldest {
-                true => self.dirty.pop_front(),
-                false => self.dirty.pop_back(),
-            }?;
+            let (slot, listed) = self.next_to_send()?;
             let generation = self.connections.generation(slot);
             let Some(connection) = self.connections.at_mut(slot) else { continue };
             if self.has_more && connection.in_flight > 0 && connection.listed == Listed::Dirty {
@@ -435,7 +434,10 @@ impl Shard {
                 self.deferred.push(slot);
                 continue;
             }
-            connection.listed = Listed::Not;
+            connection.listed = match connection.listed {
+                Listed::Both => listed,
+                _ => Listed::Not,
+            };
             if connection.outbox.is_in_flight() || connection.state == State::Dead {
                 continue;
             }
@@ -452,9 +454,21 @@ impl Shard {
         }
     }
 
+    /// The next session to look at, and where one is still listed that was in both lists.
+    #[inline]
+    fn next_to_send(&mut self) -> Option<(Slot, Listed)> {
+        self.takes_pushed = !self.takes_pushed;
+        if (self.takes_pushed || self.dirty.is_empty())
+            && let Some(slot) = self.pushed.pop_front()
+        {
+            return Some((slot, Listed::Dirty));
+        }
+        Some((self.dirty.pop_front()?, Listed::Pushed))
+    }
+
     /// Whether [`Self::poll_transmit`] may have more: the shell may leave that for the next turn.
     pub(crate) fn has_transmits(&self) -> bool {
-        !self.dirty.is_empty()
+        !self.dirty.is_empty() || !self.pushed.is_empty()
     }
 
     pub(crate) fn poll_command(&mut self) -> Option<Command> {
@@ -480,6 +494,11 @@ impl Shard {
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// Whether more clients come in than a turn can greet.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.shares.is_crowded()
     }
 
     /// Whether the last turn has forwarded something to a worker.

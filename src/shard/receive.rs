@@ -67,6 +67,7 @@ impl Shard {
             let more = kept.needed.saturating_sub(kept.buffer.len()).clamp(1, input.len());
             let more = if self.is_head(slot) { input.len() } else { more };
             let (head, tail) = input.split_at_mut(more);
+            make_room(&mut kept.buffer, more, kept.needed);
             kept.buffer.extend_from_slice(head);
             input = tail;
             if kept.buffer.len() < kept.needed {
@@ -135,15 +136,14 @@ impl Shard {
             let Some(connection) = self.connections.at(slot) else { break };
             let status = match (connection.state, connection.transport) {
                 (State::Closing | State::Lingering | State::Dead, _) => break,
-                (State::Sniff, _) => self.read_first(slot, rest),
-                (State::Http, _) => self.read_head(slot, rest),
                 (State::Working(_), Transport::Tcp) => {
                     self.read_package(session, rest, self.config.limits.package_bytes_max)
                 }
-                (_, Transport::Tcp) => {
-                    self.read_package(session, rest, self.config.limits.handshake_package_bytes_max)
-                }
-                (_, Transport::WebSocket) => self.read_frame(session, rest),
+                (State::Working(_), Transport::WebSocket) => self.read_frame(session, rest),
+                (state, transport) => match self.read_guest(session, rest, state, transport) {
+                    Some(status) => status,
+                    None => return Progress { consumed, needed: 0, is_spent: true },
+                },
             };
             match status {
                 Status::Complete { value: (), consumed: more } => consumed += more,
@@ -154,6 +154,34 @@ impl Shard {
         }
         // Nothing of a connection that closes is read any more.
         Progress { consumed: input.len(), needed: 0, is_spent: false }
+    }
+
+    /// Reads what comes before the handshake is done; `None` where the turn has greeted enough.
+    #[inline(never)]
+    fn read_guest(
+        &mut self,
+        session: SessionId,
+        input: &mut [u8],
+        state: State,
+        transport: Transport,
+    ) -> Option<Status<()>> {
+        if !input.is_empty() && !self.shares.may_greet() {
+            return None;
+        }
+        let slot = session.slot();
+        let status = match (state, transport) {
+            (State::Sniff, _) => self.read_first(slot, input),
+            (State::Http, _) => self.read_head(slot, input),
+            (_, Transport::Tcp) => {
+                self.read_package(session, input, self.config.limits.handshake_package_bytes_max)
+            }
+            (_, Transport::WebSocket) => self.read_frame(session, input),
+        };
+        // What is not whole yet takes no more than a look at it.
+        if let Status::Complete { .. } = status {
+            self.shares.greeted();
+        }
+        Some(status)
     }
 
     /// Tells TCP from HTTP, and takes a session number (Pomelo wire protocol, "Port switcher").
@@ -354,6 +382,16 @@ impl Shard {
             }
         }
         Ok(())
+    }
+}
+
+/// Makes room for more of something that takes so many bytes in all. A header that promises much
+/// gets no more than twice of what has come, and what is long no more than it takes.
+fn make_room(buffer: &mut Vec<u8>, more: usize, needed: usize) {
+    let len = buffer.len() + more;
+    if len > buffer.capacity() {
+        let room = needed.min(2 * buffer.capacity()).max(len);
+        buffer.reserve_exact(room - buffer.len());
     }
 }
 

@@ -64,14 +64,14 @@ impl Shard {
                 Some(Lost::Replaced) => self.counters.pushes_replaced.one(),
                 Some(Lost::Dropped) => self.counters.pushes_dropped.one(),
             }
-            return self.queued(slot);
+            return self.queued_push(slot);
         }
         if connection.transport == Transport::WebSocket {
             let out = connection.outbox.open(&mut self.pool);
             websocket::encode_binary_header(package.len(), out);
         }
         connection.outbox.push_shared(package, &mut self.pool);
-        self.queued(slot);
+        self.queued_push(slot);
     }
 
     /// Answers a request of a client that is still there. A notify gets nothing.
@@ -111,8 +111,8 @@ impl Shard {
         out.extend_from_slice(body);
         self.counters.answers.one();
         // As `queued` does, without another look-up.
-        if connection.listed == Listed::Not {
-            connection.listed = Listed::Dirty;
+        if !connection.listed.is_dirty() {
+            connection.listed = connection.listed.with_dirty();
             self.dirty.push_back(slot);
         }
         if connection.outbox.bytes() > self.config.limits.outbox_bytes_max {
@@ -129,11 +129,23 @@ impl Shard {
         self.mark_dirty(slot);
     }
 
+    /// The same of a push, that its client did not ask for.
+    fn queued_push(&mut self, slot: Slot) {
+        let Some(connection) = self.connections.at_mut(slot) else { return };
+        if connection.listed == Listed::Not {
+            connection.listed = Listed::Pushed;
+            self.pushed.push_back(slot);
+        }
+        if connection.outbox.bytes() > self.config.limits.outbox_bytes_max {
+            self.make_room(slot);
+        }
+    }
+
     #[inline]
     pub(super) fn mark_dirty(&mut self, slot: Slot) {
         let Some(connection) = self.connections.at_mut(slot) else { return };
-        if connection.listed == Listed::Not {
-            connection.listed = Listed::Dirty;
+        if !connection.listed.is_dirty() {
+            connection.listed = connection.listed.with_dirty();
             self.dirty.push_back(slot);
         }
     }

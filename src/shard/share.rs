@@ -3,6 +3,10 @@
 //! A client may send as fast as it likes; what it has sent above its share of a turn is held, and
 //! read in later turns, a share in each, while the others come first. Meanwhile its socket is not
 //! read, so that it is the client's own sending that slows down.
+//!
+//! Those who are yet to come in share something, too: a turn greets a few of them, and holds what
+//! the others have sent, so that thousands who come back at once are greeted between the messages
+//! of those who are in.
 
 use std::collections::VecDeque;
 
@@ -20,6 +24,10 @@ pub(super) struct Shares {
     held_bytes_max: usize,
     /// Messages that the session which is being read may yet have in this turn.
     pub(super) left: u32,
+    /// Steps of handshakes that this turn may yet take.
+    greetings: u32,
+    /// Somebody waits for those already, and comes first.
+    has_guests: bool,
     /// What sessions have used of this turn's share that have sent much at once.
     used: FxHashMap<Slot, Used>,
     held: FxHashMap<Slot, Held>,
@@ -28,6 +36,8 @@ pub(super) struct Shares {
     ready: VecDeque<Slot>,
     /// Those that were held in this turn.
     next: Vec<Slot>,
+    /// Held ones that have yet to be greeted, in the order they came.
+    guests: VecDeque<Slot>,
 }
 
 #[derive(Debug, Default)]
@@ -44,10 +54,17 @@ struct Held {
     at: usize,
     /// The stream has ended behind it.
     end: Option<ReceiveEnd>,
+    /// Its socket is not read meanwhile. Who waits for the first greeting sends no more until then,
+    /// mostly, so it is stopped only if it does.
+    is_paused: bool,
 }
 
 /// Held sessions that get their share in one turn.
 const HELD_PER_TURN: usize = 8;
+/// What a turn does for those who are yet to come in: a look at the first bytes, at a request for
+/// an upgrade, at a handshake and at its acknowledgement are a step each. About as many as the
+/// connections that a turn lets in.
+const GREETINGS_PER_TURN: u32 = 32;
 /// A session has to send this part of its share at once to be remembered for the turn. Others
 /// can't come to much, as a shard's buffers bound the turn.
 const REMEMBERED_PART: u32 = 16;
@@ -59,11 +76,14 @@ impl Shares {
             messages_max: limits.messages_per_turn_max,
             held_bytes_max: limits.held_bytes_max,
             left: 0,
+            greetings: 0,
+            has_guests: false,
             used: FxHashMap::default(),
             held: FxHashMap::default(),
             held_bytes: 0,
             ready: VecDeque::new(),
             next: Vec::new(),
+            guests: VecDeque::new(),
         }
     }
 
@@ -71,6 +91,22 @@ impl Shares {
         if !self.used.is_empty() {
             self.used.clear();
         }
+        self.greetings = GREETINGS_PER_TURN;
+    }
+
+    /// Whether a step of a handshake may be taken; if not, it has to wait for a later turn.
+    pub(super) fn may_greet(&self) -> bool {
+        self.greetings > 0 && !self.has_guests
+    }
+
+    /// One has been taken.
+    pub(super) fn greeted(&mut self) {
+        self.greetings = self.greetings.saturating_sub(1);
+    }
+
+    /// Whether many come at once: this turn has greeted more than a few, or some wait for it.
+    pub(super) fn is_crowded(&self) -> bool {
+        !self.guests.is_empty() || self.greetings < GREETINGS_PER_TURN / 2
     }
 
     /// A session is to be read; whether it has anything left of its share.
@@ -106,6 +142,7 @@ impl Shares {
     /// There is no room to hold anything: the session is read on.
     pub(super) fn extend(&mut self) {
         self.left = self.messages_max;
+        (self.greetings, self.has_guests) = (GREETINGS_PER_TURN, false);
     }
 
     pub(super) fn messages_max(&self) -> u32 {
@@ -126,7 +163,7 @@ impl Shares {
 
     /// Whether a held session is to be read on in the next turn.
     pub(super) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+        !self.ready.is_empty() || !self.guests.is_empty()
     }
 
     /// The session has ended.
@@ -149,16 +186,17 @@ impl Shares {
 
     /// Puts back what has not been read of it. What of the last piece was held anew stands at the
     /// piece's end, and is not needed twice.
-    fn put_back(&mut self, slot: Slot, mut held: Held, piece_len: usize) {
+    fn put_back(&mut self, slot: Slot, mut held: Held, piece_len: usize, is_guest: bool) {
         match self.held.get_mut(&slot) {
             None => {
                 self.held_bytes += held.bytes.len() - held.at;
                 self.held.insert(slot, held);
-                self.next.push(slot);
+                self.line_up(slot, is_guest);
             }
             Some(again) if again.bytes.len() <= piece_len => {
                 self.held_bytes += held.bytes.len() - held.at;
                 held.at -= again.bytes.len();
+                held.is_paused |= again.is_paused;
                 *again = held;
             }
             // A head that had come in pieces, with what stood behind it.
@@ -167,7 +205,16 @@ impl Shares {
                 self.held_bytes += rest.len();
                 again.bytes.extend_from_slice(rest);
                 again.end = held.end;
+                again.is_paused |= held.is_paused;
             }
+        }
+    }
+
+    fn line_up(&mut self, slot: Slot, is_guest: bool) {
+        if is_guest {
+            self.guests.push_back(slot);
+        } else {
+            self.next.push(slot);
         }
     }
 }
@@ -182,6 +229,7 @@ impl Shard {
         if bytes.is_empty() || !connection.state.is_reading() {
             return true;
         }
+        let is_guest = !connection.state.is_working();
         let shares = &mut self.shares;
         let is_held = shares.held.contains_key(&slot);
         if !is_held {
@@ -189,16 +237,25 @@ impl Shard {
                 self.counters.hold_overflows.one();
                 return false;
             }
-            shares.next.push(slot);
-            self.counters.reading_pauses.one();
+            shares.line_up(slot, is_guest);
+            if is_guest {
+                self.counters.handshake_waits.one();
+            }
+        }
+        let held = shares.held.entry(slot).or_default();
+        if !held.is_paused && (is_held || !is_guest) {
+            held.is_paused = true;
+            if !is_guest {
+                self.counters.reading_pauses.one();
+            }
             self.commands.push_back(Command::PauseReading(connection.socket));
         }
-        shares.held.entry(slot).or_default().bytes.extend_from_slice(bytes);
+        held.bytes.extend_from_slice(bytes);
         shares.held_bytes += bytes.len();
         true
     }
 
-    /// Gives held sessions their share of this turn.
+    /// Gives held sessions their share of this turn, and greets those who have waited for it.
     pub(super) fn read_held(&mut self) {
         for _ in 0..self.shares.ready.len().min(HELD_PER_TURN) {
             let Some(slot) = self.shares.ready.pop_front() else { break };
@@ -207,6 +264,16 @@ impl Shard {
             }
         }
         self.shares.ready.extend(self.shares.next.drain(..));
+        if std::mem::take(&mut self.shares.has_guests) {
+            self.shares.greetings = GREETINGS_PER_TURN;
+        }
+        while self.shares.greetings > 0 {
+            let Some(slot) = self.shares.guests.pop_front() else { break };
+            if let Some(held) = self.shares.take(slot) {
+                self.read_share_of(slot, held);
+            }
+        }
+        self.shares.has_guests = !self.shares.guests.is_empty();
     }
 
     fn read_share_of(&mut self, slot: Slot, mut held: Held) {
@@ -218,11 +285,18 @@ impl Shard {
         if !connection.state.is_reading() {
             return;
         }
-        let socket = connection.socket;
-        if held.at < held.bytes.len() || self.shares.is_held(slot) {
-            return self.shares.put_back(slot, held, len);
+        let (socket, is_guest) = (connection.socket, !connection.state.is_working());
+        if is_guest {
+            // The time that it had to wait does not count.
+            let deadline_ms = self.clock.patient_ms + self.config.handshake_timeout_ms();
+            self.wheel.set(slot, deadline_ms);
         }
-        self.commands.push_back(Command::ResumeReading(socket));
+        if held.at < held.bytes.len() || self.shares.is_held(slot) {
+            return self.shares.put_back(slot, held, len, is_guest);
+        }
+        if held.is_paused {
+            self.commands.push_back(Command::ResumeReading(socket));
+        }
         self.pool.give(held.bytes);
         if let Some(end) = held.end {
             self.handle_receive_end(session, end);

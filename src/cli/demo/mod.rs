@@ -35,10 +35,14 @@ pub(crate) fn run(options: &DemoOptions) -> anyhow::Result<()> {
     // The text of the error says all that its source would.
     let engine = builder(options)?.start().map_err(anyhow::Error::msg)?;
     announce(engine.local_addr(), options).context("can't write to stdout")?;
-    figures::show(&engine.handle(), &stop, || {});
+    let handle = engine.handle();
+    figures::show(&handle, &stop, || {});
     let report = engine.shutdown(Drain::within(DRAIN_WITHIN));
     tracing::info!(?report, "stopped");
-    Ok(())
+    match handle.failure() {
+        Some(failure) => anyhow::bail!("{failure}"),
+        None => Ok(()),
+    }
 }
 
 /// The demo app, ready to start.

@@ -66,9 +66,10 @@ fn start(cluster: PitayaCluster, seat: Seat) -> Result<Join, StartError> {
     let spawned = std::thread::Builder::new().name("shaddock-pitaya".into()).spawn(move || {
         // Unconstrained: tokio would stop a turn half-way for the sake of other tasks, which have
         // theirs between two turns.
+        let threads = Arc::clone(&seat.threads);
         let run = tokio::task::unconstrained(run(cluster, seat));
         if let Err(error) = runtime.block_on(run) {
-            tracing::error!(%error, "the cluster's thread has failed; it stops");
+            threads.fail(format!("the cluster's thread has failed: {error}"));
         }
         // Whatever waits for the network any longer is not waited for.
         runtime.shutdown_background();

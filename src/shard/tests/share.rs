@@ -178,6 +178,79 @@ fn a_held_session_is_not_silent() {
     rig.expect_silence_to_close(&interval);
 }
 
+/// Thousands come back at once: each turn greets a few of them, in the order they came, and serves
+/// those who are in.
+#[test]
+fn a_storm_of_handshakes_keeps_nobody_waiting() {
+    const GUESTS: usize = 500;
+    let mut rig = Rig::new(None, Limits::default());
+    let working = rig.ready();
+    let guests: Vec<SessionId> = (0..GUESTS).map(|_| rig.accept().unwrap()).collect();
+    rig.commands.clear();
+    let hello = handshake();
+    let mut input: Vec<(SessionId, &[u8])> = guests.iter().map(|guest| (*guest, &*hello)).collect();
+    let asked = request(1, ECHO, "1");
+    input.push((working, &asked));
+    let greeted = |rig: &Rig| rig.sent[1..].iter().filter(|sent| !sent.is_empty()).count();
+    let mut turns = 0;
+    while greeted(&rig) < GUESTS {
+        let before = greeted(&rig);
+        one_turn(&mut rig, &input);
+        input = vec![(working, &asked)];
+        turns += 1;
+        assert_eq!(rig.sent[0].len(), turns * response(1, "1").len());
+        let after = greeted(&rig);
+        assert!((1..=GREETED_MAX).contains(&(after - before)), "{before}, then {after}");
+        assert!(rig.sent[1..=after].iter().all(|sent| !sent.is_empty()), "not in order");
+    }
+    assert!(turns >= GUESTS / GREETED_MAX, "{turns}");
+    assert_eq!(rig.counters().handshakes as usize, GUESTS + 1);
+    assert!(rig.counters().handshake_waits as usize >= GUESTS - GREETED_MAX);
+    assert_eq!(rig.commands, [], "who sends no more need not be stopped");
+    assert!(!rig.shard.has_more);
+}
+
+/// Whose handshake waits for the shard is not late, however long that takes.
+#[test]
+fn nobody_is_closed_for_having_to_wait_for_the_greeting() {
+    const GUESTS: usize = 200;
+    let handshake_timeout = Duration::from_millis(300);
+    let mut rig = Rig::new(None, Limits { handshake_timeout, ..Limits::default() });
+    let guests: Vec<SessionId> = (0..GUESTS).map(|_| rig.accept().unwrap()).collect();
+    let hello = handshake();
+    let input: Vec<(SessionId, &[u8])> = guests.iter().map(|guest| (*guest, &*hello)).collect();
+    one_turn(&mut rig, &input);
+    for _ in 0..GUESTS {
+        rig.now_us += PATIENCE_US;
+        one_turn(&mut rig, &[]);
+    }
+    assert_eq!(rig.counters().handshakes as usize, GUESTS);
+    assert!(rig.sent.iter().all(|sent| !sent.is_empty()));
+    // None of them has acknowledged it.
+    assert_eq!(rig.counters().closed_handshake_timeout as usize, GUESTS);
+}
+
+/// More than a turn's steps would allow, as each handshake takes two.
+const GREETED_MAX: usize = 25;
+
+#[test]
+fn who_goes_on_sending_while_waiting_to_be_greeted_is_stopped_and_heard_later() {
+    let mut rig = Rig::new(None, Limits::default());
+    let guests: Vec<SessionId> = (0..100).map(|_| rig.accept().unwrap()).collect();
+    rig.commands.clear();
+    let (hello, rest) = (handshake(), [ack(), requests(3)].concat());
+    let mut input: Vec<(SessionId, &[u8])> = guests.iter().map(|guest| (*guest, &*hello)).collect();
+    one_turn(&mut rig, &input);
+    let last = guests[99];
+    input = vec![(last, &rest)];
+    one_turn(&mut rig, &input);
+    assert_eq!(rig.commands, [Command::PauseReading(SocketIndex(99))]);
+    rig.turn(|shard| shard.handle_receive_end(last, ReceiveEnd::Eof));
+    assert!(rig.sent[99].ends_with(&responses(1..=3)));
+    assert_eq!(rig.counters().handshakes, 100);
+    assert_eq!(rig.counters().closed_by_peer, 1);
+}
+
 impl Rig {
     fn expect_silence_to_close(&mut self, interval: &Duration) {
         self.commands.clear();

@@ -166,3 +166,34 @@ fn pushes_that_may_be_dropped_disconnect_nobody() {
     let expected = [pushed("onTick", "1"), pushed("onEffect", "now")];
     assert_eq!(read_again(&mut rig), expected.concat());
 }
+
+/// A push to many takes the shell several turns; who is answered meanwhile does not wait for all of
+/// them, and gets its own push before the answer, as that is the order they came in.
+#[test]
+fn an_answer_does_not_wait_for_a_push_to_all_others() {
+    const SESSIONS: usize = 100;
+    let mut rig = Rig::new(None, Limits::default());
+    let sessions: Vec<SessionId> = (0..SESSIONS).map(|_| rig.ready()).collect();
+    let tick = {
+        let config = &rig.shard.config;
+        Push::encode(&config.routes, &config.edition(), "onTick", b"1").unwrap()
+    };
+    let first = |rig: &mut Rig, count: usize| -> Vec<Transmit> {
+        (0..count).map_while(|_| rig.shard.poll_transmit()).collect()
+    };
+    for asking in [0, SESSIONS / 2, SESSIONS - 1] {
+        rig.shard.begin_turn(rig.now_us);
+        rig.shard.broadcast(&tick, &Audience::all());
+        rig.shard.handle_receive(sessions[asking], &mut request(1, ECHO, "1"));
+        let some = first(&mut rig, 4);
+        let place = SocketIndex(asking as u32);
+        let answer = some.iter().find(|transmit| transmit.socket == place).expect("it is early");
+        let expected = [pushed("onTick", "1"), response(1, "1")].concat();
+        assert_eq!(answer.segment.as_slice(), expected);
+        finish(&mut rig.shard, some, SendEnd::Sent);
+        let rest = first(&mut rig, usize::MAX);
+        assert_eq!(rest.len(), SESSIONS - 4, "each is sent to once");
+        finish(&mut rig.shard, rest, SendEnd::Sent);
+        assert!(first(&mut rig, 1).is_empty());
+    }
+}

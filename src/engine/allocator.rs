@@ -1,0 +1,57 @@
+//! What the system's allocator does with large pieces of memory.
+
+#![allow(unsafe_code)] // A call of the C library.
+
+/// Has glibc's allocator give large pieces of memory back to the system once they are free. To be
+/// called at the start of a program; elsewhere than with glibc it does nothing.
+///
+/// Left alone, glibc takes the largest piece that was freed for the size from which on memory is
+/// worth a mapping of its own, and keeps smaller ones for later: each thread that has had a package
+/// of 16 MiB keeps up to 32 MiB for ever. A mapping of its own also grows without being copied.
+///
+/// It is the program's allocator, not the engine's, so an engine does not do this by itself.
+pub fn return_large_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        use std::ffi::c_int;
+
+        unsafe extern "C" {
+            fn mallopt(parameter: c_int, value: c_int) -> c_int;
+        }
+        const M_TRIM_THRESHOLD: c_int = -1;
+        const M_MMAP_THRESHOLD: c_int = -3;
+        // SAFETY: it takes two numbers and a lock, and changes how later allocations are made.
+        let is_set = unsafe {
+            mallopt(M_MMAP_THRESHOLD, LARGE_BYTES) == 1
+                && mallopt(M_TRIM_THRESHOLD, LARGE_BYTES) == 1
+        };
+        if !is_set {
+            tracing::warn!("the allocator keeps large pieces of memory");
+        }
+    }
+}
+
+/// From this size on memory gets a mapping of its own: far above what ordinary messages take.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const LARGE_BYTES: std::ffi::c_int = 1024 * 1024;
+
+/// Has glibc's allocator give back what is free in the middle of its memory; whether anything was.
+/// Elsewhere than with glibc it does nothing.
+///
+/// What a crowd has taken lies between what others hold, and so stays with the process after the
+/// crowd has gone, to be used again. To look through it takes milliseconds where it is much, in
+/// which threads that allocate have to wait: for a moment in which there is little to do.
+pub fn return_free_memory() -> bool {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        use std::ffi::c_int;
+
+        unsafe extern "C" {
+            fn malloc_trim(pad: usize) -> c_int;
+        }
+        // SAFETY: it takes a number, and only memory that nobody has allocated is given back.
+        unsafe { malloc_trim(0) == 1 }
+    }
+    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    false
+}
