@@ -71,7 +71,7 @@ pub use dispatch::{
 pub use engine::load;
 pub use engine::{Builder, Drain, Engine, Handle, Listener, Metrics, Shards, ShutdownReport};
 pub use error::{HandleError, StartError};
-pub use forward::{ServerId, Workers};
+pub use forward::{LaneFull, ServerId, Workers};
 pub use limits::{LimitError, Limits};
 #[cfg(feature = "pitaya")]
 pub use pitaya::{PitayaCluster, PitayaLimits};

@@ -160,6 +160,9 @@ counters! {
     /// Requests and notifies refused because the worker's lane was full, or because of a bound on
     /// what waits for a server of the cluster.
     forward_rejects,
+    /// Requests and notifies that have waited for room in a worker's lane, their sessions paused,
+    /// by the policy [`LaneFull::Pause`](crate::LaneFull).
+    lane_pauses,
     /// Forwarded requests not answered within `forward_timeout`, or within a cluster's own time.
     forward_timeouts,
     /// Requests and notifies for other processes that found no server or no connection, and

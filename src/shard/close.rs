@@ -153,6 +153,7 @@ impl Shard {
             self.pool.give(partial.buffer);
         }
         drop(message);
+        self.forget_waiting(slot);
         self.count_close(reason);
         tracing::debug!(session = ?id, ?reason, "session closed");
 

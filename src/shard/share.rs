@@ -3,6 +3,9 @@
 //! A client may send as fast as it likes; what it has sent above its share of a turn is held, and
 //! read in later turns, a share in each, while the others come first. Meanwhile its socket is not
 //! read, so that it is the client's own sending that slows down.
+//!
+//! What holds a session's bytes for a turn also holds them for as long as something else has to
+//! come first: a [`Pause`].
 
 use std::collections::VecDeque;
 
@@ -10,7 +13,8 @@ use rustc_hash::FxHashMap;
 
 use super::{Command, ReceiveEnd, Shard};
 use crate::limits::Limits;
-use crate::session::Slot;
+use crate::session::{SessionId, Slot};
+use crate::wire::websocket::Opcode;
 
 /// The shares of one shard's sessions. Sessions that send little have no entry anywhere.
 #[derive(Debug)]
@@ -20,6 +24,8 @@ pub(super) struct Shares {
     held_bytes_max: usize,
     /// Messages that the session which is being read may yet have in this turn.
     pub(super) left: u32,
+    /// The session that was read last, or still is.
+    reading: Option<Slot>,
     /// What sessions have used of this turn's share that have sent much at once.
     used: FxHashMap<Slot, Used>,
     held: FxHashMap<Slot, Held>,
@@ -39,11 +45,30 @@ struct Used {
 /// What a session has sent and nobody has read yet.
 #[derive(Debug, Default)]
 struct Held {
+    /// What stood behind the last package in its WebSocket message.
+    packages: Vec<u8>,
     bytes: Vec<u8>,
-    /// How much of it has been read.
+    /// How much of `bytes` has been read.
     at: usize,
     /// The stream has ended behind it.
     end: Option<ReceiveEnd>,
+    /// The pauses that have to end before it is read, by their bits.
+    pauses: u8,
+    /// Whether its turn is set: it is in `ready` or `next`.
+    is_listed: bool,
+}
+
+/// Why a session is not read on before something has happened, however long that takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pause {
+    /// One of its messages waits for room in a lane.
+    Lane = 1,
+}
+
+impl Held {
+    fn len(&self) -> usize {
+        self.packages.len() + self.bytes.len() - self.at
+    }
 }
 
 /// Held sessions that get their share in one turn.
@@ -59,6 +84,7 @@ impl Shares {
             messages_max: limits.messages_per_turn_max,
             held_bytes_max: limits.held_bytes_max,
             left: 0,
+            reading: None,
             used: FxHashMap::default(),
             held: FxHashMap::default(),
             held_bytes: 0,
@@ -77,6 +103,7 @@ impl Shares {
     #[inline]
     pub(super) fn begin(&mut self, slot: Slot) -> bool {
         self.left = self.messages_max;
+        self.reading = Some(slot);
         (self.used.is_empty() && self.held.is_empty()) || self.begin_again(slot)
     }
 
@@ -126,7 +153,48 @@ impl Shares {
 
     /// Whether a held session is to be read on in the next turn.
     pub(super) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+        !self.ready.is_empty() || !self.next.is_empty()
+    }
+
+    /// Whether that many bytes more may be kept of what sessions have sent.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        self.held_bytes + bytes <= self.held_bytes_max
+    }
+
+    /// Counts a message that is kept elsewhere.
+    pub(super) fn keep(&mut self, bytes: usize) {
+        self.held_bytes += bytes;
+    }
+
+    /// It is kept no more.
+    pub(super) fn release(&mut self, bytes: usize) {
+        self.held_bytes -= bytes;
+    }
+
+    /// Bytes of all sessions that wait.
+    #[cfg(any(test, feature = "internals"))]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// Holds what a session sends until the pause ends; whether it was not held before.
+    fn pause(&mut self, slot: Slot, why: Pause) -> bool {
+        if self.reading == Some(slot) {
+            // What of it is being read stops behind this package.
+            self.left = 0;
+        }
+        let is_new = !self.held.contains_key(&slot);
+        self.held.entry(slot).or_default().pauses |= why as u8;
+        is_new
+    }
+
+    /// A pause has ended. Behind the last one the session's turn comes as that of others does.
+    pub(super) fn resume(&mut self, slot: Slot, why: Pause) {
+        let Some(held) = self.held.get_mut(&slot) else { return };
+        held.pauses &= !(why as u8);
+        if held.pauses == 0 && !std::mem::replace(&mut held.is_listed, true) {
+            self.next.push(slot);
+        }
     }
 
     /// The session has ended.
@@ -135,14 +203,19 @@ impl Shares {
             return;
         }
         if let Some(held) = self.held.remove(&slot) {
-            self.held_bytes -= held.bytes.len() - held.at;
+            self.held_bytes -= held.len();
         }
     }
 
-    /// Takes out what is held of a session.
+    /// Takes out what is held of a session whose turn has come, unless it is paused.
     fn take(&mut self, slot: Slot) -> Option<Held> {
+        let held = self.held.get_mut(&slot)?;
+        held.is_listed = false;
+        if held.pauses != 0 {
+            return None;
+        }
         let held = self.held.remove(&slot)?;
-        self.held_bytes -= held.bytes.len() - held.at;
+        self.held_bytes -= held.len();
         self.used.remove(&slot);
         Some(held)
     }
@@ -152,13 +225,16 @@ impl Shares {
     fn put_back(&mut self, slot: Slot, mut held: Held, piece_len: usize) {
         match self.held.get_mut(&slot) {
             None => {
-                self.held_bytes += held.bytes.len() - held.at;
+                self.held_bytes += held.len();
+                held.is_listed = true;
                 self.held.insert(slot, held);
                 self.next.push(slot);
             }
             Some(again) if again.bytes.len() <= piece_len => {
-                self.held_bytes += held.bytes.len() - held.at;
+                self.held_bytes += held.len();
                 held.at -= again.bytes.len();
+                held.packages = std::mem::take(&mut again.packages);
+                (held.pauses, held.is_listed) = (again.pauses, again.is_listed);
                 *again = held;
             }
             // A head that had come in pieces, with what stood behind it.
@@ -190,11 +266,33 @@ impl Shard {
                 return false;
             }
             shares.next.push(slot);
+            shares.held.insert(slot, Held { is_listed: true, ..Held::default() });
             self.counters.reading_pauses.one();
             self.commands.push_back(Command::PauseReading(connection.socket));
         }
         shares.held.entry(slot).or_default().bytes.extend_from_slice(bytes);
         shares.held_bytes += bytes.len();
+        true
+    }
+
+    /// Reads nothing more of a session until the pause ends.
+    #[cold]
+    pub(super) fn pause_reading(&mut self, slot: Slot, why: Pause) {
+        let Some(connection) = self.connections.at(slot) else { return };
+        if connection.state.is_reading() && self.shares.pause(slot, why) {
+            self.commands.push_back(Command::PauseReading(connection.socket));
+        }
+    }
+
+    /// Keeps what stands behind a package in its WebSocket message, if the package has paused its
+    /// session; whether it has.
+    pub(super) fn hold_packages(&mut self, slot: Slot, packages: &[u8]) -> bool {
+        let shares = &mut self.shares;
+        let Some(held) = shares.held.get_mut(&slot).filter(|held| held.pauses != 0) else {
+            return false;
+        };
+        held.packages = packages.to_vec();
+        shares.held_bytes += packages.len();
         true
     }
 
@@ -211,10 +309,17 @@ impl Shard {
 
     fn read_share_of(&mut self, slot: Slot, mut held: Held) {
         let session = self.id_of(slot);
+        if !held.packages.is_empty() {
+            self.read_packages(session, &std::mem::take(&mut held.packages));
+            if self.shares.is_held(slot) {
+                return self.shares.put_back(slot, held, 0);
+            }
+        }
         let len = (held.bytes.len() - held.at).min(self.shares.bytes_max);
         self.handle_bytes(session, &mut held.bytes[held.at..held.at + len]);
         held.at += len;
-        let Some(connection) = self.connections.at(slot) else { return };
+        let now_ms = self.clock.patient_ms;
+        let Some(connection) = self.connections.at_mut(slot) else { return };
         if !connection.state.is_reading() {
             return;
         }
@@ -222,10 +327,22 @@ impl Shard {
         if held.at < held.bytes.len() || self.shares.is_held(slot) {
             return self.shares.put_back(slot, held, len);
         }
+        if connection.state.is_working() {
+            // Its heartbeat may be what comes next.
+            connection.heard_ms = now_ms;
+        }
         self.commands.push_back(Command::ResumeReading(socket));
         self.pool.give(held.bytes);
         if let Some(end) = held.end {
             self.handle_receive_end(session, end);
+        }
+    }
+
+    /// Reads what was kept of a WebSocket message.
+    fn read_packages(&mut self, session: SessionId, packages: &[u8]) {
+        self.shares.begin(session.slot());
+        if let Err(error) = self.handle_websocket_message(session, Opcode::Binary, packages) {
+            self.bad_frame(session.slot(), error, 0);
         }
     }
 

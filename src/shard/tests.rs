@@ -1,5 +1,6 @@
 //! The core by itself: bytes in, segments and commands out, in virtual time.
 
+mod lane;
 mod share;
 mod slow;
 
@@ -89,7 +90,11 @@ impl Rig {
             ))),
             ..ShardConfig::bare(routes, None, register)
         };
-        let shard = Shard::new(Arc::new(config), ShardIndex(0), &Hub::new(1, 0, hub_limits));
+        Self::of(config, &Hub::new(1, 0, hub_limits))
+    }
+
+    fn of(config: ShardConfig, hub: &Arc<Hub>) -> Self {
+        let shard = Shard::new(Arc::new(config), ShardIndex(0), hub);
         Self {
             shard,
             now_us: 0,
