@@ -44,9 +44,11 @@ pub struct Limits {
     pub package_bytes_max: usize,
     /// Bytes of an HTTP upgrade's head; a longer one is answered 431. Default 8 KiB.
     pub http_head_bytes_max: usize,
-    /// Bytes queued for one slow client, at most 2^30. Above it pushes go whose route has the
-    /// policy [`SlowConsumer::DropOldest`](crate::SlowConsumer) (`pushes_dropped`); if that is not
-    /// enough the connection is closed (`closed_slow_consumer`). Default 8 MiB.
+    /// Bytes queued for one slow client, at most 2^30. An answer that makes it more than half
+    /// pauses the reading of its session, until it is less than a quarter (`outbox_pauses`). Above
+    /// it pushes go whose route has the policy [`SlowConsumer::DropOldest`](crate::SlowConsumer)
+    /// (`pushes_dropped`); if that is not enough the connection is closed
+    /// (`closed_slow_consumer`). Default 8 MiB.
     pub outbox_bytes_max: usize,
     /// Pushes with the policy `DropOldest` that wait for one slow client; one more drops the oldest
     /// (`pushes_dropped`). Default 1,024.

@@ -188,6 +188,7 @@ impl Post {
     }
 
     /// Sends what the lane has room for: `lane_len` mails that the receiver has not read.
+    #[cfg(any(test, feature = "internals"))]
     #[inline]
     pub(crate) fn send_within(
         &mut self,
@@ -202,7 +203,7 @@ impl Post {
         Ok(())
     }
 
-    /// Whether [`Self::send_within`] would take one more mail.
+    /// Whether the lane has room for one more mail: for `lane_len` that the receiver has not read.
     #[inline]
     pub(crate) fn has_room_within(&self, to: Party, lane_len: usize) -> bool {
         self.has_room(to) || self.backlog_len(to) + LANE_RING_LEN_MAX < lane_len

@@ -175,7 +175,11 @@ counters! {
     /// Times that a session's reading has paused, because its share of a turn was used up
     /// (`bytes_per_turn_max`, `messages_per_turn_max`).
     reading_pauses,
-    /// Times that a session was read on above its share because of `held_bytes_max`.
+    /// Times that a session's reading has paused, because an answer has filled its outbox to half
+    /// of `outbox_bytes_max`.
+    outbox_pauses,
+    /// Times that a session was read on above its share, or with its outbox half full, because of
+    /// `held_bytes_max`.
     hold_overflows,
     /// Requests and notifies refused because of `messages_per_second`.
     message_rate_rejects,

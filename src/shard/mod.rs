@@ -121,6 +121,7 @@ pub(crate) struct Shard {
 
     shares: Shares,
     lane_waits: LaneWaits,
+    outbox_pauses: slow::OutboxPauses,
     sweep: slow::Sweep,
     /// There where it is bounded.
     message_rate: Option<MessageRate>,
@@ -255,6 +256,7 @@ impl Shard {
             inflater: Inflater::default(),
             shares: Shares::new(limits),
             lane_waits: LaneWaits::default(),
+            outbox_pauses: slow::OutboxPauses::new(limits),
             sweep: slow::Sweep::default(),
             message_rate: Rate::new(limits.messages_per_second, limits.messages_burst)
                 .map(MessageRate::new),

@@ -63,6 +63,8 @@ struct Held {
 pub(super) enum Pause {
     /// One of its messages waits for room in a lane.
     Lane = 1,
+    /// It does not read its answers.
+    Outbox = 2,
 }
 
 impl Held {

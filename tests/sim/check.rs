@@ -455,6 +455,7 @@ impl World {
         ensure(self.totals.answers <= sum.answers, || text("answers read"))?;
         ensure(self.totals.pushes <= sum.pushes, || text("pushes read"))?;
         self.totals.lane_pauses = sum.lane_pauses;
+        self.totals.outbox_pauses = sum.outbox_pauses;
         self.check_log()
     }
 

@@ -75,6 +75,8 @@ pub(crate) struct Totals {
     pub(crate) pushes: u64,
     /// Messages that have waited for room in a lane.
     pub(crate) lane_pauses: u64,
+    /// Times that a session was not read because it did not read.
+    pub(crate) outbox_pauses: u64,
 }
 
 /// The longest turn that a shard's patient clock counts whole.
