@@ -74,7 +74,7 @@ pub use engine::{
     return_large_memory,
 };
 pub use error::{HandleError, StartError};
-pub use forward::{ServerId, Workers};
+pub use forward::{LaneFull, ServerId, Workers};
 pub use limits::{LimitError, Limits};
 #[cfg(feature = "pitaya")]
 pub use pitaya::{PitayaCluster, PitayaLimits};

@@ -44,9 +44,11 @@ pub struct Limits {
     pub package_bytes_max: usize,
     /// Bytes of an HTTP upgrade's head; a longer one is answered 431. Default 8 KiB.
     pub http_head_bytes_max: usize,
-    /// Bytes queued for one slow client, at most 2^30. Above it pushes go whose route has the
-    /// policy [`SlowConsumer::DropOldest`](crate::SlowConsumer) (`pushes_dropped`); if that is not
-    /// enough the connection is closed (`closed_slow_consumer`). Default 8 MiB.
+    /// Bytes queued for one slow client, at most 2^30. An answer that makes it more than half
+    /// pauses the reading of its session, until it is less than a quarter (`outbox_pauses`). Above
+    /// it pushes go whose route has the policy [`SlowConsumer::DropOldest`](crate::SlowConsumer)
+    /// (`pushes_dropped`); if that is not enough the connection is closed
+    /// (`closed_slow_consumer`). Default 8 MiB.
     pub outbox_bytes_max: usize,
     /// Pushes with the policy `DropOldest` that wait for one slow client; one more drops the oldest
     /// (`pushes_dropped`). Default 1,024.
@@ -74,7 +76,8 @@ pub struct Limits {
     /// (`forward_rejects`). Default 262,144.
     pub forwards_in_flight_max: usize,
     /// Mails in one lane between a shard and a worker. A request that finds it full is answered
-    /// 500 at once, a notify is dropped (`forward_rejects`). Default 65,536.
+    /// 500 at once, a notify is dropped (`forward_rejects`); or both wait, by the policy of the
+    /// server type ([`LaneFull`](crate::LaneFull)). Default 65,536.
     pub lane_len: usize,
     /// Mails waiting for one shard from the other shards and from the host's threads. The host is
     /// told [`crate::HandleError::Busy`]; shards keep what does not fit, bounded by their sessions
@@ -93,8 +96,9 @@ pub struct Limits {
     /// Packages of one session that are read in one turn; the same happens. A WebSocket message of
     /// more packages closes the connection (`bad_websocket_message`). Default 1,024.
     pub messages_per_turn_max: u32,
-    /// Bytes of one shard's sessions that wait for later turns, besides one filling of the receive
-    /// buffers. Above it sessions are read on at once (`hold_overflows`). Default 16 MiB.
+    /// Bytes of one shard's sessions that wait for later turns or for room in a lane, besides one
+    /// filling of the receive buffers. Above it sessions are read on at once (`hold_overflows`).
+    /// Default 16 MiB.
     pub held_bytes_max: usize,
     /// Messages of one session in a second, in the long run; 0 is no bound. Above it a request is
     /// answered 500 before any filter sees it, and a notify is dropped (`message_rate_rejects`).

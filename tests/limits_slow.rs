@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use common::{Client, Event, PATIENCE, builder, eventually, request};
@@ -118,4 +119,44 @@ fn a_client_that_takes_nothing_for_too_long_is_disconnected() {
     assert_eq!(witness.ask(1, ECHO, "1"), "1");
     let counters = counters(&engine);
     assert_eq!((counters.closed_outbox_age, counters.closed_slow_consumer), (1, 0));
+}
+
+/// A client may ask for far more than its outbox holds before it reads: its requests wait.
+#[test]
+fn a_client_that_asks_for_much_before_it_reads_gets_all_of_it() {
+    const REQUESTS: u32 = 30_000;
+    let limits =
+        Limits { package_bytes_max: 64 * 1024, outbox_bytes_max: 512 * 1024, ..Limits::default() };
+    let engine = builder(1)
+        .limits(limits)
+        .handler(ECHO, |request, _| Reply::borrowed(request.body()))
+        .handler("connector.play.much", |_, _| Reply::bytes(vec![b'7'; 1_000]))
+        .start()
+        .unwrap();
+    let mut witness = answered(&engine);
+    let mut asking = answered(&engine);
+    let mut stream = asking.stream.try_clone().unwrap();
+    let requests = (1..=REQUESTS).flat_map(|id| request(id, "connector.play.much", ""));
+    let requests: Vec<u8> = requests.collect();
+    let writer = std::thread::spawn(move || stream.write_all(&requests).unwrap());
+    // The kernel's buffers take what comes of many pauses first.
+    let mut read = 0;
+    eventually("it is not read any more", || {
+        std::thread::sleep(Duration::from_millis(200));
+        let counters = counters(&engine);
+        counters.outbox_pauses > 0 && std::mem::replace(&mut read, counters.requests) == read
+    });
+    assert!(read < u64::from(REQUESTS));
+    for id in 1..=100 {
+        assert_eq!(witness.ask(id, ECHO, "1"), "1");
+    }
+    assert_eq!(counters(&engine).requests, read + 100, "it has read nothing");
+    for id in 1..=REQUESTS {
+        assert_eq!(asking.answer(id).len(), 1_000);
+    }
+    writer.join().unwrap();
+    assert_eq!(asking.ask(1, ECHO, "1"), "1");
+    let counters = counters(&engine);
+    assert_eq!((counters.closed_slow_consumer, counters.closed_outbox_age), (0, 0));
+    assert!(counters.outbox_pauses > 1);
 }

@@ -15,6 +15,33 @@ const REDRAW_EVERY: Duration = Duration::from_millis(500);
 /// How often there is a line where it can't be redrawn, if anything has changed.
 const PRINT_EVERY: Duration = Duration::from_secs(10);
 
+/// The counters of bounds (`docs/limits.md`): shown where they have counted anything.
+const BOUNDS: [&str; 23] = [
+    "refused_max_connections",
+    "refused_accept_rate",
+    "accept_failures",
+    "handshake_waits",
+    "closed_handshake_timeout",
+    "closed_idle",
+    "package_too_long",
+    "refused_http",
+    "bad_websocket_message",
+    "reading_pauses",
+    "hold_overflows",
+    "message_rate_rejects",
+    "session_in_flight_rejects",
+    "receive_buffers_empty",
+    "outbox_pauses",
+    "pushes_dropped",
+    "closed_slow_consumer",
+    "closed_outbox_age",
+    "lane_pauses",
+    "forward_rejects",
+    "forward_timeouts",
+    "mail_rejects",
+    "task_rejects",
+];
+
 /// Shows the figures until the stop is asked for, or the engine is gone. In between it calls
 /// `reload` when that is asked for.
 pub(crate) fn show(handle: &Handle, stop: &Stop, mut reload: impl FnMut()) {
@@ -53,6 +80,7 @@ pub(crate) fn show(handle: &Handle, stop: &Stop, mut reload: impl FnMut()) {
             rates: Rates::between(&last, &seen, last_at.elapsed()),
             p50: quantile(0.5),
             p99: quantile(0.99),
+            at_bounds: at_bounds(&metrics.counters).collect(),
         };
         match &bar {
             Some(bar) => {
@@ -132,6 +160,8 @@ struct Seen {
     messages_out: u64,
     bytes_in: u64,
     bytes_out: u64,
+    /// All that has happened at bounds.
+    at_bounds: u64,
 }
 
 impl From<&Metrics> for Seen {
@@ -149,6 +179,7 @@ impl Seen {
             messages_out: counters.answers + counters.pushes,
             bytes_in: counters.bytes_in,
             bytes_out: counters.bytes_out,
+            at_bounds: at_bounds(counters).map(|(_, count)| count).sum(),
         }
     }
 
@@ -156,6 +187,11 @@ impl Seen {
     fn is_like(&self, last: &Self) -> bool {
         Self { bytes_in: last.bytes_in, bytes_out: last.bytes_out, ..*self } == *last
     }
+}
+
+/// What has happened at bounds since the start, by the counters' names.
+fn at_bounds(counters: &Snapshot) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+    counters.iter().filter(|(name, count)| *count > 0 && BOUNDS.contains(name))
 }
 
 /// What happens in one second.
@@ -188,6 +224,7 @@ struct Line {
     rates: Rates,
     p50: Option<Duration>,
     p99: Option<Duration>,
+    at_bounds: Vec<(&'static str, u64)>,
 }
 
 impl fmt::Display for Line {
@@ -205,7 +242,12 @@ impl fmt::Display for Line {
             Latency(self.p99),
             HumanBytes(bytes_in),
             HumanBytes(bytes_out),
-        )
+        )?;
+        for (place, (name, count)) in self.at_bounds.iter().enumerate() {
+            let between = if place == 0 { " | so far" } else { "," };
+            write!(f, "{between} {name} {}", HumanCount(*count))?;
+        }
+        Ok(())
     }
 }
 
@@ -246,17 +288,35 @@ mod tests {
         assert!(!seen(11, 8).is_like(&seen(10, 4)));
     }
 
+    /// What `docs/limits.md` tells of is shown, and nothing else.
+    #[test]
+    fn every_counter_of_a_bound_is_shown() {
+        let text = include_str!("../../docs/limits.md");
+        for (name, _) in Snapshot::default().iter() {
+            let is_told = text.contains(&format!("`{name}`"));
+            assert_eq!(BOUNDS.contains(&name), is_told, "{name}");
+        }
+        let mut counters = Snapshot::default();
+        (counters.lane_pauses, counters.requests) = (2, 5);
+        assert_eq!(at_bounds(&counters).collect::<Vec<_>>(), [("lane_pauses", 2)]);
+        counters.forward_rejects = 1;
+        let (seen, last) = (Seen::new(1, 1, &counters), Seen::new(1, 1, &Snapshot::default()));
+        assert_eq!((seen.at_bounds, seen.is_like(&last)), (3, false));
+    }
+
     #[test]
     fn the_line_is_for_people() {
         let rates = Rates::between(&seen(0, 0), &seen(1_500, 2_048), Duration::from_secs(1));
         let p99 = Some(Duration::from_micros(1_250));
         let p50 = Some(Duration::from_micros(80));
-        let line = Line { connections: 1_000, uids: 0, rates, p50, p99 };
-        assert_eq!(
-            line.to_string(),
-            "1,000 connections, 0 logged in | messages/s 1,500 in, 1,500 out \
-             | p50 80 µs, p99 1.2 ms | 2.00 KiB/s in, 0 B/s out"
-        );
+        let at_bounds = vec![("lane_pauses", 3), ("forward_rejects", 1_200)];
+        let mut line = Line { connections: 1_000, uids: 0, rates, p50, p99, at_bounds };
+        let usual = "1,000 connections, 0 logged in | messages/s 1,500 in, 1,500 out \
+                     | p50 80 µs, p99 1.2 ms | 2.00 KiB/s in, 0 B/s out";
+        let expected = format!("{usual} | so far lane_pauses 3, forward_rejects 1,200");
+        assert_eq!(line.to_string(), expected);
+        line.at_bounds.clear();
+        assert_eq!(line.to_string(), usual);
         assert_eq!(Latency(None).to_string(), "-");
     }
 

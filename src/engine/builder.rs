@@ -21,7 +21,9 @@ use crate::dispatch::{
 };
 use crate::error::StartError;
 use crate::forward::worker::WorkerConfig;
-use crate::forward::{Carrier, Hub, HubLimits, Party, Route, ServerId, ServerType, Workers};
+use crate::forward::{
+    Carrier, Hub, HubLimits, LaneFull, Party, Route, ServerId, ServerType, Workers,
+};
 use crate::limits::Limits;
 use crate::route::edition::{Edition, EditionId};
 use crate::route::table::RouteTable;
@@ -73,6 +75,7 @@ pub struct Builder {
     forwards: Vec<(String, Workers)>,
     networks: Vec<NetworkForwarder>,
     routers: Vec<(String, Route)>,
+    lanes_full: Vec<(String, LaneFull)>,
     push_policies: Vec<(String, SlowConsumer)>,
 }
 
@@ -110,6 +113,7 @@ impl Builder {
             forwards: Vec::new(),
             networks: Vec::new(),
             routers: Vec::new(),
+            lanes_full: Vec::new(),
             push_policies: Vec::new(),
         }
     }
@@ -305,6 +309,13 @@ impl Builder {
         self
     }
 
+    /// What becomes of messages for a forwarded type that find the lane to their server full.
+    /// Without it they are refused; see [`LaneFull`].
+    pub fn lane_full(mut self, server_type: impl Into<String>, policy: LaneFull) -> Self {
+        self.lanes_full.push((server_type.into(), policy));
+        self
+    }
+
     /// What becomes of the pushes of a route that wait for a client which does not read. Without
     /// it the client is disconnected at the bounds of its outbox; see [`SlowConsumer`].
     ///
@@ -432,6 +443,7 @@ impl Builder {
                     first_worker,
                     route: route.map(|(_, route)| Arc::clone(route)),
                 },
+                lane_full: self.lane_full_of(name),
             });
             first_worker = first_worker.saturating_add(workers.count);
         }
@@ -441,7 +453,8 @@ impl Builder {
             for name in &network.server_types {
                 check(&types, network.option, name)?;
                 let carrier = Carrier::Remote { worker };
-                types.push(ServerType { name: name.as_str().into(), carrier });
+                let lane_full = self.lane_full_of(name);
+                types.push(ServerType { name: name.as_str().into(), carrier, lane_full });
             }
         }
         Ok(types)
@@ -481,7 +494,16 @@ impl Builder {
             let expected = format!("of a server type that is forwarded, which `{name}` is not");
             return Err(StartError::Option { option: "route", expected });
         }
+        if let Some((name, _)) = self.lanes_full.iter().find(|(name, _)| !self.is_forwarded(name)) {
+            let expected = format!("of a server type that is forwarded, which `{name}` is not");
+            return Err(StartError::Option { option: "lane_full", expected });
+        }
         self.networks.iter().try_for_each(|network| (network.check)(&self.limits))
+    }
+
+    fn lane_full_of(&self, name: &str) -> LaneFull {
+        let mut policies = self.lanes_full.iter().rev();
+        policies.find(|(other, _)| other == name).map(|(_, policy)| *policy).unwrap_or_default()
     }
 
     fn is_forwarded(&self, name: &str) -> bool {

@@ -188,6 +188,7 @@ impl Post {
     }
 
     /// Sends what the lane has room for: `lane_len` mails that the receiver has not read.
+    #[cfg(any(test, feature = "internals"))]
     #[inline]
     pub(crate) fn send_within(
         &mut self,
@@ -195,11 +196,17 @@ impl Post {
         mail: Mail,
         lane_len: usize,
     ) -> Result<(), Mail> {
-        if !self.has_room(to) && self.backlog_len(to) + LANE_RING_LEN_MAX >= lane_len {
+        if !self.has_room_within(to, lane_len) {
             return Err(mail);
         }
         self.send(to, mail);
         Ok(())
+    }
+
+    /// Whether the lane has room for one more mail: for `lane_len` that the receiver has not read.
+    #[inline]
+    pub(crate) fn has_room_within(&self, to: Party, lane_len: usize) -> bool {
+        self.has_room(to) || self.backlog_len(to) + LANE_RING_LEN_MAX < lane_len
     }
 
     fn writer(&self, to: Party) -> &Producer<Mail> {

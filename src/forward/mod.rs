@@ -18,4 +18,4 @@ mod workers;
 pub(crate) use chunk::Chunk;
 pub(crate) use hub::{Hub, HubLimits, Party, Post};
 pub(crate) use workers::{Carrier, Route, ServerType};
-pub use workers::{ServerId, Workers};
+pub use workers::{LaneFull, ServerId, Workers};

@@ -65,11 +65,28 @@ impl std::fmt::Debug for Workers {
 /// Picks a server, by its place in the list.
 pub(crate) type Route = Arc<dyn Fn(&SessionView<'_>, &[ServerId]) -> Option<usize> + Send + Sync>;
 
+/// What becomes of a message that finds the lane to its server full, which holds
+/// [`lane_len`](crate::Limits::lane_len) messages: the policy of its server type
+/// ([`Builder::lane_full`](crate::Builder::lane_full)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum LaneFull {
+    /// A request is answered 500 at once, a notify is dropped (`forward_rejects`).
+    #[default]
+    Reject,
+    /// The message waits for room, and its session is not read on meanwhile, so that it is the
+    /// client who has to wait (`lane_pauses`). What has waited for
+    /// [`forward_timeout`](crate::Limits::forward_timeout) is refused as by [`Self::Reject`], and
+    /// so is what comes behind it until the lane has room again.
+    Pause,
+}
+
 /// A server type that is forwarded.
 #[derive(Clone)]
 pub(crate) struct ServerType {
     pub(crate) name: Arc<str>,
     pub(crate) carrier: Carrier,
+    pub(crate) lane_full: LaneFull,
 }
 
 /// Where the messages of a server type go.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::dispatch::{Handlers, Register};
 use crate::forward::mail::Mail;
 use crate::forward::worker::{Worker, WorkerConfig, by_home};
-use crate::forward::{Carrier, Hub, HubLimits, Party, ServerId, ServerType};
+use crate::forward::{Carrier, Hub, HubLimits, LaneFull, Party, ServerId, ServerType};
 use crate::limits::Limits;
 use crate::metrics::{Counters, Snapshot};
 use crate::route::edition::{Edition, EditionId};
@@ -37,6 +37,8 @@ pub struct Setup {
     pub any_package: bool,
     /// Whether a uid has one session at most.
     pub single_session: bool,
+    /// What becomes of messages for workers whose lanes are full.
+    pub lane_full: LaneFull,
     /// Routes that are known by id.
     pub routes: Vec<String>,
     /// Handlers and filters of each shard; the server type is `connector`.
@@ -66,6 +68,7 @@ impl Setup {
             heartbeat: None,
             any_package: false,
             single_session: false,
+            lane_full: LaneFull::Reject,
             routes: Vec::new(),
             connector: Arc::new(connector),
             chat: Arc::new(|_| {}),
@@ -123,6 +126,10 @@ impl Sending {
 pub enum Wish {
     /// Close the writing side.
     FinishWriting(u32),
+    /// Receive no more for now; what was under way may yet come.
+    PauseReading(u32),
+    /// Receive again.
+    ResumeReading(u32),
     /// Cancel, close, and say so by [`Simulated::socket_closed`].
     Close(u32),
 }
@@ -145,6 +152,7 @@ impl Simulated {
                     first_worker: 0,
                     route: None,
                 },
+                lane_full: setup.lane_full,
             }],
         };
         let heartbeat = setup.heartbeat.map(|timeout| Heartbeat {
@@ -242,15 +250,12 @@ impl Simulated {
 
     /// See `Shard::poll_command`.
     pub fn poll_command(&mut self, shard: u16) -> Option<Wish> {
-        loop {
-            return Some(match self.at(shard).poll_command()? {
-                Command::FinishWriting(socket) => Wish::FinishWriting(socket.0),
-                Command::Close(socket) => Wish::Close(socket.0),
-                // What comes in spite of a pause is held behind the rest, as what a kernel has
-                // under way is.
-                Command::PauseReading(_) | Command::ResumeReading(_) => continue,
-            });
-        }
+        Some(match self.at(shard).poll_command()? {
+            Command::FinishWriting(socket) => Wish::FinishWriting(socket.0),
+            Command::PauseReading(socket) => Wish::PauseReading(socket.0),
+            Command::ResumeReading(socket) => Wish::ResumeReading(socket.0),
+            Command::Close(socket) => Wish::Close(socket.0),
+        })
     }
 
     /// See `Shard::end_turn`.

@@ -160,6 +160,9 @@ counters! {
     /// Requests and notifies refused because the worker's lane was full, or because of a bound on
     /// what waits for a server of the cluster.
     forward_rejects,
+    /// Requests and notifies that have waited for room in a worker's lane, their sessions paused,
+    /// by the policy [`LaneFull::Pause`](crate::LaneFull).
+    lane_pauses,
     /// Forwarded requests not answered within `forward_timeout`, or within a cluster's own time.
     forward_timeouts,
     /// Requests and notifies for other processes that found no server or no connection, and
@@ -175,7 +178,11 @@ counters! {
     /// Times that what a client has sent before its handshake was done had to wait for a later
     /// turn, because many came at once.
     handshake_waits,
-    /// Times that a session was read on above its share because of `held_bytes_max`.
+    /// Times that a session's reading has paused, because an answer has filled its outbox to half
+    /// of `outbox_bytes_max`.
+    outbox_pauses,
+    /// Times that a session was read on above its share, or with its outbox half full, because of
+    /// `held_bytes_max`.
     hold_overflows,
     /// Requests and notifies refused because of `messages_per_second`.
     message_rate_rejects,

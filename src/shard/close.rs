@@ -44,7 +44,11 @@ impl Shard {
             SendEnd::Sent => {
                 self.counters.bytes_out.add(bytes);
                 let (state, layer) = (connection.state, connection.layer);
-                if connection.outbox.is_waiting() || self.has_tls_output(slot, layer) {
+                let is_waiting = connection.outbox.is_waiting();
+                if !self.outbox_pauses.is_empty() {
+                    self.resume_for_outbox(slot, bytes as usize);
+                }
+                if is_waiting || self.has_tls_output(slot, layer) {
                     self.mark_dirty(slot);
                 } else if state == State::Closing {
                     self.finish_writing(slot);
@@ -148,6 +152,7 @@ impl Shard {
         let was_working = connection.state.is_working();
         connection.state = State::Closing;
         self.shares.forget(slot);
+        self.outbox_pauses.forget(slot);
         #[cfg(feature = "crypto")]
         self.keys.remove(&slot);
         let partial = connection.partial.take();
@@ -159,6 +164,7 @@ impl Shard {
             self.pool.give(partial.buffer);
         }
         drop(message);
+        self.forget_waiting(slot);
         self.count_close(reason);
         tracing::debug!(session = ?id, ?reason, "session closed");
 

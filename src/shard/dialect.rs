@@ -185,7 +185,10 @@ impl Shard {
         self.pool.give(error);
         self.pool.give(short);
         match fits {
-            true => self.queued(slot),
+            true => {
+                self.mark_dirty(slot);
+                self.pause_for_outbox(slot);
+            }
             false => self.answer_pitaya(call, &Reply::error()),
         }
     }

@@ -9,14 +9,14 @@ use bytes::Bytes;
 use super::Shard;
 use super::close::CloseCode;
 use super::config::ShardConfig;
-use super::connection::{CloseReason, worker_bit};
+use super::connection::CloseReason;
+use super::lane_full::{Destination, Letter};
 use crate::dispatch::chain::{self, Gate};
 use crate::dispatch::context::{Call, ClientCall, Held, Op, Origin};
 use crate::dispatch::reply::{Failure, Reply, ReplyBody};
 use crate::dispatch::{Registry, Request, Session};
 use crate::forward::Carrier;
-use crate::forward::calls::Forwarded;
-use crate::forward::mail::{Forward, ForwardRoute, Mail, WorkerReply};
+use crate::forward::mail::{ForwardRoute, WorkerReply};
 use crate::route::default_route;
 use crate::route::edition::Edition;
 use crate::route::table::{RouteId, RouteTable};
@@ -414,7 +414,7 @@ impl Shard {
         self.kick_if_drained_id(client.session);
     }
 
-    fn kick_if_drained_id(&mut self, session: SessionId) {
+    pub(super) fn kick_if_drained_id(&mut self, session: SessionId) {
         if self.is_draining
             && let Some((slot, _)) = self.find(session)
         {
@@ -445,7 +445,7 @@ impl Shard {
     }
 
     /// A request that has waited is done.
-    fn land(&mut self, client: &ClientCall) {
+    pub(super) fn land(&mut self, client: &ClientCall) {
         if let Some((_, connection)) = self.find(client.session) {
             debug_assert!(connection.in_flight > 0);
             connection.in_flight = connection.in_flight.saturating_sub(1);
@@ -468,36 +468,24 @@ impl Shard {
         }
         let data = Arc::clone(session.data().shared());
         let held = self.hold(request, session);
-        if self.calls.len() >= self.config.limits.forwards_in_flight_max {
-            self.counters.forward_rejects.one();
-            return self.handle_answer(client, held, &Reply::error());
-        }
-        let party = self.post.hub().worker(worker);
-        let is_answered = client.id != 0 || held.is_some();
         let body = self.forwarded_body(client.session.slot(), request);
-        let (route, bytes) = self.carve(client.route, request.route(), body);
-        let deadline_us = self.clock.now_us + self.config.forward_timeout_us();
-        let token = match is_answered {
-            true => self.calls.add(Forwarded { client: *client, deadline_us, held }),
-            false => 0,
+        let destination = Destination { place, worker };
+        let has_room = self.has_lane_room(destination);
+        let waits = match has_room {
+            true => None,
+            false => self.may_wait(client.session, destination, body, held.is_some()),
         };
-        let id = client.id;
-        let forward = Forward { token, session: client.session, data, route, id, bytes };
-        let lane_len = self.config.limits.lane_len;
-        if self.post.send_within(party, Mail::Forward(forward), lane_len).is_err() {
+        if !has_room && waits.is_none()
+            || self.calls.len() >= self.config.limits.forwards_in_flight_max
+        {
             self.counters.forward_rejects.one();
-            let held = self.calls.take(token).and_then(|call| call.held);
             return self.handle_answer(client, held, &Reply::error());
         }
-        self.counters.forwards.one();
-        // An answer over the network takes longer than a look for it is worth.
-        self.has_forwarded |=
-            matches!(self.config.server_types[place].carrier, Carrier::Workers { .. });
-        if let Some((_, connection)) = self.find(client.session) {
-            connection.workers |= worker_bit(worker);
-        }
-        if !is_answered {
-            self.land(client);
+        let (route, bytes) = self.carve(client.route, request.route(), body);
+        let letter = Letter { client: *client, destination, data, held, route, bytes };
+        match waits {
+            None => self.send_letter(letter),
+            Some(counted) => self.wait_for_lane(letter, counted),
         }
     }
 

@@ -22,6 +22,7 @@ mod dialect;
 mod door;
 mod editions;
 mod global_handle;
+mod lane_full;
 mod mail;
 mod package;
 #[cfg(feature = "internals")]
@@ -59,6 +60,7 @@ pub use dialect::Dialect;
 pub(crate) use door::{Door, DoorIndex};
 use editions::Editions;
 use global_handle::{RECENT_ROUTES, Target};
+use lane_full::LaneWaits;
 #[cfg(feature = "internals")]
 pub use probe::{SessionProbe, ShardProbe, Stage};
 use rate::{MessageRate, Rate};
@@ -118,6 +120,8 @@ pub(crate) struct Shard {
     inflater: Inflater,
 
     shares: Shares,
+    lane_waits: LaneWaits,
+    outbox_pauses: slow::OutboxPauses,
     sweep: slow::Sweep,
     /// There where it is bounded.
     message_rate: Option<MessageRate>,
@@ -253,6 +257,8 @@ impl Shard {
             deflater: Deflater::default(),
             inflater: Inflater::default(),
             shares: Shares::new(limits),
+            lane_waits: LaneWaits::default(),
+            outbox_pauses: slow::OutboxPauses::new(limits),
             sweep: slow::Sweep::default(),
             message_rate: Rate::new(limits.messages_per_second, limits.messages_burst)
                 .map(MessageRate::new),
@@ -350,6 +356,7 @@ impl Shard {
         self.link.handle_time(self.clock.now_us);
         self.post.flush();
         self.receive_mail();
+        self.send_waiting();
         self.read_held();
         self.run_tasks();
         self.expire_calls();
@@ -483,13 +490,15 @@ impl Shard {
     /// Whether something came in that [`Self::run`] has not seen. To be asked again once the
     /// doorbell is armed.
     pub(crate) fn has_work(&self) -> bool {
-        self.post.has_work() || self.tasks.has_ready()
+        self.post.has_work() || self.tasks.has_ready() || self.has_sendable()
     }
 
     /// When the shell has to run again at the latest, even if nothing happens; `None` where the
     /// bound of its own sleep is soon enough.
     pub(crate) fn next_deadline_us(&self) -> Option<u64> {
-        let backlog = self.post.has_backlog().then_some(self.clock.now_us + BACKLOG_RETRY_US);
+        // Nobody tells of room in a lane that was not quite full.
+        let waits = self.post.has_backlog() || !self.lane_waits.is_empty();
+        let backlog = waits.then_some(self.clock.now_us + BACKLOG_RETRY_US);
         [self.link.next_timer_us(), self.calls.next_deadline_us(), backlog]
             .into_iter()
             .flatten()

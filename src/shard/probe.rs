@@ -23,6 +23,10 @@ pub struct ShardProbe {
     pub timers: usize,
     /// Mails that wait for room in a lane.
     pub backlog: usize,
+    /// Messages that wait for room in a lane, their sessions paused.
+    pub lane_waits: usize,
+    /// Bytes of sessions that are read in later turns.
+    pub held_bytes: usize,
     /// Uids whose home this is.
     pub uids: usize,
     /// Entries of the connection service.
@@ -45,6 +49,8 @@ pub struct SessionProbe {
     pub message_bytes: usize,
     /// Requests that wait for an answer.
     pub in_flight: usize,
+    /// Whether something that it has sent is held for a later turn.
+    pub is_held: bool,
     /// The uid it is bound to.
     pub uid: Option<String>,
 }
@@ -75,6 +81,8 @@ impl Shard {
             tasks: self.tasks.len(),
             timers: self.link.timers_len(),
             backlog: self.post.outgoing_len_sum(),
+            lane_waits: self.lane_waits.len(),
+            held_bytes: self.shares.held_bytes(),
             uids: self.directory.len(),
             logins: self.logins.len(),
         }
@@ -82,7 +90,9 @@ impl Shard {
 
     pub(crate) fn session_probes(&self) -> impl Iterator<Item = SessionProbe> {
         self.connections.iter().map(|(slot, generation, connection)| {
-            SessionProbe::new(SessionId::new(self.index, slot, generation), connection)
+            let is_held = self.shares.is_held(slot);
+            let id = SessionId::new(self.index, slot, generation);
+            SessionProbe::new(id, connection, is_held)
         })
     }
 
@@ -100,7 +110,7 @@ impl Shard {
 }
 
 impl SessionProbe {
-    fn new(id: SessionId, connection: &Connection) -> Self {
+    fn new(id: SessionId, connection: &Connection, is_held: bool) -> Self {
         let stage = match connection.state {
             State::Sniff | State::Http | State::Inited | State::WaitAck => Stage::Opening,
             State::Working(_) => Stage::Working,
@@ -115,6 +125,7 @@ impl SessionProbe {
             partial_bytes: connection.partial.as_ref().map_or(0, |partial| partial.buffer.len()),
             message_bytes: connection.message.as_ref().map_or(0, |message| message.payload.len()),
             in_flight: usize::from(connection.in_flight),
+            is_held,
             uid: connection.uid().map(|uid| uid.text().to_owned()),
         }
     }

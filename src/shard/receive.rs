@@ -291,7 +291,12 @@ impl Shard {
         }
     }
 
-    fn bad_frame(&mut self, slot: Slot, error: FrameError, consumed: usize) -> Status<()> {
+    pub(super) fn bad_frame(
+        &mut self,
+        slot: Slot,
+        error: FrameError,
+        consumed: usize,
+    ) -> Status<()> {
         match error {
             FrameError::TooLong { .. } => self.counters.package_too_long.one(),
             _ => self.counters.bad_websocket.one(),
@@ -348,7 +353,7 @@ impl Shard {
     /// A WebSocket message holds one package, or several, which no stock client sends and which
     /// does no harm (Pomelo's known bugs, C1), as long as there are no more than a turn may bring.
     /// A package that is not whole is an error: the original pads it with zeros.
-    fn handle_websocket_message(
+    pub(super) fn handle_websocket_message(
         &mut self,
         session: SessionId,
         opcode: Opcode,
@@ -373,6 +378,9 @@ impl Shard {
                 Ok(Status::Complete { value, consumed }) => {
                     self.handle_package(session, value);
                     payload = &payload[consumed..];
+                    if !payload.is_empty() && self.hold_packages(slot, payload) {
+                        break;
+                    }
                 }
                 Ok(Status::Partial { .. }) => {
                     self.counters.bad_websocket_message.one();

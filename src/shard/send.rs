@@ -115,8 +115,8 @@ impl Shard {
             connection.listed = connection.listed.with_dirty();
             self.dirty.push_back(slot);
         }
-        if connection.outbox.bytes() > self.config.limits.outbox_bytes_max {
-            self.make_room(slot);
+        if connection.outbox.bytes() > self.outbox_pauses.pause_bytes() {
+            self.pause_for_outbox(slot);
         }
     }
 

@@ -7,6 +7,9 @@
 //! Those who are yet to come in share something, too: a turn greets a few of them, and holds what
 //! the others have sent, so that thousands who come back at once are greeted between the messages
 //! of those who are in.
+//!
+//! What holds a session's bytes for a turn also holds them for as long as something else has to
+//! come first: a [`Pause`].
 
 use std::collections::VecDeque;
 
@@ -14,7 +17,8 @@ use rustc_hash::FxHashMap;
 
 use super::{Command, ReceiveEnd, Shard};
 use crate::limits::Limits;
-use crate::session::Slot;
+use crate::session::{SessionId, Slot};
+use crate::wire::websocket::Opcode;
 
 /// The shares of one shard's sessions. Sessions that send little have no entry anywhere.
 #[derive(Debug)]
@@ -28,6 +32,8 @@ pub(super) struct Shares {
     greetings: u32,
     /// Somebody waits for those already, and comes first.
     has_guests: bool,
+    /// The session that was read last, or still is.
+    reading: Option<Slot>,
     /// What sessions have used of this turn's share that have sent much at once.
     used: FxHashMap<Slot, Used>,
     held: FxHashMap<Slot, Held>,
@@ -49,14 +55,35 @@ struct Used {
 /// What a session has sent and nobody has read yet.
 #[derive(Debug, Default)]
 struct Held {
+    /// What stood behind the last package in its WebSocket message.
+    packages: Vec<u8>,
     bytes: Vec<u8>,
-    /// How much of it has been read.
+    /// How much of `bytes` has been read.
     at: usize,
     /// The stream has ended behind it.
     end: Option<ReceiveEnd>,
     /// Its socket is not read meanwhile. Who waits for the first greeting sends no more until then,
     /// mostly, so it is stopped only if it does.
     is_paused: bool,
+    /// The pauses that have to end before it is read, by their bits.
+    pauses: u8,
+    /// Whether its turn is set: it is in `ready` or `next`.
+    is_listed: bool,
+}
+
+/// Why a session is not read on before something has happened, however long that takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pause {
+    /// One of its messages waits for room in a lane.
+    Lane = 1,
+    /// It does not read its answers.
+    Outbox = 2,
+}
+
+impl Held {
+    fn len(&self) -> usize {
+        self.packages.len() + self.bytes.len() - self.at
+    }
 }
 
 /// Held sessions that get their share in one turn.
@@ -78,6 +105,7 @@ impl Shares {
             left: 0,
             greetings: 0,
             has_guests: false,
+            reading: None,
             used: FxHashMap::default(),
             held: FxHashMap::default(),
             held_bytes: 0,
@@ -113,6 +141,7 @@ impl Shares {
     #[inline]
     pub(super) fn begin(&mut self, slot: Slot) -> bool {
         self.left = self.messages_max;
+        self.reading = Some(slot);
         (self.used.is_empty() && self.held.is_empty()) || self.begin_again(slot)
     }
 
@@ -163,7 +192,48 @@ impl Shares {
 
     /// Whether a held session is to be read on in the next turn.
     pub(super) fn has_ready(&self) -> bool {
-        !self.ready.is_empty() || !self.guests.is_empty()
+        !self.ready.is_empty() || !self.next.is_empty() || !self.guests.is_empty()
+    }
+
+    /// Whether that many bytes more may be kept of what sessions have sent.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        self.held_bytes + bytes <= self.held_bytes_max
+    }
+
+    /// Counts a message that is kept elsewhere.
+    pub(super) fn keep(&mut self, bytes: usize) {
+        self.held_bytes += bytes;
+    }
+
+    /// It is kept no more.
+    pub(super) fn release(&mut self, bytes: usize) {
+        self.held_bytes -= bytes;
+    }
+
+    /// Bytes of all sessions that wait.
+    #[cfg(any(test, feature = "internals"))]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// Holds what a session sends until the pause ends; whether its socket has yet to be stopped.
+    fn pause(&mut self, slot: Slot, why: Pause) -> bool {
+        if self.reading == Some(slot) {
+            // What of it is being read stops behind this package.
+            self.left = 0;
+        }
+        let held = self.held.entry(slot).or_default();
+        held.pauses |= why as u8;
+        !std::mem::replace(&mut held.is_paused, true)
+    }
+
+    /// A pause has ended. Behind the last one the session's turn comes as that of others does.
+    pub(super) fn resume(&mut self, slot: Slot, why: Pause) {
+        let Some(held) = self.held.get_mut(&slot) else { return };
+        held.pauses &= !(why as u8);
+        if held.pauses == 0 && !std::mem::replace(&mut held.is_listed, true) {
+            self.next.push(slot);
+        }
     }
 
     /// The session has ended.
@@ -172,14 +242,19 @@ impl Shares {
             return;
         }
         if let Some(held) = self.held.remove(&slot) {
-            self.held_bytes -= held.bytes.len() - held.at;
+            self.held_bytes -= held.len();
         }
     }
 
-    /// Takes out what is held of a session.
+    /// Takes out what is held of a session whose turn has come, unless it is paused.
     fn take(&mut self, slot: Slot) -> Option<Held> {
+        let held = self.held.get_mut(&slot)?;
+        held.is_listed = false;
+        if held.pauses != 0 {
+            return None;
+        }
         let held = self.held.remove(&slot)?;
-        self.held_bytes -= held.bytes.len() - held.at;
+        self.held_bytes -= held.len();
         self.used.remove(&slot);
         Some(held)
     }
@@ -189,13 +264,16 @@ impl Shares {
     fn put_back(&mut self, slot: Slot, mut held: Held, piece_len: usize, is_guest: bool) {
         match self.held.get_mut(&slot) {
             None => {
-                self.held_bytes += held.bytes.len() - held.at;
+                self.held_bytes += held.len();
+                held.is_listed = true;
                 self.held.insert(slot, held);
                 self.line_up(slot, is_guest);
             }
             Some(again) if again.bytes.len() <= piece_len => {
-                self.held_bytes += held.bytes.len() - held.at;
+                self.held_bytes += held.len();
                 held.at -= again.bytes.len();
+                held.packages = std::mem::take(&mut again.packages);
+                (held.pauses, held.is_listed) = (again.pauses, again.is_listed);
                 held.is_paused |= again.is_paused;
                 *again = held;
             }
@@ -238,6 +316,7 @@ impl Shard {
                 return false;
             }
             shares.line_up(slot, is_guest);
+            shares.held.insert(slot, Held { is_listed: true, ..Held::default() });
             if is_guest {
                 self.counters.handshake_waits.one();
             }
@@ -252,6 +331,27 @@ impl Shard {
         }
         held.bytes.extend_from_slice(bytes);
         shares.held_bytes += bytes.len();
+        true
+    }
+
+    /// Reads nothing more of a session until the pause ends.
+    #[cold]
+    pub(super) fn pause_reading(&mut self, slot: Slot, why: Pause) {
+        let Some(connection) = self.connections.at(slot) else { return };
+        if connection.state.is_reading() && self.shares.pause(slot, why) {
+            self.commands.push_back(Command::PauseReading(connection.socket));
+        }
+    }
+
+    /// Keeps what stands behind a package in its WebSocket message, if the package has paused its
+    /// session; whether it has.
+    pub(super) fn hold_packages(&mut self, slot: Slot, packages: &[u8]) -> bool {
+        let shares = &mut self.shares;
+        let Some(held) = shares.held.get_mut(&slot).filter(|held| held.pauses != 0) else {
+            return false;
+        };
+        held.packages = packages.to_vec();
+        shares.held_bytes += packages.len();
         true
     }
 
@@ -278,10 +378,17 @@ impl Shard {
 
     fn read_share_of(&mut self, slot: Slot, mut held: Held) {
         let session = self.id_of(slot);
+        if !held.packages.is_empty() {
+            self.read_packages(session, &std::mem::take(&mut held.packages));
+            if self.shares.is_held(slot) {
+                return self.shares.put_back(slot, held, 0, false);
+            }
+        }
         let len = (held.bytes.len() - held.at).min(self.shares.bytes_max);
         self.handle_bytes(session, &mut held.bytes[held.at..held.at + len]);
         held.at += len;
-        let Some(connection) = self.connections.at(slot) else { return };
+        let now_ms = self.clock.patient_ms;
+        let Some(connection) = self.connections.at_mut(slot) else { return };
         if !connection.state.is_reading() {
             return;
         }
@@ -297,9 +404,21 @@ impl Shard {
         if held.is_paused {
             self.commands.push_back(Command::ResumeReading(socket));
         }
+        if connection.state.is_working() {
+            // Its heartbeat may be what comes next.
+            connection.heard_ms = now_ms;
+        }
         self.pool.give(held.bytes);
         if let Some(end) = held.end {
             self.handle_receive_end(session, end);
+        }
+    }
+
+    /// Reads what was kept of a WebSocket message.
+    fn read_packages(&mut self, session: SessionId, packages: &[u8]) {
+        self.shares.begin(session.slot());
+        if let Err(error) = self.handle_websocket_message(session, Opcode::Binary, packages) {
+            self.bad_frame(session.slot(), error, 0);
         }
     }
 

@@ -1,7 +1,12 @@
-//! Clients that do not read: what is dropped for them, and when they are disconnected.
+//! Clients that do not read: when they are not read either, what is dropped for them, and when they
+//! are disconnected.
+
+use rustc_hash::FxHashMap;
 
 use super::Shard;
 use super::connection::CloseReason;
+use super::share::Pause;
+use crate::limits::Limits;
 use crate::session::Slot;
 
 /// How far the look at all outboxes has come. It goes on a little in each turn, so that no turn
@@ -35,7 +40,93 @@ impl Sweep {
     }
 }
 
+/// The sessions that are not read on because they do not read their answers.
+#[derive(Debug)]
+pub(super) struct OutboxPauses {
+    pause_bytes: usize,
+    resume_bytes: usize,
+    /// What each of them had waiting, less what has been sent since.
+    left: FxHashMap<Slot, usize>,
+}
+
+/// The part of `outbox_bytes_max` above which an answer pauses its session. What it has asked for
+/// so far finds the other half.
+const PAUSE_PART: usize = 2;
+/// The part below which the session is read again.
+const RESUME_PART: usize = 4;
+
+impl OutboxPauses {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            pause_bytes: limits.outbox_bytes_max / PAUSE_PART,
+            resume_bytes: limits.outbox_bytes_max / RESUME_PART,
+            left: FxHashMap::default(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn pause_bytes(&self) -> usize {
+        self.pause_bytes
+    }
+
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    /// The session has ended.
+    pub(super) fn forget(&mut self, slot: Slot) {
+        if !self.left.is_empty() {
+            self.left.remove(&slot);
+        }
+    }
+}
+
 impl Shard {
+    /// An answer was queued, and may have found that much waits for its client: no more of what it
+    /// asks is read until some of it has gone.
+    #[cold]
+    pub(super) fn pause_for_outbox(&mut self, slot: Slot) {
+        let Some(connection) = self.connections.at(slot) else { return };
+        let bytes = connection.outbox.bytes();
+        if bytes > self.config.limits.outbox_bytes_max {
+            self.make_room(slot);
+        }
+        let Some(connection) = self.connections.at(slot) else { return };
+        let bytes = bytes.min(connection.outbox.bytes());
+        if bytes <= self.outbox_pauses.pause_bytes
+            || !connection.state.is_reading()
+            || self.outbox_pauses.left.contains_key(&slot)
+        {
+            return;
+        }
+        if !self.shares.has_room(0) {
+            return self.counters.hold_overflows.one();
+        }
+        self.outbox_pauses.left.insert(slot, bytes);
+        self.counters.outbox_pauses.one();
+        self.pause_reading(slot, Pause::Outbox);
+    }
+
+    /// Something has gone to a client: whether it is read again. Pushes may keep its outbox full
+    /// however well it reads, so it also is when all has gone that waited when its pause began,
+    /// and when nothing waits that it is owed: nobody would find it dead then.
+    #[cold]
+    pub(super) fn resume_for_outbox(&mut self, slot: Slot, sent: usize) {
+        let Some(left) = self.outbox_pauses.left.get_mut(&slot) else { return };
+        *left = left.saturating_sub(sent);
+        let has_gone = *left == 0;
+        let Some(connection) = self.connections.at(slot) else { return };
+        let outbox = &connection.outbox;
+        if has_gone
+            || outbox.bytes() < self.outbox_pauses.resume_bytes
+            || outbox.owed_ms(self.clock.patient_ms).is_none()
+        {
+            self.outbox_pauses.left.remove(&slot);
+            self.shares.resume(slot, Pause::Outbox);
+        }
+    }
+
     /// More waits for a client than may: drops what may be dropped, or else disconnects it.
     #[cold]
     pub(super) fn make_room(&mut self, slot: Slot) {

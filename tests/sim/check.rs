@@ -166,6 +166,12 @@ impl World {
             ensure(probe.asks <= limits.backlog_len_max, text)?;
             ensure(probe.tasks <= limits.tasks_max, text)?;
             ensure(probe.backlog <= backlog_max, text)?;
+            // One message of each session, but for those that filters have held.
+            let waits_max = match self.plan.has(fault::FILTERS) || self.has_serial {
+                true => probe.connections * usize::from(limits.in_flight_per_session_max),
+                false => probe.connections,
+            };
+            ensure(probe.lane_waits <= waits_max, text)?;
         }
         for worker in 0..self.plan.workers {
             let probe = self.engine.probe_worker(worker);
@@ -221,6 +227,11 @@ impl World {
         let is_draining = self.is_draining;
         let socket = &mut self.sockets[at];
         let is_hostile = socket.conn.is_hostile;
+        if probe.is_held || socket.model.is_held {
+            // What keeps it alive waits for its shard.
+            socket.model.heard_ms = patient_ms;
+        }
+        socket.model.is_held = probe.is_held;
         let before = socket.model;
         let model = &mut socket.model;
         let text = |what: &str| format!("{what}: {probe:?} at {patient_ms}, {before:?}");
@@ -318,9 +329,10 @@ impl World {
                 && socket.sending.is_none()
                 && socket.arriving.is_empty()
         });
-        let shards_rest = shards
-            .into_iter()
-            .all(|probe| probe.calls + probe.asks + probe.tasks + probe.timers == 0);
+        let shards_rest = shards.into_iter().all(|probe| {
+            probe.calls + probe.asks + probe.tasks + probe.timers == 0
+                && probe.lane_waits + probe.held_bytes == 0
+        });
         are_read
             && shards_rest
             && workers.all(|probe| probe.asks + probe.tasks + probe.timers == 0)
@@ -359,6 +371,7 @@ impl World {
         let mut bound: BTreeSet<(String, String)> = BTreeSet::new();
         for probe in (0..self.plan.shards).flat_map(|shard| self.engine.sessions(shard)) {
             ensure(probe.in_flight == 0, || format!("{probe:?} waits for nothing"))?;
+            ensure(!probe.is_held, || format!("{probe:?} is held for nothing"))?;
             let uid = probe.uid.filter(|_| probe.stage == Stage::Working);
             bound.extend(uid.map(|uid| (uid, format!("{:?}", probe.id))));
         }
@@ -414,7 +427,7 @@ impl World {
         self.parties[..shards].iter_mut().for_each(|party| party.drain_step = Some(step));
     }
 
-    fn check_end(&self) -> Checked {
+    fn check_end(&mut self) -> Checked {
         let mut sum = Snapshot::default();
         for shard in 0..self.plan.shards {
             let probe = self.engine.probe(shard);
@@ -441,6 +454,8 @@ impl World {
         ensure(sum.answers <= sum.requests, || text("answers"))?;
         ensure(self.totals.answers <= sum.answers, || text("answers read"))?;
         ensure(self.totals.pushes <= sum.pushes, || text("pushes read"))?;
+        self.totals.lane_pauses = sum.lane_pauses;
+        self.totals.outbox_pauses = sum.outbox_pauses;
         self.check_log()
     }
 

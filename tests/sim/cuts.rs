@@ -79,6 +79,8 @@ fn play(
             match wish {
                 Wish::FinishWriting(_) => finished = true,
                 Wish::Close(_) => closed = true,
+                // The rest comes all the same, as what is under way does.
+                Wish::PauseReading(_) | Wish::ResumeReading(_) => {}
             }
         }
         engine.end_turn(0, 0);

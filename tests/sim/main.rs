@@ -84,14 +84,18 @@ fn a_seed_replays_exactly() {
 /// A run that ends well has done something: the checks look at real traffic.
 #[test]
 fn seeds_are_worth_their_time() {
-    let (mut answers, mut pushes) = (0, 0);
+    let (mut answers, mut pushes, mut lane_pauses, mut outbox_pauses) = (0, 0, 0, 0);
     for seed in 0..50 {
         let mut world = World::new(Plan::of_seed(seed), false);
         play(&mut world).expect("the other test has run it too");
         answers += world.totals.answers;
         pushes += world.totals.pushes;
+        lane_pauses += world.totals.lane_pauses;
+        outbox_pauses += world.totals.outbox_pauses;
     }
     assert!(answers > 1_000 && pushes > 200, "{answers} answers, {pushes} pushes");
+    assert!(lane_pauses > 20, "{lane_pauses} messages waited for a lane");
+    assert!(outbox_pauses > 5, "{outbox_pauses} outboxes paused their sessions");
 }
 
 fn play(world: &mut World) -> Result<(), String> {

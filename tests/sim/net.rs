@@ -31,6 +31,10 @@ pub(crate) struct Socket {
     pub(crate) arriving: VecDeque<u8>,
     pub(crate) is_writing_finished: bool,
     pub(crate) is_closing: bool,
+    /// Whether the core wants nothing from the client for now.
+    pub(crate) is_paused: bool,
+    /// What comes in spite of that.
+    pub(crate) pieces_left: u8,
 
     pub(crate) model: Model,
 }
@@ -55,6 +59,8 @@ pub(crate) struct Model {
     pub(crate) is_working: bool,
     /// When the server last read what keeps the session alive.
     pub(crate) heard_ms: u64,
+    /// Whether something of it was held for a later turn.
+    pub(crate) is_held: bool,
 }
 
 impl Socket {
@@ -73,7 +79,15 @@ impl Socket {
             arriving: VecDeque::new(),
             is_writing_finished: false,
             is_closing: false,
-            model: Model { stage: Stage::Opening, since_ms: 0, is_working: false, heard_ms: 0 },
+            is_paused: false,
+            pieces_left: 0,
+            model: Model {
+                stage: Stage::Opening,
+                since_ms: 0,
+                is_working: false,
+                heard_ms: 0,
+                is_held: false,
+            },
         }
     }
 

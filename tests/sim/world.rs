@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shaddock::internals::simulated::{Sending, Setup, Simulated, Stage, Wish};
-use shaddock::{Limits, SessionId};
+use shaddock::{LaneFull, Limits, SessionId};
 
 use crate::app::{self, Shared, lock};
 use crate::client::{Conn, Mark, UIDS};
@@ -73,6 +73,10 @@ pub(crate) struct Totals {
     pub(crate) bytes_out: u64,
     pub(crate) answers: u64,
     pub(crate) pushes: u64,
+    /// Messages that have waited for room in a lane.
+    pub(crate) lane_pauses: u64,
+    /// Times that a session was not read because it did not read.
+    pub(crate) outbox_pauses: u64,
 }
 
 /// The longest turn that a shard's patient clock counts whole.
@@ -85,9 +89,13 @@ const PEER: &str = "127.0.0.1:9";
 impl World {
     pub(crate) fn new(plan: Plan, has_trace: bool) -> Self {
         let mut random = Random::new(plan.seed);
-        let limits = limits(&plan, &mut random);
+        let mut limits = limits(&plan, &mut random);
         let heartbeat = random.percent(60).then_some(Duration::from_millis(600));
         let (any_package, single_session) = (random.percent(30), random.percent(50));
+        let lane_full = random.pick(&[LaneFull::Reject, LaneFull::Pause]);
+        if lane_full == LaneFull::Pause && random.percent(70) {
+            limits.lane_len = random.within(1, 3);
+        }
         let filters = plan.has(fault::FILTERS);
         let has_serial = filters && random.percent(40);
         let log = Shared::default();
@@ -98,6 +106,7 @@ impl World {
             heartbeat,
             any_package,
             single_session,
+            lane_full,
             routes: ["chat.c.echo", "connector.e.echo", "chat.c.say"].map(str::to_owned).into(),
             connector: Arc::new(app::connector(&log, filters, has_serial)),
             chat: Arc::new(app::chat(&log, filters)),
@@ -399,7 +408,10 @@ impl World {
     pub(crate) fn backlog(&self, party: usize) -> usize {
         match party.checked_sub(usize::from(self.plan.shards)) {
             Some(worker) => self.engine.probe_worker(worker as u16).backlog,
-            None => self.engine.probe(party as u16).backlog,
+            None => {
+                let probe = self.engine.probe(party as u16);
+                probe.backlog + probe.lane_waits
+            }
         }
     }
 
@@ -486,6 +498,10 @@ impl World {
         if is_stalled && !self.is_settling {
             return;
         }
+        if socket.is_paused && socket.pieces_left == 0 && socket.client_end != ClientEnd::Reset {
+            return;
+        }
+        socket.pieces_left = 0;
         let waiting = socket.conn.pipe.len();
         if waiting > 0 {
             let len = match self.plan.has(fault::CUTS) && !self.is_settling {
@@ -564,6 +580,14 @@ impl World {
                 }
                 socket.is_writing_finished = true;
             }
+            Wish::PauseReading(index) => {
+                // What the kernel has under way comes all the same.
+                let pieces_left = u8::from(self.random.percent(30));
+                let socket = self.socket(shard, index)?;
+                socket.is_paused = true;
+                socket.pieces_left = pieces_left;
+            }
+            Wish::ResumeReading(index) => self.socket(shard, index)?.is_paused = false,
             Wish::Close(index) => {
                 let socket = self.socket(shard, index)?;
                 if socket.is_closing {
@@ -618,6 +642,8 @@ fn limits(plan: &Plan, random: &mut Random) -> Limits {
         limits.forwards_in_flight_max = random.within(1, 6);
         limits.in_flight_per_session_max = random.within(1, 4) as u16;
         limits.tasks_max = random.within(1, 6);
+        limits.held_bytes_max = random.below(4000);
+        limits.messages_per_turn_max = random.within(1, 20) as u32;
     }
     assert_eq!(limits.check(), Ok(()));
     limits

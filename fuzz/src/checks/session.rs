@@ -341,6 +341,8 @@ impl Play {
                         self.is_finished = true;
                     }
                     Wish::Close(_) => self.is_closed = true,
+                    // What comes in spite of a pause is held, as what a kernel has under way is.
+                    Wish::PauseReading(_) | Wish::ResumeReading(_) => {}
                 }
             }
             self.engine.end_turn(0, self.now_ms * 1_000);

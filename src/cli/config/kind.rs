@@ -4,7 +4,7 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use shaddock::HostRule;
+use shaddock::{HostRule, LaneFull};
 use toml::de::DeValue;
 
 /// One kind of value: what to write, and how it is understood.
@@ -27,6 +27,15 @@ pub(super) const DIALECT: Kind<String> = Kind {
 pub(super) const SERIALIZER: Kind<String> = Kind {
     expected: "\"json\" or \"protobuf\"",
     parse: |value| one_of(&["json", "protobuf"], value),
+};
+
+pub(super) const LANE_FULL: Kind<LaneFull> = Kind {
+    expected: "\"reject\" or \"pause\"",
+    parse: |value| match value.as_str()? {
+        "reject" => Some(LaneFull::Reject),
+        "pause" => Some(LaneFull::Pause),
+        _ => None,
+    },
 };
 
 pub(super) const DURATION: Kind<Duration> = Kind {

@@ -2,22 +2,23 @@
 
 use std::time::Duration;
 
-use shaddock::{Builder, PitayaCluster, PitayaLimits};
+use shaddock::{Builder, LaneFull, PitayaCluster, PitayaLimits};
 
 use super::Section;
-use super::kind::{DURATION, FLAG, TEXT, bytes, count};
+use super::kind::{DURATION, FLAG, LANE_FULL, TEXT, bytes, count};
 use super::table::Table;
 
 /// The cluster, if there is any.
 struct Pitaya {
     cluster: Option<PitayaCluster>,
+    lanes_full: Vec<(String, LaneFull)>,
 }
 
 pub(super) fn read(root: &mut Table<'_>, name: &'static str) -> Box<dyn Section> {
-    root.table(name, |table| Box::new(Pitaya { cluster: read_cluster(table) }))
+    root.table(name, |table| Box::new(read_cluster(table)))
 }
 
-fn read_cluster(table: &mut Table<'_>) -> Option<PitayaCluster> {
+fn read_cluster(table: &mut Table<'_>) -> Pitaya {
     let nats = table.read_list("nats", TEXT);
     let etcd = table.read_list("etcd", TEXT);
     let nats_login = read_login(table, "nats_user", "nats_password");
@@ -35,13 +36,15 @@ fn read_cluster(table: &mut Table<'_>) -> Option<PitayaCluster> {
     table.read("resync", &mut resync, DURATION);
     table.read("unique_session", &mut unique_session, FLAG);
     let limits = read_limits(table);
-    let types = table.tables("type", |table| table.read_some("name", TEXT));
-    let types: Vec<String> = types.into_iter().flatten().collect();
+    let types = table.tables("type", read_type).into_iter().flatten();
+    let types: Vec<(String, Option<LaneFull>)> = types.collect();
+    let lanes_full = types.iter().filter_map(|(name, policy)| Some((name.clone(), (*policy)?)));
+    let lanes_full = lanes_full.collect();
     let metadata = table.tables("metadata", read_metadata).into_iter().flatten();
     let metadata: Vec<(String, String)> = metadata.collect();
 
     if nats.is_empty() && etcd.is_empty() && types.is_empty() {
-        return None;
+        return Pitaya { cluster: None, lanes_full };
     }
     let mut cluster = PitayaCluster::new(nats, etcd)
         .prefix(prefix)
@@ -62,9 +65,19 @@ fn read_cluster(table: &mut Table<'_>) -> Option<PitayaCluster> {
     if let Some(hostname) = hostname {
         cluster = cluster.hostname(hostname);
     }
-    cluster = types.into_iter().fold(cluster, PitayaCluster::server_type);
+    cluster = types.into_iter().fold(cluster, |cluster, (name, _)| cluster.server_type(name));
     let add = |cluster: PitayaCluster, (key, value)| cluster.metadata(key, value);
-    Some(metadata.into_iter().fold(cluster, add))
+    Pitaya { cluster: Some(metadata.into_iter().fold(cluster, add)), lanes_full }
+}
+
+/// A type, unless there is nothing in the table.
+fn read_type(table: &mut Table<'_>) -> Option<(String, Option<LaneFull>)> {
+    let name = table.read_some("name", TEXT);
+    let lane_full = table.read_some("lane_full", LANE_FULL);
+    if name.is_none() && lane_full.is_some() {
+        table.refuse("name", "the name of a server type", None);
+    }
+    Some((name?, lane_full))
 }
 
 /// A user and a password, of which neither comes alone.
@@ -116,10 +129,11 @@ fn read_metadata(table: &mut Table<'_>) -> Option<(String, String)> {
 
 impl Section for Pitaya {
     fn describe(&self, builder: Builder) -> Builder {
-        match &self.cluster {
-            Some(cluster) => builder.pitaya(cluster.clone()),
-            None => builder,
-        }
+        let Some(cluster) = &self.cluster else { return builder };
+        let set = |builder: Builder, (name, policy): &(String, LaneFull)| {
+            builder.lane_full(name, *policy)
+        };
+        self.lanes_full.iter().fold(builder.pitaya(cluster.clone()), set)
     }
 
     fn forwards(&self) -> bool {

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use shaddock::{Builder, ClosedArg, PomeloCluster, PomeloLimits, Router};
+use shaddock::{Builder, ClosedArg, LaneFull, PomeloCluster, PomeloLimits, Router};
 
 use super::Section;
-use super::kind::{DURATION, Kind, TEXT, bytes, count};
+use super::kind::{DURATION, Kind, LANE_FULL, TEXT, bytes, count};
 use super::table::Table;
 
 /// The cluster, if there is any.
 struct Pomelo {
     cluster: Option<PomeloCluster>,
+    lanes_full: Vec<(String, LaneFull)>,
 }
 
 /// How a router is called here.
@@ -42,10 +43,10 @@ const CLOSED_ARG: Kind<ClosedArg> = Kind {
 };
 
 pub(super) fn read(root: &mut Table<'_>, name: &'static str) -> Box<dyn Section> {
-    root.table(name, |table| Box::new(Pomelo { cluster: read_cluster(table) }))
+    root.table(name, |table| Box::new(read_cluster(table)))
 }
 
-fn read_cluster(table: &mut Table<'_>) -> Option<PomeloCluster> {
+fn read_cluster(table: &mut Table<'_>) -> Pomelo {
     let master = table.read_some("master", TEXT);
     let mut token = "ok".to_owned();
     let mut env = "production".to_owned();
@@ -59,7 +60,8 @@ fn read_cluster(table: &mut Table<'_>) -> Option<PomeloCluster> {
     table.read("keepalive", &mut keepalive, DURATION);
     let limits = read_limits(table);
     let types = table.tables("type", read_type).into_iter().flatten();
-    let types: Vec<(String, Router)> = types.collect();
+    let types: Vec<Type> = types.collect();
+    let lanes_full = types.iter().filter_map(|of| Some((of.name.clone(), of.lane_full?))).collect();
     let servers = table.tables("server", read_server).into_iter().flatten();
     let servers: Vec<Server> = servers.collect();
     let hooks = table.tables("on_closed", read_hook).into_iter().flatten();
@@ -70,7 +72,7 @@ fn read_cluster(table: &mut Table<'_>) -> Option<PomeloCluster> {
             let expected = "the master's address, or servers as [[pomelo.server]]";
             table.refuse("master", expected, None);
         }
-        return None;
+        return Pomelo { cluster: None, lanes_full: Vec::new() };
     }
     let mut cluster = match master {
         Some(master) => PomeloCluster::new(master),
@@ -86,7 +88,7 @@ fn read_cluster(table: &mut Table<'_>) -> Option<PomeloCluster> {
         .call_timeout(call_timeout)
         .keepalive(keepalive)
         .limits(limits);
-    for (name, router) in types {
+    for Type { name, router, .. } in types {
         cluster = cluster.server_type(name, router);
     }
     for Server { id, server_type, address, weight } in servers {
@@ -95,7 +97,7 @@ fn read_cluster(table: &mut Table<'_>) -> Option<PomeloCluster> {
     for (remote, args) in hooks {
         cluster = cluster.on_closed(remote, args);
     }
-    Some(cluster)
+    Pomelo { cluster: Some(cluster), lanes_full }
 }
 
 /// Taken apart whole, so that a bound that is added later is not forgotten here.
@@ -118,14 +120,21 @@ fn read_limits(table: &mut Table<'_>) -> PomeloLimits {
     limits
 }
 
+struct Type {
+    name: String,
+    router: Router,
+    lane_full: Option<LaneFull>,
+}
+
 /// A type, unless there is nothing in the table.
-fn read_type(table: &mut Table<'_>) -> Option<(String, Router)> {
+fn read_type(table: &mut Table<'_>) -> Option<Type> {
     let name = table.read_some("name", TEXT);
     let router = table.read_some("router", ROUTER);
-    if name.is_none() && router.is_some() {
+    let lane_full = table.read_some("lane_full", LANE_FULL);
+    if name.is_none() && (router.is_some() || lane_full.is_some()) {
         table.refuse("name", "the name of a server type", None);
     }
-    Some((name?, router.unwrap_or_default()))
+    Some(Type { name: name?, router: router.unwrap_or_default(), lane_full })
 }
 
 struct Server {
@@ -161,10 +170,11 @@ fn read_hook(table: &mut Table<'_>) -> Option<(String, Vec<ClosedArg>)> {
 
 impl Section for Pomelo {
     fn describe(&self, builder: Builder) -> Builder {
-        match &self.cluster {
-            Some(cluster) => builder.pomelo(cluster.clone()),
-            None => builder,
-        }
+        let Some(cluster) = &self.cluster else { return builder };
+        let set = |builder: Builder, (name, policy): &(String, LaneFull)| {
+            builder.lane_full(name, *policy)
+        };
+        self.lanes_full.iter().fold(builder.pomelo(cluster.clone()), set)
     }
 
     fn forwards(&self) -> bool {

@@ -56,6 +56,30 @@ fn the_example_has_every_key() {
     }
 }
 
+#[test]
+fn a_policy_for_full_lanes_is_of_a_server_type() {
+    for (text, expected) in [
+        (
+            "[pomelo]\nmaster = \"[::1]:9\"\n[[pomelo.type]]\nname = \"chat\"\nlane_full = \"wait\"",
+            "5:13: pomelo.type[1].lane_full: expected \"reject\" or \"pause\", found \"wait\"",
+        ),
+        (
+            "[pomelo]\nmaster = \"[::1]:9\"\n[[pomelo.type]]\nlane_full = \"pause\"",
+            "3:1: pomelo.type[1].name: expected the name of a server type, found none",
+        ),
+        (
+            "[[pitaya.type]]\nlane_full = \"pause\"",
+            "1:1: pitaya.type[1].name: expected the name of a server type, found none",
+        ),
+    ] {
+        assert_eq!(problems(text), [format!("shaddock.toml:{expected}")]);
+    }
+    let text =
+        "[pomelo]\nmaster = \"[::1]:9\"\n[[pomelo.type]]\nname = \"chat\"\nlane_full = \"pause\"";
+    let key = ("pomelo.type[1].lane_full", "Pause");
+    assert!(values(&parse(text)).contains(&key));
+}
+
 /// One mistake each: the file, and what is said of it.
 #[test]
 fn mistakes_are_told_with_their_place_and_what_to_write() {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::dispatch::Audience;
+use crate::dispatch::context::ClientCall;
 use crate::route::push::Push;
 use crate::wire::websocket;
 
@@ -131,11 +132,17 @@ fn what_is_owed_is_never_dropped() {
         let body = "x".repeat(900);
         push(&mut rig, "onEffect", &body);
         push(&mut rig, route, &body);
+        let answer = |rig: &mut Rig, id| {
+            let client = ClientCall { session, id, route: None, started_us: 0 };
+            // Of a request that was read long ago: what is asked now is not read any more.
+            rig.turn(|shard| shard.answer(&client, &Reply::bytes(body.clone())));
+        };
         for id in 2..5 {
-            rig.receive(session, &request(id, ECHO, &body));
+            answer(&mut rig, id);
         }
         assert_eq!((rig.counters().pushes_dropped, rig.counters().closed_slow_consumer), (1, 0));
-        rig.receive(session, &request(5, ECHO, &body));
+        rig.commands.clear();
+        answer(&mut rig, 5);
         assert_eq!(rig.counters().closed_slow_consumer, 1);
         assert_eq!(rig.commands, [Command::Close(SocketIndex(0))]);
     }
@@ -196,4 +203,89 @@ fn an_answer_does_not_wait_for_a_push_to_all_others() {
         finish(&mut rig.shard, rest, SendEnd::Sent);
         assert!(first(&mut rig, 1).is_empty());
     }
+}
+
+/// A client may ask for as much as it likes before it reads: it gets all answers, in order.
+#[test]
+fn a_client_that_asks_and_does_not_read_is_not_read_either() {
+    const REQUESTS: u32 = 2_000;
+    let limits = Limits {
+        package_bytes_max: 1_000,
+        handshake_package_bytes_max: 1_000,
+        outbox_bytes_max: 8_000,
+        ..limits()
+    };
+    let (mut rig, session) = stuck(limits);
+    let other = rig.ready();
+    let body = "x".repeat(100);
+    let stream: Vec<u8> = (2..=REQUESTS).flat_map(|id| request(id, ECHO, &body)).collect();
+    for piece in stream.chunks(3_000) {
+        rig.receive(session, piece);
+        assert!(rig.shard.find(session).unwrap().1.outbox.bytes() < 4_200);
+    }
+    assert_eq!(rig.commands, [Command::PauseReading(SocketIndex(0))]);
+    rig.receive(other, &request(1, ECHO, "1"));
+    assert_eq!(rig.counters().requests, rig.counters().answers);
+    let read = rig.counters().requests;
+
+    let sent = read_again(&mut rig);
+    let answers = (2..=REQUESTS).flat_map(|id| response(id, &body));
+    assert!(sent == answers.collect::<Vec<_>>());
+    let counters = rig.counters();
+    assert!(counters.outbox_pauses > 1 && counters.requests > read);
+    assert_eq!((counters.closed_slow_consumer, counters.reading_pauses), (0, 0));
+    assert_eq!(rig.commands.last(), Some(&Command::ResumeReading(SocketIndex(0))));
+    assert!(rig.shard.outbox_pauses.is_empty() && rig.shard.shares.held_bytes() == 0);
+}
+
+/// However full pushes keep an outbox: a client that reads is read.
+#[test]
+fn pushes_do_not_keep_a_client_that_reads_from_being_read() {
+    let limits = Limits {
+        package_bytes_max: 1_000,
+        handshake_package_bytes_max: 1_000,
+        outbox_bytes_max: 8_000,
+        ..limits()
+    };
+    for route in ["onChat", "onEffect"] {
+        let (mut rig, session) = stuck(limits.clone());
+        let body = "x".repeat(900);
+        for id in 2..20 {
+            rig.receive(session, &request(id, ECHO, &body));
+        }
+        assert_eq!(rig.counters().outbox_pauses, 1);
+        let mut rounds = 0;
+        while rig.counters().requests < 19 {
+            rounds += 1;
+            assert!(rounds < 100, "it is never read again");
+            // Whatever has gone, as much comes: it is never below a quarter.
+            let held = std::mem::take(&mut rig.held);
+            rig.turn(|shard| finish(shard, held, SendEnd::Sent));
+            while rig.shard.find(session).unwrap().1.outbox.bytes() < 5_000 {
+                push(&mut rig, route, &body);
+            }
+        }
+        assert_eq!(rig.counters().closed_slow_consumer, 0);
+    }
+}
+
+/// A paused client is owed something, so that time finds it if nothing else does.
+#[test]
+fn a_client_that_asks_and_never_reads_is_disconnected() {
+    let limits = Limits {
+        package_bytes_max: 1_000,
+        handshake_package_bytes_max: 1_000,
+        outbox_bytes_max: 8_000,
+        idle_timeout: Duration::from_millis(AGE_MS / 2),
+        ..limits()
+    };
+    let (mut rig, session) = stuck(limits);
+    for id in 2..20 {
+        rig.receive(session, &request(id, ECHO, &"x".repeat(900)));
+    }
+    rig.pass(AGE_MS - STEP_MS);
+    assert_eq!(rig.counters().closed_outbox_age + rig.counters().closed_idle, 0);
+    rig.pass(AGE_MS / 4 + LATE_MS);
+    assert_eq!(rig.counters().closed_outbox_age, 1);
+    assert!(rig.shard.outbox_pauses.is_empty() && rig.shard.shares.held_bytes() == 0);
 }

@@ -1,0 +1,297 @@
+//! Messages for a worker: into its lane, or, where that is full, what their server type's policy
+//! says.
+//!
+//! A message that waits is the last that was read of its session, so no more than one of each
+//! session waits; only filters that have taken their time may add others, which have been read
+//! long ago. They go in the order in which they came, whosesoever they are, and while any waits
+//! the later ones wait behind it: a session that sends much gets no more room than others.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+
+use super::Shard;
+use super::connection::worker_bit;
+use super::share::Pause;
+use crate::dispatch::context::{ClientCall, Held};
+use crate::dispatch::reply::Reply;
+use crate::forward::calls::Forwarded;
+use crate::forward::mail::{Forward, ForwardRoute, Mail};
+use crate::forward::{Carrier, LaneFull, Party};
+use crate::session::{SessionData, SessionId, Slot};
+
+/// A message for a worker, as long as it is not in the lane.
+pub(super) struct Letter {
+    pub(super) client: ClientCall,
+    pub(super) destination: Destination,
+    pub(super) data: Arc<SessionData>,
+    pub(super) held: Option<Box<Held>>,
+    pub(super) route: ForwardRoute,
+    pub(super) bytes: Bytes,
+}
+
+/// Where a message goes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Destination {
+    /// Its server type, by its place in the configuration.
+    pub(super) place: usize,
+    /// The place among all workers.
+    pub(super) worker: u16,
+}
+
+/// A worker, and how many messages have come before.
+type Place = (u16, u64);
+
+/// The messages that wait for room in lanes.
+#[derive(Default)]
+pub(super) struct LaneWaits {
+    waiting: BTreeMap<Place, Waiting>,
+    /// How many have waited so far.
+    count: u64,
+    /// Those of each session, in order. INVARIANT: none is empty, and each session is paused.
+    sessions: FxHashMap<Slot, VecDeque<Place>>,
+    /// Workers for whose lanes something has waited in vain, and which have had no room since.
+    stuck: Vec<u16>,
+    /// What waited of sessions that have ended, and whose filters have yet to hear of it.
+    ended: Vec<Letter>,
+}
+
+struct Waiting {
+    letter: Letter,
+    deadline_us: u64,
+    /// What it counts for.
+    bytes: usize,
+}
+
+/// What a message that waits counts for besides its body, against `held_bytes_max`.
+const WAITING_BYTES: usize = 256;
+const _: () = assert!(size_of::<Waiting>() + size_of::<Place>() <= WAITING_BYTES);
+/// Messages that go into one lane in one turn, of those that have waited.
+const WAITING_PER_TURN: usize = 128;
+
+impl LaneWaits {
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Whether there is nothing to look at in a turn.
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.stuck.is_empty() && self.ended.is_empty()
+    }
+
+    /// Messages that wait.
+    #[cfg(any(test, feature = "internals"))]
+    pub(super) fn len(&self) -> usize {
+        debug_assert_eq!(
+            self.waiting.len(),
+            self.sessions.values().map(VecDeque::len).sum::<usize>()
+        );
+        self.waiting.len() + self.ended.len()
+    }
+
+    /// The first for a worker, or for the next one that any waits for.
+    fn first_from(&self, worker: u16) -> Option<(Place, &Waiting)> {
+        self.waiting.range((worker, 0)..).next().map(|(place, waiting)| (*place, waiting))
+    }
+
+    fn first_of(&self, worker: u16) -> Option<(Place, &Waiting)> {
+        self.first_from(worker).filter(|((other, _), _)| *other == worker)
+    }
+
+    fn add(&mut self, waiting: Waiting) {
+        let place = (waiting.letter.destination.worker, self.count);
+        self.count += 1;
+        let slot = waiting.letter.client.session.slot();
+        self.sessions.entry(slot).or_default().push_back(place);
+        self.waiting.insert(place, waiting);
+    }
+
+    /// Takes a message out; whether it was the last of its session.
+    fn take(&mut self, place: Place) -> Option<(Waiting, bool)> {
+        let waiting = self.waiting.remove(&place)?;
+        let slot = waiting.letter.client.session.slot();
+        let places = self.sessions.get_mut(&slot).expect("a session knows what waits of it");
+        places.retain(|other| *other != place);
+        let is_last = places.is_empty();
+        if is_last {
+            self.sessions.remove(&slot);
+        }
+        Some((waiting, is_last))
+    }
+}
+
+impl Shard {
+    /// Whether a message may go into its lane at once: there is room, and none waits before it.
+    #[inline]
+    pub(super) fn has_lane_room(&self, to: Destination) -> bool {
+        let party = self.post.hub().worker(to.worker);
+        self.post.has_room_within(party, self.config.limits.lane_len)
+            && (self.lane_waits.is_empty() || !self.waits_behind(to))
+    }
+
+    #[cold]
+    fn waits_behind(&self, to: Destination) -> bool {
+        self.lane_full_of(to) == LaneFull::Pause && self.lane_waits.first_of(to.worker).is_some()
+    }
+
+    fn lane_full_of(&self, to: Destination) -> LaneFull {
+        self.config.server_types[to.place].lane_full
+    }
+
+    /// Whether a message that found its lane full may wait, and what it counts for if it does.
+    #[cold]
+    pub(super) fn may_wait(
+        &self,
+        session: SessionId,
+        to: Destination,
+        body: &[u8],
+        is_held: bool,
+    ) -> Option<usize> {
+        // What global filters are to see afterwards has a copy of its own.
+        let copies = 1 + usize::from(is_held);
+        let bytes = WAITING_BYTES + copies * body.len();
+        let connection = self.connections.get(session.slot(), session.generation())?;
+        (self.lane_full_of(to) == LaneFull::Pause
+            && !self.lane_waits.stuck.contains(&to.worker)
+            && connection.state.is_working()
+            && self.shares.has_room(bytes))
+        .then_some(bytes)
+    }
+
+    /// Keeps a message until its lane has room, and pauses its session.
+    #[cold]
+    pub(super) fn wait_for_lane(&mut self, mut letter: Letter, bytes: usize) {
+        // Carved memory would stay as a whole.
+        letter.bytes = Bytes::copy_from_slice(&letter.bytes);
+        let slot = letter.client.session.slot();
+        let deadline_us = self.clock.now_us + self.config.forward_timeout_us();
+        self.lane_waits.add(Waiting { letter, deadline_us, bytes });
+        self.shares.keep(bytes);
+        self.counters.lane_pauses.one();
+        self.pause_reading(slot, Pause::Lane);
+    }
+
+    /// Puts a message into its lane, which has room.
+    #[inline]
+    pub(super) fn send_letter(&mut self, letter: Letter) {
+        let Letter { client, destination, data, held, route, bytes } = letter;
+        let is_answered = client.id != 0 || held.is_some();
+        let deadline_us = self.clock.now_us + self.config.forward_timeout_us();
+        let token = match is_answered {
+            true => self.calls.add(Forwarded { client, deadline_us, held }),
+            false => 0,
+        };
+        let (session, id) = (client.session, client.id);
+        let party = self.post.hub().worker(destination.worker);
+        self.post.send(party, Mail::Forward(Forward { token, session, data, route, id, bytes }));
+        self.counters.forwards.one();
+        // An answer over the network takes longer than a look for it is worth.
+        self.has_forwarded |=
+            matches!(self.config.server_types[destination.place].carrier, Carrier::Workers { .. });
+        if let Some((_, connection)) = self.find(session) {
+            connection.workers |= worker_bit(destination.worker);
+        }
+        if !is_answered {
+            self.land(&client);
+        }
+    }
+
+    /// Gives those that wait the room that there is now, and answers for those that have waited
+    /// for too long.
+    #[inline]
+    pub(super) fn send_waiting(&mut self) {
+        if !self.lane_waits.is_idle() {
+            self.send_some_waiting();
+        }
+    }
+
+    #[cold]
+    fn send_some_waiting(&mut self) {
+        for letter in std::mem::take(&mut self.lane_waits.ended) {
+            self.handle_answer(&letter.client, letter.held, &Reply::error());
+        }
+        let mut next = 0;
+        while let Some(((worker, _), _)) = self.lane_waits.first_from(next) {
+            for _ in 0..WAITING_PER_TURN {
+                if !self.send_first_waiting(worker) {
+                    break;
+                }
+            }
+            let Some(after) = worker.checked_add(1) else { break };
+            next = after;
+        }
+        let stuck = std::mem::take(&mut self.lane_waits.stuck);
+        let is_stuck = |worker: &u16| !self.has_room_in_lane(*worker);
+        self.lane_waits.stuck = stuck.into_iter().filter(is_stuck).collect();
+    }
+
+    /// Whether there was anything to do for the first that waits for a worker.
+    fn send_first_waiting(&mut self, worker: u16) -> bool {
+        let Some((place, waiting)) = self.lane_waits.first_of(worker) else { return false };
+        let is_due = waiting.deadline_us <= self.clock.now_us;
+        let has_room = self.has_room_in_lane(worker);
+        if !has_room && !is_due {
+            return false;
+        }
+        let Some((Waiting { letter, bytes, .. }, is_last)) = self.lane_waits.take(place) else {
+            return false;
+        };
+        self.shares.release(bytes);
+        if is_last {
+            self.shares.resume(letter.client.session.slot(), Pause::Lane);
+        }
+        let has_call = self.calls.len() < self.config.limits.forwards_in_flight_max;
+        let session = letter.client.session;
+        if has_room && has_call {
+            self.send_letter(letter);
+            // A notify that a drain has waited for.
+            self.kick_if_drained_id(session);
+            return true;
+        }
+        if !has_room && !self.lane_waits.stuck.contains(&worker) {
+            self.lane_waits.stuck.push(worker);
+        }
+        self.counters.forward_rejects.one();
+        self.handle_answer(&letter.client, letter.held, &Reply::error());
+        true
+    }
+
+    fn has_room_in_lane(&self, worker: u16) -> bool {
+        let party: Party = self.post.hub().worker(worker);
+        self.post.has_room_within(party, self.config.limits.lane_len)
+    }
+
+    /// Whether [`Self::send_waiting`] has something to do.
+    pub(super) fn has_sendable(&self) -> bool {
+        let waits = &self.lane_waits;
+        if waits.is_idle() {
+            return false;
+        }
+        let mut firsts = std::iter::successors(waits.first_from(0), |((worker, _), _)| {
+            waits.first_from(worker.checked_add(1)?)
+        });
+        !waits.ended.is_empty()
+            || firsts.any(|((worker, _), waiting)| {
+                waiting.deadline_us <= self.clock.now_us || self.has_room_in_lane(worker)
+            })
+    }
+
+    /// A session has ended: nothing of it waits any more.
+    pub(super) fn forget_waiting(&mut self, slot: Slot) {
+        if self.lane_waits.sessions.is_empty() {
+            return;
+        }
+        for place in self.lane_waits.sessions.remove(&slot).into_iter().flatten() {
+            let Some(Waiting { letter, bytes, .. }) = self.lane_waits.waiting.remove(&place) else {
+                continue;
+            };
+            self.shares.release(bytes);
+            match letter.held {
+                Some(_) => self.lane_waits.ended.push(letter),
+                None => self.land(&letter.client),
+            }
+        }
+    }
+}
