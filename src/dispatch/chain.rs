@@ -183,8 +183,9 @@ pub(crate) async fn settle(mut reply: Reply<'static>) -> Reply<'static> {
     reply
 }
 
+/// Calls a handler, without any filter.
 #[inline]
-fn call<'a>(
+pub(crate) fn call<'a>(
     registry: &Registry,
     handler: Option<usize>,
     request: &Request<'a>,

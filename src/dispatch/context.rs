@@ -214,6 +214,12 @@ impl Link {
         Push::encode(&self.routes, &self.edition.borrow(), route, body)
     }
 
+    /// Whether anything has been asked for.
+    #[inline]
+    pub(crate) fn has_ops(&self) -> bool {
+        !self.ops.borrow().is_empty()
+    }
+
     pub(crate) fn ask(&self, op: Op) {
         self.ops.borrow_mut().push(op);
     }

@@ -108,7 +108,7 @@ impl Shard {
 
     /// Does what handlers, filters and futures have asked for, in order.
     pub(super) fn apply_ops(&mut self) {
-        if self.link.ops.borrow().is_empty() {
+        if !self.link.has_ops() {
             return;
         }
         loop {

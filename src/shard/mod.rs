@@ -19,6 +19,7 @@ mod connection;
 #[cfg(feature = "crypto")]
 mod crypto;
 mod dialect;
+mod direct;
 mod door;
 mod editions;
 mod global_handle;
@@ -58,7 +59,7 @@ pub(crate) use connection::{SocketIndex, worker_bit};
 pub use dialect::Dialect;
 pub(crate) use door::{Door, DoorIndex};
 use editions::Editions;
-use global_handle::{RECENT_ROUTES, Target};
+use global_handle::{RecentRoutes, Target};
 #[cfg(feature = "internals")]
 pub use probe::{SessionProbe, ShardProbe, Stage};
 use rate::{MessageRate, Rate};
@@ -71,7 +72,6 @@ use crate::forward::asks::Asks;
 use crate::forward::calls::Calls;
 use crate::forward::{Chunk, Hub, Party, Post};
 use crate::metrics::{Counters, Latency};
-use crate::route::table::RouteId;
 use crate::session::{BufferPool, Directory, Segment, SessionId, ShardIndex, Slot, Table};
 use crate::wheel::Wheel;
 use crate::wire::pitaya::{Deflater, Inflater};
@@ -101,8 +101,9 @@ pub(crate) struct Shard {
     registry: Rc<Registry>,
     /// What is to be done with each known route.
     targets: Vec<Target>,
-    /// Routes that came lately by text, each where its text has its place.
-    recent_routes: [Option<RouteId>; RECENT_ROUTES],
+    /// The handler of each known route whose messages need nothing else.
+    direct: Vec<Option<usize>>,
+    recent_routes: RecentRoutes,
     tasks: Tasks,
     is_running_tasks: bool,
     ops: Vec<Op>,
@@ -217,8 +218,9 @@ impl Shard {
             Arc::clone(&edition),
         );
         let registry = Handlers::collect(&link, &config.registers);
-        let targets =
+        let targets: Vec<Target> =
             config.routes.iter().map(|entry| config.target(&registry, &entry.text)).collect();
+        let direct = direct::direct_handlers(&config, &registry, &targets);
         let party = Party::from(index);
         let mut shard = Self {
             index,
@@ -238,7 +240,8 @@ impl Shard {
             link,
             registry,
             targets,
-            recent_routes: [None; RECENT_ROUTES],
+            direct,
+            recent_routes: RecentRoutes::default(),
             tasks: Tasks::new(limits.tasks_max, Arc::clone(hub.bell(party)) as _),
             is_running_tasks: false,
             ops: Vec::new(),

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use super::Shard;
 use super::close::CloseCode;
 use super::connection::{CloseReason, FragmentedMessage, Layer, Partial, State, Transport};
+use super::dialect::Dialect;
 use crate::session::{SessionId, Slot};
 use crate::wire::http::{self, UpgradeStatus};
 use crate::wire::package::{self, HEADER_BYTES, PackageError, Status};
@@ -137,6 +138,19 @@ impl Shard {
                 (State::Closing | State::Lingering | State::Dead, _) => break,
                 (State::Sniff, _) => self.read_first(slot, rest),
                 (State::Http, _) => self.read_head(slot, rest),
+                (State::Working(Dialect::Pomelo), transport) => {
+                    let run = self.handle_directly(session, rest);
+                    consumed += run.consumed;
+                    if run.is_interrupted {
+                        continue;
+                    }
+                    let rest = &mut input[consumed..];
+                    let body_bytes_max = self.config.limits.package_bytes_max;
+                    match transport {
+                        Transport::Tcp => self.read_package(session, rest, body_bytes_max),
+                        Transport::WebSocket => self.read_frame(session, rest),
+                    }
+                }
                 (State::Working(_), Transport::Tcp) => {
                     self.read_package(session, rest, self.config.limits.package_bytes_max)
                 }

@@ -19,7 +19,11 @@ pub fn decode(input: &[u8]) -> Result<(u32, usize), VarintError> {
     match input.first() {
         // Most ids are below 128: one compare, one byte.
         Some(&byte) if byte < 0x80 => Ok((u32::from(byte), 1)),
-        Some(_) => decode_long(input),
+        // Nearly all others are below 16,384.
+        Some(&byte) => match input.get(1) {
+            Some(&next) if next < 0x80 => Ok((u32::from(byte & 0x7f) | u32::from(next) << 7, 2)),
+            _ => decode_long(input),
+        },
         None => Err(VarintError::Truncated),
     }
 }
