@@ -184,7 +184,7 @@ pub(crate) async fn settle(mut reply: Reply<'static>) -> Reply<'static> {
 }
 
 /// Calls a handler, without any filter.
-#[inline]
+#[inline(always)] // Every message comes by here.
 pub(crate) fn call<'a>(
     registry: &Registry,
     handler: Option<usize>,

@@ -190,6 +190,7 @@ impl Connection {
     }
 
     /// What the session holds; made when it is first asked for.
+    #[inline]
     pub(crate) fn data(&mut self) -> &mut Snapshot {
         let (number, peer) = (self.number, self.peer);
         self.data.get_or_insert_with(|| {

@@ -13,7 +13,7 @@ use super::Shard;
 use super::config::{KeptAliveBy, ShardConfig};
 use super::connection::{Connection, Listed, Transport};
 use super::global_handle::Target;
-use super::send::begin_package;
+use super::send::queue_answer;
 use crate::dispatch::chain;
 use crate::dispatch::context::ClientCall;
 use crate::dispatch::reply::{Reply, ReplyBody};
@@ -34,7 +34,7 @@ pub(super) struct Run {
 /// Why a run has ended before a message that is none for it.
 enum Interruption<'a> {
     /// The handler has asked for something, failed, or answers later.
-    Handled { client: ClientCall, request: Request<'a>, reply: Reply<'a>, session: Session },
+    Handled { client: ClientCall, request: Request<'a>, reply: Reply<'a> },
     /// More waits to be sent to the client than may.
     Full,
 }
@@ -63,6 +63,7 @@ pub(super) fn direct_handlers(
 impl Shard {
     /// Handles the messages at the start of what a working session of Pomelo's has sent, as far as
     /// they are such. What is unmasked on the way has a mask of zeros from then on.
+    #[inline(never)] // It has the registers to itself.
     pub(super) fn handle_directly(&mut self, session: SessionId, input: &mut [u8]) -> Run {
         let mut run = Run { consumed: 0, is_interrupted: false };
         let slot = session.slot();
@@ -72,22 +73,23 @@ impl Shard {
             return run;
         }
         let edition = self.editions.get(connection.edition);
-        let limits = &self.config.limits;
-        let (mut requests, mut notifies, mut answers, mut left) = (0, 0, 0, self.shares.left);
+        let (transport, limits) = (connection.transport, &self.config.limits);
+        let (package_bytes_max, outbox_bytes_max) =
+            (limits.package_bytes_max, limits.outbox_bytes_max);
+        let (mut notifies, mut answers, mut left) = (0, 0, self.shares.left);
         let mut snapshot = None;
         let interruption = loop {
             if left == 0 {
                 break None;
             }
             let rest = &mut input[run.consumed..];
-            let transport = connection.transport;
-            let Some((data, end)) = next_data(transport, rest, limits.package_bytes_max) else {
+            let Some((data, end)) = next_data(transport, rest, package_bytes_max) else {
                 break None;
             };
             let Ok(message) = message::decode(data) else { break None };
-            let id = match message.kind {
-                MessageType::Request => message.id,
-                MessageType::Notify => 0,
+            let (id, is_notify) = match message.kind {
+                MessageType::Request => (message.id, false),
+                MessageType::Notify => (0, true),
                 _ => break None,
             };
             let route = match message.route {
@@ -99,38 +101,33 @@ impl Shard {
             let Some(handler) = self.direct[route.index()] else { break None };
             run.consumed += end;
             left -= 1;
-            match message.kind {
-                MessageType::Request => requests += 1,
-                _ => notifies += 1,
-            }
+            notifies += u64::from(is_notify);
             let data = connection.data();
-            let mut session_of = match snapshot.take() {
-                Some(session_of) if Session::is_as_new(&session_of, session, data) => session_of,
-                _ => Session::new(session, data.clone(), Rc::clone(&link)),
-            };
+            // Kept for the next message where the handler has left it as it was.
+            if !snapshot.as_ref().is_some_and(|it| Session::is_as_new(it, session, data)) {
+                snapshot = Some(Session::new(session, data.clone(), Rc::clone(&link)));
+            }
+            let Some(seen) = &mut snapshot else { break None };
             let request = Request::new(&link.routes.entry(route).text, id, message.body);
             let mut reply = Reply::error();
-            chain::call(&registry, Some(handler), &request, &mut session_of, &mut reply);
+            chain::call(&registry, Some(handler), &request, seen, &mut reply);
             let is_plain = !reply.failed && !matches!(reply.body, ReplyBody::Later(_));
-            let is_answered =
-                is_plain && !link.has_ops() && answer(connection, &mut self.pool, id, &reply);
-            if !is_answered {
+            if !is_plain || link.has_ops() || !answer(connection, &mut self.pool, id, &reply) {
                 let started_us = self.clock.now_us;
                 let client = ClientCall { session, id, route: Some(route), started_us };
-                let session = session_of;
-                break Some(Interruption::Handled { client, request, reply, session });
+                break Some(Interruption::Handled { client, request, reply });
             }
-            snapshot = Some(session_of);
             answers += u64::from(id != 0);
-            if connection.outbox.bytes() > limits.outbox_bytes_max {
+            if connection.outbox.bytes() > outbox_bytes_max {
                 break Some(Interruption::Full);
             }
         };
+        let handled = u64::from(self.shares.left - left);
         self.shares.left = left;
-        if requests + notifies == 0 {
+        if handled == 0 {
             return run;
         }
-        self.counters.requests.add(requests);
+        self.counters.requests.add(handled - notifies);
         self.counters.notifies.add(notifies);
         self.counters.answers.add(answers);
         self.answers_this_turn += answers;
@@ -141,12 +138,12 @@ impl Shard {
             connection.listed = Listed::Dirty;
             self.dirty.push_back(slot);
         }
-        match interruption {
-            None => return run,
-            Some(Interruption::Full) => self.make_room(slot),
-            Some(Interruption::Handled { client, request, reply, session }) => {
+        match (interruption, snapshot) {
+            (Some(Interruption::Handled { client, request, reply }), Some(session)) => {
                 self.finish_handled(&client, reply, &request, session);
             }
+            (Some(_), _) => self.make_room(slot),
+            (None, _) => return run,
         }
         run.is_interrupted = true;
         run
@@ -211,12 +208,9 @@ fn answer(
         return true;
     }
     let body = reply.spoken().unwrap_or(b"{}");
-    let len = message::response_head_len(id) + body.len();
-    if len > BODY_BYTES_MAX {
+    if message::RESPONSE_HEAD_BYTES_MAX + body.len() > BODY_BYTES_MAX {
         return false;
     }
-    let out = begin_package(connection, pool, PackageType::Data, len);
-    message::encode_response_head(id, out);
-    out.extend_from_slice(body);
+    queue_answer(connection, pool, id, body);
     true
 }

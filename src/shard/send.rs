@@ -105,10 +105,7 @@ impl Shard {
             tracing::warn!(bytes = body.len(), "an answer is too long for a package");
             return self.answer(call, &Reply::error());
         }
-        let len = head_len + body.len();
-        let out = begin_package(connection, &mut self.pool, PackageType::Data, len);
-        message::encode_response_head(call.id, out);
-        out.extend_from_slice(body);
+        queue_answer(connection, &mut self.pool, call.id, body);
         self.counters.answers.one();
         // As `queued` does, without another look-up.
         if connection.listed == Listed::Not {
@@ -159,4 +156,18 @@ pub(super) fn begin_package<'a>(
     }
     out.extend_from_slice(&Header::encode(kind, body_len));
     out
+}
+
+/// Writes an answer that fits into a package.
+#[inline]
+pub(super) fn queue_answer(
+    connection: &mut Connection,
+    pool: &mut BufferPool,
+    id: u32,
+    body: &[u8],
+) {
+    let len = message::response_head_len(id) + body.len();
+    let out = begin_package(connection, pool, PackageType::Data, len);
+    message::encode_response_head(id, out);
+    out.extend_from_slice(body);
 }

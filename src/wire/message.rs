@@ -181,6 +181,9 @@ pub fn encode(message: &Message<'_>, out: &mut Vec<u8>) -> Result<(), EncodeErro
     Ok(())
 }
 
+/// The most bytes that stand in front of a response body.
+pub const RESPONSE_HEAD_BYTES_MAX: usize = 1 + varint::VARINT_BYTES_MAX;
+
 /// Appends what stands in front of a response body: the flag and the request's id.
 #[inline]
 pub fn encode_response_head(id: u32, out: &mut Vec<u8>) {

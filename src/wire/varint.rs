@@ -44,9 +44,12 @@ pub fn encode(value: u32, out: &mut Vec<u8>) {
 #[inline]
 #[must_use]
 pub const fn len(value: u32) -> usize {
-    // Seven bits a byte; `| 1` because zero still takes one byte.
-    let bits = u32::BITS - (value | 1).leading_zeros();
-    bits.div_ceil(7) as usize
+    match value {
+        0..0x80 => 1,
+        0x80..0x4000 => 2,
+        // Seven bits a byte.
+        _ => (u32::BITS - value.leading_zeros()).div_ceil(7) as usize,
+    }
 }
 
 /// Why a number could not be read; the peer is at fault.
