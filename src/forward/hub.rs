@@ -195,11 +195,17 @@ impl Post {
         mail: Mail,
         lane_len: usize,
     ) -> Result<(), Mail> {
-        if !self.has_room(to) && self.backlog_len(to) + LANE_RING_LEN_MAX >= lane_len {
+        if !self.has_room_within(to, lane_len) {
             return Err(mail);
         }
         self.send(to, mail);
         Ok(())
+    }
+
+    /// Whether [`Self::send_within`] would take one more mail.
+    #[inline]
+    pub(crate) fn has_room_within(&self, to: Party, lane_len: usize) -> bool {
+        self.has_room(to) || self.backlog_len(to) + LANE_RING_LEN_MAX < lane_len
     }
 
     fn writer(&self, to: Party) -> &Producer<Mail> {

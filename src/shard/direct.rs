@@ -1,9 +1,10 @@
 //! Messages that nothing stands before or behind: read, handled and answered in one loop.
 //!
-//! Most messages of most games are for a handler of this shard, with no filter, schema or bound on
-//! their rate. A handler can't touch the shard, it can only ask ([`Link::ops`]); so what has been
-//! looked up for one message of a buffer holds for the next. Whatever is out of the ordinary ends
-//! the loop and goes the way that all other messages go, with the same outcome.
+//! Most messages of most games are for a handler of this shard or for a worker, with no filter,
+//! schema or bound on their rate. A handler can't touch the shard, it can only ask
+//! ([`Link::ops`]); so what has been looked up for one message of a buffer holds for the next.
+//! Those for a worker go there together. Whatever is out of the ordinary ends the loop and goes
+//! the way that all other messages go, with the same outcome.
 //!
 //! [`Link::ops`]: crate::dispatch::context::Link::ops
 
@@ -11,23 +12,39 @@ use std::rc::Rc;
 
 use super::Shard;
 use super::config::{KeptAliveBy, ShardConfig};
-use super::connection::{Connection, Listed, Transport};
-use super::global_handle::Target;
-use super::send::queue_answer;
+use super::connection::{Connection, Transport};
+use super::courier::{Filling, Room};
+use super::global_handle::{RecentRoutes, Target};
 use crate::dispatch::chain;
 use crate::dispatch::context::ClientCall;
 use crate::dispatch::reply::{Reply, ReplyBody};
 use crate::dispatch::{Registry, Request, Session};
-use crate::route::table::RouteEntry;
-use crate::session::{BufferPool, SessionId};
+use crate::forward::Carrier;
+use crate::forward::parcel;
+use crate::route::edition::Edition;
+use crate::route::table::{RouteEntry, RouteId, RouteTable};
+use crate::session::{BufferPool, SessionId, Slot};
+use crate::wire::answer;
 use crate::wire::message::{self, MessageType, RouteRef};
-use crate::wire::package::{self, BODY_BYTES_MAX, HEADER_BYTES, PackageType, Status};
+use crate::wire::package::{self, HEADER_BYTES, PackageType, Status};
 use crate::wire::websocket::{self, HeaderStatus, Opcode};
+
+/// What is done with the messages of a route.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Direct {
+    /// Something that they need is not done here.
+    No,
+    /// A handler of this shard is called, by its place.
+    Handle(usize),
+    /// They go to a worker of a server type, by its place.
+    Forward(usize),
+}
 
 /// How far [`Shard::handle_directly`] has come.
 pub(super) struct Run {
     pub(super) consumed: usize,
-    /// Something else was done on the way, which may have changed the session.
+    /// Something else was done on the way, which may have changed the session, or has yet to be
+    /// done: what follows may be for this loop again.
     pub(super) is_interrupted: bool,
 }
 
@@ -37,27 +54,56 @@ enum Interruption<'a> {
     Handled { client: ClientCall, request: Request<'a>, reply: Reply<'a> },
     /// More waits to be sent to the client than may.
     Full,
+    /// The next message goes into another parcel.
+    Parcel,
 }
 
-/// The handler of each route whose messages need nothing else, by route.
-pub(super) fn direct_handlers(
+/// A message as the loop sees it.
+struct Piece<'a> {
+    /// 0 for a notify.
+    id: u32,
+    is_notify: bool,
+    route: RouteId,
+    body: &'a [u8],
+    /// Where what follows it starts.
+    end: usize,
+}
+
+/// What a run has come to.
+#[derive(Default)]
+struct Tally {
+    messages: u64,
+    notifies: u64,
+    answers: u64,
+}
+
+impl Tally {
+    #[inline(always)]
+    fn count(&mut self, piece: &Piece<'_>) {
+        self.messages += 1;
+        self.notifies += u64::from(piece.is_notify);
+    }
+}
+
+/// What is done with messages of each route, by route.
+pub(super) fn direct_routes(
     config: &ShardConfig,
     registry: &Registry,
     targets: &[Target],
-) -> Vec<Option<usize>> {
-    let is_bare = registry.filters.is_empty()
-        && registry.global_filters.is_empty()
-        && config.limits.messages_per_second == 0;
+) -> Vec<Direct> {
+    let is_bare = registry.global_filters.is_empty() && config.limits.messages_per_second == 0;
     #[cfg(feature = "crypto")]
     let is_bare = is_bare && !config.use_crypto;
-    let direct = |(entry, target): (&RouteEntry, &Target)| match target {
-        Target::Local(handler) if entry.client.is_none() && entry.server.is_none() => *handler,
-        _ => None,
+    let direct = |(entry, target): (&RouteEntry, &Target)| match *target {
+        _ if !is_bare || entry.client.is_some() || entry.server.is_some() => Direct::No,
+        Target::Local(Some(handler)) if registry.filters.is_empty() => Direct::Handle(handler),
+        Target::Forward(place) => match config.server_types[place].carrier {
+            Carrier::Workers { route: None, .. } => Direct::Forward(place),
+            _ => Direct::No,
+        },
+        _ => Direct::No,
     };
-    match is_bare {
-        true => config.routes.iter().zip(targets).map(direct).collect(),
-        false => vec![None; targets.len()],
-    }
+    config.routes.iter().zip(targets).map(direct).collect()
 }
 
 impl Shard {
@@ -66,9 +112,8 @@ impl Shard {
     #[inline(never)] // It has the registers to itself.
     pub(super) fn handle_directly(&mut self, session: SessionId, input: &mut [u8]) -> Run {
         let mut run = Run { consumed: 0, is_interrupted: false };
-        let slot = session.slot();
         let (link, registry) = (Rc::clone(&self.link), Rc::clone(&self.registry));
-        let Some(connection) = self.connections.at_mut(slot) else { return run };
+        let Some(connection) = self.connections.at_mut(session.slot()) else { return run };
         if connection.message.is_some() {
             return run;
         }
@@ -76,39 +121,50 @@ impl Shard {
         let (transport, limits) = (connection.transport, &self.config.limits);
         let (package_bytes_max, outbox_bytes_max) =
             (limits.package_bytes_max, limits.outbox_bytes_max);
-        let (mut notifies, mut answers, mut left) = (0, 0, self.shares.left);
-        let mut snapshot = None;
+        let mut tally = Tally::default();
+        let messages_max = u64::from(self.shares.left);
+        let (mut snapshot, mut filling): (Option<Session>, Option<Filling>) = (None, None);
         let interruption = loop {
-            if left == 0 {
+            if tally.messages == messages_max {
                 break None;
             }
             let rest = &mut input[run.consumed..];
-            let Some((data, end)) = next_data(transport, rest, package_bytes_max) else {
+            let Some(package) = next_data(transport, rest, package_bytes_max) else { break None };
+            let recent = &mut self.recent_routes;
+            let Some(piece) = read_piece(package, recent, &link.routes, edition) else {
                 break None;
             };
-            let Ok(message) = message::decode(data) else { break None };
-            let (id, is_notify) = match message.kind {
-                MessageType::Request => (message.id, false),
-                MessageType::Notify => (0, true),
+            let handler = match self.direct[piece.route.index()] {
+                Direct::Handle(handler) => handler,
+                Direct::Forward(place) if piece.body.len() <= parcel::BODY_BYTES_MAX => {
+                    let room = Room { config: &self.config, post: &self.post, calls: &self.calls };
+                    let to = match &mut filling {
+                        Some(to) => to,
+                        None => match self.courier.open(session, connection, place, &room) {
+                            Some(to) => filling.insert(to),
+                            None => break None,
+                        },
+                    };
+                    if !to.takes_more(place) {
+                        break Some(Interruption::Parcel);
+                    }
+                    to.push(piece.id, piece.route, piece.body);
+                    run.consumed += piece.end;
+                    tally.count(&piece);
+                    continue;
+                }
                 _ => break None,
             };
-            let route = match message.route {
-                Some(RouteRef::Text(text)) => self.recent_routes.find(&link.routes, text),
-                Some(RouteRef::Code(code)) => edition.and_then(|edition| edition.find(code)),
-                None => None,
-            };
-            let Some(route) = route else { break None };
-            let Some(handler) = self.direct[route.index()] else { break None };
-            run.consumed += end;
-            left -= 1;
-            notifies += u64::from(is_notify);
+            run.consumed += piece.end;
+            tally.count(&piece);
             let data = connection.data();
             // Kept for the next message where the handler has left it as it was.
-            if !snapshot.as_ref().is_some_and(|it| Session::is_as_new(it, session, data)) {
+            if !snapshot.as_ref().is_some_and(|it| it.is_as_new(session, data)) {
                 snapshot = Some(Session::new(session, data.clone(), Rc::clone(&link)));
             }
             let Some(seen) = &mut snapshot else { break None };
-            let request = Request::new(&link.routes.entry(route).text, id, message.body);
+            let Piece { id, route, .. } = piece;
+            let request = Request::new(&link.routes.entry(route).text, id, piece.body);
             let mut reply = Reply::error();
             chain::call(&registry, Some(handler), &request, seen, &mut reply);
             let is_plain = !reply.failed && !matches!(reply.body, ReplyBody::Later(_));
@@ -117,37 +173,66 @@ impl Shard {
                 let client = ClientCall { session, id, route: Some(route), started_us };
                 break Some(Interruption::Handled { client, request, reply });
             }
-            answers += u64::from(id != 0);
+            tally.answers += u64::from(id != 0);
             if connection.outbox.bytes() > outbox_bytes_max {
                 break Some(Interruption::Full);
             }
         };
-        let handled = u64::from(self.shares.left - left);
-        self.shares.left = left;
-        if handled == 0 {
+        if tally.messages == 0 {
             return run;
         }
-        self.counters.requests.add(handled - notifies);
-        self.counters.notifies.add(notifies);
-        self.counters.answers.add(answers);
-        self.answers_this_turn += answers;
-        if self.config.heartbeat.is_some_and(|it| it.kept_alive_by == KeptAliveBy::AnyPackage) {
-            connection.heard_ms = self.clock.patient_ms;
-        }
-        if answers > 0 && connection.listed == Listed::Not {
-            connection.listed = Listed::Dirty;
-            self.dirty.push_back(slot);
+        self.end_run(session.slot(), &tally);
+        if let Some(filling) = filling {
+            self.send_parcel(filling);
         }
         match (interruption, snapshot) {
             (Some(Interruption::Handled { client, request, reply }), Some(session)) => {
                 self.finish_handled(&client, reply, &request, session);
             }
-            (Some(_), _) => self.make_room(slot),
+            (Some(Interruption::Full), _) => self.make_room(session.slot()),
+            (Some(_), _) => {}
             (None, _) => return run,
         }
         run.is_interrupted = true;
         run
     }
+
+    /// Counts what was handled.
+    fn end_run(&mut self, slot: Slot, tally: &Tally) {
+        self.shares.left -= tally.messages as u32;
+        self.counters.requests.add(tally.messages - tally.notifies);
+        self.counters.notifies.add(tally.notifies);
+        self.counters.answers.add(tally.answers);
+        self.answers_this_turn += tally.answers;
+        let Some(connection) = self.connections.at_mut(slot) else { return };
+        if self.config.heartbeat.is_some_and(|it| it.kept_alive_by == KeptAliveBy::AnyPackage) {
+            connection.heard_ms = self.clock.patient_ms;
+        }
+        if tally.answers > 0 {
+            self.mark_dirty(slot);
+        }
+    }
+}
+
+/// The message in a DATA package, if its route is known and it is one that a client may send.
+#[inline(always)]
+fn read_piece<'a>(
+    (data, end): (&'a [u8], usize),
+    recent: &mut RecentRoutes,
+    routes: &RouteTable,
+    edition: Option<&Edition>,
+) -> Option<Piece<'a>> {
+    let message = message::decode(data).ok()?;
+    let (id, is_notify) = match message.kind {
+        MessageType::Request => (message.id, false),
+        MessageType::Notify => (0, true),
+        _ => return None,
+    };
+    let route = match message.route? {
+        RouteRef::Text(text) => recent.find(routes, text)?,
+        RouteRef::Code(code) => edition?.find(code)?,
+    };
+    Some(Piece { id, is_notify, route, body: message.body, end })
 }
 
 /// The body of the DATA package that `input` starts with, and where what follows it starts; `None`
@@ -198,19 +283,15 @@ fn unmask_first(input: &mut [u8], body_bytes_max: usize) -> Option<(usize, usize
 
 /// Queues an answer, unless it is too long for a package.
 #[inline(always)]
-fn answer(
-    connection: &mut Connection,
-    pool: &mut BufferPool,
-    id: u32,
-    reply: &Reply<'_>,
-) -> bool {
+fn answer(connection: &mut Connection, pool: &mut BufferPool, id: u32, reply: &Reply<'_>) -> bool {
     if id == 0 {
         return true;
     }
     let body = reply.spoken().unwrap_or(b"{}");
-    if message::RESPONSE_HEAD_BYTES_MAX + body.len() > BODY_BYTES_MAX {
+    if !answer::fits(body) {
         return false;
     }
-    queue_answer(connection, pool, id, body);
+    let is_websocket = connection.transport == Transport::WebSocket;
+    answer::encode(is_websocket, id, body, connection.outbox.open(pool));
     true
 }

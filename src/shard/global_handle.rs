@@ -434,7 +434,7 @@ impl Shard {
         self.kick_if_drained_id(client.session);
     }
 
-    fn kick_if_drained_id(&mut self, session: SessionId) {
+    pub(super) fn kick_if_drained_id(&mut self, session: SessionId) {
         if self.is_draining
             && let Some((slot, _)) = self.find(session)
         {
@@ -498,7 +498,7 @@ impl Shard {
         let (route, bytes) = self.carve(client.route, request.route(), body);
         let deadline_us = self.clock.now_us + self.config.forward_timeout_us();
         let token = match is_answered {
-            true => self.calls.add(Forwarded { client: *client, deadline_us, held }),
+            true => self.calls.add(Forwarded::One { client: *client, held }, deadline_us),
             false => 0,
         };
         let id = client.id;
@@ -506,7 +506,10 @@ impl Shard {
         let lane_len = self.config.limits.lane_len;
         if self.post.send_within(party, Mail::Forward(forward), lane_len).is_err() {
             self.counters.forward_rejects.one();
-            let held = self.calls.take(token).and_then(|call| call.held);
+            let held = match self.calls.take(token) {
+                Some(Forwarded::One { held, .. }) => held,
+                _ => None,
+            };
             return self.handle_answer(client, held, &Reply::error());
         }
         self.counters.forwards.one();
@@ -547,19 +550,24 @@ impl Shard {
 
     /// A worker has answered. An answer after its deadline finds nothing.
     pub(super) fn handle_worker_answer(&mut self, token: u64, reply: WorkerReply) {
-        let Some(call) = self.calls.take(token) else { return };
+        let Some(Forwarded::One { client, held }) = self.calls.take(token) else { return };
         drop(reply.data);
         let body = reply.body.map_or(ReplyBody::None, ReplyBody::Shared);
         let reply = Reply { body, failed: reply.failed };
-        self.handle_answer(&call.client, call.held, &reply);
+        self.handle_answer(&client, held, &reply);
     }
 
     /// Answers for workers that have not.
     pub(super) fn expire_calls(&mut self) {
         while let Some(call) = self.calls.take_due(self.clock.now_us) {
-            self.counters.forward_timeouts.one();
             let reply = Reply::failure(Failure::TimedOut);
-            self.handle_answer(&call.client, call.held, &reply);
+            match call {
+                Forwarded::One { client, held } => {
+                    self.counters.forward_timeouts.one();
+                    self.handle_answer(&client, held, &reply);
+                }
+                Forwarded::Parcel(batch) => self.expire_batch(batch, &reply),
+            }
         }
     }
 }

@@ -16,6 +16,7 @@ mod bind;
 mod close;
 mod config;
 mod connection;
+mod courier;
 #[cfg(feature = "crypto")]
 mod crypto;
 mod dialect;
@@ -56,7 +57,9 @@ pub(crate) use connection::Connection;
 use connection::Connection;
 use connection::{CloseReason, Listed, State};
 pub(crate) use connection::{SocketIndex, worker_bit};
+use courier::Courier;
 pub use dialect::Dialect;
+use direct::Direct;
 pub(crate) use door::{Door, DoorIndex};
 use editions::Editions;
 use global_handle::{RecentRoutes, Target};
@@ -101,8 +104,9 @@ pub(crate) struct Shard {
     registry: Rc<Registry>,
     /// What is to be done with each known route.
     targets: Vec<Target>,
-    /// The handler of each known route whose messages need nothing else.
-    direct: Vec<Option<usize>>,
+    /// What is done with messages of each known route that need nothing else.
+    direct: Vec<Direct>,
+    courier: Courier,
     recent_routes: RecentRoutes,
     tasks: Tasks,
     is_running_tasks: bool,
@@ -220,7 +224,7 @@ impl Shard {
         let registry = Handlers::collect(&link, &config.registers);
         let targets: Vec<Target> =
             config.routes.iter().map(|entry| config.target(&registry, &entry.text)).collect();
-        let direct = direct::direct_handlers(&config, &registry, &targets);
+        let direct = direct::direct_routes(&config, &registry, &targets);
         let party = Party::from(index);
         let mut shard = Self {
             index,
@@ -241,6 +245,7 @@ impl Shard {
             registry,
             targets,
             direct,
+            courier: Courier::new(usize::from(hub.parties() - hub.shards())),
             recent_routes: RecentRoutes::default(),
             tasks: Tasks::new(limits.tasks_max, Arc::clone(hub.bell(party)) as _),
             is_running_tasks: false,
@@ -399,8 +404,13 @@ impl Shard {
             }
         }
         for (from, waiting) in (hub.shards()..).map(Party).zip(&waiting) {
-            for _ in 0..(*waiting).min(MAILS_PER_PARTY) {
+            let mut messages = 0;
+            for _ in 0..*waiting {
+                if messages >= MAILS_PER_PARTY {
+                    break;
+                }
                 let Some(mail) = self.post.receive(from) else { break };
+                messages += mail.messages();
                 self.handle_mail(mail);
             }
         }

@@ -38,7 +38,7 @@ fn handlers(handlers: &mut Handlers) {
 }
 
 /// Routes that differ in little; more of them than are kept as recent.
-const NUMBERED: usize = 3 * RECENT_ROUTES;
+const NUMBERED: usize = 3 * global_handle::RECENT_ROUTES;
 
 fn numbered(number: usize) -> String {
     format!("connector.entryHandler.n{number}")
