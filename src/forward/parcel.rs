@@ -13,8 +13,8 @@ use crate::session::{SessionData, SessionId};
 pub(crate) const MESSAGES_MAX: usize = u64::BITS as usize;
 /// The most bytes of a body that goes into a parcel; a longer one goes alone.
 pub(crate) const BODY_BYTES_MAX: usize = 16 * 1024;
-/// A parcel with this many bytes of bodies takes no more.
-const BODIES_BYTES_MAX: usize = 64 * 1024;
+/// A parcel with this many bytes takes no more.
+const PARCEL_BYTES_MAX: usize = 64 * 1024;
 
 /// Messages on their way to a worker, or back.
 pub(crate) struct Parcel {
@@ -36,11 +36,12 @@ pub(crate) struct Parcel {
     pub(crate) answered: u64,
 }
 
-/// The messages of a parcel, in the order they came.
+/// The messages of a parcel, in the order they came: each a head and its body, all in one piece of
+/// memory, as the worker's core has to fetch it from the shard's.
 #[derive(Default)]
 pub(crate) struct Messages {
-    heads: Vec<Head>,
-    bodies: Vec<u8>,
+    bytes: Vec<u8>,
+    len: usize,
 }
 
 /// What stands before a message's body.
@@ -49,40 +50,48 @@ pub(crate) struct Head {
     /// The client's request id; 0 for a notify.
     pub(crate) id: u32,
     pub(crate) route: RouteId,
-    body_len: u32,
 }
+
+/// An id, a route and a body's length.
+const HEAD_BYTES: usize = 3 * size_of::<u32>();
 
 impl Messages {
     pub(crate) fn len(&self) -> usize {
-        self.heads.len()
+        self.len
     }
 
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
-        self.heads.len() >= MESSAGES_MAX || self.bodies.len() >= BODIES_BYTES_MAX
+        self.len >= MESSAGES_MAX || self.bytes.len() >= PARCEL_BYTES_MAX
     }
 
     /// Adds a message; its body is at most [`BODY_BYTES_MAX`].
     #[inline]
-    pub(crate) fn push(&mut self, id: u32, route: RouteId, body: &[u8]) {
+    pub(crate) fn push(&mut self, head: Head, body: &[u8]) {
         debug_assert!(!self.is_full() && body.len() <= BODY_BYTES_MAX);
-        self.heads.push(Head { id, route, body_len: body.len() as u32 });
-        self.bodies.extend_from_slice(body);
-    }
-
-    pub(crate) fn heads(&self) -> &[Head] {
-        &self.heads
+        let words = [head.id, head.route.to_bits(), body.len() as u32];
+        self.bytes.extend_from_slice(words.map(u32::to_ne_bytes).as_flattened());
+        self.bytes.extend_from_slice(body);
+        self.len += 1;
     }
 
     /// Each message with its body.
     #[inline]
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Head, &[u8])> {
-        let mut rest = &self.bodies[..];
-        self.heads.iter().map(move |head| {
-            let (body, behind) = rest.split_at(head.body_len as usize);
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Head, &[u8])> {
+        let mut rest = &self.bytes[..];
+        std::iter::from_fn(move || {
+            let (head, behind) = rest.split_first_chunk::<HEAD_BYTES>()?;
+            let (words, _) = head.as_chunks();
+            let [id, route, body_len] = [words[0], words[1], words[2]].map(u32::from_ne_bytes);
+            let (body, behind) = behind.split_at_checked(body_len as usize)?;
             rest = behind;
-            (head, body)
+            Some((Head { id, route: RouteId::from_bits(route) }, body))
         })
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.len = 0;
     }
 }
 
@@ -118,13 +127,11 @@ impl Parcels {
 
     /// Takes a parcel back whose answers have been read.
     pub(crate) fn give(&mut self, mut parcel: Box<Parcel>) {
-        let Messages { heads, bodies } = &mut parcel.messages;
-        let bytes = bodies.capacity() + parcel.answers.capacity();
+        let bytes = parcel.messages.bytes.capacity() + parcel.answers.capacity();
         if self.empty.len() == KEPT_MAX || bytes > KEPT_BYTES_MAX {
             return;
         }
-        heads.clear();
-        bodies.clear();
+        parcel.messages.clear();
         parcel.answers.clear();
         parcel.answered = 0;
         parcel.data = None;
@@ -154,7 +161,7 @@ mod tests {
             let mut count = 0;
             while !parcel.messages.is_full() {
                 let body = vec![count as u8; count];
-                parcel.messages.push(count as u32, route, &body);
+                parcel.messages.push(Head { id: count as u32, route }, &body);
                 count += 1;
             }
             assert_eq!(count, MESSAGES_MAX);
@@ -173,9 +180,9 @@ mod tests {
         let mut parcels = Parcels::default();
         let mut parcel = parcels.take(session);
         while !parcel.messages.is_full() {
-            parcel.messages.push(1, route, &[0; BODY_BYTES_MAX]);
+            parcel.messages.push(Head { id: 1, route }, &[0; BODY_BYTES_MAX]);
         }
-        assert_eq!(parcel.messages.len(), BODIES_BYTES_MAX / BODY_BYTES_MAX);
+        assert_eq!(parcel.messages.len(), PARCEL_BYTES_MAX / BODY_BYTES_MAX);
         parcels.give(parcel);
         assert!(parcels.empty.is_empty());
     }

@@ -10,7 +10,7 @@ use crate::dispatch::context::ClientCall;
 use crate::dispatch::reply::Reply;
 use crate::forward::calls::{Batch, Calls, Forwarded};
 use crate::forward::mail::Mail;
-use crate::forward::parcel::{MESSAGES_MAX, Parcel, Parcels};
+use crate::forward::parcel::{Head, MESSAGES_MAX, Parcel, Parcels};
 use crate::forward::{Carrier, Post};
 use crate::route::default_route;
 use crate::route::table::RouteId;
@@ -43,7 +43,9 @@ pub(super) struct Filling {
     place: usize,
     /// How many messages it may have.
     room: usize,
-    requests: u16,
+    /// The ids of its messages, and those of them that wait for an answer, a bit each.
+    ids: Vec<u32>,
+    pending: u64,
 }
 
 impl Filling {
@@ -56,8 +58,9 @@ impl Filling {
 
     #[inline]
     pub(super) fn push(&mut self, id: u32, route: RouteId, body: &[u8]) {
-        self.requests += u16::from(id != 0);
-        self.parcel.messages.push(id, route, body);
+        self.pending |= u64::from(id != 0) << self.ids.len();
+        self.ids.push(id);
+        self.parcel.messages.push(Head { id, route }, body);
     }
 }
 
@@ -102,7 +105,8 @@ impl Courier {
         parcel.data = Some([Arc::clone(data), Arc::clone(data)]);
         parcel.worker = worker;
         parcel.is_websocket = connection.transport == Transport::WebSocket;
-        Some(Filling { parcel, place, room, requests: 0 })
+        let ids = self.ids.pop().unwrap_or_default();
+        Some(Filling { parcel, place, room, ids, pending: 0 })
     }
 
     /// Takes the ids of requests back that are answered.
@@ -116,28 +120,25 @@ impl Courier {
 
 impl Shard {
     pub(super) fn send_parcel(&mut self, filling: Filling) {
-        let Filling { mut parcel, requests, .. } = filling;
+        let Filling { mut parcel, ids, pending, .. } = filling;
         let (session, worker) = (parcel.session, parcel.worker);
         if let Some((_, connection)) = self.find(session) {
-            connection.in_flight += requests;
+            connection.in_flight += pending.count_ones() as u16;
             connection.workers |= worker_bit(worker);
         }
         parcel.token = 0;
-        if requests > 0 {
-            let mut ids = self.courier.ids.pop().unwrap_or_default();
-            let heads = parcel.messages.heads();
-            ids.extend(heads.iter().map(|head| head.id));
-            let waits = |(at, id): (usize, &u32)| u64::from(*id != 0) << at;
-            let pending = ids.iter().enumerate().map(waits).sum();
-            let (started_us, deadline_us) =
-                (self.clock.now_us, self.clock.now_us + self.config.forward_timeout_us());
+        if pending == 0 {
+            self.courier.give_ids(ids);
+        } else {
+            let started_us = self.clock.now_us;
             let batch = Batch { session, started_us, ids, pending };
+            let deadline_us = started_us + self.config.forward_timeout_us();
             parcel.token = self.calls.add(Forwarded::Parcel(batch), deadline_us);
         }
         let messages = parcel.messages.len();
         self.courier.away[usize::from(worker)] += messages;
         self.counters.forwards.add(messages as u64);
-        self.has_forwarded = true;
+        self.forwarded += messages;
         let party = self.post.hub().worker(worker);
         self.post.send(party, Mail::Parcel(parcel));
     }

@@ -514,8 +514,8 @@ impl Shard {
         }
         self.counters.forwards.one();
         // An answer over the network takes longer than a look for it is worth.
-        self.has_forwarded |=
-            matches!(self.config.server_types[place].carrier, Carrier::Workers { .. });
+        let is_near = matches!(self.config.server_types[place].carrier, Carrier::Workers { .. });
+        self.forwarded += usize::from(is_near);
         if let Some((_, connection)) = self.find(client.session) {
             connection.workers |= worker_bit(worker);
         }

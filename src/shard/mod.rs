@@ -138,7 +138,8 @@ pub(crate) struct Shard {
     has_more: bool,
     commands: VecDeque<Command>,
     is_draining: bool,
-    has_forwarded: bool,
+    /// Messages that went to workers in this turn.
+    forwarded: usize,
     counters: Arc<Counters>,
     latency: Latency,
     /// Requests answered in the turn they came in.
@@ -270,7 +271,7 @@ impl Shard {
             has_more: false,
             commands: VecDeque::new(),
             is_draining: false,
-            has_forwarded: false,
+            forwarded: 0,
             counters: Arc::clone(&config.counters[index.index()]),
             latency: Latency::default(),
             answers_this_turn: 0,
@@ -286,7 +287,7 @@ impl Shard {
         self.shares.begin_turn();
         self.dirty.extend(self.deferred.drain(..));
         self.pool.begin_turn(self.clock.patient_ms);
-        self.has_forwarded = false;
+        self.forwarded = 0;
         self.link.now_us.set(self.clock.now_us);
     }
 
@@ -495,9 +496,9 @@ impl Shard {
             .min()
     }
 
-    /// Whether the last turn has forwarded something to a worker.
-    pub(crate) fn has_forwarded(&self) -> bool {
-        self.has_forwarded
+    /// How many messages the last turn has forwarded to workers.
+    pub(crate) fn forwarded(&self) -> usize {
+        self.forwarded
     }
 
     /// Futures alive on this shard; while there are any, the shell lets the runtime run too.

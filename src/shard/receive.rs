@@ -142,6 +142,8 @@ impl Shard {
                     let run = self.handle_directly(session, rest);
                     consumed += run.consumed;
                     if run.is_interrupted {
+                        // What this step was counted for has yet to be read.
+                        self.shares.left += 1;
                         continue;
                     }
                     let rest = &mut input[consumed..];

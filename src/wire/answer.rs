@@ -14,12 +14,26 @@ pub(crate) const fn fits(body: &[u8]) -> bool {
 #[inline]
 pub(crate) fn encode(is_websocket: bool, id: u32, body: &[u8], out: &mut Vec<u8>) {
     let len = message::response_head_len(id) + body.len();
-    out.reserve(websocket::BINARY_HEADER_BYTES_MAX + HEADER_BYTES + len);
     if is_websocket {
         websocket::encode_binary_header(HEADER_BYTES + len, out);
     }
-    out.extend_from_slice(&Header::encode(PackageType::Data, len));
-    message::encode_response_head(id, out);
+    let [kind, high, middle, low] = Header::encode(PackageType::Data, len);
+    let flag = message::RESPONSE_FLAG;
+    // Heads of one fixed length are stored at once, and cut to their own: nearly all ids take one
+    // byte or two.
+    let (head, id_len) = match id {
+        0..0x80 => ([kind, high, middle, low, flag, id as u8, 0, 0], 1),
+        0x80..0x4000 => ([kind, high, middle, low, flag, id as u8 | 0x80, (id >> 7) as u8, 0], 2),
+        _ => ([kind, high, middle, low, 0, 0, 0, 0], 0),
+    };
+    let start = out.len();
+    out.extend_from_slice(&head);
+    if id_len > 0 {
+        out.truncate(start + HEADER_BYTES + 1 + id_len);
+    } else {
+        out.truncate(start + HEADER_BYTES);
+        message::encode_response_head(id, out);
+    }
     out.extend_from_slice(body);
 }
 
@@ -30,7 +44,9 @@ mod tests {
 
     #[test]
     fn is_what_its_parts_are() {
-        for (id, body_len) in [(1, 0), (200, 64), (70_000, 130), (u32::MAX, 70_000)] {
+        for (id, body_len) in
+            [(1, 0), (127, 9), (128, 9), (200, 64), (16_383, 70), (16_384, 3), (u32::MAX, 70_000)]
+        {
             let body = vec![b'x'; body_len];
             let mut response = Vec::new();
             message::encode_response_head(id, &mut response);

@@ -138,9 +138,6 @@ pub fn decode_header(input: &[u8], payload_bytes_max: usize) -> Result<HeaderSta
     Ok(HeaderStatus::Complete(FrameHeader { fin, opcode, mask, payload_len, header_len }))
 }
 
-/// The most bytes that [`encode_binary_header`] appends.
-pub const BINARY_HEADER_BYTES_MAX: usize = 10;
-
 /// How many bytes [`encode_binary_header`] appends.
 #[inline]
 #[must_use]

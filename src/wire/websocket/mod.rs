@@ -28,8 +28,8 @@ pub use close::{CLOSE_BAD_TEXT, CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_BI
 pub use close::{decode_close, encode_close};
 pub use fragments::{Fragments, check_text};
 pub use frame::{
-    BINARY_HEADER_BYTES_MAX, CONTROL_BYTES_MAX, FrameHeader, HEADER_BYTES_MAX, HEADER_BYTES_MIN,
-    HeaderStatus, Opcode, binary_header_len, decode_header, encode_binary_header, encode_pong,
+    CONTROL_BYTES_MAX, FrameHeader, HEADER_BYTES_MAX, HEADER_BYTES_MIN, HeaderStatus, Opcode,
+    binary_header_len, decode_header, encode_binary_header, encode_pong,
 };
 pub use mask::unmask;
 
