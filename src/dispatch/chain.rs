@@ -183,8 +183,9 @@ pub(crate) async fn settle(mut reply: Reply<'static>) -> Reply<'static> {
     reply
 }
 
-#[inline]
-fn call<'a>(
+/// Calls a handler, without any filter.
+#[inline(always)] // Every message comes by here.
+pub(crate) fn call<'a>(
     registry: &Registry,
     handler: Option<usize>,
     request: &Request<'a>,

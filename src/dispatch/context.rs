@@ -20,7 +20,7 @@ use crate::route::PushError;
 use crate::route::edition::Edition;
 use crate::route::push::Push;
 use crate::route::table::RouteTable;
-use crate::session::{SessionId, SessionView, Uid};
+use crate::session::{SessionId, SessionView, ShardIndex, Uid};
 
 /// What handlers, filters and tasks ask their shard or worker to do. It is done, in order, as
 /// soon as the code that asked has returned or waits.
@@ -92,6 +92,20 @@ pub(crate) enum Origin {
     Client(ClientCall),
     /// A shard that forwarded, by the token that its answer carries.
     Shard { session: SessionId, token: u64 },
+    /// A shard that forwarded it in a parcel.
+    Parcel { shard: ShardIndex, part: ParcelPart },
+}
+
+/// A message of a parcel whose answer comes later.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ParcelPart {
+    /// The parcel's.
+    pub(crate) token: u64,
+    /// Its place in the parcel.
+    pub(crate) index: u8,
+    /// The client's request id; 0 for a notify.
+    pub(crate) id: u32,
+    pub(crate) is_websocket: bool,
 }
 
 /// What a shard keeps of a client's request until it is answered.
@@ -212,6 +226,12 @@ impl Link {
 
     fn encode_push(&self, route: &str, body: &[u8]) -> Result<Arc<Push>, PushError> {
         Push::encode(&self.routes, &self.edition.borrow(), route, body)
+    }
+
+    /// Whether anything has been asked for.
+    #[inline]
+    pub(crate) fn has_ops(&self) -> bool {
+        !self.ops.borrow().is_empty()
     }
 
     pub(crate) fn ask(&self, op: Op) {

@@ -68,6 +68,7 @@ impl std::fmt::Debug for ReplyBody<'_> {
 }
 
 impl ReplyBody<'_> {
+    #[inline]
     pub(crate) fn bytes(&self) -> Option<&[u8]> {
         match self {
             Self::None | Self::Later(_) | Self::Failed(_) => None,
@@ -147,6 +148,7 @@ impl<'a> Reply<'a> {
     }
 
     /// The body, if it is one.
+    #[inline]
     pub(crate) fn spoken(&self) -> Option<&[u8]> {
         self.body.bytes().filter(|body| !is_falsy(body))
     }
@@ -184,6 +186,7 @@ impl<'a> Reply<'a> {
 }
 
 /// Whether JSON text is a value that JavaScript takes for nothing.
+#[inline]
 fn is_falsy(text: &[u8]) -> bool {
     text.len() <= 5 && matches!(text, b"" | b"null" | b"0" | b"-0" | b"\"\"" | b"false")
 }

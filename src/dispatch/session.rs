@@ -46,6 +46,20 @@ impl Session {
         Self { id, data, link, marks: SmallVec::new() }
     }
 
+    /// Whether it is what [`Self::new`] would make, so that the next message can have it.
+    #[inline]
+    pub(crate) fn is_as_new(&self, id: SessionId, data: &Snapshot) -> bool {
+        self.id == id && self.marks.is_empty() && self.data.is_same(data)
+    }
+
+    /// Whether it is as a worker has got it with this data.
+    #[inline]
+    pub(crate) fn is_as_sent(&self, id: SessionId, data: &Arc<SessionData>) -> bool {
+        self.id == id
+            && self.marks.is_empty()
+            && matches!(&self.data, Snapshot::Worker(own) if Arc::ptr_eq(own, data))
+    }
+
     pub(crate) fn data(&self) -> &Snapshot {
         &self.data
     }

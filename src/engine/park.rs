@@ -120,6 +120,9 @@ const RUNTIME_EVERY_US: u64 = 1_000;
 const RUNTIME_TIMER: Duration = Duration::from_micros(1);
 /// How long a shard looks for answers before it sleeps.
 const SPIN_US: u64 = 20;
+/// The most messages forwarded in a turn for which it looks: where there are more, the next ones
+/// are on their way, and what is gained by waiting for them is a batch.
+const SPIN_MESSAGES_MAX: usize = 4;
 /// Sessions are told of the end this long before a drain's deadline.
 const DRAIN_NOTICE_US: u64 = 1_000_000;
 
@@ -255,7 +258,7 @@ impl Driver {
             }
             return Ok(());
         }
-        if self.shard.has_forwarded() && self.spin()? {
+        if (1..=SPIN_MESSAGES_MAX).contains(&self.shard.forwarded()) && self.spin()? {
             return Ok(());
         }
         let now_us = self.threads.now_us();

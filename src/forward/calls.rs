@@ -1,6 +1,7 @@
 //! The requests that a shard has forwarded and not yet answered.
 
 use crate::dispatch::context::{ClientCall, Held};
+use crate::session::SessionId;
 
 /// Forwarded requests by token, and in the order of their deadlines.
 ///
@@ -12,32 +13,66 @@ pub(crate) struct Calls {
     free: Vec<u32>,
     first: Option<u32>,
     last: Option<u32>,
+    /// Requests in all entries.
+    len: usize,
 }
 
 struct Entry {
     generation: u32,
+    deadline_us: u64,
     next: Option<u32>,
     previous: Option<u32>,
     call: Option<Forwarded>,
 }
 
-/// One forwarded request.
-pub(crate) struct Forwarded {
-    pub(crate) client: ClientCall,
-    pub(crate) deadline_us: u64,
-    /// For the global after filters, where there are any.
-    pub(crate) held: Option<Box<Held>>,
+/// What was forwarded at once.
+pub(crate) enum Forwarded {
+    One {
+        client: ClientCall,
+        /// For the global after filters, where there are any.
+        held: Option<Box<Held>>,
+    },
+    Parcel(Batch),
+}
+
+/// The requests of a parcel.
+pub(crate) struct Batch {
+    pub(crate) session: SessionId,
+    /// When they came, in microseconds of the shard's clock.
+    pub(crate) started_us: u64,
+    /// The ids of the parcel's messages, 0 for notifies.
+    pub(crate) ids: Vec<u32>,
+    /// The messages that are not answered, a bit each.
+    pub(crate) pending: u64,
+}
+
+impl Forwarded {
+    /// The requests in it.
+    fn len(&self) -> usize {
+        match self {
+            Self::One { .. } => 1,
+            Self::Parcel(batch) => batch.ids.len(),
+        }
+    }
 }
 
 impl Calls {
+    /// Requests, and notifies that went with them, of which at least one waits.
     pub(crate) fn len(&self) -> usize {
-        self.entries.len() - self.free.len()
+        self.len
     }
 
-    /// Takes a request in; its token is never 0.
-    pub(crate) fn add(&mut self, call: Forwarded) -> u64 {
+    /// Takes what is forwarded in; its token is never 0. Deadlines come in order.
+    pub(crate) fn add(&mut self, call: Forwarded, deadline_us: u64) -> u64 {
+        self.len += call.len();
         let index = self.free.pop().unwrap_or_else(|| {
-            self.entries.push(Entry { generation: 0, next: None, previous: None, call: None });
+            self.entries.push(Entry {
+                generation: 0,
+                deadline_us,
+                next: None,
+                previous: None,
+                call: None,
+            });
             self.entries.len() as u32 - 1
         });
         let last = self.last.replace(index);
@@ -47,13 +82,25 @@ impl Calls {
         }
         let entry = &mut self.entries[index as usize];
         entry.generation = entry.generation.wrapping_add(1).max(1);
+        entry.deadline_us = deadline_us;
         entry.previous = last;
         entry.next = None;
         entry.call = Some(call);
         u64::from(entry.generation) << 32 | u64::from(index)
     }
 
-    /// Takes the request of a token out, unless it has been answered for.
+    /// The requests of a parcel's token, unless they have been answered for.
+    pub(crate) fn batch_mut(&mut self, token: u64) -> Option<&mut Batch> {
+        let entry = self.entries.get_mut(token as u32 as usize)?;
+        match &mut entry.call {
+            Some(Forwarded::Parcel(batch)) if u64::from(entry.generation) == token >> 32 => {
+                Some(batch)
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes out what is of a token, unless it has been answered for.
     pub(crate) fn take(&mut self, token: u64) -> Option<Forwarded> {
         let index = token as u32;
         let entry = self.entries.get(index as usize)?;
@@ -63,24 +110,23 @@ impl Calls {
         self.remove(index)
     }
 
-    /// Takes the first request out whose deadline has come.
+    /// Takes out the first whose deadline has come.
     pub(crate) fn take_due(&mut self, now_us: u64) -> Option<Forwarded> {
         let first = self.first?;
-        let call = self.entries[first as usize].call.as_ref().expect("a listed entry is taken");
-        if call.deadline_us > now_us {
+        if self.entries[first as usize].deadline_us > now_us {
             return None;
         }
         self.remove(first)
     }
 
     pub(crate) fn next_deadline_us(&self) -> Option<u64> {
-        let entry = &self.entries[self.first? as usize];
-        entry.call.as_ref().map(|call| call.deadline_us)
+        Some(self.entries[self.first? as usize].deadline_us)
     }
 
     fn remove(&mut self, index: u32) -> Option<Forwarded> {
         let entry = &mut self.entries[index as usize];
         let call = entry.call.take()?;
+        self.len -= call.len();
         let (next, previous) = (entry.next, entry.previous);
         match previous {
             Some(previous) => self.entries[previous as usize].next = next,
@@ -102,10 +148,15 @@ mod tests {
     use super::*;
     use crate::session::{Generation, SessionId, ShardIndex, Slot};
 
-    fn call(id: u32, deadline_us: u64) -> Forwarded {
+    fn call(id: u32) -> Forwarded {
         let session = SessionId::new(ShardIndex(0), Slot(0), Generation::FIRST);
         let client = ClientCall { session, id, route: None, started_us: 0 };
-        Forwarded { client, deadline_us, held: None }
+        Forwarded::One { client, held: None }
+    }
+
+    fn id_of(call: Forwarded) -> u32 {
+        let Forwarded::One { client, .. } = call else { panic!("not what was added") };
+        client.id
     }
 
     /// Random operations against a plain queue.
@@ -121,20 +172,21 @@ mod tests {
             now_us += seed % 3;
             match (seed >> 8) % 3 {
                 0 => {
-                    let token = calls.add(call(id, now_us + 100));
+                    let token = calls.add(call(id), now_us + 100);
                     assert_ne!(token, 0);
                     model.push_back((token, id, now_us + 100));
                 }
                 1 if !model.is_empty() => {
                     let place = (seed >> 20) as usize % model.len();
                     let (token, id, _) = model.remove(place).unwrap();
-                    assert_eq!(calls.take(token).map(|call| call.client.id), Some(id));
+                    assert_eq!(calls.take(token).map(id_of), Some(id));
                     assert!(calls.take(token).is_none(), "a token is good for one answer");
                 }
                 _ => {
                     while let Some(due) = calls.take_due(now_us) {
-                        let (_, id, deadline_us) = model.pop_front().unwrap();
-                        assert_eq!((due.client.id, due.deadline_us), (id, deadline_us));
+                        let (_, wanted, deadline_us) = model.pop_front().unwrap();
+                        assert_eq!(id_of(due), wanted);
+                        assert!(deadline_us <= now_us);
                     }
                     assert!(model.front().is_none_or(|(_, _, deadline)| *deadline > now_us));
                 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::hub::Party;
+use super::parcel::Parcel;
 use crate::dispatch::{Audience, BindError, HostRule, Login};
 use crate::metrics::Latency;
 use crate::route::edition::Edition;
@@ -20,6 +21,9 @@ use crate::tls::ServerConfig;
 // Look-ups and logins are for network forwarders.
 #[cfg_attr(not(any(feature = "pitaya", feature = "pomelo")), allow(dead_code))]
 pub(crate) enum Mail {
+    // A worker; and back, with answers, the shard that it came from.
+    Parcel(Box<Parcel>),
+
     // A worker.
     Forward(Forward),
     Closed {
@@ -40,6 +44,12 @@ pub(crate) enum Mail {
     Answer {
         token: u64,
         reply: WorkerReply,
+    },
+    /// Answers to some of a parcel's messages, a bit each, laid out as the client gets them.
+    Answers {
+        token: u64,
+        answered: u64,
+        bytes: Vec<u8>,
     },
     Set {
         session: SessionId,
@@ -131,6 +141,17 @@ pub(crate) enum Mail {
         listener: u8,
         config: Arc<ServerConfig>,
     },
+}
+
+impl Mail {
+    /// The messages of clients that it counts for where they are shared out.
+    #[inline]
+    pub(crate) fn messages(&self) -> usize {
+        match self {
+            Self::Parcel(parcel) => parcel.messages.len(),
+            _ => 1,
+        }
+    }
 }
 
 // A lane of thousands is filled with these: 80 bytes each.

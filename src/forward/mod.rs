@@ -8,6 +8,7 @@ mod hub;
 #[cfg(all(test, shaddock_loom))]
 mod loom_tests;
 pub(crate) mod mail;
+pub(crate) mod parcel;
 #[cfg(any(feature = "pitaya", feature = "pomelo"))]
 #[cfg_attr(not(all(feature = "pitaya", feature = "pomelo")), allow(dead_code))]
 // Each has its own part.

@@ -25,7 +25,7 @@ use serde_json::{Map, Value};
 
 use super::hub::{Hub, Party, Post};
 use super::mail::{Forward, Mail, Others, Outcome, ReplyTo, WorkerReply};
-use super::worker::{MAILS_PER_SHARD, by_home};
+use super::worker::{MESSAGES_PER_SHARD, by_home};
 use crate::dispatch::{Audience, BindError};
 use crate::limits::Limits;
 use crate::route::PushError;
@@ -135,7 +135,7 @@ impl<C: Copy, E> Remote<C, E> {
     pub(crate) fn begin_turn(&mut self) {
         self.post.flush();
         for (shard, unread) in (0..).map(Party).zip(&mut self.unread) {
-            *unread = self.post.waiting(shard).min(MAILS_PER_SHARD);
+            *unread = self.post.waiting(shard).min(MESSAGES_PER_SHARD);
         }
     }
 

@@ -12,8 +12,9 @@ use bytes::{Buf as _, Bytes};
 use super::asks::{Ask, Asks};
 use super::hub::{Hub, Party, Post};
 use super::mail::{Forward, ForwardRoute, Mail, Others, ReplyTo, WorkerReply};
+use super::parcel::Parcel;
 use crate::dispatch::chain;
-use crate::dispatch::context::{Call, Link, Op, Origin};
+use crate::dispatch::context::{Call, Link, Op, Origin, ParcelPart};
 use crate::dispatch::pending::Completion;
 use crate::dispatch::reply::{Reply, ReplyBody};
 use crate::dispatch::tasks::Tasks;
@@ -23,6 +24,7 @@ use crate::route::edition::Edition;
 use crate::route::push::Push;
 use crate::route::table::RouteTable;
 use crate::session::{Directory, SessionData, SessionView, ShardIndex, Snapshot, Uid};
+use crate::wire::answer;
 
 /// A worker's handlers and everything under way on it.
 pub(crate) struct Worker {
@@ -62,9 +64,9 @@ pub(crate) struct WorkerConfig {
     pub(crate) limits: Limits,
 }
 
-/// Mails taken from one shard before the next one is looked at. The shard is woken once for all of
-/// their answers, so that it sends many of them at a time.
-pub(super) const MAILS_PER_SHARD: usize = 1024;
+/// Messages taken from one shard before the next one is looked at. The shard is woken once for all
+/// of their answers, so that it sends many of them at a time.
+pub(super) const MESSAGES_PER_SHARD: usize = 1024;
 /// Tasks run in one turn.
 const TASKS_PER_TURN: usize = 256;
 
@@ -99,12 +101,14 @@ impl Worker {
         self.link.handle_time(now_us);
         self.post.flush();
         for shard in (0..self.post.hub().shards()).map(Party) {
-            for _ in 0..self.post.waiting(shard).min(MAILS_PER_SHARD) {
+            let mut messages = 0;
+            for _ in 0..self.post.waiting(shard) {
                 // A shard that does not take its answers gets no further messages handled.
-                if self.post.is_backed_up(shard) {
+                if messages >= MESSAGES_PER_SHARD || self.post.is_backed_up(shard) {
                     break;
                 }
                 let Some(mail) = self.post.receive(shard) else { break };
+                messages += mail.messages();
                 self.handle_mail(mail);
             }
         }
@@ -168,6 +172,7 @@ impl Worker {
 
     fn handle_mail(&mut self, mail: Mail) {
         match mail {
+            Mail::Parcel(parcel) => self.handle_parcel(parcel),
             Mail::Forward(forward) => self.handle_forward(forward),
             Mail::Closed { session, data } => {
                 let view = SessionView { id: session, data: &data };
@@ -220,18 +225,79 @@ impl Worker {
         }
     }
 
+    /// Handles the messages of a parcel, which goes back with the answers. What a handler asks for
+    /// comes behind the answers to what was before it, and ahead of its own.
+    fn handle_parcel(&mut self, mut parcel: Box<Parcel>) {
+        let (link, registry) = (Rc::clone(&self.link), Rc::clone(&self.registry));
+        let Parcel { token, session: id, is_websocket, .. } = *parcel;
+        let Some([kept, data]) = parcel.data.take() else { return };
+        let mut session = Session::new(id, Snapshot::Worker(data), Rc::clone(&link));
+        let messages = std::mem::take(&mut parcel.messages);
+        for (index, (head, body)) in messages.iter().enumerate() {
+            if !session.is_as_sent(id, &kept) {
+                session = Session::new(id, Snapshot::Worker(Arc::clone(&kept)), Rc::clone(&link));
+            }
+            let request = Request::new(&link.routes.entry(head.route).text, head.id, body);
+            let mut reply = Reply::error();
+            let handler = self.by_route[head.route.index()];
+            chain::handle(&registry, handler, &request, &mut session, &mut reply);
+            let is_later = matches!(reply.body, ReplyBody::Later(_));
+            if is_later || link.has_ops() {
+                self.send_answers(&mut parcel);
+                self.apply_ops();
+            }
+            if is_later {
+                let part = ParcelPart { token, index: index as u8, id: head.id, is_websocket };
+                let reply = reply.into_owned();
+                self.answer_later(Origin::Parcel { shard: id.shard(), part }, reply);
+            } else if head.id != 0 {
+                encode_answer(is_websocket, head.id, &reply, &mut parcel.answers);
+                parcel.answered |= 1 << index;
+            }
+        }
+        parcel.messages = messages;
+        // As they came, unless a handler has changed the last one.
+        parcel.data = session.into_shared().map(|data| [kept, data]);
+        self.post.send(id.shard().into(), Mail::Parcel(parcel));
+    }
+
+    /// Sends off the answers that a parcel has so far.
+    fn send_answers(&mut self, parcel: &mut Parcel) {
+        let answered = std::mem::take(&mut parcel.answered);
+        if answered != 0 {
+            let (token, bytes) = (parcel.token, std::mem::take(&mut parcel.answers));
+            let shard = parcel.session.shard();
+            self.post.send(shard.into(), Mail::Answers { token, answered, bytes });
+        }
+    }
+
     fn answer_later(&mut self, origin: Origin, reply: Reply<'static>) {
         let link = Rc::clone(&self.link);
         let future = Box::pin(async move {
             let reply = chain::settle(reply).await;
             link.ask(Op::Answer { call: Call { origin, held: None }, reply });
         });
-        if self.tasks.spawn(future).is_err()
-            && let Origin::Shard { session, token } = origin
-        {
-            self.send_answer(session.shard(), token, Reply::error(), None);
+        if self.tasks.spawn(future).is_err() {
+            self.answer_origin(origin, Reply::error());
         }
         self.run_tasks();
+    }
+
+    fn answer_origin(&mut self, origin: Origin, reply: Reply<'_>) {
+        match origin {
+            Origin::Shard { session, token } => {
+                self.send_answer(session.shard(), token, reply, None);
+            }
+            Origin::Parcel { shard, part } if part.id != 0 => {
+                let mut bytes = Vec::new();
+                encode_answer(part.is_websocket, part.id, &reply, &mut bytes);
+                let (token, answered) = (part.token, 1 << part.index);
+                self.post.send(shard.into(), Mail::Answers { token, answered, bytes });
+            }
+            // Nobody waits for the answer to a notify.
+            Origin::Parcel { .. } => {}
+            Origin::Client(_) => debug_assert!(false, "a worker has no clients"),
+        }
     }
 
     fn send_answer(
@@ -316,8 +382,7 @@ impl Worker {
                 }
             }
             Op::Answer { call, reply } => {
-                let Origin::Shard { session, token } = call.origin else { return };
-                self.send_answer(session.shard(), token, reply, None);
+                self.answer_origin(call.origin, reply);
             }
             Op::Admit { .. } => debug_assert!(false, "a worker has no global filters"),
         }
@@ -372,6 +437,18 @@ pub(crate) fn by_home(uids: Vec<Uid>, shards: u16) -> Vec<(ShardIndex, Vec<Uid>)
         }
     }
     parts
+}
+
+/// Lays out the answer to a message of a parcel.
+#[inline]
+fn encode_answer(is_websocket: bool, id: u32, reply: &Reply<'_>, out: &mut Vec<u8>) {
+    let text = reply.text();
+    if answer::fits(&text) {
+        answer::encode(is_websocket, id, &text, out);
+    } else {
+        tracing::warn!(bytes = text.len(), "an answer is too long for a package");
+        answer::encode(is_websocket, id, &Reply::error().text(), out);
+    }
 }
 
 /// Where `slice` stands in `bytes`, if it is a part of it.

@@ -12,6 +12,17 @@ use crate::wire::protobuf::{EncodeError, ProtoTable, Schema};
 pub(crate) struct RouteId(u32);
 
 impl RouteId {
+    #[inline]
+    pub(crate) fn to_bits(self) -> u32 {
+        self.0
+    }
+
+    /// What [`Self::to_bits`] gave.
+    #[inline]
+    pub(crate) fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
     pub(crate) fn index(self) -> usize {
         self.0 as usize
     }

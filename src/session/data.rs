@@ -42,6 +42,16 @@ impl Snapshot {
         }
     }
 
+    /// Whether both are one and the same.
+    #[inline]
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Shard(one), Self::Shard(other)) => Rc::ptr_eq(one, other),
+            (Self::Worker(one), Self::Worker(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
     /// The data to change; copied if anybody else holds it.
     pub(crate) fn make_mut(&mut self) -> &mut SessionData {
         match self {

@@ -208,14 +208,18 @@ impl Connection {
     }
 
     /// What the session holds; made when it is first asked for.
+    #[inline]
     pub(crate) fn data(&mut self) -> &mut Snapshot {
         let (number, peer) = (self.number, self.peer);
-        self.data.get_or_insert_with(|| {
-            Snapshot::Shard(Rc::new(Arc::new(SessionData::new(number, peer))))
-        })
+        self.data.get_or_insert_with(|| new_data(number, peer))
     }
 
     pub(crate) fn uid(&self) -> Option<&Uid> {
         self.data.as_ref()?.uid.as_ref()
     }
+}
+
+#[cold]
+fn new_data(number: u64, peer: SocketAddr) -> Snapshot {
+    Snapshot::Shard(Rc::new(Arc::new(SessionData::new(number, peer))))
 }

@@ -16,6 +16,7 @@ use crate::dispatch::context::{Call, ClientCall, Held, Op, Origin};
 use crate::dispatch::reply::{Failure, Reply, ReplyBody};
 use crate::dispatch::{Registry, Request, Session};
 use crate::forward::Carrier;
+use crate::forward::calls::Forwarded;
 use crate::forward::mail::{ForwardRoute, WorkerReply};
 use crate::route::default_route;
 use crate::route::edition::Edition;
@@ -44,6 +45,28 @@ const ATTACK_REASON: &str = "attack";
 /// Places for routes that came lately.
 pub(super) const RECENT_ROUTES: usize = 32;
 const _: () = assert!(RECENT_ROUTES.is_power_of_two());
+
+/// Routes that came lately by text, each where its text has its place. Most messages are of a few
+/// routes, and to compare two texts is quicker than to look one up.
+#[derive(Debug, Default)]
+pub(super) struct RecentRoutes([Option<RouteId>; RECENT_ROUTES]);
+
+impl RecentRoutes {
+    #[inline(always)] // Every message by text asks.
+    pub(super) fn find(&mut self, routes: &RouteTable, text: &[u8]) -> Option<RouteId> {
+        let recent = &mut self.0[recent_place(text)];
+        if let Some(recent) = *recent
+            && routes.entry(recent).text.as_bytes() == text
+        {
+            return Some(recent);
+        }
+        let found = routes.find(text);
+        if found.is_some() {
+            *recent = found;
+        }
+        found
+    }
+}
 
 /// Where a route's text has its place: routes of one server type differ in their ends, if not in
 /// their lengths.
@@ -150,30 +173,17 @@ impl Shard {
         }
     }
 
-    /// Finds a route by its text or code. Most messages are of a few routes, and to compare two
-    /// texts is quicker than to look one up.
-    #[inline(always)] // As `handle_data`, which it is a part of.
+    /// Finds a route by its text or code.
     fn find_route(
         &mut self,
         routes: &RouteTable,
         slot: Slot,
         route: RouteRef<'_>,
     ) -> Option<RouteId> {
-        let text = match route {
-            RouteRef::Text(text) => text,
-            RouteRef::Code(code) => return self.edition_of(slot)?.find(code),
-        };
-        let place = recent_place(text);
-        if let Some(recent) = self.recent_routes[place]
-            && routes.entry(recent).text.as_bytes() == text
-        {
-            return Some(recent);
+        match route {
+            RouteRef::Text(text) => self.recent_routes.find(routes, text),
+            RouteRef::Code(code) => self.edition_of(slot)?.find(code),
         }
-        let found = routes.find(text);
-        if found.is_some() {
-            self.recent_routes[place] = found;
-        }
-        found
     }
 
     fn edition_of(&self, slot: Slot) -> Option<&Edition> {
@@ -323,14 +333,7 @@ impl Shard {
                 }
                 let mut reply = Reply::error();
                 chain::handle(&self.registry, handler, request, &mut session, &mut reply);
-                self.apply_ops();
-                match reply.body {
-                    ReplyBody::Later(_) => self.answer_later(client, reply, request, session),
-                    _ => {
-                        self.answers_this_turn += u64::from(client.id != 0);
-                        self.finish(client, &reply, request, &mut session);
-                    }
-                }
+                self.finish_handled(client, reply, request, session);
             }
             Target::Forward(place) => self.forward(client, place, request, session),
             Target::Nowhere => {
@@ -339,6 +342,24 @@ impl Shard {
                 self.finish(client, &reply, request, &mut session);
             }
             Target::Unknown | Target::Attack => {}
+        }
+    }
+
+    /// What becomes of a message that a handler of this shard was called for.
+    pub(super) fn finish_handled(
+        &mut self,
+        client: &ClientCall,
+        reply: Reply<'_>,
+        request: &Request<'_>,
+        mut session: Session,
+    ) {
+        self.apply_ops();
+        match reply.body {
+            ReplyBody::Later(_) => self.answer_later(client, reply, request, session),
+            _ => {
+                self.answers_this_turn += u64::from(client.id != 0);
+                self.finish(client, &reply, request, &mut session);
+            }
         }
     }
 
@@ -515,19 +536,24 @@ impl Shard {
 
     /// A worker has answered. An answer after its deadline finds nothing.
     pub(super) fn handle_worker_answer(&mut self, token: u64, reply: WorkerReply) {
-        let Some(call) = self.calls.take(token) else { return };
+        let Some(Forwarded::One { client, held }) = self.calls.take(token) else { return };
         drop(reply.data);
         let body = reply.body.map_or(ReplyBody::None, ReplyBody::Shared);
         let reply = Reply { body, failed: reply.failed };
-        self.handle_answer(&call.client, call.held, &reply);
+        self.handle_answer(&client, held, &reply);
     }
 
     /// Answers for workers that have not.
     pub(super) fn expire_calls(&mut self) {
         while let Some(call) = self.calls.take_due(self.clock.now_us) {
-            self.counters.forward_timeouts.one();
             let reply = Reply::failure(Failure::TimedOut);
-            self.handle_answer(&call.client, call.held, &reply);
+            match call {
+                Forwarded::One { client, held } => {
+                    self.counters.forward_timeouts.one();
+                    self.handle_answer(&client, held, &reply);
+                }
+                Forwarded::Parcel(batch) => self.expire_batch(batch, &reply),
+            }
         }
     }
 }

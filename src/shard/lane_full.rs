@@ -126,9 +126,7 @@ impl Shard {
     /// Whether a message may go into its lane at once: there is room, and none waits before it.
     #[inline]
     pub(super) fn has_lane_room(&self, to: Destination) -> bool {
-        let party = self.post.hub().worker(to.worker);
-        self.post.has_room_within(party, self.config.limits.lane_len)
-            && (self.lane_waits.is_empty() || !self.waits_behind(to))
+        self.has_room_in_lane(to.worker) && (self.lane_waits.is_empty() || !self.waits_behind(to))
     }
 
     #[cold]
@@ -180,7 +178,7 @@ impl Shard {
         let is_answered = client.id != 0 || held.is_some();
         let deadline_us = self.clock.now_us + self.config.forward_timeout_us();
         let token = match is_answered {
-            true => self.calls.add(Forwarded { client, deadline_us, held }),
+            true => self.calls.add(Forwarded::One { client, held }, deadline_us),
             false => 0,
         };
         let (session, id) = (client.session, client.id);
@@ -188,8 +186,8 @@ impl Shard {
         self.post.send(party, Mail::Forward(Forward { token, session, data, route, id, bytes }));
         self.counters.forwards.one();
         // An answer over the network takes longer than a look for it is worth.
-        self.has_forwarded |=
-            matches!(self.config.server_types[destination.place].carrier, Carrier::Workers { .. });
+        let carrier = &self.config.server_types[destination.place].carrier;
+        self.forwarded += usize::from(matches!(carrier, Carrier::Workers { .. }));
         if let Some((_, connection)) = self.find(session) {
             connection.workers |= worker_bit(destination.worker);
         }
@@ -260,7 +258,8 @@ impl Shard {
 
     fn has_room_in_lane(&self, worker: u16) -> bool {
         let party: Party = self.post.hub().worker(worker);
-        self.post.has_room_within(party, self.config.limits.lane_len)
+        let lane_len = self.config.limits.lane_len;
+        self.post.has_room_within(party, lane_len) && self.courier.away(worker) < lane_len
     }
 
     /// Whether [`Self::send_waiting`] has something to do.

@@ -14,6 +14,10 @@ impl Shard {
     pub(super) fn handle_mail(&mut self, mail: Mail) {
         match mail {
             Mail::Answer { token, reply } => self.handle_worker_answer(token, reply),
+            Mail::Answers { token, answered, bytes } => {
+                self.handle_answers(token, answered, &bytes);
+            }
+            Mail::Parcel(parcel) => self.handle_parcel(parcel),
             Mail::Set { session, settings, others, reply_to } => {
                 let was_there = self.set(session, *settings, others);
                 self.reply(reply_to, Outcome::Set(was_there));
@@ -108,7 +112,7 @@ impl Shard {
 
     /// Does what handlers, filters and futures have asked for, in order.
     pub(super) fn apply_ops(&mut self) {
-        if self.link.ops.borrow().is_empty() {
+        if !self.link.has_ops() {
             return;
         }
         loop {
@@ -162,7 +166,9 @@ impl Shard {
             }
             Op::Answer { call, reply } => match call.origin {
                 Origin::Client(client) => self.handle_answer(&client, call.held, &reply),
-                Origin::Shard { .. } => debug_assert!(false, "a shard handles its own clients"),
+                Origin::Shard { .. } | Origin::Parcel { .. } => {
+                    debug_assert!(false, "a shard handles its own clients");
+                }
             },
             Op::Admit { client, held, admitted } => self.handle_admit(&client, *held, admitted),
         }

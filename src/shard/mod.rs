@@ -16,9 +16,11 @@ mod bind;
 mod close;
 mod config;
 mod connection;
+mod courier;
 #[cfg(feature = "crypto")]
 mod crypto;
 mod dialect;
+mod direct;
 mod door;
 mod editions;
 mod global_handle;
@@ -56,10 +58,12 @@ pub(crate) use connection::Connection;
 use connection::Connection;
 use connection::{CloseReason, Listed, State};
 pub(crate) use connection::{SocketIndex, worker_bit};
+use courier::Courier;
 pub use dialect::Dialect;
+use direct::Direct;
 pub(crate) use door::{Door, DoorIndex};
 use editions::Editions;
-use global_handle::{RECENT_ROUTES, Target};
+use global_handle::{RecentRoutes, Target};
 use lane_full::LaneWaits;
 #[cfg(feature = "internals")]
 pub use probe::{SessionProbe, ShardProbe, Stage};
@@ -73,7 +77,6 @@ use crate::forward::asks::Asks;
 use crate::forward::calls::Calls;
 use crate::forward::{Chunk, Hub, Party, Post};
 use crate::metrics::{Counters, Latency};
-use crate::route::table::RouteId;
 use crate::session::{BufferPool, Directory, Segment, SessionId, ShardIndex, Slot, Table};
 use crate::wheel::Wheel;
 use crate::wire::pitaya::{Deflater, Inflater};
@@ -103,8 +106,10 @@ pub(crate) struct Shard {
     registry: Rc<Registry>,
     /// What is to be done with each known route.
     targets: Vec<Target>,
-    /// Routes that came lately by text, each where its text has its place.
-    recent_routes: [Option<RouteId>; RECENT_ROUTES],
+    /// What is done with messages of each known route that need nothing else.
+    direct: Vec<Direct>,
+    courier: Courier,
+    recent_routes: RecentRoutes,
     tasks: Tasks,
     is_running_tasks: bool,
     ops: Vec<Op>,
@@ -139,7 +144,8 @@ pub(crate) struct Shard {
     has_more: bool,
     commands: VecDeque<Command>,
     is_draining: bool,
-    has_forwarded: bool,
+    /// Messages that went to workers in this turn.
+    forwarded: usize,
     counters: Arc<Counters>,
     latency: Latency,
     /// Requests answered in the turn they came in.
@@ -223,8 +229,9 @@ impl Shard {
             Arc::clone(&edition),
         );
         let registry = Handlers::collect(&link, &config.registers);
-        let targets =
+        let targets: Vec<Target> =
             config.routes.iter().map(|entry| config.target(&registry, &entry.text)).collect();
+        let direct = direct::direct_routes(&config, &registry, &targets);
         let party = Party::from(index);
         let mut shard = Self {
             index,
@@ -244,7 +251,9 @@ impl Shard {
             link,
             registry,
             targets,
-            recent_routes: [None; RECENT_ROUTES],
+            direct,
+            courier: Courier::new(usize::from(hub.parties() - hub.shards())),
+            recent_routes: RecentRoutes::default(),
             tasks: Tasks::new(limits.tasks_max, Arc::clone(hub.bell(party)) as _),
             is_running_tasks: false,
             ops: Vec::new(),
@@ -271,7 +280,7 @@ impl Shard {
             has_more: false,
             commands: VecDeque::new(),
             is_draining: false,
-            has_forwarded: false,
+            forwarded: 0,
             counters: Arc::clone(&config.counters[index.index()]),
             latency: Latency::default(),
             answers_this_turn: 0,
@@ -287,7 +296,7 @@ impl Shard {
         self.shares.begin_turn();
         self.dirty.extend(self.deferred.drain(..));
         self.pool.begin_turn(self.clock.patient_ms);
-        self.has_forwarded = false;
+        self.forwarded = 0;
         self.link.now_us.set(self.clock.now_us);
     }
 
@@ -406,8 +415,13 @@ impl Shard {
             }
         }
         for (from, waiting) in (hub.shards()..).map(Party).zip(&waiting) {
-            for _ in 0..(*waiting).min(MAILS_PER_PARTY) {
+            let mut messages = 0;
+            for _ in 0..*waiting {
+                if messages >= MAILS_PER_PARTY {
+                    break;
+                }
                 let Some(mail) = self.post.receive(from) else { break };
+                messages += mail.messages();
                 self.handle_mail(mail);
             }
         }
@@ -510,9 +524,9 @@ impl Shard {
         self.shares.is_crowded()
     }
 
-    /// Whether the last turn has forwarded something to a worker.
-    pub(crate) fn has_forwarded(&self) -> bool {
-        self.has_forwarded
+    /// How many messages the last turn has forwarded to workers.
+    pub(crate) fn forwarded(&self) -> usize {
+        self.forwarded
     }
 
     /// Futures alive on this shard; while there are any, the shell lets the runtime run too.

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use super::Shard;
 use super::close::CloseCode;
 use super::connection::{CloseReason, FragmentedMessage, Layer, Partial, State, Transport};
+use super::dialect::Dialect;
 use crate::session::{SessionId, Slot};
 use crate::wire::http::{self, UpgradeStatus};
 use crate::wire::package::{self, HEADER_BYTES, PackageError, Status};
@@ -130,6 +131,14 @@ impl Shard {
         loop {
             if self.shares.left == 0 {
                 return Progress { consumed, needed: 0, is_spent: true };
+            }
+            let Some(connection) = self.connections.at(slot) else { break };
+            if connection.state == State::Working(Dialect::Pomelo) {
+                let run = self.handle_directly(session, &mut input[consumed..]);
+                consumed += run.consumed;
+                if run.is_interrupted || self.shares.left == 0 {
+                    continue;
+                }
             }
             self.shares.left -= 1;
             let rest = &mut input[consumed..];

@@ -10,8 +10,8 @@ use crate::dispatch::reply::Reply;
 use crate::route::push::{Lossy, Push};
 use crate::route::table::encode_body;
 use crate::session::{BufferPool, Framing, LossyPush, Lost, Slot};
-use crate::wire::package::{BODY_BYTES_MAX, HEADER_BYTES, Header, PackageType};
-use crate::wire::{message, websocket};
+use crate::wire::package::{HEADER_BYTES, Header, PackageType};
+use crate::wire::{answer, websocket};
 
 impl Shard {
     /// Queues a package.
@@ -99,16 +99,13 @@ impl Shard {
                 &scratch
             }
         };
-        let head_len = message::response_head_len(call.id);
-        if head_len + body.len() > BODY_BYTES_MAX {
+        if !answer::fits(body) {
             // No client could read it: a package's length has 24 bits.
             tracing::warn!(bytes = body.len(), "an answer is too long for a package");
             return self.answer(call, &Reply::error());
         }
-        let len = head_len + body.len();
-        let out = begin_package(connection, &mut self.pool, PackageType::Data, len);
-        message::encode_response_head(call.id, out);
-        out.extend_from_slice(body);
+        let is_websocket = connection.transport == Transport::WebSocket;
+        answer::encode(is_websocket, call.id, body, connection.outbox.open(&mut self.pool));
         self.counters.answers.one();
         // As `queued` does, without another look-up.
         if !connection.listed.is_dirty() {

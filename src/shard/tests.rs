@@ -1,5 +1,6 @@
 //! The core by itself: bytes in, segments and commands out, in virtual time.
 
+mod direct;
 mod lane;
 mod share;
 mod slow;
@@ -39,7 +40,7 @@ fn handlers(handlers: &mut Handlers) {
 }
 
 /// Routes that differ in little; more of them than are kept as recent.
-const NUMBERED: usize = 3 * RECENT_ROUTES;
+const NUMBERED: usize = 3 * global_handle::RECENT_ROUTES;
 
 fn numbered(number: usize) -> String {
     format!("connector.entryHandler.n{number}")
@@ -68,9 +69,17 @@ impl Rig {
         limits: Limits,
         policies: &[(&str, SlowConsumer)],
     ) -> Self {
+        Self::with_handlers(heartbeat, limits, policies, Arc::new(handlers))
+    }
+
+    fn with_handlers(
+        heartbeat: Option<Duration>,
+        limits: Limits,
+        policies: &[(&str, SlowConsumer)],
+        register: Register,
+    ) -> Self {
         // Nobody writes mail here; short lanes are made fast.
         let hub_limits = HubLimits { lane_len: 16, inbox_len: 16 };
-        let register: Register = Arc::new(handlers);
         let routes = [ECHO, KICK].map(str::to_owned).into_iter();
         let routes = routes.chain((0..NUMBERED).map(numbered));
         let policies = policies.iter().map(|(route, policy)| ((*route).to_owned(), *policy));

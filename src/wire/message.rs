@@ -181,10 +181,16 @@ pub fn encode(message: &Message<'_>, out: &mut Vec<u8>) -> Result<(), EncodeErro
     Ok(())
 }
 
+/// A response's first byte.
+pub(crate) const RESPONSE_FLAG: u8 = (MessageType::Response as u8) << 1;
+
+/// The most bytes that stand in front of a response body.
+pub const RESPONSE_HEAD_BYTES_MAX: usize = 1 + varint::VARINT_BYTES_MAX;
+
 /// Appends what stands in front of a response body: the flag and the request's id.
 #[inline]
 pub fn encode_response_head(id: u32, out: &mut Vec<u8>) {
-    out.push((MessageType::Response as u8) << 1);
+    out.push(RESPONSE_FLAG);
     varint::encode(id, out);
 }
 

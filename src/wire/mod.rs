@@ -2,6 +2,7 @@
 //!
 //! Nothing here does I/O or reads a clock, and decoding borrows its input.
 
+pub(crate) mod answer;
 pub(crate) mod fingerprint;
 pub mod forwarded;
 pub mod handshake;

@@ -19,7 +19,11 @@ pub fn decode(input: &[u8]) -> Result<(u32, usize), VarintError> {
     match input.first() {
         // Most ids are below 128: one compare, one byte.
         Some(&byte) if byte < 0x80 => Ok((u32::from(byte), 1)),
-        Some(_) => decode_long(input),
+        // Nearly all others are below 16,384.
+        Some(&byte) => match input.get(1) {
+            Some(&next) if next < 0x80 => Ok((u32::from(byte & 0x7f) | u32::from(next) << 7, 2)),
+            _ => decode_long(input),
+        },
         None => Err(VarintError::Truncated),
     }
 }
@@ -40,9 +44,12 @@ pub fn encode(value: u32, out: &mut Vec<u8>) {
 #[inline]
 #[must_use]
 pub const fn len(value: u32) -> usize {
-    // Seven bits a byte; `| 1` because zero still takes one byte.
-    let bits = u32::BITS - (value | 1).leading_zeros();
-    bits.div_ceil(7) as usize
+    match value {
+        0..0x80 => 1,
+        0x80..0x4000 => 2,
+        // Seven bits a byte.
+        _ => (u32::BITS - value.leading_zeros()).div_ceil(7) as usize,
+    }
 }
 
 /// Why a number could not be read; the peer is at fault.

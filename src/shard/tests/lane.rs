@@ -5,7 +5,10 @@ use bytes::Bytes;
 use super::*;
 use crate::dispatch::{Filter, Request, Session};
 use crate::forward::mail::{Forward, Mail, WorkerReply};
+use crate::forward::parcel::Parcel;
 use crate::forward::{Carrier, LaneFull, ServerType};
+use crate::session::SessionView;
+use crate::wire::answer;
 
 const CHAT: &str = "chat.chatHandler.echo";
 const LANE: usize = 2;
@@ -26,11 +29,23 @@ impl Chat {
         limits: Limits,
         register: impl Fn(&mut Handlers) + Send + Sync + 'static,
     ) -> Self {
+        Self::start(lane_full, limits, register, false)
+    }
+
+    fn start(
+        lane_full: LaneFull,
+        limits: Limits,
+        register: impl Fn(&mut Handlers) + Send + Sync + 'static,
+        in_parcels: bool,
+    ) -> Self {
         let limits = Limits { lane_len: LANE, ..limits };
         let hub = Hub::new(1, 1, HubLimits { lane_len: LANE, inbox_len: 16 });
         let routes = RouteTable::new([ECHO, CHAT].map(str::to_owned), None, None);
-        let carrier =
-            Carrier::Workers { servers: ["chat-1".into()].into(), first_worker: 0, route: None };
+        let servers = ["chat-1".into()].into();
+        // Messages whose server is picked by the host's own rule go one by one.
+        let route =
+            (!in_parcels).then(|| Arc::new(|_: &SessionView<'_>, _: &[_]| Some(0_usize)) as _);
+        let carrier = Carrier::Workers { servers, first_worker: 0, route };
         let config = ShardConfig {
             limits,
             server_types: vec![ServerType { name: "chat".into(), carrier, lane_full }],
@@ -50,7 +65,14 @@ impl Chat {
         self.worker.waiting(Party(0));
         for _ in 0..count {
             let Some(mail) = self.worker.receive(Party(0)) else { break };
-            let Mail::Forward(Forward { token, id, bytes, .. }) = mail else { continue };
+            let Forward { token, id, bytes, .. } = match mail {
+                Mail::Forward(forward) => forward,
+                Mail::Parcel(parcel) => {
+                    ids.extend(self.answer_parcel(parcel));
+                    continue;
+                }
+                _ => continue,
+            };
             ids.push(id);
             if token != 0 {
                 let reply = WorkerReply { body: Some(bytes), failed: false, data: None };
@@ -59,6 +81,18 @@ impl Chat {
         }
         while self.worker.poll_bell().is_some() {}
         self.rig.turn(|_| ());
+        ids
+    }
+
+    /// Answers all messages of a parcel.
+    fn answer_parcel(&mut self, mut parcel: Box<Parcel>) -> Vec<u32> {
+        let messages = parcel.messages.iter().enumerate();
+        for (at, (head, body)) in messages.filter(|(_, (head, _))| head.id != 0) {
+            answer::encode(false, head.id, body, &mut parcel.answers);
+            parcel.answered |= 1 << at;
+        }
+        let ids = parcel.messages.iter().map(|(head, _)| head.id).collect();
+        self.worker.send(Party(0), Mail::Parcel(parcel));
         ids
     }
 
@@ -336,4 +370,56 @@ fn a_drain_waits_for_what_waits() {
     }
     assert_eq!(chat.rig.counters().closed_shutdown, 1);
     assert!(chat.rig.sent[0].starts_with(&answers(1..=3)));
+}
+
+#[test]
+fn a_parcel_is_no_longer_than_its_lane_and_what_does_not_fit_waits() {
+    for policy in [LaneFull::Reject, LaneFull::Pause] {
+        let mut chat = Chat::start(policy, Limits::default(), handlers, true);
+        let session = chat.rig.ready();
+        chat.rig.receive(session, &ask(1..=5));
+        assert_eq!(chat.answer(1), [1, 2], "as many as the lane takes, in one parcel");
+        match policy {
+            LaneFull::Reject => {
+                let failed = (3..=5).flat_map(|id| response(id, FAILED));
+                assert_eq!(chat.rig.sent[0], failed.chain(answers(1..=2)).collect::<Vec<_>>());
+            }
+            LaneFull::Pause => {
+                let mut seen = Vec::new();
+                while seen.len() < 3 {
+                    let more = chat.answer(9);
+                    assert!(!more.is_empty(), "{seen:?}");
+                    seen.extend(more);
+                }
+                assert_eq!(seen, [3, 4, 5]);
+                assert_eq!(chat.rig.sent[0], answers(1..=5));
+            }
+        }
+        chat.expect_rest();
+        assert_eq!(chat.rig.shard.courier.away(0), 0);
+    }
+}
+
+#[test]
+fn a_parcel_that_is_late_is_answered_for_and_its_notifies_are_not() {
+    let mut chat = Chat::start(LaneFull::Reject, Limits::default(), handlers, true);
+    let session = chat.rig.ready();
+    let notify = {
+        let mut out = Vec::new();
+        let route = Some(RouteRef::Text(CHAT.as_bytes()));
+        let kind = MessageType::Notify;
+        message::encode(&Message { id: 0, kind, route, body: b"1", gzip: false }, &mut out)
+            .unwrap();
+        package(PackageType::Data, &out)
+    };
+    chat.rig.receive(session, &[ask(1..=1), notify].concat());
+    assert_eq!(chat.rig.shard.calls.len(), 2);
+    chat.rig.pass(Limits::default().forward_timeout.as_millis() as u64 + 2 * STEP_MS);
+    assert_eq!(chat.rig.sent[0], response(1, FAILED));
+    assert_eq!(chat.rig.counters().forward_timeouts, 1);
+    // What comes too late is told to nobody.
+    assert_eq!(chat.answer(1), [1, 0]);
+    assert_eq!(chat.rig.sent[0], response(1, FAILED));
+    chat.expect_rest();
+    assert_eq!(chat.rig.shard.courier.away(0), 0);
 }

@@ -1,0 +1,189 @@
+//! Messages of one session that go to a worker together, and their answers on the way back.
+//!
+//! A shard fills a parcel with what a client has sent in one piece of input. The worker lays the
+//! answers out in the same memory as the client gets them, and sends it back. So a hop costs one
+//! mail for all of them, and what moves from one core to the other stands one behind the other.
+
+use std::sync::Arc;
+
+use crate::route::table::RouteId;
+use crate::session::{SessionData, SessionId};
+
+/// The most messages in a parcel: a bit says of each whether it is answered.
+pub(crate) const MESSAGES_MAX: usize = u64::BITS as usize;
+/// The most bytes of a body that goes into a parcel; a longer one goes alone.
+pub(crate) const BODY_BYTES_MAX: usize = 16 * 1024;
+/// A parcel with this many bytes takes no more.
+const PARCEL_BYTES_MAX: usize = 64 * 1024;
+
+/// Messages on their way to a worker, or back.
+pub(crate) struct Parcel {
+    /// Comes back with the answers; 0 where nobody waits for any.
+    pub(crate) token: u64,
+    pub(crate) session: SessionId,
+    /// To whom it goes, by its place among all workers.
+    pub(crate) worker: u16,
+    /// Whether answers stand in frames of their own.
+    pub(crate) is_websocket: bool,
+    /// What the session held, twice: one goes into the snapshot that handlers get, and the other
+    /// stays as it is for the next message. Only the shard changes the count, as long as handlers
+    /// leave the snapshot alone, so that its cache line stays where it is.
+    pub(crate) data: Option<[Arc<SessionData>; 2]>,
+    pub(crate) messages: Messages,
+    /// Answers, laid out one behind the other.
+    pub(crate) answers: Vec<u8>,
+    /// The messages that they answer, a bit each.
+    pub(crate) answered: u64,
+}
+
+/// The messages of a parcel, in the order they came: each a head and its body, all in one piece of
+/// memory, as the worker's core has to fetch it from the shard's.
+#[derive(Default)]
+pub(crate) struct Messages {
+    bytes: Vec<u8>,
+    len: usize,
+}
+
+/// What stands before a message's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Head {
+    /// The client's request id; 0 for a notify.
+    pub(crate) id: u32,
+    pub(crate) route: RouteId,
+}
+
+/// An id, a route and a body's length.
+const HEAD_BYTES: usize = 3 * size_of::<u32>();
+
+impl Messages {
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.len >= MESSAGES_MAX || self.bytes.len() >= PARCEL_BYTES_MAX
+    }
+
+    /// Adds a message; its body is at most [`BODY_BYTES_MAX`].
+    #[inline]
+    pub(crate) fn push(&mut self, head: Head, body: &[u8]) {
+        debug_assert!(!self.is_full() && body.len() <= BODY_BYTES_MAX);
+        let words = [head.id, head.route.to_bits(), body.len() as u32];
+        self.bytes.extend_from_slice(words.map(u32::to_ne_bytes).as_flattened());
+        self.bytes.extend_from_slice(body);
+        self.len += 1;
+    }
+
+    /// Each message with its body.
+    #[inline]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Head, &[u8])> {
+        let mut rest = &self.bytes[..];
+        std::iter::from_fn(move || {
+            let (head, behind) = rest.split_first_chunk::<HEAD_BYTES>()?;
+            let (words, _) = head.as_chunks();
+            let [id, route, body_len] = [words[0], words[1], words[2]].map(u32::from_ne_bytes);
+            let (body, behind) = behind.split_at_checked(body_len as usize)?;
+            rest = behind;
+            Some((Head { id, route: RouteId::from_bits(route) }, body))
+        })
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.len = 0;
+    }
+}
+
+/// Empty parcels, kept for the next messages.
+#[derive(Default)]
+pub(crate) struct Parcels {
+    empty: Vec<Box<Parcel>>,
+}
+
+/// Empty parcels that are kept, at most.
+const KEPT_MAX: usize = 1024;
+/// Memory that an empty parcel may hold to be kept.
+const KEPT_BYTES_MAX: usize = 8 * 1024;
+
+impl Parcels {
+    /// An empty parcel of a session.
+    pub(crate) fn take(&mut self, session: SessionId) -> Box<Parcel> {
+        if let Some(mut parcel) = self.empty.pop() {
+            parcel.session = session;
+            return parcel;
+        }
+        Box::new(Parcel {
+            token: 0,
+            session,
+            worker: 0,
+            is_websocket: false,
+            data: None,
+            messages: Messages::default(),
+            answers: Vec::new(),
+            answered: 0,
+        })
+    }
+
+    /// Takes a parcel back whose answers have been read.
+    pub(crate) fn give(&mut self, mut parcel: Box<Parcel>) {
+        let bytes = parcel.messages.bytes.capacity() + parcel.answers.capacity();
+        if self.empty.len() == KEPT_MAX || bytes > KEPT_BYTES_MAX {
+            return;
+        }
+        parcel.messages.clear();
+        parcel.answers.clear();
+        parcel.answered = 0;
+        parcel.data = None;
+        self.empty.push(parcel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::table::RouteTable;
+    use crate::session::{Generation, ShardIndex, Slot};
+
+    fn names() -> (SessionId, RouteId) {
+        let table = RouteTable::new(["chat.chatHandler.echo".to_owned()], None, None);
+        let route = table.find(b"chat.chatHandler.echo").unwrap();
+        (SessionId::new(ShardIndex(0), Slot(0), Generation::FIRST), route)
+    }
+
+    #[test]
+    fn messages_come_out_as_they_went_in_and_an_empty_parcel_is_used_again() {
+        let (session, route) = names();
+        let mut parcels = Parcels::default();
+        for _ in 0..2 {
+            let mut parcel = parcels.take(session);
+            assert!(parcel.messages.len() == 0 && parcel.answers.is_empty());
+            let mut count = 0;
+            while !parcel.messages.is_full() {
+                let body = vec![count as u8; count];
+                parcel.messages.push(Head { id: count as u32, route }, &body);
+                count += 1;
+            }
+            assert_eq!(count, MESSAGES_MAX);
+            for (at, (head, body)) in parcel.messages.iter().enumerate() {
+                assert_eq!((head.id, body), (at as u32, &vec![at as u8; at][..]));
+            }
+            parcel.answers.extend_from_slice(b"answers");
+            parcels.give(parcel);
+            assert_eq!(parcels.empty.len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_parcel_is_full_of_bytes_too_and_a_large_one_is_not_kept() {
+        let (session, route) = names();
+        let mut parcels = Parcels::default();
+        let mut parcel = parcels.take(session);
+        while !parcel.messages.is_full() {
+            parcel.messages.push(Head { id: 1, route }, &[0; BODY_BYTES_MAX]);
+        }
+        assert_eq!(parcel.messages.len(), PARCEL_BYTES_MAX / BODY_BYTES_MAX);
+        parcels.give(parcel);
+        assert!(parcels.empty.is_empty());
+    }
+}
