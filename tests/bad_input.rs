@@ -512,7 +512,9 @@ fn a_stream_cut_anywhere_is_answered_so_far_and_freed() {
         // Comes in behind all of them.
         assert_eq!(until_closed(&trial, &stream).len(), 2);
     });
-    assert!(counted.keys().eq([&"closed_by_peer"]), "{counted:?}");
+    // So many at once are not all greeted in one turn.
+    let expected = ["closed_by_peer", "handshake_waits"];
+    assert!(counted.keys().all(|reason| expected.contains(reason)), "{counted:?}");
     trial.finish();
 }
 

@@ -98,6 +98,7 @@ impl Messages {
 /// Empty parcels, kept for the next messages.
 #[derive(Default)]
 pub(crate) struct Parcels {
+    #[allow(clippy::vec_box)] // The boxes are what goes to and fro.
     empty: Vec<Box<Parcel>>,
 }
 
