@@ -5,8 +5,8 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { spawn } from 'node:child_process';
 import { Raw, MSG, PKG, request } from './clients/raw.mjs';
+import { PATIENCE, eventually, finish, opt, same, step } from './cluster-steps.mjs';
 
-const opt = (name) => process.argv[process.argv.indexOf(`--${name}`) + 1];
 const timeout = Number(opt('timeout'));
 const pids = {};
 for (const id of ['nats', 'room', 'area']) pids[id] = Number(opt(id));
@@ -18,31 +18,6 @@ const ECHO = {
   room: 'room.room.echo',
 };
 const FORWARDED = ['chat', 'area', 'room'];
-const PATIENCE = 15000;
-const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
-
-let bad = 0;
-async function step(name, play) {
-  const start = performance.now();
-  try {
-    const found = await play();
-    const seconds = ((performance.now() - start) / 1000).toFixed(1);
-    console.log(`ok      ${name} (${seconds} s)${found ? `: ${found}` : ''}`);
-  } catch (error) {
-    bad++;
-    console.log(`not ok  ${name}: ${error.message}`);
-  }
-}
-const same = (got, wanted) => {
-  const [a, b] = [JSON.stringify(got), JSON.stringify(wanted)];
-  if (a !== b) throw new Error(`${a} instead of ${b}`);
-};
-async function eventually(what, holds) {
-  for (const end = performance.now() + PATIENCE; performance.now() < end; await sleep(50)) {
-    if (await holds()) return;
-  }
-  throw new Error(`never happened: ${what}`);
-}
 
 async function player(uid, room = 'all') {
   const [host, port] = opt('addr').split(':');
@@ -241,4 +216,4 @@ await step('the session has stayed the same', async () => {
 
 // The area's process belongs to the Pomelo cluster, which goes on.
 for (const id of ['nats', 'room']) process.kill(pids[id], 'SIGKILL');
-process.exit(bad ? 1 : 0);
+finish();

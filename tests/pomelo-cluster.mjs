@@ -5,8 +5,8 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { spawn } from 'node:child_process';
 import { Raw, MSG, request } from './clients/raw.mjs';
+import { PATIENCE, eventually, finish, opt, same, sleep, step } from './cluster-steps.mjs';
 
-const opt = (name) => process.argv[process.argv.indexOf(`--${name}`) + 1];
 const app = opt('app');
 const timeout = Number(opt('timeout'));
 const pids = {};
@@ -14,31 +14,6 @@ for (const id of ['chat-1', 'chat-2', 'master']) pids[id] = Number(opt(id));
 
 const E = 'connector.entryHandler.';
 const C = 'chat.chatHandler.';
-const PATIENCE = 15000;
-const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
-
-let bad = 0;
-async function step(name, play) {
-  const start = performance.now();
-  try {
-    const found = await play();
-    const seconds = ((performance.now() - start) / 1000).toFixed(1);
-    console.log(`ok      ${name} (${seconds} s)${found ? `: ${found}` : ''}`);
-  } catch (error) {
-    bad++;
-    console.log(`not ok  ${name}: ${error.message}`);
-  }
-}
-const same = (got, wanted) => {
-  const [a, b] = [JSON.stringify(got), JSON.stringify(wanted)];
-  if (a !== b) throw new Error(`${a} instead of ${b}`);
-};
-async function eventually(what, holds) {
-  for (const end = performance.now() + PATIENCE; performance.now() < end; await sleep(50)) {
-    if (await holds()) return;
-  }
-  throw new Error(`never happened: ${what}`);
-}
 
 // A client that is logged in; `where` tells which backend its messages go to.
 async function player(uid, server = opt('one'), room = 'cluster') {
@@ -178,4 +153,4 @@ await step('a restarted master', async () => {
   await eventually('a server has come', async () => (await carol.where()) === 'chat-2');
 });
 
-process.exit(bad ? 1 : 0);
+finish();
