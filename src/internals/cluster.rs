@@ -11,16 +11,10 @@ use prost::Message as _;
 
 use crate::dispatch::BindError;
 use crate::forward::mail::{Forward, ForwardRoute, Mail, Outcome, ReplyTo};
-use crate::forward::remote::{Remote, RemoteConfig};
-use crate::forward::{Hub, HubLimits, Party, Post};
-use crate::limits::Limits;
+use crate::forward::{Party, Post};
 use crate::metrics::Counters;
 use crate::pitaya::messages::{Push, Request};
-use crate::pitaya::{
-    Change, Command, PitayaCluster, PitayaLimits, ServerName, Station, StationConfig, etcd,
-};
-use crate::route::edition::Edition;
-use crate::route::table::RouteTable;
+use crate::pitaya::{Change, Command, PitayaCluster, PitayaLimits, ServerName, Station, etcd};
 use crate::session::{Generation, SessionData, SessionId, ShardIndex, Slot, Uid};
 
 /// What a frontend does because of what it is told.
@@ -86,17 +80,7 @@ impl Frontend {
             .request_timeout(Duration::from_micros(TIMEOUT_US))
             .unique_session(true)
             .limits(limits);
-        let hub = Hub::new(1, 1, HubLimits { lane_len: 256, inbox_len: 256 });
-        let shard = Post::new(Arc::clone(&hub), Party(0), 256);
-        let routes = Arc::new(RouteTable::default());
-        let edition = Arc::new(Edition::bare(None, &routes));
-        let counters = Arc::new(Counters::default());
-        let (kind, id) = ("connector".into(), "c-1".into());
-        let config = StationConfig::new(&cluster, &kind, &id, &routes, &counters, ([1, 2], 1_000));
-        let remote = RemoteConfig { limits: &Limits::default(), routes, edition };
-        let remote = Remote::new(&hub, hub.worker(0), remote);
-        let mut station = Station::new(config, &cluster, &[], remote);
-        station.handle_connected();
+        let (station, shard, counters) = Station::bare(&cluster);
         Self {
             station,
             shard,

@@ -1,6 +1,8 @@
 //! Pitaya's cluster protocol, without I/O: calls to backends over NATS, their calls to us, and the
 //! servers that etcd names (Pitaya cluster).
 
+#[cfg(any(test, feature = "internals"))]
+mod bare;
 mod calls;
 mod cluster;
 pub(crate) mod etcd;

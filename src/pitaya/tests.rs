@@ -14,12 +14,8 @@ use super::station::NO_RESPONDERS;
 use super::*;
 use crate::dispatch::BindError;
 use crate::forward::mail::{Forward, ForwardRoute, Mail, Others, Outcome, ReplyTo};
-use crate::forward::remote::{Remote, RemoteConfig};
-use crate::forward::{Hub, HubLimits, Party, Post};
-use crate::limits::Limits;
+use crate::forward::{Party, Post};
 use crate::metrics::Counters;
-use crate::route::edition::Edition;
-use crate::route::table::RouteTable;
 use crate::session::{Generation, SessionData, SessionId, ShardIndex, Slot, Uid};
 
 const ROUTE: &str = "room.room.echo";
@@ -40,17 +36,7 @@ impl Rig {
     fn new(change: impl FnOnce(PitayaCluster) -> PitayaCluster) -> Self {
         let cluster = PitayaCluster::new(["n:1"], ["e:1"]).server_type("room");
         let cluster = change(cluster.request_timeout(Duration::from_micros(TIMEOUT_US)));
-        let hub = Hub::new(1, 1, HubLimits { lane_len: 256, inbox_len: 256 });
-        let shard = Post::new(Arc::clone(&hub), Party(0), 256);
-        let routes = Arc::new(RouteTable::default());
-        let edition = Arc::new(Edition::bare(None, &routes));
-        let counters = Arc::new(Counters::default());
-        let (kind, id) = ("connector".into(), "c-1".into());
-        let config = StationConfig::new(&cluster, &kind, &id, &routes, &counters, ([1, 2], 1_000));
-        let remote = RemoteConfig { limits: &Limits::default(), routes, edition };
-        let remote = Remote::new(&hub, hub.worker(0), remote);
-        let mut station = Station::new(config, &cluster, &[], remote);
-        station.handle_connected();
+        let (mut station, shard, counters) = Station::bare(&cluster);
         station.handle_servers(Change::Put(PitayaCluster::name("room", "r-1")));
         Self { station, shard, counters, now_us: 0 }
     }

@@ -1,0 +1,31 @@
+//! For code that plays a frontend's shard and NATS itself.
+
+use std::sync::Arc;
+
+use super::cluster::PitayaCluster;
+use super::station::{Station, StationConfig};
+use crate::forward::remote::{Remote, RemoteConfig};
+use crate::forward::{Hub, HubLimits, Party, Post};
+use crate::limits::Limits;
+use crate::metrics::Counters;
+use crate::route::edition::Edition;
+use crate::route::table::RouteTable;
+
+impl Station {
+    /// A frontend that is connected and knows no server, its one shard's end of their lane, and
+    /// what they count.
+    pub(crate) fn bare(cluster: &PitayaCluster) -> (Self, Post, Arc<Counters>) {
+        let hub = Hub::new(1, 1, HubLimits { lane_len: 256, inbox_len: 256 });
+        let shard = Post::new(Arc::clone(&hub), Party(0), 256);
+        let routes = Arc::new(RouteTable::default());
+        let edition = Arc::new(Edition::bare(None, &routes));
+        let counters = Arc::new(Counters::default());
+        let (kind, id) = ("connector".into(), "c-1".into());
+        let config = StationConfig::new(cluster, &kind, &id, &routes, &counters, ([1, 2], 1_000));
+        let remote = RemoteConfig { limits: &Limits::default(), routes, edition };
+        let remote = Remote::new(&hub, hub.worker(0), remote);
+        let mut station = Self::new(config, cluster, &[], remote);
+        station.handle_connected();
+        (station, shard, counters)
+    }
+}
