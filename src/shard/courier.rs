@@ -105,13 +105,12 @@ impl Courier {
         let index = default_route(uid, servers.len())?;
         let worker = first_worker + u16::try_from(index).ok()?;
         let limits = &room.config.limits;
-        let party = room.post.hub().worker(worker);
         // Who waits for a lane comes first.
-        if !room.lane_waits.is_empty() || !room.post.has_room_within(party, limits.lane_len) {
+        if !room.lane_waits.is_empty() {
             return None;
         }
         let room = [
-            limits.lane_len.saturating_sub(self.away[usize::from(worker)]),
+            self.lane_room(worker, room.post, limits.lane_len),
             usize::from(limits.in_flight_per_session_max.saturating_sub(connection.in_flight)),
             limits.forwards_in_flight_max.saturating_sub(room.calls.len()),
         ];
@@ -128,9 +127,19 @@ impl Courier {
         Some(Filling { parcel, place, room, ids, pending: 0 })
     }
 
+    /// How many messages more may go into the lane to a worker.
+    #[inline]
+    pub(super) fn lane_room(&self, worker: u16, post: &Post, lane_len: usize) -> usize {
+        match post.has_room_within(post.hub().worker(worker), lane_len) {
+            true => lane_len.saturating_sub(self.away[usize::from(worker)]),
+            false => 0,
+        }
+    }
+
     /// Messages in parcels that a worker has not sent back.
+    #[cfg(test)]
     pub(super) fn away(&self, worker: u16) -> usize {
-        self.away.get(usize::from(worker)).copied().unwrap_or(0)
+        self.away[usize::from(worker)]
     }
 
     /// Takes the ids of requests back that are answered.

@@ -19,7 +19,7 @@ use crate::dispatch::context::{ClientCall, Held};
 use crate::dispatch::reply::Reply;
 use crate::forward::calls::Forwarded;
 use crate::forward::mail::{Forward, ForwardRoute, Mail};
-use crate::forward::{Carrier, LaneFull, Party};
+use crate::forward::{Carrier, LaneFull};
 use crate::session::{SessionData, SessionId, Slot};
 
 /// A message for a worker, as long as it is not in the lane.
@@ -257,9 +257,7 @@ impl Shard {
     }
 
     fn has_room_in_lane(&self, worker: u16) -> bool {
-        let party: Party = self.post.hub().worker(worker);
-        let lane_len = self.config.limits.lane_len;
-        self.post.has_room_within(party, lane_len) && self.courier.away(worker) < lane_len
+        self.courier.lane_room(worker, &self.post, self.config.limits.lane_len) > 0
     }
 
     /// Whether [`Self::send_waiting`] has something to do.
