@@ -272,7 +272,11 @@ impl ShardEnd {
             bytes: body,
         };
         let lane_len = Limits::default().lane_len;
-        self.post.send_within(self.worker, Mail::Forward(forward), lane_len).is_ok()
+        let has_room = self.post.has_room_within(self.worker, lane_len);
+        if has_room {
+            self.post.send(self.worker, Mail::Forward(forward));
+        }
+        has_room
     }
 
     /// The next answer: its token and its length.

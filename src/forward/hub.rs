@@ -187,22 +187,6 @@ impl Post {
         Ok(())
     }
 
-    /// Sends what the lane has room for: `lane_len` mails that the receiver has not read.
-    #[cfg(any(test, feature = "internals"))]
-    #[inline]
-    pub(crate) fn send_within(
-        &mut self,
-        to: Party,
-        mail: Mail,
-        lane_len: usize,
-    ) -> Result<(), Mail> {
-        if !self.has_room_within(to, lane_len) {
-            return Err(mail);
-        }
-        self.send(to, mail);
-        Ok(())
-    }
-
     /// Whether the lane has room for one more mail: for `lane_len` that the receiver has not read.
     #[inline]
     pub(crate) fn has_room_within(&self, to: Party, lane_len: usize) -> bool {
@@ -378,7 +362,7 @@ mod tests {
             assert!(a.try_send(Party(1), mail(n)).is_ok());
         }
         assert!(a.try_send(Party(1), mail(3)).is_err());
-        assert!(a.send_within(Party(1), mail(3), 2).is_err());
+        assert!(!a.has_room_within(Party(1), 2));
     }
 
     #[test]

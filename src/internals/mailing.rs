@@ -68,7 +68,12 @@ impl Lanes {
         number: u32,
         lane_len: usize,
     ) -> bool {
-        self.posts[usize::from(from)].send_within(Party(to), mail(number), lane_len).is_ok()
+        let post = &mut self.posts[usize::from(from)];
+        let has_room = post.has_room_within(Party(to), lane_len);
+        if has_room {
+            post.send(Party(to), mail(number));
+        }
+        has_room
     }
 
     /// Sends from a thread of the host's; whether there was room.
