@@ -52,24 +52,13 @@ impl Session {
         self.id == id && self.marks.is_empty() && self.data.is_same(data)
     }
 
-    /// Whether it is as a worker has got it with this data.
-    #[inline]
-    pub(crate) fn is_as_sent(&self, id: SessionId, data: &Arc<SessionData>) -> bool {
-        self.id == id
-            && self.marks.is_empty()
-            && matches!(&self.data, Snapshot::Worker(own) if Arc::ptr_eq(own, data))
-    }
-
     pub(crate) fn data(&self) -> &Snapshot {
         &self.data
     }
 
     /// The data as a worker has got it.
     pub(crate) fn into_shared(self) -> Option<Arc<SessionData>> {
-        match self.data {
-            Snapshot::Worker(data) => Some(data),
-            Snapshot::Shard(_) => None,
-        }
+        self.data.into_shared()
     }
 
     /// The snapshot as routers and filters of sessions see it.

@@ -252,11 +252,8 @@ impl Driver {
     /// Submits, and sleeps unless there is something to do.
     fn sleep(&mut self, has_more: bool) -> std::io::Result<()> {
         if has_more {
-            self.ring.submit()?;
-            for _ in 0..if self.is_crowded { CROWD_SUBMITS } else { 0 } {
-                self.ring.submit()?;
-            }
-            return Ok(());
+            let again = if self.is_crowded { CROWD_SUBMITS } else { 0 };
+            return (0..=again).try_for_each(|_| self.ring.submit());
         }
         if (1..=SPIN_MESSAGES_MAX).contains(&self.shard.forwarded()) && self.spin()? {
             return Ok(());

@@ -231,11 +231,12 @@ impl Worker {
         let (link, registry) = (Rc::clone(&self.link), Rc::clone(&self.registry));
         let Parcel { token, session: id, is_websocket, .. } = *parcel;
         let Some([kept, data]) = parcel.data.take() else { return };
+        let kept = Snapshot::Worker(kept);
         let mut session = Session::new(id, Snapshot::Worker(data), Rc::clone(&link));
         let messages = std::mem::take(&mut parcel.messages);
         for (index, (head, body)) in messages.iter().enumerate() {
-            if !session.is_as_sent(id, &kept) {
-                session = Session::new(id, Snapshot::Worker(Arc::clone(&kept)), Rc::clone(&link));
+            if !session.is_as_new(id, &kept) {
+                session = Session::new(id, kept.clone(), Rc::clone(&link));
             }
             let request = Request::new(&link.routes.entry(head.route).text, head.id, body);
             let mut reply = Reply::error();
@@ -257,7 +258,7 @@ impl Worker {
         }
         parcel.messages = messages;
         // As they came, unless a handler has changed the last one.
-        parcel.data = session.into_shared().map(|data| [kept, data]);
+        parcel.data = kept.into_shared().zip(session.into_shared()).map(<[_; 2]>::from);
         self.post.send(id.shard().into(), Mail::Parcel(parcel));
     }
 
@@ -381,9 +382,7 @@ impl Worker {
                     tracing::warn!("too many futures on a worker; one was dropped");
                 }
             }
-            Op::Answer { call, reply } => {
-                self.answer_origin(call.origin, reply);
-            }
+            Op::Answer { call, reply } => self.answer_origin(call.origin, reply),
             Op::Admit { .. } => debug_assert!(false, "a worker has no global filters"),
         }
     }

@@ -42,6 +42,14 @@ impl Snapshot {
         }
     }
 
+    /// The data as a worker has got it.
+    pub(crate) fn into_shared(self) -> Option<Arc<SessionData>> {
+        match self {
+            Self::Worker(data) => Some(data),
+            Self::Shard(_) => None,
+        }
+    }
+
     /// Whether both are one and the same.
     #[inline]
     pub(crate) fn is_same(&self, other: &Self) -> bool {
