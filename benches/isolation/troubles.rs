@@ -97,8 +97,13 @@ pub(crate) fn yield_to_others() {
     if idle.is_ok_and(|status| status.success()) {
         return;
     }
+    let_others_by();
+}
+
+/// Gives the calling thread the lowest of the ordinary priorities.
+pub(crate) fn let_others_by() {
     if let Err(error) = setpriority_process(Some(gettid()), 19) {
-        eprintln!("the trouble takes part of the healthy clients' core ({error})");
+        eprintln!("a thread takes part of the healthy clients' core ({error})");
     }
 }
 

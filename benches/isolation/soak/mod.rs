@@ -35,7 +35,7 @@ use crate::common::{OTHER_CORE, pin};
 use crate::healthy::Healthy;
 use crate::server::{self, FORWARD_TIMEOUT, Process, Setting};
 use crate::soak::random::Random;
-use crate::troubles::{Stage, yield_to_others};
+use crate::troubles::{Stage, let_others_by, yield_to_others};
 
 /// By which the server's process knows what it is for.
 pub(crate) const NAME: &str = "soak";
@@ -153,7 +153,9 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     pin(&[OTHER_CORE]);
     let process = Process::start(NAME).map_err(|error| error.to_string())?;
     let (warmup, measure) = (Duration::from_millis(500), Duration::from_secs(3));
-    let closed_loop = LoadOptions { pipeline: 8, warmup, measure, ..load_options(&process) };
+    // One message at a time on each connection, as the open loop mostly has it: many at once cost
+    // less, so that half of what can be done of those is all that can be done of these.
+    let closed_loop = LoadOptions { pipeline: 1, warmup, measure, ..load_options(&process) };
     let report = load::run(&closed_loop, |_| {}).map_err(|error| error.to_string())?;
     let capacity = report.messages as f64 / report.elapsed.as_secs_f64();
     let rate = (capacity / 2.0).min(options.rate_max);
@@ -249,6 +251,8 @@ fn soak(
         scope.spawn(|| shared.make_trouble(&mut random, longest));
         scope.spawn(|| shared.watch_memory());
         let end = End(&shared.ends);
+        // This thread makes the load, and shares its core with the healthy clients.
+        let_others_by();
         report::head();
         let start = Instant::now();
         let mut counters = process.counters();
