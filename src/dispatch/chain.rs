@@ -17,9 +17,8 @@ use super::reply::{Failure, LocalFuture, Reply, ReplyBody};
 use super::request::{OwnedRequest, Request};
 use super::session::Session;
 
-/// What the before filters came to.
-pub(crate) enum Gate {
-    Open,
+/// Why a message is not handled, or not yet.
+pub(crate) enum Stop {
     Refused(Reply<'static>),
     /// The filter at `index` waits.
     Waiting {
@@ -29,21 +28,22 @@ pub(crate) enum Gate {
 }
 
 /// Runs the before filters from `first` on.
+#[inline]
 pub(crate) fn before(
     filters: &[Rc<dyn Filter>],
     first: usize,
     request: &Request<'_>,
     session: &mut Session,
-) -> Gate {
+) -> Result<(), Stop> {
     for (index, filter) in filters.iter().enumerate().skip(first) {
         match guarded(|| filter.before(request, session)) {
             Some(Verdict::Continue) => {}
-            Some(Verdict::Refuse(reply)) => return Gate::Refused(reply),
-            Some(Verdict::Wait(verdict)) => return Gate::Waiting { index, verdict },
-            None => return Gate::Refused(Reply::error()),
+            Some(Verdict::Refuse(reply)) => return Err(Stop::Refused(reply)),
+            Some(Verdict::Wait(verdict)) => return Err(Stop::Waiting { index, verdict }),
+            None => return Err(Stop::Refused(Reply::error())),
         }
     }
-    Gate::Open
+    Ok(())
 }
 
 /// Waits for the filter at `index`, and for those behind it.
@@ -65,9 +65,9 @@ pub(crate) async fn wait(
             None => return Err(Reply::error()),
         }
         match before(filters, index + 1, &request.get(), session) {
-            Gate::Open => return Ok(()),
-            Gate::Refused(reply) => return Err(reply),
-            Gate::Waiting { index: next, verdict: again } => (index, verdict) = (next, again),
+            Ok(()) => return Ok(()),
+            Err(Stop::Refused(reply)) => return Err(reply),
+            Err(Stop::Waiting { index: next, verdict: again }) => (index, verdict) = (next, again),
         }
     }
 }
@@ -84,6 +84,18 @@ pub(crate) fn after(
             *reply = Reply::error();
         }
     }
+}
+
+/// Lets the global after filters see what was answered. What they change of it concerns nobody any
+/// more.
+pub(crate) fn after_answer(
+    filters: &[Rc<dyn Filter>],
+    request: &Request<'_>,
+    session: &mut Session,
+    reply: &Reply<'_>,
+) {
+    let body = reply.body().map_or(ReplyBody::None, ReplyBody::Borrowed);
+    after(filters, request, session, &mut Reply { body, failed: reply.failed });
 }
 
 /// Handles a message on this thread. `handler` is `None` for a route that nobody handles.
@@ -113,9 +125,9 @@ fn handle_filtered<'a>(
 ) -> Reply<'a> {
     let mut reply = Reply::error();
     match before(&registry.filters, 0, request, session) {
-        Gate::Open => call(registry, handler, request, session, &mut reply),
-        Gate::Refused(refusal) => reply = refusal,
-        Gate::Waiting { index, verdict } => {
+        Ok(()) => call(registry, handler, request, session, &mut reply),
+        Err(Stop::Refused(refusal)) => reply = refusal,
+        Err(Stop::Waiting { index, verdict }) => {
             let mut unfinished = Unfinished::new(registry, request, session);
             return Reply::later(async move {
                 let Unfinished { registry, request, session, .. } = &mut unfinished;

@@ -106,6 +106,8 @@ pub(crate) struct ParcelPart {
     /// The client's request id; 0 for a notify.
     pub(crate) id: u32,
     pub(crate) is_websocket: bool,
+    /// Whether the shard is told of it, whatever it is.
+    pub(crate) tells_all: bool,
 }
 
 /// What a shard keeps of a client's request until it is answered.

@@ -46,10 +46,15 @@ impl Session {
         Self { id, data, link, marks: SmallVec::new() }
     }
 
-    /// Whether it is what [`Self::new`] would make, so that the next message can have it.
+    /// Makes it what [`Self::new`] would make for the next message, if nothing but marks has to go
+    /// for that; whether it is now.
     #[inline]
-    pub(crate) fn is_as_new(&self, id: SessionId, data: &Snapshot) -> bool {
-        self.id == id && self.marks.is_empty() && self.data.is_same(data)
+    pub(crate) fn renew(&mut self, id: SessionId, data: &Snapshot) -> bool {
+        let is_unchanged = self.id == id && self.data.is_same(data);
+        if is_unchanged && !self.marks.is_empty() {
+            self.marks.clear();
+        }
+        is_unchanged
     }
 
     pub(crate) fn data(&self) -> &Snapshot {

@@ -1,6 +1,9 @@
 //! The requests that a shard has forwarded and not yet answered.
 
+use super::parcel::{Head, KEPT_BYTES_MAX, Messages};
 use crate::dispatch::context::{ClientCall, Held};
+use crate::dispatch::{Request, Session};
+use crate::route::table::RouteTable;
 use crate::session::SessionId;
 
 /// Forwarded requests by token, and in the order of their deadlines.
@@ -44,6 +47,55 @@ pub(crate) struct Batch {
     pub(crate) ids: Vec<u32>,
     /// The messages that are not answered, a bit each.
     pub(crate) pending: u64,
+    /// For the global after filters, where there are any; then notifies are answered too.
+    pub(crate) held: Option<Box<HeldMessages>>,
+}
+
+impl Batch {
+    /// One of its messages, as those that are answered by themselves.
+    pub(crate) fn part(
+        &self,
+        index: usize,
+        routes: &RouteTable,
+    ) -> (ClientCall, Option<Box<Held>>) {
+        let (session, started_us) = (self.session, self.started_us);
+        let client = ClientCall { session, id: self.ids[index], route: None, started_us };
+        (client, self.held.as_ref().and_then(|held| held.get(index, routes)))
+    }
+}
+
+/// What the global after filters are to see of a parcel's messages: these, and each one's session.
+#[derive(Default)]
+pub(crate) struct HeldMessages {
+    messages: Messages,
+    sessions: Vec<Session>,
+}
+
+impl HeldMessages {
+    #[inline]
+    pub(crate) fn push(&mut self, head: Head, body: &[u8], session: Session) {
+        self.messages.push(head, body);
+        self.sessions.push(session);
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (Head, &[u8], &mut Session)> {
+        let messages = self.messages.iter().zip(&mut self.sessions);
+        messages.map(|((head, body), session)| (head, body, session))
+    }
+
+    /// One of them by itself.
+    fn get(&self, index: usize, routes: &RouteTable) -> Option<Box<Held>> {
+        let (head, body) = self.messages.iter().nth(index)?;
+        let request = Request::new(&routes.entry(head.route).text, head.id, body).to_owned();
+        Some(Box::new(Held { request, session: self.sessions.get(index)?.clone() }))
+    }
+
+    /// Forgets them; whether the memory is worth keeping.
+    pub(crate) fn clear(&mut self) -> bool {
+        self.messages.clear();
+        self.sessions.clear();
+        self.messages.capacity() <= KEPT_BYTES_MAX
+    }
 }
 
 impl Forwarded {

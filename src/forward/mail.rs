@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::hub::Party;
 use super::parcel::Parcel;
+use crate::dispatch::reply::{Reply, ReplyBody};
 use crate::dispatch::{Audience, BindError, HostRule, Login};
 use crate::metrics::Latency;
 use crate::route::edition::Edition;
@@ -50,6 +51,12 @@ pub(crate) enum Mail {
         token: u64,
         answered: u64,
         bytes: Vec<u8>,
+    },
+    /// The answer to one of a parcel's messages, by its place.
+    Part {
+        token: u64,
+        index: u8,
+        reply: WorkerReply,
     },
     Set {
         session: SessionId,
@@ -201,6 +208,25 @@ pub(crate) struct WorkerReply {
     /// The request's own, if the worker still has it: a count that only its shard changes costs
     /// next to nothing.
     pub(crate) data: Option<Arc<SessionData>>,
+}
+
+impl WorkerReply {
+    pub(crate) fn new(reply: Reply<'_>, data: Option<Arc<SessionData>>) -> Self {
+        let failed = reply.failed;
+        let body = match reply.body {
+            ReplyBody::None | ReplyBody::Later(_) | ReplyBody::Failed(_) => None,
+            ReplyBody::Borrowed(bytes) => Some(Bytes::copy_from_slice(bytes)),
+            ReplyBody::Owned(bytes) => Some(bytes.into()),
+            ReplyBody::Shared(bytes) => Some(bytes),
+        };
+        Self { body, failed, data }
+    }
+
+    pub(crate) fn into_reply(self) -> Reply<'static> {
+        drop(self.data);
+        let body = self.body.map_or(ReplyBody::None, ReplyBody::Shared);
+        Reply { body, failed: self.failed }
+    }
 }
 
 /// What becomes of the settings of a session that are not named when others are written.

@@ -25,6 +25,9 @@ pub(crate) struct Parcel {
     pub(crate) worker: u16,
     /// Whether answers stand in frames of their own.
     pub(crate) is_websocket: bool,
+    /// Whether the shard is told what becomes of each message, of notifies too, and what is not an
+    /// ordinary answer as it is: its filters are to see it.
+    pub(crate) tells_all: bool,
     /// What the session held, twice: one goes into the snapshot that handlers get, and the other
     /// stays as it is for the next message. Only the shard changes the count, as long as handlers
     /// leave the snapshot alone, so that its cache line stays where it is.
@@ -89,9 +92,14 @@ impl Messages {
         })
     }
 
-    fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.len = 0;
+    }
+
+    /// The bytes that it holds memory for.
+    pub(crate) fn capacity(&self) -> usize {
+        self.bytes.capacity()
     }
 }
 
@@ -105,7 +113,7 @@ pub(crate) struct Parcels {
 /// Empty parcels that are kept, at most.
 const KEPT_MAX: usize = 1024;
 /// Memory that an empty parcel may hold to be kept.
-const KEPT_BYTES_MAX: usize = 8 * 1024;
+pub(super) const KEPT_BYTES_MAX: usize = 8 * 1024;
 
 impl Parcels {
     /// An empty parcel of a session.
@@ -119,6 +127,7 @@ impl Parcels {
             session,
             worker: 0,
             is_websocket: false,
+            tells_all: false,
             data: None,
             messages: Messages::default(),
             answers: Vec::new(),
@@ -128,7 +137,7 @@ impl Parcels {
 
     /// Takes a parcel back whose answers have been read.
     pub(crate) fn give(&mut self, mut parcel: Box<Parcel>) {
-        let bytes = parcel.messages.bytes.capacity() + parcel.answers.capacity();
+        let bytes = parcel.messages.capacity() + parcel.answers.capacity();
         if self.empty.len() == KEPT_MAX || bytes > KEPT_BYTES_MAX {
             return;
         }

@@ -229,13 +229,13 @@ impl Worker {
     /// comes behind the answers to what was before it, and ahead of its own.
     fn handle_parcel(&mut self, mut parcel: Box<Parcel>) {
         let (link, registry) = (Rc::clone(&self.link), Rc::clone(&self.registry));
-        let Parcel { token, session: id, is_websocket, .. } = *parcel;
+        let Parcel { token, session: id, is_websocket, tells_all, .. } = *parcel;
         let Some([kept, data]) = parcel.data.take() else { return };
         let kept = Snapshot::Worker(kept);
         let mut session = Session::new(id, Snapshot::Worker(data), Rc::clone(&link));
         let messages = std::mem::take(&mut parcel.messages);
         for (index, (head, body)) in messages.iter().enumerate() {
-            if !session.is_as_new(id, &kept) {
+            if !session.renew(id, &kept) {
                 session = Session::new(id, kept.clone(), Rc::clone(&link));
             }
             let request = Request::new(&link.routes.entry(head.route).text, head.id, body);
@@ -243,14 +243,19 @@ impl Worker {
             let handler = self.by_route[head.route.index()];
             chain::handle(&registry, handler, &request, &mut session, &mut reply);
             let is_later = matches!(reply.body, ReplyBody::Later(_));
-            if is_later || link.has_ops() {
+            let is_told = tells_all && !is_ordinary(head.id, &reply);
+            if is_later || is_told || link.has_ops() {
                 self.send_answers(&mut parcel);
                 self.apply_ops();
             }
-            if is_later {
-                let part = ParcelPart { token, index: index as u8, id: head.id, is_websocket };
-                let reply = reply.into_owned();
-                self.answer_later(Origin::Parcel { shard: id.shard(), part }, reply);
+            if is_later || is_told {
+                let index = index as u8;
+                let part = ParcelPart { token, index, id: head.id, is_websocket, tells_all };
+                let origin = Origin::Parcel { shard: id.shard(), part };
+                match is_later {
+                    true => self.answer_later(origin, reply.into_owned()),
+                    false => self.answer_origin(origin, reply),
+                }
             } else if head.id != 0 {
                 encode_answer(is_websocket, head.id, &reply, &mut parcel.answers);
                 parcel.answered |= 1 << index;
@@ -289,6 +294,11 @@ impl Worker {
             Origin::Shard { session, token } => {
                 self.send_answer(session.shard(), token, reply, None);
             }
+            Origin::Parcel { shard, part } if part.tells_all => {
+                let (token, index) = (part.token, part.index);
+                let reply = WorkerReply::new(reply, None);
+                self.post.send(shard.into(), Mail::Part { token, index, reply });
+            }
             Origin::Parcel { shard, part } if part.id != 0 => {
                 let mut bytes = Vec::new();
                 encode_answer(part.is_websocket, part.id, &reply, &mut bytes);
@@ -308,14 +318,7 @@ impl Worker {
         reply: Reply<'_>,
         data: Option<Arc<SessionData>>,
     ) {
-        let failed = reply.failed;
-        let body = match reply.body {
-            ReplyBody::None | ReplyBody::Later(_) | ReplyBody::Failed(_) => None,
-            ReplyBody::Borrowed(bytes) => Some(Bytes::copy_from_slice(bytes)),
-            ReplyBody::Owned(bytes) => Some(bytes.into()),
-            ReplyBody::Shared(bytes) => Some(bytes),
-        };
-        self.mail_answer(shard, token, WorkerReply { body, failed, data });
+        self.mail_answer(shard, token, WorkerReply::new(reply, data));
     }
 
     fn mail_answer(&mut self, shard: ShardIndex, token: u64, reply: WorkerReply) {
@@ -436,6 +439,11 @@ pub(crate) fn by_home(uids: Vec<Uid>, shards: u16) -> Vec<(ShardIndex, Vec<Uid>)
         }
     }
     parts
+}
+
+/// Whether nothing is to be known of a message's reply but what its client gets.
+fn is_ordinary(id: u32, reply: &Reply<'_>) -> bool {
+    id != 0 && !reply.failed && reply.spoken().is_some_and(answer::fits)
 }
 
 /// Lays out the answer to a message of a parcel.

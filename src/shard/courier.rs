@@ -1,5 +1,6 @@
 //! Parcels to workers and back.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Shard;
@@ -7,15 +8,14 @@ use super::config::ShardConfig;
 use super::connection::{Connection, State, Transport, worker_bit};
 use super::dialect::Dialect;
 use super::lane_full::LaneWaits;
-use crate::dispatch::context::ClientCall;
 use crate::dispatch::reply::Reply;
-use crate::forward::calls::{Batch, Calls, Forwarded};
-use crate::forward::mail::Mail;
-use crate::forward::parcel::{Head, MESSAGES_MAX, Parcel, Parcels};
+use crate::dispatch::{Request, Session, chain};
+use crate::forward::calls::{Batch, Calls, Forwarded, HeldMessages};
+use crate::forward::mail::{Mail, WorkerReply};
+use crate::forward::parcel::{BODY_BYTES_MAX, Head, MESSAGES_MAX, Parcel, Parcels};
 use crate::forward::{Carrier, Post};
-use crate::route::default_route;
-use crate::route::table::RouteId;
 use crate::session::SessionId;
+use crate::wire::answer;
 
 /// What a shard keeps of parcels.
 #[derive(Default)]
@@ -25,17 +25,55 @@ pub(super) struct Courier {
     away: Vec<usize>,
     /// Memory for the ids of messages that are away.
     ids: Vec<Vec<u32>>,
+    /// Memory for what filters are to see of them.
+    #[allow(clippy::vec_box)] // The boxes are what goes to and fro.
+    held: Vec<Box<HeldMessages>>,
 }
 
-/// Lists of ids that are kept for the next parcels, at most.
-const IDS_KEPT_MAX: usize = 1024;
+/// Lists of ids, and of held messages, that are kept for the next parcels, at most.
+const LISTS_KEPT_MAX: usize = 1024;
 
 /// What bounds how much is forwarded.
 pub(super) struct Room<'a> {
-    pub(super) config: &'a ShardConfig,
-    pub(super) post: &'a Post,
-    pub(super) calls: &'a Calls,
-    pub(super) lane_waits: &'a LaneWaits,
+    config: &'a ShardConfig,
+    post: &'a Post,
+    calls: &'a Calls,
+    lane_waits: &'a LaneWaits,
+    /// Whether global filters are to see what becomes of each message.
+    is_filtered: bool,
+}
+
+impl<'a> Room<'a> {
+    pub(super) fn new(
+        config: &'a ShardConfig,
+        post: &'a Post,
+        calls: &'a Calls,
+        lane_waits: &'a LaneWaits,
+        is_filtered: bool,
+    ) -> Self {
+        Self { config, post, calls, lane_waits, is_filtered }
+    }
+
+    /// The worker that a message goes to. Where the uid alone tells, it is that of the parcel which
+    /// is being filled.
+    #[inline(always)]
+    fn pick_worker(&self, filling: Option<&Filling>, place: usize, seen: &Session) -> Option<u16> {
+        match filling {
+            Some(filling) if filling.place == place && filling.is_by_uid => {
+                Some(filling.parcel.worker)
+            }
+            _ => self.config.pick_worker(place, &seen.view()),
+        }
+    }
+}
+
+/// Whose message goes where.
+pub(super) struct To<'a> {
+    pub(super) session: SessionId,
+    pub(super) connection: &'a mut Connection,
+    /// The server type, by its place.
+    pub(super) place: usize,
+    pub(super) head: Head,
 }
 
 /// A parcel that is being filled.
@@ -43,26 +81,35 @@ pub(super) struct Filling {
     parcel: Box<Parcel>,
     /// The server type, by its place.
     place: usize,
+    /// Whether all messages of its session for that type go to its worker.
+    is_by_uid: bool,
     /// How many messages it may have.
     room: usize,
     /// The ids of its messages, and those of them that wait for an answer, a bit each.
     ids: Vec<u32>,
     pending: u64,
+    /// For the global after filters, where there are any.
+    held: Option<Box<HeldMessages>>,
 }
 
 impl Filling {
-    /// Whether another message for a server type may go into it.
-    #[inline]
-    pub(super) fn takes_more(&self, place: usize) -> bool {
-        let messages = &self.parcel.messages;
-        self.place == place && messages.len() < self.room && !messages.is_full()
+    /// Whether another message for a worker may go into it.
+    #[inline(always)]
+    fn takes_more(&self, worker: u16) -> bool {
+        let parcel = &self.parcel;
+        parcel.worker == worker && parcel.messages.len() < self.room && !parcel.messages.is_full()
     }
 
-    #[inline]
-    pub(super) fn push(&mut self, id: u32, route: RouteId, body: &[u8]) {
-        self.pending |= u64::from(id != 0) << self.ids.len();
-        self.ids.push(id);
-        self.parcel.messages.push(Head { id, route }, body);
+    /// Adds a message, with the session as filters have seen it.
+    #[inline(always)]
+    fn push(&mut self, head: Head, body: &[u8], seen: Option<Session>) {
+        let is_told = head.id != 0 || self.held.is_some();
+        self.pending |= u64::from(is_told) << self.ids.len();
+        self.ids.push(head.id);
+        self.parcel.messages.push(head, body);
+        if let (Some(held), Some(seen)) = (&mut self.held, seen) {
+            held.push(head, body, seen);
+        }
     }
 }
 
@@ -71,51 +118,49 @@ impl Courier {
         Self { away: vec![0; workers], ..Self::default() }
     }
 
-    /// The parcel that is being filled; begun with its first message.
-    #[inline]
-    pub(super) fn filling<'a>(
+    /// Puts a message into the parcel that is being filled, or into a new one where there is none.
+    /// An error is the worker, if there is any, that it has to go to alone: it is long, filters
+    /// have changed the session's data for it, it is for another worker than those before it, or
+    /// there is no room and what becomes of it is decided there.
+    #[inline(always)]
+    pub(super) fn put(
         &mut self,
-        filling: &'a mut Option<Filling>,
-        session: SessionId,
-        connection: &mut Connection,
-        place: usize,
+        filling: &mut Option<Filling>,
+        to: To<'_>,
+        body: &[u8],
+        seen: &mut Option<Session>,
         room: &Room<'_>,
-    ) -> Option<&'a mut Filling> {
+    ) -> Result<(), Option<u16>> {
+        let Some(session) = seen else { return Err(None) };
+        let (worker, head) = (room.pick_worker(filling.as_ref(), to.place, session), to.head);
+        let is_as_others =
+            body.len() <= BODY_BYTES_MAX && session.data().is_same(to.connection.data());
+        let Some(index) = worker.filter(|_| is_as_others) else { return Err(worker) };
         if filling.is_none() {
-            *filling = Some(self.open(session, connection, place, room)?);
+            *filling = self.open(to, index, room);
         }
-        filling.as_mut()
+        let Some(filling) = filling.as_mut().filter(|filling| filling.takes_more(index)) else {
+            return Err(worker);
+        };
+        filling.push(head, body, if room.is_filtered { seen.take() } else { None });
+        Ok(())
     }
 
-    /// Begins a parcel to a worker of a server type. `None` where there is no worker, or no room
-    /// for a message more: what becomes of one then is decided where it goes alone.
-    fn open(
-        &mut self,
-        session: SessionId,
-        connection: &mut Connection,
-        place: usize,
-        room: &Room<'_>,
-    ) -> Option<Filling> {
-        let Carrier::Workers { servers, first_worker, .. } =
-            &room.config.server_types[place].carrier
-        else {
-            return None;
-        };
-        let uid = connection.uid().map_or("", |uid| uid.text());
-        let index = default_route(uid, servers.len())?;
-        let worker = first_worker + u16::try_from(index).ok()?;
+    /// Begins a parcel to a worker, if there is room for a message.
+    fn open(&mut self, to: To<'_>, worker: u16, room: &Room<'_>) -> Option<Filling> {
+        let To { session, connection, place, .. } = to;
         let limits = &room.config.limits;
         // Who waits for a lane comes first.
         if !room.lane_waits.is_empty() {
             return None;
         }
-        let room = [
+        let bounds = [
             self.lane_room(worker, room.post, limits.lane_len),
             usize::from(limits.in_flight_per_session_max.saturating_sub(connection.in_flight)),
             limits.forwards_in_flight_max.saturating_sub(room.calls.len()),
         ];
-        let room = room.into_iter().fold(MESSAGES_MAX, usize::min);
-        if room == 0 {
+        let messages_max = bounds.into_iter().fold(MESSAGES_MAX, usize::min);
+        if messages_max == 0 {
             return None;
         }
         let mut parcel = self.parcels.take(session);
@@ -123,8 +168,17 @@ impl Courier {
         parcel.data = Some([Arc::clone(data), Arc::clone(data)]);
         parcel.worker = worker;
         parcel.is_websocket = connection.transport == Transport::WebSocket;
-        let ids = self.ids.pop().unwrap_or_default();
-        Some(Filling { parcel, place, room, ids, pending: 0 })
+        parcel.tells_all = room.is_filtered;
+        let carrier = &room.config.server_types[place].carrier;
+        Some(Filling {
+            parcel,
+            place,
+            is_by_uid: matches!(carrier, Carrier::Workers { route: None, .. }),
+            room: messages_max,
+            ids: self.ids.pop().unwrap_or_default(),
+            pending: 0,
+            held: room.is_filtered.then(|| self.held.pop().unwrap_or_default()),
+        })
     }
 
     /// How many messages more may go into the lane to a worker.
@@ -142,18 +196,24 @@ impl Courier {
         self.away[usize::from(worker)]
     }
 
-    /// Takes the ids of requests back that are answered.
-    fn give_ids(&mut self, mut ids: Vec<u32>) {
-        if self.ids.len() < IDS_KEPT_MAX {
+    /// Takes the memory back of what was kept of a parcel whose messages are answered.
+    fn give(&mut self, mut ids: Vec<u32>, held: Option<Box<HeldMessages>>) {
+        if self.ids.len() < LISTS_KEPT_MAX {
             ids.clear();
             self.ids.push(ids);
+        }
+        if let Some(mut held) = held
+            && self.held.len() < LISTS_KEPT_MAX
+            && held.clear()
+        {
+            self.held.push(held);
         }
     }
 }
 
 impl Shard {
     pub(super) fn send_parcel(&mut self, filling: Filling) {
-        let Filling { mut parcel, ids, pending, .. } = filling;
+        let Filling { mut parcel, ids, pending, held, .. } = filling;
         let (session, worker) = (parcel.session, parcel.worker);
         if let Some((_, connection)) = self.find(session) {
             connection.in_flight += pending.count_ones() as u16;
@@ -161,10 +221,10 @@ impl Shard {
         }
         parcel.token = 0;
         if pending == 0 {
-            self.courier.give_ids(ids);
+            self.courier.give(ids, held);
         } else {
             let started_us = self.clock.now_us;
-            let batch = Batch { session, started_us, ids, pending };
+            let batch = Batch { session, started_us, ids, pending, held };
             let deadline_us = started_us + self.config.forward_timeout_us();
             parcel.token = self.calls.add(Forwarded::Parcel(batch), deadline_us);
         }
@@ -190,44 +250,83 @@ impl Shard {
     /// A worker has answered some messages of a parcel. An answer after its deadline finds nothing.
     pub(super) fn handle_answers(&mut self, token: u64, answered: u64, bytes: &[u8]) {
         let Some(batch) = self.calls.batch_mut(token) else { return };
+        let (session, started_us) = (batch.session, batch.started_us);
+        // What the filters ask for may lead to more of this parcel being answered.
+        let mut held = batch.held.take();
+        let answers = u64::from(answered.count_ones());
+        self.latency.record(self.clock.now_us.saturating_sub(started_us), answers);
+        self.deliver_answers(session, answers as u16, bytes);
+        if let Some(held) = &mut held {
+            self.show_answers(held, answered, bytes);
+        }
+        if let Some(batch) = self.calls.batch_mut(token) {
+            batch.held = held;
+        }
+        self.settle(token, answered);
+        self.kick_if_drained_id(session);
+    }
+
+    /// Takes messages of a parcel for answered.
+    fn settle(&mut self, token: u64, answered: u64) {
+        let Some(batch) = self.calls.batch_mut(token) else { return };
         debug_assert_eq!(batch.pending & answered, answered, "a message is answered once");
         batch.pending &= !answered;
-        let (session, started_us) = (batch.session, batch.started_us);
         if batch.pending == 0
             && let Some(Forwarded::Parcel(batch)) = self.calls.take(token)
         {
-            self.courier.give_ids(batch.ids);
+            self.courier.give(batch.ids, batch.held);
         }
-        let answers = u64::from(answered.count_ones());
-        self.latency.record(self.clock.now_us.saturating_sub(started_us), answers);
+    }
+
+    /// Queues answers that are laid out already.
+    fn deliver_answers(&mut self, session: SessionId, answers: u16, bytes: &[u8]) {
         let slot = session.slot();
         let Some(connection) = self.connections.get_mut(slot, session.generation()) else {
             return;
         };
-        debug_assert!(u64::from(connection.in_flight) >= answers);
-        connection.in_flight = connection.in_flight.saturating_sub(answers as u16);
+        debug_assert!(connection.in_flight >= answers);
+        connection.in_flight = connection.in_flight.saturating_sub(answers);
         if connection.state == State::Working(Dialect::Pomelo) {
             connection.outbox.open(&mut self.pool).extend_from_slice(bytes);
-            self.counters.answers.add(answers);
+            self.counters.answers.add(u64::from(answers));
             let bytes = connection.outbox.bytes();
             self.mark_dirty(slot);
             if bytes > self.outbox_pauses.pause_bytes() {
                 self.pause_for_outbox(slot);
             }
         }
-        self.kick_if_drained_id(session);
+    }
+
+    /// Lets the global after filters see answers as they were laid out.
+    fn show_answers(&mut self, held: &mut HeldMessages, answered: u64, bytes: &[u8]) {
+        let (link, registry) = (Rc::clone(&self.link), Rc::clone(&self.registry));
+        let mut bodies = answer::bodies(bytes);
+        for (index, (head, body, session)) in held.iter_mut().enumerate() {
+            if answered >> index & 1 == 1 {
+                let reply = bodies.next().map_or_else(Reply::error, Reply::borrowed);
+                let request = Request::new(&link.routes.entry(head.route).text, head.id, body);
+                chain::after_answer(&registry.global_filters, &request, session, &reply);
+            }
+        }
+        self.apply_ops();
+    }
+
+    /// A worker has answered one message of a parcel that global filters are to see.
+    pub(super) fn handle_part(&mut self, token: u64, index: u8, reply: WorkerReply) {
+        let Some(batch) = self.calls.batch_mut(token) else { return };
+        let index = usize::from(index);
+        let (client, held) = batch.part(index, &self.link.routes);
+        self.settle(token, 1 << index);
+        self.handle_answer(&client, held, &reply.into_reply());
     }
 
     /// Answers for a worker that has not.
     pub(super) fn expire_batch(&mut self, batch: Batch, reply: &Reply<'_>) {
-        let Batch { session, started_us, ids, pending } = batch;
-        for (at, &id) in ids.iter().enumerate() {
-            if pending >> at & 1 == 1 {
-                self.counters.forward_timeouts.one();
-                let client = ClientCall { session, id, route: None, started_us };
-                self.handle_answer(&client, None, reply);
-            }
+        for index in (0..batch.ids.len()).filter(|index| batch.pending >> index & 1 == 1) {
+            self.counters.forward_timeouts.one();
+            let (client, held) = batch.part(index, &self.link.routes);
+            self.handle_answer(&client, held, reply);
         }
-        self.courier.give_ids(ids);
+        self.courier.give(batch.ids, batch.held);
     }
 }

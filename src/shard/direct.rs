@@ -1,10 +1,10 @@
-//! Messages that nothing stands before or behind: read, handled and answered in one loop.
+//! Messages that nothing has to wait for: read, handled and answered in one loop.
 //!
-//! Most messages of most games are for a handler of this shard or for a worker, with no filter,
-//! schema or bound on their rate. A handler can't touch the shard, it can only ask
-//! ([`Link::ops`]); so what has been looked up for one message of a buffer holds for the next.
-//! Those for a worker go there together. Whatever is out of the ordinary ends the loop and goes
-//! the way that all other messages go, with the same outcome.
+//! Most messages of most games are for a handler of this shard or for a worker, with no schema or
+//! bound on their rate, and with no filter that has to wait. Handlers and filters can't touch the
+//! shard, they can only ask ([`Link::ops`]); so what has been looked up for one message of a buffer
+//! holds for the next. Those for a worker go there together. Whatever is out of the ordinary ends
+//! the loop and goes the way that all other messages go, with the same outcome.
 //!
 //! [`Link::ops`]: crate::dispatch::context::Link::ops
 
@@ -13,14 +13,14 @@ use std::rc::Rc;
 use super::Shard;
 use super::config::{KeptAliveBy, ShardConfig};
 use super::connection::{Connection, Transport};
-use super::courier::{Filling, Room};
+use super::courier::{Room, To};
 use super::global_handle::{RecentRoutes, Target};
-use crate::dispatch::chain;
+use crate::dispatch::chain::{self, Stop};
 use crate::dispatch::context::{ClientCall, Link};
 use crate::dispatch::reply::{Reply, ReplyBody};
-use crate::dispatch::{Registry, Request, Session};
+use crate::dispatch::{Request, Session};
 use crate::forward::Carrier;
-use crate::forward::parcel;
+use crate::forward::parcel::Head;
 use crate::route::edition::Edition;
 use crate::route::table::{RouteEntry, RouteId, RouteTable};
 use crate::session::{BufferPool, SessionId, Slot, Snapshot};
@@ -29,11 +29,9 @@ use crate::wire::message::{self, MessageType, RouteRef};
 use crate::wire::package::{self, HEADER_BYTES, PackageType, Status};
 use crate::wire::websocket::{self, HeaderStatus, Opcode};
 
-/// What is done with the messages of a route.
+/// What is done here with the messages of a route.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Direct {
-    /// Something that they need is not done here.
-    No,
     /// A handler of this shard is called, by its place.
     Handle(usize),
     /// They go to a worker of a server type, by its place.
@@ -48,14 +46,17 @@ pub(super) struct Run {
     pub(super) is_interrupted: bool,
 }
 
-/// Why a run has ended before a message that is none for it.
+/// A message that ends a run, though it was one for it.
 enum Interruption<'a> {
-    /// The handler has asked for something, failed, or answers later.
+    /// A global filter has not let it by.
+    Stopped { client: ClientCall, request: Request<'a>, stop: Stop },
+    /// Its handler has asked for something, failed, or answers later.
     Handled { client: ClientCall, request: Request<'a>, reply: Reply<'a> },
-    /// So much waits to be sent to the client that it is not read on.
-    Full,
-    /// The next message goes into another parcel.
-    Parcel,
+    /// It goes to a worker by itself, if one was picked.
+    Alone { client: ClientCall, request: Request<'a>, place: usize, worker: Option<u16> },
+    /// It is answered, and its filters have asked for something, or so much waits to be sent to
+    /// the client that it is not read on.
+    Answered,
 }
 
 /// A message as the loop sees it.
@@ -64,6 +65,7 @@ struct Piece<'a> {
     id: u32,
     is_notify: bool,
     route: RouteId,
+    direct: Direct,
     body: &'a [u8],
     /// Where what follows it starts.
     end: usize,
@@ -85,23 +87,20 @@ impl Tally {
     }
 }
 
-/// What is done with messages of each route, by route.
-pub(super) fn direct_routes(
-    config: &ShardConfig,
-    registry: &Registry,
-    targets: &[Target],
-) -> Vec<Direct> {
-    let is_bare = registry.global_filters.is_empty() && config.limits.messages_per_second == 0;
+/// What is done here with messages of each route, by route; `None` where they need something that
+/// is not done here.
+pub(super) fn direct_routes(config: &ShardConfig, targets: &[Target]) -> Vec<Option<Direct>> {
+    let is_bare = config.limits.messages_per_second == 0;
     #[cfg(feature = "crypto")]
     let is_bare = is_bare && !config.use_crypto;
     let direct = |(entry, target): (&RouteEntry, &Target)| match *target {
-        _ if !is_bare || entry.client.is_some() || entry.server.is_some() => Direct::No,
-        Target::Local(Some(handler)) if registry.filters.is_empty() => Direct::Handle(handler),
-        Target::Forward(place) => match config.server_types[place].carrier {
-            Carrier::Workers { route: None, .. } => Direct::Forward(place),
-            _ => Direct::No,
-        },
-        _ => Direct::No,
+        _ if !is_bare || entry.client.is_some() || entry.server.is_some() => None,
+        Target::Local(handler) => handler.map(Direct::Handle),
+        Target::Forward(place) => {
+            let is_near = matches!(config.server_types[place].carrier, Carrier::Workers { .. });
+            is_near.then_some(Direct::Forward(place))
+        }
+        _ => None,
     };
     config.routes.iter().zip(targets).map(direct).collect()
 }
@@ -117,65 +116,65 @@ impl Shard {
         if connection.message.is_some() {
             return run;
         }
-        let edition = self.editions.get(connection.edition);
-        let transport = connection.transport;
-        let package_bytes_max = self.config.limits.package_bytes_max;
-        let pause_bytes = self.outbox_pauses.pause_bytes();
-        let room = Room {
-            config: &self.config,
-            post: &self.post,
-            calls: &self.calls,
-            lane_waits: &self.lane_waits,
+        let (transport, body_bytes_max) =
+            (connection.transport, self.config.limits.package_bytes_max);
+        let filters = &registry.global_filters;
+        let is_filtered = !filters.is_empty();
+        let started_us = self.clock.now_us;
+        let room = Room::new(&self.config, &self.post, &self.calls, &self.lane_waits, is_filtered);
+        let routes = Routes {
+            table: &link.routes,
+            edition: self.editions.get(connection.edition),
+            direct: &self.direct,
         };
         let messages_max = u64::from(self.shares.left);
         let mut tally = Tally::default();
         let (mut snapshot, mut filling) = (None, None);
         let interruption = loop {
-            if tally.messages == messages_max {
-                break None;
-            }
+            let is_spent = tally.messages == messages_max;
             let rest = &mut input[run.consumed..];
-            let Some(package) = next_data(transport, rest, package_bytes_max) else { break None };
-            let recent = &mut self.recent_routes;
-            let piece = read_piece(package, recent, &link.routes, edition);
-            let Some(Piece { id, is_notify, route, body, end }) = piece else { break None };
-            let handler = match self.direct[route.index()] {
-                Direct::Handle(handler) => handler,
-                Direct::Forward(place) if body.len() <= parcel::BODY_BYTES_MAX => {
-                    let courier = &mut self.courier;
-                    let to = courier.filling(&mut filling, session, connection, place, &room);
-                    let Some(to) = to else { break None };
-                    if !to.takes_more(place) {
-                        break Some(Interruption::Parcel);
-                    }
-                    to.push(id, route, body);
-                    run.consumed += end;
-                    tally.count(is_notify);
-                    continue;
-                }
-                _ => break None,
-            };
+            let package = if is_spent { None } else { next_data(transport, rest, body_bytes_max) };
+            let piece = package.and_then(|package| routes.read(package, &mut self.recent_routes));
+            let Some(Piece { id, is_notify, route, direct, body, end }) = piece else { break None };
             run.consumed += end;
             tally.count(is_notify);
+            let client = || ClientCall { session, id, route: Some(route), started_us };
             let seen = session_for(&mut snapshot, session, connection.data(), &link);
             let request = Request::new(&link.routes.entry(route).text, id, body);
+            if is_filtered && let Err(stop) = chain::before(filters, 0, &request, seen) {
+                break Some(Interruption::Stopped { client: client(), request, stop });
+            }
+            let handler = match direct {
+                Direct::Handle(handler) => handler,
+                Direct::Forward(place) => {
+                    let to = To { session, connection, place, head: Head { id, route } };
+                    let sent = self.courier.put(&mut filling, to, body, &mut snapshot, &room);
+                    let Err(worker) = sent else { continue };
+                    let client = client();
+                    break Some(Interruption::Alone { client, request, place, worker });
+                }
+            };
             let mut reply = Reply::error();
-            chain::call(&registry, Some(handler), &request, seen, &mut reply);
+            chain::handle(&registry, Some(handler), &request, seen, &mut reply);
             let is_plain = !reply.failed && !matches!(reply.body, ReplyBody::Later(_));
             if !is_plain || link.has_ops() || !answer(connection, &mut self.pool, id, &reply) {
-                let started_us = self.clock.now_us;
-                let client = ClientCall { session, id, route: Some(route), started_us };
-                break Some(Interruption::Handled { client, request, reply });
+                break Some(Interruption::Handled { client: client(), request, reply });
             }
             tally.answers += u64::from(id != 0);
-            if connection.outbox.bytes() > pause_bytes {
-                break Some(Interruption::Full);
+            if is_filtered {
+                chain::after_answer(filters, &request, seen, &reply);
+            }
+            if connection.outbox.bytes() > self.outbox_pauses.pause_bytes() || link.has_ops() {
+                break Some(Interruption::Answered);
             }
         };
         if tally.messages > 0 {
             self.end_run(session.slot(), &tally);
             run.is_interrupted = interruption.is_some();
-            self.go_on(session, filling, interruption, snapshot);
+            filling.into_iter().for_each(|filling| self.send_parcel(filling));
+            if let (Some(interruption), Some(seen)) = (interruption, snapshot) {
+                self.finish_run(interruption, seen);
+            }
         }
         run
     }
@@ -196,23 +195,22 @@ impl Shard {
         }
     }
 
-    /// Does what a run has left to do.
-    fn go_on(
-        &mut self,
-        session: SessionId,
-        filling: Option<Filling>,
-        interruption: Option<Interruption<'_>>,
-        snapshot: Option<Session>,
-    ) {
-        if let Some(filling) = filling {
-            self.send_parcel(filling);
-        }
-        match (interruption, snapshot) {
-            (Some(Interruption::Handled { client, request, reply }), Some(session)) => {
+    /// Does what the message that has ended a run needs besides.
+    fn finish_run(&mut self, interruption: Interruption<'_>, session: Session) {
+        match interruption {
+            Interruption::Stopped { client, request, stop } => {
+                self.handle_stopped(&client, stop, &request, session);
+            }
+            Interruption::Handled { client, request, reply } => {
                 self.finish_handled(&client, reply, &request, session);
             }
-            (Some(Interruption::Full), _) => self.pause_for_outbox(session.slot()),
-            _ => {}
+            Interruption::Alone { client, request, place, worker } => {
+                self.forward_to(&client, place, worker, &request, session);
+            }
+            Interruption::Answered => {
+                self.pause_for_outbox(session.id().slot());
+                self.apply_ops();
+            }
         }
     }
 }
@@ -226,31 +224,41 @@ fn session_for<'a>(
     data: &Snapshot,
     link: &Rc<Link>,
 ) -> &'a mut Session {
-    if !snapshot.as_ref().is_some_and(|it| it.is_as_new(session, data)) {
+    if !snapshot.as_mut().is_some_and(|it| it.renew(session, data)) {
         *snapshot = None;
     }
     snapshot.get_or_insert_with(|| Session::new(session, data.clone(), Rc::clone(link)))
 }
 
-/// The message in a DATA package, if its route is known and it is one that a client may send.
-#[inline(always)]
-fn read_piece<'a>(
-    (data, end): (&'a [u8], usize),
-    recent: &mut RecentRoutes,
-    routes: &RouteTable,
-    edition: Option<&Edition>,
-) -> Option<Piece<'a>> {
-    let message = message::decode(data).ok()?;
-    let (id, is_notify) = match message.kind {
-        MessageType::Request => (message.id, false),
-        MessageType::Notify => (0, true),
-        _ => return None,
-    };
-    let route = match message.route? {
-        RouteRef::Text(text) => recent.find(routes, text)?,
-        RouteRef::Code(code) => edition?.find(code)?,
-    };
-    Some(Piece { id, is_notify, route, body: message.body, end })
+/// The routes as one session knows them.
+struct Routes<'a> {
+    table: &'a RouteTable,
+    edition: Option<&'a Edition>,
+    direct: &'a [Option<Direct>],
+}
+
+impl Routes<'_> {
+    /// The message in a DATA package, if it is one that a client may send, and its route one of
+    /// which messages are handled here.
+    #[inline(always)]
+    fn read<'a>(
+        &self,
+        (data, end): (&'a [u8], usize),
+        recent: &mut RecentRoutes,
+    ) -> Option<Piece<'a>> {
+        let message = message::decode(data).ok()?;
+        let (id, is_notify) = match message.kind {
+            MessageType::Request => (message.id, false),
+            MessageType::Notify => (0, true),
+            _ => return None,
+        };
+        let route = match message.route? {
+            RouteRef::Text(text) => recent.find(self.table, text)?,
+            RouteRef::Code(code) => self.edition?.find(code)?,
+        };
+        let direct = self.direct[route.index()]?;
+        Some(Piece { id, is_notify, route, direct, body: message.body, end })
+    }
 }
 
 /// The body of the DATA package that `input` starts with, and where what follows it starts; `None`

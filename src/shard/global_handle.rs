@@ -11,7 +11,7 @@ use super::close::CloseCode;
 use super::config::ShardConfig;
 use super::connection::CloseReason;
 use super::lane_full::{Destination, Letter};
-use crate::dispatch::chain::{self, Gate};
+use crate::dispatch::chain::{self, Stop};
 use crate::dispatch::context::{Call, ClientCall, Held, Op, Origin};
 use crate::dispatch::reply::{Failure, Reply, ReplyBody};
 use crate::dispatch::{Registry, Request, Session};
@@ -100,6 +100,20 @@ impl ShardConfig {
         }
         let place = self.server_types.iter().position(|other| &*other.name == server_type);
         place.map_or(Target::Nowhere, Target::Forward)
+    }
+
+    /// The place, among all workers, of the one that a session's messages go to.
+    pub(super) fn pick_worker(&self, place: usize, view: &SessionView<'_>) -> Option<u16> {
+        let (servers, first_worker, route) = match &self.server_types[place].carrier {
+            Carrier::Workers { servers, first_worker, route } => (servers, first_worker, route),
+            Carrier::Remote { worker } => return Some(*worker),
+        };
+        let index = match route {
+            None => default_route(view.uid().map_or("", |uid| uid.text()), servers.len()),
+            Some(route) => chain::guarded(|| route(view, servers)).flatten(),
+        };
+        let index = u16::try_from(index.filter(|index| *index < servers.len())?).ok()?;
+        Some(first_worker + index)
     }
 }
 
@@ -246,18 +260,31 @@ impl Shard {
         let mut session = Session::new(client.session, data, Rc::clone(&self.link));
         if !self.registry.global_filters.is_empty() {
             let registry = Rc::clone(&self.registry);
-            match chain::before(&registry.global_filters, 0, request, &mut session) {
-                Gate::Open => {}
-                Gate::Refused(reply) => {
-                    self.apply_ops();
-                    return self.finish(client, &reply, request, &mut session);
-                }
-                Gate::Waiting { index, verdict } => {
-                    return self.wait_for_filters(client, index, verdict, request, session);
-                }
+            let admitted = chain::before(&registry.global_filters, 0, request, &mut session);
+            if let Err(stop) = admitted {
+                return self.handle_stopped(client, stop, request, session);
             }
         }
         self.handle_admitted(client, target, request, session);
+    }
+
+    /// A message that a global filter has not let by.
+    pub(super) fn handle_stopped(
+        &mut self,
+        client: &ClientCall,
+        stop: Stop,
+        request: &Request<'_>,
+        mut session: Session,
+    ) {
+        match stop {
+            Stop::Refused(reply) => {
+                self.apply_ops();
+                self.finish(client, &reply, request, &mut session);
+            }
+            Stop::Waiting { index, verdict } => {
+                self.wait_for_filters(client, index, verdict, request, session);
+            }
+        }
     }
 
     pub(super) fn handle_attack(&mut self, slot: Slot) {
@@ -376,12 +403,7 @@ impl Shard {
             return;
         }
         let registry = Rc::clone(&self.registry);
-        // What they change of it concerns nobody any more.
-        let mut seen = Reply { body: ReplyBody::None, failed: reply.failed };
-        if let Some(body) = reply.body() {
-            seen.body = ReplyBody::Borrowed(body);
-        }
-        chain::after(&registry.global_filters, request, session, &mut seen);
+        chain::after_answer(&registry.global_filters, request, session, reply);
         self.apply_ops();
     }
 
@@ -478,9 +500,22 @@ impl Shard {
         client: &ClientCall,
         place: usize,
         request: &Request<'_>,
+        session: Session,
+    ) {
+        let worker = self.config.pick_worker(place, &session.view());
+        self.forward_to(client, place, worker, request, session);
+    }
+
+    /// Forwards a message to the worker that was picked for it, if any was.
+    pub(super) fn forward_to(
+        &mut self,
+        client: &ClientCall,
+        place: usize,
+        worker: Option<u16>,
+        request: &Request<'_>,
         mut session: Session,
     ) {
-        let Some(worker) = self.pick_worker(place, &session.view()) else {
+        let Some(worker) = worker else {
             let reply = Reply::failure(Failure::NoServer);
             return self.finish(client, &reply, request, &mut session);
         };
@@ -510,20 +545,6 @@ impl Shard {
         }
     }
 
-    /// The place, among all workers, of the one that a session's messages go to.
-    fn pick_worker(&self, place: usize, view: &SessionView<'_>) -> Option<u16> {
-        let (servers, first_worker, route) = match &self.config.server_types[place].carrier {
-            Carrier::Workers { servers, first_worker, route } => (servers, first_worker, route),
-            Carrier::Remote { worker } => return Some(*worker),
-        };
-        let index = match route {
-            None => default_route(view.uid().map_or("", |uid| uid.text()), servers.len()),
-            Some(route) => chain::guarded(|| route(view, servers)).flatten(),
-        };
-        let index = u16::try_from(index.filter(|index| *index < servers.len())?).ok()?;
-        Some(first_worker + index)
-    }
-
     /// The bytes that go to the worker: the body, behind the route's text where it has no id.
     fn carve(&mut self, known: Option<RouteId>, text: &str, body: &[u8]) -> (ForwardRoute, Bytes) {
         let (route, text) = match known {
@@ -537,10 +558,7 @@ impl Shard {
     /// A worker has answered. An answer after its deadline finds nothing.
     pub(super) fn handle_worker_answer(&mut self, token: u64, reply: WorkerReply) {
         let Some(Forwarded::One { client, held }) = self.calls.take(token) else { return };
-        drop(reply.data);
-        let body = reply.body.map_or(ReplyBody::None, ReplyBody::Shared);
-        let reply = Reply { body, failed: reply.failed };
-        self.handle_answer(&client, held, &reply);
+        self.handle_answer(&client, held, &reply.into_reply());
     }
 
     /// Answers for workers that have not.

@@ -18,6 +18,7 @@ impl Shard {
                 self.handle_answers(token, answered, &bytes);
             }
             Mail::Parcel(parcel) => self.handle_parcel(parcel),
+            Mail::Part { token, index, reply } => self.handle_part(token, index, reply),
             Mail::Set { session, settings, others, reply_to } => {
                 let was_there = self.set(session, *settings, others);
                 self.reply(reply_to, Outcome::Set(was_there));

@@ -107,7 +107,7 @@ pub(crate) struct Shard {
     /// What is to be done with each known route.
     targets: Vec<Target>,
     /// What is done with messages of each known route that need nothing else.
-    direct: Vec<Direct>,
+    direct: Vec<Option<Direct>>,
     courier: Courier,
     recent_routes: RecentRoutes,
     tasks: Tasks,
@@ -231,7 +231,7 @@ impl Shard {
         let registry = Handlers::collect(&link, &config.registers);
         let targets: Vec<Target> =
             config.routes.iter().map(|entry| config.target(&registry, &entry.text)).collect();
-        let direct = direct::direct_routes(&config, &registry, &targets);
+        let direct = direct::direct_routes(&config, &targets);
         let party = Party::from(index);
         let mut shard = Self {
             index,

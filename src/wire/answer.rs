@@ -37,6 +37,18 @@ pub(crate) fn encode(is_websocket: bool, id: u32, body: &[u8], out: &mut Vec<u8>
     out.extend_from_slice(body);
 }
 
+/// The bodies of answers that stand one behind the other, as [`encode`] lays them out.
+pub(crate) fn bodies(mut answers: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        // Their first byte tells a frame from a package.
+        let frame_head = websocket::binary_header_bytes(answers).unwrap_or(0);
+        let (head, rest) = answers.get(frame_head..)?.split_first_chunk()?;
+        let (response, rest) = rest.split_at_checked(Header::decode(*head).ok()?.body_len)?;
+        answers = rest;
+        Some(message::decode(response).ok()?.body)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +74,21 @@ mod tests {
             out.clear();
             encode(true, id, &body, &mut out);
             assert_eq!(out, frame);
+        }
+    }
+
+    #[test]
+    fn bodies_come_out_again() {
+        let written: Vec<Vec<u8>> =
+            [0, 9, 119, 120, 70, 65_529, 65_530, 3].map(|len| vec![b'x'; len]).into();
+        for is_websocket in [false, true] {
+            let mut out = Vec::new();
+            for (id, body) in [1, 200, 70_000].into_iter().cycle().zip(&written) {
+                encode(is_websocket, id, body, &mut out);
+            }
+            assert!(bodies(&out).eq(&written));
+            // What is cut off is none.
+            assert_eq!(bodies(&out[..out.len() - 1]).count(), written.len() - 1);
         }
     }
 }

@@ -7,7 +7,6 @@ use crate::dispatch::{Filter, Request, Session};
 use crate::forward::mail::{Forward, Mail, WorkerReply};
 use crate::forward::parcel::Parcel;
 use crate::forward::{Carrier, LaneFull, ServerType};
-use crate::session::SessionView;
 use crate::wire::answer;
 
 const CHAT: &str = "chat.chatHandler.echo";
@@ -39,13 +38,11 @@ impl Chat {
         in_parcels: bool,
     ) -> Self {
         let limits = Limits { lane_len: LANE, ..limits };
+        let limits = if in_parcels { limits } else { one_by_one(limits) };
         let hub = Hub::new(1, 1, HubLimits { lane_len: LANE, inbox_len: 16 });
         let routes = RouteTable::new([ECHO, CHAT].map(str::to_owned), None, None);
         let servers = ["chat-1".into()].into();
-        // Messages whose server is picked by the host's own rule go one by one.
-        let route =
-            (!in_parcels).then(|| Arc::new(|_: &SessionView<'_>, _: &[_]| Some(0_usize)) as _);
-        let carrier = Carrier::Workers { servers, first_worker: 0, route };
+        let carrier = Carrier::Workers { servers, first_worker: 0, route: None };
         let config = ShardConfig {
             limits,
             server_types: vec![ServerType { name: "chat".into(), carrier, lane_full }],

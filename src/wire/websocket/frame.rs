@@ -149,10 +149,23 @@ pub const fn binary_header_len(payload_len: usize) -> usize {
     }
 }
 
+/// What an unfragmented binary frame starts with.
+const BINARY_START: u8 = FIN_BIT | Opcode::Binary as u8;
+
+/// How many bytes of header a frame has that [`encode_binary_header`] began; `None` if it did not.
+pub(crate) fn binary_header_bytes(frame: &[u8]) -> Option<usize> {
+    match *frame {
+        [BINARY_START, LENGTH_U64, ..] => Some(10),
+        [BINARY_START, LENGTH_U16, ..] => Some(4),
+        [BINARY_START, ..] => Some(2),
+        _ => None,
+    }
+}
+
 /// Appends the header of an unfragmented binary frame, to be followed by the payload.
 #[inline]
 pub fn encode_binary_header(payload_len: usize, out: &mut Vec<u8>) {
-    let first = FIN_BIT | Opcode::Binary as u8;
+    let first = BINARY_START;
     match binary_header_len(payload_len) {
         2 => out.extend_from_slice(&[first, payload_len as u8]),
         4 => {

@@ -27,6 +27,7 @@ use std::fmt;
 pub use close::{CLOSE_BAD_TEXT, CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_BIG};
 pub use close::{decode_close, encode_close};
 pub use fragments::{Fragments, check_text};
+pub(crate) use frame::binary_header_bytes;
 pub use frame::{
     CONTROL_BYTES_MAX, FrameHeader, HEADER_BYTES_MAX, HEADER_BYTES_MIN, HeaderStatus, Opcode,
     binary_header_len, decode_header, encode_binary_header, encode_pong,
