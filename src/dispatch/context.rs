@@ -357,9 +357,14 @@ impl Context {
         let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let order = self.link.timer_count.get();
         self.link.timer_count.set(order + 1);
-        let timer = Timer { at_us: self.link.now_us.get().saturating_add(us), order, done };
+        let timer = Timer { at_us: self.now_us().saturating_add(us), order, done };
         self.link.timers.borrow_mut().push(Reverse(timer));
         pending
+    }
+
+    /// When the turn began, in microseconds of the thread's clock.
+    pub(crate) fn now_us(&self) -> u64 {
+        self.link.now_us.get()
     }
 
     /// How long the thread's last turn took: the time in which nobody else was served.

@@ -10,8 +10,8 @@ use shaddock::{Filter, Reply, Request, Session, Verdict};
 
 use super::js;
 
-/// How often the filters of one thread have run. On a cache line of its own, as every message
-/// counts four times.
+/// How often the filters of one thread have run, which alone counts here. On a cache line of its
+/// own, as every message counts four times.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(crate) struct Counts {
@@ -36,8 +36,9 @@ impl Counts {
     }
 }
 
+/// Counts, on the only thread that does.
 fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
+    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
 }
 
 /// Refuses bodies with a `globalRefuse`.

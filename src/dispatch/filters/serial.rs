@@ -1,9 +1,11 @@
 //! One message of a session at a time.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
+
+use rustc_hash::FxHashMap;
 
 use super::super::context::Context;
 use super::super::pending::{Completion, Pending};
@@ -26,7 +28,7 @@ pub struct Serial {
 #[derive(Debug, Default)]
 struct State {
     /// Sessions of which a message is being handled.
-    lines: HashMap<SessionId, Line>,
+    lines: FxHashMap<SessionId, Line>,
     tickets: u64,
 }
 

@@ -20,8 +20,19 @@ pub struct Timeout {
 #[derive(Debug, Default)]
 struct State {
     /// In the order they began.
-    watched: VecDeque<(u64, Box<str>)>,
+    watched: VecDeque<Watched>,
     tickets: u64,
+    /// A future waits for the first of them to be late.
+    is_awake: bool,
+    /// Memory for the next ones' routes.
+    spare: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    ticket: u64,
+    due_us: u64,
+    route: String,
 }
 
 impl Default for Timeout {
@@ -38,44 +49,76 @@ impl Timeout {
         Self { timeout, watched_max, state: Rc::default() }
     }
 
-    fn watch(&self, ticket: u64, context: &Context) {
-        let state = Rc::clone(&self.state);
-        let sleep = context.sleep(self.timeout);
-        context.spawn(async move {
-            sleep.await;
-            if let Some(route) = state.borrow_mut().remove(ticket) {
-                tracing::warn!(route = &*route, "a message takes too long");
-            }
-        });
+    fn key(&self) -> usize {
+        Rc::as_ptr(&self.state).addr()
     }
 }
 
 impl State {
-    fn remove(&mut self, ticket: u64) -> Option<Box<str>> {
-        let place = self.watched.binary_search_by_key(&ticket, |(ticket, _)| *ticket).ok()?;
-        self.watched.remove(place).map(|(_, route)| route)
+    fn remove(&mut self, ticket: u64) {
+        let place = self.watched.binary_search_by_key(&ticket, |watched| watched.ticket);
+        if let Some(watched) = place.ok().and_then(|place| self.watched.remove(place)) {
+            self.spare.push(watched.route);
+        }
+    }
+
+    /// Tells of those that are late, and how long the next one has; `None` where there is none.
+    fn tell_late(&mut self, now_us: u64) -> Option<Duration> {
+        while let Some(first) = self.watched.front() {
+            if first.due_us > now_us {
+                return Some(Duration::from_micros(first.due_us - now_us));
+            }
+            tracing::warn!(route = first.route, "a message takes too long");
+            let ticket = first.ticket;
+            self.remove(ticket);
+        }
+        None
+    }
+}
+
+/// Is not awake any more once this is gone, be it that there was no room for its future.
+struct Awake(Rc<RefCell<State>>);
+
+impl Drop for Awake {
+    fn drop(&mut self) {
+        self.0.borrow_mut().is_awake = false;
+    }
+}
+
+/// Waits for as long as any is watched.
+async fn watch(awake: Awake, context: Context) {
+    loop {
+        let next = awake.0.borrow_mut().tell_late(context.now_us());
+        let Some(next) = next else { break };
+        context.sleep(next).await;
     }
 }
 
 impl Filter for Timeout {
     fn before(&self, request: &Request<'_>, session: &mut Session) -> Verdict {
-        let ticket = {
-            let mut state = self.state.borrow_mut();
-            if state.watched.len() == self.watched_max {
-                return Verdict::Continue;
-            }
-            state.tickets += 1;
-            let ticket = state.tickets;
-            state.watched.push_back((ticket, request.route().into()));
-            ticket
-        };
-        session.mark(Rc::as_ptr(&self.state).addr(), ticket);
-        self.watch(ticket, &session.context());
+        let mut state = self.state.borrow_mut();
+        if state.watched.len() == self.watched_max {
+            return Verdict::Continue;
+        }
+        state.tickets += 1;
+        let ticket = state.tickets;
+        session.mark(self.key(), ticket);
+        let context = session.context();
+        let timeout_us = u64::try_from(self.timeout.as_micros()).unwrap_or(u64::MAX);
+        let due_us = context.now_us().saturating_add(timeout_us);
+        let mut route = state.spare.pop().unwrap_or_default();
+        route.clear();
+        route.push_str(request.route());
+        state.watched.push_back(Watched { ticket, due_us, route });
+        if !std::mem::replace(&mut state.is_awake, true) {
+            let awake = Awake(Rc::clone(&self.state));
+            context.spawn(watch(awake, context.clone()));
+        }
         Verdict::Continue
     }
 
     fn after(&self, _: &Request<'_>, session: &mut Session, _: &mut Reply<'_>) {
-        if let Some(ticket) = session.marked(Rc::as_ptr(&self.state).addr()) {
+        if let Some(ticket) = session.marked(self.key()) {
             self.state.borrow_mut().remove(ticket);
         }
     }
