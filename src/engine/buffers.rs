@@ -62,6 +62,11 @@ impl Buffers {
         Layout::from_size_align(bytes, PAGE_BYTES).expect("limits bound the product")
     }
 
+    /// How much fits into a buffer.
+    pub(super) fn buffer_bytes(&self) -> usize {
+        self.buffer_bytes
+    }
+
     /// What the kernel has put into a buffer.
     pub(super) fn filled(&mut self, buffer: u16, len: usize) -> &mut [u8] {
         assert!(buffer < self.count && len <= self.buffer_bytes);

@@ -280,6 +280,15 @@ impl Ring {
         self.push(&entry.user_data(Token::Receive(socket).encode()));
     }
 
+    /// Receives into one buffer of the group.
+    pub(super) fn receive_once(&mut self, socket: SocketIndex, group: u16) {
+        let entry = opcode::Recv::new(Fixed(socket.0), std::ptr::null_mut(), 0)
+            .buf_group(group)
+            .build()
+            .flags(squeue::Flags::BUFFER_SELECT);
+        self.push(&entry.user_data(Token::Receive(socket).encode()));
+    }
+
     /// Sends all of `bytes`.
     ///
     /// # Safety

@@ -39,6 +39,10 @@ struct Socket {
     is_receiving: bool,
     /// The core wants no more for now.
     is_paused: bool,
+    /// The core has had to pause it: it is read a buffer in a turn, for as long as it fills them.
+    /// Otherwise the kernel reads whatever there is, which from a client that sends faster than it
+    /// is read is always half a megabyte, and whoever else has sent something waits for all of it.
+    is_eager: bool,
     is_sending: bool,
     /// The place of the buffer that is being sent.
     send_place: u32,
@@ -231,6 +235,9 @@ impl Sockets {
             if let Some(session) = session.filter(|_| completion.result > 0 && !is_closing) {
                 let len = completion.result as usize;
                 shard.handle_receive(session, buffers.filled(buffer, len));
+                if len < buffers.buffer_bytes() {
+                    self.socket(socket).is_eager = false;
+                }
             }
             buffers.give_back(buffer);
         }
@@ -268,8 +275,13 @@ impl Sockets {
     }
 
     fn receive(&mut self, socket: SocketIndex, ring: &mut Ring) {
-        self.socket(socket).is_receiving = true;
-        ring.receive_multishot(socket, GROUP);
+        let state = self.socket(socket);
+        state.is_receiving = true;
+        if state.is_eager {
+            ring.receive_once(socket, GROUP);
+        } else {
+            ring.receive_multishot(socket, GROUP);
+        }
     }
 
     fn pause_reading(&mut self, socket: SocketIndex, ring: &mut Ring) {
@@ -277,7 +289,7 @@ impl Sockets {
         if state.is_paused || state.is_closing {
             return;
         }
-        state.is_paused = true;
+        (state.is_paused, state.is_eager) = (true, true);
         if state.is_receiving {
             state.others += 1;
             ring.cancel_receive(socket);
