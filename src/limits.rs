@@ -144,7 +144,7 @@ impl Default for Limits {
             inbox_len: 16_384,
             backlog_len_max: 65_536,
             in_flight_per_session_max: 4_096,
-            bytes_per_turn_max: 256 * 1024,
+            bytes_per_turn_max: 64 * 1024,
             messages_per_turn_max: 1_024,
             held_bytes_max: 16 * 1024 * 1024,
             messages_per_second: 0,
