@@ -23,7 +23,7 @@ pub fn return_large_memory() {
         // SAFETY: it takes two numbers and a lock, and changes how later allocations are made.
         let is_set = unsafe {
             mallopt(M_MMAP_THRESHOLD, LARGE_BYTES) == 1
-                && mallopt(M_TRIM_THRESHOLD, LARGE_BYTES) == 1
+                && mallopt(M_TRIM_THRESHOLD, KEPT_BYTES) == 1
         };
         if !is_set {
             tracing::warn!("the allocator keeps large pieces of memory");
@@ -34,6 +34,11 @@ pub fn return_large_memory() {
 /// From this size on memory gets a mapping of its own: far above what ordinary messages take.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const LARGE_BYTES: std::ffi::c_int = 1024 * 1024;
+
+/// What a thread's allocator keeps at the end of its memory, which [`return_free_memory`] does not
+/// give back. What crowds leave there is more.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const KEPT_BYTES: std::ffi::c_int = 256 * 1024;
 
 /// Has glibc's allocator give back what is free in the middle of its memory; whether anything was.
 /// Elsewhere than with glibc it does nothing.

@@ -233,6 +233,8 @@ fn as_u32(bytes: usize) -> u32 {
 #[derive(Debug, Default)]
 pub(crate) struct BufferPool {
     free: Vec<Vec<u8>>,
+    /// What they take together.
+    free_bytes: usize,
     #[allow(clippy::vec_box)] // An outbox holds it boxed.
     queues: Vec<Box<Queue>>,
     /// The turn's time, from which an outbox counts how long something has waited.
@@ -244,6 +246,8 @@ const QUEUES_LEN_MAX: usize = 256;
 
 /// Buffers kept by one pool; one more is freed.
 const POOL_LEN_MAX: usize = 1024;
+/// What they may take together; one more is freed.
+const POOL_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// A buffer that has grown above this is freed instead of kept.
 const POOL_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Capacity of a new buffer: a few small answers.
@@ -266,13 +270,19 @@ impl BufferPool {
     }
 
     pub(crate) fn take(&mut self) -> Vec<u8> {
-        self.free.pop().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
+        let Some(buffer) = self.free.pop() else { return Vec::with_capacity(BUFFER_BYTES) };
+        self.free_bytes -= buffer.capacity();
+        buffer
     }
 
     pub(crate) fn give(&mut self, mut buffer: Vec<u8>) {
-        let keep = (1..=POOL_BUFFER_BYTES_MAX).contains(&buffer.capacity());
-        if keep && self.free.len() < POOL_LEN_MAX {
+        let bytes = buffer.capacity();
+        if (1..=POOL_BUFFER_BYTES_MAX).contains(&bytes)
+            && self.free.len() < POOL_LEN_MAX
+            && self.free_bytes + bytes <= POOL_BYTES_MAX
+        {
             buffer.clear();
+            self.free_bytes += bytes;
             self.free.push(buffer);
         }
     }
@@ -317,5 +327,17 @@ mod tests {
         assert!(pool.free.is_empty());
         pool.give(vec![1, 2, 3]);
         assert!(pool.take().is_empty());
+    }
+
+    #[test]
+    fn the_pool_keeps_no_more_than_its_bytes() {
+        let mut pool = BufferPool::default();
+        let large = || Vec::with_capacity(POOL_BUFFER_BYTES_MAX);
+        (0..POOL_LEN_MAX).for_each(|_| pool.give(large()));
+        assert_eq!(pool.free.len(), POOL_BYTES_MAX / POOL_BUFFER_BYTES_MAX);
+        assert_eq!(pool.take().capacity(), POOL_BUFFER_BYTES_MAX);
+        pool.give(large());
+        pool.give(large());
+        assert_eq!(pool.free_bytes, POOL_BYTES_MAX);
     }
 }
