@@ -5,6 +5,7 @@
 //! cargo bench --bench end_to_end -- --quick          # 1 short round, under a minute
 //! cargo bench --bench end_to_end -- --servers shaddock,ceiling --points 100x16 --rounds 15
 //! cargo bench --bench end_to_end -- --servers ceiling,no-sqarray,ring-fd,bundle,incremental
+//! cargo bench --bench end_to_end -- --servers ceiling,shaddock --points 50x1 --open-loop 60
 //! ```
 //!
 //! The real Pomelo is a column once `.ci/oracle` has installed it.
@@ -35,6 +36,8 @@ struct Arguments {
     shape: Shape,
     servers: Vec<Server>,
     points: Vec<Point>,
+    /// Rounds of the open loop, if not as many as of the others.
+    open_loop: Option<usize>,
     /// Whether they are counted, in runs of their own.
     system_calls: bool,
 }
@@ -94,6 +97,7 @@ impl Arguments {
                 .chain(process::has_pomelo().then_some(Server::Pomelo))
                 .collect(),
             points: Point::ALL.to_vec(),
+            open_loop: None,
             system_calls: true,
         };
         let mut words = words.iter();
@@ -112,6 +116,9 @@ impl Arguments {
                     arguments.shape.body_bytes = value(word, words.next(), |n| n.parse().ok())?;
                 }
                 "--rounds" => arguments.rounds = value(word, words.next(), |n| n.parse().ok())?,
+                "--open-loop" => {
+                    arguments.open_loop = Some(value(word, words.next(), |n| n.parse().ok())?);
+                }
                 "--servers" => {
                     arguments.servers = value(word, words.next(), |list| {
                         list.split(',').map(Server::from_name).collect()
@@ -180,11 +187,15 @@ fn open_loop(arguments: &Arguments, results: &mut Results) -> std::io::Result<()
     let Some(rate) = results.rate(Server::CEILING, OPEN_LOOP) else { return Ok(()) };
     let rate = rate / 2.0;
     let point = Point { pipeline: OPEN_LOOP_LATE_MAX, ..OPEN_LOOP };
-    for round in 0..arguments.rounds {
-        // The original comes nowhere near that rate.
-        for server in arguments.servers.iter().filter(|server| **server != Server::Pomelo) {
+    // The original comes nowhere near that rate.
+    let servers = arguments.servers.iter().filter(|server| **server != Server::Pomelo);
+    let mut servers: Vec<&Server> = servers.collect();
+    for round in 0..arguments.open_loop.unwrap_or(arguments.rounds) {
+        // Nobody always follows on the same one.
+        servers.reverse();
+        for server in &servers {
             eprint!("\ropen loop, round {}: {:<24}", round + 1, server.name());
-            let sample: Sample = measure::measure(*server, point, arguments.shape, Some(rate))?;
+            let sample: Sample = measure::measure(**server, point, arguments.shape, Some(rate))?;
             results.add_open_loop(OpenLoop { server: server.name(), rate, sample });
         }
     }

@@ -85,8 +85,16 @@ impl Results {
         self.rows.iter().for_each(|row| print_line(&self.cells(row)));
         let Some(rate) = self.open_loop.first().map(|first| first.rate) else { return };
         println!("\n{}", open_loop_title(rate));
-        for [server, p50, p99, p999] in self.open_loop_cells() {
-            println!("{server:<17} p50 {p50:>8}   p99 {p99:>8}   p99.9 {p999:>8}");
+        for cells in
+            std::iter::once(OPEN_LOOP_COLUMNS.map(String::from)).chain(self.open_loop_cells())
+        {
+            for (place, cell) in cells.iter().enumerate() {
+                match place {
+                    0 => print!("{cell:<17}"),
+                    _ => print!(" {cell:>17}"),
+                }
+            }
+            println!();
         }
     }
 
@@ -113,24 +121,37 @@ impl Results {
         ]
     }
 
-    /// Server, p50, p99 and p99.9 of each server, in the order in which they came.
-    fn open_loop_cells(&self) -> Vec<[String; 4]> {
-        let mut servers: Vec<&str> = Vec::new();
+    /// A server's median, and the ratio to the ceiling's, round by round.
+    fn open_loop_latency(&self, server: &'static str, value: fn(&Sample) -> f64) -> [String; 2] {
+        let values = |server: &'static str| {
+            let runs = self.open_loop.iter().filter(move |run| run.server == server);
+            runs.map(move |run| value(&run.sample))
+        };
+        let median = Spread::of(values(server));
+        let pairs = values(server).zip(values(Server::CEILING.name()));
+        let ratio = Spread::of(pairs.map(|(value, ceiling)| value / ceiling));
+        [
+            median.map_or_else(unknown, |spread| format!("{:.1}", spread.median)),
+            ratio.map_or_else(unknown, |ratio| ratio.text(2)),
+        ]
+    }
+
+    /// Latencies of each server, in the order in which they came: medians, and behind each the
+    /// ratio to the ceiling's, round by round.
+    fn open_loop_cells(&self) -> Vec<[String; 7]> {
+        let mut servers: Vec<&'static str> = Vec::new();
         for run in &self.open_loop {
             if !servers.contains(&run.server) {
                 servers.push(run.server);
             }
         }
-        let median = |server: &str, value: fn(&Sample) -> f64| {
-            let samples = self.open_loop.iter().filter(|run| run.server == server);
-            Spread::of(samples.map(|run| value(&run.sample)))
-                .map_or_else(unknown, |spread| format!("{:.1}", spread.median))
+        let row = |server: &&'static str| {
+            let [p50, p50_ratio] = self.open_loop_latency(server, |sample| sample.p50_us);
+            let [p99, p99_ratio] = self.open_loop_latency(server, |sample| sample.p99_us);
+            let [p999, p999_ratio] = self.open_loop_latency(server, |sample| sample.p999_us);
+            [(*server).to_owned(), p50, p50_ratio, p99, p99_ratio, p999, p999_ratio]
         };
-        let cells = |server: &&str| {
-            let (p50, p99) = (median(server, |s| s.p50_us), median(server, |s| s.p99_us));
-            [(*server).to_owned(), p50, p99, median(server, |s| s.p999_us)]
-        };
-        servers.iter().map(cells).collect()
+        servers.iter().map(row).collect()
     }
 
     pub(crate) fn write(&self) -> std::io::Result<()> {
@@ -153,8 +174,7 @@ impl Results {
         }
         if let Some(first) = self.open_loop.first() {
             let _ = write!(page, "<h2>{}</h2>", open_loop_title(first.rate));
-            let columns = ["server", "p50 µs", "p99 µs", "p99.9 µs"];
-            table(&columns, self.open_loop_cells().into_iter(), &mut page);
+            table(&OPEN_LOOP_COLUMNS, self.open_loop_cells().into_iter(), &mut page);
         }
         page
     }
@@ -209,6 +229,8 @@ const COLUMNS: [&str; 12] = [
     "syscalls",
     "allocs",
 ];
+const OPEN_LOOP_COLUMNS: [&str; 7] =
+    ["server", "p50 µs", "ratio (min–max)", "p99 µs", "ratio", "p99.9 µs", "ratio"];
 const WIDTHS: [usize; 12] = [8, 17, 9, 8, 7, 7, 18, 9, 9, 9, 8, 7];
 
 fn open_loop_title(rate: f64) -> String {
