@@ -92,7 +92,7 @@ pub struct Limits {
     pub in_flight_per_session_max: u16,
     /// Bytes of one session that are read in one turn of its shard. What it has sent above that is
     /// read in later turns, as much in each, and its socket not before (`reading_pauses`). Default
-    /// 256 KiB.
+    /// 64 KiB.
     pub bytes_per_turn_max: usize,
     /// Packages of one session that are read in one turn; the same happens. A WebSocket message of
     /// more packages closes the connection (`bad_websocket_message`). Default 1,024.
