@@ -81,6 +81,10 @@ fn main() -> ExitCode {
             soak::setting()
         } else {
             let Some(trouble) = Trouble::find(name) else { return ExitCode::FAILURE };
+            if trouble.is_bare {
+                server::serve_bare();
+                return ExitCode::SUCCESS;
+            }
             trouble.setting()
         };
         server::serve(setting);

@@ -27,6 +27,8 @@ pub(crate) struct Trouble {
     pub(crate) crowd: usize,
     /// Where packages are large.
     pub(crate) package_bytes_max: Option<usize>,
+    /// Made to a bare io_uring server instead: what nothing above the kernel can help.
+    pub(crate) is_bare: bool,
     /// Makes the trouble until it is told to end; says what it came to.
     pub(crate) make: fn(&Stage<'_>) -> Outcome,
 }
@@ -47,10 +49,10 @@ pub(crate) struct Stage<'a> {
 }
 
 const fn trouble(name: &'static str, make: fn(&Stage<'_>) -> Outcome) -> Trouble {
-    Trouble { name, shards: 1, crowd: CROWD, package_bytes_max: None, make }
+    Trouble { name, shards: 1, crowd: CROWD, package_bytes_max: None, is_bare: false, make }
 }
 
-pub(crate) const ALL: [Trouble; 8] = [
+pub(crate) const ALL: [Trouble; 9] = [
     trouble("worker", stopped_worker),
     trouble("unread", clients_that_never_read),
     trouble("half-open", half_open_handshakes),
@@ -59,6 +61,7 @@ pub(crate) const ALL: [Trouble; 8] = [
     Trouble { package_bytes_max: Some(8 << 20), ..trouble("flood", flood) },
     Trouble { package_bytes_max: Some(LARGE_BYTES), ..trouble("large", large_packages) },
     Trouble { crowd: STORM, ..trouble("storm", reconnects) },
+    Trouble { crowd: STORM, is_bare: true, ..trouble("storm-bare", reconnects) },
     Trouble { shards: 2, ..trouble("slow", slow_handler) },
 ];
 
