@@ -1,7 +1,7 @@
 //! What a healthy client notices of others' troubles.
 //!
 //! ```text
-//! cargo bench --bench isolation                          # 5 rounds, some four minutes
+//! cargo bench --bench isolation                          # 5 rounds, some eight minutes
 //! cargo bench --bench isolation -- --quick               # 1 short round, under a minute
 //! cargo bench --bench isolation -- --troubles flood,storm --rounds 15
 //! cargo bench --bench isolation -- --soak 30             # 30 minutes, see `soak`
