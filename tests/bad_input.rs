@@ -177,6 +177,8 @@ fn packages_over_the_limit_are_closed_before_their_body() {
     let limits = Limits {
         handshake_package_bytes_max: HANDSHAKE_BYTES_MAX,
         package_bytes_max: PACKAGE_BYTES_MAX,
+        // So that no package is read in several turns, which would be counted.
+        bytes_per_turn_max: 2 * PACKAGE_BYTES_MAX,
         ..Limits::default()
     };
     let trial = Trial::start(builder(1).limits(limits));
