@@ -251,16 +251,16 @@ impl Shard {
     pub(super) fn handle_answers(&mut self, token: u64, answered: u64, bytes: &[u8]) {
         let Some(batch) = self.calls.batch_mut(token) else { return };
         let (session, started_us) = (batch.session, batch.started_us);
-        // What the filters ask for may lead to more of this parcel being answered.
-        let mut held = batch.held.take();
+        let held = batch.held.take();
         let answers = u64::from(answered.count_ones());
         self.latency.record(self.clock.now_us.saturating_sub(started_us), answers);
         self.deliver_answers(session, answers as u16, bytes);
-        if let Some(held) = &mut held {
-            self.show_answers(held, answered, bytes);
-        }
-        if let Some(batch) = self.calls.batch_mut(token) {
-            batch.held = held;
+        if let Some(mut held) = held {
+            self.show_answers(&mut held, answered, bytes);
+            // For those that are answered later.
+            if let Some(batch) = self.calls.batch_mut(token) {
+                batch.held = Some(held);
+            }
         }
         self.settle(token, answered);
         self.kick_if_drained_id(session);
