@@ -165,15 +165,14 @@ pub(crate) fn binary_header_bytes(frame: &[u8]) -> Option<usize> {
 /// Appends the header of an unfragmented binary frame, to be followed by the payload.
 #[inline]
 pub fn encode_binary_header(payload_len: usize, out: &mut Vec<u8>) {
-    let first = BINARY_START;
     match binary_header_len(payload_len) {
-        2 => out.extend_from_slice(&[first, payload_len as u8]),
+        2 => out.extend_from_slice(&[BINARY_START, payload_len as u8]),
         4 => {
             let [high, low] = (payload_len as u16).to_be_bytes();
-            out.extend_from_slice(&[first, LENGTH_U16, high, low]);
+            out.extend_from_slice(&[BINARY_START, LENGTH_U16, high, low]);
         }
         _ => {
-            let mut header = [first, LENGTH_U64, 0, 0, 0, 0, 0, 0, 0, 0];
+            let mut header = [BINARY_START, LENGTH_U64, 0, 0, 0, 0, 0, 0, 0, 0];
             header[2..].copy_from_slice(&(payload_len as u64).to_be_bytes());
             out.extend_from_slice(&header);
         }
