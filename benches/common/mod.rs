@@ -7,11 +7,27 @@ pub(crate) mod child;
 pub(crate) mod pomelo;
 pub(crate) mod report;
 
+use std::net::{SocketAddr, TcpListener};
+
 use rustix::thread::{CpuSet, sched_setaffinity};
+use socket2::{Domain, Protocol, Socket, Type};
 
 /// Where servers run, and where what loads them does.
 pub(crate) const SERVER_CORE: usize = 0;
 pub(crate) const OTHER_CORE: usize = 1;
+
+/// Connections waiting to be accepted, as the engine has them.
+pub(crate) const BACKLOG: i32 = 4096;
+
+/// Listens for a bare server, as the engine does: others may listen on the same port.
+pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_port(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
 
 /// Pins the calling thread, and those it starts, to some cores, as far as they are there.
 pub(crate) fn pin(cores: &[usize]) {

@@ -1,17 +1,16 @@
 //! The server, in a process of its own that does as it is told line by line.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use shaddock::{Audience, Engine, Handlers, Limits, Reply, Shards, Workers};
-use socket2::{Domain, Socket, Type};
 
 use crate::common::ceiling::{self, Variant};
 use crate::common::child::{self, Child};
-use crate::common::{SERVER_CORE, pin};
+use crate::common::{SERVER_CORE, listen, pin};
 
 /// Answers with the body.
 pub(crate) const ECHO: &str = "connector.entryHandler.echo";
@@ -110,17 +109,12 @@ pub(crate) fn serve(setting: Setting) {
 
 /// Connections of a bare server, at most.
 const BARE_SOCKETS: u32 = 16_384;
-/// As many wait to be accepted as the engine lets.
-const BACKLOG: i32 = 4096;
 
 /// Runs the bare io_uring server that other benches compare with, until standard input ends.
 /// Whatever the route, it answers with the body.
 pub(crate) fn serve_bare() {
     pin(&[SERVER_CORE]);
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    socket.bind(&address.into()).and_then(|()| socket.listen(BACKLOG)).expect("a free port");
-    let listener = TcpListener::from(socket);
+    let listener = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     std::thread::spawn(move || {
         ceiling::serve(&[listener], Variant::Plain, BARE_SOCKETS).expect("the ring works");

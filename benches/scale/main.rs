@@ -24,10 +24,11 @@ mod system;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use common::BACKLOG;
 use common::{OTHER_CORE, pin};
 use measure::Shape;
 use report::Results;
-use servers::{BACKLOG, Server, Setting};
+use servers::{Server, Setting};
 
 /// What was asked for on the command line.
 struct Arguments {

@@ -6,11 +6,10 @@ use std::time::Duration;
 use serde::Serialize;
 use shaddock::load::Transport;
 use shaddock::{Audience, Engine, Reply, Shards};
-use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::common::ceiling::{self, Variant};
 use crate::common::child::{self, Child};
-use crate::common::{SERVER_CORE, pin};
+use crate::common::{SERVER_CORE, listen, pin};
 
 /// A server, and the way to talk to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -56,8 +55,6 @@ pub(crate) const ECHO: &str = "connector.entryHandler.echo";
 /// Answers as the echo does, and pushes the body to everyone.
 pub(crate) const TO_ALL: &str = "connector.entryHandler.toAll";
 const PUSH_ROUTE: &str = "onAll";
-/// Connections waiting to be accepted, as the engine has them.
-pub(crate) const BACKLOG: i32 = 4096;
 /// How much of the descriptor limit a table of sockets may take.
 const SOCKETS_PER_RING_MAX: u64 = 1 << 20;
 
@@ -125,15 +122,6 @@ fn bare(setting: Setting) {
         });
     }
     child::obey(&addresses, |_| "0 0".into());
-}
-
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_port(true)?;
-    socket.set_tcp_nodelay(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
 }
 
 fn engine(setting: Setting) {
