@@ -1,6 +1,6 @@
 //! A timer wheel: one deadline for each slot, set and cleared in constant time.
 
-use crate::session::Slot;
+use crate::session::{ROOM_MAX, Slot};
 
 /// Deadlines by slot.
 ///
@@ -32,8 +32,10 @@ const UNLINKED: u32 = u32::MAX - 1;
 const _: () = assert!(BUCKETS.is_power_of_two());
 
 impl Wheel {
-    pub(crate) fn new() -> Self {
-        Self { nodes: Vec::new(), buckets: vec![NONE; BUCKETS].into(), tick: 0 }
+    /// A wheel with room for so many slots from the start, or [`ROOM_MAX`]; it grows beyond.
+    pub(crate) fn with_room(slots: usize) -> Self {
+        let nodes = Vec::with_capacity(slots.min(ROOM_MAX));
+        Self { nodes, buckets: vec![NONE; BUCKETS].into(), tick: 0 }
     }
 
     /// How many slots have a deadline.
@@ -107,7 +109,7 @@ mod tests {
 
     #[test]
     fn nothing_fires_early_or_twice() {
-        let mut wheel = Wheel::new();
+        let mut wheel = Wheel::with_room(4);
         let mut due = Vec::new();
         wheel.set(Slot(3), 120);
         wheel.advance(119, &mut due);
@@ -120,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_far_deadline_waits_for_its_turn() {
-        let mut wheel = Wheel::new();
+        let mut wheel = Wheel::with_room(4);
         let mut due = Vec::new();
         let far_ms = TICK_MS * BUCKETS as u64 * 3 + 100;
         wheel.set(Slot(0), far_ms);
@@ -135,7 +137,7 @@ mod tests {
     /// Random operations against a plain map, with jumps longer than a turn of the wheel.
     #[test]
     fn behaves_like_a_map_of_deadlines() {
-        let mut wheel = Wheel::new();
+        let mut wheel = Wheel::with_room(4);
         let mut model: BTreeMap<u32, u64> = BTreeMap::new();
         let (mut seed, mut now_ms) = (88_172_645_463_325_252_u64, 0);
         for _ in 0..50_000 {

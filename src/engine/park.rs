@@ -162,7 +162,7 @@ impl ShardThread {
         ring.register_sockets(sockets_max).map_err(failed("the table of sockets"))?;
         let buffers = Buffers::new(&ring, limits.receive_buffers, limits.receive_buffer_bytes)
             .map_err(failed("the receive buffers"))?;
-        let mut sockets = Sockets::new(self.listeners);
+        let mut sockets = Sockets::new(self.listeners, sockets_max);
         let me = Party::from(self.index);
         let threads = self.threads;
         let shard = Shard::new(self.config, self.index, &threads.hub);

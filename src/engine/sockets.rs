@@ -11,7 +11,7 @@ use socket2::Socket as ListeningSocket;
 use super::buffers::{Buffers, GROUP};
 use super::listen::LISTENERS_MAX;
 use super::ring::{Completion, RAW_ADDRESS_BYTES, RawAddress, Ring, Token};
-use crate::session::{Segment, SessionId};
+use crate::session::{ROOM_MAX, Segment, SessionId};
 use crate::shard::{Command, DoorIndex, ReceiveEnd, SendEnd, Shard, SocketIndex, Transmit};
 
 /// The sockets of one shard.
@@ -72,8 +72,8 @@ const NO_BUFFERS: i32 = -105; // ENOBUFS
 const CANCELED: i32 = -125; // ECANCELED
 
 impl Sockets {
-    /// The sockets of a shard that listens on at least one.
-    pub(super) fn new(listeners: Vec<ListeningSocket>) -> Self {
+    /// The sockets of a shard that listens on at least one, and as many as the ring has places for.
+    pub(super) fn new(listeners: Vec<ListeningSocket>, sockets_max: u32) -> Self {
         assert!((1..=LISTENERS_MAX).contains(&listeners.len()));
         let empty = RawAddress { bytes: [0; RAW_ADDRESS_BYTES], len: RAW_ADDRESS_BYTES as u32 };
         Self {
@@ -81,7 +81,7 @@ impl Sockets {
             listeners,
             accept_again_us: None,
             paused_accepts: Vec::new(),
-            sockets: Vec::new(),
+            sockets: Vec::with_capacity(ROOM_MAX.min(sockets_max as usize)),
             ended: VecDeque::new(),
             sends: Vec::new(),
             free_sends: Vec::new(),

@@ -16,9 +16,20 @@ struct Entry<T> {
     value: Option<T>,
 }
 
+/// The most that room is made for at the start.
+pub(crate) const ROOM_MAX: usize = 1 << 17;
+
 impl<T> Table<T> {
     pub(crate) fn new(len_max: usize) -> Self {
         Self { entries: Vec::new(), free: Vec::new(), len_max }
+    }
+
+    /// With room for `len_max` values from the start, or [`ROOM_MAX`]: to move some ten thousand to
+    /// a larger place takes milliseconds, in which everybody waits. Room that was never used takes
+    /// addresses, but no memory.
+    pub(crate) fn with_room(len_max: usize) -> Self {
+        let room = len_max.min(ROOM_MAX);
+        Self { entries: Vec::with_capacity(room), free: Vec::with_capacity(room), len_max }
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -236,9 +236,9 @@ impl Shard {
         let mut shard = Self {
             index,
             clock: Clock::default(),
-            connections: Table::new(limits.connections_per_shard_max as usize),
+            connections: Table::with_room(limits.connections_per_shard_max as usize),
             pool: BufferPool::default(),
-            wheel: Wheel::new(),
+            wheel: Wheel::with_room(limits.connections_per_shard_max as usize),
             due: Vec::new(),
             directory: Directory::default(),
             logins: Logins::default(),
