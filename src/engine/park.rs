@@ -106,7 +106,7 @@ const COMPLETIONS_PER_TURN: usize = 4096;
 /// Sends begun in one turn, and their bytes. A push to thousands takes several turns, so that those
 /// who ask for something meanwhile are answered between them.
 const SENDS_PER_TURN: usize = 256;
-const SEND_BYTES_PER_TURN: usize = 256 * 1024;
+const SEND_BYTES_PER_TURN: usize = 64 * 1024;
 /// How often the kernel is asked again for what it has ready while many come or go at once. It
 /// gives some twenty completions each time, in the order things happened, so that a message of
 /// somebody who is in would stand behind thousands of handshakes.

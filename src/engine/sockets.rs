@@ -61,9 +61,9 @@ struct Send {
 
 /// Accepts under way for each listener. They bound how many connections a turn lets in, so that
 /// those who are in are heard between thousands that come back at once.
-const ACCEPTS: u32 = 16;
+const ACCEPTS: u32 = 8;
 /// Streams whose end a turn takes note of, for the same reason: most of a connection's end is work.
-const ENDS_PER_TURN: usize = 16;
+const ENDS_PER_TURN: usize = 4;
 const _: () = assert!(LISTENERS_MAX <= u8::MAX as usize);
 /// After accepting has failed for want of descriptors or memory.
 const ACCEPT_PAUSE_US: u64 = 20_000;

@@ -91,7 +91,7 @@ const HELD_PER_TURN: usize = 8;
 /// What a turn does for those who are yet to come in: a look at the first bytes, at a request for
 /// an upgrade, at a handshake and at its acknowledgement are a step each. About as many as the
 /// connections that a turn lets in.
-const GREETINGS_PER_TURN: u32 = 32;
+const GREETINGS_PER_TURN: u32 = 16;
 /// A session has to send this part of its share at once to be remembered for the turn. Others
 /// can't come to much, as a shard's buffers bound the turn.
 const REMEMBERED_PART: u32 = 16;
