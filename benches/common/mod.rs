@@ -9,7 +9,8 @@ pub(crate) mod report;
 
 use std::net::{SocketAddr, TcpListener};
 
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::process::setpriority_process;
+use rustix::thread::{CpuSet, gettid, sched_setaffinity};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Where servers run, and where what loads them does.
@@ -35,5 +36,12 @@ pub(crate) fn pin(cores: &[usize]) {
     cores.iter().for_each(|core| set.set(*core));
     if let Err(error) = sched_setaffinity(None, &set) {
         eprintln!("cores {cores:?} can't be had ({error}): the figures mean less");
+    }
+}
+
+/// Gives the calling thread, and those it starts, a nice value: -20 goes first, 19 last.
+pub(crate) fn set_nice(value: i32) {
+    if let Err(error) = setpriority_process(Some(gettid()), value) {
+        eprintln!("a thread can't have the nice value {value} ({error}): the figures mean less");
     }
 }

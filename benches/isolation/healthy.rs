@@ -1,11 +1,16 @@
 //! Clients that do nothing but ask and wait.
 
+use std::io::IoSliceMut;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant, SystemTime};
 
 use hdrhistogram::Histogram;
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
+use nix::sys::time::TimeSpec;
 
-use crate::client::{Client, heartbeat};
+use crate::client::{Client, Event, PATIENCE, heartbeat, request};
 use crate::server::{ECHO, SHARD};
 
 /// Clients on the server's last shard, which take turns.
@@ -14,6 +19,14 @@ pub(crate) struct Healthy {
     id: u32,
     /// When they have last sent heartbeats.
     beat: Instant,
+}
+
+/// How long requests took, in nanoseconds.
+pub(crate) struct Latency {
+    /// As clients on a core of their own would have it: from when each was due.
+    pub(crate) served: Histogram<u64>,
+    /// As the thread had it that stands for them here, which waits for its core as well.
+    pub(crate) seen: Histogram<u64>,
 }
 
 const CLIENTS: usize = 4;
@@ -29,35 +42,88 @@ impl Healthy {
             let mut client = Client::ready(address);
             // A bare server says what it was told.
             if client.ask(1, SHARD, &last) == last {
+                setsockopt(&client.stream, sockopt::ReceiveTimestampns, &true)
+                    .expect("the kernel knows when something came");
+                client.stream.set_read_timeout(Some(PATIENCE)).expect("the time is above zero");
                 clients.push(client);
             }
         }
         Self { clients, id: 1, beat: Instant::now() }
     }
 
-    /// Sends a request each [`INTERVAL`]; gives the nanoseconds from when each was due to its
-    /// answer. One that is late makes those behind it late, and they count so.
+    /// Sends a request each [`INTERVAL`]. One that is answered late makes those behind it late, and
+    /// they count so.
     ///
     /// # Panics
     /// If a client is closed, an answer is wrong, or none comes.
-    pub(crate) fn run(&mut self, during: Duration) -> Histogram<u64> {
-        let mut latency = Histogram::new(3).expect("the digits are in range");
-        let mut due = Instant::now();
-        let end = due + during;
-        while due < end {
-            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+    pub(crate) fn run(&mut self, during: Duration) -> Latency {
+        let histogram = || Histogram::new(3).expect("the digits are in range");
+        let mut latency = Latency { served: histogram(), seen: histogram() };
+        let began = Instant::now();
+        let mut due = Duration::ZERO;
+        // When the one before would have been answered if it had been sent in time.
+        let mut answered = Duration::ZERO;
+        while due < during {
+            std::thread::sleep(due.saturating_sub(began.elapsed()));
             if self.beat.elapsed() > HEARTBEAT {
                 self.beat = Instant::now();
                 self.clients.iter_mut().for_each(|client| client.send(&heartbeat()));
             }
-            self.id += 1;
-            let client = &mut self.clients[self.id as usize % CLIENTS];
-            let body = self.id.to_string();
-            assert_eq!(client.ask(self.id, ECHO, &body), body);
-            let nanoseconds = u64::try_from(due.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            latency.record(nanoseconds).expect("it grows");
+            answered = due.max(answered) + self.ask();
+            latency.served.record(nanoseconds(answered - due)).expect("it grows");
+            latency.seen.record(nanoseconds(began.elapsed() - due)).expect("it grows");
             due += INTERVAL;
         }
         latency
     }
+
+    /// The time from when a request is sent until the kernel has its answer for the client.
+    fn ask(&mut self) -> Duration {
+        self.id += 1;
+        let client = &mut self.clients[self.id as usize % CLIENTS];
+        let body = self.id.to_string();
+        let sent = SystemTime::now();
+        client.send(&request(self.id, ECHO, &body));
+        loop {
+            let came = receive(client);
+            while let Some(event) = client.next_within(Duration::ZERO) {
+                match event {
+                    Event::Response { id, body: answer } if id == self.id => {
+                        assert_eq!(answer, body.as_bytes());
+                        // A clock that was set back meanwhile.
+                        return came.duration_since(sent).unwrap_or_default();
+                    }
+                    Event::End => panic!("a healthy client was closed"),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// Receives something; tells when it came to this machine's end of the connection.
+fn receive(client: &mut Client) -> SystemTime {
+    let mut bytes = [0; 64 * 1024];
+    let mut space = nix::cmsg_space!(TimeSpec);
+    let (len, came) = loop {
+        let mut parts = [IoSliceMut::new(&mut bytes)];
+        let fd = client.stream.as_raw_fd();
+        let message = match recvmsg::<()>(fd, &mut parts, Some(&mut space), MsgFlags::empty()) {
+            Err(Errno::EINTR) => continue,
+            message => message.expect("an answer comes"),
+        };
+        let mut controls = message.cmsgs().expect("there is space for them");
+        let came = controls.find_map(|control| match control {
+            ControlMessageOwned::ScmTimestampns(time) => Some(Duration::from(time)),
+            _ => None,
+        });
+        break (message.bytes, came);
+    };
+    client.feed(&bytes[..len]);
+    // The end of a connection comes without a time.
+    came.map_or_else(SystemTime::now, |came| SystemTime::UNIX_EPOCH + came)
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

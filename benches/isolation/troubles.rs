@@ -6,12 +6,12 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::process::setpriority_process;
 use rustix::thread::gettid;
 use shaddock::Limits;
 use socket2::SockRef;
 
 use crate::client::{Client, Event, PATIENCE, ack, handshake, request};
+use crate::common::set_nice;
 use crate::server::{
     ECHO, FORWARD_TIMEOUT, OUTBOX_BYTES_MAX, PUSH_BYTES, Process, REMOTE, SHARD, SINK, SLOW,
     Setting,
@@ -97,16 +97,8 @@ impl Trouble {
 pub(crate) fn yield_to_others() {
     let thread = gettid().as_raw_nonzero().to_string();
     let idle = Command::new("chrt").args(["--idle", "--pid", "0", &thread]).status();
-    if idle.is_ok_and(|status| status.success()) {
-        return;
-    }
-    let_others_by();
-}
-
-/// Gives the calling thread the lowest of the ordinary priorities.
-pub(crate) fn let_others_by() {
-    if let Err(error) = setpriority_process(Some(gettid()), 19) {
-        eprintln!("a thread takes part of the healthy clients' core ({error})");
+    if !idle.is_ok_and(|status| status.success()) {
+        set_nice(19);
     }
 }
 
@@ -309,14 +301,23 @@ pub(crate) fn large_packages(stage: &Stage<'_>) -> Outcome {
 }
 
 /// Clients that connect, all break off at once, and come back, over and over.
+///
+/// They break off without a word (RST). What remains of an ordered end (TIME-WAIT) would stay for a
+/// minute on the server's core, which sends the last of it, and the timers of a storm, that many at
+/// once, would hit the rounds to come; where clients have machines of their own, it is with them.
 pub(crate) fn reconnects(stage: &Stage<'_>) -> Outcome {
     stage.begin();
     let (mut times, mut slowest) = (0, Duration::ZERO);
     // Once at least, however slow the machine is.
     while times == 0 || stage.goes_on() {
         let began = Instant::now();
-        drop(stage.gather(stage.storm));
+        let clients = stage.gather(stage.storm);
         slowest = slowest.max(began.elapsed());
+        for client in &clients {
+            let stream = SockRef::from(&client.stream);
+            stream.set_linger(Some(Duration::ZERO)).map_err(|error| error.to_string())?;
+        }
+        drop(clients);
         times += 1;
     }
     Ok(format!("{} came {times} times, at most {:.2} s each", stage.storm, slowest.as_secs_f64()))

@@ -129,6 +129,13 @@ impl Client {
         }
     }
 
+    /// Takes what somebody else has read from the stream; none is its end.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.is_ended |= bytes.is_empty();
+        self.buffer.extend_from_slice(bytes);
+        self.decode();
+    }
+
     fn decode(&mut self) {
         loop {
             let decoded = package::decode(&self.buffer, package::BODY_BYTES_MAX).unwrap();

@@ -31,11 +31,12 @@ use shaddock::Limits;
 use shaddock::load::{self, LoadOptions, LoadReport, Phase};
 
 use crate::End;
+use crate::common::set_nice;
 use crate::common::{OTHER_CORE, pin};
 use crate::healthy::Healthy;
 use crate::server::{self, FORWARD_TIMEOUT, Process, Setting};
 use crate::soak::random::Random;
-use crate::troubles::{Stage, let_others_by, yield_to_others};
+use crate::troubles::{Stage, yield_to_others};
 
 /// By which the server's process knows what it is for.
 pub(crate) const NAME: &str = "soak";
@@ -252,7 +253,7 @@ fn soak(
         scope.spawn(|| shared.watch_memory());
         let end = End(&shared.ends);
         // This thread makes the load, and shares its core with the healthy clients.
-        let_others_by();
+        set_nice(19);
         report::head();
         let start = Instant::now();
         let mut counters = process.counters();
@@ -294,7 +295,7 @@ impl Shared<'_> {
         while self.goes_on() {
             let latency = healthy.run(GLANCE);
             let mut all = self.healthy.lock().expect("nobody panics with it");
-            all.add(&latency).expect("it grows");
+            all.add(&latency.served).expect("it grows");
         }
     }
 
