@@ -2,7 +2,7 @@
 //! one.
 
 use super::package::{BODY_BYTES_MAX, HEADER_BYTES, Header, PackageType};
-use super::{message, websocket};
+use super::{message, varint, websocket};
 
 /// Whether an answer of this body surely fits into a package.
 #[inline]
@@ -10,30 +10,25 @@ pub(crate) const fn fits(body: &[u8]) -> bool {
     message::RESPONSE_HEAD_BYTES_MAX + body.len() <= BODY_BYTES_MAX
 }
 
+/// What is stored of a head, whose own length is less.
+const HEAD_BYTES: usize = size_of::<u128>();
+
 /// Appends an answer that fits.
-#[inline]
+#[inline(always)]
 pub(crate) fn encode(is_websocket: bool, id: u32, body: &[u8], out: &mut Vec<u8>) {
-    let len = message::response_head_len(id) + body.len();
+    let (id, id_len) = varint::to_word(id);
+    let len = 1 + id_len + body.len();
+    out.reserve(HEAD_BYTES + body.len());
     if is_websocket {
         websocket::encode_binary_header(HEADER_BYTES + len, out);
     }
-    let [kind, high, middle, low] = Header::encode(PackageType::Data, len);
-    let flag = message::RESPONSE_FLAG;
-    // Heads of one fixed length are stored at once, and cut to their own: nearly all ids take one
-    // byte or two.
-    let (head, id_len) = match id {
-        0..0x80 => ([kind, high, middle, low, flag, id as u8, 0, 0], 1),
-        0x80..0x4000 => ([kind, high, middle, low, flag, id as u8 | 0x80, (id >> 7) as u8, 0], 2),
-        _ => ([kind, high, middle, low, 0, 0, 0, 0], 0),
-    };
+    let header = u32::from_le_bytes(Header::encode(PackageType::Data, len));
+    let head = u128::from(header) | u128::from(message::RESPONSE_FLAG) << 32 | u128::from(id) << 40;
+    // Heads are stored as one length, and cut to their own. A copy of any length would be a call,
+    // and would read what has just been written in pieces, for which it would have to wait.
     let start = out.len();
-    out.extend_from_slice(&head);
-    if id_len > 0 {
-        out.truncate(start + HEADER_BYTES + 1 + id_len);
-    } else {
-        out.truncate(start + HEADER_BYTES);
-        message::encode_response_head(id, out);
-    }
+    out.extend_from_slice(&head.to_le_bytes());
+    out.truncate(start + HEADER_BYTES + 1 + id_len);
     out.extend_from_slice(body);
 }
 

@@ -16,28 +16,49 @@ pub const VARINT_BYTES_MAX: usize = 5;
 /// number takes more than five bytes or does not fit a `u32`.
 #[inline]
 pub fn decode(input: &[u8]) -> Result<(u32, usize), VarintError> {
-    match input.first() {
-        // Most ids are below 128: one compare, one byte.
-        Some(&byte) if byte < 0x80 => Ok((u32::from(byte), 1)),
-        // Nearly all others are below 16,384.
-        Some(&byte) => match input.get(1) {
-            Some(&next) if next < 0x80 => Ok((u32::from(byte & 0x7f) | u32::from(next) << 7, 2)),
-            _ => decode_long(input),
-        },
-        None => Err(VarintError::Truncated),
+    // Nearly all ids of a session take up to three bytes.
+    match *input {
+        [first, ..] if first < 0x80 => Ok((first.into(), 1)),
+        [first, second, ..] if second < 0x80 => Ok((low(first) | u32::from(second) << 7, 2)),
+        [first, second, third, ..] if third < 0x80 => {
+            Ok((low(first) | low(second) << 7 | u32::from(third) << 14, 3))
+        }
+        _ => decode_long(input),
     }
+}
+
+/// The bits of a byte that count.
+const fn low(byte: u8) -> u32 {
+    (byte & 0x7f) as u32
 }
 
 /// Appends the minimal form of `value` to `out`.
 #[inline]
 pub fn encode(value: u32, out: &mut Vec<u8>) {
-    // A copy of one length is a store, a copy of any length is a call. Nearly all ids and keys take
-    // one byte or two.
-    match value {
-        0..0x80 => out.push(value as u8),
-        0x80..0x4000 => out.extend_from_slice(&[value as u8 | 0x80, (value >> 7) as u8]),
-        _ => encode_long(value, out),
-    }
+    // A copy of one length is a store, a copy of any length is a call.
+    let (word, len) = to_word(value);
+    let start = out.len();
+    out.extend_from_slice(&word.to_le_bytes());
+    out.truncate(start + len);
+}
+
+/// The minimal form of `value`, its first byte lowest, and how many bytes it takes.
+#[inline]
+pub(crate) const fn to_word(value: u32) -> (u64, usize) {
+    let (value, len) = (value as u64, len(value));
+    let word = match len {
+        1 => return (value, 1),
+        2 => value & 0x7f | (value & 0x3f80) << 1,
+        _ => {
+            value & 0x7f
+                | (value & 0x3f80) << 1
+                | (value & 0x1f_c000) << 2
+                | (value & 0xfe0_0000) << 3
+                | (value & 0xf000_0000) << 4
+        }
+    };
+    // All bytes but the last say that more follow.
+    (word | 0x80_8080_8080 & ((1 << (8 * (len - 1))) - 1), len)
 }
 
 /// How many bytes [`encode`] appends for `value`.
@@ -80,18 +101,13 @@ fn decode_long(input: &[u8]) -> Result<(u32, usize), VarintError> {
         if index == VARINT_BYTES_MAX - 1 && byte > 0x0f {
             return Err(VarintError::Overflow);
         }
-        value |= u32::from(byte & 0x7f) << (7 * index);
+        value |= low(byte) << (7 * index);
         if byte < 0x80 {
             return Ok((value, index + 1));
         }
     }
     debug_assert!(input.len() < VARINT_BYTES_MAX);
     Err(VarintError::Truncated)
-}
-
-fn encode_long(value: u32, out: &mut Vec<u8>) {
-    let (bytes, len) = to_bytes(u64::from(value));
-    out.extend_from_slice(&bytes[..len]);
 }
 
 /// Bytes of the longest number of 64 bits.
