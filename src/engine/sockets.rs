@@ -39,10 +39,11 @@ struct Socket {
     is_receiving: bool,
     /// The core wants no more for now.
     is_paused: bool,
-    /// The core has had to pause it: it is read a buffer in a turn, for as long as it fills them.
-    /// Otherwise the kernel reads whatever there is, which from a client that sends faster than it
-    /// is read is always half a megabyte, and whoever else has sent something waits for all of it.
-    is_eager: bool,
+    /// Above 0 the core has had to pause it: it is read a buffer in a turn, until so many in a row
+    /// were not filled. Otherwise the kernel reads whatever there is, which from a client that sends
+    /// faster than it is read is half a megabyte and more, and whoever else has sent something waits
+    /// for all of it.
+    eager: u8,
     is_sending: bool,
     /// The place of the buffer that is being sent.
     send_place: u32,
@@ -64,6 +65,9 @@ struct Send {
 const ACCEPTS: u32 = 8;
 /// Streams whose end a turn takes note of, for the same reason: most of a connection's end is work.
 const ENDS_PER_TURN: usize = 4;
+/// Receives in a row that a client who was paused must not fill, to be read as others are: one that
+/// sends without end does not fill each of them either, as it has to wait for its core.
+const EAGER_RECEIVES: u8 = 64;
 const _: () = assert!(LISTENERS_MAX <= u8::MAX as usize);
 /// After accepting has failed for want of descriptors or memory.
 const ACCEPT_PAUSE_US: u64 = 20_000;
@@ -235,8 +239,10 @@ impl Sockets {
             if let Some(session) = session.filter(|_| completion.result > 0 && !is_closing) {
                 let len = completion.result as usize;
                 shard.handle_receive(session, buffers.filled(buffer, len));
-                if len < buffers.buffer_bytes() {
-                    self.socket(socket).is_eager = false;
+                let state = self.socket(socket);
+                if state.eager > 0 {
+                    let is_filled = len == buffers.buffer_bytes();
+                    state.eager = if is_filled { EAGER_RECEIVES } else { state.eager - 1 };
                 }
             }
             buffers.give_back(buffer);
@@ -277,7 +283,7 @@ impl Sockets {
     fn receive(&mut self, socket: SocketIndex, ring: &mut Ring) {
         let state = self.socket(socket);
         state.is_receiving = true;
-        if state.is_eager {
+        if state.eager > 0 {
             ring.receive_once(socket, GROUP);
         } else {
             ring.receive_multishot(socket, GROUP);
@@ -289,7 +295,7 @@ impl Sockets {
         if state.is_paused || state.is_closing {
             return;
         }
-        (state.is_paused, state.is_eager) = (true, true);
+        (state.is_paused, state.eager) = (true, EAGER_RECEIVES);
         if state.is_receiving {
             state.others += 1;
             ring.cancel_receive(socket);
