@@ -163,7 +163,9 @@ impl Shard {
         if let Some(partial) = partial {
             self.pool.give(partial.buffer);
         }
-        drop(message);
+        if let Some(message) = message {
+            self.pool.give(message.payload);
+        }
         self.forget_waiting(slot);
         self.count_close(reason);
         tracing::debug!(session = ?id, ?reason, "session closed");

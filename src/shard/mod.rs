@@ -374,7 +374,7 @@ impl Shard {
         // What close hooks have asked for.
         self.apply_ops();
         self.has_more = self.has_work() || self.shares.has_ready();
-        self.has_more
+        self.pool.give_back() || self.has_more
     }
 
     /// Runs what is ready. A handler that waits for nothing but this shard has answered when it

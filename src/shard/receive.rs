@@ -353,7 +353,9 @@ impl Shard {
         message.fragments.on_frame(header)?;
         message.payload.extend_from_slice(payload);
         if header.fin {
-            return self.handle_websocket_message(session, opcode, &message.payload);
+            let handled = self.handle_websocket_message(session, opcode, &message.payload);
+            self.pool.give(message.payload);
+            return handled;
         }
         connection.message = Some(message);
         Ok(())
