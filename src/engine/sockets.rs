@@ -40,9 +40,9 @@ struct Socket {
     /// The core wants no more for now.
     is_paused: bool,
     /// Above 0 the core has had to pause it: it is read a buffer in a turn, until so many in a row
-    /// were not filled. Otherwise the kernel reads whatever there is, which from a client that sends
-    /// faster than it is read is half a megabyte and more, and whoever else has sent something waits
-    /// for all of it.
+    /// were not filled. Otherwise the kernel reads whatever there is, which from a client that
+    /// sends faster than it is read is half a megabyte and more, and whoever else has sent
+    /// something waits for all of it.
     eager: u8,
     is_sending: bool,
     /// The place of the buffer that is being sent.
