@@ -301,16 +301,10 @@ impl BufferPool {
     /// Gives a piece of a giant back; whether there is more to give.
     #[inline]
     pub(crate) fn give_back(&mut self) -> bool {
-        !self.giants.is_empty() && self.give_piece_back()
-    }
-
-    #[cold]
-    fn give_piece_back(&mut self) -> bool {
-        if let Some(giant) = self.giants.last_mut() {
-            giant.shrink_to(giant.capacity().saturating_sub(GIANT_PIECE_BYTES));
-            if giant.capacity() < GIANT_BYTES {
-                self.giants.pop();
-            }
+        let Some(giant) = self.giants.last_mut() else { return false };
+        giant.shrink_to(giant.capacity().saturating_sub(GIANT_PIECE_BYTES));
+        if giant.capacity() < GIANT_BYTES {
+            self.giants.pop();
         }
         !self.giants.is_empty()
     }
