@@ -46,6 +46,7 @@ pub fn encode(value: u32, out: &mut Vec<u8>) {
 #[inline]
 pub(crate) const fn to_word(value: u32) -> (u64, usize) {
     let (value, len) = (value as u64, len(value));
+    // Most take one byte or two: a branch is less than the steps it spares (3 % of a turn).
     let word = match len {
         1 => return (value, 1),
         2 => value & 0x7f | (value & 0x3f80) << 1,
