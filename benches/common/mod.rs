@@ -4,6 +4,7 @@
 
 pub(crate) mod ceiling;
 pub(crate) mod child;
+pub(crate) mod cpu;
 pub(crate) mod pomelo;
 pub(crate) mod report;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use shaddock::load::{self, LoadOptions, Phase, Transport};
 
+use crate::common::cpu::CpuMeter;
 use crate::process::Process;
 use crate::servers::Server;
 
@@ -35,10 +36,13 @@ impl Point {
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Sample {
     pub(crate) messages_per_second: f64,
-    /// Server CPU for each message, in microseconds.
+    /// Server CPU for each message, in microseconds: for how long its threads were on a core.
     pub(crate) cpu_us: f64,
+    /// Its parts, in the proportion that the clock's ticks found them in.
     pub(crate) user_us: f64,
     pub(crate) system_us: f64,
+    /// What the scheduler charged for each message.
+    pub(crate) charged_us: f64,
     pub(crate) client_cpu_us: f64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
@@ -70,28 +74,36 @@ pub(crate) fn measure(
         // The first word from the phase that counts comes within its first moments.
         match progress.phase {
             Phase::Measure if begin.is_none() => {
-                begin = Some((process.cpu(), process.allocations(), progress.messages));
+                let allocations = process.allocations();
+                begin = Some((CpuMeter::start(process.pid()), allocations, progress.messages));
             }
-            Phase::Done => end = Some((process.cpu(), process.allocations())),
+            Phase::Done => {
+                let meter = begin.take();
+                end = meter.map(|(meter, allocations, messages)| {
+                    let cpu = meter.and_then(CpuMeter::stop);
+                    (cpu, allocations, process.allocations(), messages)
+                });
+            }
             _ => {}
         }
     })?;
-    let ((cpu, allocations, messages), (end, allocations_end)) =
-        begin.zip(end).ok_or_else(too_short)?;
+    let (cpu, allocations, allocations_end, messages) = end.ok_or_else(too_short)?;
     let (cpu, allocations, allocations_end) = (cpu?, allocations?, allocations_end?);
     if report.wrong > 0 || report.lost.total() > 0 {
         let text = format!("{} answers were wrong; lost: {}", report.wrong, report.lost);
         return Err(std::io::Error::other(text));
     }
     let messages = (report.messages - messages) as f64;
-    let cpu = end?.since(cpu);
-    let each = |part: Duration| part.as_secs_f64() * 1e6 / messages;
+    let each = |time: Duration| time.as_secs_f64() * 1e6 / messages;
+    let user_share = cpu.charged.user.div_duration_f64(cpu.charged.total);
+    let user = cpu.on_core.mul_f64(user_share);
     let quantile = |share| report.latency.value_at_quantile(share) as f64 / 1e3;
     Ok(Sample {
         messages_per_second: report.messages as f64 / report.elapsed.as_secs_f64(),
-        cpu_us: each(cpu.total),
-        user_us: each(cpu.user),
-        system_us: each(cpu.system()),
+        cpu_us: each(cpu.on_core),
+        user_us: each(user),
+        system_us: each(cpu.on_core - user),
+        charged_us: each(cpu.charged.total),
         client_cpu_us: report.client_cpu.as_secs_f64() * 1e6 / report.messages as f64,
         p50_us: quantile(0.5),
         p99_us: quantile(0.99),

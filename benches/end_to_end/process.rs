@@ -4,8 +4,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use shaddock::load::ProcessCpu;
-
 use crate::common::SERVER_CORE;
 use crate::common::child::Child;
 use crate::servers::Server;
@@ -68,10 +66,6 @@ impl Process {
             Kind::Own(child) => child.pid(),
             Kind::Pomelo { connector, .. } => *connector,
         }
-    }
-
-    pub(crate) fn cpu(&self) -> std::io::Result<ProcessCpu> {
-        ProcessCpu::of(self.pid())
     }
 }
 
