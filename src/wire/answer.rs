@@ -16,20 +16,28 @@ const HEAD_BYTES: usize = size_of::<u128>();
 /// Appends an answer that fits.
 #[inline(always)]
 pub(crate) fn encode(is_websocket: bool, id: u32, body: &[u8], out: &mut Vec<u8>) {
-    let (id, id_len) = varint::to_word(id);
-    let len = 1 + id_len + body.len();
-    out.reserve(HEAD_BYTES + body.len());
     if is_websocket {
+        let len = message::response_head_len(id) + body.len();
         websocket::encode_binary_header(HEADER_BYTES + len, out);
     }
+    encode_package(message::RESPONSE_FLAG, id, body, out);
+}
+
+/// Appends the package of a message that has an id, by its flag and what stands behind the id, as
+/// far as that fits.
+#[inline(always)]
+pub(crate) fn encode_package(flag: u8, id: u32, rest: &[u8], out: &mut Vec<u8>) {
+    let (id, id_len) = varint::to_word(id);
+    let len = 1 + id_len + rest.len();
+    out.reserve(HEAD_BYTES + rest.len());
     let header = u32::from_le_bytes(Header::encode(PackageType::Data, len));
-    let head = u128::from(header) | u128::from(message::RESPONSE_FLAG) << 32 | u128::from(id) << 40;
+    let head = u128::from(header) | u128::from(flag) << 32 | u128::from(id) << 40;
     // Heads are stored as one length, and cut to their own. A copy of any length would be a call,
     // and would read what has just been written in pieces, for which it would have to wait.
     let start = out.len();
     out.extend_from_slice(&head.to_le_bytes());
     out.truncate(start + HEADER_BYTES + 1 + id_len);
-    out.extend_from_slice(body);
+    out.extend_from_slice(rest);
 }
 
 /// The bodies of answers that stand one behind the other, as [`encode`] lays them out.

@@ -40,7 +40,8 @@ pub enum MessageType {
 impl MessageType {
     #[inline]
     const fn has_id(self) -> bool {
-        matches!(self, Self::Request | Self::Response)
+        // Requests and responses: one bit tells them from the others.
+        self as u8 & 1 == 0
     }
 }
 
@@ -180,6 +181,12 @@ pub fn encode(message: &Message<'_>, out: &mut Vec<u8>) -> Result<(), EncodeErro
     out.extend_from_slice(message.body);
     Ok(())
 }
+
+/// The first byte of a request by a text route.
+pub(crate) const REQUEST_FLAG: u8 = (MessageType::Request as u8) << 1;
+
+/// The first byte of a notify by a text route.
+pub(crate) const NOTIFY_FLAG: u8 = (MessageType::Notify as u8) << 1;
 
 /// A response's first byte.
 pub(crate) const RESPONSE_FLAG: u8 = (MessageType::Response as u8) << 1;

@@ -1,15 +1,17 @@
 //! One connection of the load client, without its socket.
 
 use super::{Check, LoadOptions, Lost, Mode, Transport};
-use crate::wire::message::{self, Message, MessageType, RouteRef};
+use crate::wire::message::{self, MessageType};
 use crate::wire::package::{self, HEADER_BYTES, Header, PackageType, Status};
+use crate::wire::{answer, varint};
 
 /// What all connections send.
 pub(super) struct Script {
     transport: Transport,
     check: Check,
-    route: Vec<u8>,
     body: Vec<u8>,
+    /// The route and the body, as they stand behind a message's flag and id.
+    routed_body: Vec<u8>,
     login: Option<String>,
     slots: u32,
     /// Notifies in front of each request.
@@ -84,7 +86,7 @@ impl Script {
         Self {
             transport: options.transport,
             check: options.check,
-            route: options.route.clone().into_bytes(),
+            routed_body: routed(options.route.as_bytes(), body.as_bytes()),
             body: body.into_bytes(),
             login: options.login.clone(),
             slots: if options.mode == Mode::Notify { 1 } else { options.pipeline },
@@ -108,15 +110,25 @@ impl Script {
         out.extend_from_slice(body);
     }
 
-    fn message(&self, kind: MessageType, id: u32, route: &[u8], body: &[u8], out: &mut Vec<u8>) {
-        let id_len = if kind == MessageType::Request { crate::wire::varint::len(id) } else { 0 };
-        let len = 1 + id_len + 1 + route.len() + body.len();
+    fn request(&self, id: u32, routed_body: &[u8], out: &mut Vec<u8>) {
+        let id_len = varint::len(id);
+        self.frame(HEADER_BYTES + 1 + id_len + routed_body.len(), out);
+        answer::encode_package(message::REQUEST_FLAG, id, routed_body, out);
+    }
+
+    fn notify(&self, out: &mut Vec<u8>) {
+        let len = 1 + self.routed_body.len();
         self.frame(HEADER_BYTES + len, out);
         out.extend_from_slice(&Header::encode(PackageType::Data, len));
-        let route = Some(RouteRef::Text(route));
-        message::encode(&Message { id, kind, route, body, gzip: false }, out)
-            .expect("the route is checked before the run");
+        out.push(message::NOTIFY_FLAG);
+        out.extend_from_slice(&self.routed_body);
     }
+}
+
+/// A route by text and a body, as they stand in a message.
+fn routed(route: &[u8], body: &[u8]) -> Vec<u8> {
+    let route_len = u8::try_from(route.len()).expect("the route is checked before the run");
+    [&[route_len], route, body].concat()
 }
 
 impl Client {
@@ -171,9 +183,9 @@ impl Client {
         slot.is_busy = true;
         let id = slot.id;
         for _ in 0..script.notifies {
-            script.message(MessageType::Notify, 0, &script.route, &script.body, &mut self.out);
+            script.notify(&mut self.out);
         }
-        script.message(MessageType::Request, id, &script.route, &script.body, &mut self.out);
+        script.request(id, &script.routed_body, &mut self.out);
         true
     }
 
@@ -265,8 +277,8 @@ impl Client {
                     Some(uid) => {
                         self.state = State::Login;
                         let body = format!("{{\"uid\":\"{uid}-{}\"}}", self.number);
-                        let (kind, body) = (MessageType::Request, body.as_bytes());
-                        script.message(kind, LOGIN_ID, LOGIN_ROUTE, body, &mut self.out);
+                        let routed_body = routed(LOGIN_ROUTE, body.as_bytes());
+                        script.request(LOGIN_ID, &routed_body, &mut self.out);
                     }
                 }
             }

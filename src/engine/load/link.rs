@@ -5,6 +5,8 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use hdrhistogram::Histogram;
+
 use super::client::{Client, Seen, State};
 use super::driver::Driver;
 use super::{Lost, Mode};
@@ -39,6 +41,24 @@ pub(super) enum Link {
     /// It is closed once nothing is under way on it.
     Leaving,
     Closing,
+}
+
+/// Answers to what was asked at one time. They mostly come together, and are counted so.
+#[derive(Default)]
+struct Run {
+    at_ns: u64,
+    answers: u64,
+}
+
+impl Run {
+    /// Records the latency of its answers; how many there are.
+    fn record(&self, now_ns: u64, latency: &mut Histogram<u64>) -> u64 {
+        if self.answers > 0 {
+            let took_ns = now_ns.saturating_sub(self.at_ns).max(1);
+            latency.saturating_record_n(took_ns, self.answers);
+        }
+        self.answers
+    }
 }
 
 impl Connection {
@@ -118,16 +138,21 @@ impl Driver<'_> {
         if let Some(buffer) = completion.buffer() {
             let len = usize::try_from(completion.result).unwrap_or_default();
             let connection = &mut self.connections[place as usize];
-            let (latency, answers) = (&mut self.latency, &mut self.messages);
-            let each = self.script.messages_per_answer();
             let mut seen = Seen::default();
+            let (mut run, mut answers) = (Run::default(), 0);
             if connection.link == Link::Up {
                 let input = self.buffers.filled(buffer, len);
+                let latency = &mut self.latency;
                 seen = connection.client.receive(&self.script, input, |at_ns| {
-                    latency.saturating_record(now_ns.saturating_sub(at_ns).max(1));
-                    *answers += each;
+                    if at_ns != run.at_ns {
+                        answers += run.record(now_ns, latency);
+                        run = Run { at_ns, answers: 0 };
+                    }
+                    run.answers += 1;
                 });
             }
+            answers += run.record(now_ns, &mut self.latency);
+            self.messages += answers * self.script.messages_per_answer();
             self.buffers.give_back(buffer);
             self.after_input(place, &seen, now_ns);
         }
