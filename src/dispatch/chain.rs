@@ -117,6 +117,7 @@ pub(crate) fn handle<'a>(
     }
 }
 
+#[inline(never)] // Without filters nobody has to save what it needs.
 fn handle_filtered<'a>(
     registry: &Rc<Registry>,
     handler: Option<usize>,

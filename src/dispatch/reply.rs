@@ -70,6 +70,10 @@ impl std::fmt::Debug for ReplyBody<'_> {
 impl ReplyBody<'_> {
     #[inline]
     pub(crate) fn bytes(&self) -> Option<&[u8]> {
+        // The quickest handlers answer so: a jump by all cases is more than this one.
+        if let Self::Borrowed(bytes) = self {
+            return Some(bytes);
+        }
         match self {
             Self::None | Self::Later(_) | Self::Failed(_) => None,
             Self::Borrowed(bytes) => Some(bytes),

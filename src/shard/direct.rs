@@ -64,11 +64,18 @@ struct Piece<'a> {
     /// 0 for a notify.
     id: u32,
     is_notify: bool,
-    route: RouteId,
-    direct: Direct,
+    route: Known<'a>,
     body: &'a [u8],
     /// Where what follows it starts.
     end: usize,
+}
+
+/// A route of messages that are handled here.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    id: RouteId,
+    text: &'a str,
+    direct: Direct,
 }
 
 /// What a run has come to.
@@ -129,25 +136,26 @@ impl Shard {
         };
         let messages_max = u64::from(self.shares.left);
         let mut tally = Tally::default();
-        let (mut snapshot, mut filling) = (None, None);
+        let (mut snapshot, mut filling, mut last) = (None, None, None);
         let interruption = loop {
             let is_spent = tally.messages == messages_max;
             let rest = &mut input[run.consumed..];
             let package = if is_spent { None } else { next_data(transport, rest, body_bytes_max) };
-            let piece = package.and_then(|package| routes.read(package, &mut self.recent_routes));
-            let Some(Piece { id, is_notify, route, direct, body, end }) = piece else { break None };
+            let recent = &mut self.recent_routes;
+            let piece = package.and_then(|package| routes.read(package, recent, &mut last));
+            let Some(Piece { id, is_notify, route, body, end }) = piece else { break None };
             run.consumed += end;
             tally.count(is_notify);
-            let client = || ClientCall { session, id, route: Some(route), started_us };
+            let client = || ClientCall { session, id, route: Some(route.id), started_us };
             let seen = session_for(&mut snapshot, session, connection.data(), &link);
-            let request = Request::new(&link.routes.entry(route).text, id, body);
+            let request = Request::new(route.text, id, body);
             if is_filtered && let Err(stop) = chain::before(filters, 0, &request, seen) {
                 break Some(Interruption::Stopped { client: client(), request, stop });
             }
-            let handler = match direct {
+            let handler = match route.direct {
                 Direct::Handle(handler) => handler,
                 Direct::Forward(place) => {
-                    let to = To { session, connection, place, head: Head { id, route } };
+                    let to = To { session, connection, place, head: Head { id, route: route.id } };
                     let sent = self.courier.put(&mut filling, to, body, &mut snapshot, &room);
                     let Err(worker) = sent else { continue };
                     let client = client();
@@ -164,7 +172,8 @@ impl Shard {
             if is_filtered {
                 chain::after_answer(filters, &request, seen, &reply);
             }
-            if connection.outbox.bytes() > self.outbox_pauses.pause_bytes() || link.has_ops() {
+            let has_ops = is_filtered && link.has_ops();
+            if has_ops || connection.outbox.bytes() > self.outbox_pauses.pause_bytes() {
                 break Some(Interruption::Answered);
             }
         };
@@ -231,34 +240,57 @@ fn session_for<'a>(
 }
 
 /// The routes as one session knows them.
-struct Routes<'a> {
-    table: &'a RouteTable,
-    edition: Option<&'a Edition>,
-    direct: &'a [Option<Direct>],
+struct Routes<'r, 's> {
+    table: &'r RouteTable,
+    edition: Option<&'s Edition>,
+    direct: &'s [Option<Direct>],
 }
 
-impl Routes<'_> {
+impl<'r> Routes<'r, '_> {
     /// The message in a DATA package, if it is one that a client may send, and its route one of
-    /// which messages are handled here.
+    /// which messages are handled here. What comes in one piece is mostly of one route.
     #[inline(always)]
     fn read<'a>(
         &self,
         (data, end): (&'a [u8], usize),
         recent: &mut RecentRoutes,
-    ) -> Option<Piece<'a>> {
+        last: &mut Option<Known<'r>>,
+    ) -> Option<Piece<'a>>
+    where
+        'r: 'a,
+    {
         let message = message::decode(data).ok()?;
         let (id, is_notify) = match message.kind {
             MessageType::Request => (message.id, false),
             MessageType::Notify => (0, true),
             _ => return None,
         };
-        let route = match message.route? {
-            RouteRef::Text(text) => recent.find(self.table, text)?,
+        let body = message.body;
+        let id_of_route = match message.route? {
+            RouteRef::Text(text) => match *last {
+                Some(route) if is_same(route.text.as_bytes(), text) => {
+                    return Some(Piece { id, is_notify, route, body, end });
+                }
+                _ => recent.find(self.table, text)?,
+            },
             RouteRef::Code(code) => self.edition?.find(code)?,
         };
-        let direct = self.direct[route.index()]?;
-        Some(Piece { id, is_notify, route, direct, body: message.body, end })
+        let direct = self.direct[id_of_route.index()]?;
+        let route = Known { id: id_of_route, text: &self.table.entry(id_of_route).text, direct };
+        *last = Some(route);
+        Some(Piece { id, is_notify, route, body, end })
     }
+}
+
+/// Whether two texts are the same, of the length that routes mostly have: by two halves, which
+/// overlap. Others are compared by a call.
+#[inline(always)]
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    const HALF: usize = size_of::<u128>();
+    if a.len() != b.len() || !(HALF..=2 * HALF).contains(&a.len()) {
+        return a == b;
+    }
+    a.first_chunk::<HALF>() == b.first_chunk() && a.last_chunk::<HALF>() == b.last_chunk()
 }
 
 /// The body of the DATA package that `input` starts with, and where what follows it starts; `None`
