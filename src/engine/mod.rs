@@ -6,6 +6,7 @@ mod allocator;
 mod bell;
 mod buffers;
 mod builder;
+mod crossings;
 mod handle;
 mod listen;
 pub mod load;

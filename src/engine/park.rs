@@ -204,6 +204,7 @@ impl Driver {
     fn turn(&mut self) -> bool {
         let now_us = self.threads.now_us();
         self.shard.begin_turn(now_us);
+        self.sockets.begin_turn(now_us, self.shard.messages_handled());
         let mut batch = std::mem::take(&mut self.batch);
         self.ring.reap(&mut batch);
         let is_full = batch.len() == batch.capacity();
@@ -263,7 +264,8 @@ impl Driver {
             0 => SLEEP_MAX,
             _ => SLEEP_MAX_WITH_TASKS,
         };
-        let patience = match self.shard.next_deadline_us() {
+        let deadlines_us = [self.shard.next_deadline_us(), self.sockets.next_deadline_us()];
+        let patience = match deadlines_us.into_iter().flatten().min() {
             Some(deadline_us) => {
                 longest.min(Duration::from_micros(deadline_us.saturating_sub(now_us)))
             }

@@ -9,6 +9,7 @@ use std::os::fd::AsRawFd;
 use socket2::Socket as ListeningSocket;
 
 use super::buffers::{Buffers, GROUP};
+use super::crossings::Crossings;
 use super::listen::LISTENERS_MAX;
 use super::ring::{Completion, RAW_ADDRESS_BYTES, RawAddress, Ring, Token};
 use crate::session::{ROOM_MAX, Segment, SessionId};
@@ -20,10 +21,11 @@ pub(super) struct Sockets {
     listeners: Vec<ListeningSocket>,
     /// Where the kernel writes peers' addresses. Boxed once, so they stay where they are.
     addresses: Box<[RawAddress]>,
-    /// Accepting ended for want of something; it begins again at this time.
+    /// Accepting ended for want of something, or for a while; it begins again at this time.
     accept_again_us: Option<u64>,
     /// The accepts that have ended so.
-    paused_accepts: Vec<u32>,
+    paused_accepts: VecDeque<u32>,
+    crossings: Crossings,
 
     sockets: Vec<Socket>,
     /// Sessions whose clients have ended their streams, which the core has not heard yet.
@@ -84,7 +86,8 @@ impl Sockets {
             addresses: vec![empty; ACCEPTS as usize * listeners.len()].into(),
             listeners,
             accept_again_us: None,
-            paused_accepts: Vec::new(),
+            paused_accepts: VecDeque::new(),
+            crossings: Crossings::default(),
             sockets: Vec::with_capacity(ROOM_MAX.min(sockets_max as usize)),
             ended: VecDeque::new(),
             sends: Vec::new(),
@@ -98,8 +101,14 @@ impl Sockets {
         self.accept_more(ring);
     }
 
+    /// Begins those accepts again that have ended, as many as may be.
     fn accept_more(&mut self, ring: &mut Ring) {
-        for place in std::mem::take(&mut self.paused_accepts) {
+        while !self.paused_accepts.is_empty() {
+            if !self.crossings.come() {
+                self.accept_again_us = Some(self.crossings.again_us());
+                return;
+            }
+            let Some(place) = self.paused_accepts.pop_front() else { return };
             self.accept(ring, place);
         }
     }
@@ -128,6 +137,11 @@ impl Sockets {
         if let Err(error) = ring.submit() {
             tracing::error!(%error, "accepting could not be cancelled");
         }
+    }
+
+    /// A turn begins; `messages` counts those of all sessions, ever.
+    pub(super) fn begin_turn(&mut self, now_us: u64, messages: u64) {
+        self.crossings.begin_turn(now_us, messages);
     }
 
     /// Begins to accept again after a pause.
@@ -189,10 +203,9 @@ impl Sockets {
             }
             _ => {}
         }
-        if self.accept_again_us.is_some() {
-            self.paused_accepts.push(place);
-        } else {
-            self.accept(ring, place);
+        self.paused_accepts.push_back(place);
+        if self.accept_again_us.is_none() {
+            self.accept_more(ring);
         }
     }
 
@@ -271,13 +284,22 @@ impl Sockets {
         }
     }
 
-    /// Tells the core of a few streams that have ended; whether there are more.
+    /// Tells the core of a few streams that have ended; whether the next turn may tell of more.
     pub(super) fn end_some(&mut self, shard: &mut Shard) -> bool {
         for _ in 0..ENDS_PER_TURN {
+            if self.ended.is_empty() || !self.crossings.go() {
+                return false;
+            }
             let Some((session, end)) = self.ended.pop_front() else { break };
             shard.handle_receive_end(session, end);
         }
         !self.ended.is_empty()
+    }
+
+    /// When there is something to do that no completion tells of.
+    pub(super) fn next_deadline_us(&self) -> Option<u64> {
+        let ends_us = (!self.ended.is_empty()).then(|| self.crossings.again_us());
+        self.accept_again_us.into_iter().chain(ends_us).min()
     }
 
     fn receive(&mut self, socket: SocketIndex, ring: &mut Ring) {

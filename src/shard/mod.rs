@@ -524,6 +524,13 @@ impl Shard {
         self.shares.is_crowded()
     }
 
+    /// Messages of all sessions so far, and pushes to them.
+    pub(crate) fn messages_handled(&self) -> u64 {
+        let counters = &self.counters;
+        let messages = [&counters.requests, &counters.notifies, &counters.pushes];
+        messages.iter().map(|counter| counter.value()).sum()
+    }
+
     /// How many messages the last turn has forwarded to workers.
     pub(crate) fn forwarded(&self) -> usize {
         self.forwarded
