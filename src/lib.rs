@@ -86,6 +86,13 @@ pub use shard::{Dialect, HandshakeRefusal};
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsError};
 
+/// How often a unit test does what it does at random: a hundredth of that in Miri, where each time
+/// takes a thousand times as long.
+#[cfg(test)]
+const fn repetitions(count: u32) -> u32 {
+    if cfg!(miri) { count / 100 } else { count }
+}
+
 /// Runs the README's program through the compiler.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -221,11 +221,21 @@ mod tests {
 
     const BYTES_MAX: usize = 1 << 20;
 
+    fn text(packet: &Packet<'_>) -> String {
+        match packet {
+            Packet::Publish { topic, payload } => {
+                let [topic, payload] = [topic, payload].map(|text| String::from_utf8_lossy(text));
+                format!("publish {topic} {payload}")
+            }
+            other => format!("{other:?}"),
+        }
+    }
+
     fn read_in_pieces(bytes: &[u8], piece: usize) -> Result<Vec<String>, PacketError> {
         let mut reader = Reader::default();
         let mut packets = Vec::new();
         for piece in bytes.chunks(piece) {
-            reader.read(piece, BYTES_MAX, |packet| packets.push(format!("{packet:?}")))?;
+            reader.read(piece, BYTES_MAX, |packet| packets.push(text(&packet)))?;
         }
         Ok(packets)
     }
@@ -237,12 +247,14 @@ mod tests {
         encode_publish("rpc", &mut bytes, |out| out.extend_from_slice(b"{}"));
         bytes.extend_from_slice(&PINGREQ);
         encode_publish("rpc", &mut bytes, |out| out.extend(std::iter::repeat_n(b'x', 300)));
-        encode_publish("monitor", &mut bytes, |out| out.extend(std::iter::repeat_n(b'y', 20_000)));
+        encode_publish("monitor", &mut bytes, |out| out.extend_from_slice(&[b'y'; 20_000]));
         bytes.extend_from_slice(&[0x82, 1, 0]);
         bytes.extend_from_slice(&CONNACK);
         let whole = read_in_pieces(&bytes, bytes.len()).unwrap();
         assert_eq!(whole.len(), 7);
-        for piece in (1..40).chain([299, 300, 301, 20_000]) {
+        // Miri takes minutes for all of them.
+        let smallest = if cfg!(miri) { 39 } else { 1 };
+        for piece in (smallest..40).chain([299, 300, 301, 20_000]) {
             assert_eq!(read_in_pieces(&bytes, piece).unwrap(), whole, "pieces of {piece}");
         }
     }
@@ -251,7 +263,7 @@ mod tests {
     fn lengths_of_each_size_come_back() {
         for len in [0, 121, 122, 123, 16_377, 16_378, 16_379, 2_097_146, 2_097_147] {
             let mut bytes = vec![1, 2, 3];
-            encode_publish("rpc", &mut bytes, |out| out.extend(std::iter::repeat_n(b'x', len)));
+            encode_publish("rpc", &mut bytes, |out| out.extend_from_slice(&vec![b'x'; len]));
             let Ok(Decoded::Packet(Packet::Publish { topic: b"rpc", payload }, total)) =
                 decode(&bytes[3..], usize::MAX)
             else {

@@ -298,7 +298,7 @@ fn both_ways_come_to_the_same() {
     for (is_filtered, is_forwarded) in [(false, false), (true, false), (false, true), (true, true)]
     {
         let (mut answered, mut seen) = (0, 0);
-        for seed in 1..1_000 {
+        for seed in 1..crate::repetitions(1_000).into() {
             let ways = [true, false].map(|is_direct| Way { is_direct, is_filtered, is_forwarded });
             let [direct, other] = ways.map(|way| run(way, seed));
             answered += direct.counters.answers;
