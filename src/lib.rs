@@ -93,6 +93,12 @@ const fn repetitions(count: u32) -> u32 {
     if cfg!(miri) { count / 100 } else { count }
 }
 
+/// The cases of a unit test that tries all there are; in Miri a few of them.
+#[cfg(test)]
+fn cases<I: Iterator>(all: I) -> impl Iterator<Item = I::Item> {
+    all.step_by(if cfg!(miri) { 97 } else { 1 })
+}
+
 /// Runs the README's program through the compiler.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
