@@ -58,6 +58,8 @@ pub mod route;
 mod session;
 mod shard;
 mod sync;
+#[cfg(test)]
+mod testing;
 #[cfg(feature = "tls")]
 mod tls;
 mod wheel;
@@ -85,19 +87,6 @@ pub use session::{SessionData, SessionId, SessionView, ShardIndex, Uid, UidError
 pub use shard::{Dialect, HandshakeRefusal};
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsError};
-
-/// How often a unit test does what it does at random: a hundredth of that in Miri, where each time
-/// takes a thousand times as long.
-#[cfg(test)]
-const fn repetitions(count: u32) -> u32 {
-    if cfg!(miri) { count / 100 } else { count }
-}
-
-/// The cases of a unit test that tries all there are; in Miri a few of them.
-#[cfg(test)]
-fn cases<I: Iterator>(all: I) -> impl Iterator<Item = I::Item> {
-    all.step_by(if cfg!(miri) { 97 } else { 1 })
-}
 
 /// Runs the README's program through the compiler.
 #[cfg(doctest)]

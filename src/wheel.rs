@@ -140,7 +140,7 @@ mod tests {
         let mut wheel = Wheel::with_room(4);
         let mut model: BTreeMap<u32, u64> = BTreeMap::new();
         let (mut seed, mut now_ms) = (88_172_645_463_325_252_u64, 0);
-        for _ in 0..crate::repetitions(50_000) {
+        for _ in 0..crate::testing::repetitions(50_000) {
             seed ^= seed << 13;
             seed ^= seed >> 7;
             seed ^= seed << 17;

@@ -11,9 +11,9 @@ use shaddock::load::{CpuTime, ProcessCpu};
 /// Counts a process's CPU from its making on.
 ///
 /// What counts is for how long its threads are on a core, by perf's task clock. What the scheduler
-/// charges them with (`schedstat`, which `top` shows) is more for a thread that shares its core: one
-/// that is woken while another is in a system call is charged from then on, though it gets the core
-/// at that call's end only (`docs/benchmarks.md`, "How it is measured").
+/// charges them with (`schedstat`, which `top` shows) is more for a thread that shares its core:
+/// one that is woken while another is in a system call is charged from then on, though it gets the
+/// core at that call's end only (`docs/benchmarks.md`, "How").
 pub(crate) struct CpuMeter {
     pid: u32,
     charged: ProcessCpu,

@@ -1,10 +1,10 @@
 //! How many connections come and go in a millisecond while others are served.
 //!
-//! Most of what a connection's beginning and end cost is the kernel's work, and much of that is done
-//! later, in one piece with that of others: a descriptor that is closed is freed some milliseconds
-//! after. Thousands that break off and come back as fast as they can would so keep a core from those
-//! who are in for a millisecond at a time, however few of them a turn takes. Where nobody is served,
-//! nobody is made to wait.
+//! Most of what a connection's beginning and end cost is the kernel's work, and much of that is
+//! done later, in one piece with that of others: a descriptor that is closed is freed some
+//! milliseconds after. Thousands that break off and come back as fast as they can would so keep a
+//! core from those who are in for a millisecond at a time, however few of them a turn takes. Where
+//! nobody is served, nobody is made to wait.
 
 /// Connections that are let in, and streams whose end is taken note of, in a millisecond. With as
 /// many ends as beginnings a crowd that comes back would find the places of its old connections

@@ -112,7 +112,7 @@ mod tests {
         let mut calls = Calls::new(16);
         let mut model: VecDeque<(u64, u64)> = VecDeque::new();
         let (mut state, mut now_us) = (7_u64, 0);
-        for n in 0..crate::repetitions(10_000).into() {
+        for n in 0..crate::testing::repetitions(10_000).into() {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             match state >> 62 {
                 0 | 1 => match calls.add(n, n + 20) {

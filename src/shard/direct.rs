@@ -135,8 +135,7 @@ impl Shard {
             direct: &self.direct,
         };
         let messages_max = u64::from(self.shares.left);
-        let mut tally = Tally::default();
-        let (mut snapshot, mut filling, mut last) = (None, None, None);
+        let (mut tally, mut snapshot, mut filling, mut last) = (Tally::default(), None, None, None);
         let interruption = loop {
             let is_spent = tally.messages == messages_max;
             let rest = &mut input[run.consumed..];

@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn every_prefix_is_partial_and_the_rest_is_left_alone() {
-        for cut in crate::cases(0..EXAMPLE.len()) {
+        for cut in crate::testing::cases(0..EXAMPLE.len()) {
             assert_eq!(outcome(&EXAMPLE[..cut]), Ok(UpgradeStatus::Partial), "{cut}");
         }
         let more = format!("{EXAMPLE}\u{2}rest");
@@ -379,7 +379,7 @@ mod tests {
     #[test]
     fn a_changed_byte_is_refused_or_leaves_a_valid_upgrade() {
         let values = |index| (0..=u8::MAX).map(move |value| (index, value));
-        for (index, value) in crate::cases((0..EXAMPLE.len()).flat_map(values)) {
+        for (index, value) in crate::testing::cases((0..EXAMPLE.len()).flat_map(values)) {
             let mut changed = EXAMPLE.as_bytes().to_vec();
             changed[index] = value;
             if let Ok(UpgradeStatus::Complete { upgrade, consumed }) =
