@@ -95,14 +95,14 @@ pub(crate) fn measure(
     }
     let messages = (report.messages - messages) as f64;
     let each = |time: Duration| time.as_secs_f64() * 1e6 / messages;
-    let user_share = cpu.charged.user.div_duration_f64(cpu.charged.total);
-    let user = cpu.on_core.mul_f64(user_share);
+    let charged = cpu.charged.total.max(Duration::from_nanos(1));
+    let user = cpu.on_core.mul_f64(cpu.charged.user.div_duration_f64(charged));
     let quantile = |share| report.latency.value_at_quantile(share) as f64 / 1e3;
     Ok(Sample {
         messages_per_second: report.messages as f64 / report.elapsed.as_secs_f64(),
         cpu_us: each(cpu.on_core),
         user_us: each(user),
-        system_us: each(cpu.on_core - user),
+        system_us: each(cpu.on_core.saturating_sub(user)),
         charged_us: each(cpu.charged.total),
         client_cpu_us: report.client_cpu.as_secs_f64() * 1e6 / report.messages as f64,
         p50_us: quantile(0.5),
