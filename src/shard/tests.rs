@@ -59,9 +59,6 @@ struct Rig {
     commands: Vec<Command>,
 }
 
-/// What a rig has room for, unless a test asks for less.
-const CONNECTIONS_MAX: u32 = 1024;
-
 impl Rig {
     fn new(heartbeat: Option<Duration>, limits: Limits) -> Self {
         Self::with_policies(heartbeat, limits, &[])
@@ -105,10 +102,7 @@ impl Rig {
         Self::of(config, &Hub::new(1, 0, hub_limits))
     }
 
-    fn of(mut config: ShardConfig, hub: &Arc<Hub>) -> Self {
-        // Room that nobody takes costs Miri as much as any other.
-        let connections_max = &mut config.limits.connections_per_shard_max;
-        *connections_max = (*connections_max).min(CONNECTIONS_MAX);
+    fn of(config: ShardConfig, hub: &Arc<Hub>) -> Self {
         let shard = Shard::new(Arc::new(config), ShardIndex(0), hub);
         Self {
             shard,
