@@ -70,10 +70,15 @@ impl std::fmt::Debug for ReplyBody<'_> {
 impl ReplyBody<'_> {
     #[inline]
     pub(crate) fn bytes(&self) -> Option<&[u8]> {
-        // The quickest handlers answer so: a jump by all cases is more than this one.
-        if let Self::Borrowed(bytes) = self {
-            return Some(bytes);
+        match self {
+            // The quickest handlers answer so: a jump by all cases is more than this one.
+            Self::Borrowed(bytes) => Some(bytes),
+            _ => self.kept(),
         }
+    }
+
+    #[inline(never)]
+    fn kept(&self) -> Option<&[u8]> {
         match self {
             Self::None | Self::Later(_) | Self::Failed(_) => None,
             Self::Borrowed(bytes) => Some(bytes),

@@ -14,7 +14,7 @@ use super::Shard;
 use super::config::{KeptAliveBy, ShardConfig};
 use super::connection::{Connection, Transport};
 use super::courier::{Room, To};
-use super::global_handle::{RecentRoutes, Target};
+use super::global_handle::{RecentRoutes, Target, is_same};
 use crate::dispatch::chain::{self, Stop};
 use crate::dispatch::context::{ClientCall, Link};
 use crate::dispatch::reply::{Reply, ReplyBody};
@@ -26,7 +26,7 @@ use crate::route::table::{RouteEntry, RouteId, RouteTable};
 use crate::session::{BufferPool, SessionId, Slot, Snapshot};
 use crate::wire::answer;
 use crate::wire::message::{self, MessageType, RouteRef};
-use crate::wire::package::{self, HEADER_BYTES, PackageType, Status};
+use crate::wire::package::{HEADER_BYTES, Header, PackageType};
 use crate::wire::websocket::{self, HeaderStatus, Opcode};
 
 /// What is done here with the messages of a route.
@@ -281,17 +281,6 @@ impl<'r> Routes<'r, '_> {
     }
 }
 
-/// Whether two texts are the same, of the length that routes mostly have: by two halves, which
-/// overlap. Others are compared by a call.
-#[inline(always)]
-fn is_same(a: &[u8], b: &[u8]) -> bool {
-    const HALF: usize = size_of::<u128>();
-    if a.len() != b.len() || !(HALF..=2 * HALF).contains(&a.len()) {
-        return a == b;
-    }
-    a.first_chunk::<HALF>() == b.first_chunk() && a.last_chunk::<HALF>() == b.last_chunk()
-}
-
 /// The body of the DATA package that `input` starts with, and where what follows it starts; `None`
 /// for anything else, and for more than one package in a WebSocket frame.
 #[inline(always)]
@@ -300,23 +289,25 @@ fn next_data(
     input: &mut [u8],
     body_bytes_max: usize,
 ) -> Option<(&[u8], usize)> {
-    let (start, end) = match transport {
-        Transport::Tcp => (0, input.len()),
-        Transport::WebSocket => unmask_first(input, body_bytes_max)?,
-    };
-    let Ok(Status::Complete { value, consumed }) =
-        package::decode(&input[start..end], body_bytes_max)
-    else {
-        return None;
-    };
-    if value.kind != PackageType::Data {
-        return None;
+    match transport {
+        Transport::Tcp => first_data(input, body_bytes_max),
+        Transport::WebSocket => {
+            let (start, end) = unmask_first(input, body_bytes_max)?;
+            let (body, package_len) = first_data(&input[start..end], body_bytes_max)?;
+            (start + package_len == end).then_some((body, end))
+        }
     }
-    let package_end = start + consumed;
-    if transport == Transport::WebSocket && package_end != end {
+}
+
+/// The body of the DATA package that `input` starts with, and how long the package is.
+#[inline(always)]
+fn first_data(input: &[u8], body_bytes_max: usize) -> Option<(&[u8], usize)> {
+    let (header, rest) = input.split_first_chunk()?;
+    let Ok(Header { kind: PackageType::Data, body_len }) = Header::decode(*header) else {
         return None;
-    }
-    Some((value.body, package_end))
+    };
+    let body = rest.get(..body_len).filter(|body| body.len() <= body_bytes_max)?;
+    Some((body, HEADER_BYTES + body_len))
 }
 
 /// Where the payload of the frame at the start of `input` is, now without its mask.

@@ -66,11 +66,10 @@ impl Header {
         //    +------+--------------------+----------------+
         //    | type | body length, u24be | body ...       |
         //    +------+--------------------+----------------+
-        let [kind, high, middle, low] = bytes;
-        let Some(kind) = PackageType::from_byte(kind) else {
-            return Err(PackageError::UnknownType(kind));
+        let Some(kind) = PackageType::from_byte(bytes[0]) else {
+            return Err(PackageError::UnknownType(bytes[0]));
         };
-        let body_len = u32::from_be_bytes([0, high, middle, low]) as usize;
+        let body_len = u32::from_be_bytes(bytes) as usize & BODY_BYTES_MAX;
         debug_assert!(body_len <= BODY_BYTES_MAX);
         Ok(Self { kind, body_len })
     }
