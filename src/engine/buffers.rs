@@ -13,7 +13,11 @@ use super::ring::Ring;
 
 /// The buffers of one group, and the ring by which they are given to the kernel.
 ///
-/// INVARIANT: a buffer belongs to the kernel from [`Self::give_back`] until a completion names it,
+/// The kernel takes buffers in the order in which it got them. Were all of them always there, each
+/// would be touched in turn, and none be in a cache any more when its turn comes again. So the
+/// kernel has no more than a few turns need, and gets those first that were used last.
+///
+/// INVARIANT: a buffer belongs to the kernel from [`Self::publish`] until a completion names it,
 /// and to the shard from then on.
 pub(super) struct Buffers {
     /// The ring's entries; `count` of them, page-aligned.
@@ -23,7 +27,23 @@ pub(super) struct Buffers {
     buffer_bytes: usize,
     count: u16,
     tail: u16,
+    /// What is neither with the kernel nor in use, the last one used at the end.
+    spare: Vec<u16>,
+    /// How many the kernel shall have.
+    offered: u16,
+    /// How many have come back since it got some.
+    returned: u16,
+    /// It has found none.
+    is_dry: bool,
+    /// Until it shall have one less.
+    publishes: u16,
 }
+
+/// The fewest that the kernel shall have, if there are as many: it receives some thirty times
+/// between two looks at what there is to do.
+const OFFERED_MIN: u16 = 64;
+/// How often it is looked what the kernel needs until it shall have one less.
+const PUBLISHES_PER_DECREASE: u16 = 64;
 
 const PAGE_BYTES: usize = 4096;
 /// The group's number; a shard has one.
@@ -38,15 +58,23 @@ impl Buffers {
         let buffer_bytes = buffer_bytes as usize;
         let entries = allocate(Self::entries_layout(count)).cast::<BufRingEntry>();
         let memory = allocate(Self::memory_layout(count, buffer_bytes));
-        let mut buffers = Self { entries, memory, buffer_bytes, count, tail: 0 };
+        let mut buffers = Self {
+            entries,
+            memory,
+            buffer_bytes,
+            count,
+            tail: 0,
+            spare: (0..count).rev().collect(),
+            offered: OFFERED_MIN.min(count),
+            returned: 0,
+            is_dry: false,
+            publishes: 0,
+        };
         let address = entries.as_ptr() as u64;
         // SAFETY: the entries are zeroed memory of the right size that lives until `self` is
         // dropped, which is after the ring.
         unsafe {
             ring.uring().submitter().register_buf_ring_with_flags(address, count, GROUP, 0)?;
-        }
-        for buffer in 0..count {
-            buffers.give_back(buffer);
         }
         buffers.publish();
         Ok(buffers)
@@ -78,9 +106,47 @@ impl Buffers {
         }
     }
 
-    /// Puts a buffer into the ring again; the kernel sees it after [`Self::publish`].
+    /// Takes a buffer back that a completion has named; the kernel may have it again after
+    /// [`Self::publish`].
     pub(super) fn give_back(&mut self, buffer: u16) {
-        assert!(buffer < self.count);
+        assert!(buffer < self.count && self.spare.len() < usize::from(self.count));
+        self.spare.push(buffer);
+        self.returned += 1;
+    }
+
+    /// The kernel has found no buffer; whether it had all there are.
+    pub(super) fn ran_dry(&mut self) -> bool {
+        self.is_dry = true;
+        self.offered == self.count
+    }
+
+    /// Lets the kernel have as many as it shall have.
+    pub(super) fn publish(&mut self) {
+        if std::mem::take(&mut self.is_dry) {
+            self.offered = self.count;
+        } else if self.returned > self.offered / 2 {
+            self.offered = self.returned.saturating_mul(2).min(self.count);
+        } else {
+            self.publishes = (self.publishes + 1) % PUBLISHES_PER_DECREASE;
+            if self.publishes == 0 && self.offered > OFFERED_MIN {
+                self.offered -= 1;
+            }
+        }
+        self.returned = 0;
+        while self.count - (self.spare.len() as u16) < self.offered
+            && let Some(buffer) = self.spare.pop()
+        {
+            self.put(buffer);
+        }
+        // SAFETY: the tail is an aligned u16 inside the entries, which the kernel reads at any
+        // time; hence the atomic store.
+        unsafe {
+            let tail = BufRingEntry::tail(self.entries.as_ptr()).cast_mut();
+            AtomicU16::from_ptr(tail).store(self.tail, Ordering::Release);
+        }
+    }
+
+    fn put(&mut self, buffer: u16) {
         let place = usize::from(self.tail & (self.count - 1));
         // SAFETY: `place` is below `count`, and the kernel does not look at an entry that lies
         // past the published tail. The tail shares memory with the first entry's reserved field,
@@ -93,16 +159,6 @@ impl Buffers {
             entry.set_bid(buffer);
         }
         self.tail = self.tail.wrapping_add(1);
-    }
-
-    /// Shows the kernel what has been given back.
-    pub(super) fn publish(&self) {
-        // SAFETY: the tail is an aligned u16 inside the entries, which the kernel reads at any
-        // time; hence the atomic store.
-        unsafe {
-            let tail = BufRingEntry::tail(self.entries.as_ptr()).cast_mut();
-            AtomicU16::from_ptr(tail).store(self.tail, Ordering::Release);
-        }
     }
 }
 
@@ -121,4 +177,39 @@ fn allocate(layout: Layout) -> NonNull<u8> {
     // SAFETY: no layout here has size zero.
     let memory = unsafe { alloc_zeroed(layout) };
     NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(layout))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_has_what_a_few_turns_need() {
+        let ring = Ring::new(8, 8).unwrap();
+        let mut buffers = Buffers::new(&ring, 256, 4096).unwrap();
+        let offered = |buffers: &Buffers| 256 - buffers.spare.len();
+        assert_eq!(offered(&buffers), 64);
+
+        // What was used last is used next.
+        [5, 9].into_iter().for_each(|buffer| buffers.give_back(buffer));
+        assert!(buffers.spare.ends_with(&[64, 5, 9]));
+        buffers.publish();
+        assert!(buffers.spare.ends_with(&[66, 65, 64]));
+
+        // A turn that took many is believed, and forgotten after a while.
+        (0..50).for_each(|buffer| buffers.give_back(buffer));
+        buffers.publish();
+        assert_eq!(offered(&buffers), 100);
+        for turn in 0..(100 - 64) * PUBLISHES_PER_DECREASE {
+            buffers.give_back(turn % 64);
+            buffers.publish();
+        }
+        assert_eq!(offered(&buffers), 64);
+
+        // All there are, where that was not enough.
+        assert!(!buffers.ran_dry());
+        buffers.publish();
+        assert_eq!(offered(&buffers), 256);
+        assert!(buffers.ran_dry());
+    }
 }

@@ -271,11 +271,10 @@ impl Sockets {
             // Of a pause that may be over by now.
             1.. | NO_BUFFERS | CANCELED if is_paused => {}
             CANCELED => self.receive(socket, ring),
-            // A multishot may end though all is well; buffers are given back in every turn.
+            // A multishot may end though all is well; the kernel gets buffers in every turn.
             1.. | NO_BUFFERS => {
-                if completion.result == NO_BUFFERS {
+                if completion.result == NO_BUFFERS && buffers.ran_dry() {
                     shard.counters().receive_buffers_empty.one();
-                    buffers.publish();
                 }
                 self.receive(socket, ring);
             }

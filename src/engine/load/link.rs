@@ -162,7 +162,9 @@ impl Driver<'_> {
         let connection = &mut self.connections[place as usize];
         match completion.result {
             1.. | NO_BUFFERS if connection.link == Link::Up => {
-                self.buffers.publish();
+                if completion.result == NO_BUFFERS {
+                    self.buffers.ran_dry();
+                }
                 self.ring.receive_multishot(socket, GROUP);
             }
             result => {
