@@ -1,5 +1,7 @@
 //! One connection of the load client, without its socket.
 
+use smallvec::SmallVec;
+
 use super::{Check, LoadOptions, Lost, Mode, Transport};
 use crate::wire::message::{self, MessageType};
 use crate::wire::package::{self, HEADER_BYTES, Header, PackageType, Status};
@@ -36,19 +38,23 @@ pub(super) struct Client {
     partial: Vec<u8>,
     /// What waits to be sent.
     pub(super) out: Vec<u8>,
-    slots: Vec<Slot>,
-    free: Vec<u32>,
+    /// Requests in flight, in the order in which they were sent.
+    bursts: SmallVec<[Burst; 2]>,
+    in_flight: u32,
+    next_id: u32,
     /// For the name it logs in by.
     pub(super) number: u32,
 }
 
-/// Room for one request in flight.
-#[derive(Debug, Clone, Copy, Default)]
-struct Slot {
-    id: u32,
-    is_busy: bool,
-    /// When it was sent, or due.
+/// Requests that were sent, or due, at one time, and some of which are in flight: a bit for each.
+///
+/// A thousand connections are more than a cache holds, so each keeps little.
+#[derive(Debug)]
+struct Burst {
     at_ns: u64,
+    unanswered: u64,
+    first_id: u32,
+    len: u32,
 }
 
 /// What came of a piece of input.
@@ -65,6 +71,7 @@ pub(super) struct Seen {
 /// The id of the request that logs a client in.
 const LOGIN_ID: u32 = 1;
 const LOGIN_ROUTE: &[u8] = b"connector.entryHandler.entry";
+const FIRST_ID: u32 = LOGIN_ID + 1;
 /// Where the ids of stock servers end.
 const ID_END: u32 = 1 << 31;
 /// Frames of a client carry a mask. One of zeros leaves the payload as it is, for the client's
@@ -141,8 +148,9 @@ impl Client {
             state,
             partial: Vec::new(),
             out: Vec::new(),
-            slots: vec![Slot::default(); script.slots as usize],
-            free: (0..script.slots).rev().collect(),
+            bursts: SmallVec::new(),
+            in_flight: 0,
+            next_id: FIRST_ID,
             number,
         }
     }
@@ -168,25 +176,48 @@ impl Client {
         script.package(PackageType::Heartbeat, b"", &mut self.out);
     }
 
+    /// Takes a buffer for what is to be sent, if it has none. The one used last is still in the
+    /// cache, so none is taken before there is something to send.
+    pub(super) fn take_spare(&mut self, spare: &mut Vec<Vec<u8>>) {
+        if self.out.capacity() == 0 {
+            self.out = spare.pop().unwrap_or_default();
+        }
+    }
+
     /// Sends what fits into one slot, if there is one; it counts from `at_ns`.
     pub(super) fn ask(&mut self, script: &Script, at_ns: u64) -> bool {
-        let Some(place) = self.free.pop() else { return false };
-        let slots = self.slots.len() as u32;
-        let slot = &mut self.slots[place as usize];
-        // Each slot counts its own ids, so that answers may come in any order.
-        slot.id = match slot.id {
-            0 => LOGIN_ID + 1 + place,
-            id if id + slots >= ID_END => LOGIN_ID + 1 + place,
-            id => id + slots,
-        };
-        slot.at_ns = at_ns;
-        slot.is_busy = true;
-        let id = slot.id;
+        if self.in_flight == script.slots {
+            return false;
+        }
+        self.in_flight += 1;
+        let id = self.next_id;
+        self.next_id = if id + 1 == ID_END { FIRST_ID } else { id + 1 };
+        match self.bursts.last_mut() {
+            Some(burst) if burst.at_ns == at_ns && burst.has_room_for(id) => {
+                burst.unanswered |= 1 << burst.len;
+                burst.len += 1;
+            }
+            _ => self.bursts.push(Burst { at_ns, unanswered: 1, first_id: id, len: 1 }),
+        }
         for _ in 0..script.notifies {
             script.notify(&mut self.out);
         }
         script.request(id, &script.routed_body, &mut self.out);
         true
+    }
+
+    /// Notes an answer; when its request was sent, if one of that id was in flight.
+    fn take(&mut self, id: u32) -> Option<u64> {
+        // Mostly it is of the first.
+        let place = self.bursts.iter().position(|burst| burst.bit(id) & burst.unanswered != 0)?;
+        let burst = &mut self.bursts[place];
+        let at_ns = burst.at_ns;
+        burst.unanswered &= !burst.bit(id);
+        if burst.unanswered == 0 {
+            self.bursts.remove(place);
+        }
+        self.in_flight -= 1;
+        Some(at_ns)
     }
 
     /// Reads what the server has sent. `answered` is told the time that each answer counts from.
@@ -305,19 +336,26 @@ impl Client {
                 seen.is_ready = true;
             }
             MessageType::Response => {
-                let place = message.id.wrapping_sub(LOGIN_ID + 1) % self.slots.len() as u32;
-                let slot = &mut self.slots[place as usize];
                 let is_right = script.check == Check::Any || message.body == script.body;
-                if slot.id != message.id || !slot.is_busy || !is_right {
+                let at_ns = self.take(message.id);
+                if at_ns.is_none() || !is_right {
                     seen.wrong += 1;
                 }
-                if slot.id == message.id && std::mem::take(&mut slot.is_busy) {
-                    self.free.push(place);
-                    answered(slot.at_ns);
-                }
+                at_ns.into_iter().for_each(answered);
             }
             _ => seen.lost = Some(Lost::Nonsense),
         }
+    }
+}
+
+impl Burst {
+    fn has_room_for(&self, id: u32) -> bool {
+        self.len < u64::BITS && self.first_id + self.len == id
+    }
+
+    /// The bit of an id; 0 if it is of another burst.
+    fn bit(&self, id: u32) -> u64 {
+        1_u64.checked_shl(id.wrapping_sub(self.first_id)).unwrap_or_default()
     }
 }
 
@@ -383,6 +421,28 @@ mod tests {
         assert!(client.ask(&script, 40));
         let seen = client.receive(&script, &answer(3, &script.body), |_| panic!("answered twice"));
         assert_eq!(seen.wrong, 1);
+    }
+
+    #[test]
+    fn what_was_sent_at_one_time_is_counted_together() {
+        let (script, mut client) = working(133);
+        client.next_id = ID_END - 30;
+        (0..100).for_each(|_| assert!(client.ask(&script, 1)));
+        (0..33).for_each(|_| assert!(client.ask(&script, 2)));
+        assert_eq!(client.bursts.len(), 4, "ids begin anew, and a burst has 64");
+        let ids: Vec<u32> = (ID_END - 30..ID_END).chain((FIRST_ID..).take(103)).collect();
+        let times = |ids: &[u32], client: &mut Client| {
+            let answers: Vec<u8> =
+                ids.iter().rev().flat_map(|id| answer(*id, &script.body)).collect();
+            let mut times = Vec::new();
+            let seen = client.receive(&script, &answers, |at_ns| times.push(at_ns));
+            (times, seen.wrong)
+        };
+        assert_eq!(times(&ids[50..], &mut client), ([[2; 33].as_slice(), &[1; 50]].concat(), 0));
+        assert_eq!(times(&ids[40..], &mut client), (vec![1; 10], 83), "answered once more");
+        assert_eq!(times(&ids[..40], &mut client), (vec![1; 40], 0));
+        assert!(client.bursts.is_empty());
+        assert_eq!(client.in_flight, 0);
     }
 
     #[test]

@@ -294,6 +294,7 @@ impl<'a> Driver<'a> {
                 // It is lost, which is counted.
                 continue;
             }
+            connection.client.take_spare(&mut self.spare);
             if !connection.client.ask(&self.script, due_ns) {
                 connection.overdue.push_back(due_ns);
             }

@@ -14,6 +14,9 @@ use crate::engine::buffers::GROUP;
 use crate::engine::ring::{Completion, RAW_ADDRESS_BYTES, RawAddress, Token};
 use crate::shard::SocketIndex;
 
+/// Send buffers that are kept to be used again.
+const SPARE_MAX: usize = 1024;
+
 /// One connection with its socket.
 pub(super) struct Connection {
     pub(super) client: Client,
@@ -194,6 +197,7 @@ impl Driver<'_> {
             return self.lose(place, reason);
         }
         if self.is_loading && connection.client.state == State::Working {
+            connection.client.take_spare(&mut self.spare);
             match (self.options.mode, self.options.rate) {
                 (Mode::Idle | Mode::Storm, _) => {}
                 (_, None) => while connection.client.ask(&self.script, now_ns) {},
@@ -217,8 +221,7 @@ impl Driver<'_> {
         {
             return;
         }
-        let spare = self.spare.pop().unwrap_or_default();
-        let bytes = std::mem::replace(&mut connection.client.out, spare);
+        let bytes = std::mem::take(&mut connection.client.out);
         let (bytes, _) = connection.sending.insert((bytes, 0));
         // SAFETY: the bytes are on the heap and stay there, unchanged, until the completion takes
         // them out of `sending`.
@@ -238,7 +241,9 @@ impl Driver<'_> {
         }
         if let Some((mut bytes, _)) = connection.sending.take() {
             bytes.clear();
-            self.spare.push(bytes);
+            if self.spare.len() < SPARE_MAX {
+                self.spare.push(bytes);
+            }
         }
         match connection.link {
             Link::Up if completion.result > 0 && !connection.client.out.is_empty() => {
