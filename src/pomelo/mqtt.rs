@@ -221,11 +221,22 @@ mod tests {
 
     const BYTES_MAX: usize = 1 << 20;
 
-    fn read_in_pieces(bytes: &[u8], piece: usize) -> Result<Vec<String>, PacketError> {
+    /// A packet as text, and its payload as it is: to print one of many bytes takes long in Miri.
+    fn parts(packet: Packet<'_>) -> (String, Vec<u8>) {
+        let (head, payload) = match packet {
+            Packet::Publish { topic, payload } => {
+                (Packet::Publish { topic, payload: b"" }, payload)
+            }
+            other => (other, &b""[..]),
+        };
+        (format!("{head:?}"), payload.to_vec())
+    }
+
+    fn read_in_pieces(bytes: &[u8], piece: usize) -> Result<Vec<(String, Vec<u8>)>, PacketError> {
         let mut reader = Reader::default();
         let mut packets = Vec::new();
         for piece in bytes.chunks(piece) {
-            reader.read(piece, BYTES_MAX, |packet| packets.push(format!("{packet:?}")))?;
+            reader.read(piece, BYTES_MAX, |packet| packets.push(parts(packet)))?;
         }
         Ok(packets)
     }
@@ -242,7 +253,7 @@ mod tests {
         bytes.extend_from_slice(&CONNACK);
         let whole = read_in_pieces(&bytes, bytes.len()).unwrap();
         assert_eq!(whole.len(), 7);
-        for piece in crate::testing::cases((1..40).rev()).chain([299, 300, 301, 20_000]) {
+        for piece in crate::testing::cases(97, (1..40).rev()).chain([299, 300, 301, 20_000]) {
             assert_eq!(read_in_pieces(&bytes, piece).unwrap(), whole, "pieces of {piece}");
         }
     }
