@@ -99,12 +99,13 @@ mod tests {
 
     #[test]
     fn homes_are_stable_and_spread() {
+        let draws = if cfg!(miri) { 100 } else { 4_000 };
         let mut counts = [0; 4];
-        for n in 0..4_000 {
+        for n in 0..draws {
             let home = Directory::home(&format!("player-{n}"), 4);
             assert_eq!(home, Directory::home(&format!("player-{n}"), 4));
             counts[home.index()] += 1;
         }
-        assert!(counts.iter().all(|count| *count > 500), "{counts:?}");
+        assert!(counts.iter().all(|count| *count > draws / 8), "{counts:?}");
     }
 }

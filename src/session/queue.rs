@@ -222,7 +222,9 @@ mod tests {
     }
 
     fn body(number: u32, len: usize) -> Vec<u8> {
-        number.to_be_bytes().into_iter().cycle().take(len).collect()
+        let mut body = number.to_be_bytes().repeat(len.div_ceil(4));
+        body.truncate(len);
+        body
     }
 
     /// Takes one segment apart at the pieces that are expected next.
@@ -252,7 +254,7 @@ mod tests {
         let routes = RouteTable::new(["a", "b"].map(str::to_owned), None, None);
         let id = |route: &str| routes.find(route.as_bytes()).unwrap();
         let kinds = [Lossy::DropOldest, Lossy::KeepLatest(id("a")), Lossy::KeepLatest(id("b"))];
-        for seed in 0..400_u64 {
+        for seed in 0..u64::from(crate::testing::repetitions(400)) {
             let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
             let mut below = |bound: u64| {
                 random ^= random << 13;
