@@ -1,6 +1,7 @@
 //! The packets that the original's library writes, byte for byte (`tests/vectors/rpc.json`).
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
@@ -8,11 +9,15 @@ use super::mqtt::{self, Decoded, Packet};
 use super::rpc::{self, Message};
 use crate::session::{SessionData, Uid};
 
+/// Read once, which takes Miri long enough.
+static CASES: LazyLock<Vec<Value>> = LazyLock::new(|| {
+    let file: Value = serde_json::from_str(include_str!("../../tests/vectors/rpc.json")).unwrap();
+    file["cases"].as_array().unwrap().clone()
+});
+
 /// The packet of a name, and its topic and payload if it has any.
 fn vector(name: &str) -> (Vec<u8>, Option<(String, String)>) {
-    let file: Value = serde_json::from_str(include_str!("../../tests/vectors/rpc.json")).unwrap();
-    let cases = file["cases"].as_array().unwrap();
-    let case = cases.iter().find(|case| case["name"] == name);
+    let case = CASES.iter().find(|case| case["name"] == name);
     let case = case.unwrap_or_else(|| panic!("no vector `{name}`"));
     let text = |key: &str| case[key].as_str().map(str::to_owned);
     let hex = text("hex").unwrap();
@@ -21,9 +26,7 @@ fn vector(name: &str) -> (Vec<u8>, Option<(String, String)>) {
 }
 
 fn all() -> Vec<String> {
-    let file: Value = serde_json::from_str(include_str!("../../tests/vectors/rpc.json")).unwrap();
-    let cases = file["cases"].as_array().unwrap().iter();
-    cases.map(|case| case["name"].as_str().unwrap().to_owned()).collect()
+    CASES.iter().map(|case| case["name"].as_str().unwrap().to_owned()).collect()
 }
 
 fn payload(name: &str) -> String {
