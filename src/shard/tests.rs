@@ -16,6 +16,7 @@ use crate::metrics::Snapshot;
 use crate::route::SlowConsumer;
 use crate::route::edition::{Edition, EditionId};
 use crate::route::table::RouteTable;
+use crate::testing::{cases, repetitions};
 use crate::wire::message::{self, Message, MessageType, RouteRef};
 use crate::wire::package::{self, PackageType};
 
@@ -34,16 +35,6 @@ fn handlers(handlers: &mut Handlers) {
             Reply::empty()
         },
     );
-    for number in 0..NUMBERED {
-        handlers.handler(&numbered(number), move |_, _| Reply::json(&number));
-    }
-}
-
-/// Routes that differ in little; more of them than are kept as recent.
-const NUMBERED: usize = 3 * global_handle::RECENT_ROUTES;
-
-fn numbered(number: usize) -> String {
-    format!("connector.entryHandler.n{number}")
 }
 
 /// A shard and a shell without a kernel: everything is sent at once, unless sends are held.
@@ -69,19 +60,19 @@ impl Rig {
         limits: Limits,
         policies: &[(&str, SlowConsumer)],
     ) -> Self {
-        Self::with_handlers(heartbeat, limits, policies, Arc::new(handlers))
+        let routes = [ECHO, KICK].map(str::to_owned);
+        Self::with_handlers(heartbeat, limits, policies, routes, Arc::new(handlers))
     }
 
     fn with_handlers(
         heartbeat: Option<Duration>,
         limits: Limits,
         policies: &[(&str, SlowConsumer)],
+        routes: impl IntoIterator<Item = String>,
         register: Register,
     ) -> Self {
         // Nobody writes mail here; short lanes are made fast.
         let hub_limits = HubLimits { lane_len: 16, inbox_len: 16 };
-        let routes = [ECHO, KICK].map(str::to_owned).into_iter();
-        let routes = routes.chain((0..NUMBERED).map(numbered));
         let policies = policies.iter().map(|(route, policy)| ((*route).to_owned(), *policy));
         let routes = RouteTable::new(routes, None, None).with_push_policies(policies);
         let config = ShardConfig {
@@ -263,11 +254,11 @@ fn assert_cuts_do_not_matter(stream: &[u8]) {
     let whole = outcome(&[stream], true);
     assert_eq!(whole.1, [Command::FinishWriting(SocketIndex(0))]);
     for in_one_turn in [true, false] {
-        for cut in 1..stream.len() {
+        for cut in cases(397, 1..stream.len()) {
             let (head, tail) = stream.split_at(cut);
             assert_eq!(outcome(&[head, tail], in_one_turn), whole, "cut at {cut}");
         }
-        for len in [1, 2, 3, 7] {
+        for len in cases(4, [7, 3, 2, 1]) {
             let pieces: Vec<&[u8]> = stream.chunks(len).collect();
             assert_eq!(outcome(&pieces, in_one_turn), whole, "pieces of {len}");
         }
@@ -317,7 +308,7 @@ fn frames_may_be_cut_anywhere() {
     let goodbye = frame(0x88, b"\x03\xe9bye");
     assert_cuts_do_not_matter(&[head, &frames[..], &goodbye].concat());
     // What is wrong shows at the last byte of each.
-    for bad in [&[0xc2][..], &[0x82, 0], &[0x82, 0xff, 0, 0, 0, 1, 0, 0, 0, 0]] {
+    for bad in cases(3, [&[0xc2][..], &[0x82, 0], &[0x82, 0xff, 0, 0, 0, 1, 0, 0, 0, 0]]) {
         assert_cuts_do_not_matter(&[head, &frames[..], bad].concat());
     }
     assert_cuts_do_not_matter(b"GET / HTTP/1.1\r\nHost: x\r\n\r\nmore");
@@ -328,20 +319,35 @@ fn a_pipelined_burst_is_answered_in_order_and_in_one_piece() {
     let mut rig = Rig::new(None, Limits::default());
     let session = rig.ready();
     let transmits = rig.transmits;
-    let burst = (1..=1000).flat_map(|id| request(id, ECHO, &id.to_string()));
+    let ids = 1..=repetitions(1000);
+    let burst = ids.clone().flat_map(|id| request(id, ECHO, &id.to_string()));
     rig.receive(session, &burst.collect::<Vec<u8>>());
-    let expected: Vec<u8> = (1..=1000).flat_map(|id| response(id, &id.to_string())).collect();
+    let expected: Vec<u8> = ids.flat_map(|id| response(id, &id.to_string())).collect();
     assert!(rig.sent[0] == expected);
     assert_eq!(rig.transmits, transmits + 1);
 }
 
+/// Routes that differ in little; more of them than are kept as recent.
+const NUMBERED: usize = 3 * global_handle::RECENT_ROUTES;
+
+fn numbered(number: usize) -> String {
+    format!("connector.entryHandler.n{number}")
+}
+
 #[test]
 fn each_route_reaches_its_own_handler_whatever_came_before() {
-    let mut rig = Rig::new(None, Limits::default());
+    let all = [ECHO, KICK].map(str::to_owned).into_iter().chain((0..NUMBERED).map(numbered));
+    let register = Arc::new(|to: &mut Handlers| {
+        handlers(to);
+        for number in 0..NUMBERED {
+            to.handler(&numbered(number), move |_, _| Reply::json(&number));
+        }
+    });
+    let mut rig = Rig::with_handlers(None, Limits::default(), &[], all, register);
     let session = rig.ready();
     let mut expected = Vec::new();
     let mut burst = Vec::new();
-    for step in 0..20 * NUMBERED {
+    for step in 0..repetitions(20 * NUMBERED as u32) as usize {
         // In order, by turns, and some that nobody handles.
         let number = [step, step / 2 % 2 * 32 + step % 3, step * 7][step % 3] % (NUMBERED + 1);
         let id = step as u32 + 1;
@@ -406,14 +412,16 @@ fn whoever_does_not_come_to_work_in_time_is_cut() {
 
 #[test]
 fn without_heartbeats_any_byte_keeps_a_client() {
-    let mut rig = Rig::new(None, Limits::default());
+    let idle_ms = repetitions(90_000).into();
+    let idle_timeout = Duration::from_millis(idle_ms);
+    let mut rig = Rig::new(None, Limits { idle_timeout, ..Limits::default() });
     let session = rig.ready();
     for byte in request(1, ECHO, "1") {
-        rig.pass(80_000);
+        rig.pass(idle_ms / 9 * 8);
         rig.receive(session, &[byte]);
     }
     assert_eq!(rig.sent[0], response(1, "1"));
-    rig.expect_after(90_000, Command::FinishWriting(SocketIndex(0)));
+    rig.expect_after(idle_ms, Command::FinishWriting(SocketIndex(0)));
     assert_eq!(rig.counters().closed_idle, 1);
 }
 

@@ -150,7 +150,8 @@ impl Way {
         if !self.is_forwarded {
             let register = self.register(log, false);
             let heartbeat = Some(Duration::from_secs(60));
-            return (Rig::with_handlers(heartbeat, limits, &[], register), None);
+            let known = [ECHO, KICK, FAIL, PANIC, LATER, PUSH, SET].map(str::to_owned);
+            return (Rig::with_handlers(heartbeat, limits, &[], known, register), None);
         }
         let hub = Hub::new(1, 1, HubLimits { lane_len: 64, inbox_len: 16 });
         let servers = ["chat-1".into()].into();

@@ -65,27 +65,28 @@ fn bytes_have_a_share_too_and_no_cut_matters() {
     let body = "x".repeat(300);
     let stream: Vec<u8> = (1..=40).flat_map(|id| request(id, ECHO, &body)).collect();
     let expected: Vec<u8> = (1..=40).flat_map(|id| response(id, &body)).collect();
-    for (bytes, messages) in [(1, 1_000), (100, 1), (1_000, 1_000), (5_000, 3), (1 << 20, 7)] {
-        for cut in [1, 299, 400, 5_000, stream.len()] {
-            let limits = Limits {
-                bytes_per_turn_max: bytes,
-                messages_per_turn_max: messages,
-                ..Limits::default()
-            };
-            let mut rig = Rig::new(None, limits);
-            let session = rig.accept().unwrap();
-            for piece in [handshake(), ack()] {
-                rig.receive(session, &piece);
-            }
-            rig.sent[0].clear();
-            rig.turn(|shard| {
-                for piece in stream.chunks(cut) {
-                    shard.handle_receive(session, &mut piece.to_vec());
-                }
-            });
-            assert!(rig.sent[0] == expected, "{bytes} bytes, {messages} messages, cut {cut}");
-            assert_eq!(rig.shard.counters.requests.value(), 40);
+    let shares = [(1, 1_000), (100, 1), (1_000, 1_000), (5_000, 3), (1 << 20, 7)];
+    let cuts = [stream.len(), 5_000, 400, 299, 1];
+    let all = shares.into_iter().flat_map(|share| cuts.map(|cut| (share, cut)));
+    for ((bytes, messages), cut) in cases(6, all) {
+        let limits = Limits {
+            bytes_per_turn_max: bytes,
+            messages_per_turn_max: messages,
+            ..Limits::default()
+        };
+        let mut rig = Rig::new(None, limits);
+        let session = rig.accept().unwrap();
+        for piece in [handshake(), ack()] {
+            rig.receive(session, &piece);
         }
+        rig.sent[0].clear();
+        rig.turn(|shard| {
+            for piece in stream.chunks(cut) {
+                shard.handle_receive(session, &mut piece.to_vec());
+            }
+        });
+        assert!(rig.sent[0] == expected, "{bytes} bytes, {messages} messages, cut {cut}");
+        assert_eq!(rig.shard.counters.requests.value(), 40);
     }
 }
 
@@ -108,10 +109,10 @@ fn frames_are_held_whole_and_in_order() {
         rig.sent.remove(0)
     };
     let expected = sent(1_000, stream.len());
-    for cut in [1, 7, 100, stream.len()] {
-        for messages in [1, 2, 10] {
-            assert!(sent(messages, cut) == expected, "{messages} messages, cut {cut}");
-        }
+    let cuts = [stream.len(), 100, 7, 1];
+    let all = cuts.into_iter().flat_map(|cut| [1, 2, 10].map(|messages| (messages, cut)));
+    for (messages, cut) in cases(4, all) {
+        assert!(sent(messages, cut) == expected, "{messages} messages, cut {cut}");
     }
 }
 
@@ -165,10 +166,12 @@ fn a_session_that_ends_leaves_nothing_held() {
 /// A client whose sending waits for the shard can't send heartbeats.
 #[test]
 fn a_held_session_is_not_silent() {
+    const SHARE: u32 = if cfg!(miri) { 1 } else { MESSAGES };
     let interval = Duration::from_secs(1);
-    let mut rig = Rig::new(Some(interval), limits());
+    let limits = Limits { messages_per_turn_max: SHARE, ..Limits::default() };
+    let mut rig = Rig::new(Some(interval), limits);
     let session = rig.ready();
-    one_turn(&mut rig, &[(session, &requests(MESSAGES * 60))]);
+    one_turn(&mut rig, &[(session, &requests(SHARE * 60))]);
     for _ in 0..50 {
         rig.now_us += STEP_MS * 1_000;
         one_turn(&mut rig, &[]);
@@ -182,7 +185,7 @@ fn a_held_session_is_not_silent() {
 /// those who are in.
 #[test]
 fn a_storm_of_handshakes_keeps_nobody_waiting() {
-    const GUESTS: usize = 500;
+    const GUESTS: usize = if cfg!(miri) { 60 } else { 500 };
     let mut rig = Rig::new(None, Limits::default());
     let working = rig.ready();
     let guests: Vec<SessionId> = (0..GUESTS).map(|_| rig.accept().unwrap()).collect();
@@ -213,7 +216,7 @@ fn a_storm_of_handshakes_keeps_nobody_waiting() {
 /// Whose handshake waits for the shard is not late, however long that takes.
 #[test]
 fn nobody_is_closed_for_having_to_wait_for_the_greeting() {
-    const GUESTS: usize = 200;
+    const GUESTS: usize = if cfg!(miri) { 40 } else { 200 };
     let handshake_timeout = Duration::from_millis(300);
     let mut rig = Rig::new(None, Limits { handshake_timeout, ..Limits::default() });
     let guests: Vec<SessionId> = (0..GUESTS).map(|_| rig.accept().unwrap()).collect();
@@ -235,19 +238,21 @@ const GREETED_MAX: usize = 25;
 
 #[test]
 fn who_goes_on_sending_while_waiting_to_be_greeted_is_stopped_and_heard_later() {
+    const GUESTS: usize = if cfg!(miri) { 60 } else { 100 };
+    const LAST: usize = GUESTS - 1;
     let mut rig = Rig::new(None, Limits::default());
-    let guests: Vec<SessionId> = (0..100).map(|_| rig.accept().unwrap()).collect();
+    let guests: Vec<SessionId> = (0..GUESTS).map(|_| rig.accept().unwrap()).collect();
     rig.commands.clear();
     let (hello, rest) = (handshake(), [ack(), requests(3)].concat());
     let mut input: Vec<(SessionId, &[u8])> = guests.iter().map(|guest| (*guest, &*hello)).collect();
     one_turn(&mut rig, &input);
-    let last = guests[99];
+    let last = guests[LAST];
     input = vec![(last, &rest)];
     one_turn(&mut rig, &input);
-    assert_eq!(rig.commands, [Command::PauseReading(SocketIndex(99))]);
+    assert_eq!(rig.commands, [Command::PauseReading(SocketIndex(LAST as u32))]);
     rig.turn(|shard| shard.handle_receive_end(last, ReceiveEnd::Eof));
-    assert!(rig.sent[99].ends_with(&responses(1..=3)));
-    assert_eq!(rig.counters().handshakes, 100);
+    assert!(rig.sent[LAST].ends_with(&responses(1..=3)));
+    assert_eq!(rig.counters().handshakes as usize, GUESTS);
     assert_eq!(rig.counters().closed_by_peer, 1);
 }
 

@@ -178,7 +178,7 @@ fn pushes_that_may_be_dropped_disconnect_nobody() {
 /// them, and gets its own push before the answer, as that is the order they came in.
 #[test]
 fn an_answer_does_not_wait_for_a_push_to_all_others() {
-    const SESSIONS: usize = 100;
+    const SESSIONS: usize = if cfg!(miri) { 20 } else { 100 };
     let mut rig = Rig::new(None, Limits::default());
     let sessions: Vec<SessionId> = (0..SESSIONS).map(|_| rig.ready()).collect();
     let tick = {
@@ -208,7 +208,7 @@ fn an_answer_does_not_wait_for_a_push_to_all_others() {
 /// A client may ask for as much as it likes before it reads: it gets all answers, in order.
 #[test]
 fn a_client_that_asks_and_does_not_read_is_not_read_either() {
-    const REQUESTS: u32 = 2_000;
+    const REQUESTS: u32 = if cfg!(miri) { 200 } else { 2_000 };
     let limits = Limits {
         package_bytes_max: 1_000,
         handshake_package_bytes_max: 1_000,
