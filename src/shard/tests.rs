@@ -254,7 +254,7 @@ fn assert_cuts_do_not_matter(stream: &[u8]) {
     let whole = outcome(&[stream], true);
     assert_eq!(whole.1, [Command::FinishWriting(SocketIndex(0))]);
     for in_one_turn in [true, false] {
-        for cut in cases(397, 1..stream.len()) {
+        for cut in cases(499, 1..stream.len()) {
             let (head, tail) = stream.split_at(cut);
             assert_eq!(outcome(&[head, tail], in_one_turn), whole, "cut at {cut}");
         }
