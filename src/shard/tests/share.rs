@@ -68,7 +68,7 @@ fn bytes_have_a_share_too_and_no_cut_matters() {
     let shares = [(1, 1_000), (100, 1), (1_000, 1_000), (5_000, 3), (1 << 20, 7)];
     let cuts = [stream.len(), 5_000, 400, 299, 1];
     let all = shares.into_iter().flat_map(|share| cuts.map(|cut| (share, cut)));
-    for ((bytes, messages), cut) in cases(6, all) {
+    for ((bytes, messages), cut) in cases(11, all) {
         let limits = Limits {
             bytes_per_turn_max: bytes,
             messages_per_turn_max: messages,
