@@ -292,11 +292,12 @@ mod tests {
 
     #[test]
     fn messages_nest_to_a_limit() {
-        let nest = |levels| {
-            (1..levels)
-                .fold(json!({"optional string s": 1}), |inner, _| json!({"message M": inner}))
+        let file = |levels| {
+            let innermost = json!({"optional string s": 1});
+            // Moved, as `json!` would copy all that is inside at each level.
+            let outer = |inner: Value, _| Value::from_iter([("message M", inner)]);
+            Value::from_iter([("r", (1..levels).fold(innermost, outer))])
         };
-        let file = |levels| -> Value { json!({"r": nest(levels)}) };
         assert!(Protos::parse(&file(MESSAGE_DEPTH_MAX)).is_ok());
         let error = Protos::parse(&file(MESSAGE_DEPTH_MAX + 1)).expect_err("one too many");
         assert_eq!(error.kind, SchemaErrorKind::TooDeep);

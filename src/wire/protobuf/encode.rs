@@ -348,7 +348,9 @@ mod tests {
     #[test]
     fn messages_nest_to_a_limit() {
         let schema = schema(json!({"repeated Node n": 1}));
-        let nest = |levels| (1..levels).fold(json!({}), |inner, _| json!({"n": [inner]}));
+        // Moved, as `json!` would copy all that is inside at each level.
+        let outer = |inner, _| Value::from_iter([("n", vec![inner])]);
+        let nest = |levels| (1..levels).fold(json!({}), outer);
         assert!(encode(&schema, &nest(MESSAGE_DEPTH_MAX)).is_ok());
         assert_eq!(encode(&schema, &nest(MESSAGE_DEPTH_MAX + 1)), Err(EncodeError::TooDeep));
     }
