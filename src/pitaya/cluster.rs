@@ -36,7 +36,7 @@ pub struct PitayaCluster {
     pub(crate) etcd_login: Option<(String, String)>,
     pub(crate) prefix: String,
     pub(crate) server_id: Option<String>,
-    pub(crate) hostname: String,
+    hostname: Option<String>,
     pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) server_types: Vec<String>,
     pub(crate) request_timeout: Duration,
@@ -107,7 +107,7 @@ impl PitayaCluster {
             etcd_login: None,
             prefix: PREFIX.into(),
             server_id: None,
-            hostname: hostname(),
+            hostname: None,
             metadata: BTreeMap::new(),
             server_types: Vec::new(),
             request_timeout: REQUEST_TIMEOUT,
@@ -145,7 +145,7 @@ impl PitayaCluster {
 
     /// The host that this server is announced with. Default the machine's name.
     pub fn hostname(mut self, hostname: impl Into<String>) -> Self {
-        self.hostname = hostname.into();
+        self.hostname = Some(hostname.into());
         self
     }
 
@@ -204,7 +204,7 @@ impl PitayaCluster {
             server_type: server_type.into(),
             metadata: self.metadata.clone(),
             frontend: true,
-            hostname: self.hostname.clone(),
+            hostname: self.hostname.clone().unwrap_or_else(hostname),
         }
     }
 
