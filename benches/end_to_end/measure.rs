@@ -43,6 +43,7 @@ pub(crate) struct Sample {
     pub(crate) system_us: f64,
     /// What the scheduler charged for each message.
     pub(crate) charged_us: f64,
+    /// The load client's CPU for each message, counted as the server's is.
     pub(crate) client_cpu_us: f64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
@@ -68,6 +69,7 @@ pub(crate) fn measure(
 ) -> std::io::Result<Sample> {
     let mut process = Process::start(server)?;
     let options = options(server, point, shape, rate, process.address);
+    let (server_id, client_id) = (process.pid(), std::process::id());
     let mut begin = None;
     let mut end = None;
     let report = load::run(&options, |progress| {
@@ -75,20 +77,21 @@ pub(crate) fn measure(
         match progress.phase {
             Phase::Measure if begin.is_none() => {
                 let allocations = process.allocations();
-                begin = Some((CpuMeter::start(process.pid()), allocations, progress.messages));
+                let meters = [server_id, client_id].map(CpuMeter::start);
+                begin = Some((meters, allocations, progress.messages));
             }
             Phase::Done => {
-                let meter = begin.take();
-                end = meter.map(|(meter, allocations, messages)| {
-                    let cpu = meter.and_then(CpuMeter::stop);
-                    (cpu, allocations, process.allocations(), messages)
+                end = begin.take().map(|(meters, allocations, messages)| {
+                    let cpus = meters.map(|meter| meter.and_then(CpuMeter::stop));
+                    (cpus, allocations, process.allocations(), messages)
                 });
             }
             _ => {}
         }
     })?;
-    let (cpu, allocations, allocations_end, messages) = end.ok_or_else(too_short)?;
-    let (cpu, allocations, allocations_end) = (cpu?, allocations?, allocations_end?);
+    let ([cpu, client], allocations, allocations_end, messages) = end.ok_or_else(too_short)?;
+    let (cpu, client) = (cpu?, client?);
+    let (allocations, allocations_end) = (allocations?, allocations_end?);
     if report.wrong > 0 || report.lost.total() > 0 {
         let text = format!("{} answers were wrong; lost: {}", report.wrong, report.lost);
         return Err(std::io::Error::other(text));
@@ -104,7 +107,7 @@ pub(crate) fn measure(
         user_us: each(user),
         system_us: each(cpu.on_core.saturating_sub(user)),
         charged_us: each(cpu.charged.total),
-        client_cpu_us: report.client_cpu.as_secs_f64() * 1e6 / report.messages as f64,
+        client_cpu_us: each(client.on_core),
         p50_us: quantile(0.5),
         p99_us: quantile(0.99),
         p999_us: quantile(0.999),
