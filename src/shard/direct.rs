@@ -26,7 +26,7 @@ use crate::route::table::{RouteEntry, RouteId, RouteTable};
 use crate::session::{BufferPool, SessionId, Slot, Snapshot};
 use crate::wire::answer;
 use crate::wire::message::{self, MessageType, RouteRef};
-use crate::wire::package::{HEADER_BYTES, Header, PackageType};
+use crate::wire::package::{self, HEADER_BYTES, Package, PackageType, Status};
 use crate::wire::websocket::{self, HeaderStatus, Opcode};
 
 /// What is done here with the messages of a route.
@@ -302,12 +302,12 @@ fn next_data(
 /// The body of the DATA package that `input` starts with, and how long the package is.
 #[inline(always)]
 fn first_data(input: &[u8], body_bytes_max: usize) -> Option<(&[u8], usize)> {
-    let (header, rest) = input.split_first_chunk()?;
-    let Ok(Header { kind: PackageType::Data, body_len }) = Header::decode(*header) else {
-        return None;
-    };
-    let body = rest.get(..body_len).filter(|body| body.len() <= body_bytes_max)?;
-    Some((body, HEADER_BYTES + body_len))
+    match package::decode(input, body_bytes_max) {
+        Ok(Status::Complete { value: Package { kind: PackageType::Data, body }, consumed }) => {
+            Some((body, consumed))
+        }
+        _ => None,
+    }
 }
 
 /// Where the payload of the frame at the start of `input` is, now without its mask.
