@@ -54,7 +54,6 @@ struct Burst {
     at_ns: u64,
     unanswered: u64,
     first_id: u32,
-    len: u32,
 }
 
 /// What came of a piece of input.
@@ -193,11 +192,10 @@ impl Client {
         let id = self.next_id;
         self.next_id = if id + 1 == ID_END { FIRST_ID } else { id + 1 };
         match self.bursts.last_mut() {
-            Some(burst) if burst.at_ns == at_ns && burst.has_room_for(id) => {
-                burst.unanswered |= 1 << burst.len;
-                burst.len += 1;
+            Some(burst) if burst.at_ns == at_ns && burst.bit(id) != 0 => {
+                burst.unanswered |= burst.bit(id);
             }
-            _ => self.bursts.push(Burst { at_ns, unanswered: 1, first_id: id, len: 1 }),
+            _ => self.bursts.push(Burst { at_ns, unanswered: 1, first_id: id }),
         }
         for _ in 0..script.notifies {
             script.notify(&mut self.out);
@@ -349,11 +347,7 @@ impl Client {
 }
 
 impl Burst {
-    fn has_room_for(&self, id: u32) -> bool {
-        self.len < u64::BITS && self.first_id + self.len == id
-    }
-
-    /// The bit of an id; 0 if it is of another burst.
+    /// The bit of an id; 0 if it has none here.
     fn bit(&self, id: u32) -> u64 {
         1_u64.checked_shl(id.wrapping_sub(self.first_id)).unwrap_or_default()
     }

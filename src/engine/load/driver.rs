@@ -344,6 +344,7 @@ impl<'a> Driver<'a> {
         while let Some(place) = self.beats.next(now_ns) {
             let connection = &mut self.connections[place as usize];
             if connection.link == Link::Up && connection.client.state == State::Working {
+                connection.client.take_spare(&mut self.spare);
                 connection.client.heartbeat(&self.script);
                 self.mark_dirty(place);
             }

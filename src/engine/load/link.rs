@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 
 use hdrhistogram::Histogram;
 
+use super::Lost;
 use super::client::{Client, Seen, State};
 use super::driver::Driver;
-use super::{Lost, Mode};
 use crate::engine::buffers::GROUP;
 use crate::engine::ring::{Completion, RAW_ADDRESS_BYTES, RawAddress, Token};
 use crate::shard::SocketIndex;
@@ -196,12 +196,12 @@ impl Driver<'_> {
         if let Some(reason) = seen.lost {
             return self.lose(place, reason);
         }
-        if self.is_loading && connection.client.state == State::Working {
+        let is_asking = self.is_loading && !self.options.mode.is_quiet();
+        if is_asking && connection.client.state == State::Working {
             connection.client.take_spare(&mut self.spare);
-            match (self.options.mode, self.options.rate) {
-                (Mode::Idle | Mode::Storm, _) => {}
-                (_, None) => while connection.client.ask(&self.script, now_ns) {},
-                (_, Some(_)) => {
+            match self.options.rate {
+                None => while connection.client.ask(&self.script, now_ns) {},
+                Some(_) => {
                     while let Some(due_ns) = connection.overdue.front()
                         && connection.client.ask(&self.script, *due_ns)
                     {
