@@ -1,24 +1,10 @@
 //! One connection of the load client, without its socket.
 
-use smallvec::SmallVec;
-
-use super::{Check, LoadOptions, Lost, Mode, Transport};
+use super::flight::{Flight, Span};
+use super::script::{Script, routed};
+use super::{Check, Lost, Transport};
 use crate::wire::message::{self, MessageType};
-use crate::wire::package::{self, HEADER_BYTES, Header, PackageType, Status};
-use crate::wire::{answer, varint};
-
-/// What all connections send.
-pub(super) struct Script {
-    transport: Transport,
-    check: Check,
-    body: Vec<u8>,
-    /// The route and the body, as they stand behind a message's flag and id.
-    routed_body: Vec<u8>,
-    login: Option<String>,
-    slots: u32,
-    /// Notifies in front of each request.
-    notifies: u32,
-}
+use crate::wire::package::{self, PackageType, Status};
 
 /// The states of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,24 +22,20 @@ pub(super) struct Client {
     pub(super) state: State,
     /// The start of a package whose rest has not come yet.
     partial: Vec<u8>,
-    /// What waits to be sent.
-    pub(super) out: Vec<u8>,
-    /// Requests in flight, in the order in which they were sent.
-    bursts: SmallVec<[Burst; 2]>,
-    in_flight: u32,
-    next_id: u32,
+    /// What waits to be sent: requests of the tape, or bytes.
+    queued: Span,
+    out: Vec<u8>,
+    flight: Flight,
     /// For the name it logs in by.
     pub(super) number: u32,
 }
 
-/// Requests that were sent, or due, at one time, and some of which are in flight: a bit for each.
-///
-/// A thousand connections are more than a cache holds, so each keeps little.
+/// What is sent in one piece.
 #[derive(Debug)]
-struct Burst {
-    at_ns: u64,
-    unanswered: u64,
-    first_id: u32,
+pub(super) enum Piece {
+    /// Requests of the script's tape.
+    Taped(Span),
+    Bytes(Vec<u8>),
 }
 
 /// What came of a piece of input.
@@ -70,71 +52,13 @@ pub(super) struct Seen {
 /// The id of the request that logs a client in.
 const LOGIN_ID: u32 = 1;
 const LOGIN_ROUTE: &[u8] = b"connector.entryHandler.entry";
-const FIRST_ID: u32 = LOGIN_ID + 1;
-/// Where the ids of stock servers end.
-const ID_END: u32 = 1 << 31;
-/// Frames of a client carry a mask. One of zeros leaves the payload as it is, for the client's
-/// sake; the server has the same work with it as with any other.
-const MASK: [u8; 4] = [0; 4];
-
-impl Script {
-    /// Messages that one answer counts for.
-    pub(super) fn messages_per_answer(&self) -> u64 {
-        u64::from(self.notifies.max(1))
-    }
-
-    pub(super) fn new(options: &LoadOptions) -> Self {
-        // A body as games have it: an object with a few members.
-        let mut body = String::from("{\"msg\":\"");
-        let room = options.body_bytes.saturating_sub(body.len() + 2);
-        body.extend("the quick brown fox jumps over the lazy dog ".chars().cycle().take(room));
-        body.push_str("\"}");
-        Self {
-            transport: options.transport,
-            check: options.check,
-            routed_body: routed(options.route.as_bytes(), body.as_bytes()),
-            body: body.into_bytes(),
-            login: options.login.clone(),
-            slots: if options.mode == Mode::Notify { 1 } else { options.pipeline },
-            notifies: if options.mode == Mode::Notify { options.pipeline } else { 0 },
+impl Piece {
+    pub(super) fn bytes<'a>(&'a self, script: &'a Script) -> &'a [u8] {
+        match self {
+            Self::Taped(span) => script.taped(*span).expect("it was there when it was queued"),
+            Self::Bytes(bytes) => bytes,
         }
     }
-
-    fn frame(&self, len: usize, out: &mut Vec<u8>) {
-        if self.transport == Transport::Tcp {
-            return;
-        }
-        let start = out.len();
-        crate::wire::websocket::encode_binary_header(len, out);
-        out[start + 1] |= 0x80;
-        out.extend_from_slice(&MASK);
-    }
-
-    fn package(&self, kind: PackageType, body: &[u8], out: &mut Vec<u8>) {
-        self.frame(HEADER_BYTES + body.len(), out);
-        out.extend_from_slice(&Header::encode(kind, body.len()));
-        out.extend_from_slice(body);
-    }
-
-    fn request(&self, id: u32, routed_body: &[u8], out: &mut Vec<u8>) {
-        let id_len = varint::len(id);
-        self.frame(HEADER_BYTES + 1 + id_len + routed_body.len(), out);
-        answer::encode_package(message::REQUEST_FLAG, id, routed_body, out);
-    }
-
-    fn notify(&self, out: &mut Vec<u8>) {
-        let len = 1 + self.routed_body.len();
-        self.frame(HEADER_BYTES + len, out);
-        out.extend_from_slice(&Header::encode(PackageType::Data, len));
-        out.push(message::NOTIFY_FLAG);
-        out.extend_from_slice(&self.routed_body);
-    }
-}
-
-/// A route by text and a body, as they stand in a message.
-fn routed(route: &[u8], body: &[u8]) -> Vec<u8> {
-    let route_len = u8::try_from(route.len()).expect("the route is checked before the run");
-    [&[route_len], route, body].concat()
 }
 
 impl Client {
@@ -146,10 +70,9 @@ impl Client {
         Self {
             state,
             partial: Vec::new(),
+            queued: Span::default(),
             out: Vec::new(),
-            bursts: SmallVec::new(),
-            in_flight: 0,
-            next_id: FIRST_ID,
+            flight: Flight::default(),
             number,
         }
     }
@@ -172,58 +95,57 @@ impl Client {
     }
 
     pub(super) fn heartbeat(&mut self, script: &Script) {
-        script.package(PackageType::Heartbeat, b"", &mut self.out);
+        script.package(PackageType::Heartbeat, b"", self.bytes(script));
     }
 
-    /// Takes a buffer for what is to be sent, if it has none. The one used last is still in the
-    /// cache, so none is taken before there is something to send.
-    pub(super) fn take_spare(&mut self, spare: &mut Vec<Vec<u8>>) {
-        if self.out.capacity() == 0 {
-            self.out = spare.pop().unwrap_or_default();
+    /// Sends up to `most` requests, as far as there are slots; they count from `at_ns`. How many.
+    pub(super) fn ask(&mut self, script: &Script, at_ns: u64, most: u32) -> u32 {
+        let asked = most.min(script.slots - self.flight.len());
+        let mut left = asked;
+        while left > 0 {
+            let span = self.flight.begin(left, script.ids, at_ns);
+            left -= span.count;
+            self.queue(script, span);
         }
+        asked
     }
 
-    /// Sends what fits into one slot, if there is one; it counts from `at_ns`.
-    pub(super) fn ask(&mut self, script: &Script, at_ns: u64) -> bool {
-        if self.in_flight == script.slots {
-            return false;
+    fn queue(&mut self, script: &Script, span: Span) {
+        if self.out.is_empty()
+            && let Some(both) = self.queued.joined(span, script.ids)
+            && script.taped(both).is_some()
+        {
+            self.queued = both;
+            return;
         }
-        self.in_flight += 1;
-        let id = self.next_id;
-        self.next_id = if id + 1 == ID_END { FIRST_ID } else { id + 1 };
-        match self.bursts.last_mut() {
-            Some(burst) if burst.at_ns == at_ns && burst.bit(id) != 0 => {
-                burst.unanswered |= burst.bit(id);
-            }
-            _ => self.bursts.push(Burst { at_ns, unanswered: 1, first_id: id }),
-        }
-        for _ in 0..script.notifies {
-            script.notify(&mut self.out);
-        }
-        script.request(id, &script.routed_body, &mut self.out);
-        true
+        script.append(span, self.bytes(script));
     }
 
-    /// Notes an answer; when its request was sent, if one of that id was in flight.
-    fn take(&mut self, id: u32) -> Option<u64> {
-        // Mostly it is of the first.
-        let place = self.bursts.iter().position(|burst| burst.bit(id) & burst.unanswered != 0)?;
-        let burst = &mut self.bursts[place];
-        let at_ns = burst.at_ns;
-        burst.unanswered &= !burst.bit(id);
-        if burst.unanswered == 0 {
-            self.bursts.remove(place);
-        }
-        self.in_flight -= 1;
-        Some(at_ns)
+    /// Where to append what comes after all that waits.
+    fn bytes(&mut self, script: &Script) -> &mut Vec<u8> {
+        script.append(std::mem::take(&mut self.queued), &mut self.out);
+        &mut self.out
     }
 
-    /// Reads what the server has sent. `answered` is told the time that each answer counts from.
+    /// Takes what waits to be sent.
+    pub(super) fn take_queued(&mut self) -> Option<Piece> {
+        if self.queued.count > 0 {
+            return Some(Piece::Taped(std::mem::take(&mut self.queued)));
+        }
+        (!self.out.is_empty()).then(|| Piece::Bytes(std::mem::take(&mut self.out)))
+    }
+
+    pub(super) fn has_queued(&self) -> bool {
+        self.queued.count > 0 || !self.out.is_empty()
+    }
+
+    /// Reads what the server has sent. `answered` is told the time that answers count from, and how
+    /// many.
     pub(super) fn receive(
         &mut self,
         script: &Script,
         input: &[u8],
-        mut answered: impl FnMut(u64),
+        mut answered: impl FnMut(u64, u32),
     ) -> Seen {
         let mut seen = Seen::default();
         if self.partial.is_empty() {
@@ -243,12 +165,17 @@ impl Client {
         &mut self,
         script: &Script,
         input: &[u8],
-        answered: &mut impl FnMut(u64),
+        answered: &mut impl FnMut(u64, u32),
         seen: &mut Seen,
     ) -> usize {
         let mut consumed = 0;
         while consumed < input.len() && seen.lost.is_none() {
             let rest = &input[consumed..];
+            let expected = self.read_expected(script, rest, answered);
+            if expected > 0 {
+                consumed += expected;
+                continue;
+            }
             if self.state == State::Upgrade {
                 let Some(end) = rest.windows(4).position(|end| end == b"\r\n\r\n") else { break };
                 consumed += end + 4;
@@ -282,12 +209,33 @@ impl Client {
         consumed
     }
 
+    /// Reads as many answers as are there just as they are expected; how many bytes they are.
+    fn read_expected(
+        &mut self,
+        script: &Script,
+        input: &[u8],
+        answered: &mut impl FnMut(u64, u32),
+    ) -> usize {
+        let mut oldest = self.flight.oldest(script.ids);
+        while oldest.count > 0
+            && let Some(answers) = script.answers(oldest)
+        {
+            if input.starts_with(answers) {
+                answered(self.flight.take_oldest(oldest.count), oldest.count);
+                return answers.len();
+            }
+            // Not all have come, or one is another.
+            oldest.count /= 2;
+        }
+        0
+    }
+
     fn handle(
         &mut self,
         script: &Script,
         kind: PackageType,
         body: &[u8],
-        answered: &mut impl FnMut(u64),
+        answered: &mut impl FnMut(u64, u32),
         seen: &mut Seen,
     ) {
         match (kind, self.state) {
@@ -320,7 +268,7 @@ impl Client {
         &mut self,
         script: &Script,
         body: &[u8],
-        answered: &mut impl FnMut(u64),
+        answered: &mut impl FnMut(u64, u32),
         seen: &mut Seen,
     ) {
         let Ok(message) = message::decode(body) else {
@@ -335,21 +283,15 @@ impl Client {
             }
             MessageType::Response => {
                 let is_right = script.check == Check::Any || message.body == script.body;
-                let at_ns = self.take(message.id);
+                let place = script.place(message.id);
+                let at_ns = place.and_then(|place| self.flight.take(place, script.ids));
                 if at_ns.is_none() || !is_right {
                     seen.wrong += 1;
                 }
-                at_ns.into_iter().for_each(answered);
+                at_ns.into_iter().for_each(|at_ns| answered(at_ns, 1));
             }
             _ => seen.lost = Some(Lost::Nonsense),
         }
-    }
-}
-
-impl Burst {
-    /// The bit of an id; 0 if it has none here.
-    fn bit(&self, id: u32) -> u64 {
-        1_u64.checked_shl(id.wrapping_sub(self.first_id)).unwrap_or_default()
     }
 }
 
@@ -371,8 +313,10 @@ fn server_frame(input: &[u8]) -> Option<Result<usize, ()>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::LoadOptions;
     use super::*;
 
+    /// The answer to a request of that id.
     fn answer(id: u32, body: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         message::encode_response_head(id, &mut out);
@@ -382,67 +326,143 @@ mod tests {
         package
     }
 
-    fn working(pipeline: u32) -> (Script, Client) {
-        let address = "127.0.0.1:1".parse().unwrap();
-        let script = Script::new(&LoadOptions { pipeline, ..LoadOptions::new(address) });
+    fn working_with(options: LoadOptions) -> (Script, Client) {
+        let script = Script::new(&options);
         let mut client = Client::new(&script, 0);
         client.connected(&script);
         let mut hello = Vec::new();
         package::encode(PackageType::Handshake, b"{\"code\":200}", &mut hello).unwrap();
-        assert!(client.receive(&script, &hello, |_| {}).is_ready);
+        assert!(client.receive(&script, &hello, |_, _| {}).is_ready);
+        while client.take_queued().is_some() {}
         (script, client)
     }
 
-    #[test]
-    fn the_body_has_the_length_asked_for() {
-        let (script, _) = working(1);
-        assert_eq!(script.body.len(), 64);
-        assert!(serde_json::from_slice::<serde_json::Value>(&script.body).is_ok());
+    fn working(pipeline: u32) -> (Script, Client) {
+        let address = "127.0.0.1:1".parse().unwrap();
+        working_with(LoadOptions { pipeline, ..LoadOptions::new(address) })
+    }
+
+    /// Takes what waits to be sent: the ids of requests, 0 for a heartbeat; in how many pieces.
+    fn sent(script: &Script, client: &mut Client) -> (Vec<u32>, usize) {
+        let (mut ids, mut pieces) = (Vec::new(), 0);
+        while let Some(piece) = client.take_queued() {
+            pieces += 1;
+            let mut rest = piece.bytes(script);
+            while let Status::Complete { value, consumed } =
+                package::decode(rest, package::BODY_BYTES_MAX).unwrap()
+            {
+                rest = &rest[consumed..];
+                if value.kind == PackageType::Heartbeat {
+                    ids.push(0);
+                    continue;
+                }
+                let message = message::decode(value.body).unwrap();
+                assert_eq!((message.kind, message.body), (MessageType::Request, &script.body[..]));
+                ids.push(message.id);
+            }
+            assert!(rest.is_empty());
+        }
+        (ids, pieces)
+    }
+
+    /// The times that the client counts from, and how many answers were wrong.
+    fn times(script: &Script, client: &mut Client, input: &[u8]) -> (Vec<u64>, u64) {
+        let mut times = Vec::new();
+        let seen = client.receive(script, input, |at_ns, count| {
+            times.extend(std::iter::repeat_n(at_ns, count as usize));
+        });
+        assert_eq!(seen.lost, None);
+        (times, seen.wrong)
     }
 
     #[test]
     fn answers_are_matched_in_any_order_and_cut_anywhere() {
         let (script, mut client) = working(2);
-        assert!(client.ask(&script, 10) && client.ask(&script, 20));
-        assert!(!client.ask(&script, 30), "both slots are taken");
-        let input = [answer(3, &script.body), answer(2, &script.body)].concat();
-        let mut times = Vec::new();
-        for byte in input {
-            let seen = client.receive(&script, &[byte], |at_ns| times.push(at_ns));
-            assert_eq!(seen.wrong, 0);
-        }
-        assert_eq!(times, [20, 10]);
-        assert!(client.ask(&script, 40));
-        let seen = client.receive(&script, &answer(3, &script.body), |_| panic!("answered twice"));
-        assert_eq!(seen.wrong, 1);
+        assert_eq!((client.ask(&script, 10, 1), client.ask(&script, 20, 1)), (1, 1));
+        assert_eq!(client.ask(&script, 30, 1), 0, "both slots are taken");
+        let (ids, _) = sent(&script, &mut client);
+        let input = [answer(ids[1], &script.body), answer(ids[0], &script.body)].concat();
+        let each = input.iter().map(|byte| times(&script, &mut client, &[*byte]));
+        let all = each.fold(Vec::new(), |all, (times, wrong)| {
+            assert_eq!(wrong, 0);
+            [all, times].concat()
+        });
+        assert_eq!(all, [20, 10]);
+        assert_eq!(client.ask(&script, 40, 1), 1);
+        let again = answer(ids[1], &script.body);
+        assert_eq!(times(&script, &mut client, &again), (vec![], 1), "answered twice");
     }
 
     #[test]
-    fn what_was_sent_at_one_time_is_counted_together() {
-        let (script, mut client) = working(133);
-        client.next_id = ID_END - 30;
-        (0..100).for_each(|_| assert!(client.ask(&script, 1)));
-        (0..33).for_each(|_| assert!(client.ask(&script, 2)));
-        assert_eq!(client.bursts.len(), 4, "ids begin anew, and a burst has 64");
-        let ids: Vec<u32> = (ID_END - 30..ID_END).chain((FIRST_ID..).take(103)).collect();
-        let times = |ids: &[u32], client: &mut Client| {
-            let answers: Vec<u8> =
-                ids.iter().rev().flat_map(|id| answer(*id, &script.body)).collect();
-            let mut times = Vec::new();
-            let seen = client.receive(&script, &answers, |at_ns| times.push(at_ns));
-            (times, seen.wrong)
-        };
-        assert_eq!(times(&ids[50..], &mut client), ([[2; 33].as_slice(), &[1; 50]].concat(), 0));
-        assert_eq!(times(&ids[40..], &mut client), (vec![1; 10], 83), "answered once more");
-        assert_eq!(times(&ids[..40], &mut client), (vec![1; 40], 0));
-        assert!(client.bursts.is_empty());
-        assert_eq!(client.in_flight, 0);
+    fn expected_answers_are_counted_like_others() {
+        let (script, mut client) = working(16);
+        for round in 1..100 {
+            assert_eq!(client.ask(&script, round, u32::MAX), 16);
+            let (ids, pieces) = sent(&script, &mut client);
+            assert_eq!((ids.len(), pieces), (16, 1), "also where ids begin anew");
+            let answers: Vec<_> = ids.iter().map(|id| answer(*id, &script.body)).collect();
+            let wrong_at = round as usize % 16;
+            let mut input = answers.concat();
+            input[answers[0].len() * (wrong_at + 1) - 1] ^= 1;
+            // In two parts, cut anywhere.
+            let (first, second) = input.split_at(round as usize * 7);
+            let (first, second) =
+                (times(&script, &mut client, first), times(&script, &mut client, second));
+            assert_eq!(first.1 + second.1, 1, "the answer number {wrong_at}");
+            assert_eq!([first.0, second.0].concat(), [round; 16]);
+        }
+    }
+
+    #[test]
+    fn requests_wait_in_the_order_in_which_they_were_made() {
+        let (script, mut client) = working(9);
+        assert_eq!(client.ask(&script, 1, 2), 2);
+        assert_eq!(client.ask(&script, 2, 1), 1);
+        client.heartbeat(&script);
+        assert_eq!(client.ask(&script, 3, 4), 4);
+        client.heartbeat(&script);
+        let (ids, pieces) = sent(&script, &mut client);
+        let first = ids[0];
+        assert_eq!(
+            ids,
+            [0, 1, 2]
+                .map(|more| first + more)
+                .into_iter()
+                .chain([0])
+                .chain([3, 4, 5, 6].map(|more| first + more))
+                .chain([0])
+                .collect::<Vec<_>>()
+        );
+        assert_eq!(pieces, 1);
+        assert!(!client.has_queued());
+        assert_eq!(client.ask(&script, 4, u32::MAX), 2);
+        assert_eq!(sent(&script, &mut client).0, [first + 7, first + 8]);
+    }
+
+    #[test]
+    fn requests_too_large_for_a_tape_are_sent_too() {
+        let address = "127.0.0.1:1".parse().unwrap();
+        let options =
+            LoadOptions { pipeline: 100, body_bytes: 30_000, ..LoadOptions::new(address) };
+        let (script, mut client) = working_with(options);
+        assert_eq!(script.taped(Span { start: 0, count: 1 }), None);
+        assert_eq!(client.ask(&script, 1, u32::MAX), 100);
+        let (ids, _) = sent(&script, &mut client);
+        assert_eq!(ids.len(), 100);
+        let answers: Vec<_> = ids.iter().flat_map(|id| answer(*id, &script.body)).collect();
+        assert_eq!(times(&script, &mut client, &answers), (vec![1; 100], 0));
     }
 
     #[test]
     fn a_wrong_answer_is_counted() {
         let (script, mut client) = working(1);
-        client.ask(&script, 1);
-        assert_eq!(client.receive(&script, &answer(2, b"{}"), |_| {}).wrong, 1);
+        client.ask(&script, 1, 1);
+        let (ids, _) = sent(&script, &mut client);
+        assert_eq!(times(&script, &mut client, &answer(ids[0], b"{}")), (vec![1], 1));
+        assert_eq!(
+            times(&script, &mut client, &answer(7, &script.body)),
+            (vec![], 1),
+            "no such id"
+        );
     }
 }

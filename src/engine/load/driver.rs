@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use super::client::{Client, Script, State};
+use super::client::{Client, State};
 use super::link::{Connection, Link};
 use super::pace::Rounds;
 use super::run::Part;
+use super::script::Script;
 use super::together::{Step, Sums};
 use super::{LoadOptions, LoadProgress, LoadReport, LostCounts, Phase, histogram};
 use crate::engine::buffers::Buffers;
@@ -38,6 +39,7 @@ pub(super) struct Driver<'a> {
     pub(super) ring: Ring,
     /// After the ring, so that it is dropped after it.
     pub(super) buffers: Buffers,
+    /// So is this, as the ring sends from it.
     pub(super) script: Script,
     pub(super) options: LoadOptions,
     part: Part<'a>,
@@ -48,7 +50,6 @@ pub(super) struct Driver<'a> {
     pub(super) by_socket: Vec<u32>,
     batch: Vec<Completion>,
     pub(super) dirty: Vec<u32>,
-    pub(super) spare: Vec<Vec<u8>>,
     start: Instant,
     beats: Rounds,
     next_due: f64,
@@ -93,7 +94,6 @@ impl<'a> Driver<'a> {
             by_socket: vec![0; options.connections as usize],
             batch: Vec::with_capacity(COMPLETIONS as usize),
             dirty: Vec::new(),
-            spare: Vec::new(),
             start: Instant::now(),
             beats: Rounds::new(options.heartbeat, options.connections, 0),
             next_due: 0.0,
@@ -212,8 +212,7 @@ impl<'a> Driver<'a> {
         }
         let now_ns = self.now_ns();
         for place in 0..self.connections.len() as u32 {
-            let client = &mut self.connections[place as usize].client;
-            while client.ask(&self.script, now_ns) {}
+            self.connections[place as usize].client.ask(&self.script, now_ns, u32::MAX);
             self.mark_dirty(place);
         }
     }
@@ -294,8 +293,7 @@ impl<'a> Driver<'a> {
                 // It is lost, which is counted.
                 continue;
             }
-            connection.client.take_spare(&mut self.spare);
-            if !connection.client.ask(&self.script, due_ns) {
+            if connection.client.ask(&self.script, due_ns, 1) == 0 {
                 connection.overdue.push_back(due_ns);
             }
             self.mark_dirty(place as u32);
@@ -344,7 +342,6 @@ impl<'a> Driver<'a> {
         while let Some(place) = self.beats.next(now_ns) {
             let connection = &mut self.connections[place as usize];
             if connection.link == Link::Up && connection.client.state == State::Working {
-                connection.client.take_spare(&mut self.spare);
                 connection.client.heartbeat(&self.script);
                 self.mark_dirty(place);
             }

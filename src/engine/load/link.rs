@@ -8,14 +8,11 @@ use std::net::SocketAddr;
 use hdrhistogram::Histogram;
 
 use super::Lost;
-use super::client::{Client, Seen, State};
+use super::client::{Client, Piece, Seen, State};
 use super::driver::Driver;
 use crate::engine::buffers::GROUP;
 use crate::engine::ring::{Completion, RAW_ADDRESS_BYTES, RawAddress, Token};
 use crate::shard::SocketIndex;
-
-/// Send buffers that are kept to be used again.
-const SPARE_MAX: usize = 1024;
 
 /// One connection with its socket.
 pub(super) struct Connection {
@@ -26,8 +23,8 @@ pub(super) struct Connection {
     is_receiving: bool,
     is_canceling: bool,
     pub(super) is_dirty: bool,
-    /// The buffer in flight, and how much of it has been sent.
-    sending: Option<(Vec<u8>, usize)>,
+    /// What is being sent, and how many bytes of it have been.
+    sending: Option<(Piece, usize)>,
     /// In an open loop: when the requests that wait for a slot were due.
     pub(super) overdue: VecDeque<u64>,
     began_ns: u64,
@@ -146,12 +143,12 @@ impl Driver<'_> {
             if connection.link == Link::Up {
                 let input = self.buffers.filled(buffer, len);
                 let latency = &mut self.latency;
-                seen = connection.client.receive(&self.script, input, |at_ns| {
+                seen = connection.client.receive(&self.script, input, |at_ns, count| {
                     if at_ns != run.at_ns {
                         answers += run.record(now_ns, latency);
                         run = Run { at_ns, answers: 0 };
                     }
-                    run.answers += 1;
+                    run.answers += u64::from(count);
                 });
             }
             answers += run.record(now_ns, &mut self.latency);
@@ -198,12 +195,11 @@ impl Driver<'_> {
         }
         let is_asking = self.is_loading && !self.options.mode.is_quiet();
         if is_asking && connection.client.state == State::Working {
-            connection.client.take_spare(&mut self.spare);
             match self.options.rate {
-                None => while connection.client.ask(&self.script, now_ns) {},
+                None => _ = connection.client.ask(&self.script, now_ns, u32::MAX),
                 Some(_) => {
                     while let Some(due_ns) = connection.overdue.front()
-                        && connection.client.ask(&self.script, *due_ns)
+                        && connection.client.ask(&self.script, *due_ns, 1) == 1
                     {
                         connection.overdue.pop_front();
                     }
@@ -215,38 +211,30 @@ impl Driver<'_> {
 
     pub(super) fn send(&mut self, place: u32) {
         let connection = &mut self.connections[place as usize];
-        if connection.link != Link::Up
-            || connection.client.out.is_empty()
-            || connection.sending.is_some()
-        {
+        if connection.link != Link::Up || connection.sending.is_some() {
             return;
         }
-        let bytes = std::mem::take(&mut connection.client.out);
-        let (bytes, _) = connection.sending.insert((bytes, 0));
-        // SAFETY: the bytes are on the heap and stay there, unchanged, until the completion takes
-        // them out of `sending`.
-        unsafe { self.ring.send(connection.socket, place, bytes) };
+        let Some(piece) = connection.client.take_queued() else { return };
+        let (piece, _) = connection.sending.insert((piece, 0));
+        // SAFETY: the script's tape never changes and lives longer than the ring; other bytes are
+        // on the heap and stay there, unchanged, until the completion takes them out of `sending`.
+        unsafe { self.ring.send(connection.socket, place, piece.bytes(&self.script)) };
     }
 
     fn handle_sent(&mut self, completion: Completion, place: u32) {
         let connection = &mut self.connections[place as usize];
-        let Some((bytes, sent)) = &mut connection.sending else { return };
+        let Some((piece, sent)) = &mut connection.sending else { return };
         if completion.result > 0 && connection.link == Link::Up {
             *sent += completion.result as usize;
-            if *sent < bytes.len() {
-                // SAFETY: as in `send`; the rest is part of the same buffer.
-                unsafe { self.ring.send(connection.socket, place, &bytes[*sent..]) };
+            if let Some(rest @ [_, ..]) = piece.bytes(&self.script).get(*sent..) {
+                // SAFETY: as in `send`; the rest is part of the same piece.
+                unsafe { self.ring.send(connection.socket, place, rest) };
                 return;
             }
         }
-        if let Some((mut bytes, _)) = connection.sending.take() {
-            bytes.clear();
-            if self.spare.len() < SPARE_MAX {
-                self.spare.push(bytes);
-            }
-        }
+        connection.sending = None;
         match connection.link {
-            Link::Up if completion.result > 0 && !connection.client.out.is_empty() => {
+            Link::Up if completion.result > 0 && connection.client.has_queued() => {
                 self.mark_dirty(place);
             }
             Link::Leaving => self.close_if_idle(place),

@@ -10,10 +10,12 @@
 mod client;
 mod cpu;
 mod driver;
+mod flight;
 mod link;
 mod lost;
 mod pace;
 mod run;
+mod script;
 mod together;
 
 use std::net::SocketAddr;
@@ -45,7 +47,8 @@ pub struct LoadOptions {
     /// Rings, each with a thread; 0 stands for as few as hold all connections, since a ring's table
     /// of sockets can't be larger than the process's descriptor limit.
     pub rings: u32,
-    /// Requests or notifies in flight on each connection; in an open loop, at most.
+    /// Requests or notifies in flight on each connection, up to a million. In an open loop there
+    /// may be fewer.
     pub pipeline: u32,
     /// Bytes of each message's JSON body, at least 16.
     pub body_bytes: usize,

@@ -4,6 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::driver::Driver;
+use super::script::SLOTS_MAX;
 use super::together::{Step, Together};
 use super::{LoadOptions, LoadProgress, LoadReport, Mode, Phase};
 use crate::engine::preflight;
@@ -63,6 +64,9 @@ fn check(options: &LoadOptions) -> io::Result<()> {
     let wrong = |text: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     if options.connections == 0 || options.pipeline == 0 || options.body_bytes < 16 {
         return wrong("connections and pipeline must be 1 at least, body_bytes 16");
+    }
+    if options.pipeline > SLOTS_MAX {
+        return wrong("pipeline must be 1000000 at most");
     }
     if options.route.len() > ROUTE_BYTES_MAX {
         return wrong("a route has at most 255 bytes");
@@ -204,6 +208,7 @@ mod tests {
             LoadOptions { opening: 0, ..options.clone() },
             LoadOptions { body_bytes: 15, ..options.clone() },
             LoadOptions { connections: 0, ..options.clone() },
+            LoadOptions { pipeline: SLOTS_MAX + 1, ..options.clone() },
         ] {
             assert!(check(&options).is_err(), "{options:?}");
         }
