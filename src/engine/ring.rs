@@ -51,9 +51,7 @@ pub(super) enum Token {
     WakeFailed(u32),
     /// The accept has been cancelled.
     AcceptCancelled,
-    /// A socket of the load client has been made, for the client of that place.
-    Opened(u32),
-    /// The client of that place has connected.
+    /// The load client's connection of that place is up.
     Connected(u32),
 }
 
@@ -93,8 +91,7 @@ impl Token {
             Self::Woken => (8, 0),
             Self::WakeFailed(party) => (9, party),
             Self::AcceptCancelled => (10, 0),
-            Self::Opened(place) => (11, place),
-            Self::Connected(place) => (12, place),
+            Self::Connected(place) => (11, place),
         };
         u64::from(value) | kind << KIND_SHIFT
     }
@@ -112,8 +109,7 @@ impl Token {
             8 => Self::Woken,
             9 => Self::WakeFailed(value),
             10 => Self::AcceptCancelled,
-            11 => Self::Opened(value),
-            12 => Self::Connected(value),
+            11 => Self::Connected(value),
             _ => return None,
         })
     }
@@ -129,7 +125,6 @@ pub(super) struct RawAddress {
 
 pub(super) const RAW_ADDRESS_BYTES: usize = 28;
 
-const SOCK_STREAM: i32 = 1;
 const SHUT_WR: i32 = 1;
 const MSG_WAITALL: i32 = 0x100;
 const MSG_NOSIGNAL: i32 = 0x4000;
@@ -159,6 +154,12 @@ impl Ring {
     /// Makes the table of direct descriptors.
     pub(super) fn register_sockets(&self, count: u32) -> io::Result<()> {
         self.uring.submitter().register_files_sparse(count)
+    }
+
+    /// Puts a socket into that place of the table. It is open until it is closed there.
+    pub(super) fn install(&self, socket: &impl AsRawFd, place: SocketIndex) -> io::Result<()> {
+        let update = &[socket.as_raw_fd()];
+        self.uring.submitter().register_files_update(place.0, update).map(drop)
     }
 
     fn push(&mut self, entry: &squeue::Entry) {
@@ -251,13 +252,6 @@ impl Ring {
         self.push(&entry.user_data(Token::AcceptCancelled.encode()));
     }
 
-    /// Makes a TCP socket of the given domain as a direct descriptor.
-    pub(super) fn open(&mut self, domain: i32, place: u32) {
-        let slot = io_uring::types::DestinationSlot::auto_target();
-        let entry = opcode::Socket::new(domain, SOCK_STREAM, 0).file_index(Some(slot)).build();
-        self.push(&entry.user_data(Token::Opened(place).encode()));
-    }
-
     /// Connects a socket.
     ///
     /// # Safety
@@ -306,8 +300,8 @@ impl Ring {
         self.push(&entry.user_data(Token::FinishWriting(socket).encode()));
     }
 
-    /// Cancels the receive of a socket. The kernel finds it by its token, whereas for
-    /// [`Self::cancel`] it looks at everything that the ring waits for.
+    /// Cancels the receive of a socket. The kernel finds it by its token; by its
+    /// socket it would look at everything that the ring waits for.
     pub(super) fn cancel_receive(&mut self, socket: SocketIndex) {
         let entry = opcode::AsyncCancel::new(Token::Receive(socket).encode()).build();
         self.push(&entry.user_data(Token::Cancel(socket).encode()));
@@ -316,13 +310,6 @@ impl Ring {
     /// Cancels the send of the buffer in a place; found by its token, too.
     pub(super) fn cancel_send(&mut self, socket: SocketIndex, place: u32) {
         let entry = opcode::AsyncCancel::new(Token::Send(place).encode()).build();
-        self.push(&entry.user_data(Token::Cancel(socket).encode()));
-    }
-
-    /// Cancels all that is under way on a socket.
-    pub(super) fn cancel(&mut self, socket: SocketIndex) {
-        let builder = CancelBuilder::fd(Fixed(socket.0)).all();
-        let entry = opcode::AsyncCancel2::new(builder).build();
         self.push(&entry.user_data(Token::Cancel(socket).encode()));
     }
 
@@ -528,7 +515,6 @@ mod tests {
             Token::Woken,
             Token::WakeFailed(3),
             Token::AcceptCancelled,
-            Token::Opened(1),
             Token::Connected(2),
         ] {
             assert_eq!(Token::decode(token.encode()), Some(token));

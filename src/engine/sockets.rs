@@ -174,7 +174,6 @@ impl Sockets {
             | Token::Bell
             | Token::Woken
             | Token::WakeFailed(_)
-            | Token::Opened(_)
             | Token::Connected(_) => return false,
         }
         true

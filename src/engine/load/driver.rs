@@ -46,8 +46,6 @@ pub(super) struct Driver<'a> {
     /// Boxed, as the kernel reads them.
     pub(super) addresses: Box<[RawAddress]>,
     pub(super) connections: Vec<Connection>,
-    /// The connection of each socket.
-    pub(super) by_socket: Vec<u32>,
     batch: Vec<Completion>,
     pub(super) dirty: Vec<u32>,
     start: Instant,
@@ -91,7 +89,6 @@ impl<'a> Driver<'a> {
             script,
             addresses: options.addresses.iter().map(|address| RawAddress::from(*address)).collect(),
             connections,
-            by_socket: vec![0; options.connections as usize],
             batch: Vec::with_capacity(COMPLETIONS as usize),
             dirty: Vec::new(),
             start: Instant::now(),

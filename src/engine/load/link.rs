@@ -3,9 +3,11 @@
 #![allow(unsafe_code)] // Passes buffers to the ring; each block says what keeps them alive.
 
 use std::collections::VecDeque;
+use std::io;
 use std::net::SocketAddr;
 
 use hdrhistogram::Histogram;
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Lost;
 use super::client::{Client, Piece, Seen, State};
@@ -18,10 +20,9 @@ use crate::shard::SocketIndex;
 pub(super) struct Connection {
     pub(super) client: Client,
     pub(super) link: Link,
-    /// Of a link that has one.
-    socket: SocketIndex,
     is_receiving: bool,
-    is_canceling: bool,
+    /// Cancellations under way.
+    cancels: u8,
     pub(super) is_dirty: bool,
     /// What is being sent, and how many bytes of it have been.
     sending: Option<(Piece, usize)>,
@@ -66,9 +67,8 @@ impl Connection {
         Self {
             client,
             link: Link::Down,
-            socket: SocketIndex(0),
             is_receiving: false,
-            is_canceling: false,
+            cancels: 0,
             is_dirty: false,
             sending: None,
             overdue: VecDeque::new(),
@@ -89,52 +89,51 @@ impl Driver<'_> {
             debug_assert_eq!(connection.link, Link::Down);
             connection.link = Link::Opening;
             connection.began_ns = began_ns;
-            let [first, second, ..] = self.addresses[0].bytes;
-            self.ring.open(i32::from(u16::from_ne_bytes([first, second])), place);
+            let number = connection.client.number as usize;
+            if let Err(error) = self.open(place) {
+                // It may be tried again, but not before something else has happened.
+                return self.lose(place, Lost::Open(error.raw_os_error().unwrap_or_default()));
+            }
+            self.connections[place as usize].link = Link::Connecting;
+            let address = &self.addresses[number % self.addresses.len()];
+            // SAFETY: the address is boxed and lives as long as `self`.
+            unsafe { self.ring.connect(SocketIndex(place), place, &raw const *address) };
         }
+    }
+
+    /// Makes the socket of a connection, which has the connection's place among the ring's.
+    fn open(&self, place: u32) -> io::Result<()> {
+        let domain = Domain::for_address(self.options.addresses[0]);
+        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+        // A request goes out when it is due, not when the one before it has been acknowledged.
+        socket.set_tcp_nodelay(true)?;
+        self.ring.install(&socket, SocketIndex(place))
     }
 
     pub(super) fn handle(&mut self, completion: Completion, now_ns: u64) {
         match completion.token {
-            Token::Opened(place) => self.handle_opened(completion, place),
             Token::Connected(place) if completion.result >= 0 => {
                 let connection = &mut self.connections[place as usize];
                 connection.link = Link::Up;
                 connection.is_receiving = true;
                 connection.client.connected(&self.script);
-                self.ring.receive_multishot(connection.socket, GROUP);
+                self.ring.receive_multishot(SocketIndex(place), GROUP);
                 self.mark_dirty(place);
             }
             Token::Connected(place) => self.lose(place, Lost::Connect(-completion.result)),
-            Token::Receive(socket) => self.handle_receive(completion, socket, now_ns),
+            Token::Receive(SocketIndex(place)) => self.handle_receive(completion, place, now_ns),
             Token::Send(place) => self.handle_sent(completion, place),
-            Token::Cancel(socket) => {
-                let place = self.by_socket[socket.0 as usize];
-                self.connections[place as usize].is_canceling = false;
+            Token::Cancel(SocketIndex(place)) => {
+                self.connections[place as usize].cancels -= 1;
                 self.close_if_idle(place);
             }
-            Token::Close(socket) => self.gone(self.by_socket[socket.0 as usize]),
+            Token::Close(SocketIndex(place)) => self.gone(place),
             _ => {}
         }
     }
 
-    fn handle_opened(&mut self, completion: Completion, place: u32) {
-        if completion.result < 0 {
-            return self.lose(place, Lost::Open(-completion.result));
-        }
-        let socket = SocketIndex(completion.result as u32);
-        let connection = &mut self.connections[place as usize];
-        connection.socket = socket;
-        connection.link = Link::Connecting;
-        self.by_socket[socket.0 as usize] = place;
-        let address = &self.addresses[connection.client.number as usize % self.addresses.len()];
-        // SAFETY: the address is boxed and lives as long as `self`.
-        unsafe { self.ring.connect(socket, place, &raw const *address) };
-    }
-
-    fn handle_receive(&mut self, completion: Completion, socket: SocketIndex, now_ns: u64) {
+    fn handle_receive(&mut self, completion: Completion, place: u32, now_ns: u64) {
         const NO_BUFFERS: i32 = -105;
-        let place = self.by_socket[socket.0 as usize];
         if let Some(buffer) = completion.buffer() {
             let len = usize::try_from(completion.result).unwrap_or_default();
             let connection = &mut self.connections[place as usize];
@@ -165,7 +164,7 @@ impl Driver<'_> {
                 if completion.result == NO_BUFFERS {
                     self.buffers.ran_dry();
                 }
-                self.ring.receive_multishot(socket, GROUP);
+                self.ring.receive_multishot(SocketIndex(place), GROUP);
             }
             result => {
                 connection.is_receiving = false;
@@ -218,7 +217,7 @@ impl Driver<'_> {
         let (piece, _) = connection.sending.insert((piece, 0));
         // SAFETY: the script's tape never changes and lives longer than the ring; other bytes are
         // on the heap and stay there, unchanged, until the completion takes them out of `sending`.
-        unsafe { self.ring.send(connection.socket, place, piece.bytes(&self.script)) };
+        unsafe { self.ring.send(SocketIndex(place), place, piece.bytes(&self.script)) };
     }
 
     fn handle_sent(&mut self, completion: Completion, place: u32) {
@@ -228,7 +227,7 @@ impl Driver<'_> {
             *sent += completion.result as usize;
             if let Some(rest @ [_, ..]) = piece.bytes(&self.script).get(*sent..) {
                 // SAFETY: as in `send`; the rest is part of the same piece.
-                unsafe { self.ring.send(connection.socket, place, rest) };
+                unsafe { self.ring.send(SocketIndex(place), place, rest) };
                 return;
             }
         }
@@ -266,11 +265,12 @@ impl Driver<'_> {
         }
         connection.link = Link::Leaving;
         if connection.sending.is_some() {
-            connection.is_canceling = true;
-            self.ring.cancel(connection.socket);
-        } else if connection.is_receiving {
-            connection.is_canceling = true;
-            self.ring.cancel_receive(connection.socket);
+            connection.cancels += 1;
+            self.ring.cancel_send(SocketIndex(place), place);
+        }
+        if connection.is_receiving {
+            connection.cancels += 1;
+            self.ring.cancel_receive(SocketIndex(place));
         }
         self.close_if_idle(place);
     }
@@ -279,10 +279,10 @@ impl Driver<'_> {
     fn close_if_idle(&mut self, place: u32) {
         let connection = &mut self.connections[place as usize];
         let is_busy =
-            connection.is_receiving || connection.is_canceling || connection.sending.is_some();
+            connection.is_receiving || connection.cancels > 0 || connection.sending.is_some();
         if connection.link == Link::Leaving && !is_busy {
             connection.link = Link::Closing;
-            self.ring.close(connection.socket);
+            self.ring.close(SocketIndex(place));
         }
     }
 
