@@ -1,6 +1,6 @@
 //! The servers under test, each in a process of its own, pinned to the first core.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use shaddock::{Engine, Handlers, Reply, Shards, Workers};
@@ -8,7 +8,7 @@ use shaddock::{Engine, Handlers, Reply, Shards, Workers};
 use crate::allocations;
 use crate::common::ceiling::{self, Variant};
 use crate::common::pomelo::Conversation;
-use crate::common::{OTHER_CORE, SERVER_CORE, child, pin};
+use crate::common::{OTHER_CORE, SERVER_CORE, child, listen, pin};
 
 /// A server, and the way to talk to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +89,8 @@ pub(crate) fn serve(server: Server) {
 }
 
 fn bare(run: impl FnOnce(TcpListener) + Send + 'static) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let listener = listen(any_port).expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     std::thread::spawn(|| run(listener));
     obey(address);
