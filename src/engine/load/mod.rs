@@ -1,8 +1,8 @@
 //! A load client for any server that speaks Pomelo's protocol.
 //!
-//! One thread drives all connections on a ring of its own, so that it costs less for each message
-//! than the server that it loads; more connections than a ring may hold are spread over several,
-//! each with its thread. In a *closed loop* each connection keeps a number of requests in
+//! One thread drives all connections on a ring of its own, and costs no more for each message than
+//! this crate's server where both are busy; more connections than a ring may hold are spread over
+//! several, each with its thread. In a *closed loop* each connection keeps a number of requests in
 //! flight; in an *open loop* requests are due at a fixed rate whatever the server does, and latency
 //! counts from when a request was due, so that a server that stalls can't hide the requests that it
 //! kept from being sent.
