@@ -300,8 +300,8 @@ impl Ring {
         self.push(&entry.user_data(Token::FinishWriting(socket).encode()));
     }
 
-    /// Cancels the receive of a socket. The kernel finds it by its token; by its
-    /// socket it would look at everything that the ring waits for.
+    /// Cancels the receive of a socket. The kernel finds it by its token; by its socket it would
+    /// look at everything that the ring waits for.
     pub(super) fn cancel_receive(&mut self, socket: SocketIndex) {
         let entry = opcode::AsyncCancel::new(Token::Receive(socket).encode()).build();
         self.push(&entry.user_data(Token::Cancel(socket).encode()));

@@ -66,7 +66,7 @@ fn check(options: &LoadOptions) -> io::Result<()> {
         return wrong("connections and pipeline must be 1 at least, body_bytes 16");
     }
     if options.pipeline > SLOTS_MAX {
-        return wrong("pipeline must be 1000000 at most");
+        return wrong(&format!("pipeline must be {SLOTS_MAX} at most"));
     }
     if options.route.len() > ROUTE_BYTES_MAX {
         return wrong("a route has at most 255 bytes");

@@ -72,7 +72,9 @@ impl Script {
     }
 
     fn make_tape(&mut self) {
-        let request_bytes = self.requests(Span { start: 0, count: 1 }).len();
+        let mut requests = Vec::new();
+        self.write(Span { start: 0, count: 1 }, &mut requests);
+        let request_bytes = requests.len();
         // Twice as many as are in flight, so that mostly many are free behind each other.
         let slots = self.slots as usize;
         let ids = (TAPE_BYTES / request_bytes).max(2 * slots);
@@ -81,11 +83,11 @@ impl Script {
             return;
         }
         self.ids = ids as u32;
-        let requests = self.requests(Span { start: 0, count: count as u32 });
+        self.write(Span { start: 1, count: count as u32 - 1 }, &mut requests);
+        let is_websocket = self.transport == Transport::WebSocket;
         let mut answers = Vec::new();
         for place in 0..count as u32 {
-            let id = self.id(place % self.ids);
-            answer::encode(self.transport == Transport::WebSocket, id, &self.body, &mut answers);
+            answer::encode(is_websocket, self.id(place), &self.body, &mut answers);
         }
         let answer_bytes = answers.len() / count;
         self.tape = Some(Tape { requests, request_bytes, answers, answer_bytes });
@@ -102,7 +104,7 @@ impl Script {
     }
 
     fn id(&self, place: u32) -> u32 {
-        FIRST_ID + place
+        FIRST_ID + place % self.ids
     }
 
     /// The requests of a span, if they are on the tape.
@@ -117,21 +119,18 @@ impl Script {
         piece(&tape.answers, tape.answer_bytes, span)
     }
 
-    /// Writes the requests of a span.
-    fn requests(&self, span: Span) -> Vec<u8> {
-        let mut out = Vec::new();
-        for place in span.start..span.start + span.count {
-            (0..self.notifies).for_each(|_| self.notify(&mut out));
-            self.request(self.id(place % self.ids), &self.routed_body, &mut out);
-        }
-        out
-    }
-
     /// Appends the requests of a span.
     pub(super) fn append(&self, span: Span, out: &mut Vec<u8>) {
         match self.taped(span) {
             Some(requests) => out.extend_from_slice(requests),
-            None => out.extend_from_slice(&self.requests(span)),
+            None => self.write(span, out),
+        }
+    }
+
+    fn write(&self, span: Span, out: &mut Vec<u8>) {
+        for place in span.start..span.start + span.count {
+            (0..self.notifies).for_each(|_| self.notify(out));
+            self.request(self.id(place), &self.routed_body, out);
         }
     }
 
