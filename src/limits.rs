@@ -80,6 +80,11 @@ pub struct Limits {
     /// 500 at once, a notify is dropped (`forward_rejects`); or both wait, by the policy of the
     /// server type ([`LaneFull`](crate::LaneFull)). Default 65,536.
     pub lane_len: usize,
+    /// Bytes of messages in one lane between a shard and a worker that it has not handled, those
+    /// that its async handlers have yet to answer among them. A session may take as much of it as
+    /// is left free, so that no few of them fill it; above that the same happens as at
+    /// [`Self::lane_len`] (`forward_rejects`, `lane_pauses`). Default 64 MiB.
+    pub lane_bytes_max: usize,
     /// Mails waiting for one shard from the other shards and from the host's threads. The host is
     /// told [`crate::HandleError::Busy`]; shards keep what does not fit, bounded by their sessions
     /// and [`Self::backlog_len_max`]. Default 16,384.
@@ -90,6 +95,17 @@ pub struct Limits {
     /// Requests of one session that wait for a worker or an async handler. One more is answered
     /// 500 at once (`session_in_flight_rejects`). Default 4,096.
     pub in_flight_per_session_max: u16,
+    /// Bytes of the messages of one session that wait for a worker or an async handler, twice
+    /// where filters see them once more afterwards. One more message is refused as by
+    /// [`Self::in_flight_per_session_max`] (`session_in_flight_rejects`). Default 8 MiB.
+    pub in_flight_bytes_per_session_max: usize,
+    /// Bytes that one shard keeps for its sessions: messages that wait for workers and async
+    /// handlers, packages and WebSocket messages that have come in part, and answers that wait to
+    /// be read. A session may keep as much as is left free, so that no few of them fill it. A
+    /// message above that is answered 500 (`memory_rejects`); a session whose input or answers go
+    /// above it is closed (`closed_memory`). Up to 64 KiB of input and answers of a session do not
+    /// count, nor do pushes that it shares with others. Default 512 MiB.
+    pub shard_bytes_max: usize,
     /// Bytes of one session that are read in one turn of its shard. What it has sent above that is
     /// read in later turns, as much in each, and its socket not before (`reading_pauses`). Default
     /// 64 KiB.
@@ -141,9 +157,12 @@ impl Default for Limits {
             forward_timeout: Duration::from_secs(30),
             forwards_in_flight_max: 262_144,
             lane_len: 65_536,
+            lane_bytes_max: 64 * 1024 * 1024,
             inbox_len: 16_384,
             backlog_len_max: 65_536,
             in_flight_per_session_max: 4_096,
+            in_flight_bytes_per_session_max: 8 * 1024 * 1024,
+            shard_bytes_max: 512 * 1024 * 1024,
             bytes_per_turn_max: 64 * 1024,
             messages_per_turn_max: 1_024,
             held_bytes_max: 16 * 1024 * 1024,
@@ -163,7 +182,7 @@ impl Limits {
     /// # Errors
     /// The first bound that does not, and what to write instead.
     pub fn check(&self) -> Result<(), LimitError> {
-        let rules: [(&'static str, bool, &'static str); 22] = [
+        let rules: [(&'static str, bool, &'static str); 25] = [
             ("connections_max", self.connections_max > 0, "at least 1"),
             (
                 "connections_per_shard_max",
@@ -196,8 +215,23 @@ impl Limits {
             ("outbox_pushes_max", (1..=1 << 20).contains(&self.outbox_pushes_max), "1 to 1048576"),
             ("outbox_age_max", self.outbox_age_max.as_millis() >= 8, "8 ms or more"),
             ("lane_len", (1..=1 << 24).contains(&self.lane_len), "1 to 16777216"),
+            (
+                "lane_bytes_max",
+                self.lane_bytes_max >= self.package_bytes_max,
+                "package_bytes_max or more",
+            ),
             ("inbox_len", (1..=1 << 24).contains(&self.inbox_len), "1 to 16777216"),
             ("in_flight_per_session_max", self.in_flight_per_session_max > 0, "at least 1"),
+            (
+                "in_flight_bytes_per_session_max",
+                (self.package_bytes_max..=1 << 30).contains(&self.in_flight_bytes_per_session_max),
+                "package_bytes_max to 1073741824",
+            ),
+            (
+                "shard_bytes_max",
+                self.shard_bytes_max >= 2 * self.outbox_bytes_max,
+                "twice outbox_bytes_max or more",
+            ),
             ("bytes_per_turn_max", self.bytes_per_turn_max > 0, "at least 1"),
             ("messages_per_turn_max", self.messages_per_turn_max > 0, "at least 1"),
             ("messages_burst", self.messages_burst > 0, "at least 1"),

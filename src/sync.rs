@@ -5,7 +5,7 @@
 
 #[cfg(not(all(test, shaddock_loom)))]
 mod real {
-    pub(crate) use std::sync::atomic::{AtomicBool, fence};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, fence};
 
     pub(crate) use crossbeam_queue::{ArrayQueue, SegQueue};
     pub(crate) use rtrb::{Consumer, Producer, RingBuffer};
@@ -16,5 +16,7 @@ mod modelled;
 #[cfg(all(test, shaddock_loom))]
 use modelled as real;
 
-pub(crate) use real::{ArrayQueue, AtomicBool, Consumer, Producer, RingBuffer, SegQueue, fence};
+pub(crate) use real::{
+    ArrayQueue, AtomicBool, AtomicU64, Consumer, Producer, RingBuffer, SegQueue, fence,
+};
 pub(crate) use std::sync::atomic::Ordering;

@@ -90,8 +90,9 @@ pub(crate) struct Held {
 pub(crate) enum Origin {
     /// A client of this shard.
     Client(ClientCall),
-    /// A shard that forwarded, by the token that its answer carries.
-    Shard { session: SessionId, token: u64 },
+    /// A shard that forwarded, by the token that its answer carries. The bytes of the message count
+    /// for the lane until it is answered.
+    Shard { session: SessionId, token: u64, bytes: u32 },
     /// A shard that forwarded it in a parcel.
     Parcel { shard: ShardIndex, part: ParcelPart },
 }
@@ -108,6 +109,8 @@ pub(crate) struct ParcelPart {
     pub(crate) is_websocket: bool,
     /// Whether the shard is told of it, whatever it is.
     pub(crate) tells_all: bool,
+    /// What the message counts for its lane until it is answered.
+    pub(crate) bytes: u32,
 }
 
 /// What a shard keeps of a client's request until it is answered.
@@ -116,6 +119,9 @@ pub(crate) struct ClientCall {
     pub(crate) session: SessionId,
     pub(crate) id: u32,
     pub(crate) route: Option<crate::route::table::RouteId>,
+    /// What it counts for while it is in flight, against `in_flight_bytes_per_session_max` and
+    /// `shard_bytes_max`.
+    pub(crate) bytes: u32,
     /// When it came, in microseconds of the shard's clock.
     pub(crate) started_us: u64,
 }

@@ -47,6 +47,8 @@ pub(crate) struct Batch {
     pub(crate) ids: Vec<u32>,
     /// The messages that are not answered, a bit each.
     pub(crate) pending: u64,
+    /// What they count for until all are answered.
+    pub(crate) bytes: usize,
     /// For the global after filters, where there are any; then notifies are answered too.
     pub(crate) held: Option<Box<HeldMessages>>,
 }
@@ -59,7 +61,8 @@ impl Batch {
         routes: &RouteTable,
     ) -> (ClientCall, Option<Box<Held>>) {
         let (session, started_us) = (self.session, self.started_us);
-        let client = ClientCall { session, id: self.ids[index], route: None, started_us };
+        let id = self.ids[index];
+        let client = ClientCall { session, id, route: None, bytes: 0, started_us };
         (client, self.held.as_ref().and_then(|held| held.get(index, routes)))
     }
 }
@@ -202,7 +205,7 @@ mod tests {
 
     fn call(id: u32) -> Forwarded {
         let session = SessionId::new(ShardIndex(0), Slot(0), Generation::FIRST);
-        let client = ClientCall { session, id, route: None, started_us: 0 };
+        let client = ClientCall { session, id, route: None, bytes: 0, started_us: 0 };
         Forwarded::One { client, held: None }
     }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::doorbell::Doorbell;
+use super::lane_bytes::{HandledBytes, SentBytes, lane_bytes};
 use super::mail::Mail;
 use crate::session::{Directory, ShardIndex, Uid};
 use crate::sync::{ArrayQueue, Consumer, Producer, RingBuffer};
@@ -40,6 +41,9 @@ pub(crate) struct Hub {
 struct LaneEnds {
     writers: Vec<Option<Producer<Mail>>>,
     readers: Vec<Option<Consumer<Mail>>>,
+    /// What clients' messages in the lanes from shards to workers take.
+    sent: Vec<Option<SentBytes>>,
+    handled: Vec<Option<HandledBytes>>,
 }
 
 /// The part of a lane that is a ring of fixed size. What a lane holds above that waits with its
@@ -68,12 +72,21 @@ impl Hub {
             };
             Some(len)
         };
-        let ends_of_one = || LaneEnds { writers: none(parties), readers: none(parties) };
+        let ends_of_one = || LaneEnds {
+            writers: none(parties),
+            readers: none(parties),
+            sent: none(parties),
+            handled: none(parties),
+        };
         let mut ends: Vec<LaneEnds> = (0..parties).map(|_| ends_of_one()).collect();
         for (from, to) in (0..parties).flat_map(|from| (0..parties).map(move |to| (from, to))) {
             let (writer, reader) = lane(from, to).map(RingBuffer::new).unzip();
             ends[usize::from(from)].writers[usize::from(to)] = writer;
             ends[usize::from(to)].readers[usize::from(from)] = reader;
+            let is_counted = from < shards && to >= shards;
+            let (sent, handled) = is_counted.then(lane_bytes).unzip();
+            ends[usize::from(from)].sent[usize::from(to)] = sent;
+            ends[usize::from(to)].handled[usize::from(from)] = handled;
         }
         Arc::new(Self {
             shards,
@@ -136,6 +149,8 @@ pub(crate) struct Post {
     /// Mail that has come since it was last moved.
     unpublished_len: usize,
     backlog_len_max: usize,
+    /// Whether bytes were handled of which no shard has heard.
+    has_handled: bool,
     /// Who has got mail since the bells were looked at.
     touched: Vec<bool>,
 }
@@ -152,6 +167,7 @@ impl Post {
             outgoing_len: 0,
             unpublished_len: 0,
             backlog_len_max,
+            has_handled: false,
             touched: vec![false; parties],
         }
     }
@@ -193,6 +209,29 @@ impl Post {
         self.has_room(to) || self.backlog_len(to) + LANE_RING_LEN_MAX < lane_len
     }
 
+    /// Counts the bytes of a client's message that is sent to a worker.
+    pub(crate) fn add_sent(&mut self, to: Party, bytes: usize) {
+        let sent = self.lanes.sent[to.index()].as_mut();
+        sent.expect("a shard sends to a worker").add(bytes);
+    }
+
+    /// How much of `lane_bytes_max` is left in the lane to a worker; less than that only where it
+    /// is at least `enough` all the same.
+    #[inline]
+    pub(crate) fn bytes_left(&self, to: Party, lane_bytes_max: usize, enough: usize) -> usize {
+        let Some(sent) = &self.lanes.sent[to.index()] else { return 0 };
+        let kept = sent.kept_below(lane_bytes_max.saturating_sub(enough));
+        lane_bytes_max.saturating_sub(kept)
+    }
+
+    /// Counts the bytes of a client's message that a worker keeps no longer.
+    #[inline]
+    pub(crate) fn add_handled(&mut self, from: Party, bytes: usize) {
+        let handled = self.lanes.handled[from.index()].as_mut();
+        handled.expect("a worker receives from a shard").add(bytes);
+        self.has_handled = true;
+    }
+
     fn writer(&self, to: Party) -> &Producer<Mail> {
         self.lanes.writers[to.index()].as_ref().expect("nobody mails itself, nor a worker another")
     }
@@ -224,6 +263,9 @@ impl Post {
     /// worker learns has its causes in the shards' lanes already.
     pub(crate) fn flush(&mut self) {
         self.unpublished_len = 0;
+        if std::mem::take(&mut self.has_handled) {
+            self.lanes.handled.iter().flatten().for_each(HandledBytes::publish);
+        }
         if self.outgoing_len == 0 {
             return;
         }
@@ -282,7 +324,7 @@ impl Post {
             |lane: &Option<Consumer<Mail>>| lane.as_ref().is_some_and(|lane| !lane.is_empty());
         let has_room =
             |lane: &Option<Producer<Mail>>| lane.as_ref().is_some_and(|lane| !lane.is_full());
-        let LaneEnds { writers, readers } = &self.lanes;
+        let LaneEnds { writers, readers, .. } = &self.lanes;
         readers.iter().enumerate().any(|(from, lane)| reads(from) && has_mail(lane))
             || self.hub.inboxes.get(self.me.index()).is_some_and(|inbox| !inbox.is_empty())
             || (self.outgoing_len > 0

@@ -5,6 +5,7 @@ pub(crate) mod calls;
 mod chunk;
 mod doorbell;
 mod hub;
+mod lane_bytes;
 #[cfg(all(test, shaddock_loom))]
 mod loom_tests;
 pub(crate) mod mail;

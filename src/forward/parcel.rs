@@ -15,6 +15,8 @@ pub(crate) const MESSAGES_MAX: usize = u64::BITS as usize;
 pub(crate) const BODY_BYTES_MAX: usize = 16 * 1024;
 /// A parcel with this many bytes takes no more.
 const PARCEL_BYTES_MAX: usize = 64 * 1024;
+/// What a parcel has at the most: the last message may go above that.
+pub(crate) const BYTES_MAX: usize = PARCEL_BYTES_MAX + HEAD_BYTES + BODY_BYTES_MAX;
 
 /// Messages on their way to a worker, or back.
 pub(crate) struct Parcel {
@@ -95,6 +97,12 @@ impl Messages {
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.len = 0;
+    }
+
+    /// The bytes of the messages, with what stands before each.
+    #[inline]
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.len()
     }
 
     /// The bytes that it holds memory for.

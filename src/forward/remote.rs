@@ -157,7 +157,11 @@ impl<C: Copy, E> Remote<C, E> {
 
     fn handle_mail(&mut self, mail: Mail) -> Option<Received<C>> {
         match mail {
-            Mail::Forward(forward) => Some(Received::Forward(forward)),
+            Mail::Forward(forward) => {
+                // From here on it counts for the cluster's own bounds.
+                self.post.add_handled(forward.session.shard().into(), forward.bytes.len());
+                Some(Received::Forward(forward))
+            }
             Mail::Closed { session, data } => {
                 self.sessions.remove(&data.number);
                 Some(Received::Closed { session, data })

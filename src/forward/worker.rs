@@ -192,6 +192,7 @@ impl Worker {
 
     fn handle_forward(&mut self, forward: Forward) {
         let Forward { token, session: id, data, route, id: request_id, mut bytes } = forward;
+        let counted = bytes.len();
         let link = Rc::clone(&self.link);
         let (text, body) = route.split(&link.routes, &bytes);
         let handler = match route {
@@ -203,11 +204,11 @@ impl Worker {
         let mut reply = Reply::error();
         chain::handle(&self.registry, handler, &request, &mut session, &mut reply);
         self.apply_ops();
-        let origin = Origin::Shard { session: id, token };
         match reply.body {
             ReplyBody::Later(_) => {
                 let reply = reply.into_owned();
-                self.answer_later(origin, reply);
+                let origin = Origin::Shard { session: id, token, bytes: counted as u32 };
+                return self.answer_later(origin, reply);
             }
             ReplyBody::Borrowed(slice) if let Some(part) = part_of(&bytes, slice) => {
                 // A body that is the request's own goes back without a copy.
@@ -223,6 +224,7 @@ impl Worker {
             }
             _ => self.send_answer(id.shard(), token, reply, session.into_shared()),
         }
+        self.post.add_handled(id.shard().into(), counted);
     }
 
     /// Handles the messages of a parcel, which goes back with the answers. What a handler asks for
@@ -234,6 +236,7 @@ impl Worker {
         let kept = Snapshot::Worker(kept);
         let mut session = Session::new(id, Snapshot::Worker(data), Rc::clone(&link));
         let messages = std::mem::take(&mut parcel.messages);
+        let mut handled = messages.bytes();
         for (index, (head, body)) in messages.iter().enumerate() {
             if !session.renew(id, &kept) {
                 session = Session::new(id, kept.clone(), Rc::clone(&link));
@@ -249,12 +252,14 @@ impl Worker {
                 self.apply_ops();
             }
             if is_later || is_told {
-                let index = index as u8;
-                let part = ParcelPart { token, index, id: head.id, is_websocket, tells_all };
+                let (index, bytes) = (index as u8, body.len() as u32);
+                let part = ParcelPart { token, index, id: head.id, is_websocket, tells_all, bytes };
                 let origin = Origin::Parcel { shard: id.shard(), part };
-                match is_later {
-                    true => self.answer_later(origin, reply.into_owned()),
-                    false => self.answer_origin(origin, reply),
+                if is_later {
+                    handled -= body.len();
+                    self.answer_later(origin, reply.into_owned());
+                } else {
+                    self.answer_origin(origin, reply);
                 }
             } else if head.id != 0 {
                 encode_answer(is_websocket, head.id, &reply, &mut parcel.answers);
@@ -262,6 +267,7 @@ impl Worker {
             }
         }
         parcel.messages = messages;
+        self.post.add_handled(id.shard().into(), handled);
         // As they came, unless a handler has changed the last one.
         parcel.data = kept.into_shared().zip(session.into_shared()).map(<[_; 2]>::from);
         self.post.send(id.shard().into(), Mail::Parcel(parcel));
@@ -277,6 +283,7 @@ impl Worker {
         }
     }
 
+    /// Answers once the handler has. Its message counts for the lane until then.
     fn answer_later(&mut self, origin: Origin, reply: Reply<'static>) {
         let link = Rc::clone(&self.link);
         let future = Box::pin(async move {
@@ -284,14 +291,27 @@ impl Worker {
             link.ask(Op::Answer { call: Call { origin, held: None }, reply });
         });
         if self.tasks.spawn(future).is_err() {
-            self.answer_origin(origin, Reply::error());
+            self.finish_later(origin, Reply::error());
         }
         self.run_tasks();
     }
 
+    fn finish_later(&mut self, origin: Origin, reply: Reply<'_>) {
+        match origin {
+            Origin::Shard { session, bytes, .. } => {
+                self.post.add_handled(session.shard().into(), bytes as usize);
+            }
+            Origin::Parcel { shard, part } => {
+                self.post.add_handled(shard.into(), part.bytes as usize);
+            }
+            Origin::Client(_) => {}
+        }
+        self.answer_origin(origin, reply);
+    }
+
     fn answer_origin(&mut self, origin: Origin, reply: Reply<'_>) {
         match origin {
-            Origin::Shard { session, token } => {
+            Origin::Shard { session, token, .. } => {
                 self.send_answer(session.shard(), token, reply, None);
             }
             Origin::Parcel { shard, part } if part.tells_all => {
@@ -385,7 +405,7 @@ impl Worker {
                     tracing::warn!("too many futures on a worker; one was dropped");
                 }
             }
-            Op::Answer { call, reply } => self.answer_origin(call.origin, reply),
+            Op::Answer { call, reply } => self.finish_later(call.origin, reply),
             Op::Admit { .. } => debug_assert!(false, "a worker has no global filters"),
         }
     }

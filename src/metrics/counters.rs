@@ -152,6 +152,8 @@ counters! {
     closed_slow_consumer,
     /// Closed because something waited for them for longer than `outbox_age_max`.
     closed_outbox_age,
+    /// Closed because more was kept for them than was left of `shard_bytes_max`.
+    closed_memory,
     /// Closed by the engine's shutdown.
     closed_shutdown,
 
@@ -186,8 +188,12 @@ counters! {
     hold_overflows,
     /// Requests and notifies refused because of `messages_per_second`.
     message_rate_rejects,
-    /// Requests refused because of `in_flight_per_session_max`.
+    /// Requests refused because of `in_flight_per_session_max`, and requests and notifies because
+    /// of `in_flight_bytes_per_session_max`.
     session_in_flight_rejects,
+    /// Requests and notifies refused because their session would keep more than is left of
+    /// `shard_bytes_max`.
+    memory_rejects,
     /// Requests refused, and futures dropped, because of `tasks_max`.
     task_rejects,
     /// Pushes, kicks and look-ups refused because of `backlog_len_max`.

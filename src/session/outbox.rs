@@ -69,6 +69,11 @@ impl Outbox {
         self.open.len() + self.queued_bytes as usize + self.in_flight_bytes as usize
     }
 
+    /// The same without pushes that it shares with others, but for one that is on its way.
+    pub(crate) fn own_bytes(&self) -> usize {
+        self.bytes() - self.queue.as_ref().map_or(0, |queue| queue.shared_bytes())
+    }
+
     pub(crate) fn is_in_flight(&self) -> bool {
         self.in_flight_bytes > 0
     }

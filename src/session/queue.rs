@@ -76,6 +76,15 @@ impl Queue {
         self.bytes
     }
 
+    /// Bytes of pushes that other sessions get too.
+    pub(super) fn shared_bytes(&self) -> usize {
+        let shared = |entry: &Entry| match &entry.segment {
+            Segment::Shared(bytes) => bytes.len(),
+            Segment::Owned(_) => 0,
+        };
+        self.entries.iter().map(shared).sum()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

@@ -39,6 +39,7 @@ impl Shard {
         let generation = session.generation();
         let Some(connection) = self.connections.get_mut(slot, generation) else { return };
         connection.outbox.finish(segment, &mut self.pool);
+        let is_counted = connection.io_bytes > 0;
         match end {
             SendEnd::Error => self.cut(slot, CloseReason::Peer),
             SendEnd::Sent => {
@@ -47,6 +48,9 @@ impl Shard {
                 let is_waiting = connection.outbox.is_waiting();
                 if !self.outbox_pauses.is_empty() {
                     self.resume_for_outbox(slot, bytes as usize);
+                }
+                if is_counted {
+                    self.recount(slot);
                 }
                 if is_waiting || self.has_tls_output(slot, layer) {
                     self.mark_dirty(slot);
@@ -122,6 +126,9 @@ impl Shard {
         connection.state = State::Dead;
         connection.outbox.clear(&mut self.pool);
         let socket = connection.socket;
+        if connection.io_bytes > 0 {
+            self.recount(slot);
+        }
         self.wheel.clear(slot);
         self.commands.push_back(Command::Close(socket));
     }
@@ -215,6 +222,7 @@ impl Shard {
             CloseReason::SlowConsumer => counters.closed_slow_consumer.one(),
             CloseReason::OutboxAge => counters.closed_outbox_age.one(),
             CloseReason::Shutdown => counters.closed_shutdown.one(),
+            CloseReason::Memory => counters.closed_memory.one(),
             CloseReason::Refused => {}
         }
     }

@@ -116,6 +116,8 @@ pub(crate) enum CloseReason {
     SlowConsumer,
     OutboxAge,
     Shutdown,
+    /// More was kept for it than is left of `shard_bytes_max`.
+    Memory,
 }
 
 /// One connection. An idle one owns no buffer.
@@ -131,6 +133,10 @@ pub(crate) struct Connection {
     pub(crate) is_read_to_end: bool,
     /// Requests that wait for a worker or an async handler.
     pub(crate) in_flight: u16,
+    /// What these take, and the notifies that workers have yet to handle.
+    pub(crate) in_flight_bytes: u32,
+    /// What was counted of its input and output.
+    pub(crate) io_bytes: u32,
     /// The client-visible id; 0 until the first byte.
     pub(crate) number: u64,
     pub(crate) peer: SocketAddr,
@@ -151,7 +157,7 @@ pub(crate) struct Connection {
 }
 
 // A hundred thousand of these idle on a machine.
-const _: () = assert!(size_of::<Connection>() <= 160);
+const _: () = assert!(size_of::<Connection>() <= 168);
 
 /// Bytes kept until the rest has come.
 pub(crate) struct Partial {
@@ -194,6 +200,8 @@ impl Connection {
             door: DoorIndex(0),
             is_read_to_end: false,
             in_flight: 0,
+            in_flight_bytes: 0,
+            io_bytes: 0,
             number: 0,
             peer,
             heard_ms: now_ms,

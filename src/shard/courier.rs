@@ -12,7 +12,7 @@ use crate::dispatch::reply::Reply;
 use crate::dispatch::{Request, Session, chain};
 use crate::forward::calls::{Batch, Calls, Forwarded, HeldMessages};
 use crate::forward::mail::{Mail, WorkerReply};
-use crate::forward::parcel::{BODY_BYTES_MAX, Head, MESSAGES_MAX, Parcel, Parcels};
+use crate::forward::parcel::{self, BODY_BYTES_MAX, Head, MESSAGES_MAX, Parcel, Parcels};
 use crate::forward::{Carrier, Post};
 use crate::session::SessionId;
 use crate::wire::answer;
@@ -30,28 +30,36 @@ pub(super) struct Courier {
     held: Vec<Box<HeldMessages>>,
 }
 
+/// How often a message is kept: once more where filters see it again behind its answer.
+pub(super) fn copies(is_held: bool) -> usize {
+    1 + usize::from(is_held)
+}
+
 /// Lists of ids, and of held messages, that are kept for the next parcels, at most.
 const LISTS_KEPT_MAX: usize = 1024;
 
 /// What bounds how much is forwarded.
 pub(super) struct Room<'a> {
-    config: &'a ShardConfig,
-    post: &'a Post,
-    calls: &'a Calls,
-    lane_waits: &'a LaneWaits,
+    pub(super) config: &'a ShardConfig,
+    pub(super) post: &'a Post,
+    pub(super) calls: &'a Calls,
+    pub(super) lane_waits: &'a LaneWaits,
+    /// What is left of `shard_bytes_max`.
+    pub(super) memory_left: usize,
     /// Whether global filters are to see what becomes of each message.
-    is_filtered: bool,
+    pub(super) is_filtered: bool,
 }
 
-impl<'a> Room<'a> {
-    pub(super) fn new(
-        config: &'a ShardConfig,
-        post: &'a Post,
-        calls: &'a Calls,
-        lane_waits: &'a LaneWaits,
-        is_filtered: bool,
-    ) -> Self {
-        Self { config, post, calls, lane_waits, is_filtered }
+impl Room<'_> {
+    /// Whether a session may send a whole parcel more, whatever its length.
+    fn has_bytes(&self, connection: &Connection, worker: u16) -> bool {
+        let limits = &self.config.limits;
+        let parcel = copies(self.is_filtered) * parcel::BYTES_MAX;
+        let in_flight = connection.in_flight_bytes as usize + parcel;
+        let party = self.post.hub().worker(worker);
+        in_flight <= limits.in_flight_bytes_per_session_max
+            && connection.kept_bytes() + parcel <= self.memory_left
+            && in_flight <= self.post.bytes_left(party, limits.lane_bytes_max, in_flight)
     }
 
     /// The worker that a message goes to. Where the uid alone tells, it is that of the parcel which
@@ -146,7 +154,8 @@ impl Courier {
         Ok(())
     }
 
-    /// Begins a parcel to a worker, if there is room for a message.
+    /// Begins a parcel to a worker, if there is room for a message, and for as many bytes as a
+    /// parcel may have.
     fn open(&mut self, to: To<'_>, worker: u16, room: &Room<'_>) -> Option<Filling> {
         let To { session, connection, place, .. } = to;
         let limits = &room.config.limits;
@@ -160,7 +169,7 @@ impl Courier {
             limits.forwards_in_flight_max.saturating_sub(room.calls.len()),
         ];
         let messages_max = bounds.into_iter().fold(MESSAGES_MAX, usize::min);
-        if messages_max == 0 {
+        if messages_max == 0 || !room.has_bytes(connection, worker) {
             return None;
         }
         let mut parcel = self.parcels.take(session);
@@ -215,8 +224,11 @@ impl Shard {
     pub(super) fn send_parcel(&mut self, filling: Filling) {
         let Filling { mut parcel, ids, pending, held, .. } = filling;
         let (session, worker) = (parcel.session, parcel.worker);
+        let bytes = copies(held.is_some()) * parcel.messages.bytes();
+        self.memory.add(bytes);
         if let Some((_, connection)) = self.find(session) {
             connection.in_flight += pending.count_ones() as u16;
+            connection.in_flight_bytes += bytes as u32;
             connection.workers |= worker_bit(worker);
         }
         parcel.token = 0;
@@ -224,7 +236,7 @@ impl Shard {
             self.courier.give(ids, held);
         } else {
             let started_us = self.clock.now_us;
-            let batch = Batch { session, started_us, ids, pending, held };
+            let batch = Batch { session, started_us, ids, pending, bytes, held };
             let deadline_us = started_us + self.config.forward_timeout_us();
             parcel.token = self.calls.add(Forwarded::Parcel(batch), deadline_us);
         }
@@ -233,6 +245,7 @@ impl Shard {
         self.counters.forwards.add(messages as u64);
         self.forwarded += messages;
         let party = self.post.hub().worker(worker);
+        self.post.add_sent(party, parcel.messages.bytes());
         self.post.send(party, Mail::Parcel(parcel));
     }
 
@@ -241,6 +254,9 @@ impl Shard {
         let away = &mut self.courier.away[usize::from(parcel.worker)];
         debug_assert!(*away >= parcel.messages.len());
         *away = away.saturating_sub(parcel.messages.len());
+        if parcel.token == 0 {
+            self.release_in_flight(parcel.session, parcel.messages.bytes());
+        }
         if parcel.answered != 0 {
             self.handle_answers(parcel.token, parcel.answered, &parcel.answers);
         }
@@ -274,6 +290,7 @@ impl Shard {
         if batch.pending == 0
             && let Some(Forwarded::Parcel(batch)) = self.calls.take(token)
         {
+            self.release_in_flight(batch.session, batch.bytes);
             self.courier.give(batch.ids, batch.held);
         }
     }
@@ -327,6 +344,7 @@ impl Shard {
             let (client, held) = batch.part(index, &self.link.routes);
             self.handle_answer(&client, held, reply);
         }
+        self.release_in_flight(batch.session, batch.bytes);
         self.courier.give(batch.ids, batch.held);
     }
 }

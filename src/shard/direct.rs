@@ -128,7 +128,14 @@ impl Shard {
         let filters = &registry.global_filters;
         let is_filtered = !filters.is_empty();
         let started_us = self.clock.now_us;
-        let room = Room::new(&self.config, &self.post, &self.calls, &self.lane_waits, is_filtered);
+        let room = Room {
+            config: &self.config,
+            post: &self.post,
+            calls: &self.calls,
+            lane_waits: &self.lane_waits,
+            memory_left: self.memory.left(),
+            is_filtered,
+        };
         let routes = Routes {
             table: &link.routes,
             edition: self.editions.get(connection.edition),
@@ -145,7 +152,7 @@ impl Shard {
             let Some(Piece { id, is_notify, route, body, end }) = piece else { break None };
             run.consumed += end;
             tally.count(is_notify);
-            let client = || ClientCall { session, id, route: Some(route.id), started_us };
+            let client = || ClientCall { session, id, route: Some(route.id), bytes: 0, started_us };
             let seen = session_for(&mut snapshot, session, connection.data(), &link);
             let request = Request::new(route.text, id, body);
             if is_filtered && let Err(stop) = chain::before(filters, 0, &request, seen) {

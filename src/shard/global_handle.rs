@@ -10,6 +10,7 @@ use super::Shard;
 use super::close::CloseCode;
 use super::config::ShardConfig;
 use super::connection::CloseReason;
+use super::courier::copies;
 use super::lane_full::{Destination, Letter};
 use crate::dispatch::chain::{self, Stop};
 use crate::dispatch::context::{Call, ClientCall, Held, Op, Origin};
@@ -158,7 +159,8 @@ impl Shard {
         let Some(route) = message.route else { return };
         let link = Rc::clone(&self.link);
         let known = self.find_route(&link.routes, session.slot(), route);
-        let client = ClientCall { session, id, route: known, started_us: self.clock.now_us };
+        let client =
+            ClientCall { session, id, route: known, bytes: 0, started_us: self.clock.now_us };
         if let Some(message_rate) = &mut self.message_rate
             && !message_rate.take(session.slot(), self.clock.now_us)
         {
@@ -311,13 +313,12 @@ impl Shard {
         request: &Request<'_>,
         mut session: Session,
     ) {
-        if !self.has_room_for_task() || !self.take_off(client) {
+        let Some(client) = self.begin_task(client, request.body().len()) else {
             self.apply_ops();
             return self.finish(client, &Reply::error(), request, &mut session);
-        }
+        };
         let (registry, link) = (Rc::clone(&self.registry), Rc::clone(&self.link));
         let mut held = Box::new(Held { request: request.to_owned(), session });
-        let client = *client;
         let future = Box::pin(async move {
             let Held { request, session } = &mut *held;
             let filters = &registry.global_filters;
@@ -337,7 +338,7 @@ impl Shard {
         held: Held,
         admitted: Result<(), Reply<'static>>,
     ) {
-        self.land(client);
+        self.end_in_flight(client);
         let Held { request, mut session } = held;
         let request = request.get();
         let is_there = self.find(client.session).is_some_and(|(_, c)| c.state.is_working());
@@ -430,14 +431,15 @@ impl Shard {
         request: &Request<'_>,
         mut session: Session,
     ) {
-        if !self.has_room_for_task() || !self.take_off(client) {
+        let copies = copies(!self.registry.global_filters.is_empty());
+        let Some(client) = self.begin_task(client, copies * request.body().len()) else {
             // The local after filters run when the future is dropped, so before the global ones.
             drop(reply);
             self.apply_ops();
             return self.finish(client, &Reply::error(), request, &mut session);
-        }
+        };
         let held = self.hold(request, session);
-        let (client, link, reply) = (*client, Rc::clone(&self.link), reply.into_owned());
+        let (link, reply) = (Rc::clone(&self.link), reply.into_owned());
         let future = Box::pin(async move {
             let reply = chain::settle(reply).await;
             link.ask(Op::Answer { call: Call { origin: Origin::Client(client), held }, reply });
@@ -454,7 +456,7 @@ impl Shard {
         held: Option<Box<Held>>,
         reply: &Reply<'_>,
     ) {
-        self.land(client);
+        self.end_in_flight(client);
         if client.id != 0 {
             self.latency.record(self.clock.now_us.saturating_sub(client.started_us), 1);
         }
@@ -476,34 +478,13 @@ impl Shard {
         }
     }
 
-    /// Counts a request that waits; `false` where the session has too many of them. Whoever asks
-    /// then finishes it, so that the filters that let it in hear of its end.
-    fn take_off(&mut self, client: &ClientCall) -> bool {
-        let in_flight_max = self.config.limits.in_flight_per_session_max;
-        let Some((_, connection)) = self.find(client.session) else { return false };
-        if connection.in_flight >= in_flight_max {
-            self.counters.session_in_flight_rejects.one();
-            return false;
-        }
-        connection.in_flight += 1;
-        true
-    }
-
-    /// Whether a request may wait in a future; counted where it may not.
-    fn has_room_for_task(&self) -> bool {
-        let has_room = !self.tasks.is_full();
-        if !has_room {
+    /// Counts a message that waits in a future, where it may.
+    fn begin_task(&mut self, client: &ClientCall, bytes: usize) -> Option<ClientCall> {
+        if self.tasks.is_full() {
             self.counters.task_rejects.one();
+            return None;
         }
-        has_room
-    }
-
-    /// A request that has waited is done.
-    pub(super) fn land(&mut self, client: &ClientCall) {
-        if let Some((_, connection)) = self.find(client.session) {
-            debug_assert!(connection.in_flight > 0);
-            connection.in_flight = connection.in_flight.saturating_sub(1);
-        }
+        self.begin_in_flight(client, bytes)
     }
 
     fn forward(
@@ -530,14 +511,15 @@ impl Shard {
             let reply = Reply::failure(Failure::NoServer);
             return self.finish(client, &reply, request, &mut session);
         };
-        if !self.take_off(client) {
+        let body = self.forwarded_body(client.session.slot(), request);
+        let copies = copies(!self.registry.global_filters.is_empty());
+        let Some(client) = self.begin_in_flight(client, copies * body.len()) else {
             return self.finish(client, &Reply::error(), request, &mut session);
-        }
+        };
         let data = Arc::clone(session.data().shared());
         let held = self.hold(request, session);
-        let body = self.forwarded_body(client.session.slot(), request);
         let destination = Destination { place, worker };
-        let has_room = self.has_lane_room(destination);
+        let has_room = self.has_lane_room(destination, client.session);
         let waits = match has_room {
             true => None,
             false => self.may_wait(client.session, destination, body, held.is_some()),
@@ -546,10 +528,10 @@ impl Shard {
             || self.calls.len() >= self.config.limits.forwards_in_flight_max
         {
             self.counters.forward_rejects.one();
-            return self.handle_answer(client, held, &Reply::error());
+            return self.handle_answer(&client, held, &Reply::error());
         }
-        let (route, bytes) = self.carve(client.route, request.route(), body);
-        let letter = Letter { client: *client, destination, data, held, route, bytes };
+        let (route, bytes) = self.carve(worker, client.route, request.route(), body);
+        let letter = Letter { client, destination, data, held, route, bytes };
         match waits {
             None => self.send_letter(letter),
             Some(counted) => self.wait_for_lane(letter, counted),
@@ -557,13 +539,19 @@ impl Shard {
     }
 
     /// The bytes that go to the worker: the body, behind the route's text where it has no id.
-    fn carve(&mut self, known: Option<RouteId>, text: &str, body: &[u8]) -> (ForwardRoute, Bytes) {
+    fn carve(
+        &mut self,
+        worker: u16,
+        known: Option<RouteId>,
+        text: &str,
+        body: &[u8],
+    ) -> (ForwardRoute, Bytes) {
         let (route, text) = match known {
             Some(id) => (ForwardRoute::Known(id), ""),
             // A route's length has one byte on the wire.
             None => (ForwardRoute::Inline { len: text.len() as u8 }, text),
         };
-        (route, self.chunk.carve([text.as_bytes(), body]))
+        (route, self.chunks[usize::from(worker)].carve([text.as_bytes(), body]))
     }
 
     /// A worker has answered. An answer after its deadline finds nothing.

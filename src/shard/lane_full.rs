@@ -14,6 +14,7 @@ use rustc_hash::FxHashMap;
 
 use super::Shard;
 use super::connection::worker_bit;
+use super::courier::copies;
 use super::share::Pause;
 use crate::dispatch::context::{ClientCall, Held};
 use crate::dispatch::reply::Reply;
@@ -52,8 +53,9 @@ pub(super) struct LaneWaits {
     count: u64,
     /// Those of each session, in order. INVARIANT: none is empty, and each session is paused.
     sessions: FxHashMap<Slot, VecDeque<Place>>,
-    /// Workers for whose lanes something has waited in vain, and which have had no room since.
-    stuck: Vec<u16>,
+    /// Workers for whose lanes something has waited in vain, and which have had no room since for
+    /// as many bytes.
+    stuck: Vec<(u16, usize)>,
     /// What waited of sessions that have ended, and whose filters have yet to hear of it.
     ended: Vec<Letter>,
 }
@@ -124,9 +126,11 @@ impl LaneWaits {
 
 impl Shard {
     /// Whether a message may go into its lane at once: there is room, and none waits before it.
+    /// Of the lane's bytes as many have to be left as its session has in flight.
     #[inline]
-    pub(super) fn has_lane_room(&self, to: Destination) -> bool {
-        self.has_room_in_lane(to.worker) && (self.lane_waits.is_empty() || !self.waits_behind(to))
+    pub(super) fn has_lane_room(&self, to: Destination, session: SessionId) -> bool {
+        self.has_room_in_lane(to.worker, self.in_flight_bytes(session))
+            && (self.lane_waits.is_empty() || !self.waits_behind(to))
     }
 
     #[cold]
@@ -148,11 +152,10 @@ impl Shard {
         is_held: bool,
     ) -> Option<usize> {
         // What global filters are to see afterwards has a copy of its own.
-        let copies = 1 + usize::from(is_held);
-        let bytes = WAITING_BYTES + copies * body.len();
+        let bytes = WAITING_BYTES + copies(is_held) * body.len();
         let connection = self.connections.get(session.slot(), session.generation())?;
         (self.lane_full_of(to) == LaneFull::Pause
-            && !self.lane_waits.stuck.contains(&to.worker)
+            && !self.lane_waits.stuck.iter().any(|(worker, _)| *worker == to.worker)
             && connection.state.is_working()
             && self.shares.has_room(bytes))
         .then_some(bytes)
@@ -175,7 +178,10 @@ impl Shard {
     #[inline]
     pub(super) fn send_letter(&mut self, letter: Letter) {
         let Letter { client, destination, data, held, route, bytes } = letter;
-        let is_answered = client.id != 0 || held.is_some();
+        let carrier = &self.config.server_types[destination.place].carrier;
+        let is_near = matches!(carrier, Carrier::Workers { .. });
+        // A worker says of a notify, too, that it is done with it; servers of a cluster may not.
+        let is_answered = is_near || client.id != 0 || held.is_some();
         let deadline_us = self.clock.now_us + self.config.forward_timeout_us();
         let token = match is_answered {
             true => self.calls.add(Forwarded::One { client, held }, deadline_us),
@@ -183,16 +189,16 @@ impl Shard {
         };
         let (session, id) = (client.session, client.id);
         let party = self.post.hub().worker(destination.worker);
+        self.post.add_sent(party, bytes.len());
         self.post.send(party, Mail::Forward(Forward { token, session, data, route, id, bytes }));
         self.counters.forwards.one();
         // An answer over the network takes longer than a look for it is worth.
-        let carrier = &self.config.server_types[destination.place].carrier;
-        self.forwarded += usize::from(matches!(carrier, Carrier::Workers { .. }));
+        self.forwarded += usize::from(is_near);
         if let Some((_, connection)) = self.find(session) {
             connection.workers |= worker_bit(destination.worker);
         }
         if !is_answered {
-            self.land(&client);
+            self.end_in_flight(&client);
         }
     }
 
@@ -221,7 +227,7 @@ impl Shard {
             next = after;
         }
         let stuck = std::mem::take(&mut self.lane_waits.stuck);
-        let is_stuck = |worker: &u16| !self.has_room_in_lane(*worker);
+        let is_stuck = |stuck: &(u16, usize)| !self.has_room_in_lane(stuck.0, stuck.1);
         self.lane_waits.stuck = stuck.into_iter().filter(is_stuck).collect();
     }
 
@@ -229,7 +235,8 @@ impl Shard {
     fn send_first_waiting(&mut self, worker: u16) -> bool {
         let Some((place, waiting)) = self.lane_waits.first_of(worker) else { return false };
         let is_due = waiting.deadline_us <= self.clock.now_us;
-        let has_room = self.has_room_in_lane(worker);
+        let needed = self.in_flight_bytes(waiting.letter.client.session);
+        let has_room = self.has_room_in_lane(worker, needed);
         if !has_room && !is_due {
             return false;
         }
@@ -248,16 +255,27 @@ impl Shard {
             self.kick_if_drained_id(session);
             return true;
         }
-        if !has_room && !self.lane_waits.stuck.contains(&worker) {
-            self.lane_waits.stuck.push(worker);
+        if !has_room && !self.lane_waits.stuck.iter().any(|(stuck, _)| *stuck == worker) {
+            self.lane_waits.stuck.push((worker, needed));
         }
         self.counters.forward_rejects.one();
         self.handle_answer(&letter.client, letter.held, &Reply::error());
         true
     }
 
-    fn has_room_in_lane(&self, worker: u16) -> bool {
-        self.courier.lane_room(worker, &self.post, self.config.limits.lane_len) > 0
+    /// Whether a lane has room for a message more, of a session that has so many bytes in flight
+    /// with it. An empty lane has room for any.
+    fn has_room_in_lane(&self, worker: u16, bytes: usize) -> bool {
+        let limits = &self.config.limits;
+        let bytes = bytes.min(limits.lane_bytes_max);
+        let party = self.post.hub().worker(worker);
+        self.courier.lane_room(worker, &self.post, limits.lane_len) > 0
+            && self.post.bytes_left(party, limits.lane_bytes_max, bytes) >= bytes
+    }
+
+    fn in_flight_bytes(&self, session: SessionId) -> usize {
+        let connection = self.connections.get(session.slot(), session.generation());
+        connection.map_or(0, |connection| connection.in_flight_bytes as usize)
     }
 
     /// Whether [`Self::send_waiting`] has something to do.
@@ -271,7 +289,11 @@ impl Shard {
         });
         !waits.ended.is_empty()
             || firsts.any(|((worker, _), waiting)| {
-                waiting.deadline_us <= self.clock.now_us || self.has_room_in_lane(worker)
+                waiting.deadline_us <= self.clock.now_us
+                    || self.has_room_in_lane(
+                        worker,
+                        self.in_flight_bytes(waiting.letter.client.session),
+                    )
             })
     }
 
@@ -287,7 +309,7 @@ impl Shard {
             self.shares.release(bytes);
             match letter.held {
                 Some(_) => self.lane_waits.ended.push(letter),
-                None => self.land(&letter.client),
+                None => self.end_in_flight(&letter.client),
             }
         }
     }

@@ -26,6 +26,7 @@ mod editions;
 mod global_handle;
 mod lane_full;
 mod mail;
+mod memory;
 mod package;
 #[cfg(feature = "internals")]
 mod probe;
@@ -65,6 +66,7 @@ pub(crate) use door::{Door, DoorIndex};
 use editions::Editions;
 use global_handle::{RecentRoutes, Target};
 use lane_full::LaneWaits;
+use memory::{Memory, UNCOUNTED_BYTES};
 #[cfg(feature = "internals")]
 pub use probe::{SessionProbe, ShardProbe, Stage};
 use rate::{MessageRate, Rate};
@@ -118,12 +120,14 @@ pub(crate) struct Shard {
     post: Post,
     /// How much mail each worker had sent when the turn's reading began.
     waiting: Vec<usize>,
-    /// Forwarded bodies are carved from this.
-    chunk: Chunk,
+    /// The bodies for each worker are carved from memory of its own, so that one that is slow
+    /// keeps nothing of what is for others.
+    chunks: Vec<Chunk>,
     scratch: Vec<u8>,
     deflater: Deflater,
     inflater: Inflater,
 
+    memory: Memory,
     shares: Shares,
     lane_waits: LaneWaits,
     outbox_pauses: slow::OutboxPauses,
@@ -233,6 +237,7 @@ impl Shard {
             config.routes.iter().map(|entry| config.target(&registry, &entry.text)).collect();
         let direct = direct::direct_routes(&config, &targets);
         let party = Party::from(index);
+        let workers = usize::from(hub.parties() - hub.shards());
         let mut shard = Self {
             index,
             clock: Clock::default(),
@@ -252,7 +257,7 @@ impl Shard {
             registry,
             targets,
             direct,
-            courier: Courier::new(usize::from(hub.parties() - hub.shards())),
+            courier: Courier::new(workers),
             recent_routes: RecentRoutes::default(),
             tasks: Tasks::new(limits.tasks_max, Arc::clone(hub.bell(party)) as _),
             is_running_tasks: false,
@@ -261,7 +266,8 @@ impl Shard {
             calls: Calls::default(),
             post: Post::new(Arc::clone(hub), party, limits.backlog_len_max),
             waiting: Vec::new(),
-            chunk: Chunk::default(),
+            chunks: std::iter::repeat_with(Chunk::default).take(workers).collect(),
+            memory: Memory::new(limits.shard_bytes_max),
             scratch: Vec::new(),
             deflater: Deflater::default(),
             inflater: Inflater::default(),
@@ -355,6 +361,7 @@ impl Shard {
         self.tls.remove(session.slot());
         if let Some(connection) = self.connections.remove(session.slot()) {
             debug_assert!(!connection.outbox.is_in_flight());
+            self.memory.remove(connection.io_bytes as usize);
             self.config.connections.fetch_sub(1, Ordering::Relaxed);
             self.counters.connections_closed.one();
         }
@@ -459,6 +466,10 @@ impl Shard {
                 Listed::Both => listed,
                 _ => Listed::Not,
             };
+            if connection.io_bytes > 0 || connection.outbox.bytes() > UNCOUNTED_BYTES {
+                self.recount(slot);
+            }
+            let Some(connection) = self.connections.at_mut(slot) else { continue };
             if connection.outbox.is_in_flight() || connection.state == State::Dead {
                 continue;
             }

@@ -27,6 +27,8 @@ pub struct ShardProbe {
     pub lane_waits: usize,
     /// Bytes of sessions that are read in later turns.
     pub held_bytes: usize,
+    /// Bytes that count against `shard_bytes_max`.
+    pub kept_bytes: usize,
     /// Uids whose home this is.
     pub uids: usize,
     /// Entries of the connection service.
@@ -49,6 +51,10 @@ pub struct SessionProbe {
     pub message_bytes: usize,
     /// Requests that wait for an answer.
     pub in_flight: usize,
+    /// What counts of it against `shard_bytes_max`.
+    pub kept_bytes: usize,
+    /// Bytes of its messages that wait for an answer.
+    pub in_flight_bytes: usize,
     /// Whether something that it has sent is held for a later turn.
     pub is_held: bool,
     /// The uid it is bound to.
@@ -83,6 +89,7 @@ impl Shard {
             backlog: self.post.outgoing_len_sum(),
             lane_waits: self.lane_waits.len(),
             held_bytes: self.shares.held_bytes(),
+            kept_bytes: self.memory.kept(),
             uids: self.directory.len(),
             logins: self.logins.len(),
         }
@@ -125,6 +132,8 @@ impl SessionProbe {
             partial_bytes: connection.partial.as_ref().map_or(0, |partial| partial.buffer.len()),
             message_bytes: connection.message.as_ref().map_or(0, |message| message.payload.len()),
             in_flight: usize::from(connection.in_flight),
+            kept_bytes: connection.kept_bytes(),
+            in_flight_bytes: connection.in_flight_bytes as usize,
             is_held,
             uid: connection.uid().map(|uid| uid.text().to_owned()),
         }

@@ -6,6 +6,7 @@ use super::Shard;
 use super::close::CloseCode;
 use super::connection::{CloseReason, FragmentedMessage, Layer, Partial, State, Transport};
 use super::dialect::Dialect;
+use super::memory::UNCOUNTED_BYTES;
 use crate::session::{SessionId, Slot};
 use crate::wire::http::{self, UpgradeStatus};
 use crate::wire::package::{self, HEADER_BYTES, PackageError, Status};
@@ -89,7 +90,15 @@ impl Shard {
         }
         self.shares.end(slot, len, left);
         match self.connections.at_mut(slot) {
-            Some(connection) if connection.state.is_reading() => connection.partial = partial,
+            Some(connection) if connection.state.is_reading() => {
+                let is_counted = connection.io_bytes > 0
+                    || partial.as_ref().is_some_and(|it| it.buffer.len() > UNCOUNTED_BYTES / 2)
+                    || connection.message.is_some();
+                connection.partial = partial;
+                if is_counted {
+                    self.recount(slot);
+                }
+            }
             _ => {
                 if let Some(partial) = partial {
                     self.pool.give(partial.buffer);

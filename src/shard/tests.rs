@@ -2,6 +2,7 @@
 
 mod direct;
 mod lane;
+mod memory;
 mod share;
 mod slow;
 

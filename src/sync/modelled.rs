@@ -8,7 +8,7 @@ mod ring;
 use std::collections::VecDeque;
 
 use loom::sync::Mutex;
-pub(crate) use loom::sync::atomic::{AtomicBool, fence};
+pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, fence};
 use loom::sync::atomic::{AtomicUsize, Ordering};
 
 pub(crate) use ring::{Consumer, Producer, RingBuffer};

@@ -166,6 +166,11 @@ impl World {
             ensure(probe.asks <= limits.backlog_len_max, text)?;
             ensure(probe.tasks <= limits.tasks_max, text)?;
             ensure(probe.backlog <= backlog_max, text)?;
+            // Above it by what a turn lays out for one session before it is counted.
+            let kept_max = limits.shard_bytes_max + limits.outbox_bytes_max + OUTBOX_SLACK;
+            ensure(probe.kept_bytes <= kept_max, text)?;
+            let kept: usize = self.engine.sessions(shard).map(|session| session.kept_bytes).sum();
+            ensure(kept <= probe.kept_bytes, || format!("{kept} of {}", text()))?;
             // One message of each session, but for those that filters have held.
             let waits_max = match self.plan.has(fault::FILTERS) || self.has_serial {
                 true => probe.connections * usize::from(limits.in_flight_per_session_max),
@@ -209,6 +214,7 @@ impl World {
         let limits = &self.limits;
         let text = || format!("{probe:?}");
         ensure(probe.in_flight <= usize::from(limits.in_flight_per_session_max), text)?;
+        ensure(probe.in_flight_bytes <= limits.in_flight_bytes_per_session_max, text)?;
         if probe.stage == Stage::Dead {
             // What is with the kernel comes back.
             return ensure(probe.partial_bytes + probe.message_bytes == 0, text);
@@ -322,6 +328,7 @@ impl World {
     fn is_at_rest(&self) -> bool {
         let shards = (0..self.plan.shards).map(|shard| self.engine.probe(shard));
         let mut workers = self.live_workers().map(|worker| self.engine.probe_worker(worker));
+        let has_dead = self.live_workers().count() < usize::from(self.plan.workers);
         let are_read = self.sockets.iter().all(|socket| {
             socket.session.is_some()
                 && (socket.conn.pipe.is_empty() || socket.model.stage > Stage::Working)
@@ -332,6 +339,8 @@ impl World {
         let shards_rest = shards.into_iter().all(|probe| {
             probe.calls + probe.asks + probe.tasks + probe.timers == 0
                 && probe.lane_waits + probe.held_bytes == 0
+                // A worker that stands keeps what was sent to it.
+                && (has_dead || probe.kept_bytes == 0)
         });
         are_read
             && shards_rest

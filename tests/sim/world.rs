@@ -644,6 +644,9 @@ fn limits(plan: &Plan, random: &mut Random) -> Limits {
         limits.tasks_max = random.within(1, 6);
         limits.held_bytes_max = random.below(4000);
         limits.messages_per_turn_max = random.within(1, 20) as u32;
+        limits.lane_bytes_max = random.within(4096, 20_000);
+        limits.in_flight_bytes_per_session_max = random.within(4096, 20_000);
+        limits.shard_bytes_max = 2 * limits.outbox_bytes_max + random.below(20_000);
     }
     assert_eq!(limits.check(), Ok(()));
     limits

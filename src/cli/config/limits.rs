@@ -32,9 +32,12 @@ fn read_all(table: &mut Table<'_>, limits: &mut Limits) {
         forward_timeout,
         forwards_in_flight_max,
         lane_len,
+        lane_bytes_max,
         inbox_len,
         backlog_len_max,
         in_flight_per_session_max,
+        in_flight_bytes_per_session_max,
+        shard_bytes_max,
         bytes_per_turn_max,
         messages_per_turn_max,
         held_bytes_max,
@@ -62,9 +65,12 @@ fn read_all(table: &mut Table<'_>, limits: &mut Limits) {
     table.read("forward_timeout", forward_timeout, DURATION);
     table.read("forwards_in_flight_max", forwards_in_flight_max, count());
     table.read("lane_len", lane_len, count());
+    table.read("lane_bytes_max", lane_bytes_max, bytes());
     table.read("inbox_len", inbox_len, count());
     table.read("backlog_len_max", backlog_len_max, count());
     table.read("in_flight_per_session_max", in_flight_per_session_max, count());
+    table.read("in_flight_bytes_per_session_max", in_flight_bytes_per_session_max, bytes());
+    table.read("shard_bytes_max", shard_bytes_max, bytes());
     table.read("bytes_per_turn_max", bytes_per_turn_max, bytes());
     table.read("messages_per_turn_max", messages_per_turn_max, count());
     table.read("held_bytes_max", held_bytes_max, bytes());

@@ -9,13 +9,13 @@ use crate::forward::parcel::Parcel;
 use crate::forward::{Carrier, LaneFull, ServerType};
 use crate::wire::answer;
 
-const CHAT: &str = "chat.chatHandler.echo";
+pub(super) const CHAT: &str = "chat.chatHandler.echo";
 const LANE: usize = 2;
 
 /// A shard with one worker, which reads when it is told to.
-struct Chat {
-    rig: Rig,
-    worker: Post,
+pub(super) struct Chat {
+    pub(super) rig: Rig,
+    pub(super) worker: Post,
 }
 
 impl Chat {
@@ -39,7 +39,17 @@ impl Chat {
     ) -> Self {
         let limits = Limits { lane_len: LANE, ..limits };
         let limits = if in_parcels { limits } else { one_by_one(limits) };
-        let hub = Hub::new(1, 1, HubLimits { lane_len: LANE, inbox_len: 16 });
+        Self::within(lane_full, limits, register)
+    }
+
+    /// A lane as long as the limits say.
+    pub(super) fn within(
+        lane_full: LaneFull,
+        limits: Limits,
+        register: impl Fn(&mut Handlers) + Send + Sync + 'static,
+    ) -> Self {
+        let lane_len = limits.lane_len;
+        let hub = Hub::new(1, 1, HubLimits { lane_len, inbox_len: 16 });
         let routes = RouteTable::new([ECHO, CHAT].map(str::to_owned), None, None);
         let servers = ["chat-1".into()].into();
         let carrier = Carrier::Workers { servers, first_worker: 0, route: None };
@@ -57,7 +67,7 @@ impl Chat {
     }
 
     /// The worker answers so many messages, with their own bodies; the ids that it has seen.
-    fn answer(&mut self, count: usize) -> Vec<u32> {
+    pub(super) fn answer(&mut self, count: usize) -> Vec<u32> {
         let mut ids = Vec::new();
         self.worker.waiting(Party(0));
         for _ in 0..count {
@@ -71,6 +81,7 @@ impl Chat {
                 _ => continue,
             };
             ids.push(id);
+            self.worker.add_handled(Party(0), bytes.len());
             if token != 0 {
                 let reply = WorkerReply { body: Some(bytes), failed: false, data: None };
                 self.worker.send(Party(0), Mail::Answer { token, reply });
@@ -89,15 +100,16 @@ impl Chat {
             parcel.answered |= 1 << at;
         }
         let ids = parcel.messages.iter().map(|(head, _)| head.id).collect();
+        self.worker.add_handled(Party(0), parcel.messages.bytes());
         self.worker.send(Party(0), Mail::Parcel(parcel));
         ids
     }
 
     /// Asserts that nothing is left of any message.
-    fn expect_rest(&self) {
+    pub(super) fn expect_rest(&self) {
         let shard = &self.rig.shard;
         assert_eq!((shard.lane_waits.len(), shard.shares.held_bytes()), (0, 0));
-        assert_eq!(shard.calls.len(), 0);
+        assert_eq!((shard.calls.len(), shard.memory.kept()), (0, 0));
         assert!(!shard.has_more);
         assert!(shard.connections.iter().all(|(_, _, connection)| connection.in_flight == 0));
     }
@@ -111,7 +123,7 @@ fn answers(ids: std::ops::RangeInclusive<u32>) -> Vec<u8> {
     ids.flat_map(|id| response(id, "1")).collect()
 }
 
-const FAILED: &str = r#"{"code":500}"#;
+pub(super) const FAILED: &str = r#"{"code":500}"#;
 const PAUSED: Command = Command::PauseReading(SocketIndex(0));
 const RESUMED: Command = Command::ResumeReading(SocketIndex(0));
 

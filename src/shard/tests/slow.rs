@@ -133,7 +133,7 @@ fn what_is_owed_is_never_dropped() {
         push(&mut rig, "onEffect", &body);
         push(&mut rig, route, &body);
         let answer = |rig: &mut Rig, id| {
-            let client = ClientCall { session, id, route: None, started_us: 0 };
+            let client = ClientCall { session, id, route: None, bytes: 0, started_us: 0 };
             // Of a request that was read long ago: what is asked now is not read any more.
             rig.turn(|shard| shard.answer(&client, &Reply::bytes(body.clone())));
         };
