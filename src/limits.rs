@@ -182,7 +182,18 @@ impl Limits {
     /// # Errors
     /// The first bound that does not, and what to write instead.
     pub fn check(&self) -> Result<(), LimitError> {
-        let rules: [(&'static str, bool, &'static str); 25] = [
+        for (key, holds, expected) in
+            self.rules_of_connections().into_iter().chain(self.rules_of_messages())
+        {
+            if !holds {
+                return Err(LimitError { key, expected });
+            }
+        }
+        Ok(())
+    }
+
+    fn rules_of_connections(&self) -> [Rule; 12] {
+        [
             ("connections_max", self.connections_max > 0, "at least 1"),
             (
                 "connections_per_shard_max",
@@ -214,6 +225,16 @@ impl Limits {
             ("outbox_bytes_max", self.outbox_bytes_max <= 1 << 30, "1073741824 at most"),
             ("outbox_pushes_max", (1..=1 << 20).contains(&self.outbox_pushes_max), "1 to 1048576"),
             ("outbox_age_max", self.outbox_age_max.as_millis() >= 8, "8 ms or more"),
+            (
+                "handshake_timeout",
+                !self.handshake_timeout.is_zero() && !self.idle_timeout.is_zero(),
+                "more than zero, as idle_timeout",
+            ),
+        ]
+    }
+
+    fn rules_of_messages(&self) -> [Rule; 13] {
+        [
             ("lane_len", (1..=1 << 24).contains(&self.lane_len), "1 to 16777216"),
             (
                 "lane_bytes_max",
@@ -248,20 +269,12 @@ impl Limits {
                 self.receive_buffers.is_power_of_two() && self.receive_buffers <= 1 << 15,
                 "a power of two up to 32768",
             ),
-            (
-                "handshake_timeout",
-                !self.handshake_timeout.is_zero() && !self.idle_timeout.is_zero(),
-                "more than zero, as idle_timeout",
-            ),
-        ];
-        for (key, holds, expected) in rules {
-            if !holds {
-                return Err(LimitError { key, expected });
-            }
-        }
-        Ok(())
+        ]
     }
 }
+
+/// A bound, whether it holds, and what may be written there.
+type Rule = (&'static str, bool, &'static str);
 
 /// A bound of [`Limits`] that can't hold (made by the embedder).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -128,14 +128,10 @@ impl Shard {
         let filters = &registry.global_filters;
         let is_filtered = !filters.is_empty();
         let started_us = self.clock.now_us;
-        let room = Room {
-            config: &self.config,
-            post: &self.post,
-            calls: &self.calls,
-            lane_waits: &self.lane_waits,
-            memory_left: self.memory.left(),
-            is_filtered,
-        };
+        let memory_left = self.memory.left();
+        let (config, post, calls) = (&self.config, &self.post, &self.calls);
+        let lane_waits = &self.lane_waits;
+        let room = Room { config, post, calls, lane_waits, memory_left, is_filtered };
         let routes = Routes {
             table: &link.routes,
             edition: self.editions.get(connection.edition),

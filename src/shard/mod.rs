@@ -266,7 +266,7 @@ impl Shard {
             calls: Calls::default(),
             post: Post::new(Arc::clone(hub), party, limits.backlog_len_max),
             waiting: Vec::new(),
-            chunks: std::iter::repeat_with(Chunk::default).take(workers).collect(),
+            chunks: (0..workers).map(|_| Chunk::default()).collect(),
             memory: Memory::new(limits.shard_bytes_max),
             scratch: Vec::new(),
             deflater: Deflater::default(),
