@@ -119,25 +119,22 @@ impl Shard {
     pub(super) fn handle_directly(&mut self, session: SessionId, input: &mut [u8]) -> Run {
         let mut run = Run { consumed: 0, is_interrupted: false };
         let (link, registry) = (Rc::clone(&self.link), Rc::clone(&self.registry));
+        let (config, post, calls) = (&self.config, &self.post, &self.calls);
         let Some(connection) = self.connections.at_mut(session.slot()) else { return run };
         if connection.message.is_some() {
             return run;
         }
-        let (transport, body_bytes_max) =
-            (connection.transport, self.config.limits.package_bytes_max);
+        let (transport, body_bytes_max) = (connection.transport, config.limits.package_bytes_max);
         let filters = &registry.global_filters;
         let is_filtered = !filters.is_empty();
-        let started_us = self.clock.now_us;
-        let memory_left = self.memory.left();
-        let (config, post, calls) = (&self.config, &self.post, &self.calls);
-        let lane_waits = &self.lane_waits;
+        let (lane_waits, memory_left) = (&self.lane_waits, self.memory.left());
         let room = Room { config, post, calls, lane_waits, memory_left, is_filtered };
         let routes = Routes {
             table: &link.routes,
             edition: self.editions.get(connection.edition),
             direct: &self.direct,
         };
-        let messages_max = u64::from(self.shares.left);
+        let (started_us, messages_max) = (self.clock.now_us, u64::from(self.shares.left));
         let (mut tally, mut snapshot, mut filling, mut last) = (Tally::default(), None, None, None);
         let interruption = loop {
             let is_spent = tally.messages == messages_max;

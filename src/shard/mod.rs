@@ -226,18 +226,14 @@ impl Shard {
     pub(crate) fn new(config: Arc<ShardConfig>, index: ShardIndex, hub: &Arc<Hub>) -> Self {
         let limits = &config.limits;
         let edition = config.edition();
-        let link = Link::new(
-            Arc::clone(&config.server_id),
-            Arc::clone(&config.server_id),
-            Arc::clone(&config.routes),
-            Arc::clone(&edition),
-        );
+        let [server_id, frontend_id] = [(); 2].map(|()| Arc::clone(&config.server_id));
+        let routes = Arc::clone(&config.routes);
+        let link = Link::new(server_id, frontend_id, routes, Arc::clone(&edition));
         let registry = Handlers::collect(&link, &config.registers);
         let targets: Vec<Target> =
             config.routes.iter().map(|entry| config.target(&registry, &entry.text)).collect();
         let direct = direct::direct_routes(&config, &targets);
-        let party = Party::from(index);
-        let workers = usize::from(hub.parties() - hub.shards());
+        let (party, workers) = (Party::from(index), usize::from(hub.parties() - hub.shards()));
         let mut shard = Self {
             index,
             clock: Clock::default(),
