@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use common::{Client, Event, builder, eventually, notify, request};
 use serde_json::json;
+use shaddock::route::Dictionary;
 use shaddock::{Audience, Drain, Handlers, Limits, Reply, Uid, Workers};
 
 const ENTRY: &str = "connector.entryHandler.entry";
@@ -182,6 +183,29 @@ fn too_many_requests_in_flight_are_refused_at_once() {
     assert_eq!(client.answer(1), "200");
     assert_eq!(client.answer(2), "200");
     assert_eq!(engine.handle().counters().session_in_flight_rejects, 1);
+}
+
+/// A notify is over for its shard once the worker has begun it; its future still counts.
+#[test]
+fn notifies_of_one_client_leave_a_worker_futures_for_others() {
+    const MAX: u64 = 8;
+    let limits = Limits {
+        in_flight_per_session_max: MAX as u16,
+        tasks_max: 2 * MAX as usize,
+        ..Limits::default()
+    };
+    // Messages of known routes go to a worker many at a time.
+    let routes = [("room.roomHandler.echo", 1), ("room.roomHandler.sleep", 2)];
+    let builder = builder(1).limits(limits).dictionary(Dictionary::from_map(routes).unwrap());
+    let engine = builder.forward("room", Workers::new(1, rooms)).start().unwrap();
+    let mut greedy = Client::ready(engine.local_addr());
+    for _ in 0..50 {
+        greedy.send(&notify("room.roomHandler.sleep", "5000"));
+        assert_eq!(greedy.ask(1, "room.roomHandler.echo", "1"), "1", "the worker has begun it");
+    }
+    let mut other = Client::ready(engine.local_addr());
+    assert_eq!(other.ask(1, "room.roomHandler.sleep", "1"), "1");
+    assert_eq!(engine.handle().counters().session_in_flight_rejects, 50 - MAX);
 }
 
 #[test]

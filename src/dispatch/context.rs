@@ -20,7 +20,7 @@ use crate::route::PushError;
 use crate::route::edition::Edition;
 use crate::route::push::Push;
 use crate::route::table::RouteTable;
-use crate::session::{SessionId, SessionView, ShardIndex, Uid};
+use crate::session::{SessionId, SessionView, Uid};
 
 /// What handlers, filters and tasks ask their shard or worker to do. It is done, in order, as
 /// soon as the code that asked has returned or waits.
@@ -94,7 +94,7 @@ pub(crate) enum Origin {
     /// for the lane until it is answered.
     Shard { session: SessionId, token: u64, bytes: u32 },
     /// A shard that forwarded it in a parcel.
-    Parcel { shard: ShardIndex, part: ParcelPart },
+    Parcel { session: SessionId, part: ParcelPart },
 }
 
 /// A message of a parcel whose answer comes later.

@@ -369,8 +369,8 @@ impl Builder {
         let threads = threads(shards, workers + networks.len() as u16, &self.limits)?;
         let registers: Vec<Register> =
             self.forwards.iter().map(|(_, workers)| Arc::clone(&workers.register)).collect();
-        let counters = shards + networks.len() as u16;
-        let config = Arc::new(self.into_config(counters, server_types, told));
+        let parties = threads.hub.parties();
+        let config = Arc::new(self.into_config(parties, server_types, told));
 
         // From here on a failure stops what runs already: the engine is dropped.
         let mut engine =
@@ -391,6 +391,7 @@ impl Builder {
             // Those that workers carry come first.
             let Carrier::Workers { servers, first_worker, .. } = &kind.carrier else { break };
             for (place, server) in servers.iter().enumerate() {
+                let me = threads.hub.worker(first_worker + place as u16);
                 let worker = WorkerConfig {
                     server_id: server.shared(),
                     frontend_id: Arc::clone(&config.server_id),
@@ -398,8 +399,8 @@ impl Builder {
                     edition: config.edition(),
                     register: Arc::clone(&register),
                     limits: config.limits.clone(),
+                    counters: Arc::clone(&config.counters[me.index()]),
                 };
-                let me = threads.hub.worker(first_worker + place as u16);
                 engine.add_worker(start_worker(worker, &threads, me, opened.clone())?);
             }
         }
@@ -511,7 +512,7 @@ impl Builder {
             || self.networks.iter().any(|n| n.server_types.iter().any(|other| other == name))
     }
 
-    fn into_config(self, counters: u16, server_types: Vec<ServerType>, told: Told) -> ShardConfig {
+    fn into_config(self, parties: u16, server_types: Vec<ServerType>, told: Told) -> ShardConfig {
         let protos = self.protos.as_ref();
         let routes = RouteTable::new(self.routes, self.dictionary.as_ref(), protos)
             .with_push_policies(self.push_policies);
@@ -544,7 +545,7 @@ impl Builder {
             started_unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
             connections: AtomicUsize::new(0),
             session_numbers: AtomicU64::new(0),
-            counters: (0..counters).map(|_| Arc::default()).collect(),
+            counters: (0..parties).map(|_| Arc::default()).collect(),
         }
     }
 }
@@ -688,10 +689,11 @@ fn start_networks(
     let (config, threads, clients) = engine.parts();
     for (place, network) in networks.into_iter().enumerate() {
         let is_mine = |(name, _): &&(String, Route)| network.server_types.contains(name);
+        let me = Party(first.0 + place as u16);
         let seat = Seat {
-            me: Party(first.0 + place as u16),
+            me,
             threads: Arc::clone(&threads),
-            counters: Arc::clone(&config.counters[usize::from(threads.hub.shards()) + place]),
+            counters: Arc::clone(&config.counters[me.index()]),
             config: Arc::clone(&config),
             clients,
             routes: routers.iter().filter(is_mine).cloned().collect(),

@@ -14,6 +14,7 @@ pub(crate) mod parcel;
 #[cfg_attr(not(all(feature = "pitaya", feature = "pomelo")), allow(dead_code))]
 // Each has its own part.
 pub(crate) mod remote;
+mod session_futures;
 pub(crate) mod worker;
 mod workers;
 

@@ -13,6 +13,7 @@ use super::asks::{Ask, Asks};
 use super::hub::{Hub, Party, Post};
 use super::mail::{Forward, ForwardRoute, Mail, Others, ReplyTo, WorkerReply};
 use super::parcel::Parcel;
+use super::session_futures::SessionFutures;
 use crate::dispatch::chain;
 use crate::dispatch::context::{Call, Link, Op, Origin, ParcelPart};
 use crate::dispatch::pending::Completion;
@@ -20,10 +21,11 @@ use crate::dispatch::reply::{Reply, ReplyBody};
 use crate::dispatch::tasks::Tasks;
 use crate::dispatch::{Context, Handlers, Register, Registry, Request, Session};
 use crate::limits::Limits;
+use crate::metrics::Counters;
 use crate::route::edition::Edition;
 use crate::route::push::Push;
 use crate::route::table::RouteTable;
-use crate::session::{Directory, SessionData, SessionView, ShardIndex, Snapshot, Uid};
+use crate::session::{Directory, SessionData, SessionId, SessionView, ShardIndex, Snapshot, Uid};
 use crate::wire::answer;
 
 /// A worker's handlers and everything under way on it.
@@ -34,6 +36,8 @@ pub(crate) struct Worker {
     by_route: Vec<Option<usize>>,
     tasks: Tasks,
     is_running_tasks: bool,
+    session_futures: SessionFutures,
+    counters: Arc<Counters>,
     asks: Asks,
     post: Post,
     ops: Vec<Op>,
@@ -62,6 +66,7 @@ pub(crate) struct WorkerConfig {
     pub(crate) edition: Arc<Edition>,
     pub(crate) register: Register,
     pub(crate) limits: Limits,
+    pub(crate) counters: Arc<Counters>,
 }
 
 /// Messages taken from one shard before the next one is looked at. The shard is woken once for all
@@ -88,6 +93,8 @@ impl Worker {
             by_route,
             tasks: Tasks::new(limits.tasks_max, bell),
             is_running_tasks: false,
+            session_futures: SessionFutures::new(limits),
+            counters: Arc::clone(&config.counters),
             asks: Asks::new(limits.backlog_len_max),
             post: Post::new(Arc::clone(hub), me, limits.backlog_len_max),
             ops: Vec::new(),
@@ -254,7 +261,7 @@ impl Worker {
             if is_later || is_told {
                 let (index, bytes) = (index as u8, body.len() as u32);
                 let part = ParcelPart { token, index, id: head.id, is_websocket, tells_all, bytes };
-                let origin = Origin::Parcel { shard: id.shard(), part };
+                let origin = Origin::Parcel { session: id, part };
                 if is_later {
                     handled -= body.len();
                     self.answer_later(origin, reply.into_owned());
@@ -285,26 +292,36 @@ impl Worker {
 
     /// Answers once the handler has. Its message counts for the lane until then.
     fn answer_later(&mut self, origin: Origin, reply: Reply<'static>) {
+        let Some((session, bytes)) = counted(&origin) else { return };
+        let refusals = match self.session_futures.begin(session, bytes) {
+            false => &self.counters.session_in_flight_rejects,
+            true if self.tasks.is_full() => {
+                self.session_futures.end(session, bytes);
+                &self.counters.task_rejects
+            }
+            true => return self.spawn_answer(origin, reply),
+        };
+        refusals.one();
+        self.post.add_handled(session.shard().into(), bytes);
+        self.answer_origin(origin, Reply::error());
+    }
+
+    fn spawn_answer(&mut self, origin: Origin, reply: Reply<'static>) {
         let link = Rc::clone(&self.link);
         let future = Box::pin(async move {
             let reply = chain::settle(reply).await;
             link.ask(Op::Answer { call: Call { origin, held: None }, reply });
         });
-        if self.tasks.spawn(future).is_err() {
-            self.finish_later(origin, Reply::error());
-        }
+        let spawned = self.tasks.spawn(future);
+        debug_assert!(spawned.is_ok());
         self.run_tasks();
     }
 
+    /// An async handler has answered.
     fn finish_later(&mut self, origin: Origin, reply: Reply<'_>) {
-        match origin {
-            Origin::Shard { session, bytes, .. } => {
-                self.post.add_handled(session.shard().into(), bytes as usize);
-            }
-            Origin::Parcel { shard, part } => {
-                self.post.add_handled(shard.into(), part.bytes as usize);
-            }
-            Origin::Client(_) => {}
+        if let Some((session, bytes)) = counted(&origin) {
+            self.session_futures.end(session, bytes);
+            self.post.add_handled(session.shard().into(), bytes);
         }
         self.answer_origin(origin, reply);
     }
@@ -314,16 +331,16 @@ impl Worker {
             Origin::Shard { session, token, .. } => {
                 self.send_answer(session.shard(), token, reply, None);
             }
-            Origin::Parcel { shard, part } if part.tells_all => {
+            Origin::Parcel { session, part } if part.tells_all => {
                 let (token, index) = (part.token, part.index);
                 let reply = WorkerReply::new(reply, None);
-                self.post.send(shard.into(), Mail::Part { token, index, reply });
+                self.post.send(session.shard().into(), Mail::Part { token, index, reply });
             }
-            Origin::Parcel { shard, part } if part.id != 0 => {
+            Origin::Parcel { session, part } if part.id != 0 => {
                 let mut bytes = Vec::new();
                 encode_answer(part.is_websocket, part.id, &reply, &mut bytes);
                 let (token, answered) = (part.token, 1 << part.index);
-                self.post.send(shard.into(), Mail::Answers { token, answered, bytes });
+                self.post.send(session.shard().into(), Mail::Answers { token, answered, bytes });
             }
             // Nobody waits for the answer to a notify.
             Origin::Parcel { .. } => {}
@@ -402,6 +419,7 @@ impl Worker {
             }
             Op::Spawn(future) => {
                 if self.tasks.spawn(future).is_err() {
+                    self.counters.task_rejects.one();
                     tracing::warn!("too many futures on a worker; one was dropped");
                 }
             }
@@ -445,6 +463,15 @@ impl Worker {
                 self.asks.finish(token, super::mail::Outcome::Pushed(uids));
             }
         }
+    }
+}
+
+/// Whose message it is that waits for an answer, and what it counts for.
+fn counted(origin: &Origin) -> Option<(SessionId, usize)> {
+    match *origin {
+        Origin::Shard { session, bytes, .. } => Some((session, bytes as usize)),
+        Origin::Parcel { session, part } => Some((session, part.bytes as usize)),
+        Origin::Client(_) => None,
     }
 }
 

@@ -172,7 +172,7 @@ impl Simulated {
             edition: RwLock::new(Arc::new(edition)),
             single_session: setup.single_session,
             server_types,
-            counters: (0..shards).map(|_| Arc::<Counters>::default()).collect(),
+            counters: (0..hub.parties()).map(|_| Arc::<Counters>::default()).collect(),
             ..ShardConfig::bare(routes, None, setup.connector)
         });
         let worker = |(index, server): (u16, &ServerId)| {
@@ -183,6 +183,7 @@ impl Simulated {
                 edition: config.edition(),
                 register: Arc::clone(&setup.chat),
                 limits: limits.clone(),
+                counters: Arc::clone(&config.counters[hub.worker(index).index()]),
             };
             Worker::new(&config, &hub, hub.worker(index))
         };

@@ -188,8 +188,8 @@ counters! {
     hold_overflows,
     /// Requests and notifies refused because of `messages_per_second`.
     message_rate_rejects,
-    /// Requests refused because of `in_flight_per_session_max`, and requests and notifies because
-    /// of `in_flight_bytes_per_session_max`.
+    /// Requests and notifies refused because of `in_flight_per_session_max` or
+    /// `in_flight_bytes_per_session_max`.
     session_in_flight_rejects,
     /// Requests and notifies refused because their session would keep more than is left of
     /// `shard_bytes_max`.

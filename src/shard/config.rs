@@ -71,7 +71,7 @@ pub(crate) struct ShardConfig {
     pub(crate) connections: AtomicUsize,
     /// The last session number given out.
     pub(crate) session_numbers: AtomicU64,
-    /// One for each shard; behind them one for each network forwarder.
+    /// One for each party: the shards, the workers, the network forwarders.
     pub(crate) counters: Vec<Arc<Counters>>,
 }
 

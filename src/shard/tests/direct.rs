@@ -173,6 +173,7 @@ impl Way {
             edition: config.edition(),
             register: self.register(log, true),
             limits,
+            counters: Arc::default(),
         };
         let worker = Worker::new(&worker, &hub, hub.worker(0));
         (Rig::of(config, &hub), Some(worker))
