@@ -77,6 +77,11 @@ impl Wheel {
         self.nodes[slot.index()].previous = UNLINKED;
     }
 
+    /// Whether a slot has a deadline.
+    pub(crate) fn is_set(&self, slot: Slot) -> bool {
+        self.nodes.get(slot.index()).is_some_and(|node| node.previous != UNLINKED)
+    }
+
     /// Takes the slots whose deadlines have come into `due`.
     pub(crate) fn advance(&mut self, now_ms: u64, due: &mut Vec<Slot>) {
         let now_tick = now_ms / TICK_MS;

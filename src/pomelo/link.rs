@@ -4,7 +4,7 @@ use super::mqtt::Reader;
 use crate::session::{Generation, Slot, place_of, token_of};
 
 /// A connection's name between the station and its shell, never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LinkId {
     pub(super) slot: Slot,
     pub(super) generation: Generation,

@@ -15,7 +15,11 @@ impl ShardIndex {
 }
 
 /// A place in one shard's table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+///
+/// It says nothing of whose place it is, so it is good for the call in which it was looked up. What
+/// outlives that call keeps a [`SessionId`]: the place may be another's by then. For that reason it
+/// is no key of any map either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot(pub(crate) u32);
 
 impl Slot {

@@ -18,7 +18,7 @@ const SHUTDOWN_REASON: &str = "shutdown";
 impl Shard {
     /// The client's stream has ended.
     pub(crate) fn handle_receive_end(&mut self, session: SessionId, end: ReceiveEnd) {
-        if end == ReceiveEnd::Eof && self.shares.defer_end(session.slot(), end) {
+        if end == ReceiveEnd::Eof && self.shares.defer_end(session, end) {
             return;
         }
         let Some((slot, connection)) = self.find(session) else { return };
@@ -47,7 +47,7 @@ impl Shard {
                 let (state, layer) = (connection.state, connection.layer);
                 let is_waiting = connection.outbox.is_waiting();
                 if !self.outbox_pauses.is_empty() {
-                    self.resume_for_outbox(slot, bytes as usize);
+                    self.resume_for_outbox(session, bytes as usize);
                 }
                 if is_counted {
                     self.recount(slot);
@@ -65,12 +65,13 @@ impl Shard {
     pub(super) fn handle_deadline(&mut self, slot: Slot) {
         let now_ms = self.clock.patient_ms;
         let silence_ms = self.config.silence_ms();
-        self.hear_held(slot);
+        let session = self.id_of(slot);
+        self.hear_held(session);
         let Some(connection) = self.connections.at(slot) else { return };
         match connection.state {
             // It has spoken in time, and the shard has not listened yet.
             State::Sniff | State::Http | State::Inited | State::WaitAck
-                if self.shares.is_held(slot) =>
+                if self.shares.is_held(session) =>
             {
                 self.wheel.set(slot, now_ms + self.config.handshake_timeout_ms());
             }
@@ -158,10 +159,10 @@ impl Shard {
         }
         let was_working = connection.state.is_working();
         connection.state = State::Closing;
-        self.shares.forget(slot);
-        self.outbox_pauses.forget(slot);
+        self.shares.forget(id);
+        self.outbox_pauses.forget(id);
         #[cfg(feature = "crypto")]
-        self.keys.remove(&slot);
+        self.keys.remove(&id);
         let partial = connection.partial.take();
         let message = connection.message.take();
         let binding = connection.binding.take();
@@ -173,7 +174,7 @@ impl Shard {
         if let Some(message) = message {
             self.pool.give(message.payload);
         }
-        self.forget_waiting(slot);
+        self.forget_waiting(id);
         self.count_close(reason);
         tracing::debug!(session = ?id, ?reason, "session closed");
 

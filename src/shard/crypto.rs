@@ -17,7 +17,7 @@ impl Shard {
             return;
         }
         if let Some(key) = request.sys("rsa").and_then(PublicKey::from_handshake) {
-            self.keys.insert(slot, key);
+            self.keys.insert(self.id_of(slot), key);
         }
     }
 
@@ -29,7 +29,7 @@ impl Shard {
         target: Target,
         request: &Request<'_>,
     ) {
-        let key = self.keys.get(&client.session.slot());
+        let key = self.keys.get(&client.session);
         match key.map(|key| key.verify(request.body())) {
             Some(Ok(body)) => {
                 let request = Request::new(request.route(), request.id(), &body);

@@ -21,7 +21,7 @@ use crate::dispatch::reply::Reply;
 use crate::forward::calls::Forwarded;
 use crate::forward::mail::{Forward, ForwardRoute, Mail};
 use crate::forward::{Carrier, LaneFull};
-use crate::session::{SessionData, SessionId, Slot};
+use crate::session::{SessionData, SessionId};
 
 /// A message for a worker, as long as it is not in the lane.
 pub(super) struct Letter {
@@ -52,7 +52,7 @@ pub(super) struct LaneWaits {
     /// How many have waited so far.
     count: u64,
     /// Those of each session, in order. INVARIANT: none is empty, and each session is paused.
-    sessions: FxHashMap<Slot, VecDeque<Place>>,
+    sessions: FxHashMap<SessionId, VecDeque<Place>>,
     /// Workers for whose lanes something has waited in vain, and which have had no room since for
     /// as many bytes.
     stuck: Vec<(u16, usize)>,
@@ -76,6 +76,11 @@ const WAITING_PER_TURN: usize = 128;
 impl LaneWaits {
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
+    }
+
+    /// Whether nothing waits of a session.
+    pub(super) fn has_forgotten(&self, session: SessionId) -> bool {
+        !self.sessions.contains_key(&session)
     }
 
     /// Whether there is nothing to look at in a turn.
@@ -105,20 +110,20 @@ impl LaneWaits {
     fn add(&mut self, waiting: Waiting) {
         let place = (waiting.letter.destination.worker, self.count);
         self.count += 1;
-        let slot = waiting.letter.client.session.slot();
-        self.sessions.entry(slot).or_default().push_back(place);
+        let session = waiting.letter.client.session;
+        self.sessions.entry(session).or_default().push_back(place);
         self.waiting.insert(place, waiting);
     }
 
     /// Takes a message out; whether it was the last of its session.
     fn take(&mut self, place: Place) -> Option<(Waiting, bool)> {
         let waiting = self.waiting.remove(&place)?;
-        let slot = waiting.letter.client.session.slot();
-        let places = self.sessions.get_mut(&slot).expect("a session knows what waits of it");
+        let session = waiting.letter.client.session;
+        let places = self.sessions.get_mut(&session).expect("a session knows what waits of it");
         places.retain(|other| *other != place);
         let is_last = places.is_empty();
         if is_last {
-            self.sessions.remove(&slot);
+            self.sessions.remove(&session);
         }
         Some((waiting, is_last))
     }
@@ -166,12 +171,12 @@ impl Shard {
     pub(super) fn wait_for_lane(&mut self, mut letter: Letter, bytes: usize) {
         // Carved memory would stay as a whole.
         letter.bytes = Bytes::copy_from_slice(&letter.bytes);
-        let slot = letter.client.session.slot();
+        let session = letter.client.session;
         let deadline_us = self.clock.now_us + self.config.forward_timeout_us();
         self.lane_waits.add(Waiting { letter, deadline_us, bytes });
         self.shares.keep(bytes);
         self.counters.lane_pauses.one();
-        self.pause_reading(slot, Pause::Lane);
+        self.pause_reading(session, Pause::Lane);
     }
 
     /// Puts a message into its lane, which has room.
@@ -245,7 +250,7 @@ impl Shard {
         };
         self.shares.release(bytes);
         if is_last {
-            self.shares.resume(letter.client.session.slot(), Pause::Lane);
+            self.shares.resume(letter.client.session, Pause::Lane);
         }
         let has_call = self.calls.len() < self.config.limits.forwards_in_flight_max;
         let session = letter.client.session;
@@ -298,11 +303,11 @@ impl Shard {
     }
 
     /// A session has ended: nothing of it waits any more.
-    pub(super) fn forget_waiting(&mut self, slot: Slot) {
+    pub(super) fn forget_waiting(&mut self, session: SessionId) {
         if self.lane_waits.sessions.is_empty() {
             return;
         }
-        for place in self.lane_waits.sessions.remove(&slot).into_iter().flatten() {
+        for place in self.lane_waits.sessions.remove(&session).into_iter().flatten() {
             let Some(Waiting { letter, bytes, .. }) = self.lane_waits.waiting.remove(&place) else {
                 continue;
             };

@@ -93,6 +93,7 @@ pub(crate) struct Shard {
     connections: Table<Connection>,
     pool: BufferPool,
     wheel: Wheel,
+    /// Empty between turns.
     due: Vec<Slot>,
     directory: Directory,
     logins: Logins,
@@ -100,7 +101,7 @@ pub(crate) struct Shard {
     editions: Editions,
     /// The keys of clients, where requests are signed.
     #[cfg(feature = "crypto")]
-    keys: FxHashMap<Slot, PublicKey>,
+    keys: FxHashMap<SessionId, PublicKey>,
     #[cfg(feature = "tls")]
     tls: tls::TlsStreams,
 
@@ -137,13 +138,13 @@ pub(crate) struct Shard {
     /// There where it is bounded.
     accept_rate: Option<AddressRate>,
     /// Connections whose outboxes may have something to send, in the order they got it.
-    dirty: VecDeque<Slot>,
+    dirty: VecDeque<SessionId>,
     /// Those that have got nothing but pushes.
-    pushed: VecDeque<Slot>,
+    pushed: VecDeque<SessionId>,
     /// From which list the next one is taken.
     takes_pushed: bool,
     /// Those of them that are left for the next turn.
-    deferred: Vec<Slot>,
+    deferred: Vec<SessionId>,
     /// Whether the next turn follows at once.
     has_more: bool,
     commands: VecDeque<Command>,
@@ -354,13 +355,27 @@ impl Shard {
         self.end_session(session.slot(), CloseReason::Peer);
         self.wheel.clear(session.slot());
         #[cfg(feature = "tls")]
-        self.tls.remove(session.slot());
+        self.tls.remove(session);
         if let Some(connection) = self.connections.remove(session.slot()) {
             debug_assert!(!connection.outbox.is_in_flight());
             self.memory.remove(connection.io_bytes as usize);
             self.config.connections.fetch_sub(1, Ordering::Relaxed);
             self.counters.connections_closed.one();
+            debug_assert!(self.has_forgotten(session), "{session:?} has left something behind");
         }
+    }
+
+    /// Whether nothing that is kept by session, or by slot, knows of one that is gone. The lists of
+    /// those whose turn comes may name it yet, by its id, which finds nobody.
+    fn has_forgotten(&self, session: SessionId) -> bool {
+        #[cfg(feature = "crypto")]
+        if self.keys.contains_key(&session) {
+            return false;
+        }
+        self.shares.has_forgotten(session)
+            && self.outbox_pauses.has_forgotten(session)
+            && self.lane_waits.has_forgotten(session)
+            && !self.wheel.is_set(session.slot())
     }
 
     /// Reads mail, runs futures, lets deadlines pass. Whether there is more to do at once.
@@ -450,12 +465,12 @@ impl Shard {
     /// a push to thousands that was queued before it, and nobody waits for ever.
     pub(crate) fn poll_transmit(&mut self) -> Option<Transmit> {
         loop {
-            let (slot, listed) = self.next_to_send()?;
-            let generation = self.connections.generation(slot);
-            let Some(connection) = self.connections.at_mut(slot) else { continue };
+            let (session, listed) = self.next_to_send()?;
+            let (slot, generation) = (session.slot(), session.generation());
+            let Some(connection) = self.connections.get_mut(slot, generation) else { continue };
             if self.has_more && connection.in_flight > 0 && connection.listed == Listed::Dirty {
                 connection.listed = Listed::Deferred;
-                self.deferred.push(slot);
+                self.deferred.push(session);
                 continue;
             }
             connection.listed = match connection.listed {
@@ -476,7 +491,6 @@ impl Shard {
                 _ => connection.outbox.take(&mut self.pool),
             };
             if let Some(segment) = segment {
-                let session = SessionId::new(self.index, slot, generation);
                 return Some(Transmit { session, socket, segment });
             }
         }
@@ -484,12 +498,12 @@ impl Shard {
 
     /// The next session to look at, and where one is still listed that was in both lists.
     #[inline]
-    fn next_to_send(&mut self) -> Option<(Slot, Listed)> {
+    fn next_to_send(&mut self) -> Option<(SessionId, Listed)> {
         self.takes_pushed = !self.takes_pushed;
         if (self.takes_pushed || self.dirty.is_empty())
-            && let Some(slot) = self.pushed.pop_front()
+            && let Some(session) = self.pushed.pop_front()
         {
-            return Some((slot, Listed::Dirty));
+            return Some((session, Listed::Dirty));
         }
         Some((self.dirty.pop_front()?, Listed::Pushed))
     }

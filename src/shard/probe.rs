@@ -97,8 +97,8 @@ impl Shard {
 
     pub(crate) fn session_probes(&self) -> impl Iterator<Item = SessionProbe> {
         self.connections.iter().map(|(slot, generation, connection)| {
-            let is_held = self.shares.is_held(slot);
             let id = SessionId::new(self.index, slot, generation);
+            let is_held = self.shares.is_held(id);
             SessionProbe::new(id, connection, is_held)
         })
     }

@@ -46,7 +46,7 @@ impl Shard {
             connection.heard_ms = now_ms;
         }
         let mut partial = connection.partial.take();
-        if !self.shares.begin(slot) && self.hold_bytes(slot, input) {
+        if !self.shares.begin(session) && self.hold_bytes(session, input) {
             // What is held stands behind what has been begun.
             if let Some(connection) = self.connections.at_mut(slot) {
                 connection.partial = partial;
@@ -84,11 +84,11 @@ impl Shard {
                 kept.needed = progress.needed;
                 partial = Some(kept);
             }
-            if progress.is_spent && self.hold_bytes(slot, input) {
+            if progress.is_spent && self.hold_bytes(session, input) {
                 break;
             }
         }
-        self.shares.end(slot, len, left);
+        self.shares.end(session, len, left);
         match self.connections.at_mut(slot) {
             Some(connection) if connection.state.is_reading() => {
                 let is_counted = connection.io_bytes > 0
@@ -122,7 +122,7 @@ impl Shard {
         let mut progress = self.read(session, input);
         while progress.is_spent {
             let consumed = progress.consumed;
-            if self.hold_bytes(session.slot(), &input[consumed..]) {
+            if self.hold_bytes(session, &input[consumed..]) {
                 return Progress { consumed: input.len(), ..progress };
             }
             self.shares.extend();
@@ -398,7 +398,7 @@ impl Shard {
                 Ok(Status::Complete { value, consumed }) => {
                     self.handle_package(session, value);
                     payload = &payload[consumed..];
-                    if !payload.is_empty() && self.hold_packages(slot, payload) {
+                    if !payload.is_empty() && self.hold_packages(session, payload) {
                         break;
                     }
                 }

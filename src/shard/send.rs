@@ -110,7 +110,7 @@ impl Shard {
         // As `queued` does, without another look-up.
         if !connection.listed.is_dirty() {
             connection.listed = connection.listed.with_dirty();
-            self.dirty.push_back(slot);
+            self.dirty.push_back(call.session);
         }
         if connection.outbox.bytes() > self.outbox_pauses.pause_bytes() {
             self.pause_for_outbox(slot);
@@ -128,10 +128,11 @@ impl Shard {
 
     /// The same of a push, that its client did not ask for.
     fn queued_push(&mut self, slot: Slot) {
+        let session = self.id_of(slot);
         let Some(connection) = self.connections.at_mut(slot) else { return };
         if connection.listed == Listed::Not {
             connection.listed = Listed::Pushed;
-            self.pushed.push_back(slot);
+            self.pushed.push_back(session);
         }
         if connection.outbox.bytes() > self.config.limits.outbox_bytes_max {
             self.make_room(slot);
@@ -140,10 +141,11 @@ impl Shard {
 
     #[inline]
     pub(super) fn mark_dirty(&mut self, slot: Slot) {
+        let session = self.id_of(slot);
         let Some(connection) = self.connections.at_mut(slot) else { return };
         if !connection.listed.is_dirty() {
             connection.listed = connection.listed.with_dirty();
-            self.dirty.push_back(slot);
+            self.dirty.push_back(session);
         }
     }
 

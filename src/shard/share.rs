@@ -17,7 +17,7 @@ use rustc_hash::FxHashMap;
 
 use super::{Command, ReceiveEnd, Shard};
 use crate::limits::Limits;
-use crate::session::{SessionId, Slot};
+use crate::session::SessionId;
 use crate::wire::websocket::Opcode;
 
 /// The shares of one shard's sessions. Sessions that send little have no entry anywhere.
@@ -33,17 +33,17 @@ pub(super) struct Shares {
     /// Somebody waits for those already, and comes first.
     has_guests: bool,
     /// The session that was read last, or still is.
-    reading: Option<Slot>,
+    reading: Option<SessionId>,
     /// What sessions have used of this turn's share that have sent much at once.
-    used: FxHashMap<Slot, Used>,
-    held: FxHashMap<Slot, Held>,
+    used: FxHashMap<SessionId, Used>,
+    held: FxHashMap<SessionId, Held>,
     held_bytes: usize,
     /// Held sessions whose turn has come, in order.
-    ready: VecDeque<Slot>,
+    ready: VecDeque<SessionId>,
     /// Those that were held in this turn.
-    next: Vec<Slot>,
+    next: Vec<SessionId>,
     /// Held ones that have yet to be greeted, in the order they came.
-    guests: VecDeque<Slot>,
+    guests: VecDeque<SessionId>,
 }
 
 #[derive(Debug, Default)]
@@ -139,30 +139,30 @@ impl Shares {
 
     /// A session is to be read; whether it has anything left of its share.
     #[inline]
-    pub(super) fn begin(&mut self, slot: Slot) -> bool {
+    pub(super) fn begin(&mut self, session: SessionId) -> bool {
         self.left = self.messages_max;
-        self.reading = Some(slot);
-        (self.used.is_empty() && self.held.is_empty()) || self.begin_again(slot)
+        self.reading = Some(session);
+        (self.used.is_empty() && self.held.is_empty()) || self.begin_again(session)
     }
 
     #[inline(never)]
-    fn begin_again(&mut self, slot: Slot) -> bool {
-        if self.held.contains_key(&slot) {
+    fn begin_again(&mut self, session: SessionId) -> bool {
+        if self.held.contains_key(&session) {
             return false;
         }
-        let Some(used) = self.used.get(&slot) else { return true };
+        let Some(used) = self.used.get(&session) else { return true };
         self.left = self.messages_max.saturating_sub(used.messages);
         self.left > 0 && used.bytes < self.bytes_max
     }
 
     /// A session has been read, with so many bytes and from that many messages left.
     #[inline]
-    pub(super) fn end(&mut self, slot: Slot, bytes: usize, left_before: u32) {
+    pub(super) fn end(&mut self, session: SessionId, bytes: usize, left_before: u32) {
         let messages = left_before.saturating_sub(self.left);
         if bytes > self.bytes_max / REMEMBERED_PART as usize
             || messages > self.messages_max / REMEMBERED_PART
         {
-            let used = self.used.entry(slot).or_default();
+            let used = self.used.entry(session).or_default();
             used.bytes += bytes;
             used.messages += messages;
         }
@@ -178,16 +178,16 @@ impl Shares {
         self.messages_max
     }
 
-    pub(super) fn is_held(&self, slot: Slot) -> bool {
-        !self.held.is_empty() && self.held.contains_key(&slot)
+    pub(super) fn is_held(&self, session: SessionId) -> bool {
+        !self.held.is_empty() && self.held.contains_key(&session)
     }
 
     /// Keeps an end for after what is held; whether there is anything.
-    pub(super) fn defer_end(&mut self, slot: Slot, end: ReceiveEnd) -> bool {
+    pub(super) fn defer_end(&mut self, session: SessionId, end: ReceiveEnd) -> bool {
         if self.held.is_empty() {
             return false;
         }
-        self.held.get_mut(&slot).map(|held| held.end = Some(end)).is_some()
+        self.held.get_mut(&session).map(|held| held.end = Some(end)).is_some()
     }
 
     /// Whether a held session is to be read on in the next turn.
@@ -217,57 +217,62 @@ impl Shares {
     }
 
     /// Holds what a session sends until the pause ends; whether its socket has yet to be stopped.
-    fn pause(&mut self, slot: Slot, why: Pause) -> bool {
-        if self.reading == Some(slot) {
+    fn pause(&mut self, session: SessionId, why: Pause) -> bool {
+        if self.reading == Some(session) {
             // What of it is being read stops behind this package.
             self.left = 0;
         }
-        let held = self.held.entry(slot).or_default();
+        let held = self.held.entry(session).or_default();
         held.pauses |= why as u8;
         !std::mem::replace(&mut held.is_paused, true)
     }
 
     /// A pause has ended. Behind the last one the session's turn comes as that of others does.
-    pub(super) fn resume(&mut self, slot: Slot, why: Pause) {
-        let Some(held) = self.held.get_mut(&slot) else { return };
+    pub(super) fn resume(&mut self, session: SessionId, why: Pause) {
+        let Some(held) = self.held.get_mut(&session) else { return };
         held.pauses &= !(why as u8);
         if held.pauses == 0 && !std::mem::replace(&mut held.is_listed, true) {
-            self.next.push(slot);
+            self.next.push(session);
         }
     }
 
     /// The session has ended.
-    pub(super) fn forget(&mut self, slot: Slot) {
+    pub(super) fn forget(&mut self, session: SessionId) {
         if self.held.is_empty() {
             return;
         }
-        if let Some(held) = self.held.remove(&slot) {
+        if let Some(held) = self.held.remove(&session) {
             self.held_bytes -= held.len();
         }
     }
 
+    /// Whether nothing is held of a session.
+    pub(super) fn has_forgotten(&self, session: SessionId) -> bool {
+        !self.held.contains_key(&session)
+    }
+
     /// Takes out what is held of a session whose turn has come, unless it is paused.
-    fn take(&mut self, slot: Slot) -> Option<Held> {
-        let held = self.held.get_mut(&slot)?;
+    fn take(&mut self, session: SessionId) -> Option<Held> {
+        let held = self.held.get_mut(&session)?;
         held.is_listed = false;
         if held.pauses != 0 {
             return None;
         }
-        let held = self.held.remove(&slot)?;
+        let held = self.held.remove(&session)?;
         self.held_bytes -= held.len();
-        self.used.remove(&slot);
+        self.used.remove(&session);
         Some(held)
     }
 
     /// Puts back what has not been read of it. What of the last piece was held anew stands at the
     /// piece's end, and is not needed twice.
-    fn put_back(&mut self, slot: Slot, mut held: Held, piece_len: usize, is_guest: bool) {
-        match self.held.get_mut(&slot) {
+    fn put_back(&mut self, session: SessionId, mut held: Held, piece_len: usize, is_guest: bool) {
+        match self.held.get_mut(&session) {
             None => {
                 self.held_bytes += held.len();
                 held.is_listed = true;
-                self.held.insert(slot, held);
-                self.line_up(slot, is_guest);
+                self.held.insert(session, held);
+                self.line_up(session, is_guest);
             }
             Some(again) if again.bytes.len() <= piece_len => {
                 self.held_bytes += held.len();
@@ -288,11 +293,11 @@ impl Shares {
         }
     }
 
-    fn line_up(&mut self, slot: Slot, is_guest: bool) {
+    fn line_up(&mut self, session: SessionId, is_guest: bool) {
         if is_guest {
-            self.guests.push_back(slot);
+            self.guests.push_back(session);
         } else {
-            self.next.push(slot);
+            self.next.push(session);
         }
     }
 }
@@ -302,26 +307,28 @@ impl Shard {
     /// too much is held; what follows on something held is taken all the same, as the kernel has
     /// been told to stop, and no more is coming than its buffers hold.
     #[inline(never)]
-    pub(super) fn hold_bytes(&mut self, slot: Slot, bytes: &[u8]) -> bool {
-        let Some(connection) = self.connections.at(slot) else { return true };
+    pub(super) fn hold_bytes(&mut self, session: SessionId, bytes: &[u8]) -> bool {
+        let Some(connection) = self.connections.get(session.slot(), session.generation()) else {
+            return true;
+        };
         if bytes.is_empty() || !connection.state.is_reading() {
             return true;
         }
         let is_guest = !connection.state.is_working();
         let shares = &mut self.shares;
-        let is_held = shares.held.contains_key(&slot);
+        let is_held = shares.held.contains_key(&session);
         if !is_held {
             if shares.held_bytes + bytes.len() > shares.held_bytes_max {
                 self.counters.hold_overflows.one();
                 return false;
             }
-            shares.line_up(slot, is_guest);
-            shares.held.insert(slot, Held { is_listed: true, ..Held::default() });
+            shares.line_up(session, is_guest);
+            shares.held.insert(session, Held { is_listed: true, ..Held::default() });
             if is_guest {
                 self.counters.handshake_waits.one();
             }
         }
-        let held = shares.held.entry(slot).or_default();
+        let held = shares.held.entry(session).or_default();
         if !held.is_paused && (is_held || !is_guest) {
             held.is_paused = true;
             if !is_guest {
@@ -336,18 +343,19 @@ impl Shard {
 
     /// Reads nothing more of a session until the pause ends.
     #[cold]
-    pub(super) fn pause_reading(&mut self, slot: Slot, why: Pause) {
-        let Some(connection) = self.connections.at(slot) else { return };
-        if connection.state.is_reading() && self.shares.pause(slot, why) {
+    pub(super) fn pause_reading(&mut self, session: SessionId, why: Pause) {
+        let connection = self.connections.get(session.slot(), session.generation());
+        let Some(connection) = connection else { return };
+        if connection.state.is_reading() && self.shares.pause(session, why) {
             self.commands.push_back(Command::PauseReading(connection.socket));
         }
     }
 
     /// Keeps what stands behind a package in its WebSocket message, if the package has paused its
     /// session; whether it has.
-    pub(super) fn hold_packages(&mut self, slot: Slot, packages: &[u8]) -> bool {
+    pub(super) fn hold_packages(&mut self, session: SessionId, packages: &[u8]) -> bool {
         let shares = &mut self.shares;
-        let Some(held) = shares.held.get_mut(&slot).filter(|held| held.pauses != 0) else {
+        let Some(held) = shares.held.get_mut(&session).filter(|held| held.pauses != 0) else {
             return false;
         };
         held.packages = packages.to_vec();
@@ -358,9 +366,9 @@ impl Shard {
     /// Gives held sessions their share of this turn, and greets those who have waited for it.
     pub(super) fn read_held(&mut self) {
         for _ in 0..self.shares.ready.len().min(HELD_PER_TURN) {
-            let Some(slot) = self.shares.ready.pop_front() else { break };
-            if let Some(held) = self.shares.take(slot) {
-                self.read_share_of(slot, held);
+            let Some(session) = self.shares.ready.pop_front() else { break };
+            if let Some(held) = self.shares.take(session) {
+                self.read_share_of(session, held);
             }
         }
         self.shares.ready.extend(self.shares.next.drain(..));
@@ -368,20 +376,20 @@ impl Shard {
             self.shares.greetings = GREETINGS_PER_TURN;
         }
         while self.shares.greetings > 0 {
-            let Some(slot) = self.shares.guests.pop_front() else { break };
-            if let Some(held) = self.shares.take(slot) {
-                self.read_share_of(slot, held);
+            let Some(session) = self.shares.guests.pop_front() else { break };
+            if let Some(held) = self.shares.take(session) {
+                self.read_share_of(session, held);
             }
         }
         self.shares.has_guests = !self.shares.guests.is_empty();
     }
 
-    fn read_share_of(&mut self, slot: Slot, mut held: Held) {
-        let session = self.id_of(slot);
+    fn read_share_of(&mut self, session: SessionId, mut held: Held) {
+        let slot = session.slot();
         if !held.packages.is_empty() {
             self.read_packages(session, &std::mem::take(&mut held.packages));
-            if self.shares.is_held(slot) {
-                return self.shares.put_back(slot, held, 0, false);
+            if self.shares.is_held(session) {
+                return self.shares.put_back(session, held, 0, false);
             }
         }
         let len = (held.bytes.len() - held.at).min(self.shares.bytes_max);
@@ -398,8 +406,8 @@ impl Shard {
             let deadline_ms = self.clock.patient_ms + self.config.handshake_timeout_ms();
             self.wheel.set(slot, deadline_ms);
         }
-        if held.at < held.bytes.len() || self.shares.is_held(slot) {
-            return self.shares.put_back(slot, held, len, is_guest);
+        if held.at < held.bytes.len() || self.shares.is_held(session) {
+            return self.shares.put_back(session, held, len, is_guest);
         }
         if held.is_paused {
             self.commands.push_back(Command::ResumeReading(socket));
@@ -416,19 +424,20 @@ impl Shard {
 
     /// Reads what was kept of a WebSocket message.
     fn read_packages(&mut self, session: SessionId, packages: &[u8]) {
-        self.shares.begin(session.slot());
+        self.shares.begin(session);
         if let Err(error) = self.handle_websocket_message(session, Opcode::Binary, packages) {
             self.bad_frame(session.slot(), error, 0);
         }
     }
 
     /// A client whose sending waits for this shard is not silent.
-    pub(super) fn hear_held(&mut self, slot: Slot) {
-        if self.shares.is_held(slot)
-            && let Some(connection) = self.connections.at_mut(slot)
+    pub(super) fn hear_held(&mut self, session: SessionId) {
+        let now_ms = self.clock.patient_ms;
+        if self.shares.is_held(session)
+            && let Some((_, connection)) = self.find(session)
             && connection.state.is_working()
         {
-            connection.heard_ms = self.clock.patient_ms;
+            connection.heard_ms = now_ms;
         }
     }
 }

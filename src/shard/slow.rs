@@ -4,10 +4,10 @@
 use rustc_hash::FxHashMap;
 
 use super::Shard;
-use super::connection::CloseReason;
+use super::connection::{CloseReason, Connection};
 use super::share::Pause;
 use crate::limits::Limits;
-use crate::session::Slot;
+use crate::session::{SessionId, Slot};
 
 /// How far the look at all outboxes has come. It goes on a little in each turn, so that no turn
 /// has to look at all of them, and no send has to set a deadline.
@@ -46,7 +46,7 @@ pub(super) struct OutboxPauses {
     pause_bytes: usize,
     resume_bytes: usize,
     /// What each of them had waiting, less what has been sent since.
-    left: FxHashMap<Slot, usize>,
+    left: FxHashMap<SessionId, usize>,
 }
 
 /// The part of `outbox_bytes_max` above which an answer pauses its session. What it has asked for
@@ -75,10 +75,15 @@ impl OutboxPauses {
     }
 
     /// The session has ended.
-    pub(super) fn forget(&mut self, slot: Slot) {
+    pub(super) fn forget(&mut self, session: SessionId) {
         if !self.left.is_empty() {
-            self.left.remove(&slot);
+            self.left.remove(&session);
         }
+    }
+
+    /// Whether nothing is known of a session.
+    pub(super) fn has_forgotten(&self, session: SessionId) -> bool {
+        !self.left.contains_key(&session)
     }
 }
 
@@ -87,6 +92,7 @@ impl Shard {
     /// asks is read until some of it has gone.
     #[cold]
     pub(super) fn pause_for_outbox(&mut self, slot: Slot) {
+        let session = self.id_of(slot);
         let Some(connection) = self.connections.at(slot) else { return };
         let bytes = connection.outbox.bytes();
         if bytes > self.config.limits.outbox_bytes_max {
@@ -96,34 +102,34 @@ impl Shard {
         let bytes = bytes.min(connection.outbox.bytes());
         if bytes <= self.outbox_pauses.pause_bytes
             || !connection.state.is_reading()
-            || self.outbox_pauses.left.contains_key(&slot)
+            || self.outbox_pauses.left.contains_key(&session)
         {
             return;
         }
         if !self.shares.has_room(0) {
             return self.counters.hold_overflows.one();
         }
-        self.outbox_pauses.left.insert(slot, bytes);
+        self.outbox_pauses.left.insert(session, bytes);
         self.counters.outbox_pauses.one();
-        self.pause_reading(slot, Pause::Outbox);
+        self.pause_reading(session, Pause::Outbox);
     }
 
     /// Something has gone to a client: whether it is read again. Pushes may keep its outbox full
     /// however well it reads, so it also is when all has gone that waited when its pause began,
     /// and when nothing waits that it is owed: nobody would find it dead then.
     #[cold]
-    pub(super) fn resume_for_outbox(&mut self, slot: Slot, sent: usize) {
-        let Some(left) = self.outbox_pauses.left.get_mut(&slot) else { return };
+    pub(super) fn resume_for_outbox(&mut self, session: SessionId, sent: usize) {
+        let Some(left) = self.outbox_pauses.left.get_mut(&session) else { return };
         *left = left.saturating_sub(sent);
         let has_gone = *left == 0;
-        let Some(connection) = self.connections.at(slot) else { return };
-        let outbox = &connection.outbox;
+        let connection = self.connections.get(session.slot(), session.generation());
+        let Some(Connection { outbox, .. }) = connection else { return };
         if has_gone
             || outbox.bytes() < self.outbox_pauses.resume_bytes
             || outbox.owed_ms(self.clock.patient_ms).is_none()
         {
-            self.outbox_pauses.left.remove(&slot);
-            self.shares.resume(slot, Pause::Outbox);
+            self.outbox_pauses.left.remove(&session);
+            self.shares.resume(session, Pause::Outbox);
         }
     }
 

@@ -15,7 +15,7 @@ pub(super) struct TlsStreams {
     /// What is in force, by listener.
     configs: Vec<Option<Arc<ServerConfig>>>,
     /// Made at a connection's first byte, and kept until its socket is closed.
-    streams: FxHashMap<Slot, Box<TlsStream>>,
+    streams: FxHashMap<SessionId, Box<TlsStream>>,
 }
 
 impl TlsStreams {
@@ -31,13 +31,13 @@ impl TlsStreams {
         }
     }
 
-    pub(super) fn remove(&mut self, slot: Slot) {
-        self.streams.remove(&slot);
+    pub(super) fn remove(&mut self, session: SessionId) {
+        self.streams.remove(&session);
     }
 
     /// Whether TLS itself has something to send.
-    pub(super) fn has_output(&self, slot: Slot) -> bool {
-        self.streams.get(&slot).is_some_and(|stream| stream.has_output())
+    pub(super) fn has_output(&self, session: SessionId) -> bool {
+        self.streams.get(&session).is_some_and(|stream| stream.has_output())
     }
 }
 
@@ -49,15 +49,15 @@ impl Shard {
             return;
         }
         let door = usize::from(connection.door.0);
-        if !self.tls.streams.contains_key(&slot) {
+        if !self.tls.streams.contains_key(&session) {
             let config = self.tls.configs.get(door).and_then(Option::as_ref);
             let Some(Ok(stream)) = config.map(TlsStream::new) else {
                 tracing::error!("a listener's TLS can't be used");
                 return self.cut(slot, CloseReason::Refused);
             };
-            self.tls.streams.insert(slot, Box::new(stream));
+            self.tls.streams.insert(session, Box::new(stream));
         }
-        let Some(stream) = self.tls.streams.get_mut(&slot) else { return };
+        let Some(stream) = self.tls.streams.get_mut(&session) else { return };
         let mut plain = self.pool.take();
         let outcome = stream.read(input, &mut plain);
         if stream.has_output() {
@@ -89,8 +89,9 @@ impl Shard {
     /// The next records to send. None is in flight.
     #[inline(never)]
     pub(super) fn take_sealed(&mut self, slot: Slot) -> Option<Segment> {
+        let session = self.id_of(slot);
         let connection = self.connections.at_mut(slot)?;
-        let stream = self.tls.streams.get_mut(&slot)?;
+        let stream = self.tls.streams.get_mut(&session)?;
         let Some(plain) = connection.outbox.take(&mut self.pool) else {
             let records = stream.take_output();
             connection.outbox.put_in_flight(records.len());
@@ -110,7 +111,8 @@ impl Shard {
 
     /// All is sent but the end of TLS: whether that is, too.
     pub(super) fn finish_tls(&mut self, slot: Slot) -> bool {
-        let Some(stream) = self.tls.streams.get_mut(&slot) else { return true };
+        let session = self.id_of(slot);
+        let Some(stream) = self.tls.streams.get_mut(&session) else { return true };
         stream.close();
         let has_output = stream.has_output();
         if has_output {
@@ -121,6 +123,6 @@ impl Shard {
 
     /// Whether a connection's TLS has something to send, besides its outbox.
     pub(super) fn has_tls_output(&self, slot: Slot, layer: Layer) -> bool {
-        layer == Layer::Tls && self.tls.has_output(slot)
+        layer == Layer::Tls && self.tls.has_output(self.id_of(slot))
     }
 }

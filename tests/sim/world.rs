@@ -437,6 +437,7 @@ impl World {
                 at += 1;
             }
         }
+        self.deliver_late(shard);
         let has_more = self.engine.run(shard);
         if let Some(step) = self.parties[usize::from(shard)].drain_step.take() {
             self.note(|| format!("shard {shard} is shut down, step {step}"));
@@ -489,6 +490,28 @@ impl World {
         }
         self.receive(at, patient_ms);
         Ok(false)
+    }
+
+    /// Tells the core once more, or only now, that a session has ended whose socket is closed: the
+    /// shell tells of few ends in a turn, so some come after their sockets' ends. The place may be
+    /// another's by then.
+    fn deliver_late(&mut self, shard: u16) {
+        if !self.plan.has(fault::DISCONNECTS) || !self.random.percent(20) {
+            return;
+        }
+        let recent =
+            self.past.iter().rev().filter(|session| session.shard().index() as u16 == shard);
+        let recent: Vec<SessionId> = recent.take(4).copied().collect();
+        if recent.is_empty() {
+            return;
+        }
+        let session = self.random.pick(&recent);
+        match self.random.below(4) {
+            0 => self.engine.receive_error(session),
+            1 => self.engine.socket_closed(session),
+            _ => self.engine.receive_eof(session),
+        }
+        self.note(|| format!("an end of session {session:?} comes late"));
     }
 
     fn receive(&mut self, at: usize, patient_ms: u64) {

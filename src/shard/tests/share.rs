@@ -159,7 +159,7 @@ fn a_session_that_ends_leaves_nothing_held() {
     let flood = [request(1, KICK, ""), requests(35)].concat();
     one_turn(&mut rig, &[(session, &requests(35)), (session, &flood)]);
     rig.turn(|shard| shard.kick(session.slot(), None, CloseReason::Kick));
-    assert!(!rig.shard.shares.is_held(session.slot()));
+    assert!(!rig.shard.shares.is_held(session));
     assert_eq!(rig.counters().closed_by_kick, 1);
 }
 
@@ -262,4 +262,49 @@ impl Rig {
         self.pass(interval.as_millis() as u64 * 4);
         assert_eq!(self.counters().closed_heartbeat_timeout, 1);
     }
+}
+
+/// The ends that the ring tells of come late where many come at once: by then the session may be
+/// gone, cut after its linger, and its place another's.
+#[test]
+fn a_late_end_does_not_reach_the_next_session_of_its_place() {
+    for end in [ReceiveEnd::Eof, ReceiveEnd::Error] {
+        let mut rig = Rig::new(None, limits());
+        let gone = rig.ready();
+        rig.turn(|shard| shard.kick(gone.slot(), None, CloseReason::Kick));
+        rig.turn(|shard| shard.handle_socket_closed(gone));
+        let session = rig.ready();
+        assert_eq!(session.slot(), gone.slot());
+        one_turn(&mut rig, &[(session, &requests(15))]);
+        rig.shard.handle_receive_end(gone, end);
+        for _ in 0..5 {
+            one_turn(&mut rig, &[]);
+        }
+        one_turn(&mut rig, &[(session, &request(16, ECHO, "1"))]);
+        assert_eq!(rig.sent[1], responses(1..=16), "{end:?}");
+        let socket = SocketIndex(1);
+        let commands = [Command::PauseReading(socket), Command::ResumeReading(socket)];
+        assert_eq!(rig.commands[1..], commands, "{end:?}");
+        assert_eq!(rig.counters().closed_by_peer, 0, "{end:?}");
+    }
+}
+
+/// What a session has used of its turn, and the turns that are set for it, end with it.
+#[test]
+fn the_next_session_of_a_place_starts_anew() {
+    let mut rig = Rig::new(None, limits());
+    let gone = rig.ready();
+    // It has used up its share, and waits for the next one.
+    rig.shard.begin_turn(rig.now_us);
+    rig.shard.handle_receive(gone, &mut requests(30));
+    rig.shard.handle_receive_end(gone, ReceiveEnd::Error);
+    rig.shard.handle_socket_closed(gone);
+    let session = rig.shard.handle_accept(SocketIndex(1), "127.0.0.1:9".parse().unwrap()).unwrap();
+    rig.sockets += 1;
+    rig.sent.push(Vec::new());
+    assert_eq!(session.slot(), gone.slot());
+    rig.shard.handle_receive(session, &mut [handshake(), ack(), requests(5)].concat());
+    assert_eq!(rig.shard.shares.held_bytes(), 0, "all of it is read in this turn");
+    rig.rest_of_turn();
+    assert!(rig.sent[1].ends_with(&responses(1..=5)));
 }
