@@ -59,8 +59,8 @@ pub struct Limits {
     /// time. Default 60 s.
     pub outbox_age_max: Duration,
 
-    /// From the first byte's accept to the client's ACK (`closed_handshake_timeout`).
-    /// Default 10 s.
+    /// From the accept to the client's ACK, whatever it sends meanwhile; the time that the shard
+    /// holds it back behind others does not count (`closed_handshake_timeout`). Default 10 s.
     pub handshake_timeout: Duration,
     /// A working TCP or WebSocket connection without a heartbeat configured is closed after this
     /// long without a byte from its client (`closed_idle`). Default 90 s.

@@ -69,14 +69,14 @@ impl Shard {
         self.hear_held(session);
         let Some(connection) = self.connections.at(slot) else { return };
         match connection.state {
-            // It has spoken in time, and the shard has not listened yet.
-            State::Sniff | State::Http | State::Inited | State::WaitAck
-                if self.shares.is_held(session) =>
-            {
-                self.wheel.set(slot, now_ms + self.config.handshake_timeout_ms());
-            }
             State::Sniff | State::Http | State::Inited | State::WaitAck => {
-                self.cut(slot, CloseReason::HandshakeTimeout);
+                let begun_ms = connection.heard_ms + self.shares.held_back_ms(session, now_ms);
+                let deadline_ms = begun_ms + self.config.handshake_timeout_ms();
+                if now_ms < deadline_ms {
+                    self.wheel.set(slot, deadline_ms);
+                } else {
+                    self.cut(slot, CloseReason::HandshakeTimeout);
+                }
             }
             State::Working(Dialect::Pitaya) => self.beat(slot),
             State::Working(Dialect::Pomelo) => {

@@ -140,7 +140,8 @@ pub(crate) struct Connection {
     /// The client-visible id; 0 until the first byte.
     pub(crate) number: u64,
     pub(crate) peer: SocketAddr,
-    /// When the client last said what keeps it alive, on the shard's patient clock.
+    /// When the client last said what keeps it alive, on the shard's patient clock. Until it works
+    /// that is its accept, and nothing else it says; later by the time that it was held back.
     pub(crate) heard_ms: u64,
     pub(crate) outbox: Outbox,
     /// The start of a package, frame or head whose rest has not come yet.

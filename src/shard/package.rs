@@ -32,7 +32,7 @@ impl Shard {
         let now_ms = self.clock.patient_ms;
         let kept_alive_by = self.config.heartbeat.map(|heartbeat| heartbeat.kept_alive_by);
         let Some(connection) = self.connections.at_mut(slot) else { return };
-        if kept_alive_by == Some(KeptAliveBy::AnyPackage) {
+        if kept_alive_by == Some(KeptAliveBy::AnyPackage) && connection.state.is_working() {
             connection.heard_ms = now_ms;
         }
         match (package.kind, connection.state) {

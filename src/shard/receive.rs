@@ -198,6 +198,8 @@ impl Shard {
         // What is not whole yet takes no more than a look at it.
         if let Status::Complete { .. } = status {
             self.shares.greeted();
+            self.shares.has_strayed |=
+                self.connections.at(slot).is_some_and(|connection| connection.state == state);
         }
         Some(status)
     }

@@ -34,6 +34,8 @@ pub(super) struct Shares {
     has_guests: bool,
     /// The session that was read last, or still is.
     reading: Option<SessionId>,
+    /// A step of that one was none of a handshake's: it has changed nothing.
+    pub(super) has_strayed: bool,
     /// What sessions have used of this turn's share that have sent much at once.
     used: FxHashMap<SessionId, Used>,
     held: FxHashMap<SessionId, Held>,
@@ -69,6 +71,10 @@ struct Held {
     pauses: u8,
     /// Whether its turn is set: it is in `ready` or `next`.
     is_listed: bool,
+    /// Since when, on the shard's patient clock.
+    since_ms: u64,
+    /// It waits for what it has sent itself and no handshake needs.
+    is_own_doing: bool,
 }
 
 /// Why a session is not read on before something has happened, however long that takes.
@@ -83,6 +89,10 @@ pub(super) enum Pause {
 impl Held {
     fn len(&self) -> usize {
         self.packages.len() + self.bytes.len() - self.at
+    }
+
+    fn held_back_ms(&self, now_ms: u64) -> u64 {
+        if self.is_own_doing { 0 } else { now_ms.saturating_sub(self.since_ms) }
     }
 }
 
@@ -106,6 +116,7 @@ impl Shares {
             greetings: 0,
             has_guests: false,
             reading: None,
+            has_strayed: false,
             used: FxHashMap::default(),
             held: FxHashMap::default(),
             held_bytes: 0,
@@ -142,6 +153,7 @@ impl Shares {
     pub(super) fn begin(&mut self, session: SessionId) -> bool {
         self.left = self.messages_max;
         self.reading = Some(session);
+        self.has_strayed = false;
         (self.used.is_empty() && self.held.is_empty()) || self.begin_again(session)
     }
 
@@ -180,6 +192,11 @@ impl Shares {
 
     pub(super) fn is_held(&self, session: SessionId) -> bool {
         !self.held.is_empty() && self.held.contains_key(&session)
+    }
+
+    /// For how long something of a session has been held, if that is the shard's doing.
+    pub(super) fn held_back_ms(&self, session: SessionId, now_ms: u64) -> u64 {
+        self.held.get(&session).map_or(0, |held| held.held_back_ms(now_ms))
     }
 
     /// Keeps an end for after what is held; whether there is anything.
@@ -270,6 +287,7 @@ impl Shares {
         match self.held.get_mut(&session) {
             None => {
                 self.held_bytes += held.len();
+                held.is_own_doing |= self.has_strayed;
                 held.is_listed = true;
                 self.held.insert(session, held);
                 self.line_up(session, is_guest);
@@ -280,6 +298,7 @@ impl Shares {
                 held.packages = std::mem::take(&mut again.packages);
                 (held.pauses, held.is_listed) = (again.pauses, again.is_listed);
                 held.is_paused |= again.is_paused;
+                held.is_own_doing |= again.is_own_doing;
                 *again = held;
             }
             // A head that had come in pieces, with what stood behind it.
@@ -289,6 +308,7 @@ impl Shares {
                 again.bytes.extend_from_slice(rest);
                 again.end = held.end;
                 again.is_paused |= held.is_paused;
+                again.is_own_doing |= held.is_own_doing;
             }
         }
     }
@@ -323,7 +343,10 @@ impl Shard {
                 return false;
             }
             shares.line_up(session, is_guest);
-            shares.held.insert(session, Held { is_listed: true, ..Held::default() });
+            let since_ms = self.clock.patient_ms;
+            let is_own_doing = shares.has_strayed;
+            let held = Held { is_listed: true, since_ms, is_own_doing, ..Held::default() };
+            shares.held.insert(session, held);
             if is_guest {
                 self.counters.handshake_waits.one();
             }
@@ -386,6 +409,14 @@ impl Shard {
 
     fn read_share_of(&mut self, session: SessionId, mut held: Held) {
         let slot = session.slot();
+        let now_ms = self.clock.patient_ms;
+        let held_back_ms = held.held_back_ms(now_ms);
+        held.since_ms = now_ms;
+        let Some((_, connection)) = self.find(session) else { return };
+        // The time that it had to wait does not count for its handshake's deadline.
+        if !connection.state.is_working() {
+            connection.heard_ms += held_back_ms;
+        }
         if !held.packages.is_empty() {
             self.read_packages(session, &std::mem::take(&mut held.packages));
             if self.shares.is_held(session) {
@@ -395,17 +426,11 @@ impl Shard {
         let len = (held.bytes.len() - held.at).min(self.shares.bytes_max);
         self.handle_bytes(session, &mut held.bytes[held.at..held.at + len]);
         held.at += len;
-        let now_ms = self.clock.patient_ms;
         let Some(connection) = self.connections.at_mut(slot) else { return };
         if !connection.state.is_reading() {
             return;
         }
         let (socket, is_guest) = (connection.socket, !connection.state.is_working());
-        if is_guest {
-            // The time that it had to wait does not count.
-            let deadline_ms = self.clock.patient_ms + self.config.handshake_timeout_ms();
-            self.wheel.set(slot, deadline_ms);
-        }
         if held.at < held.bytes.len() || self.shares.is_held(session) {
             return self.shares.put_back(session, held, len, is_guest);
         }

@@ -308,3 +308,57 @@ fn the_next_session_of_a_place_starts_anew() {
     rig.rest_of_turn();
     assert!(rig.sent[1].ends_with(&responses(1..=5)));
 }
+
+/// What a client sends does not put off the end of its handshake: not what no handshake needs, sent
+/// as much at once as a turn would not greet, nor a little now and then while others are greeted.
+#[test]
+fn what_a_guest_sends_does_not_put_off_its_deadline() {
+    const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    const ROUND_MS: u64 = 1_000;
+    let kinds: [(&str, Vec<u8>, Vec<u8>); 5] = [
+        ("heartbeats", Vec::new(), heartbeat().repeat(40)),
+        ("heartbeats behind a handshake", handshake(), heartbeat().repeat(40)),
+        ("pings", UPGRADE.to_vec(), frame(0x89, b"").repeat(40)),
+        ("a head", b"GET / HTTP/1.1\r\n".to_vec(), b"A: b\r\n".to_vec()),
+        ("a package", vec![1, 0, 4, 0], b" ".to_vec()),
+    ];
+    for (what, first, again) in kinds {
+        let mut rig = Rig::new(None, Limits::default());
+        let guest = rig.accept().unwrap();
+        rig.receive(guest, &first);
+        for _ in 0..9 {
+            rig.pass(ROUND_MS);
+            // A small crowd comes in at that moment.
+            let crowd: Vec<SessionId> = (0..20).map(|_| rig.accept().unwrap()).collect();
+            let hello = [handshake(), ack()].concat();
+            let mut input: Vec<(SessionId, &[u8])> =
+                crowd.iter().map(|session| (*session, &*hello)).collect();
+            input.push((guest, &again));
+            one_turn(&mut rig, &input);
+            // What makes no step whole is kept and not looked at.
+            let waits = rig.shard.shares.is_held(guest);
+            assert!(waits || what == "a package", "{what}: it has to wait for a turn");
+            rig.turn(|_| ());
+        }
+        rig.commands.clear();
+        assert_eq!(rig.counters().closed_handshake_timeout, 0, "{what}");
+        rig.pass(ROUND_MS + LATE_MS);
+        assert_eq!(rig.counters().closed_handshake_timeout, 1, "{what}");
+        assert_eq!(rig.commands, [Command::Close(SocketIndex(0))], "{what}");
+    }
+}
+
+/// One that always has something unread that no handshake needs is not held back by the shard.
+#[test]
+fn a_guest_that_floods_is_late_in_time() {
+    let handshake_timeout = Duration::from_secs(1);
+    let mut rig = Rig::new(None, Limits { handshake_timeout, ..Limits::default() });
+    let guest = rig.accept().unwrap();
+    let flood = heartbeat().repeat(400);
+    for _ in 0..(1_000 + LATE_MS) / STEP_MS {
+        rig.now_us += STEP_MS * 1_000;
+        one_turn(&mut rig, &[(guest, &flood)]);
+    }
+    assert_eq!(rig.counters().closed_handshake_timeout, 1);
+}
