@@ -48,7 +48,7 @@ pub fn push_js_number(number: f64, out: &mut Vec<u8>) {
 /// ```
 #[must_use]
 pub fn js_number_from_text(text: &str) -> f64 {
-    let text = text.trim();
+    let text = js_trim(text);
     match text {
         "" => 0.0,
         "Infinity" | "+Infinity" => f64::INFINITY,
@@ -62,6 +62,12 @@ pub fn js_number_from_text(text: &str) -> f64 {
         }
         _ => prefixed(text).unwrap_or(f64::NAN),
     }
+}
+
+/// A text without what JavaScript takes for white space around it, which is not quite what Unicode
+/// does.
+pub(crate) fn js_trim(text: &str) -> &str {
+    text.trim_matches(|c: char| c == '\u{feff}' || (c.is_whitespace() && c != '\u{85}'))
 }
 
 /// `0x10`, `0o17` or `0b11`; such a number has no sign.

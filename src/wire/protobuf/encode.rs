@@ -6,6 +6,7 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use super::MESSAGE_DEPTH_MAX;
+use super::integer::{parse_int, parse_int_of_number};
 use super::schema::{Field, FieldOption, Kind, MessageType, Schema, TypeIndex};
 use crate::wire::number::js_number_from_text;
 use crate::wire::surrogate::parse_json;
@@ -15,8 +16,9 @@ impl Schema {
     /// Appends `message` to `out` as a protobuf body.
     ///
     /// Fields follow the order of the message; members the schema does not know are skipped.
-    /// Integers drop their fraction and may be given as decimal text; floats and doubles take
-    /// what JavaScript's `Number()` takes.
+    /// Integers take what JavaScript's `parseInt` takes, floats and doubles what its `Number()`
+    /// takes. An optional integer, text or message that is `null` counts as absent; the original
+    /// throws there, or says nothing of the whole message.
     ///
     /// # Errors
     ///
@@ -62,7 +64,7 @@ pub enum EncodeError {
         /// The field.
         tag: u32,
     },
-    /// The value of an integer field is negative without a sign to carry it, or beyond 64 bits.
+    /// The value of an integer field is negative without a sign to carry it, or infinite.
     OutOfRange {
         /// The field.
         tag: u32,
@@ -113,6 +115,7 @@ impl Encoder<'_> {
             let field = &message.fields[index];
             match field.option {
                 FieldOption::Repeated => self.array(field, value, depth)?,
+                FieldOption::Optional if value.is_null() && !is_fraction(field.kind) => {}
                 FieldOption::Required | FieldOption::Optional => {
                     required += usize::from(field.option == FieldOption::Required);
                     self.key(field);
@@ -127,33 +130,40 @@ impl Encoder<'_> {
     /// Numbers are one key, the count of elements, then the elements; texts and messages have a
     /// key each. An empty array writes nothing.
     fn array(&mut self, field: &Field, value: &Value, depth: usize) -> Result<(), EncodeError> {
-        let elements = match value {
-            Value::Array(elements) if !elements.is_empty() => elements,
-            // JavaScript would index the text; nobody means that.
-            Value::String(text) if !text.is_empty() => {
-                return Err(EncodeError::WrongType { tag: field.tag });
-            }
+        let len = match value {
+            Value::Array(elements) => elements.len(),
+            // JavaScript finds a text's code units in it.
+            Value::String(text) => text.encode_utf16().count(),
             // What has no length is no array: Pomelo skips it.
-            _ => return Ok(()),
+            _ => 0,
         };
+        if len == 0 {
+            return Ok(());
+        }
         let counted = field.kind.counted_bytes_min().is_some();
         if counted {
             self.key(field);
-            self.varint(elements.len() as u64);
+            self.varint(len as u64);
         }
-        for element in elements {
+        let mut element = |element: &Value| {
             if !counted {
                 self.key(field);
             }
-            self.value(field, element, depth)?;
+            self.value(field, element, depth)
+        };
+        match value {
+            Value::String(text) => text
+                .encode_utf16()
+                .try_for_each(|unit| element(&String::from_utf16_lossy(&[unit]).into())),
+            Value::Array(elements) => elements.iter().try_for_each(element),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn value(&mut self, field: &Field, value: &Value, depth: usize) -> Result<(), EncodeError> {
         match field.kind {
-            Kind::UInt32 => self.varint(unsigned(value, field.tag)?),
-            Kind::SInt32 => self.varint(zigzag(value, field.tag)?),
+            Kind::UInt32 => self.integer(unsigned(value, field.tag)?),
+            Kind::SInt32 => self.integer(zigzag(value, field.tag)?),
             // Out of the range of a float becomes infinite, as in JavaScript.
             Kind::Float => self.out.extend_from_slice(&(double(value) as f32).to_le_bytes()),
             Kind::Double => self.out.extend_from_slice(&double(value).to_le_bytes()),
@@ -200,51 +210,71 @@ impl Encoder<'_> {
         self.varint(u64::from(field.tag << 3 | field.kind.wire_type()));
     }
 
+    /// Writes an integer that is not negative, which takes ten bytes up to 2^64 and may take 147.
+    fn integer(&mut self, mut integer: f64) {
+        debug_assert!(integer >= 0.0 && integer.is_finite());
+        while integer >= UNSIGNED_END {
+            self.out.push((integer % 128.0) as u8 | 0x80);
+            integer = (integer / 128.0).floor();
+        }
+        // The cast is exact: what is left is an integer of 64 bits.
+        self.varint(integer as u64);
+    }
+
     fn varint(&mut self, value: u64) {
         let (bytes, len) = to_bytes(value);
         self.out.extend_from_slice(&bytes[..len]);
     }
 }
 
-/// The number of an integer field, without its fraction.
-///
-/// JavaScript parses the *text* of the number, which makes 1 of 1e21 and of 1e-7. That is not
-/// repeated here: numbers are truncated, and text has to be a decimal integer.
 fn integer(value: &Value, tag: u32) -> Result<f64, EncodeError> {
-    let number = match value {
-        Value::Number(number) => number.as_f64(),
-        Value::String(text) => text.trim().parse::<i64>().ok().map(|integer| integer as f64),
-        _ => None,
-    };
-    number.map(f64::trunc).ok_or(EncodeError::WrongType { tag })
+    parse_int(value).ok_or(EncodeError::WrongType { tag })
 }
 
-fn unsigned(value: &Value, tag: u32) -> Result<u64, EncodeError> {
+fn unsigned(value: &Value, tag: u32) -> Result<f64, EncodeError> {
     let number = integer(value, tag)?;
-    // The cast is exact: the range leaves only integers of 64 bits.
-    let in_range = (0.0..UNSIGNED_END).contains(&number);
-    if in_range { Ok(number as u64) } else { Err(EncodeError::OutOfRange { tag }) }
+    // An infinite one would keep the original busy for ever.
+    let in_range = (0.0..f64::INFINITY).contains(&number);
+    if in_range { Ok(number) } else { Err(EncodeError::OutOfRange { tag }) }
 }
 
-/// n becomes 2n, and -n becomes 2n - 1.
-fn zigzag(value: &Value, tag: u32) -> Result<u64, EncodeError> {
+/// n becomes 2n, and -n becomes 2n - 1: in doubles, and by way of a text once more.
+fn zigzag(value: &Value, tag: u32) -> Result<f64, EncodeError> {
     let number = integer(value, tag)?;
-    if number.abs() >= SIGNED_END {
-        return Err(EncodeError::OutOfRange { tag });
-    }
-    let magnitude = number.abs() as u64;
-    Ok(if number < 0.0 { 2 * magnitude - 1 } else { 2 * magnitude })
+    let doubled = if number < 0.0 { number.abs() * 2.0 - 1.0 } else { number * 2.0 };
+    let number = parse_int_of_number(doubled);
+    if number.is_finite() { Ok(number) } else { Err(EncodeError::OutOfRange { tag }) }
 }
 
 /// What JavaScript's `Number()` makes of a value; it never fails.
 fn double(value: &Value) -> f64 {
     match value {
-        Value::Number(number) => number.as_f64().unwrap_or(f64::NAN),
-        Value::String(text) => js_number_from_text(text),
         Value::Bool(set) => f64::from(u8::from(*set)),
-        Value::Null => 0.0,
-        Value::Array(_) | Value::Object(_) => f64::NAN,
+        value => double_of_text(value),
     }
+}
+
+/// What `Number()` makes of a value's text, and of a number itself.
+fn double_of_text(mut value: &Value) -> f64 {
+    loop {
+        match value {
+            Value::Number(number) => return number.as_f64().unwrap_or(f64::NAN),
+            Value::String(text) => return js_number_from_text(text),
+            Value::Null => return 0.0,
+            // An array of one has the text of that one, and one of none has no text, which is 0.
+            Value::Array(elements) => match &elements[..] {
+                [] => return 0.0,
+                [one] => value = one,
+                _ => return f64::NAN,
+            },
+            Value::Bool(_) | Value::Object(_) => return f64::NAN,
+        }
+    }
+}
+
+/// Whether a value is written as a float of either size, which `null` is good for: it is 0.
+fn is_fraction(kind: Kind) -> bool {
+    matches!(kind, Kind::Float | Kind::Double)
 }
 
 /// Whether JavaScript takes a value for false.
@@ -257,9 +287,8 @@ fn is_falsy(value: &Value) -> bool {
     }
 }
 
-/// 2^64 and 2^63: the first doubles that no longer fit an unsigned and a zigzag varint of 64 bits.
+/// 2^64, the first double that no longer fits 64 bits.
 const UNSIGNED_END: f64 = 18_446_744_073_709_551_616.0;
-const SIGNED_END: f64 = 9_223_372_036_854_775_808.0;
 
 #[cfg(test)]
 mod tests {
@@ -283,29 +312,29 @@ mod tests {
     }
 
     #[test]
-    fn integers_are_truncated_and_bounded() {
+    fn integers_are_read_as_javascript_does() {
         let schema = schema(json!({"optional uInt32 u": 1, "optional int32 i": 2}));
         for (message, body) in [
             (json!({"u": 3.7}), &b"\x08\x03"[..]),
             (json!({"u": -0.5}), b"\x08\x00"),
-            (json!({"u": 1e-7}), b"\x08\x00"),
-            (json!({"u": " 12 "}), b"\x08\x0c"),
+            (json!({"u": 1e-7}), b"\x08\x01"),
+            (json!({"u": 1e21}), b"\x08\x01"),
+            (json!({"u": " 12.5 "}), b"\x08\x0c"),
             (json!({"i": -3.7}), b"\x10\x05"),
-            (json!({"i": "-2"}), b"\x10\x03"),
+            (json!({"i": "-0x2"}), b"\x10\x03"),
+            (json!({"u": 1, "i": null}), b"\x08\x01"),
             (json!({"u": 1u64 << 63}), b"\x08\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01"),
+            (json!({"u": u64::MAX}), b"\x08\x80\x80\x80\x80\x80\x80\x80\x80\x80\x02"),
         ] {
             assert_eq!(encode(&schema, &message).as_deref(), Ok(body), "{message}");
         }
         for (message, error) in [
             (json!({"u": -1}), EncodeError::OutOfRange { tag: 1 }),
-            (json!({"u": u64::MAX}), EncodeError::OutOfRange { tag: 1 }),
-            (json!({"u": 1e21}), EncodeError::OutOfRange { tag: 1 }),
-            (json!({"i": i64::MIN}), EncodeError::OutOfRange { tag: 2 }),
-            (json!({"i": "12abc"}), EncodeError::WrongType { tag: 2 }),
-            (json!({"i": "0x10"}), EncodeError::WrongType { tag: 2 }),
+            (json!({"u": "1".repeat(400)}), EncodeError::OutOfRange { tag: 1 }),
+            (json!({"i": "1".repeat(400)}), EncodeError::OutOfRange { tag: 2 }),
+            (json!({"i": "x12"}), EncodeError::WrongType { tag: 2 }),
             (json!({"i": ""}), EncodeError::WrongType { tag: 2 }),
             (json!({"i": true}), EncodeError::WrongType { tag: 2 }),
-            (json!({"u": 1, "i": null}), EncodeError::WrongType { tag: 2 }),
         ] {
             assert_eq!(encode(&schema, &message), Err(error), "{message}");
         }
@@ -325,13 +354,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_array_is_skipped_but_for_text() {
+    fn what_is_no_array_is_skipped_and_text_is_one_of_its_letters() {
         let schema = schema(json!({"repeated string t": 1, "optional uInt32 u": 2}));
         for value in [json!(null), json!(5), json!({}), json!(""), json!([])] {
             let message = json!({"t": value, "u": 1});
             assert_eq!(encode(&schema, &message).as_deref(), Ok(&b"\x10\x01"[..]), "{message}");
         }
-        assert_eq!(encode(&schema, &json!({"t": "ab"})), Err(EncodeError::WrongType { tag: 1 }));
+        let letters = encode(&schema, &json!({"t": "ab"}));
+        assert_eq!(letters.as_deref(), Ok(&b"\x0a\x01a\x0a\x01b"[..]));
     }
 
     #[test]

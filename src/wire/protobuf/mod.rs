@@ -37,6 +37,7 @@
 mod compile;
 mod decode;
 mod encode;
+mod integer;
 mod schema;
 mod table;
 
