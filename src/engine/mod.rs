@@ -7,6 +7,8 @@ mod bell;
 mod buffers;
 mod builder;
 mod crossings;
+#[cfg(feature = "pomelo")]
+mod dial;
 mod handle;
 mod listen;
 pub mod load;

@@ -4,19 +4,18 @@
 //! messages to one server share one connection, and those of one turn share one write.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::bell::Eventfd;
 use super::builder::{Builder, Join};
+use super::dial::{self, Dialer, Lookup, Step};
 use super::listen::{self, Listener};
 use super::network::{Hears, NetworkForwarder, Seat};
 use super::park::Threads;
@@ -33,6 +32,10 @@ impl Builder {
     /// Forwards server types to the Node servers of a Pomelo cluster, which this engine joins as
     /// one of its frontends.
     pub fn pomelo(self, cluster: PomeloCluster) -> Self {
+        self.pomelo_with(cluster, dial::lookup)
+    }
+
+    fn pomelo_with(self, cluster: PomeloCluster, lookup: Lookup) -> Self {
         self.network(NetworkForwarder {
             option: "pomelo.server_type",
             server_types: cluster.server_types().map(str::to_owned).collect(),
@@ -44,7 +47,7 @@ impl Builder {
                 let cluster = cluster.clone();
                 Box::new(move |limits| check(&cluster, limits))
             },
-            start: Box::new(move |seat| start(cluster, seat)),
+            start: Box::new(move |seat| start(cluster, seat, lookup)),
         })
     }
 }
@@ -80,7 +83,7 @@ fn rpc_listener(cluster: &PomeloCluster) -> Listener {
 }
 
 /// Listens, and starts the thread. The description has been checked.
-fn start(cluster: PomeloCluster, seat: Seat) -> Result<Join, StartError> {
+fn start(cluster: PomeloCluster, seat: Seat, lookup: Lookup) -> Result<Join, StartError> {
     let failed = |error: std::io::Error| StartError::System { what: "the cluster's thread", error };
     let mut listening = listen::listen(&[rpc_listener(&cluster)], 1, BACKLOG)?;
     let listener = listening.by_shard.remove(0).remove(0);
@@ -108,7 +111,9 @@ fn start(cluster: PomeloCluster, seat: Seat) -> Result<Join, StartError> {
             Some((host, port)) => station.follow(host, port, registration),
             None => station.set_servers(cluster.fixed_servers().unwrap_or_default()),
         }
-        let (resolved, answers) = channel();
+        let eventfd = seat.threads.eventfds[seat.me.index()].clone();
+        let wake = Arc::new(move || eventfd.ring());
+        let dialer = Dialer::new(lookup, &cluster.limits, &seat.counters, wake);
         let thread = Thread {
             station,
             poll,
@@ -116,9 +121,7 @@ fn start(cluster: PomeloCluster, seat: Seat) -> Result<Join, StartError> {
             threads: Arc::clone(&seat.threads),
             me: seat.me,
             sockets: FxHashMap::default(),
-            resolving: FxHashMap::default(),
-            resolved,
-            answers,
+            dialer,
             buffer: vec![0; READ_BYTES],
             accept_us: 0,
         };
@@ -143,19 +146,11 @@ struct Thread {
     threads: Arc<Threads>,
     me: Party,
     sockets: FxHashMap<u64, Connection>,
-    /// Connections whose host's address is being looked up, with their ports.
-    resolving: FxHashMap<u64, u16>,
-    resolved: Sender<Resolved>,
-    answers: Receiver<Resolved>,
+    /// Connections that are being made.
+    dialer: Dialer,
     buffer: Vec<u8>,
     /// When accepting goes on.
     accept_us: u64,
-}
-
-/// What a look-up came to.
-struct Resolved {
-    link: u64,
-    addresses: std::io::Result<Vec<SocketAddr>>,
 }
 
 struct Connection {
@@ -216,6 +211,7 @@ impl Thread {
             let now_us = self.threads.now_us();
             let longest = if is_stopping { STOP_WITHIN / 50 } else { SLEEP_MAX };
             let deadline_us = self.station.next_deadline_us().unwrap_or(u64::MAX);
+            let deadline_us = deadline_us.min(self.dialer.next_deadline_us());
             longest.min(Duration::from_micros(deadline_us.saturating_sub(now_us)))
         };
         let waited = self.poll.wait(events, patience);
@@ -237,14 +233,14 @@ impl Thread {
         if self.accept_us != 0 && now_us >= self.accept_us {
             self.accept(now_us);
         }
-        while let Ok(resolved) = self.answers.try_recv() {
-            self.handle_resolved(resolved);
-        }
+        self.dialer.begin_turn(now_us);
         self.station.run();
         // To send may end a connection, which leads to commands, and the other way round.
         loop {
             if let Some(command) = self.station.poll_command() {
                 self.command(command);
+            } else if let Some(step) = self.dialer.poll() {
+                self.dial(step);
             } else if let Some(link) = self.station.poll_dirty() {
                 self.send(link);
             } else {
@@ -301,61 +297,41 @@ impl Thread {
     fn command(&mut self, command: Command) {
         match command {
             Command::Close(link) => {
-                self.resolving.remove(&link.word());
+                self.dialer.handle_done(link.word());
                 self.sockets.remove(&link.word());
             }
-            Command::Connect { link, host, port } => match host.parse::<IpAddr>() {
-                Ok(ip) => self.connect(link, &[SocketAddr::new(ip, port)]),
-                Err(_) => self.resolve(link, host, port),
-            },
+            Command::Connect { link, host, port } => self.dialer.start(link.word(), &host, port),
         }
     }
 
-    /// Looks a name up on a thread of its own, as that may take seconds. Each server has one
-    /// connection under way at most, which bounds these threads.
-    fn resolve(&mut self, link: LinkId, host: String, port: u16) {
-        let resolved = self.resolved.clone();
-        let eventfd: Eventfd = self.threads.eventfds[self.me.index()].clone();
-        let word = link.word();
-        let spawned = std::thread::Builder::new().name("shaddock-lookup".into()).spawn(move || {
-            let addresses = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
-            // The station's thread may have ended meanwhile.
-            resolved.send(Resolved { link: word, addresses }).ok();
-            eventfd.ring();
-        });
-        match spawned {
-            Ok(_) => drop(self.resolving.insert(word, port)),
-            Err(error) => self.station.handle_closed(link, &error.to_string()),
-        }
-    }
-
-    fn handle_resolved(&mut self, resolved: Resolved) {
-        if self.resolving.remove(&resolved.link).is_none() {
-            return;
-        }
-        let link = LinkId::from_word(resolved.link);
-        match resolved.addresses {
-            Ok(addresses) => self.connect(link, &addresses),
-            Err(error) => self.station.handle_closed(link, &error.to_string()),
-        }
-    }
-
-    fn connect(&mut self, link: LinkId, addresses: &[SocketAddr]) {
-        let Some(&address) = addresses.first() else {
-            return self.station.handle_closed(link, "its name has no address");
-        };
-        let connect = || {
-            let domain = Domain::for_address(address);
-            let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-            socket.set_nonblocking(true)?;
-            match socket.connect(&address.into()) {
-                Err(error) if error.raw_os_error() != Some(IN_PROGRESS) => Err(error),
-                _ => Ok(socket),
+    fn dial(&mut self, step: Step) {
+        match step {
+            Step::Connect { link, address } => {
+                self.sockets.remove(&link);
+                if let Err(error) = self.connect(LinkId::from_word(link), address) {
+                    self.handle_unreachable(LinkId::from_word(link), &error);
+                }
             }
-        };
-        if let Err(error) = connect().and_then(|socket| self.add(link, socket, false)) {
-            self.station.handle_closed(link, &error.to_string());
+            Step::Fail { link, why } => {
+                self.sockets.remove(&link);
+                self.station.handle_closed(LinkId::from_word(link), &why);
+            }
         }
+    }
+
+    fn connect(&mut self, link: LinkId, address: SocketAddr) -> std::io::Result<()> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        match socket.connect(&address.into()) {
+            Err(error) if error.raw_os_error() != Some(IN_PROGRESS) => Err(error),
+            _ => self.add(link, socket, false),
+        }
+    }
+
+    /// An address can't be reached; the next one may.
+    fn handle_unreachable(&mut self, link: LinkId, error: &std::io::Error) {
+        self.sockets.remove(&link.word());
+        self.dialer.handle_failed(link.word(), error.to_string());
     }
 
     fn handle_socket(&mut self, link: LinkId, flags: EventFlags) {
@@ -364,10 +340,11 @@ impl Thread {
             match connection.stream.take_error() {
                 Ok(None) => {
                     connection.is_open = true;
+                    self.dialer.handle_done(link.word());
                     self.poll.modify(connection.stream.as_fd(), link.word(), EventFlags::IN);
                     self.station.handle_open(link);
                 }
-                Ok(Some(error)) | Err(error) => self.drop_link(link, &error.to_string()),
+                Ok(Some(error)) | Err(error) => self.handle_unreachable(link, &error),
             }
             return;
         }
@@ -479,6 +456,63 @@ impl Poll {
         match epoll::wait(&self.epoll, spare, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+
+    use super::super::{Drain, Engine, Shards};
+    use super::*;
+    use crate::pomelo::Router;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn both(_: &str) -> std::io::Result<Vec<IpAddr>> {
+        Ok(vec![Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()])
+    }
+
+    fn accept(listener: &TcpListener) -> TcpStream {
+        listener.set_nonblocking(true).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match listener.accept() {
+                Ok((stream, _)) => return stream,
+                Err(error) => assert!(Instant::now() < deadline, "nobody connects: {error}"),
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// `localhost` is `::1` and then 127.0.0.1 on most machines, and Node listens on the latter
+    /// where `servers.json` and `master.json` say so.
+    #[test]
+    fn a_name_with_two_addresses_is_reached_at_the_second() {
+        let (master, backend) =
+            (TcpListener::bind("127.0.0.1:0"), TcpListener::bind("127.0.0.1:0"));
+        let (master, backend) = (master.unwrap(), backend.unwrap());
+        let at =
+            |listener: &TcpListener| format!("localhost:{}", listener.local_addr().unwrap().port());
+        let of_master = PomeloCluster::new(at(&master)).server_type("chat", Router::Default);
+        let of_backend = PomeloCluster::fixed().server_type("chat", Router::Default).server(
+            "chat-1",
+            "chat",
+            at(&backend),
+        );
+        for (cluster, listener) in [(of_master, &master), (of_backend, &backend)] {
+            let engine = Engine::builder()
+                .listen("127.0.0.1:0")
+                .shards(Shards::Count(1))
+                .pomelo_with(cluster, both)
+                .start()
+                .unwrap();
+            // And again when that one is lost.
+            for _ in 0..2 {
+                drop(accept(listener));
+            }
+            engine.shutdown(Drain::now());
         }
     }
 }

@@ -174,6 +174,8 @@ counters! {
     cluster_calls,
     /// Packets, calls and answers of servers of the cluster that could not be read.
     cluster_bad_packets,
+    /// Names of the cluster's servers that had to wait for other look-ups (`lookups_max`).
+    lookup_waits,
     /// Times that a session's reading has paused, because its share of a turn was used up
     /// (`bytes_per_turn_max`, `messages_per_turn_max`).
     reading_pauses,

@@ -85,6 +85,9 @@ pub struct PomeloLimits {
     pub callers_max: usize,
     /// Servers of the list that are called. More are left out, with a warning. Default 1,024.
     pub servers_max: usize,
+    /// Names that are looked up at a time, each on a thread of its own; others wait for their turn
+    /// (`lookup_waits`), those whose last look-up failed behind all others. Default 4.
+    pub lookups_max: usize,
 }
 
 impl Default for PomeloLimits {
@@ -96,6 +99,7 @@ impl Default for PomeloLimits {
             packet_bytes_max: 32 * 1024 * 1024,
             callers_max: 1_024,
             servers_max: 1_024,
+            lookups_max: 4,
         }
     }
 }
@@ -284,6 +288,7 @@ impl PomeloCluster {
             ("pomelo.packet_bytes_max", limits.packet_bytes_max),
             ("pomelo.callers_max", limits.callers_max),
             ("pomelo.servers_max", limits.servers_max),
+            ("pomelo.lookups_max", limits.lookups_max),
         ] {
             if limit == 0 {
                 return bad(option, "at least 1");

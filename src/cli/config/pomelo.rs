@@ -110,6 +110,7 @@ fn read_limits(table: &mut Table<'_>) -> PomeloLimits {
         packet_bytes_max,
         callers_max,
         servers_max,
+        lookups_max,
     } = &mut limits;
     table.read("calls_max", calls_max, count());
     table.read("queue_len_max", queue_len_max, count());
@@ -117,6 +118,7 @@ fn read_limits(table: &mut Table<'_>) -> PomeloLimits {
     table.read("packet_bytes_max", packet_bytes_max, bytes());
     table.read("callers_max", callers_max, count());
     table.read("servers_max", servers_max, count());
+    table.read("lookups_max", lookups_max, count());
     limits
 }
 
