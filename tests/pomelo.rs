@@ -561,6 +561,41 @@ fn the_master_says_which_servers_there_are() {
     assert_eq!(peer.heard().1["error"], "unknown moduleId:__console__");
 }
 
+/// Gates pick a connector with `app.getServersByType` and hand its entry's `clientHost` to players,
+/// as the original's example games do; the entry is what the server has registered with.
+#[test]
+fn a_servers_entry_says_where_players_connect() {
+    let master = Server::start();
+    let cluster = PomeloCluster::new(master.address())
+        .server_type("chat", Router::Default)
+        .client_host("play.example")
+        .client_port(443)
+        .server_info("wsHost", "wss.play.example")
+        .server_info("zones", json!([1, {"a": 2}]));
+    let _engine = start(cluster);
+    let (_, registration) = join(&master, json!({}));
+    let info = &registration["info"];
+    assert_eq!((&info["host"], &info["frontend"]), (&json!("127.0.0.1"), &json!("true")));
+    assert_eq!((&info["clientHost"], &info["clientPort"]), (&json!("play.example"), &json!(443)));
+    assert_eq!(
+        (&info["wsHost"], &info["zones"]),
+        (&json!("wss.play.example"), &json!([1, {"a": 2}]))
+    );
+}
+
+/// Without a word on it, it is where the clients' listener is and not where backends call.
+#[test]
+fn an_entry_names_the_listener_of_clients() {
+    let master = Server::start();
+    let cluster = PomeloCluster::new(master.address())
+        .server_type("chat", Router::Default)
+        .advertise("10.0.0.5");
+    let _engine = start(cluster);
+    let (_, registration) = join(&master, json!({}));
+    assert_eq!(registration["info"]["host"], "10.0.0.5");
+    assert_eq!(registration["info"]["clientHost"], "127.0.0.1");
+}
+
 #[test]
 fn everything_goes_on_without_the_master_until_it_is_back() {
     let (master, backend) = (Server::start(), Server::start());

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::master::Registration;
 use super::router::Router;
@@ -48,6 +48,9 @@ pub struct PomeloCluster {
     env: String,
     listen: String,
     advertise: Option<String>,
+    client_host: Option<String>,
+    client_port: Option<u16>,
+    server_info: Map<String, Value>,
     pub(crate) server_types: Vec<(String, Router)>,
     pub(crate) call_timeout: Duration,
     pub(crate) keepalive: Duration,
@@ -124,6 +127,9 @@ pub enum ClosedArg {
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const KEEPALIVE: Duration = Duration::from_secs(10);
 const TOKEN_WITHOUT_FILE: &str = "ok";
+/// The members of a server's entry that the cluster's description says otherwise.
+const OWN_INFO: [&str; 8] =
+    ["id", "serverType", "host", "port", "clientHost", "clientPort", "frontend", "env"];
 /// Where it listens if it is not told.
 const LISTEN_ANYWHERE: &str = "127.0.0.1:0";
 
@@ -147,6 +153,9 @@ impl PomeloCluster {
             env: "production".into(),
             listen: LISTEN_ANYWHERE.into(),
             advertise: None,
+            client_host: None,
+            client_port: None,
+            server_info: Map::new(),
             server_types: Vec::new(),
             call_timeout: CALL_TIMEOUT,
             keepalive: KEEPALIVE,
@@ -202,6 +211,27 @@ impl PomeloCluster {
     /// needed where that is `0.0.0.0`.
     pub fn advertise(mut self, host: impl Into<String>) -> Self {
         self.advertise = Some(host.into());
+        self
+    }
+
+    /// The host that gates hand to players: `clientHost` in this server's entry. Default the first
+    /// listener's address, or where it listens on all of them, the host that backends call.
+    pub fn client_host(mut self, host: impl Into<String>) -> Self {
+        self.client_host = Some(host.into());
+        self
+    }
+
+    /// The port that gates hand to players, if that is not the first listener's: `clientPort` in
+    /// this server's entry.
+    pub fn client_port(mut self, port: u16) -> Self {
+        self.client_port = Some(port);
+        self
+    }
+
+    /// One more member of this server's entry, for gates and whoever else reads it: what a game
+    /// has in its `servers.json` beside Pomelo's own members, such as `wsHost` or `region`.
+    pub fn server_info(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.server_info.insert(name.into(), value.into());
         self
     }
 
@@ -294,6 +324,13 @@ impl PomeloCluster {
                 return bad(option, "at least 1");
             }
         }
+        if self.client_port == Some(0) {
+            return bad("pomelo.client_port", "1 to 65535");
+        }
+        if let Some(name) = self.server_info.keys().find(|name| OWN_INFO.contains(&name.as_str())) {
+            let expected = format!("without `{name}`, which is told of other keys");
+            return Err(("pomelo.server_info", expected));
+        }
         for (remote, _) in &self.hooks {
             let name = RemoteName::parse(remote);
             if !name.is_some_and(|name| self.server_types().any(|other| other == name.server_type))
@@ -344,16 +381,24 @@ impl PomeloCluster {
     ) -> Registration {
         let host = self.advertise.clone().unwrap_or_else(|| rpc.ip().to_string());
         // `frontend` has to be text: others test for it.
-        let info: Value = json!({
+        let client_host = match (&self.client_host, clients.ip()) {
+            (Some(host), _) => host.clone(),
+            (None, ip) if ip.is_unspecified() => host.clone(),
+            (None, ip) => ip.to_string(),
+        };
+        let mut info: Value = json!({
             "id": id,
             "serverType": server_type,
             "host": host,
             "port": rpc.port(),
-            "clientHost": host,
-            "clientPort": clients.port(),
+            "clientHost": client_host,
+            "clientPort": self.client_port.unwrap_or(clients.port()),
             "frontend": "true",
             "env": self.env,
         });
+        for (name, value) in &self.server_info {
+            info[name.as_str()] = value.clone();
+        }
         Registration {
             id: id.into(),
             server_type: server_type.into(),
@@ -401,6 +446,8 @@ mod tests {
             (master("master"), "master", "127.0.0.1:3005"),
             (master("h:1").server("chat-1", "chat", "h:2"), "server", "left out"),
             (cluster().limits(no_calls), "calls_max", "at least 1"),
+            (cluster().client_port(0), "client_port", "65535"),
+            (cluster().server_info("host", "h"), "server_info", "`host`"),
         ] {
             let (at, text) = bad.check(minute).unwrap_err();
             assert_eq!(at.strip_prefix("pomelo."), Some(option));

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use serde_json::{Map, Value};
 use shaddock::{Builder, ClosedArg, LaneFull, PomeloCluster, PomeloLimits, Router};
+use toml::de::DeValue;
 
 use super::Section;
 use super::kind::{DURATION, Kind, LANE_FULL, TEXT, bytes, count};
@@ -42,6 +44,36 @@ const CLOSED_ARG: Kind<ClosedArg> = Kind {
     },
 };
 
+const MEMBERS: Kind<Map<String, Value>> = Kind {
+    expected: "a table of texts, numbers, flags, lists and tables",
+    parse: |value| match json(value)? {
+        Value::Object(members) => Some(members),
+        _ => None,
+    },
+};
+
+/// A value as JSON, which has no dates and no infinite numbers.
+fn json(value: &DeValue<'_>) -> Option<Value> {
+    match value {
+        DeValue::String(text) => Some(text.as_ref().into()),
+        DeValue::Boolean(flag) => Some((*flag).into()),
+        DeValue::Integer(number) => {
+            i64::from_str_radix(number.as_str(), number.radix()).ok().map(Value::from)
+        }
+        DeValue::Float(number) => {
+            let number = number.as_str().parse().ok()?;
+            serde_json::Number::from_f64(number).map(Value::Number)
+        }
+        DeValue::Array(elements) => elements.iter().map(|one| json(one.get_ref())).collect(),
+        DeValue::Table(members) => members
+            .iter()
+            .map(|(name, value)| Some((name.get_ref().to_string(), json(value.get_ref())?)))
+            .collect::<Option<Map<_, _>>>()
+            .map(Value::Object),
+        DeValue::Datetime(_) => None,
+    }
+}
+
 pub(super) fn read(root: &mut Table<'_>, name: &'static str) -> Box<dyn Section> {
     root.table(name, |table| Box::new(read_cluster(table)))
 }
@@ -55,6 +87,9 @@ fn read_cluster(table: &mut Table<'_>) -> Pomelo {
     table.read("env", &mut env, TEXT);
     table.read("listen", &mut listen, TEXT);
     let advertise = table.read_some("advertise", TEXT);
+    let client_host = table.read_some("client_host", TEXT);
+    let client_port = table.read_some("client_port", count());
+    let server_info = table.read_some("server_info", MEMBERS);
     let (mut call_timeout, mut keepalive) = (Duration::from_secs(30), Duration::from_secs(10));
     table.read("call_timeout", &mut call_timeout, DURATION);
     table.read("keepalive", &mut keepalive, DURATION);
@@ -80,6 +115,15 @@ fn read_cluster(table: &mut Table<'_>) -> Pomelo {
     };
     if let Some(host) = advertise {
         cluster = cluster.advertise(host);
+    }
+    if let Some(host) = client_host {
+        cluster = cluster.client_host(host);
+    }
+    if let Some(port) = client_port {
+        cluster = cluster.client_port(port);
+    }
+    for (name, value) in server_info.unwrap_or_default() {
+        cluster = cluster.server_info(name, value);
     }
     cluster = cluster
         .token(token)

@@ -298,6 +298,16 @@ fn a_cluster_is_told_with_its_keys() {
              listens on all of them, found none",
         ),
         (
+            "[pomelo]\nmaster = \"h:1\"\ntype = [{name = \"chat\"}]\nserver_info = {since = 1979-05-27}",
+            "4:15: pomelo.server_info: expected a table of texts, numbers, flags, lists and tables, \
+             found {since = 1979-05-27}",
+        ),
+        (
+            "[pomelo]\nmaster = \"h:1\"\ntype = [{name = \"chat\"}]\nserver_info = {port = 1}",
+            "4:15: pomelo.server_info: must be without `port`, which is told of other keys, \
+             found {port = 1}",
+        ),
+        (
             "[pomelo]\nmaster = \"h:1\"\nlisten = \"x\"\ntype = [{name = \"chat\"}]",
             "3:10: pomelo.listen: must be an address like 127.0.0.1:3010 (invalid socket address), \
              found \"x\"",
