@@ -167,6 +167,8 @@ struct Connection {
 const GATHER_PER_CALL: Duration = Duration::from_micros(4);
 const GATHER_MAX: Duration = Duration::from_micros(500);
 const GATHER_CALLS_MIN: usize = 16;
+/// What shards get to take mail that found no room in their lanes.
+const BACKED_UP_PAUSE: Duration = Duration::from_millis(1);
 
 /// What one turn of the kernel's says.
 type Events = Vec<epoll::Event>;
@@ -193,6 +195,9 @@ impl Thread {
     /// Lets messages gather, the longer the more of them are under way. The doorbell is not armed
     /// meanwhile, so that shards do not ring it, either.
     fn gather(&self) {
+        if self.station.is_backed_up() {
+            return std::thread::sleep(BACKED_UP_PAUSE);
+        }
         let calls = self.station.calls_under_way();
         if calls >= GATHER_CALLS_MIN {
             let calls = u32::try_from(calls).unwrap_or(u32::MAX);
@@ -348,7 +353,9 @@ impl Thread {
             }
             return;
         }
-        if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
+        // What is not read now is shown again by the next turn.
+        let may_read = !self.station.is_backed_up();
+        if may_read && flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
             self.read(link);
         }
         if flags.contains(EventFlags::OUT) {

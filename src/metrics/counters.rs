@@ -174,6 +174,9 @@ counters! {
     cluster_calls,
     /// Packets, calls and answers of servers of the cluster that could not be read.
     cluster_bad_packets,
+    /// Connections of a cluster's servers closed because of `output_bytes_max`,
+    /// `output_total_bytes_max` or `input_total_bytes_max`.
+    cluster_overflows,
     /// Names of the cluster's servers that had to wait for other look-ups (`lookups_max`).
     lookup_waits,
     /// Times that a session's reading has paused, because its share of a turn was used up

@@ -66,6 +66,9 @@ impl Servers for View<'_> {
     }
 }
 
+/// What a call takes beside its body and its route: its head, and a small session.
+const CALL_BYTES: usize = 512;
+
 /// Why a call is not made.
 enum NotCalled {
     /// There is no such server, or no connection to it.
@@ -99,7 +102,8 @@ impl Station {
     ) -> Result<(), NotCalled> {
         let server_type = message.route.split('.').next().unwrap_or_default();
         let slot = self.pick(server_type, session, data).ok_or(NotCalled::Lost)?;
-        let link = self.take_place(slot)?;
+        let bytes = message.body.len() + message.route.len() + CALL_BYTES;
+        let link = self.take_place(slot, bytes)?;
         let mailbox = self.mailboxes.at_mut(slot).ok_or(NotCalled::Lost)?;
         let id = match token {
             0 => mailbox.calls.skip(),
@@ -111,9 +115,13 @@ impl Station {
         let frontend_id = &self.config.frontend_id;
         let export = self.remote.export(session, data, |data| rpc::export(data, frontend_id));
         let output = &mut self.links.at_mut(link.slot).ok_or(NotCalled::Lost)?.output;
-        mqtt::encode_publish(rpc::TOPIC, &mut output.bytes, |out| {
-            rpc::encode_forward(id, server_type, message, export, out);
+        let held = output.held_bytes();
+        output.append(bytes + export.len(), |out| {
+            mqtt::encode_publish(rpc::TOPIC, out, |out| {
+                rpc::encode_forward(id, server_type, message, export, out);
+            });
         });
+        self.held.output += output.held_bytes() - held;
         self.mark_dirty(link);
         Ok(())
     }
@@ -123,25 +131,32 @@ impl Station {
         kind.pick(&SessionView { id, data }, &self.mailboxes)
     }
 
-    /// Whether one more call may be made to a server, and on which connection: one that is open,
-    /// or is being made and has room in its queue.
-    fn take_place(&mut self, slot: Slot) -> Result<super::LinkId, NotCalled> {
+    /// Whether one more call of so many bytes may be made to a server, and on which connection: one
+    /// that is open, or is being made and has room in its queue.
+    fn take_place(&mut self, slot: Slot, bytes: usize) -> Result<super::LinkId, NotCalled> {
         let limits = &self.config.limits;
-        let mailbox = self.mailboxes.at_mut(slot).ok_or(NotCalled::Lost)?;
+        let mailbox = self.mailboxes.at(slot).ok_or(NotCalled::Lost)?;
         let link = match mailbox.state {
             State::Waiting { .. } => return Err(NotCalled::Lost),
             State::Connecting { link, .. } => {
                 if mailbox.queued >= limits.queue_len_max {
                     return Err(NotCalled::Full);
                 }
-                mailbox.queued += 1;
                 link
             }
             State::Open { link, .. } => link,
         };
         let waiting = self.links.at(link.slot).map_or(0, |link| link.output.len());
-        if mailbox.calls.len() >= limits.calls_max || waiting >= limits.output_bytes_max {
+        if mailbox.calls.len() >= limits.calls_max
+            || waiting + bytes > limits.output_bytes_max
+            || !self.has_room(waiting, bytes)
+        {
             return Err(NotCalled::Full);
+        }
+        if let Some(mailbox) = self.mailboxes.at_mut(slot)
+            && !mailbox.is_open()
+        {
+            mailbox.queued += 1;
         }
         Ok(link)
     }
@@ -176,7 +191,7 @@ impl Station {
             let (remote, args) = &self.config.hooks[at];
             let (remote, args) = (remote.clone(), self.closed_args(args, data));
             let place = self.pick(&remote.server_type, id, data).ok_or(NotCalled::Lost);
-            let called = place.and_then(|slot| Ok((slot, self.take_place(slot)?)));
+            let called = place.and_then(|slot| Ok((slot, self.take_place(slot, CALL_BYTES)?)));
             let Ok((slot, link)) = called else {
                 self.config.counters.forward_lost.one();
                 tracing::warn!(session = data.number, "no server was told that a session ended");

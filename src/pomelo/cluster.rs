@@ -78,12 +78,23 @@ pub struct PomeloLimits {
     /// Default 10,000, Pomelo's `pendingSize`.
     pub queue_len_max: usize,
     /// Bytes waiting to be sent on one connection. A call to a server that does not read is
-    /// refused above it likewise; a backend that calls and does not read its answers is cut off.
-    /// Default 32 MiB.
+    /// refused above it likewise; a backend that calls and does not read its answers is cut off
+    /// (`cluster_overflows`). Default 32 MiB.
     pub output_bytes_max: usize,
+    /// Bytes of memory for what waits to be sent on all connections together, beside 64 KiB that
+    /// each may always have. A call that would be above it is refused likewise, and a backend that
+    /// does not read its answers is cut off likewise. Default 256 MiB.
+    pub output_total_bytes_max: usize,
     /// Bytes of one packet from a server. A longer one ends the connection
-    /// (`cluster_bad_packets`). Memory is taken as the bytes come. Default 32 MiB.
+    /// (`cluster_bad_packets`). Memory is taken as the bytes come. Default 32 MiB, for the master
+    /// 4 MiB at most.
     pub packet_bytes_max: usize,
+    /// Bytes of memory for packets that have come in part on all connections together, beside
+    /// 64 KiB that each may always have. A connection that needs more is closed
+    /// (`cluster_overflows`). Default 256 MiB.
+    pub input_total_bytes_max: usize,
+    /// Uids of one push. A push to more is refused with an error. Default 1,048,576.
+    pub push_uids_max: usize,
     /// Connections of backends that call us. One more is closed at once. Default 1,024.
     pub callers_max: usize,
     /// Servers of the list that are called. More are left out, with a warning. Default 1,024.
@@ -99,7 +110,10 @@ impl Default for PomeloLimits {
             calls_max: 262_144,
             queue_len_max: 10_000,
             output_bytes_max: 32 * 1024 * 1024,
+            output_total_bytes_max: 256 * 1024 * 1024,
             packet_bytes_max: 32 * 1024 * 1024,
+            input_total_bytes_max: 256 * 1024 * 1024,
+            push_uids_max: 1_048_576,
             callers_max: 1_024,
             servers_max: 1_024,
             lookups_max: 4,
@@ -315,7 +329,10 @@ impl PomeloCluster {
             ("pomelo.calls_max", limits.calls_max),
             ("pomelo.queue_len_max", limits.queue_len_max),
             ("pomelo.output_bytes_max", limits.output_bytes_max),
+            ("pomelo.output_total_bytes_max", limits.output_total_bytes_max),
             ("pomelo.packet_bytes_max", limits.packet_bytes_max),
+            ("pomelo.input_total_bytes_max", limits.input_total_bytes_max),
+            ("pomelo.push_uids_max", limits.push_uids_max),
             ("pomelo.callers_max", limits.callers_max),
             ("pomelo.servers_max", limits.servers_max),
             ("pomelo.lookups_max", limits.lookups_max),
@@ -392,7 +409,7 @@ impl PomeloCluster {
             "host": host,
             "port": rpc.port(),
             "clientHost": client_host,
-            "clientPort": self.client_port.unwrap_or(clients.port()),
+            "clientPort": self.client_port.unwrap_or_else(|| clients.port()),
             "frontend": "true",
             "env": self.env,
         });

@@ -1,5 +1,7 @@
 //! One connection's half of the station: what has come in pieces, and what waits to be sent.
 
+use std::collections::VecDeque;
+
 use super::mqtt::Reader;
 use crate::session::{Generation, Slot, place_of, token_of};
 
@@ -45,45 +47,81 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// The memory that it takes: of what is to be sent, and of a packet that has come in part.
+    pub(super) fn held_bytes(&self) -> (usize, usize) {
+        (self.output.held_bytes(), self.reader.held_bytes())
+    }
+
     pub(super) fn new(owner: Owner, is_open: bool) -> Self {
         let (reader, output) = (Reader::default(), Output::default());
         Self { owner, is_open, is_dirty: false, reader, output }
     }
 }
 
-/// Bytes on their way to a socket. One write takes all that has gathered.
+/// Bytes on their way to a socket, in blocks: what has been sent is given back block by block, and
+/// nothing is moved to make room.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
-    pub(super) bytes: Vec<u8>,
-    /// INVARIANT: `sent <= bytes.len()`.
+    blocks: VecDeque<Vec<u8>>,
+    /// What has been sent of the first block. INVARIANT: not all of it, unless it is the last one.
     sent: usize,
+    /// What is to be sent.
+    len: usize,
+    /// The memory of all blocks.
+    held: usize,
 }
 
-/// A buffer that has grown further is given back once it is empty.
-const KEPT_BYTES_MAX: usize = 256 * 1024;
+/// A block that has this many bytes takes no more.
+const BLOCK_BYTES: usize = 64 * 1024;
 
 impl Output {
-    /// What is to be sent.
+    /// The first part of what is to be sent; empty if nothing is.
     pub(crate) fn unsent(&self) -> &[u8] {
-        &self.bytes[self.sent..]
+        self.blocks.front().map_or(&[], |block| &block[self.sent..])
     }
 
-    /// The first `len` of these bytes have been sent.
+    /// The first `len` bytes of [`Self::unsent`] have been sent.
     pub(crate) fn advance(&mut self, len: usize) {
         self.sent += len;
-        debug_assert!(self.sent <= self.bytes.len());
-        if self.sent == self.bytes.len() {
-            self.sent = 0;
-            self.bytes.clear();
-            self.bytes.shrink_to(KEPT_BYTES_MAX);
-        } else if self.sent > self.bytes.len() / 2 {
-            self.bytes.drain(..self.sent);
-            self.sent = 0;
+        self.len -= len;
+        let is_only = self.blocks.len() == 1;
+        let Some(block) = self.blocks.front_mut().filter(|block| block.len() == self.sent) else {
+            debug_assert!(self.blocks.front().is_some_and(|block| self.sent < block.len()));
+            return;
+        };
+        self.sent = 0;
+        if is_only && block.capacity() <= BLOCK_BYTES {
+            block.clear();
+        } else {
+            self.held -= block.capacity();
+            self.blocks.pop_front();
         }
     }
 
+    /// Appends what `write` does, of about `bytes` bytes.
+    pub(super) fn append(&mut self, bytes: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        let has_room = |block: &Vec<u8>| block.is_empty() || block.len() + bytes <= BLOCK_BYTES;
+        if !self.blocks.back().is_some_and(has_room) {
+            // The first block grows as it is needed: most connections never fill it.
+            let capacity = if self.blocks.is_empty() { bytes } else { bytes.max(BLOCK_BYTES) };
+            self.blocks.push_back(Vec::with_capacity(capacity));
+            self.held += capacity;
+        }
+        let Some(block) = self.blocks.back_mut() else { return };
+        let (len, capacity) = (block.len(), block.capacity());
+        block.reserve(bytes);
+        write(block);
+        self.len += block.len() - len;
+        self.held += block.capacity() - capacity;
+    }
+
     pub(super) fn len(&self) -> usize {
-        self.bytes.len() - self.sent
+        self.len
+    }
+
+    /// The memory that it takes.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held
     }
 }
 
@@ -96,13 +134,37 @@ mod tests {
         let mut output = Output::default();
         let mut sent = Vec::new();
         for step in 0..100_u8 {
-            output.bytes.extend_from_slice(&[step; 5]);
-            let len = output.len().min(usize::from(step % 9));
+            output.append(5, |out| out.extend_from_slice(&[step; 5]));
+            let len = output.unsent().len().min(usize::from(step % 9));
             sent.extend_from_slice(&output.unsent()[..len]);
             output.advance(len);
         }
         sent.extend_from_slice(output.unsent());
         let all: Vec<u8> = (0..100).flat_map(|step| [step; 5]).collect();
         assert_eq!(sent, all);
+    }
+
+    #[test]
+    fn memory_is_taken_as_it_is_needed_and_given_back() {
+        let mut output = Output::default();
+        output.append(10, |out| out.extend_from_slice(&[1; 10]));
+        assert_eq!(output.held_bytes(), 10);
+        output.append(1 << 20, |out| out.extend_from_slice(&[2; 1 << 20]));
+        for _ in 0..5_000 {
+            output.append(100, |out| out.extend_from_slice(&[3; 100]));
+        }
+        let len = 10 + (1 << 20) + 500_000;
+        assert_eq!(output.len(), len);
+        assert!(output.held_bytes() < len + 2 * BLOCK_BYTES, "{}", output.held_bytes());
+        let mut sent = 0;
+        while output.len() > 0 {
+            let all = output.unsent().len();
+            sent += all;
+            // In two pieces, so that a block is left half sent.
+            output.advance(all / 2);
+            output.advance(all - all / 2);
+            assert!(output.held_bytes() <= len - sent + 2 * BLOCK_BYTES);
+        }
+        assert!(output.held_bytes() <= BLOCK_BYTES && output.unsent().is_empty());
     }
 }

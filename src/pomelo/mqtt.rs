@@ -164,9 +164,24 @@ pub(crate) struct Reader {
 }
 
 /// A larger buffer is given back once it has been used.
-const KEPT_BYTES_MAX: usize = 64 * 1024;
+const KEPT_BYTES_MAX: usize = 16 * 1024;
 
 impl Reader {
+    /// The memory that it takes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.partial.capacity()
+    }
+
+    /// Keeps bytes for later. Memory is taken as they come, and no more than the packet needs.
+    fn keep(&mut self, bytes: &[u8]) {
+        let len = self.partial.len() + bytes.len();
+        if len > self.partial.capacity() {
+            let wanted = self.needed.min(len.max(2 * self.partial.capacity())).max(len);
+            self.partial.reserve_exact(wanted - self.partial.len());
+        }
+        self.partial.extend_from_slice(bytes);
+    }
+
     /// Bytes that wait for the rest of their packet.
     #[cfg(feature = "internals")]
     pub(crate) fn partial_len(&self) -> usize {
@@ -184,7 +199,7 @@ impl Reader {
             // No more than the packet needs, so that what follows is read where it is.
             let wanted = self.needed.saturating_sub(self.partial.len()).min(input.len());
             let (more, rest) = input.split_at(wanted);
-            self.partial.extend_from_slice(more);
+            self.keep(more);
             input = rest;
             if self.partial.len() < self.needed {
                 return Ok(());
@@ -206,8 +221,8 @@ impl Reader {
                     input = &input[len..];
                 }
                 Decoded::Partial { needed } => {
-                    self.partial.extend_from_slice(input);
                     self.needed = needed;
+                    self.keep(input);
                     return Ok(());
                 }
             }
@@ -285,6 +300,19 @@ mod tests {
         ] {
             assert_eq!(decode(bytes, BYTES_MAX), Err(error), "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn a_packet_in_part_takes_no_more_memory_than_it_needs() {
+        let mut bytes = Vec::new();
+        encode_publish("rpc", &mut bytes, |out| out.extend_from_slice(&vec![b'x'; 1_000_000]));
+        let (mut reader, mut came, mut packets) = (Reader::default(), 0, 0);
+        for piece in bytes.chunks(60_000) {
+            came += piece.len();
+            reader.read(piece, usize::MAX, |_| packets += 1).unwrap();
+            assert!(reader.held_bytes() <= (2 * came).min(bytes.len()));
+        }
+        assert_eq!((packets, reader.held_bytes() <= KEPT_BYTES_MAX), (1, true));
     }
 
     #[test]

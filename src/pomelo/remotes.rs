@@ -170,7 +170,11 @@ impl Station {
     /// `pushMessage(route, msg, uids, opts)`
     fn serve_push(&mut self, caller: Caller, args: &Args<'_>) -> Result<Now, Wrong> {
         let push = self.encode_push(args)?;
-        let Value::Array(listed) = args.value(2) else { return wrong("uids are no array") };
+        let listed = args.0.get(2).map_or("", |listed| listed.get());
+        let listed = match rpc::elements(listed, self.config.limits.push_uids_max) {
+            Ok(listed) => listed,
+            Err(why) => return wrong(why),
+        };
         // What can be no uid has no session, either.
         let uids: Vec<Uid> = listed.iter().filter_map(|uid| Uid::try_from(uid).ok()).collect();
         if uids.len() < listed.len() || uids.is_empty() {

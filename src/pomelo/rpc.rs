@@ -250,8 +250,66 @@ pub(crate) struct Call<'a> {
     pub(crate) service: Cow<'a, str>,
     #[serde(borrow, default)]
     pub(crate) method: Cow<'a, str>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "first_args")]
     pub(crate) args: Vec<&'a RawValue>,
+}
+
+/// Arguments of a call that are looked at; no remote here has as many.
+const ARGS_MAX: usize = 8;
+
+/// The first arguments, so that a list of millions takes no memory.
+fn first_args<'de: 'a, 'a, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<&'a RawValue>, D::Error> {
+    let mut args = Vec::new();
+    deserializer.deserialize_seq(ForEach(|arg| {
+        if args.len() < ARGS_MAX {
+            args.push(arg);
+        }
+        Ok(())
+    }))?;
+    Ok(args)
+}
+
+/// Shows each element of an array, until one is refused.
+struct ForEach<F>(F);
+
+impl<'de, F> Visitor<'de> for ForEach<F>
+where
+    F: FnMut(&'de RawValue) -> Result<(), &'static str>,
+{
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<(), A::Error> {
+        while let Some(element) = elements.next_element()? {
+            self.0(element).map_err(serde::de::Error::custom)?;
+        }
+        Ok(())
+    }
+}
+
+/// Takes an array apart of at most `len_max` elements; why not, where it can't be.
+pub(crate) fn elements(text: &str, len_max: usize) -> Result<Vec<Value>, &'static str> {
+    let (mut all, mut is_too_long) = (Vec::new(), false);
+    let read =
+        serde_json::Deserializer::from_str(text).deserialize_seq(ForEach(|element: &RawValue| {
+            is_too_long = all.len() >= len_max;
+            if is_too_long {
+                return Err("too long");
+            }
+            // Numbers may be out of range.
+            all.push(serde_json::from_str(element.get()).unwrap_or_default());
+            Ok(())
+        }));
+    match read {
+        Ok(()) => Ok(all),
+        Err(_) if is_too_long => Err("too many uids"),
+        Err(_) => Err("uids are no array"),
+    }
 }
 
 /// Something that is no call (made by a backend).
@@ -281,15 +339,24 @@ struct RawRequest<'a> {
 
 /// Shows a payload, or each element of one that is an array.
 fn for_each<'a>(payload: &'a [u8], mut each: impl FnMut(serde_json::Result<&'a str>)) {
-    if payload.trim_ascii_start().first() == Some(&b'[') {
-        match serde_json::from_slice::<Vec<&RawValue>>(payload) {
-            Ok(all) => all.into_iter().for_each(|one| each(Ok(one.get()))),
-            Err(error) => each(Err(error)),
-        }
-    } else {
-        let text = std::str::from_utf8(payload).map_err(serde::de::Error::custom);
-        each(text);
+    let text = match std::str::from_utf8(payload) {
+        Ok(text) => text,
+        Err(error) => return each(Err(serde::de::Error::custom(error))),
+    };
+    if !text.trim_ascii_start().starts_with('[') {
+        return each(Ok(text));
     }
+    // Looked at as a whole first, as the original does, and then one by one: a list of all would
+    // take many times the memory of its text.
+    if let Err(error) = serde_json::from_str::<IgnoredAny>(text) {
+        return each(Err(error));
+    }
+    let shown =
+        serde_json::Deserializer::from_str(text).deserialize_seq(ForEach(|one: &'a RawValue| {
+            each(Ok(one.get()));
+            Ok(())
+        }));
+    debug_assert!(shown.is_ok(), "it has been read before");
 }
 
 /// Appends an answer; `values` appends what the callback is called with.

@@ -41,6 +41,8 @@ pub(crate) struct Station {
     commands: VecDeque<Command>,
     dirty: VecDeque<LinkId>,
     pub(super) now_us: u64,
+    pub(super) held: Held,
+    is_backed_up: bool,
     /// The answers' bodies are carved from this.
     pub(super) chunk: Chunk,
 }
@@ -56,6 +58,18 @@ pub(crate) struct StationConfig {
     pub(crate) hooks: Vec<(RemoteName, Vec<ClosedArg>)>,
 }
 
+/// The memory that all connections take together, at most: it is counted anew when a bound seems to
+/// be reached, as sending gives memory back without a word.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// Of what waits to be sent.
+    pub(super) output: usize,
+    /// Of packets that have come in part.
+    pub(super) input: usize,
+    /// Whether it has been counted in this turn.
+    is_counted: bool,
+}
+
 /// What the shell has to do with a socket.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Command {
@@ -67,6 +81,12 @@ pub(crate) enum Command {
 
 /// Connections at most: more than there can be servers, callers and masters.
 const LINKS_MAX: usize = 1 << 20;
+/// What each connection may hold whatever the others do, of what is to be sent and of a packet.
+const ALWAYS_BYTES: usize = 64 * 1024;
+/// Bytes of one packet from the master: thousands of servers' entries.
+const MASTER_PACKET_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What a CONNECT takes, about.
+const CONNECT_BYTES: usize = 64;
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a server that answers stays in the list though the master that has come back does not
@@ -115,6 +135,8 @@ impl Station {
             commands: VecDeque::new(),
             dirty: VecDeque::new(),
             now_us: 0,
+            held: Held::default(),
+            is_backed_up: false,
             chunk: Chunk::default(),
             config,
         }
@@ -139,6 +161,37 @@ impl Station {
     pub(crate) fn begin_turn(&mut self, now_us: u64) {
         self.now_us = self.now_us.max(now_us);
         self.remote.begin_turn();
+        self.held.is_counted = false;
+        // What is left after that found no room in a lane.
+        self.is_backed_up = self.remote.has_backlog();
+    }
+
+    /// Whether `bytes` more may wait to be sent on a connection where `waiting` do, by what waits
+    /// on all of them. A little may always, so that nobody pays for others that do not read.
+    pub(super) fn has_room(&mut self, waiting: usize, bytes: usize) -> bool {
+        let bytes_max = self.config.limits.output_total_bytes_max;
+        if self.held.output + bytes > bytes_max {
+            self.count_held();
+        }
+        self.held.output + bytes <= bytes_max || waiting + bytes <= ALWAYS_BYTES
+    }
+
+    /// Counts what is held; once a turn, as memory is given back between turns.
+    fn count_held(&mut self) {
+        if self.held.is_counted {
+            return;
+        }
+        self.held = Held { is_counted: true, ..Held::default() };
+        for (.., link) in self.links.iter() {
+            let (output, input) = link.held_bytes();
+            self.held.output += output;
+            self.held.input += input;
+        }
+    }
+
+    /// Whether too much waits for the shards, so that nothing more is to be read from servers.
+    pub(crate) fn is_backed_up(&self) -> bool {
+        self.is_backed_up
     }
 
     /// A backend has connected. `None` turns it away: the shell closes the socket.
@@ -207,14 +260,38 @@ impl Station {
         let owner = link.owner;
         // Taken out, as a packet may lead anywhere.
         let mut reader = std::mem::take(&mut link.reader);
-        let bytes_max = self.config.limits.packet_bytes_max;
+        let held = reader.held_bytes();
+        let bytes_max = match owner {
+            Owner::Master => MASTER_PACKET_BYTES_MAX.min(self.config.limits.packet_bytes_max),
+            Owner::Mailbox(_) | Owner::Caller => self.config.limits.packet_bytes_max,
+        };
         let read = reader.read(input, bytes_max, |packet| self.handle_packet(id, owner, &packet));
         if let Err(error) = read {
             self.config.counters.cluster_bad_packets.one();
             return self.close(id, &error.to_string());
         }
+        let more = reader.held_bytes().saturating_sub(held);
         if let Some(link) = self.links.get_mut(id.slot, id.generation) {
             link.reader = reader;
+        }
+        if more > 0 {
+            self.held.input += more;
+            self.check_input(id);
+        }
+    }
+
+    /// A packet in part has taken more memory; where that is too much, its connection is closed.
+    fn check_input(&mut self, id: LinkId) {
+        let bytes_max = self.config.limits.input_total_bytes_max;
+        if self.held.input > bytes_max {
+            self.count_held();
+        }
+        let Some(link) = self.links.get(id.slot, id.generation) else { return };
+        let (_, own) = link.held_bytes();
+        if self.held.input > bytes_max && own > ALWAYS_BYTES {
+            self.held.input -= own;
+            self.config.counters.cluster_overflows.one();
+            self.close(id, "too much has come in part on all connections");
         }
     }
 
@@ -353,7 +430,7 @@ impl Station {
         let mut link = Link::new(owner, false);
         // The original puts the time there; nobody looks at it.
         let client_id = format!("{client}{}", self.now_us / 1000);
-        mqtt::encode_connect(&client_id, &mut link.output.bytes);
+        link.output.append(CONNECT_BYTES, |out| mqtt::encode_connect(&client_id, out));
         let (slot, generation) = self.links.insert(link)?;
         Some(LinkId { slot, generation })
     }
@@ -441,9 +518,13 @@ impl Station {
     /// Appends to what is sent on a connection.
     pub(super) fn write(&mut self, id: LinkId, write: impl FnOnce(&mut Vec<u8>)) {
         let Some(link) = self.links.get_mut(id.slot, id.generation) else { return };
-        write(&mut link.output.bytes);
-        let is_too_much = link.output.len() > self.config.limits.output_bytes_max;
-        if is_too_much && link.owner == Owner::Caller {
+        let held = link.output.held_bytes();
+        link.output.append(0, write);
+        self.held.output += link.output.held_bytes().saturating_sub(held);
+        let (len, owner) = (link.output.len(), link.owner);
+        let is_too_much = len > self.config.limits.output_bytes_max || !self.has_room(len, 0);
+        if is_too_much && owner == Owner::Caller {
+            self.config.counters.cluster_overflows.one();
             self.close(id, "it does not read what it is answered");
         } else {
             self.mark_dirty(id);
@@ -484,6 +565,12 @@ impl Station {
     /// Calls that wait for answers.
     pub(crate) fn calls_under_way(&self) -> usize {
         self.mailboxes.iter().map(|(.., mailbox)| mailbox.calls.len()).sum()
+    }
+
+    /// The memory that waits to be sent on a connection.
+    #[cfg(test)]
+    pub(crate) fn held_by(&self, id: LinkId) -> usize {
+        self.links.get(id.slot, id.generation).map_or(0, |link| link.output.held_bytes())
     }
 
     /// Whether an open connection has something to send.

@@ -31,6 +31,10 @@ struct Bench {
 
 impl Bench {
     fn new(limits: PomeloLimits) -> Self {
+        Self::with_router(limits, Router::Default)
+    }
+
+    fn with_router(limits: PomeloLimits, router: Router) -> Self {
         let hub = Hub::new(1, 1, HubLimits { lane_len: 64, inbox_len: 64 });
         let routes = Arc::new(RouteTable::default());
         let (counters, engine_limits) = (Arc::<Counters>::default(), Limits::default());
@@ -40,7 +44,7 @@ impl Bench {
             edition: Arc::new(Edition::bare(None, &routes)),
         };
         let remote = Remote::new(&hub, hub.worker(0), remote);
-        let cluster = PomeloCluster::fixed().server_type("chat", Router::Default).limits(limits);
+        let cluster = PomeloCluster::fixed().server_type("chat", router).limits(limits);
         let config = StationConfig::new(&cluster, &"connector-1".into(), &routes, &counters);
         let station = Station::new(config, &cluster, &[], remote);
         Self { station, shard: Post::new(hub, Party(0), 64), counters, now_us: 0 }
@@ -56,10 +60,14 @@ impl Bench {
     }
 
     fn forward(&mut self, token: u64) {
+        self.forward_body(token, "{}");
+    }
+
+    fn forward_body(&mut self, token: u64, body: &str) {
         let session = SessionId::new(ShardIndex(0), Slot(0), Generation::FIRST);
         let data = Arc::new(SessionData::new(1, SocketAddr::from((Ipv4Addr::LOCALHOST, 9))));
         let route = ForwardRoute::Inline { len: ROUTE.len() as u8 };
-        let bytes = Bytes::copy_from_slice(format!("{ROUTE}{{}}").as_bytes());
+        let bytes = Bytes::copy_from_slice(format!("{ROUTE}{body}").as_bytes());
         let forward = Forward { token, session, data, route, id: 1, bytes };
         self.shard.send(Party(1), Mail::Forward(forward));
         self.shard.flush();
@@ -78,8 +86,11 @@ impl Bench {
     /// The ids of the calls that are to be sent on a connection.
     fn sent(&mut self, link: LinkId) -> Vec<u64> {
         let Some(output) = self.station.output(link) else { return Vec::new() };
-        let bytes = output.unsent().to_vec();
-        output.advance(bytes.len());
+        let mut bytes = Vec::new();
+        while output.len() > 0 {
+            bytes.extend_from_slice(output.unsent());
+            output.advance(output.unsent().len());
+        }
         let mut ids = Vec::new();
         let mut rest = &bytes[..];
         while let Ok(Decoded::Packet(packet, len)) = mqtt::decode(rest, usize::MAX) {
@@ -242,4 +253,85 @@ fn callers_and_servers_are_bounded() {
     assert!(bench.station.handle_accept().is_some());
     bench.replace(&[("chat-1", 1), ("chat-2", 2)]);
     assert_eq!(bench.run(0).len(), 1, "the second is left out");
+}
+
+/// The connections that are to be made.
+fn connects(commands: &[Command]) -> Vec<LinkId> {
+    let link = |command: &Command| match command {
+        Command::Connect { link, .. } => *link,
+        Command::Close(_) => panic!("{commands:?}"),
+    };
+    commands.iter().map(link).collect()
+}
+
+#[test]
+fn what_waits_for_all_servers_together_is_bounded_in_bytes() {
+    const MIB: usize = 1 << 20;
+    let limits = PomeloLimits { output_total_bytes_max: 8 * MIB, ..PomeloLimits::default() };
+    let mut bench = Bench::with_router(limits, Router::RoundRobin);
+    let names: Vec<String> = (0..20).map(|n| format!("chat-{n}")).collect();
+    bench.replace(&names.iter().map(|name| (name.as_str(), 1)).collect::<Vec<_>>());
+    // None of them reads.
+    let links = connects(&bench.run(0));
+    links.iter().for_each(|link| bench.station.handle_open(*link));
+    let body = format!("\"{}\"", "x".repeat(MIB));
+    for token in 1..=40 {
+        bench.forward_body(token, &body);
+        bench.run(1_000);
+    }
+    let held = |bench: &Bench| links.iter().map(|link| bench.station.held_by(*link)).sum::<usize>();
+    assert!((7 * MIB..=8 * MIB).contains(&held(&bench)), "{}", held(&bench));
+    assert_eq!(bench.answers().len(), 40 - 7);
+    // Small ones are for everybody, and what is sent makes room for large ones.
+    bench.forward(41);
+    bench.run(1_000);
+    assert_eq!(bench.answers(), []);
+    links.iter().for_each(|link| drop(bench.sent(*link)));
+    bench.forward_body(42, &body);
+    bench.run(1_000);
+    assert_eq!(bench.answers(), []);
+    assert_eq!(bench.counters.snapshot().forward_rejects, 33);
+}
+
+#[test]
+fn packets_in_part_are_bounded_in_bytes_for_all_connections_together() {
+    const MIB: usize = 1 << 20;
+    let limits = PomeloLimits { input_total_bytes_max: 8 * MIB, ..PomeloLimits::default() };
+    let mut bench = Bench::new(limits);
+    // The start of a packet of 16 MiB.
+    let mut part = vec![0x30, 0x80, 0x80, 0x80, 0x08];
+    part.resize(MIB, b' ');
+    let mut left: Vec<LinkId> = (0..20).filter_map(|_| bench.station.handle_accept()).collect();
+    for link in left.clone() {
+        bench.station.handle_input(link, &part);
+        bench.run(1_000);
+    }
+    left.retain(|link| bench.station.output(*link).is_some());
+    assert_eq!((left.len(), bench.counters.snapshot().cluster_overflows), (8, 12));
+    let caller = bench.station.handle_accept().unwrap();
+    bench.station.handle_input(caller, &part[..1_000]);
+    assert!(bench.station.output(caller).is_some(), "a little is for everybody");
+}
+
+#[test]
+fn long_lists_are_refused_without_being_kept() {
+    let mut bench = Bench::new(PomeloLimits { push_uids_max: 3, ..PomeloLimits::default() });
+    let caller = bench.station.handle_accept().unwrap();
+    let mut call = |uids: &str| {
+        let args = format!("[\"onChat\",1,{uids},{{}},9,9,9,9,9,9,9]");
+        let text = format!(
+            "{{\"id\":1,\"msg\":{{\"namespace\":\"sys\",\"service\":\"channelRemote\",\
+             \"method\":\"pushMessage\",\"args\":{args}}}}}"
+        );
+        let mut packet = Vec::new();
+        mqtt::encode_publish("rpc", &mut packet, |out| out.extend_from_slice(text.as_bytes()));
+        bench.station.handle_input(caller, &packet);
+        let output = bench.station.output(caller).unwrap();
+        let answer = String::from_utf8_lossy(output.unsent()).into_owned();
+        output.advance(answer.len());
+        answer
+    };
+    assert!(call("[1,2,3,4]").contains("too many uids"));
+    assert!(call("[1,2").contains("bad rpc message") || call("5").contains("uids are no array"));
+    assert_eq!(call("[1,2,3]"), "", "that is for the shards to answer");
 }

@@ -151,7 +151,10 @@ fn read_limits(table: &mut Table<'_>) -> PomeloLimits {
         calls_max,
         queue_len_max,
         output_bytes_max,
+        output_total_bytes_max,
         packet_bytes_max,
+        input_total_bytes_max,
+        push_uids_max,
         callers_max,
         servers_max,
         lookups_max,
@@ -159,7 +162,10 @@ fn read_limits(table: &mut Table<'_>) -> PomeloLimits {
     table.read("calls_max", calls_max, count());
     table.read("queue_len_max", queue_len_max, count());
     table.read("output_bytes_max", output_bytes_max, bytes());
+    table.read("output_total_bytes_max", output_total_bytes_max, bytes());
     table.read("packet_bytes_max", packet_bytes_max, bytes());
+    table.read("input_total_bytes_max", input_total_bytes_max, bytes());
+    table.read("push_uids_max", push_uids_max, count());
     table.read("callers_max", callers_max, count());
     table.read("servers_max", servers_max, count());
     table.read("lookups_max", lookups_max, count());
