@@ -557,8 +557,49 @@ fn the_master_says_which_servers_there_are() {
     answered_by(&mut client, &mut [&mut two], 0);
     assert_eq!(asked(&mut peer, 17, json!({"action": "startOver"})), 1);
     assert_eq!(asked(&mut peer, 18, json!({"action": "nonsense"})), 0);
-    peer.say(json!({"reqId": 19, "moduleId": "__console__", "body": {"signal": "list"}}));
-    assert_eq!(peer.heard().1["error"], "unknown moduleId:__console__");
+    peer.say(json!({"reqId": 19, "moduleId": "systemInfo", "body": {}}));
+    assert_eq!(peer.heard().1["error"], "unknown moduleId:systemInfo");
+}
+
+/// What the master sends for `pomelo list`, `pomelo stop ID` and `pomelo kill`, and how the modules
+/// of a Node server answer: `lib/modules/console.js` of pomelo 2.2.7. Without an answer `pomelo
+/// list` itself fails, as it takes every answer apart.
+#[test]
+fn the_admin_console_lists_and_stops_a_server() {
+    let master = Server::start();
+    let (stopped, stops) = std::sync::mpsc::channel();
+    let cluster = PomeloCluster::new(master.address())
+        .server_type("chat", Router::Default)
+        .on_stop(move || stopped.send(()).unwrap());
+    let _engine = start(cluster);
+    let (mut peer, _) = join(&master, json!({}));
+    let ask = |peer: &mut Peer, id: u64, signal: &str| {
+        peer.say(json!({"reqId": id, "moduleId": "__console__", "body": {"signal": signal}}));
+        let (_, answer) = peer.heard();
+        assert_eq!(answer["respId"], id);
+        answer["error"].clone()
+    };
+    let listed = ask(&mut peer, 1, "list");
+    assert_eq!(listed["serverId"], "connector-1");
+    let body = &listed["body"];
+    assert_eq!(
+        (&body["serverId"], &body["serverType"]),
+        (&json!("connector-1"), &json!("connector"))
+    );
+    assert_eq!(body["pid"], std::process::id());
+    let megabytes: f64 = body["rss"].as_str().unwrap().parse().unwrap();
+    assert!(megabytes > 1.0);
+    assert!(["heapTotal", "heapUsed", "uptime"].iter().all(|key| body[key].is_string()));
+    assert_eq!(ask(&mut peer, 2, "restart"), Value::Null);
+    assert!(stops.try_recv().is_err());
+    // A notify, which has no id.
+    peer.publish(
+        "monitor",
+        &json!({"moduleId": "__console__", "body": {"signal": "stop"}}).to_string(),
+    );
+    stops.recv_timeout(common::PATIENCE).unwrap();
+    assert_eq!(ask(&mut peer, 3, "kill"), "connector-1");
+    stops.recv_timeout(common::PATIENCE).unwrap();
 }
 
 /// Gates pick a connector with `app.getServersByType` and hand its entry's `clientHost` to players,

@@ -2,6 +2,7 @@
 //! to read the configuration again.
 
 use std::io;
+use std::sync::Once;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
@@ -70,6 +71,17 @@ impl Stop {
             Err(RecvTimeoutError::Disconnected) => Some(Asked::Stop),
         }
     }
+}
+
+/// Asks this process to end, as SIGTERM does; once, as a second signal would not let it end in
+/// order.
+pub(crate) fn stop() {
+    static ASKED: Once = Once::new();
+    ASKED.call_once(|| {
+        if let Err(error) = low_level::raise(SIGTERM) {
+            tracing::error!(%error, "can't stop");
+        }
+    });
 }
 
 #[cfg(test)]

@@ -19,13 +19,14 @@ use super::dial::{self, Dialer, Lookup, Step};
 use super::listen::{self, Listener};
 use super::network::{Hears, NetworkForwarder, Seat};
 use super::park::Threads;
+use crate::dispatch::chain::guarded;
 use crate::dispatch::tasks::Ring as _;
 use crate::error::StartError;
 use crate::forward::Party;
 use crate::forward::remote::{Remote, RemoteConfig};
 use crate::limits::Limits;
 use crate::pomelo::{
-    Command, LinkId, Output, PomeloCluster, Station, StationConfig, host_and_port,
+    Command, LinkId, Output, PomeloCluster, Station, StationConfig, StopHook, host_and_port,
 };
 
 impl Builder {
@@ -94,6 +95,7 @@ fn start(cluster: PomeloCluster, seat: Seat, lookup: Lookup) -> Result<Join, Sta
         &seat.config.server_type,
         address,
         seat.clients,
+        resident_bytes,
     );
     let poll = Poll::new(&seat, &listener).map_err(failed)?;
     let spawned = std::thread::Builder::new().name("shaddock-pomelo".into()).spawn(move || {
@@ -122,6 +124,7 @@ fn start(cluster: PomeloCluster, seat: Seat, lookup: Lookup) -> Result<Join, Sta
             me: seat.me,
             sockets: FxHashMap::default(),
             dialer,
+            on_stop: cluster.on_stop.clone(),
             buffer: vec![0; READ_BYTES],
             accept_us: 0,
         };
@@ -148,6 +151,7 @@ struct Thread {
     sockets: FxHashMap<u64, Connection>,
     /// Connections that are being made.
     dialer: Dialer,
+    on_stop: Option<StopHook>,
     buffer: Vec<u8>,
     /// When accepting goes on.
     accept_us: u64,
@@ -305,7 +309,16 @@ impl Thread {
                 self.dialer.handle_done(link.word());
                 self.sockets.remove(&link.word());
             }
+            Command::Stop => self.handle_stop(),
             Command::Connect { link, host, port } => self.dialer.start(link.word(), &host, port),
+        }
+    }
+
+    /// `pomelo stop`: the embedder knows what to do.
+    fn handle_stop(&self) {
+        tracing::warn!("the master asks this server to stop");
+        if let Some(StopHook(stop)) = &self.on_stop {
+            guarded(|| stop());
         }
     }
 
@@ -410,6 +423,14 @@ impl Thread {
         self.sockets.remove(&link.word());
         self.station.handle_closed(link, why);
     }
+}
+
+/// The memory of the process, as the kernel counts it; 0 where it does not tell.
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
+    kib.map_or(0, |kib: u64| kib * 1024)
 }
 
 /// Writes as much as the kernel takes; whether there is more.

@@ -1,6 +1,8 @@
 //! A Pomelo cluster, as the embedder describes it.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -56,6 +58,17 @@ pub struct PomeloCluster {
     pub(crate) keepalive: Duration,
     pub(crate) limits: PomeloLimits,
     pub(crate) hooks: Vec<(String, Vec<ClosedArg>)>,
+    pub(crate) on_stop: Option<StopHook>,
+}
+
+/// What is done when the master asks the server to stop.
+#[derive(Clone)]
+pub(crate) struct StopHook(pub(crate) Arc<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for StopHook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StopHook")
+    }
 }
 
 /// A server that nobody announces.
@@ -175,6 +188,7 @@ impl PomeloCluster {
             keepalive: KEEPALIVE,
             limits: PomeloLimits::default(),
             hooks: Vec::new(),
+            on_stop: None,
         }
     }
 
@@ -292,6 +306,15 @@ impl PomeloCluster {
         self
     }
 
+    /// Does something when `pomelo stop` or `pomelo kill` asks this server to stop, such as to tell
+    /// the thread that will call [`Engine::shutdown`](crate::Engine::shutdown). It runs on the
+    /// thread that talks to the cluster, so it must not block. Without it such a request is logged
+    /// and nothing else.
+    pub fn on_stop(mut self, stop: impl Fn() + Send + Sync + 'static) -> Self {
+        self.on_stop = Some(StopHook(Arc::new(stop)));
+        self
+    }
+
     /// The server types that are forwarded.
     pub(crate) fn server_types(&self) -> impl Iterator<Item = &str> {
         self.server_types.iter().map(|(name, _)| name.as_str())
@@ -395,6 +418,7 @@ impl PomeloCluster {
         server_type: &str,
         rpc: SocketAddr,
         clients: SocketAddr,
+        resident_bytes: fn() -> u64,
     ) -> Registration {
         let host = self.advertise.clone().unwrap_or_else(|| rpc.ip().to_string());
         // `frontend` has to be text: others test for it.
@@ -422,6 +446,7 @@ impl PomeloCluster {
             token: self.token.clone(),
             pid: std::process::id(),
             info,
+            resident_bytes,
         }
     }
 }

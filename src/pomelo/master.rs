@@ -20,6 +20,8 @@ pub(crate) struct Registration {
     pub(crate) pid: u32,
     /// The server's entry, as others get it.
     pub(crate) info: Value,
+    /// Tells the memory of the process.
+    pub(crate) resident_bytes: fn() -> u64,
 }
 
 /// The client of one master.
@@ -58,6 +60,8 @@ pub(super) enum State {
 pub(super) enum Heard {
     Nothing,
     Change(Change),
+    /// This server is to stop.
+    Stop,
     /// There is nothing to expect from this connection.
     Over {
         why: String,
@@ -72,6 +76,8 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 
 const TO_MASTER: &str = "__masterwatcher__";
 const TO_SERVER: &str = "__monitorwatcher__";
+/// Of the admin console, whose `pomelo list`, `stop` and `kill` the master passes on.
+const CONSOLE: &str = "__console__";
 /// The signals that answer a master's request, in the place of an error.
 const SIGNAL_OK: u8 = 1;
 const SIGNAL_FAIL: u8 = 0;
@@ -168,7 +174,7 @@ impl Master {
     }
 
     fn greeting(&self) -> (&'static str, Value) {
-        let Registration { id, server_type, token, pid, info } = &self.registration;
+        let Registration { id, server_type, token, pid, info, .. } = &self.registration;
         let mut message = json!({
             "id": id, "type": "monitor", "serverType": server_type, "pid": pid, "info": info,
         });
@@ -218,18 +224,46 @@ impl Master {
             return self.handle_servers(&message, now_us, out);
         }
         let module = message.get("moduleId").and_then(Value::as_str).unwrap_or_default();
-        let (error, heard) = if module == TO_SERVER {
-            let change = message.get("body").map_or(Err(NoChange), change_of);
-            let signal = if change.is_ok() { SIGNAL_OK } else { SIGNAL_FAIL };
-            (json!(signal), change.ok().flatten().map_or(Heard::Nothing, Heard::Change))
-        } else {
-            (json!(format!("unknown moduleId:{module}")), Heard::Nothing)
+        let body = message.get("body");
+        let (error, heard) = match module {
+            TO_SERVER => {
+                let change = body.map_or(Err(NoChange), change_of);
+                let signal = if change.is_ok() { SIGNAL_OK } else { SIGNAL_FAIL };
+                (json!(signal), change.ok().flatten().map_or(Heard::Nothing, Heard::Change))
+            }
+            CONSOLE => self.handle_console(body.unwrap_or(&Value::Null), now_us),
+            _ => (json!(format!("unknown moduleId:{module}")), Heard::Nothing),
         };
         if let Some(id) = message.get("reqId") {
             let answer = json!({"respId": id, "error": error});
             send("monitor", &Value::String(answer.to_string()), out);
         }
         heard
+    }
+
+    /// A command of the admin console. Its modules answer with what is the error elsewhere.
+    fn handle_console(&self, body: &Value, now_us: u64) -> (Value, Heard) {
+        let Registration { id, server_type, pid, resident_bytes, .. } = &self.registration;
+        match body.get("signal").and_then(Value::as_str).unwrap_or_default() {
+            "list" => {
+                let text = |number: f64| format!("{number:.2}");
+                let entry = json!({
+                    "serverId": id,
+                    "serverType": server_type,
+                    "pid": pid,
+                    "rss": text(resident_bytes() as f64 / MIB),
+                    // There is no JavaScript heap.
+                    "heapTotal": text(0.0),
+                    "heapUsed": text(0.0),
+                    "uptime": text(now_us as f64 / MINUTE_US),
+                });
+                (json!({"serverId": id, "body": entry}), Heard::Nothing)
+            }
+            "stop" => (Value::Null, Heard::Stop),
+            "kill" => (json!(id), Heard::Stop),
+            // Nothing is restarted, as the master would start Node; other commands expect no answer.
+            _ => (Value::Null, Heard::Nothing),
+        }
     }
 
     /// The answer to our one question: the servers there are.
@@ -248,6 +282,9 @@ impl Master {
         Heard::Change(Change::Replace(servers))
     }
 }
+
+const MIB: f64 = 1024.0 * 1024.0;
+const MINUTE_US: f64 = 60e6;
 
 /// A request of the master's that says nothing of servers.
 struct NoChange;

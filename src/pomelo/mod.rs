@@ -17,8 +17,8 @@ mod tests;
 #[cfg(test)]
 mod vectors;
 
-pub(crate) use cluster::host_and_port;
 pub use cluster::{ClosedArg, PomeloCluster, PomeloLimits};
+pub(crate) use cluster::{StopHook, host_and_port};
 pub(crate) use link::{LinkId, Output};
 pub use router::{CustomRouter, Router};
 pub(crate) use station::{Command, Station, StationConfig};

@@ -77,6 +77,8 @@ pub(crate) enum Command {
     Connect { link: LinkId, host: String, port: u16 },
     /// Close one, and say no more of it.
     Close(LinkId),
+    /// The master asks this server to stop.
+    Stop,
 }
 
 /// Connections at most: more than there can be servers, callers and masters.
@@ -331,6 +333,7 @@ impl Station {
         match heard {
             Heard::Nothing => {}
             Heard::Change(change) => self.apply(change),
+            Heard::Stop => self.commands.push_back(Command::Stop),
             Heard::Over { why } => self.close(id, &why),
         }
     }

@@ -259,7 +259,7 @@ fn callers_and_servers_are_bounded() {
 fn connects(commands: &[Command]) -> Vec<LinkId> {
     let link = |command: &Command| match command {
         Command::Connect { link, .. } => *link,
-        Command::Close(_) => panic!("{commands:?}"),
+        _ => panic!("{commands:?}"),
     };
     commands.iter().map(link).collect()
 }

@@ -9,6 +9,7 @@ use toml::de::DeValue;
 use super::Section;
 use super::kind::{DURATION, Kind, LANE_FULL, TEXT, bytes, count};
 use super::table::Table;
+use crate::cli::signals;
 
 /// The cluster, if there is any.
 struct Pomelo {
@@ -131,7 +132,8 @@ fn read_cluster(table: &mut Table<'_>) -> Pomelo {
         .listen(listen)
         .call_timeout(call_timeout)
         .keepalive(keepalive)
-        .limits(limits);
+        .limits(limits)
+        .on_stop(signals::stop);
     for Type { name, router, .. } in types {
         cluster = cluster.server_type(name, router);
     }

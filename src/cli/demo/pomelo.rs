@@ -43,7 +43,8 @@ impl PomeloOptions {
             .listen(&self.pomelo_listen)
             .call_timeout(Duration::from_millis(self.pomelo_timeout))
             .server_type("chat", Router::custom(super::router::pick))
-            .on_closed("chat.chatRemote.drop", drop_args);
+            .on_closed("chat.chatRemote.drop", drop_args)
+            .on_stop(crate::cli::signals::stop);
         Some(cluster)
     }
 }
