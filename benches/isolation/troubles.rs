@@ -1,14 +1,15 @@
 //! What others do to a server.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::thread::gettid;
 use shaddock::Limits;
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::client::{Client, Event, PATIENCE, ack, handshake, request};
 use crate::common::set_nice;
@@ -27,6 +28,8 @@ pub(crate) struct Trouble {
     pub(crate) crowd: usize,
     /// Where packages are large.
     pub(crate) package_bytes_max: Option<usize>,
+    /// How often an address may connect in a second; 0 is no bound.
+    pub(crate) connects_per_second: u32,
     /// Made to a bare io_uring server instead: what nothing above the kernel can help.
     pub(crate) is_bare: bool,
     /// Makes the trouble until it is told to end; says what it came to.
@@ -49,10 +52,18 @@ pub(crate) struct Stage<'a> {
 }
 
 const fn trouble(name: &'static str, make: fn(&Stage<'_>) -> Outcome) -> Trouble {
-    Trouble { name, shards: 1, crowd: CROWD, package_bytes_max: None, is_bare: false, make }
+    Trouble {
+        name,
+        shards: 1,
+        crowd: CROWD,
+        package_bytes_max: None,
+        connects_per_second: 0,
+        is_bare: false,
+        make,
+    }
 }
 
-pub(crate) const ALL: [Trouble; 9] = [
+pub(crate) const ALL: [Trouble; 10] = [
     trouble("worker", stopped_worker),
     trouble("unread", clients_that_never_read),
     trouble("half-open", half_open_handshakes),
@@ -62,6 +73,7 @@ pub(crate) const ALL: [Trouble; 9] = [
     Trouble { package_bytes_max: Some(LARGE_BYTES), ..trouble("large", large_packages) },
     Trouble { crowd: STORM, ..trouble("storm", reconnects) },
     Trouble { crowd: STORM, is_bare: true, ..trouble("storm-bare", reconnects) },
+    Trouble { crowd: 0, connects_per_second: 1, ..trouble("refused", refused_connects) },
     Trouble { shards: 2, ..trouble("slow", slow_handler) },
 ];
 
@@ -85,6 +97,7 @@ impl Trouble {
             package_bytes_max,
             outbox_bytes_max,
             forward_timeout: FORWARD_TIMEOUT,
+            accepts_per_ip_per_second: self.connects_per_second,
             ..Limits::default()
         };
         Setting { shards: self.shards, limits }
@@ -95,11 +108,15 @@ impl Trouble {
 /// nothing else wants to. To any other the scheduler leaves a slice of some milliseconds once it
 /// runs, which the healthy clients would wait for.
 pub(crate) fn yield_to_others() {
-    let thread = gettid().as_raw_nonzero().to_string();
-    let idle = Command::new("chrt").args(["--idle", "--pid", "0", &thread]).status();
-    if !idle.is_ok_and(|status| status.success()) {
+    if !is_scheduled_as("--idle") {
         set_nice(19);
     }
+}
+
+fn is_scheduled_as(policy: &str) -> bool {
+    let thread = gettid().as_raw_nonzero().to_string();
+    let set = Command::new("chrt").args([policy, "--pid", "0", &thread]).status();
+    set.is_ok_and(|status| status.success())
 }
 
 impl<'a> Stage<'a> {
@@ -336,4 +353,81 @@ fn slow_handler(stage: &Stage<'_>) -> Outcome {
         client.ask(count, SLOW, "");
     }
     Ok(format!("blocked {count} times"))
+}
+
+/// Connections that an address tries in a second.
+const CONNECTS_PER_SECOND: u32 = 6_000;
+
+/// An address that connects far more often than it may, while players log in from others.
+fn refused_connects(stage: &Stage<'_>) -> Outcome {
+    let logins = std::thread::scope(|scope| {
+        let storm = scope.spawn(|| storm_of_connects(stage));
+        // Players do not yield to who makes the trouble.
+        is_scheduled_as("--other");
+        stage.begin();
+        let (mut logins, mut number) = (Vec::new(), 0);
+        while stage.goes_on() {
+            number += 1;
+            let [.., high, low] = u32::to_be_bytes(number);
+            logins.push(log_in(stage, Ipv4Addr::new(127, 1, high, low))?);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        storm.join().map_err(|_| "the storm has failed".to_owned())??;
+        Ok::<_, String>(logins)
+    })?;
+    let mut sorted = logins;
+    sorted.sort_unstable();
+    let refused = stage.process.counter("refused_accept_rate");
+    expect(refused > 0 && !sorted.is_empty(), || "nobody was turned away".into())?;
+    let ms = |at: usize| sorted[at.min(sorted.len() - 1)].as_secs_f64() * 1e3;
+    let (len, half) = (sorted.len(), sorted.len() / 2);
+    Ok(format!(
+        "{refused} turned away, {len} logins: p50 {:.1} ms, p99 {:.1} ms",
+        ms(half),
+        ms(len * 99 / 100)
+    ))
+}
+
+/// Connects without waiting for anything.
+fn storm_of_connects(stage: &Stage<'_>) -> Result<(), String> {
+    const KEPT: usize = 512;
+    let began = Instant::now();
+    let (mut kept, mut count) = (VecDeque::new(), 0);
+    while stage.goes_on() {
+        count += 1;
+        std::thread::sleep(
+            (count * Duration::from_secs(1) / CONNECTS_PER_SECOND).saturating_sub(began.elapsed()),
+        );
+        let socket = socket_from(Ipv4Addr::new(127, 0, 0, 2))?;
+        socket.set_nonblocking(true).map_err(|error| error.to_string())?;
+        // It is under way, or refused already.
+        socket.connect(&stage.process.address.into()).ok();
+        kept.push_back(socket);
+        if kept.len() > KEPT {
+            kept.pop_front();
+        }
+    }
+    Ok(())
+}
+
+/// How long an address waits for the answer to its handshake.
+fn log_in(stage: &Stage<'_>, from: Ipv4Addr) -> Result<Duration, String> {
+    let began = Instant::now();
+    let socket = socket_from(from)?;
+    socket.connect(&stage.process.address.into()).map_err(|error| error.to_string())?;
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).map_err(|error| error.to_string())?;
+    stream.write_all(&handshake()).map_err(|error| error.to_string())?;
+    let len = stream.read(&mut [0; 4096]).map_err(|error| error.to_string())?;
+    expect(len > 0, || "a login was turned away".into())?;
+    Ok(began.elapsed())
+}
+
+fn socket_from(address: Ipv4Addr) -> Result<Socket, String> {
+    let socket =
+        Socket::new(Domain::IPV4, Type::STREAM, None).map_err(|error| error.to_string())?;
+    // Nothing of it is to remain: thousands of those would fill the tables of the kernel.
+    socket.set_linger(Some(Duration::ZERO)).map_err(|error| error.to_string())?;
+    socket.bind(&SocketAddr::from((address, 0)).into()).map_err(|error| error.to_string())?;
+    Ok(socket)
 }

@@ -204,7 +204,7 @@ impl Driver {
     fn turn(&mut self) -> bool {
         let now_us = self.threads.now_us();
         self.shard.begin_turn(now_us);
-        self.sockets.begin_turn(now_us, self.shard.messages_handled());
+        self.sockets.begin_turn(now_us, &self.shard);
         let mut batch = std::mem::take(&mut self.batch);
         self.ring.reap(&mut batch);
         let is_full = batch.len() == batch.capacity();

@@ -139,9 +139,11 @@ impl Sockets {
         }
     }
 
-    /// A turn begins; `messages` counts those of all sessions, ever.
-    pub(super) fn begin_turn(&mut self, now_us: u64, messages: u64) {
-        self.crossings.begin_turn(now_us, messages);
+    /// A turn begins.
+    pub(super) fn begin_turn(&mut self, now_us: u64, shard: &Shard) {
+        self.crossings.begin_turn(now_us, shard.messages_handled());
+        // Those behind proxies are turned away after they have come in.
+        self.crossings.refuse(shard.connections_refused());
     }
 
     /// Begins to accept again after a pause.
@@ -218,7 +220,10 @@ impl Sockets {
     ) {
         let door = DoorIndex(listener as u8);
         match shard.handle_accept_at(door, socket, peer) {
-            None => self.closing(socket, ring),
+            None => {
+                self.crossings.refuse(shard.connections_refused());
+                self.closing(socket, ring);
+            }
             Some(session) => {
                 let state = self.socket(socket);
                 debug_assert!(state.session.is_none());

@@ -552,6 +552,19 @@ impl Shard {
         messages.iter().map(|counter| counter.value()).sum()
     }
 
+    /// Connections that were turned away so far, at once or for what a proxy has told of them.
+    pub(crate) fn connections_refused(&self) -> u64 {
+        let counters = &self.counters;
+        let refused = [
+            &counters.refused_host,
+            &counters.refused_accept_rate,
+            &counters.refused_max_connections,
+            &counters.refused_proxy,
+            &counters.bad_proxy,
+        ];
+        refused.iter().map(|counter| counter.value()).sum()
+    }
+
     /// How many messages the last turn has forwarded to workers.
     pub(crate) fn forwarded(&self) -> usize {
         self.forwarded
