@@ -20,8 +20,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// Connections of one shard, at most 2^24. A ring's table of direct descriptors can't be
     /// larger than the process's descriptor limit, which lowers this one silently. One more is
-    /// closed without a package, and accepting pauses for 20 ms, so that those behind it wait in
-    /// the listener's backlog (`accept_failures`). Default 65,536.
+    /// accepted by a shard that has a place; where none has, it waits in the listener's backlog.
+    /// Default 65,536.
     pub connections_per_shard_max: u32,
     /// Connections of one IP address in a second, in the long run, with one shard; 0 is no bound.
     /// Each shard counts those that it gets: with several, an address may have as many times more.

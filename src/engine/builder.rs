@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use glommio::{LocalExecutorBuilder, Placement};
 use serde_json::Value;
 
+use super::accepts::Listeners;
 use super::bell::Eventfd;
 use super::handle::Engine;
 use super::listen::{self, LISTENERS_MAX, Listener};
@@ -377,7 +378,7 @@ impl Builder {
             Engine::new(Arc::clone(&config), Arc::clone(&threads), listening.addresses);
         let (opened, results) = channel();
         let sockets_max = preflight::descriptors_max();
-        for (index, listeners) in listening.by_shard.into_iter().enumerate() {
+        for (index, listeners) in Listeners::shared(listening.by_shard).enumerate() {
             let shard = ShardThread {
                 config: Arc::clone(&config),
                 index: ShardIndex(index as u16),

@@ -2,6 +2,7 @@
 //!
 //! The only place that names glommio and io-uring, and the only one with `unsafe` code.
 
+mod accepts;
 mod allocator;
 mod bell;
 mod buffers;

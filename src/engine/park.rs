@@ -10,8 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use socket2::Socket as ListeningSocket;
-
+use super::accepts::Listeners;
 use super::bell::Eventfd;
 use super::buffers::Buffers;
 use super::ring::{Completion, Ring, Token};
@@ -91,8 +90,7 @@ impl Threads {
 pub(super) struct ShardThread {
     pub(super) config: Arc<ShardConfig>,
     pub(super) index: ShardIndex,
-    /// INVARIANT: at least one.
-    pub(super) listeners: Vec<ListeningSocket>,
+    pub(super) listeners: Listeners,
     pub(super) sockets_max: u32,
     pub(super) threads: Arc<Threads>,
 }
@@ -233,9 +231,20 @@ impl Driver {
         while let Some(party) = self.shard.poll_bell() {
             self.threads.wake(party, &mut self.ring);
         }
+        if self.sockets.calls_others() {
+            self.wake_shards();
+        }
         self.buffers.publish();
         self.shard.end_turn(self.threads.now_us());
         has_more || is_full
+    }
+
+    /// Wakes the other shards, to accept for this one.
+    #[cold]
+    fn wake_shards(&mut self) {
+        for party in (0..self.threads.hub.shards()).map(Party).filter(|party| *party != self.me) {
+            self.threads.wake(party, &mut self.ring);
+        }
     }
 
     /// Sends what a turn may send; whether there is more.

@@ -49,8 +49,10 @@ pub(super) enum Token {
     Woken,
     /// A party could not be woken by its ring.
     WakeFailed(u32),
-    /// The accept has been cancelled.
+    /// Accepts, or the watch of a listening socket, have been cancelled.
     AcceptCancelled,
+    /// Somebody waits at the listening socket of an accept.
+    Waiting(u32),
     /// The load client's connection of that place is up.
     Connected(u32),
 }
@@ -92,6 +94,7 @@ impl Token {
             Self::WakeFailed(party) => (9, party),
             Self::AcceptCancelled => (10, 0),
             Self::Connected(place) => (11, place),
+            Self::Waiting(accept) => (12, accept),
         };
         u64::from(value) | kind << KIND_SHIFT
     }
@@ -110,6 +113,7 @@ impl Token {
             9 => Self::WakeFailed(value),
             10 => Self::AcceptCancelled,
             11 => Self::Connected(value),
+            12 => Self::Waiting(value),
             _ => return None,
         })
     }
@@ -247,7 +251,19 @@ impl Ring {
         self.push(&entry.user_data(Token::Accept(place).encode()));
     }
 
-    pub(super) fn cancel_accepts(&mut self, listener: RawFd) {
+    /// Waits until somebody waits at a listening socket.
+    pub(super) fn watch_listener(&mut self, listener: RawFd, accept: u32) {
+        let entry = opcode::PollAdd::new(Fd(listener), POLL_IN).build();
+        self.push(&entry.user_data(Token::Waiting(accept).encode()));
+    }
+
+    pub(super) fn cancel_accept(&mut self, accept: u32) {
+        let entry = opcode::AsyncCancel::new(Token::Accept(accept).encode()).build();
+        self.push(&entry.user_data(Token::AcceptCancelled.encode()));
+    }
+
+    /// Cancels the accepts of a listening socket, and its watch.
+    pub(super) fn cancel_all(&mut self, listener: RawFd) {
         let entry = opcode::AsyncCancel2::new(CancelBuilder::fd(Fd(listener)).all()).build();
         self.push(&entry.user_data(Token::AcceptCancelled.encode()));
     }
@@ -516,6 +532,7 @@ mod tests {
             Token::WakeFailed(3),
             Token::AcceptCancelled,
             Token::Connected(2),
+            Token::Waiting(3),
         ] {
             assert_eq!(Token::decode(token.encode()), Some(token));
         }

@@ -4,27 +4,17 @@
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
-use std::os::fd::AsRawFd;
 
-use socket2::Socket as ListeningSocket;
-
+use super::accepts::{Accepts, Listeners};
 use super::buffers::{Buffers, GROUP};
 use super::crossings::Crossings;
-use super::listen::LISTENERS_MAX;
-use super::ring::{Completion, RAW_ADDRESS_BYTES, RawAddress, Ring, Token};
+use super::ring::{Completion, RawAddress, Ring, Token};
 use crate::session::{ROOM_MAX, Segment, SessionId};
 use crate::shard::{Command, DoorIndex, ReceiveEnd, SendEnd, Shard, SocketIndex, Transmit};
 
 /// The sockets of one shard.
 pub(super) struct Sockets {
-    /// Empty once no more is accepted.
-    listeners: Vec<ListeningSocket>,
-    /// Where the kernel writes peers' addresses. Boxed once, so they stay where they are.
-    addresses: Box<[RawAddress]>,
-    /// Accepting ended for want of something, or for a while; it begins again at this time.
-    accept_again_us: Option<u64>,
-    /// The accepts that have ended so.
-    paused_accepts: VecDeque<u32>,
+    accepts: Accepts,
     crossings: Crossings,
 
     sockets: Vec<Socket>,
@@ -62,31 +52,21 @@ struct Send {
     sent: usize,
 }
 
-/// Accepts under way for each listener. They bound how many connections a turn lets in, so that
-/// those who are in are heard between thousands that come back at once.
-const ACCEPTS: u32 = 8;
-/// Streams whose end a turn takes note of, for the same reason: most of a connection's end is work.
+/// Streams whose end a turn takes note of, so that those who are in are heard between thousands that
+/// end at once: most of a connection's end is work.
 const ENDS_PER_TURN: usize = 4;
 /// Receives in a row that a client who was paused must not fill, to be read as others are: one that
 /// sends without end does not fill each of them either, as it has to wait for its core.
 const EAGER_RECEIVES: u8 = 64;
-const _: () = assert!(LISTENERS_MAX <= u8::MAX as usize);
-/// After accepting has failed for want of descriptors or memory.
-const ACCEPT_PAUSE_US: u64 = 20_000;
 
 const NO_BUFFERS: i32 = -105; // ENOBUFS
 const CANCELED: i32 = -125; // ECANCELED
 
 impl Sockets {
-    /// The sockets of a shard that listens on at least one, and as many as the ring has places for.
-    pub(super) fn new(listeners: Vec<ListeningSocket>, sockets_max: u32) -> Self {
-        assert!((1..=LISTENERS_MAX).contains(&listeners.len()));
-        let empty = RawAddress { bytes: [0; RAW_ADDRESS_BYTES], len: RAW_ADDRESS_BYTES as u32 };
+    /// The sockets of a shard, as many as its ring has places for.
+    pub(super) fn new(listeners: Listeners, sockets_max: u32) -> Self {
         Self {
-            addresses: vec![empty; ACCEPTS as usize * listeners.len()].into(),
-            listeners,
-            accept_again_us: None,
-            paused_accepts: VecDeque::new(),
+            accepts: Accepts::new(listeners, sockets_max),
             crossings: Crossings::default(),
             sockets: Vec::with_capacity(ROOM_MAX.min(sockets_max as usize)),
             ended: VecDeque::new(),
@@ -97,46 +77,12 @@ impl Sockets {
 
     /// Begins to accept.
     pub(super) fn start(&mut self, ring: &mut Ring) {
-        self.paused_accepts = (0..self.addresses.len() as u32).collect();
-        self.accept_more(ring);
-    }
-
-    /// Begins those accepts again that have ended, as many as may be.
-    fn accept_more(&mut self, ring: &mut Ring) {
-        while !self.paused_accepts.is_empty() {
-            if !self.crossings.come() {
-                self.accept_again_us = Some(self.crossings.again_us());
-                return;
-            }
-            let Some(place) = self.paused_accepts.pop_front() else { return };
-            self.accept(ring, place);
-        }
-    }
-
-    fn accept(&mut self, ring: &mut Ring, place: u32) {
-        let Some(listener) = self.listeners.get(listener_of(place)) else { return };
-        let address = &mut self.addresses[place as usize];
-        address.len = RAW_ADDRESS_BYTES as u32;
-        // SAFETY: the addresses are boxed and live as long as `self`, which outlives the ring;
-        // each place has one accept at a time.
-        unsafe { ring.accept(listener.as_raw_fd(), place, address) };
+        self.accepts.begin(ring, &mut self.crossings);
     }
 
     /// Stops accepting, for good.
     pub(super) fn stop_accepting(&mut self, ring: &mut Ring) {
-        let listeners = std::mem::take(&mut self.listeners);
-        for listener in &listeners {
-            // At once: an accept under way holds the socket until the kernel has taken the ring
-            // apart, and clients would be let into a backlog that nobody looks at.
-            if let Err(error) = listener.shutdown(std::net::Shutdown::Both) {
-                tracing::error!(%error, "a socket goes on listening");
-            }
-            ring.cancel_accepts(listener.as_raw_fd());
-        }
-        // The cancels have to find the descriptors open.
-        if let Err(error) = ring.submit() {
-            tracing::error!(%error, "accepting could not be cancelled");
-        }
+        self.accepts.stop(ring);
     }
 
     /// A turn begins.
@@ -146,12 +92,14 @@ impl Sockets {
         self.crossings.refuse(shard.connections_refused());
     }
 
-    /// Begins to accept again after a pause.
+    /// Begins to accept again after a pause, or for another shard that is full.
     pub(super) fn resume_accepting(&mut self, ring: &mut Ring, now_us: u64) {
-        if self.accept_again_us.is_some_and(|again_us| again_us <= now_us) {
-            self.accept_again_us = None;
-            self.accept_more(ring);
-        }
+        self.accepts.resume(ring, &mut self.crossings, now_us);
+    }
+
+    /// Whether the other shards are to be woken, to accept for this one.
+    pub(super) fn calls_others(&mut self) -> bool {
+        self.accepts.calls()
     }
 
     /// What has happened on a socket. `false` where the completion is none of a socket's.
@@ -164,14 +112,18 @@ impl Sockets {
         now_us: u64,
     ) -> bool {
         match completion.token {
-            Token::Accept(place) => self.handle_accept(completion, place, ring, shard, now_us),
+            Token::Accept(accept) => self.handle_accept(completion, accept, ring, shard, now_us),
+            Token::Waiting(accept) => {
+                self.accepts.handle_waiting(accept);
+                self.accepts.begin(ring, &mut self.crossings);
+            }
             Token::Receive(socket) => {
                 self.handle_receive(completion, socket, ring, buffers, shard);
             }
             Token::Send(place) => self.handle_send(completion, place, ring, shard),
             Token::FinishWriting(socket) => self.handle_other(socket, ring),
             Token::Cancel(socket) => self.handle_other(socket, ring),
-            Token::Close(socket) => self.handle_closed(socket, shard),
+            Token::Close(socket) => self.handle_closed(socket, ring, shard),
             Token::AcceptCancelled
             | Token::Bell
             | Token::Woken
@@ -184,30 +136,21 @@ impl Sockets {
     fn handle_accept(
         &mut self,
         completion: Completion,
-        place: u32,
+        accept: u32,
         ring: &mut Ring,
         shard: &mut Shard,
         now_us: u64,
     ) {
-        match completion.result {
-            0.. => {
-                let peer = peer_of(&self.addresses[place as usize]);
-                let socket = SocketIndex(completion.result as u32);
-                self.opened(socket, listener_of(place), peer, ring, shard);
-            }
-            CANCELED => {}
-            // For a reason that will pass.
-            error if !self.listeners.is_empty() => {
-                shard.counters().accept_failures.one();
-                tracing::warn!(error = -error, "accepting pauses");
-                self.accept_again_us = Some(now_us + ACCEPT_PAUSE_US);
-            }
-            _ => {}
+        if let Err(error) = self.accepts.handle_end(accept, completion.result, now_us) {
+            shard.counters().accept_failures.one();
+            tracing::warn!(error, "accepting pauses");
         }
-        self.paused_accepts.push_back(place);
-        if self.accept_again_us.is_none() {
-            self.accept_more(ring);
+        if completion.result >= 0 {
+            let peer = peer_of(self.accepts.address(accept));
+            let socket = SocketIndex(completion.result as u32);
+            self.opened(socket, self.accepts.listener(accept), peer, ring, shard);
         }
+        self.accepts.begin(ring, &mut self.crossings);
     }
 
     fn opened(
@@ -302,7 +245,7 @@ impl Sockets {
     /// When there is something to do that no completion tells of.
     pub(super) fn next_deadline_us(&self) -> Option<u64> {
         let ends_us = (!self.ended.is_empty()).then(|| self.crossings.again_us());
-        self.accept_again_us.into_iter().chain(ends_us).min()
+        self.accepts.next_deadline_us().into_iter().chain(ends_us).min()
     }
 
     fn receive(&mut self, socket: SocketIndex, ring: &mut Ring) {
@@ -425,11 +368,13 @@ impl Sockets {
         }
     }
 
-    fn handle_closed(&mut self, socket: SocketIndex, shard: &mut Shard) {
+    fn handle_closed(&mut self, socket: SocketIndex, ring: &mut Ring, shard: &mut Shard) {
         let state = std::mem::take(self.socket(socket));
         if let Some(session) = state.session {
             shard.handle_socket_closed(session);
         }
+        self.accepts.handle_closed();
+        self.accepts.begin(ring, &mut self.crossings);
     }
 
     /// Buffers in flight; the ring must not be dropped before they are back.
@@ -447,11 +392,6 @@ impl Drop for Sockets {
             std::mem::forget(segment);
         }
     }
-}
-
-/// The listener that an accept is of.
-fn listener_of(place: u32) -> usize {
-    (place / ACCEPTS) as usize
 }
 
 /// Reads `sockaddr_in` or `sockaddr_in6`.
@@ -478,6 +418,7 @@ fn peer_of(address: &RawAddress) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ring::RAW_ADDRESS_BYTES;
     use super::*;
 
     #[test]
