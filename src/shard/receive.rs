@@ -301,11 +301,17 @@ impl Shard {
             Err(error) => return self.bad_frame(slot, error, input.len()),
         };
         let end = header.header_len + header.payload_len;
+        // What its message comes to with it shows before its payload is kept.
+        let missing = end.saturating_sub(input.len());
+        let fragments = match self.fragments_with(slot, &header, payload_max, missing) {
+            Ok(fragments) => fragments,
+            Err(error) => return self.bad_frame(slot, error, input.len()),
+        };
         let Some(payload) = input.get_mut(header.header_len..end) else {
             return Status::Partial { needed: end };
         };
         websocket::unmask(payload, header.mask, 0);
-        match self.handle_frame(session, &header, payload, payload_max) {
+        match self.handle_frame(session, &header, fragments, payload) {
             Ok(()) => Status::Complete { value: (), consumed: end },
             Err(error) => self.bad_frame(slot, error, input.len()),
         }
@@ -329,8 +335,8 @@ impl Shard {
         &mut self,
         session: SessionId,
         header: &FrameHeader,
+        fragments: Fragments,
         payload: &[u8],
-        message_max: usize,
     ) -> Result<(), FrameError> {
         let slot = session.slot();
         let Some(connection) = self.connections.at_mut(slot) else { return Ok(()) };
@@ -351,8 +357,6 @@ impl Shard {
             Opcode::Continuation | Opcode::Text | Opcode::Binary => {}
         }
         let Some(mut message) = connection.message.take() else {
-            let mut fragments = Fragments::new(message_max);
-            fragments.on_frame(header)?;
             if header.fin {
                 return self.handle_websocket_message(session, header.opcode, payload);
             }
@@ -361,7 +365,8 @@ impl Shard {
             return Ok(());
         };
         let opcode = message.fragments.open().unwrap_or(header.opcode);
-        message.fragments.on_frame(header)?;
+        message.fragments = fragments;
+        make_room(&mut message.payload, payload.len(), fragments.message_bytes_max());
         message.payload.extend_from_slice(payload);
         if header.fin {
             let handled = self.handle_websocket_message(session, opcode, &message.payload);
@@ -370,6 +375,31 @@ impl Shard {
         }
         connection.message = Some(message);
         Ok(())
+    }
+
+    /// Where a message stands with a frame whose header has come, if the frame may follow.
+    ///
+    /// Room that the message does not fill yet goes where the frame, of which some bytes are yet to
+    /// come, is kept beside it, so that both take no more than the longest message. Of a message
+    /// that long this happens a few times at most, as each time less is left of it.
+    fn fragments_with(
+        &mut self,
+        slot: Slot,
+        header: &FrameHeader,
+        message_max: usize,
+        missing: usize,
+    ) -> Result<Fragments, FrameError> {
+        let message = self.connections.at_mut(slot).and_then(|it| it.message.as_mut());
+        let before = message.as_ref().map(|message| message.fragments);
+        let mut fragments = before.unwrap_or(Fragments::new(message_max));
+        fragments.on_frame(header)?;
+        if missing > 0
+            && let Some(message) = message
+        {
+            let bytes_max = fragments.message_bytes_max();
+            message.payload.shrink_to(bytes_max.saturating_sub(header.payload_len));
+        }
+        Ok(fragments)
     }
 
     /// A WebSocket message holds one package, or several, which no stock client sends and which

@@ -1,6 +1,7 @@
 //! The core by itself: bytes in, segments and commands out, in virtual time.
 
 mod direct;
+mod fragments;
 mod lane;
 mod memory;
 mod share;

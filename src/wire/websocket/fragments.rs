@@ -52,6 +52,13 @@ impl Fragments {
         Ok(())
     }
 
+    /// The most bytes that a message may have.
+    #[inline]
+    #[must_use]
+    pub const fn message_bytes_max(&self) -> usize {
+        self.message_bytes_max
+    }
+
     /// The kind of the message that waits for more fragments, `None` between messages.
     #[inline]
     #[must_use]
