@@ -18,7 +18,7 @@ mod zlib;
 use std::fmt;
 
 pub use error::Error;
-pub use zlib::{Deflater, InflateError, Inflater};
+pub use zlib::{Deflater, INPUT_WORK, InflateError, Inflated, Inflater};
 
 use super::message;
 use super::message::MessageError;
