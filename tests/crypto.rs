@@ -119,6 +119,9 @@ fn requests_without_a_good_signature_are_answered_with_an_error() {
         json!(null),
         json!({"rsa_n": "zz", "rsa_e": 3}),
         json!({"rsa_n": "f".repeat(256), "rsa_e": 1}),
+        // Each bit of an exponent takes time; the stock client's is 65,537.
+        json!({"rsa_n": case["rsa_n"], "rsa_e": u32::MAX}),
+        json!({"rsa_n": "f".repeat(1024), "rsa_e": 65537}),
     ] {
         let mut client = ready(&engine, &rsa);
         assert_eq!(client.ask_json(1, ECHO, &good), refused, "{rsa}");
