@@ -23,9 +23,26 @@ impl Schema {
     ///
     /// If the body does not follow the schema; the client caused it. `out` is left as it was.
     pub fn decode_to_json(&self, input: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError> {
+        self.decode_to_json_within(usize::MAX, input, out)
+    }
+
+    /// The same where no more than `bytes_max` may come of it: names of fields are longer than
+    /// their tags.
+    ///
+    /// # Errors
+    ///
+    /// The same, and [`DecodeError::TooLong`].
+    pub fn decode_to_json_within(
+        &self,
+        bytes_max: usize,
+        input: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), DecodeError> {
         let start = out.len();
-        let mut decoder = Decoder { types: &self.types, input, at: 0 };
-        let result = decoder.message(self.root, input.len(), 1, out);
+        let len_max = start.saturating_add(bytes_max);
+        let mut decoder = Decoder { types: &self.types, input, at: 0, len_max };
+        let result =
+            decoder.message(self.root, input.len(), 1, out).and_then(|()| decoder.fits(out));
         if result.is_err() {
             out.truncate(start);
         }
@@ -56,6 +73,8 @@ pub enum DecodeError {
     TooManyElements,
     /// Messages nest beyond [`MESSAGE_DEPTH_MAX`].
     TooDeep,
+    /// More JSON would come of it than is allowed.
+    TooLong,
 }
 
 impl fmt::Display for DecodeError {
@@ -66,6 +85,7 @@ impl fmt::Display for DecodeError {
             Self::UnknownTag => "the schema has no such tag",
             Self::TooManyElements => "a run announces more elements than the body can hold",
             Self::TooDeep => "messages nest too deep",
+            Self::TooLong => "more JSON comes of the body than is allowed",
         })
     }
 }
@@ -77,9 +97,15 @@ struct Decoder<'a> {
     input: &'a [u8],
     /// The next byte to read. It passes the end of the input when a text was cut short.
     at: usize,
+    /// How long the output may get.
+    len_max: usize,
 }
 
 impl Decoder<'_> {
+    fn fits(&self, out: &[u8]) -> Result<(), DecodeError> {
+        if out.len() <= self.len_max { Ok(()) } else { Err(DecodeError::TooLong) }
+    }
+
     /// Reads fields until `end` and prints them as one object.
     ///
     /// A field that begins before `end` is read whole even if it crosses it, as in Pomelo; every
@@ -99,6 +125,7 @@ impl Decoder<'_> {
         out.push(b'{');
         let mut members = Members::new(out.len());
         while self.at < end {
+            self.fits(out)?;
             let tag = tag_of(self.varint()?).ok_or(DecodeError::UnknownTag)?;
             let index = message.field_by_tag(tag).ok_or(DecodeError::UnknownTag)?;
             let field = &message.fields[index];
@@ -132,6 +159,7 @@ impl Decoder<'_> {
             return Err(DecodeError::TooManyElements);
         }
         for _ in 0..count {
+            self.fits(out)?;
             separate(out);
             self.value(kind, depth, out)?;
         }
