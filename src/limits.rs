@@ -40,7 +40,8 @@ pub struct Limits {
     pub handshake_package_bytes_max: usize,
     /// Body bytes of a package once the session works, at most 2^24 - 1; the same happens.
     /// A WebSocket message may hold a few packages, and is bounded by twice this. So is, by this
-    /// itself, what a compressed body becomes. Default 2 MiB.
+    /// itself, what a compressed body becomes, and the JSON of one in protobuf, which is answered
+    /// 500 above it (`bad_protobuf`). Default 2 MiB.
     pub package_bytes_max: usize,
     /// Bytes of an HTTP upgrade's head; a longer one is answered 431. Default 8 KiB.
     pub http_head_bytes_max: usize,
@@ -113,9 +114,21 @@ pub struct Limits {
     /// Packages of one session that are read in one turn; the same happens. A WebSocket message of
     /// more packages closes the connection (`bad_websocket_message`). Default 1,024.
     pub messages_per_turn_max: u32,
+    /// Work of one turn of a shard, for all its sessions together, that clients can ask for with
+    /// few bytes: bytes that it inflates, of Pitaya's clients, where a byte of input counts for
+    /// eight, and signatures that it checks, where one of 1,024 bits counts for 2 KiB, one of 2,048
+    /// for 8 KiB, and a byte of its body for four. A message above it waits for a later turn, and
+    /// its session is not read meanwhile (`work_waits`). A body that takes more than
+    /// [`Self::bytes_per_turn_max`] gets so much in each turn, once those before it are done.
+    /// Default 128 KiB.
+    pub work_per_turn_max: usize,
+    /// Body bytes of a message that has to be signed. The signature of a longer one is not looked
+    /// at: a request is answered 500, a notify is dropped (`bad_signature`). Default 64 KiB.
+    pub signed_bytes_max: usize,
     /// Bytes of one shard's sessions that wait for later turns or for room in a lane, besides one
     /// filling of the receive buffers. Above it sessions are read on at once (`hold_overflows`).
-    /// Default 16 MiB.
+    /// A message that needs work as above and finds no room is refused (`work_rejects`). Default
+    /// 16 MiB.
     pub held_bytes_max: usize,
     /// Messages of one session in a second, in the long run; 0 is no bound. Above it a request is
     /// answered 500 before any filter sees it, and a notify is dropped (`message_rate_rejects`).
@@ -165,6 +178,8 @@ impl Default for Limits {
             shard_bytes_max: 512 * 1024 * 1024,
             bytes_per_turn_max: 64 * 1024,
             messages_per_turn_max: 1_024,
+            work_per_turn_max: 128 * 1024,
+            signed_bytes_max: 64 * 1024,
             held_bytes_max: 16 * 1024 * 1024,
             messages_per_second: 0,
             messages_burst: 100,
@@ -233,7 +248,7 @@ impl Limits {
         ]
     }
 
-    fn rules_of_messages(&self) -> [Rule; 13] {
+    fn rules_of_messages(&self) -> [Rule; 14] {
         [
             ("lane_len", (1..=1 << 24).contains(&self.lane_len), "1 to 16777216"),
             (
@@ -255,6 +270,7 @@ impl Limits {
             ),
             ("bytes_per_turn_max", self.bytes_per_turn_max > 0, "at least 1"),
             ("messages_per_turn_max", self.messages_per_turn_max > 0, "at least 1"),
+            ("work_per_turn_max", self.work_per_turn_max > 0, "at least 1"),
             ("messages_burst", self.messages_burst > 0, "at least 1"),
             ("tasks_max", (1..=1 << 24).contains(&self.tasks_max), "1 to 16777216"),
             ("uid_bytes_max", (1..=65_535).contains(&self.uid_bytes_max), "1 to 65535"),

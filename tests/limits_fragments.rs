@@ -1,5 +1,5 @@
-//! Clients that leave WebSocket messages open: a fragment, and the most of another frame. By itself,
-//! as the memory of the whole process is looked at.
+//! Clients that leave WebSocket messages open: a fragment, and the most of another frame. By
+//! itself, as the memory of the whole process is looked at.
 
 mod common;
 

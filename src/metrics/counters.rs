@@ -188,6 +188,14 @@ counters! {
     /// Times that a session's reading has paused, because an answer has filled its outbox to half
     /// of `outbox_bytes_max`.
     outbox_pauses,
+    /// Messages that have waited for a later turn because of `work_per_turn_max`, or because their
+    /// bodies are long when they are inflated.
+    work_waits,
+    /// Those of them that were refused because of `held_bytes_max`.
+    work_rejects,
+    /// Answers to clients of Pitaya's that were not compressed, because the turn had compressed
+    /// enough.
+    compression_skips,
     /// Times that a session was read on above its share, or with its outbox half full, because of
     /// `held_bytes_max`.
     hold_overflows,

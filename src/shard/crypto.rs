@@ -29,13 +29,19 @@ impl Shard {
         target: Target,
         request: &Request<'_>,
     ) {
-        let key = self.keys.get(&client.session);
-        match key.map(|key| key.verify(request.body())) {
-            Some(Ok(body)) => {
+        let body = request.body();
+        let fits = body.len() <= self.config.limits.signed_bytes_max;
+        let key = self.keys.get(&client.session).filter(|_| fits);
+        let verified = key.map(|key| (key.verify(body), key.verify_work(body)));
+        if let Some((_, work)) = verified {
+            self.charge(work);
+        }
+        match verified {
+            Some((Ok(body), _)) => {
                 let request = Request::new(request.route(), request.id(), &body);
                 self.handle_authentic(client, target, &request);
             }
-            Some(Err(_)) | None => {
+            Some((Err(_), _)) | None => {
                 self.counters.bad_signature.one();
                 self.answer(client, &Reply::error());
             }

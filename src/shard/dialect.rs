@@ -19,7 +19,7 @@ use crate::dispatch::reply::{Failure, Reply};
 use crate::route::push::Push;
 use crate::session::{SessionId, Slot};
 use crate::wire::package::{BODY_BYTES_MAX, Package, PackageType};
-use crate::wire::pitaya::{self, CompressedError, InflateError, Serializer};
+use crate::wire::pitaya::{self, Serializer};
 use crate::wire::{handshake, message};
 
 /// Whose protocol the clients of a listener speak.
@@ -57,7 +57,7 @@ impl Shard {
         if let Some(Ok(user)) = user {
             self.counters.handshakes.one();
             let edition = Arc::clone(self.editions.newest());
-            let deflater = &mut self.deflater;
+            let deflater = self.work.deflater();
             let user = user.as_ref();
             edition.answer_pitaya(serializer, compression, user, deflater, &mut answer);
             self.send_package(slot, PackageType::Handshake, &answer);
@@ -97,7 +97,7 @@ impl Shard {
         connection.heard_ms = now_ms;
         match package.kind {
             PackageType::Data if pitaya::is_compressed(package.body) => {
-                self.handle_compressed(session, package.body);
+                self.handle_compressed_data(session, package.body);
             }
             PackageType::Data => self.handle_plain(session, package.body),
             PackageType::Heartbeat => self.counters.heartbeats.one(),
@@ -110,28 +110,15 @@ impl Shard {
         self.handle_data(session, body);
     }
 
-    /// A message whose body is compressed goes on as the same message without.
-    ///
-    /// What it may grow to is bounded as a package is, and what happens beyond is the same: the
-    /// client is closed, here after no more than that many bytes were made.
-    fn handle_compressed(&mut self, session: SessionId, body: &[u8]) {
-        let mut plain = self.pool.take();
-        let bytes_max = self.config.limits.package_bytes_max;
-        match pitaya::inflate_message(body, bytes_max, &mut self.inflater, &mut plain) {
-            Ok(()) => self.handle_plain(session, &plain),
-            Err(error) => {
-                tracing::debug!(?session, %error, "a compressed message is not taken");
-                match error {
-                    CompressedError::Body(InflateError::TooLong) => {
-                        self.counters.package_too_long.one();
-                    }
-                    CompressedError::Body(_) => self.counters.bad_compression.one(),
-                    CompressedError::Message(_) => self.counters.bad_message.one(),
-                }
-                self.protocol_error(session.slot(), CloseCode::Normal);
-            }
+    /// A message whose body is compressed: whether it may be sent is looked at before anything is
+    /// done for it.
+    #[inline(never)]
+    fn handle_compressed_data(&mut self, session: SessionId, body: &[u8]) {
+        let Some((client, _)) = self.admit(session, body) else { return };
+        match self.may_work() {
+            true => self.handle_compressed(&client, body),
+            false => self.wait_for_work(&client, body),
         }
-        self.pool.give(plain);
     }
 
     /// The time has come to send a heartbeat, or to close a client that has been silent for too
@@ -151,28 +138,29 @@ impl Shard {
     #[cold]
     pub(super) fn answer_pitaya(&mut self, call: &ClientCall, reply: &Reply<'_>) {
         let slot = call.session.slot();
-        let Some(connection) = self.connections.get_mut(slot, call.session.generation()) else {
+        let Some(connection) = self.connections.get(slot, call.session.generation()) else {
             return;
         };
         if connection.state != WORKING {
             return;
         }
         let door = &self.config.doors[usize::from(connection.door.0)];
+        let (serializer, compression) = (door.serializer, door.compression);
         let mut error = self.pool.take();
         let (mut flag, mut body) = if reply.failed {
-            error_of(reply).encode(door.serializer, &mut error);
+            error_of(reply).encode(serializer, &mut error);
             (pitaya::ERROR_BIT, &error[..])
         } else {
-            (0, body_of(reply, door.serializer))
+            (0, body_of(reply, serializer))
         };
         let mut short = self.pool.take();
-        if self.deflater.compress(body, door.compression, &mut short) {
+        if self.deflate(body, compression, &mut short) {
             flag |= pitaya::COMPRESSED_BIT;
             body = &short;
         }
         let len = message::response_head_len(call.id) + body.len();
         let fits = len <= BODY_BYTES_MAX;
-        if fits {
+        if fits && let Some(connection) = self.connections.at_mut(slot) {
             let out = begin_package(connection, &mut self.pool, PackageType::Data, len);
             let flag_at = out.len();
             message::encode_response_head(call.id, out);
@@ -199,7 +187,7 @@ impl Shard {
         let Some(connection) = self.connections.at(slot) else { return };
         let door = &self.config.doors[usize::from(connection.door.0)];
         let edition = self.editions.get(connection.edition);
-        match push.pitaya(edition, door.compression, &mut self.deflater) {
+        match push.pitaya(edition, door.compression, self.work.deflater()) {
             Ok(package) => self.queue_shared(slot, &package, push.lossy()),
             Err(error) => tracing::warn!(%error, "a push is lost on a session of Pitaya's"),
         }

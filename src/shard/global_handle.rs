@@ -21,9 +21,10 @@ use crate::forward::calls::Forwarded;
 use crate::forward::mail::{ForwardRoute, WorkerReply};
 use crate::route::default_route;
 use crate::route::edition::Edition;
-use crate::route::table::{RouteId, RouteTable};
+use crate::route::table::{RouteEntry, RouteId, RouteTable};
 use crate::session::{SessionId, SessionView, Slot};
-use crate::wire::message::{self, MessageError, MessageType, RouteRef};
+use crate::wire::message::{self, Message, MessageError, MessageType, RouteRef};
+use crate::wire::protobuf::Schema;
 
 /// Where a route leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +40,12 @@ pub(crate) enum Target {
     /// The method `constructor`: the client is kicked.
     Attack,
 }
+
+/// JSON of a body in protobuf counts against the session's share of the turn from this length on:
+/// it may be many times as long as the body.
+const CHARGED_BYTES_MIN: usize = 4 * 1024;
+/// A buffer for JSON that has grown above this is not kept.
+const SCRATCH_BYTES_MAX: usize = 64 * 1024;
 
 /// The reason that clients are kicked with for an attack.
 const ATTACK_REASON: &str = "attack";
@@ -136,12 +143,28 @@ impl Shard {
     /// for others it stands behind a function that is not.
     #[inline(always)]
     pub(super) fn handle_data(&mut self, session: SessionId, body: &[u8]) {
+        if let Some((client, message)) = self.admit(session, body) {
+            self.handle_message(&client, &message, body);
+        }
+    }
+
+    /// The message in a DATA package, unless it is none, or one too many.
+    #[inline(always)]
+    pub(super) fn admit<'a>(
+        &mut self,
+        session: SessionId,
+        body: &'a [u8],
+    ) -> Option<(ClientCall, Message<'a>)> {
         let message = match message::decode(body) {
             Ok(message) => message,
-            Err(MessageError::UnknownType(_)) => return self.counters.bad_message_type.one(),
+            Err(MessageError::UnknownType(_)) => {
+                self.counters.bad_message_type.one();
+                return None;
+            }
             Err(_) => {
                 self.counters.bad_message.one();
-                return self.protocol_error(session.slot(), CloseCode::Normal);
+                self.protocol_error(session.slot(), CloseCode::Normal);
+                return None;
             }
         };
         let id = match message.kind {
@@ -154,21 +177,50 @@ impl Shard {
                 self.counters.notifies.one();
                 0
             }
-            _ => return self.counters.bad_message_type.one(),
+            _ => {
+                self.counters.bad_message_type.one();
+                return None;
+            }
         };
-        let Some(route) = message.route else { return };
         let link = Rc::clone(&self.link);
-        let known = self.find_route(&link.routes, session.slot(), route);
+        let known = self.find_route(&link.routes, session.slot(), message.route?);
         let client =
             ClientCall { session, id, route: known, bytes: 0, started_us: self.clock.now_us };
         if let Some(message_rate) = &mut self.message_rate
             && !message_rate.take(session.slot(), self.clock.now_us)
         {
             self.counters.message_rate_rejects.one();
-            return self.answer(&client, &Reply::error());
+            self.answer(&client, &Reply::error());
+            return None;
         }
-        match known {
+        Some((client, message))
+    }
+
+    /// A message that may be sent, and the body of the package that it came in.
+    #[inline(always)]
+    fn handle_message(&mut self, client: &ClientCall, message: &Message<'_>, package: &[u8]) {
+        #[cfg(feature = "crypto")]
+        if self.config.use_crypto && !self.may_work() {
+            return self.wait_for_work(client, package);
+        }
+        #[cfg(not(feature = "crypto"))]
+        let _ = package;
+        self.handle_ready(client, message);
+    }
+
+    /// A message for which all is done that had to be done first.
+    #[inline(never)]
+    pub(super) fn handle_message_apart(&mut self, client: &ClientCall, message: &Message<'_>) {
+        self.handle_ready(client, message);
+    }
+
+    #[inline(always)]
+    fn handle_ready(&mut self, client: &ClientCall, message: &Message<'_>) {
+        let (session, id) = (client.session, client.id);
+        let Some(route) = message.route else { return };
+        match client.route {
             Some(known) => {
+                let link = Rc::clone(&self.link);
                 let entry = link.routes.entry(known);
                 let target = self.targets[known.index()];
                 // Clients of Pitaya have not been told of schemas.
@@ -176,27 +228,44 @@ impl Shard {
                 match schema {
                     None => {
                         let request = Request::new(&entry.text, id, message.body);
-                        self.global_handle(&client, target, &request);
+                        self.global_handle(client, target, &request);
                     }
-                    Some(schema) => {
-                        let mut body = std::mem::take(&mut self.scratch);
-                        body.clear();
-                        if schema.decode_to_json(message.body, &mut body).is_ok() {
-                            let request = Request::new(&entry.text, id, &body);
-                            self.global_handle(&client, target, &request);
-                        } else {
-                            self.counters.bad_protobuf.one();
-                            self.answer(&client, &Reply::error());
-                        }
-                        self.scratch = body;
-                    }
+                    Some(schema) => self.handle_protobuf(client, target, entry, schema, message),
                 }
             }
             None => {
                 let (text, target) = self.unknown_route(session.slot(), route);
                 let request = Request::new(&text, id, message.body);
-                self.global_handle(&client, target, &request);
+                self.global_handle(client, target, &request);
             }
+        }
+    }
+
+    /// A message whose body has a schema goes on as JSON.
+    fn handle_protobuf(
+        &mut self,
+        client: &ClientCall,
+        target: Target,
+        entry: &RouteEntry,
+        schema: &Schema,
+        message: &Message<'_>,
+    ) {
+        let mut body = std::mem::take(&mut self.scratch);
+        body.clear();
+        let bytes_max = self.config.limits.package_bytes_max;
+        if schema.decode_to_json_within(bytes_max, message.body, &mut body).is_ok() {
+            if body.len() > CHARGED_BYTES_MIN {
+                self.shares.charge(body.len());
+            }
+            let request = Request::new(&entry.text, client.id, &body);
+            self.global_handle(client, target, &request);
+        } else {
+            self.counters.bad_protobuf.one();
+            self.answer(client, &Reply::error());
+        }
+        match body.capacity() <= SCRATCH_BYTES_MAX {
+            true => self.scratch = body,
+            false => self.pool.give(body),
         }
     }
 

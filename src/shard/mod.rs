@@ -40,6 +40,7 @@ mod slow;
 mod tests;
 #[cfg(feature = "tls")]
 mod tls;
+mod work;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -71,6 +72,7 @@ use memory::{Memory, UNCOUNTED_BYTES};
 pub use probe::{SessionProbe, ShardProbe, Stage};
 use rate::{MessageRate, Rate};
 use share::Shares;
+use work::Work;
 
 use crate::dispatch::context::{Link, Op};
 use crate::dispatch::tasks::Tasks;
@@ -81,7 +83,6 @@ use crate::forward::{Chunk, Hub, Party, Post};
 use crate::metrics::{Counters, Latency};
 use crate::session::{BufferPool, Directory, Segment, SessionId, ShardIndex, Slot, Table};
 use crate::wheel::Wheel;
-use crate::wire::pitaya::{Deflater, Inflater};
 #[cfg(feature = "crypto")]
 use crate::wire::signature::PublicKey;
 
@@ -125,11 +126,10 @@ pub(crate) struct Shard {
     /// keeps nothing of what is for others.
     chunks: Vec<Chunk>,
     scratch: Vec<u8>,
-    deflater: Deflater,
-    inflater: Inflater,
 
     memory: Memory,
     shares: Shares,
+    work: Work,
     lane_waits: LaneWaits,
     outbox_pauses: slow::OutboxPauses,
     sweep: slow::Sweep,
@@ -266,9 +266,8 @@ impl Shard {
             chunks: (0..workers).map(|_| Chunk::default()).collect(),
             memory: Memory::new(limits.shard_bytes_max),
             scratch: Vec::new(),
-            deflater: Deflater::default(),
-            inflater: Inflater::default(),
             shares: Shares::new(limits),
+            work: Work::new(limits),
             lane_waits: LaneWaits::default(),
             outbox_pauses: slow::OutboxPauses::new(limits),
             sweep: slow::Sweep::default(),
@@ -384,6 +383,7 @@ impl Shard {
         self.post.flush();
         self.receive_mail();
         self.send_waiting();
+        self.do_work();
         self.read_held();
         self.run_tasks();
         self.expire_calls();
@@ -391,7 +391,7 @@ impl Shard {
         self.expire_outboxes();
         // What close hooks have asked for.
         self.apply_ops();
-        self.has_more = self.has_work() || self.shares.has_ready();
+        self.has_more = self.has_work() || self.shares.has_ready() || self.work.has_more();
         self.pool.give_back() || self.has_more
     }
 

@@ -45,6 +45,7 @@ impl Shard {
                     connection.heard_ms = now_ms;
                     self.counters.heartbeats.one();
                     self.send_package(slot, PackageType::Heartbeat, b"");
+                    self.answered(slot);
                 }
             }
             (PackageType::Handshake, State::Inited) => self.handle_handshake(slot, package.body),

@@ -67,12 +67,15 @@ impl Shard {
             };
             // Only as much as completes the element, so that what follows it stays in place.
             let more = kept.needed.saturating_sub(kept.buffer.len()).clamp(1, input.len());
-            let more = if self.is_head(slot) { input.len() } else { more };
+            let is_head = self.is_head(slot);
+            let more = if is_head { input.len() } else { more };
             let (head, tail) = input.split_at_mut(more);
             make_room(&mut kept.buffer, more, kept.needed);
+            let seen = kept.buffer.len();
             kept.buffer.extend_from_slice(head);
             input = tail;
-            if kept.buffer.len() < kept.needed {
+            if kept.buffer.len() < kept.needed || is_head && !self.may_end(slot, &kept.buffer, seen)
+            {
                 partial = Some(kept);
                 break;
             }
@@ -109,6 +112,15 @@ impl Shard {
 
     fn is_reading(&self, slot: Slot) -> bool {
         self.connections.at(slot).is_some_and(|connection| connection.state.is_reading())
+    }
+
+    /// Whether a head may have come to its end with what follows on the bytes that were seen. So
+    /// what drips in is not looked at from its start for each byte.
+    fn may_end(&self, slot: Slot, head: &[u8], seen: usize) -> bool {
+        let state = self.connections.at(slot).map(|connection| connection.state);
+        state != Some(State::Http)
+            || head.len() >= self.config.limits.http_head_bytes_max
+            || ends_head(&head[seen.saturating_sub(2)..])
     }
 
     /// Whether the length of what is being read shows only at its end.
@@ -196,8 +208,8 @@ impl Shard {
             (_, Transport::WebSocket) => self.read_frame(session, input),
         };
         // What is not whole yet takes no more than a look at it.
-        if let Status::Complete { .. } = status {
-            self.shares.greeted();
+        if let Status::Complete { consumed, .. } = status {
+            self.shares.greeted(consumed);
             self.shares.has_strayed |=
                 self.connections.at(slot).is_some_and(|connection| connection.state == state);
         }
@@ -344,6 +356,7 @@ impl Shard {
             Opcode::Ping => {
                 websocket::encode_pong(payload, connection.outbox.open(&mut self.pool));
                 self.queued(slot);
+                self.answered(slot);
                 return Ok(());
             }
             Opcode::Pong => return Ok(()),
@@ -391,7 +404,7 @@ impl Shard {
     ) -> Result<Fragments, FrameError> {
         let message = self.connections.at_mut(slot).and_then(|it| it.message.as_mut());
         let before = message.as_ref().map(|message| message.fragments);
-        let mut fragments = before.unwrap_or(Fragments::new(message_max));
+        let mut fragments = before.unwrap_or_else(|| Fragments::new(message_max));
         fragments.on_frame(header)?;
         if missing > 0
             && let Some(message) = message

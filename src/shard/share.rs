@@ -28,12 +28,14 @@ pub(super) struct Shares {
     held_bytes_max: usize,
     /// Messages that the session which is being read may yet have in this turn.
     pub(super) left: u32,
-    /// Steps of handshakes that this turn may yet take.
+    /// Steps of handshakes that this turn may yet take; long ones are several.
     greetings: u32,
     /// Somebody waits for those already, and comes first.
     has_guests: bool,
-    /// The session that was read last, or still is.
+    /// The session that is being read.
     reading: Option<SessionId>,
+    /// Work has used up its share.
+    is_charged: bool,
     /// A step of that one was none of a handshake's: it has changed nothing.
     pub(super) has_strayed: bool,
     /// What sessions have used of this turn's share that have sent much at once.
@@ -84,6 +86,10 @@ pub(super) enum Pause {
     Lane = 1,
     /// It does not read its answers.
     Outbox = 2,
+    /// One of its messages waits for what has to be done for it first.
+    Work = 4,
+    /// Its share of the turn is used up in the middle of a WebSocket message.
+    Turn = 8,
 }
 
 impl Held {
@@ -102,6 +108,8 @@ const HELD_PER_TURN: usize = 8;
 /// an upgrade, at a handshake and at its acknowledgement are a step each. About as many as the
 /// connections that a turn lets in.
 const GREETINGS_PER_TURN: u32 = 16;
+/// A handshake takes as many steps more as it has these: its JSON takes 13 ns for a byte.
+const GREETING_BYTES: usize = 4096;
 /// A session has to send this part of its share at once to be remembered for the turn. Others
 /// can't come to much, as a shard's buffers bound the turn.
 const REMEMBERED_PART: u32 = 16;
@@ -116,6 +124,7 @@ impl Shares {
             greetings: 0,
             has_guests: false,
             reading: None,
+            is_charged: false,
             has_strayed: false,
             used: FxHashMap::default(),
             held: FxHashMap::default(),
@@ -138,9 +147,10 @@ impl Shares {
         self.greetings > 0 && !self.has_guests
     }
 
-    /// One has been taken.
-    pub(super) fn greeted(&mut self) {
-        self.greetings = self.greetings.saturating_sub(1);
+    /// One has been taken, with so many bytes.
+    pub(super) fn greeted(&mut self, bytes: usize) {
+        let steps = 1 + bytes / GREETING_BYTES;
+        self.greetings = self.greetings.saturating_sub(u32::try_from(steps).unwrap_or(u32::MAX));
     }
 
     /// Whether many come at once: this turn has greeted more than a few, or some wait for it.
@@ -153,7 +163,7 @@ impl Shares {
     pub(super) fn begin(&mut self, session: SessionId) -> bool {
         self.left = self.messages_max;
         self.reading = Some(session);
-        self.has_strayed = false;
+        (self.is_charged, self.has_strayed) = (false, false);
         (self.used.is_empty() && self.held.is_empty()) || self.begin_again(session)
     }
 
@@ -170,6 +180,7 @@ impl Shares {
     /// A session has been read, with so many bytes and from that many messages left.
     #[inline]
     pub(super) fn end(&mut self, session: SessionId, bytes: usize, left_before: u32) {
+        self.reading = None;
         let messages = left_before.saturating_sub(self.left);
         if bytes > self.bytes_max / REMEMBERED_PART as usize
             || messages > self.messages_max / REMEMBERED_PART
@@ -180,9 +191,20 @@ impl Shares {
         }
     }
 
+    /// Counts what a message has taken besides its bytes against the share of the session that is
+    /// being read. Behind the message it is not read on where that was all of it.
+    pub(super) fn charge(&mut self, bytes: usize) {
+        let Some(slot) = self.reading else { return };
+        let used = self.used.entry(slot).or_default();
+        used.bytes += bytes;
+        if used.bytes >= self.bytes_max {
+            (self.left, self.is_charged) = (0, true);
+        }
+    }
+
     /// There is no room to hold anything: the session is read on.
     pub(super) fn extend(&mut self) {
-        self.left = self.messages_max;
+        (self.left, self.is_charged) = (self.messages_max, false);
         (self.greetings, self.has_guests) = (GREETINGS_PER_TURN, false);
     }
 
@@ -375,12 +397,14 @@ impl Shard {
     }
 
     /// Keeps what stands behind a package in its WebSocket message, if the package has paused its
-    /// session; whether it has.
+    /// session or used up its share of the turn; whether it has.
     pub(super) fn hold_packages(&mut self, session: SessionId, packages: &[u8]) -> bool {
+        if self.shares.is_charged && self.shares.has_room(packages.len()) {
+            self.pause_reading(session, Pause::Turn);
+            self.shares.resume(session, Pause::Turn);
+        }
         let shares = &mut self.shares;
-        let Some(held) = shares.held.get_mut(&session).filter(|held| held.pauses != 0) else {
-            return false;
-        };
+        let Some(held) = shares.held.get_mut(&session) else { return false };
         held.packages = packages.to_vec();
         shares.held_bytes += packages.len();
         true
@@ -450,9 +474,11 @@ impl Shard {
     /// Reads what was kept of a WebSocket message.
     fn read_packages(&mut self, session: SessionId, packages: &[u8]) {
         self.shares.begin(session);
+        let left = self.shares.left;
         if let Err(error) = self.handle_websocket_message(session, Opcode::Binary, packages) {
             self.bad_frame(session.slot(), error, 0);
         }
+        self.shares.end(session, 0, left);
     }
 
     /// A client whose sending waits for this shard is not silent.

@@ -114,6 +114,15 @@ impl Shard {
         self.pause_reading(session, Pause::Outbox);
     }
 
+    /// A heartbeat or a ping was answered: so much of that pauses a session, too.
+    #[inline]
+    pub(super) fn answered(&mut self, slot: Slot) {
+        let Some(connection) = self.connections.at(slot) else { return };
+        if connection.outbox.bytes() > self.outbox_pauses.pause_bytes {
+            self.pause_for_outbox(slot);
+        }
+    }
+
     /// Something has gone to a client: whether it is read again. Pushes may keep its outbox full
     /// however well it reads, so it also is when all has gone that waited when its pause began,
     /// and when nothing waits that it is owed: nobody would find it dead then.

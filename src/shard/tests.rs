@@ -6,6 +6,7 @@ mod lane;
 mod memory;
 mod share;
 mod slow;
+mod work;
 
 use std::sync::RwLock;
 use std::time::Duration;

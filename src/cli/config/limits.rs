@@ -40,6 +40,8 @@ fn read_all(table: &mut Table<'_>, limits: &mut Limits) {
         shard_bytes_max,
         bytes_per_turn_max,
         messages_per_turn_max,
+        work_per_turn_max,
+        signed_bytes_max,
         held_bytes_max,
         messages_per_second,
         messages_burst,
@@ -73,6 +75,8 @@ fn read_all(table: &mut Table<'_>, limits: &mut Limits) {
     table.read("shard_bytes_max", shard_bytes_max, bytes());
     table.read("bytes_per_turn_max", bytes_per_turn_max, bytes());
     table.read("messages_per_turn_max", messages_per_turn_max, count());
+    table.read("work_per_turn_max", work_per_turn_max, bytes());
+    table.read("signed_bytes_max", signed_bytes_max, bytes());
     table.read("held_bytes_max", held_bytes_max, bytes());
     table.read("messages_per_second", messages_per_second, count());
     table.read("messages_burst", messages_burst, count());

@@ -17,7 +17,7 @@ fn responses(ids: std::ops::RangeInclusive<u32>) -> Vec<u8> {
 }
 
 /// One turn as the shell has it: the mail and what is held are looked at once.
-fn one_turn(rig: &mut Rig, input: &[(SessionId, &[u8])]) {
+pub(super) fn one_turn(rig: &mut Rig, input: &[(SessionId, &[u8])]) {
     rig.now_us += 100;
     rig.shard.begin_turn(rig.now_us);
     finish(&mut rig.shard, std::mem::take(&mut rig.held), SendEnd::Sent);
@@ -211,6 +211,24 @@ fn a_storm_of_handshakes_keeps_nobody_waiting() {
     assert!(rig.counters().handshake_waits as usize >= GUESTS - GREETED_MAX);
     assert_eq!(rig.commands, [], "who sends no more need not be stopped");
     assert!(!rig.shard.has_more);
+}
+
+/// The JSON of a handshake takes time for its length.
+#[test]
+fn long_handshakes_are_greeted_fewer_at_a_time() {
+    const GUESTS: usize = 40;
+    let mut rig = Rig::new(None, Limits::default());
+    let guests: Vec<SessionId> = (0..GUESTS).map(|_| rig.accept().unwrap()).collect();
+    let body = format!(r#"{{"sys":{{}},"user":[{}0]}}"#, "0,".repeat(8_000));
+    let hello = package(PackageType::Handshake, body.as_bytes());
+    let mut input: Vec<(SessionId, &[u8])> = guests.iter().map(|guest| (*guest, &*hello)).collect();
+    let greeted = |rig: &Rig| rig.counters().handshakes as usize;
+    while greeted(&rig) < GUESTS {
+        let before = greeted(&rig);
+        one_turn(&mut rig, &input);
+        input.clear();
+        assert!(greeted(&rig) - before <= 2 * 16 / 4, "{before}, then {}", greeted(&rig));
+    }
 }
 
 /// Whose handshake waits for the shard is not late, however long that takes.

@@ -289,3 +289,32 @@ fn a_client_that_asks_and_never_reads_is_disconnected() {
     assert_eq!(rig.counters().closed_outbox_age, 1);
     assert!(rig.shard.outbox_pauses.is_empty() && rig.shard.shares.held_bytes() == 0);
 }
+
+/// Nor is who pings and does not read, whatever the ping is.
+#[test]
+fn a_client_that_does_not_read_its_heartbeats_or_pongs_is_not_read() {
+    const OUTBOX_BYTES: usize = 8 * 1024;
+    let limits = Limits {
+        outbox_bytes_max: OUTBOX_BYTES,
+        package_bytes_max: 4_000,
+        handshake_package_bytes_max: 1_000,
+        ..Limits::default()
+    };
+    let upgrade = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    for is_websocket in [false, true] {
+        let mut rig = Rig::new(Some(Duration::from_secs(1)), limits.clone());
+        let session = rig.accept().unwrap();
+        let wrap = |package: Vec<u8>| if is_websocket { frame(0x82, &package) } else { package };
+        let start = if is_websocket { &upgrade[..] } else { b"" };
+        rig.receive(session, &[start, &wrap(handshake()), &wrap(ack())].concat());
+        rig.holds_sends = true;
+        let ping = if is_websocket { frame(0x89, &[b'a'; 100]) } else { heartbeat() };
+        for _ in 0..50 {
+            rig.receive(session, &ping.repeat(OUTBOX_BYTES / ping.len()));
+        }
+        assert_eq!(rig.counters().closed_slow_consumer, 0, "WebSocket: {is_websocket}");
+        assert_eq!(rig.counters().outbox_pauses, 1);
+        assert!(rig.shard.shares.is_held(session.slot()));
+    }
+}

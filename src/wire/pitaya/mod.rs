@@ -18,6 +18,7 @@ mod zlib;
 use std::fmt;
 
 pub use error::Error;
+pub(crate) use zlib::is_worth_compressing;
 pub use zlib::{Deflater, INPUT_WORK, InflateError, Inflated, Inflater};
 
 use super::message;

@@ -40,13 +40,16 @@ impl Deflater {
     /// The same for the body of a message, where there is something to gain: not if it is off,
     /// shorter than [`COMPRESS_BYTES_MIN`] or longer than [`COMPRESS_BYTES_MAX`].
     pub fn compress(&mut self, body: &[u8], compression: Compression, out: &mut Vec<u8>) -> bool {
-        compression == Compression::On
-            && (COMPRESS_BYTES_MIN..=COMPRESS_BYTES_MAX).contains(&body.len())
-            && self.deflate(body, out)
+        is_worth_compressing(body.len(), compression) && self.deflate(body, out)
     }
 }
 
-/// What matters is that small bodies cost little. Level 1 makes JSON two fifths longer; the next one
+/// Whether it is tried to compress a body of such a length.
+pub(crate) fn is_worth_compressing(len: usize, compression: Compression) -> bool {
+    compression == Compression::On && (COMPRESS_BYTES_MIN..=COMPRESS_BYTES_MAX).contains(&len)
+}
+
+/// What matters is that small bodies cost little. Level 1 makes JSON two fifths longer; level 3
 /// makes JSON of a few kilobytes a thirtieth shorter, and takes a third longer.
 const LEVEL: u32 = 2;
 
@@ -240,7 +243,7 @@ mod tests {
     /// A stream of blocks that make nothing takes long for its length, so that its length counts.
     #[test]
     fn what_is_made_in_parts_is_the_same_and_no_part_takes_more_than_its_work() {
-        let body: Vec<u8> = (0..20_000_u32).map(|at| (at * at >> 7) as u8 % 13).collect();
+        let body: Vec<u8> = (0..20_000_u32).map(|at| ((at * at) >> 7) as u8 % 13).collect();
         let good = deflated(&body);
         // Stored blocks of no bytes, and the end.
         let empty = [&[0x78, 0x9c][..], &[0, 0, 0, 0xff, 0xff].repeat(2_000)].concat();

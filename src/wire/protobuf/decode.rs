@@ -378,6 +378,22 @@ mod tests {
     }
 
     #[test]
+    fn no_more_comes_of_a_body_than_is_allowed() {
+        let body = [&b"\x18\x7f"[..], &[2; 127], b"\x08\x01"].concat();
+        let json = decode(&body).unwrap();
+        for bytes_max in 0..json.len() + 2 {
+            let mut out = b"before".to_vec();
+            let result = schema().decode_to_json_within(bytes_max, &body, &mut out);
+            match bytes_max < json.len() {
+                true => assert_eq!((result, &out[..]), (Err(DecodeError::TooLong), &b"before"[..])),
+                false => assert_eq!((result, &out[6..]), (Ok(()), json.as_bytes())),
+            }
+            // A field may end above it.
+            assert!(out.capacity() <= 64 + 4 * (6 + bytes_max), "{}", out.capacity());
+        }
+    }
+
+    #[test]
     fn members_stand_where_they_first_occur() {
         for (body, json) in [
             (&b""[..], "{}"),
