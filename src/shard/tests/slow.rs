@@ -315,6 +315,6 @@ fn a_client_that_does_not_read_its_heartbeats_or_pongs_is_not_read() {
         }
         assert_eq!(rig.counters().closed_slow_consumer, 0, "WebSocket: {is_websocket}");
         assert_eq!(rig.counters().outbox_pauses, 1);
-        assert!(rig.shard.shares.is_held(session.slot()));
+        assert!(rig.shard.shares.is_held(session));
     }
 }
