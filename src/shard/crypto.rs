@@ -21,6 +21,11 @@ impl Shard {
         }
     }
 
+    /// Whether a message's signature may be checked now. Without a key there is nothing to do.
+    pub(super) fn may_verify(&self, slot: Slot) -> bool {
+        self.may_work() || !self.keys.contains_key(&slot)
+    }
+
     /// Lets a message go on if its client has signed it, without the signature. The original
     /// drops others without a word; here a request gets its error.
     pub(super) fn handle_signed(

@@ -391,6 +391,7 @@ impl Shard {
         self.expire_outboxes();
         // What close hooks have asked for.
         self.apply_ops();
+        self.work.end_turn();
         self.has_more = self.has_work() || self.shares.has_ready() || self.work.has_more();
         self.pool.give_back() || self.has_more
     }

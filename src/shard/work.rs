@@ -80,6 +80,12 @@ impl Work {
         }
     }
 
+    /// What comes next is of another turn.
+    pub(super) fn end_turn(&mut self) {
+        self.left = self.per_turn;
+        self.deflate_left = DEFLATED_PER_TURN;
+    }
+
     /// Whether the next turn has something to do.
     pub(super) fn has_more(&self) -> bool {
         !self.waiting.is_empty() || !self.large.is_empty() || self.begun.is_some()
@@ -131,8 +137,6 @@ impl Shard {
         if self.work.has_more() {
             self.do_waiting();
         }
-        self.work.left = self.work.per_turn;
-        self.work.deflate_left = DEFLATED_PER_TURN;
     }
 
     #[cold]
