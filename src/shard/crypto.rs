@@ -5,7 +5,7 @@ use super::global_handle::Target;
 use crate::dispatch::Request;
 use crate::dispatch::context::ClientCall;
 use crate::dispatch::reply::Reply;
-use crate::session::Slot;
+use crate::session::{SessionId, Slot};
 use crate::wire::handshake::HandshakeRequest;
 use crate::wire::signature::PublicKey;
 
@@ -22,8 +22,8 @@ impl Shard {
     }
 
     /// Whether a message's signature may be checked now. Without a key there is nothing to do.
-    pub(super) fn may_verify(&self, slot: Slot) -> bool {
-        self.may_work() || !self.keys.contains_key(&slot)
+    pub(super) fn may_verify(&self, session: SessionId) -> bool {
+        self.may_work() || !self.keys.contains_key(&session)
     }
 
     /// Lets a message go on if its client has signed it, without the signature. The original

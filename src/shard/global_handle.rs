@@ -200,7 +200,7 @@ impl Shard {
     #[inline(always)]
     fn handle_message(&mut self, client: &ClientCall, message: &Message<'_>, package: &[u8]) {
         #[cfg(feature = "crypto")]
-        if self.config.use_crypto && !self.may_verify(client.session.slot()) {
+        if self.config.use_crypto && !self.may_verify(client.session) {
             return self.wait_for_work(client, package);
         }
         #[cfg(not(feature = "crypto"))]
