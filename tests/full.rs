@@ -1,6 +1,6 @@
 //! A shard that has no place for one more connection lets it wait in the kernel's backlog, as
-//! `docs/limits.md` says of `connections_per_shard_max`: it is neither served nor closed, and comes in
-//! once there is a place, whichever shard has it.
+//! `docs/limits.md` says of `connections_per_shard_max`: it is neither served nor closed, and comes
+//! in once there is a place, whichever shard has it.
 
 mod common;
 

@@ -61,7 +61,7 @@ pub(super) struct Accepts {
     listeners: Listeners,
     /// Those of the shard's own listening sockets first.
     accepts: Vec<Accept>,
-    /// Where the kernel writes peers' addresses, by accept. Boxed once, so they stay where they are.
+    /// Where the kernel writes peers' addresses, by accept. Boxed once, so they stay there.
     addresses: Box<[RawAddress]>,
     /// Accepts of the shard's own listening sockets that are not under way.
     idle: VecDeque<u32>,
@@ -165,14 +165,15 @@ impl Accepts {
             return;
         }
         while self.has_place() {
-            let Some(accept) = self.next_to_begin() else {
+            if !self.has_next() {
                 self.call(false);
                 return;
-            };
+            }
             if !crossings.come() {
                 self.again_us = Some(crossings.again_us());
                 return;
             }
+            let Some(accept) = self.next_to_begin() else { continue };
             self.begin_one(ring, accept);
         }
         let is_full = self.open == self.places;
@@ -287,6 +288,11 @@ impl Accepts {
         full.store(is_full, Ordering::Release);
         calls.changes.fetch_add(1, Ordering::AcqRel);
         true
+    }
+
+    /// Whether there may be an accept to begin.
+    fn has_next(&self) -> bool {
+        !self.wanted.is_empty() || !self.idle.is_empty() || self.others_that_call().next().is_some()
     }
 
     /// The accept to begin next: one that somebody waits for, one of the shard's own, or one of a

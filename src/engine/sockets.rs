@@ -52,8 +52,8 @@ struct Send {
     sent: usize,
 }
 
-/// Streams whose end a turn takes note of, so that those who are in are heard between thousands that
-/// end at once: most of a connection's end is work.
+/// Streams whose end a turn takes note of, so that those who are in are heard between thousands
+/// that end at once: most of a connection's end is work.
 const ENDS_PER_TURN: usize = 4;
 /// Receives in a row that a client who was paused must not fill, to be read as others are: one that
 /// sends without end does not fill each of them either, as it has to wait for its core.

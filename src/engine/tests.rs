@@ -9,7 +9,6 @@ use super::{Drain, Engine, Shards};
 use crate::dispatch::{Handlers, Reply};
 use crate::error::HandleError;
 use crate::forward::Workers;
-use crate::limits::Limits;
 
 const WHOAMI: &str = "connector.entryHandler.whoami";
 const CLIENTS: usize = 300;
@@ -64,43 +63,6 @@ fn peers_are_told_apart() {
         assert_eq!(report.counters.connections_accepted, CLIENTS as u64);
         assert_eq!(report.counters.connections_closed, CLIENTS as u64);
     }
-}
-
-/// More clients than sockets: the ones that are in are served, and one that leaves makes room.
-#[test]
-fn a_full_table_of_sockets_pauses_accepting() {
-    let limits = Limits { connections_per_shard_max: 4, ..Limits::default() };
-    let engine = Engine::builder()
-        .listen("127.0.0.1:0")
-        .shards(Shards::Count(1))
-        .limits(limits)
-        .handler(WHOAMI, |_, session| Reply::json(&session.peer().to_string()))
-        .start()
-        .unwrap();
-    let connect = || {
-        let mut stream = TcpStream::connect(engine.local_addr()).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(&greeting()).unwrap();
-        stream
-    };
-    let mut served: Vec<TcpStream> = (0..4).map(|_| connect()).collect();
-    served.iter_mut().for_each(|stream| drop(answer(stream)));
-    let turned_away = connect();
-    let deadline = std::time::Instant::now() + PATIENCE;
-    while engine.handle().counters().accept_failures == 0 {
-        assert!(std::time::Instant::now() < deadline, "accepting does not fail");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    drop(turned_away);
-    served.pop();
-    // The kernel may drop a few more before there is room.
-    let is_served = (0..100).any(|_| {
-        std::thread::sleep(Duration::from_millis(20));
-        let mut stream = connect();
-        let mut first = [0; 1];
-        matches!(stream.read(&mut first), Ok(1))
-    });
-    assert!(is_served, "nobody is served after one has left");
 }
 
 /// Every shard accepts from every listener, whichever family it has.

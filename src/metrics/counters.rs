@@ -213,8 +213,7 @@ counters! {
     mail_rejects,
     /// Times that the kernel found no receive buffer.
     receive_buffers_empty,
-    /// Times that accepting failed for want of memory, or of a place because of
-    /// `connections_per_shard_max`.
+    /// Times that accepting failed, for want of the kernel's memory.
     accept_failures,
 }
 
