@@ -49,6 +49,7 @@ mod forward;
 #[doc(hidden)]
 pub mod internals;
 mod limits;
+mod log;
 pub mod metrics;
 #[cfg(feature = "pitaya")]
 mod pitaya;
@@ -78,6 +79,7 @@ pub use engine::{
 pub use error::{HandleError, StartError};
 pub use forward::{LaneFull, ServerId, Workers};
 pub use limits::{LimitError, Limits};
+pub use log::redact_logins;
 #[cfg(feature = "pitaya")]
 pub use pitaya::{PitayaCluster, PitayaLimits};
 #[cfg(feature = "pomelo")]

@@ -5,15 +5,16 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{Client, Event, PATIENCE, ack, eventually, handshake, request};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use serde_json::{Value, json};
@@ -47,7 +48,7 @@ impl Drop for Folder {
 /// A running `shaddock serve`.
 struct Served {
     child: Child,
-    log: BufReader<ChildStderr>,
+    log: BufReader<Box<dyn Read>>,
     addresses: Vec<SocketAddr>,
 }
 
@@ -60,15 +61,9 @@ impl Served {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        out.read_line(&mut line).unwrap();
-        // Kept open, as the figures go there too.
-        std::thread::spawn(move || out.read_to_end(&mut Vec::new()));
-        let list = line.split("listening on ").nth(1).and_then(|rest| rest.split(" (").next());
-        let list = list.unwrap_or_else(|| panic!("not an announcement: {line}"));
-        let addresses = list.split(", ").map(|address| address.parse().unwrap()).collect();
+        let log: Box<dyn Read> = Box::new(child.stderr.take().unwrap());
+        let log = BufReader::new(log);
+        let addresses = announced(child.stdout.take().unwrap());
         Self { child, log, addresses }
     }
 
@@ -106,6 +101,18 @@ impl Drop for Served {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// Reads where a process listens, and whatever it says after that.
+fn announced(stdout: impl Read + Send + 'static) -> Vec<SocketAddr> {
+    let mut line = String::new();
+    let mut out = BufReader::new(stdout);
+    out.read_line(&mut line).unwrap();
+    // Kept open, as the figures go there too.
+    std::thread::spawn(move || out.read_to_end(&mut Vec::new()));
+    let list = line.split("listening on ").nth(1).and_then(|rest| rest.split(" (").next());
+    let list = list.unwrap_or_else(|| panic!("not an announcement: {line}"));
+    list.split(", ").map(|address| address.parse().unwrap()).collect()
 }
 
 fn config(codes: &str, deny: &str, backlog: u32) -> String {
@@ -386,4 +393,156 @@ fn a_process_without_memory_ends() {
     assert_eq!(witness.next(), Event::End);
     served.until_logged("memory allocation of");
     assert_eq!(served.until_end(), None, "ended by a signal");
+}
+
+/// Runs a process whose log nobody reads through more lines than a pipe takes, from shards and from
+/// the main thread, and then through all that it may be asked for.
+fn goes_on_without_a_log(child: Child, addresses: Vec<SocketAddr>, folder: &Folder) {
+    let address = addresses[0];
+    let served = Served { child, log: BufReader::new(Box::new(std::io::empty())), addresses };
+    // A line for each at `--log debug`, of about 100 bytes.
+    for _ in 0..1_000 {
+        drop(TcpStream::connect(address).unwrap());
+    }
+    folder.write("shaddock.toml", &"x = 1\n".repeat(100));
+    served.signal(Signal::HUP);
+    let mut client = Client::ready(address);
+    assert_eq!(client.next(), Event::Heartbeat);
+    assert_eq!(client.ask(1, ECHO, "[1]"), "[1]");
+    folder.write("shaddock.toml", &config("routes = [\"onChat\"]", "", 64));
+    served.signal(Signal::HUP);
+    eventually("the file is read again", || told(address) == json!({"onChat": 1}));
+    assert_eq!(client.ask(2, ECHO, "[2]"), "[2]");
+    served.signal(Signal::TERM);
+    assert_eq!(served.until_end(), Some(0));
+}
+
+fn serve_with_details(folder: &Folder) -> Command {
+    let path = folder.write("shaddock.toml", &config("", "", 64));
+    let mut command = Command::new(BINARY);
+    command.args(["serve", "--log", "debug", "--config"]).arg(path).stdout(Stdio::piped());
+    command
+}
+
+/// The reader of stderr may end, as ssh and log drivers do.
+#[test]
+fn a_process_goes_on_when_the_reader_of_its_log_has_gone() {
+    let folder = Folder::new("log-gone");
+    let mut child = serve_with_details(&folder).stderr(Stdio::piped()).spawn().unwrap();
+    let addresses = announced(child.stdout.take().unwrap());
+    drop(child.stderr.take());
+    goes_on_without_a_log(child, addresses, &folder);
+}
+
+/// A pipe holds 64 KiB, and whoever writes more waits for its reader.
+#[test]
+fn a_process_goes_on_when_nobody_reads_its_log() {
+    let folder = Folder::new("log-full");
+    let mut child = serve_with_details(&folder).stderr(Stdio::piped()).spawn().unwrap();
+    let addresses = announced(child.stdout.take().unwrap());
+    let unread = child.stderr.take();
+    goes_on_without_a_log(child, addresses, &folder);
+    let mut log = String::new();
+    unread.unwrap().read_to_string(&mut log).unwrap();
+    assert!(log.contains("session closed") && log.len() <= 64 * 1024, "{}", log.len());
+}
+
+/// As some init systems start a process.
+#[test]
+fn a_process_starts_and_goes_on_without_a_stderr() {
+    let folder = Folder::new("log-none");
+    let command = serve_with_details(&folder);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec \"$0\" \"$@\" 2>&-"]).arg(BINARY).args(command.get_args());
+    let mut child = shell.stdout(Stdio::piped()).spawn().unwrap();
+    let addresses = announced(child.stdout.take().unwrap());
+    goes_on_without_a_log(child, addresses, &folder);
+}
+
+/// A terminal that has been closed, with the figures on it: writing there fails with EIO.
+#[test]
+fn a_process_goes_on_when_its_terminal_has_gone() {
+    let folder = Folder::new("log-terminal");
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).and_then(|()| unlockpt(&master)).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let open = || fs::OpenOptions::new().read(true).write(true).open(name.to_str().unwrap());
+    let (out, log) = (open().unwrap(), open().unwrap());
+    let mut command = serve_with_details(&folder);
+    let child = command.stdout(out).stderr(log).spawn().unwrap();
+    drop(command);
+    let mut terminal = BufReader::new(fs::File::from(master));
+    let mut line = String::new();
+    while !line.contains("listening on") {
+        line.clear();
+        terminal.read_line(&mut line).unwrap();
+    }
+    drop(terminal);
+    let addresses = announced(std::io::Cursor::new(line));
+    goes_on_without_a_log(child, addresses, &folder);
+}
+
+/// A NATS server that greets whoever comes as nats-server 2.10 does, and answers pings. Gives the
+/// first `CONNECT` it is sent.
+fn greeting_nats() -> (SocketAddr, std::sync::mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (tell, connects) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut stream = BufReader::new(stream);
+            let info = json!({
+                "server_id": "NATS", "server_name": "NATS", "version": "2.10.0", "proto": 1,
+                "go": "go1.22", "host": "127.0.0.1", "port": address.port(), "headers": true,
+                "max_payload": 1_048_576, "client_id": 1, "auth_required": true,
+            });
+            stream.get_mut().write_all(format!("INFO {info}\r\n").as_bytes()).unwrap();
+            let mut line = String::new();
+            while stream.read_line(&mut line).is_ok_and(|len| len > 0) {
+                if line.starts_with("PING") && stream.get_mut().write_all(b"PONG\r\n").is_err() {
+                    break;
+                }
+                if line.starts_with("CONNECT") {
+                    tell.send(line.clone()).ok();
+                }
+                line.clear();
+            }
+        }
+    });
+    (address, connects)
+}
+
+/// Below `info`, the client of NATS tells where it connects and as whom.
+#[test]
+fn no_log_tells_a_password() {
+    let folder = Folder::new("secrets");
+    let (nats, connects) = greeting_nats();
+    let cluster = format!(
+        "[pitaya]\nnats = [\"nats://amy:hush-hush@{nats}\"]\netcd = [\"127.0.0.1:1\"]\n\
+         etcd_user = \"amy\"\netcd_password = \"hush-hush\"\ntype = [{{ name = \"room\" }}]\n"
+    );
+    let path = folder.write("shaddock.toml", &(config("", "", 64) + &cluster));
+    let mut child = Command::new(BINARY)
+        .args(["serve", "--log", "trace", "--config"])
+        .arg(path)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = child.stderr.take().unwrap();
+    let log = std::thread::spawn(move || {
+        let mut log = String::new();
+        stderr.read_to_string(&mut log).unwrap();
+        log
+    });
+    let addresses = announced(child.stdout.take().unwrap());
+    let served = Served { child, log: BufReader::new(Box::new(std::io::empty())), addresses };
+    let connect = connects.recv_timeout(PATIENCE).unwrap();
+    assert!(connect.contains("hush-hush"), "{connect}");
+    std::thread::sleep(Duration::from_millis(100));
+    served.signal(Signal::TERM);
+    assert_eq!(served.until_end(), Some(0));
+    let log = log.join().unwrap();
+    assert!(log.contains("TRACE") || log.contains("DEBUG") || log.contains("INFO"), "{log}");
+    assert!(!log.contains("hush-hush"), "{log}");
 }

@@ -9,9 +9,10 @@ use std::{fmt, fs, path::Path};
 /// `limits` bounds a package by what its header can say, `metrics` before `forward` because mail
 /// carries counters, and `error` after `route` because it hands on that one's errors. `pitaya` and
 /// `pomelo` are ends of lanes, as workers are, and know nothing of shards.
-const MODULE_ORDER: [&str; 18] = [
+const MODULE_ORDER: [&str; 19] = [
     "testing",
     "sync",
+    "log",
     "wire",
     "limits",
     "metrics",

@@ -1,14 +1,16 @@
 //! The live figures: one line that is redrawn on a terminal, a line now and then elsewhere.
 
 use std::fmt;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use shaddock::metrics::Snapshot;
 use shaddock::{Handle, Metrics};
 
+use super::lines;
 use super::signals::{Asked, Stop};
+use super::terminal::Terminal;
 
 /// How often the line on a terminal is redrawn.
 const REDRAW_EVERY: Duration = Duration::from_millis(500);
@@ -80,14 +82,15 @@ pub(crate) fn show(handle: &Handle, stop: &Stop, mut reload: impl FnMut()) {
             rates: Rates::between(&last, &seen, last_at.elapsed()),
             p50: quantile(0.5),
             p99: quantile(0.99),
-            at_bounds: at_bounds(&metrics.counters).collect(),
+            at_bounds: at_bounds(&metrics.counters).chain(lines_lost()).collect(),
         };
         match &bar {
             Some(bar) => {
                 bar.set_message(line.to_string());
                 bar.tick();
             }
-            None if !seen.is_like(&last) => print(&line),
+            // Whoever read the figures may have gone; the engine goes on.
+            None if !seen.is_like(&last) => lines::stdout().write(format!("{line}\n").as_bytes()),
             None => {}
         }
         if crowd.has_left(&last, &seen, Instant::now()) {
@@ -114,15 +117,10 @@ fn wait(handle: &Handle, stop: &Stop, every: Duration) -> Option<Asked> {
 }
 
 fn spinner() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stdout());
+    let target = ProgressDrawTarget::term_like(Box::new(Terminal::default()));
+    let bar = ProgressBar::with_draw_target(None, target);
     let style = ProgressStyle::with_template("{spinner} {wide_msg}");
     bar.with_style(style.expect("the template is valid"))
-}
-
-/// Whoever read the figures may have gone; the engine goes on.
-fn print(line: &Line) {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).ok();
 }
 
 /// When memory is given back.
@@ -192,6 +190,12 @@ impl Seen {
 /// What has happened at bounds since the start, by the counters' names.
 fn at_bounds(counters: &Snapshot) -> impl Iterator<Item = (&'static str, u64)> + use<> {
     counters.iter().filter(|(name, count)| *count > 0 && BOUNDS.contains(name))
+}
+
+/// Lines of the log that nobody could be made to take, if there are any.
+fn lines_lost() -> Option<(&'static str, u64)> {
+    let lost = lines::stderr().lost();
+    (lost > 0).then_some(("log_lines_lost", lost))
 }
 
 /// What happens in one second.

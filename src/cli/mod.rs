@@ -3,16 +3,17 @@
 mod config;
 mod demo;
 mod figures;
+mod lines;
 mod load;
+mod log;
 mod options;
 mod serve;
 mod signals;
+mod terminal;
 
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use tracing::level_filters::LevelFilter;
 
 use options::{Command, Options};
 
@@ -20,7 +21,7 @@ use options::{Command, Options};
 pub(crate) fn main() -> ExitCode {
     let options = Options::parse();
     shaddock::return_large_memory();
-    log_to_stderr(options.log);
+    let _flush = log::start(options.log);
     let outcome = match options.into_command() {
         Command::Demo(options) => demo::run(&options),
         Command::Serve(options) => serve::run(&options),
@@ -30,7 +31,7 @@ pub(crate) fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("shaddock: {error:#}");
+            lines::tell(&format!("shaddock: {error:#}\n"));
             ExitCode::FAILURE
         }
     }
@@ -39,14 +40,6 @@ pub(crate) fn main() -> ExitCode {
 /// A count and what is counted.
 fn several(count: u16, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
-}
-
-fn log_to_stderr(level: LevelFilter) {
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use shaddock::{Drain, Handle};
 use super::config::{Config, Problem};
 use super::options::ConfigOptions;
 use super::signals::Stop;
-use super::{figures, several};
+use super::{figures, lines, several};
 
 /// Serves until a signal asks for the end. SIGHUP reads the file again.
 pub(crate) fn run(options: &ConfigOptions) -> anyhow::Result<()> {
@@ -20,7 +20,7 @@ pub(crate) fn run(options: &ConfigOptions) -> anyhow::Result<()> {
     if !config.forwards() {
         tracing::warn!("there are no backends: a message for another server type is answered 500");
     }
-    announce(engine.local_addrs(), &config).context("can't write to stdout")?;
+    announce(engine.local_addrs(), &config);
     let handle = engine.handle();
     figures::show(&handle, &stop, || reload(&mut config, options, &handle));
     let report = engine.shutdown(Drain::within(config.server.drain));
@@ -41,7 +41,8 @@ pub(crate) fn check(options: &ConfigOptions) -> anyhow::Result<()> {
 fn read(options: &ConfigOptions) -> anyhow::Result<Config> {
     Config::read(&options.config).map_err(|problems| {
         for problem in &problems {
-            eprintln!("{problem}");
+            // Nothing is served yet, so whoever reads it may take the time it needs.
+            writeln!(io::stderr(), "{problem}").ok();
         }
         let count = u16::try_from(problems.len()).unwrap_or(u16::MAX);
         anyhow::anyhow!("the configuration has {}", several(count, "problem"))
@@ -80,15 +81,13 @@ fn reload(config: &mut Config, options: &ConfigOptions, handle: &Handle) {
 }
 
 /// Tells where to connect. Whoever started the process may wait for the first line.
-fn announce(addresses: &[SocketAddr], config: &Config) -> io::Result<()> {
+fn announce(addresses: &[SocketAddr], config: &Config) {
     let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
-    let mut out = io::stdout().lock();
-    writeln!(
-        out,
-        "shaddock serve: {} listening on {} ({})",
+    let line = format!(
+        "shaddock serve: {} listening on {} ({})\n",
         config.server.id,
         addresses.join(", "),
         several(config.server.shards(), "shard"),
-    )?;
-    out.flush()
+    );
+    lines::stdout().write(line.as_bytes());
 }

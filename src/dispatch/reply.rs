@@ -118,7 +118,7 @@ impl<'a> Reply<'a> {
         match serde_json::to_vec(body) {
             Ok(body) => Self::bytes(body),
             Err(error) => {
-                tracing::warn!(%error, "a reply can't be written as JSON");
+                crate::log::seldom!(warn, %error, "a reply can't be written as JSON");
                 Self::error()
             }
         }

@@ -107,7 +107,7 @@ impl Tasks {
             Ok(Poll::Pending) => {}
             Ok(Poll::Ready(())) => drop(self.table.remove(slot)),
             Err(_) => {
-                tracing::error!("a spawned future panicked");
+                crate::log::seldom!(error, "a spawned future panicked");
                 drop(self.table.remove(slot));
             }
         }

@@ -279,7 +279,7 @@ impl Thread {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
-                    tracing::warn!(%error, "a backend's connection was not accepted");
+                    crate::log::seldom!(warn, %error, "a backend's connection was not accepted");
                     self.accept_us = now_us + ACCEPT_PAUSE_US;
                     break;
                 }

@@ -143,7 +143,7 @@ impl Sockets {
     ) {
         if let Err(error) = self.accepts.handle_end(accept, completion.result, now_us) {
             shard.counters().accept_failures.one();
-            tracing::warn!(error, "accepting pauses");
+            crate::log::seldom!(warn, error, "accepting pauses");
         }
         if completion.result >= 0 {
             let peer = peer_of(self.accepts.address(accept));

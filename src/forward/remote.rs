@@ -458,7 +458,12 @@ impl<C: Copy, E> Remote<C, E> {
             let mail = Mail::Export { sessions, reply_to };
             match self.post.try_send(shard.into(), mail) {
                 Ok(()) => asked += 1,
-                Err(_) => tracing::warn!("too much mail waits for a shard; a look-up lacks some"),
+                Err(_) => {
+                    crate::log::seldom!(
+                        warn,
+                        "too much mail waits for a shard; a look-up lacks some"
+                    );
+                }
             }
         }
         if let Some(Ask::Find { left, .. }) = self.asks.at_mut(place_of(token).0) {

@@ -420,7 +420,7 @@ impl Worker {
             Op::Spawn(future) => {
                 if self.tasks.spawn(future).is_err() {
                     self.counters.task_rejects.one();
-                    tracing::warn!("too many futures on a worker; one was dropped");
+                    crate::log::seldom!(warn, "too many futures on a worker; one was dropped");
                 }
             }
             Op::Answer { call, reply } => self.finish_later(call.origin, reply),
@@ -443,7 +443,10 @@ impl Worker {
 
     fn tell(&mut self, to: ShardIndex, mail: Mail) {
         if self.post.try_send(to.into(), mail).is_err() {
-            tracing::warn!("too much mail waits for a shard; a push or kick was dropped");
+            crate::log::seldom!(
+                warn,
+                "too much mail waits for a shard; a push or kick was dropped"
+            );
         }
     }
 
@@ -500,7 +503,7 @@ fn encode_answer(is_websocket: bool, id: u32, reply: &Reply<'_>, out: &mut Vec<u
     if answer::fits(&text) {
         answer::encode(is_websocket, id, &text, out);
     } else {
-        tracing::warn!(bytes = text.len(), "an answer is too long for a package");
+        crate::log::seldom!(warn, bytes = text.len(), "an answer is too long for a package");
         answer::encode(is_websocket, id, &Reply::error().text(), out);
     }
 }

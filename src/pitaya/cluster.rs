@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::servers::{Entry, ServerName};
 use super::subjects;
+use crate::log::redact_logins;
 
 /// Joins a Pitaya cluster as one of its frontends, over NATS and etcd: what clients send to backend
 /// types is forwarded to the servers there are, and they bind, push and kick as ever (Pitaya
@@ -27,7 +28,7 @@ use super::subjects;
 /// ```
 ///
 /// Whoever can publish on the cluster's NATS can bind, push and kick: keep it away from outsiders.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[must_use = "a cluster is joined by `Builder::pitaya`"]
 pub struct PitayaCluster {
     pub(crate) nats: Vec<String>,
@@ -44,6 +45,22 @@ pub struct PitayaCluster {
     pub(crate) resync: Duration,
     pub(crate) unique_session: bool,
     pub(crate) limits: PitayaLimits,
+}
+
+/// Without the logins, which also stand in addresses.
+impl std::fmt::Debug for PitayaCluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let without = |addresses: &[String]| -> Vec<String> {
+            addresses.iter().map(|address| redact_logins(address).into_owned()).collect()
+        };
+        f.debug_struct("PitayaCluster")
+            .field("nats", &without(&self.nats))
+            .field("etcd", &without(&self.etcd))
+            .field("prefix", &self.prefix)
+            .field("server_id", &self.server_id)
+            .field("server_types", &self.server_types)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The bounds of what one frontend keeps for its cluster.
@@ -284,6 +301,15 @@ mod tests {
 
     fn cluster() -> PitayaCluster {
         PitayaCluster::new(["nats://127.0.0.1:4222"], ["127.0.0.1:2379"]).server_type("room")
+    }
+
+    #[test]
+    fn its_debug_text_has_no_logins() {
+        let cluster = PitayaCluster::new(["nats://amy:secret@h"], ["http://amy:secret@h"])
+            .nats_login("amy", "secret")
+            .etcd_login("amy", "secret");
+        let text = format!("{cluster:?}");
+        assert!(text.contains("nats://***@h") && !text.contains("secret"), "{text}");
     }
 
     #[test]

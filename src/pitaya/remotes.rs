@@ -202,7 +202,8 @@ impl Station {
         let Some(uid) = &data.uid else { return };
         self.bound.insert(data.number);
         if !subjects::is_name(uid.text()) {
-            return tracing::warn!(
+            return crate::log::seldom!(
+                warn,
                 session = data.number,
                 "backends can't push to a user, as its uid can't stand in a subject"
             );

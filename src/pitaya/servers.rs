@@ -142,7 +142,7 @@ impl Servers {
         }
         let server = Server { subject: subjects::server(server_type, id), calls: 0 };
         let Some((slot, _)) = self.table.insert(server) else {
-            return tracing::warn!(server_type, id, "too many servers; one is left out");
+            return crate::log::seldom!(warn, server_type, id, "too many servers; one is left out");
         };
         tracing::info!(server_type, id, "a server has come");
         kind.ids.push(ServerId::from(id.as_str()));

@@ -194,7 +194,11 @@ impl Station {
             let called = place.and_then(|slot| Ok((slot, self.take_place(slot, CALL_BYTES)?)));
             let Ok((slot, link)) = called else {
                 self.config.counters.forward_lost.one();
-                tracing::warn!(session = data.number, "no server was told that a session ended");
+                crate::log::seldom!(
+                    warn,
+                    session = data.number,
+                    "no server was told that a session ended"
+                );
                 continue;
             };
             let Some(mailbox) = self.mailboxes.at_mut(slot) else { continue };

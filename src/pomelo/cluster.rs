@@ -40,7 +40,7 @@ use crate::forward::ServerId;
 ///
 /// Neither the master's connection nor those between servers know any authentication in Pomelo but
 /// the token: keep [`listen`](Self::listen) on an address that only the cluster reaches.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[must_use = "a cluster is joined by `Builder::pomelo`"]
 pub struct PomeloCluster {
     /// The master's address; none if the cluster is fixed.
@@ -68,6 +68,18 @@ pub(crate) struct StopHook(pub(crate) Arc<dyn Fn() + Send + Sync>);
 impl fmt::Debug for StopHook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("StopHook")
+    }
+}
+
+/// Without the token.
+impl std::fmt::Debug for PomeloCluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PomeloCluster")
+            .field("master", &self.master)
+            .field("servers", &self.servers)
+            .field("listen", &self.listen)
+            .field("server_types", &self.server_types)
+            .finish_non_exhaustive()
     }
 }
 
@@ -499,6 +511,12 @@ mod tests {
         assert!(!master("h:1").is_reachable(everywhere));
         assert!(master("h:1").advertise("h").is_reachable(everywhere));
         assert!(cluster().is_reachable(everywhere));
+    }
+
+    #[test]
+    fn its_debug_text_has_no_token() {
+        let text = format!("{:?}", cluster().token("secret"));
+        assert!(!text.contains("secret"), "{text}");
     }
 
     #[test]

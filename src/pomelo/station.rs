@@ -199,7 +199,7 @@ impl Station {
     /// A backend has connected. `None` turns it away: the shell closes the socket.
     pub(crate) fn handle_accept(&mut self) -> Option<LinkId> {
         if self.callers >= self.config.limits.callers_max {
-            tracing::warn!("too many connections of backends; one was closed");
+            crate::log::seldom!(warn, "too many connections of backends; one was closed");
             return None;
         }
         let (slot, generation) = self.links.insert(Link::new(Owner::Caller, true))?;
@@ -498,7 +498,13 @@ impl Station {
         let (id, mailbox) = (server.id.clone(), Mailbox::new(server, self.now_us));
         match self.mailboxes.insert(mailbox) {
             Some((slot, _)) => self.types[place].servers.push(slot),
-            None => tracing::warn!(server = id.as_str(), "too many servers; one is left out"),
+            None => {
+                crate::log::seldom!(
+                    warn,
+                    server = id.as_str(),
+                    "too many servers; one is left out"
+                );
+            }
         }
     }
 

@@ -117,7 +117,7 @@ impl RouteTable {
 pub(crate) fn encode_body(schema: &Schema, route: &str, body: &[u8], out: &mut Vec<u8>) {
     match schema.encode_json_text(body, out) {
         Ok(()) | Err(EncodeError::Nothing) => {}
-        Err(error) => tracing::warn!(route, %error, "a body does not fit its schema"),
+        Err(error) => crate::log::seldom!(warn, route, %error, "a body does not fit its schema"),
     }
 }
 

@@ -168,7 +168,7 @@ impl Shard {
             out.extend_from_slice(body);
             self.counters.answers.one();
         } else {
-            tracing::warn!(bytes = len, "an answer is too long for a package");
+            crate::log::seldom!(warn, bytes = len, "an answer is too long for a package");
         }
         self.pool.give(error);
         self.pool.give(short);
@@ -189,7 +189,9 @@ impl Shard {
         let edition = self.editions.get(connection.edition);
         match push.pitaya(edition, door.compression, self.work.deflater()) {
             Ok(package) => self.queue_shared(slot, &package, push.lossy()),
-            Err(error) => tracing::warn!(%error, "a push is lost on a session of Pitaya's"),
+            Err(error) => {
+                crate::log::seldom!(warn, %error, "a push is lost on a session of Pitaya's");
+            }
         }
     }
 

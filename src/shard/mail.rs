@@ -162,7 +162,7 @@ impl Shard {
             Op::Spawn(future) => {
                 if self.tasks.spawn(future).is_err() {
                     self.counters.task_rejects.one();
-                    tracing::warn!("too many futures on a shard; one was dropped");
+                    crate::log::seldom!(warn, "too many futures on a shard; one was dropped");
                 }
             }
             Op::Answer { call, reply } => match call.origin {

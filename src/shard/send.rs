@@ -39,7 +39,9 @@ impl Shard {
                 }
                 // Its code is shorter than its text, and the package was as long as can be.
                 Err(error) => {
-                    tracing::warn!(%error, "a push is lost on a session of another dictionary");
+                    crate::log::seldom!(
+                        warn, %error, "a push is lost on a session of another dictionary"
+                    );
                     return;
                 }
             },
@@ -101,7 +103,7 @@ impl Shard {
         };
         if !answer::fits(body) {
             // No client could read it: a package's length has 24 bits.
-            tracing::warn!(bytes = body.len(), "an answer is too long for a package");
+            crate::log::seldom!(warn, bytes = body.len(), "an answer is too long for a package");
             return self.answer(call, &Reply::error());
         }
         let is_websocket = connection.transport == Transport::WebSocket;

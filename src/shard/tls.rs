@@ -52,7 +52,7 @@ impl Shard {
         if !self.tls.streams.contains_key(&session) {
             let config = self.tls.configs.get(door).and_then(Option::as_ref);
             let Some(Ok(stream)) = config.map(TlsStream::new) else {
-                tracing::error!("a listener's TLS can't be used");
+                crate::log::seldom!(error, "a listener's TLS can't be used");
                 return self.cut(slot, CloseReason::Refused);
             };
             self.tls.streams.insert(session, Box::new(stream));

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use shaddock::redact_logins;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
@@ -230,6 +231,9 @@ impl<'i> Table<'i> {
     /// What is wrong with a key that has been read, or has its default.
     pub(super) fn problem_at(&self, key: &str, wanted: &str, value: Option<&Value>) -> Problem {
         let found = match value {
+            Some(Value { span: Some(_), .. }) if is_secret(key) => {
+                "a value not shown here".to_owned()
+            }
             Some(Value { span: Some(span), .. }) => self.found(span.clone()),
             Some(Value { text, .. }) if !text.is_empty() => format!("its default, {text}"),
             _ => "none".to_owned(),
@@ -333,9 +337,9 @@ impl<'i> Table<'i> {
         span.map_or(0, |span| span.start)
     }
 
-    /// The first of what stands there.
+    /// The first of what stands there, without logins: the problems of a file may go anywhere.
     fn found(&self, span: Range<usize>) -> String {
-        let text = self.source.text.get(span).unwrap_or_default();
+        let text = redact_logins(self.source.text.get(span).unwrap_or_default());
         let line = text.lines().next().unwrap_or_default();
         let mut found: String = line.chars().take(FOUND_CHARS_MAX).collect();
         if found.len() < text.len() {
@@ -343,6 +347,11 @@ impl<'i> Table<'i> {
         }
         found
     }
+}
+
+/// Whether what stands at a key is for nobody to see.
+fn is_secret(key: &str) -> bool {
+    key.ends_with("password") || key.ends_with("token")
 }
 
 fn entries(table: DeTable<'_>) -> Entries<'_> {

@@ -153,6 +153,27 @@ fn mistakes_are_told_with_their_place_and_what_to_write() {
     }
 }
 
+/// What `check` and a reload say may be read by more people than the file.
+#[test]
+fn no_problem_tells_a_secret() {
+    for text in [
+        "[pitaya]\nnats = \"nats://amy:secret@h:1\"",
+        "[pitaya]\nnats = \"nats://amy-of-a-very-long-name-indeed:secret@h:1\"",
+        "[pitaya]\nnats = [\"nats://amy:secret@h:1\", 7, \"http://amy:secret@h\"]\netcd = 1",
+        "[pitaya]\nnats = [\"nats://amy:secret@h:x\"]\netcd = [\"http://amy:secret@h\"]",
+        "[pitaya]\nnats = [\"nats://amy:secret@\"]\netcd = []\ntype = [{ name = \"room\" }]",
+        "[pitaya]\nnats_user = \"amy\"\nnats_password = [\"secret\"]",
+        "[pitaya]\netcd_password = \"secret\"",
+        "[pomelo]\ntoken = { text = \"secret\" }",
+        "[pomelo]\nmaster = \"amy:secret@h\"\ntype = [{ name = \"chat\" }]",
+        "[[listener]]\naddress = \"amy:secret@h\"",
+    ] {
+        let problems = problems(text);
+        assert!(!problems.is_empty(), "{text}");
+        assert!(problems.iter().all(|problem| !problem.contains("secret")), "{problems:?}");
+    }
+}
+
 /// Keys that are right by themselves and do not go together.
 #[test]
 fn relations_are_told_with_the_key_they_are_about() {

@@ -8,7 +8,6 @@ mod js;
 mod pomelo;
 mod router;
 
-use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +21,7 @@ pub(crate) use pomelo::PomeloOptions;
 
 use super::options::DemoOptions;
 use super::signals::Stop;
-use super::{figures, several};
+use super::{figures, lines, several};
 
 /// How long clients and workers get to finish when the engine stops.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
@@ -34,7 +33,7 @@ pub(crate) fn run(options: &DemoOptions) -> anyhow::Result<()> {
     let stop = Stop::on_signals().context("can't listen for signals")?;
     // The text of the error says all that its source would.
     let engine = builder(options)?.start().map_err(anyhow::Error::msg)?;
-    announce(engine.local_addr(), options).context("can't write to stdout")?;
+    announce(engine.local_addr(), options);
     let handle = engine.handle();
     figures::show(&handle, &stop, || {});
     let report = engine.shutdown(Drain::within(DRAIN_WITHIN));
@@ -82,21 +81,16 @@ pub(crate) fn with_chat(builder: Builder, workers: u16) -> Builder {
 }
 
 /// Tells where to connect and how. Whoever started the process may wait for the first line.
-fn announce(address: SocketAddr, options: &DemoOptions) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(
-        out,
-        "shaddock demo: listening on {address} ({}, {})",
+fn announce(address: SocketAddr, options: &DemoOptions) {
+    let lines = format!(
+        "shaddock demo: listening on {address} ({}, {})\n\
+         Connect a Pomelo client to it by TCP or WebSocket (ws://{address}) and request \
+         connector.entryHandler.entry with {{\"uid\":\"amy\"}}, then chat.chatHandler.join with \
+         {{}}. Ctrl-C stops.\n",
         several(options.shards(), "shard"),
         several(options.workers, "chat worker"),
-    )?;
-    writeln!(
-        out,
-        "Connect a Pomelo client to it by TCP or WebSocket (ws://{address}) and request \
-         connector.entryHandler.entry with {{\"uid\":\"amy\"}}, then chat.chatHandler.join with \
-         {{}}. Ctrl-C stops."
-    )?;
-    out.flush()
+    );
+    lines::stdout().write(lines.as_bytes());
 }
 
 /// A setting as it is answered: `session.get(…) || null`.

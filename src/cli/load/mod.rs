@@ -4,7 +4,7 @@ mod options;
 mod plot;
 mod report;
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _, Write as _};
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -47,11 +47,12 @@ pub(crate) fn run(options: &LoadOptions) -> anyhow::Result<()> {
             .with_context(|| format!("can't write {}", path.display()))?;
     }
     let report = Report::new(options, &report, server_cpu);
-    if options.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print!("{report}");
-    }
+    let text = match options.json {
+        true => format!("{}\n", serde_json::to_string_pretty(&report)?),
+        false => report.to_string(),
+    };
+    let mut out = io::stdout();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("can't write to stdout")?;
     match report.faults() {
         0 => Ok(()),
         faults => anyhow::bail!("{faults} answers were wrong or connections lost"),

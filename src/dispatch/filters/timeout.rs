@@ -68,7 +68,7 @@ impl State {
             if first.due_us > now_us {
                 return Some(Duration::from_micros(first.due_us - now_us));
             }
-            tracing::warn!(route = first.route, "a message takes too long");
+            crate::log::seldom!(warn, route = first.route, "a message takes too long");
             let ticket = first.ticket;
             self.remove(ticket);
         }

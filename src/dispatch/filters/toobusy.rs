@@ -30,7 +30,7 @@ impl TooBusy {
 impl Filter for TooBusy {
     fn before(&self, _: &Request<'_>, session: &mut Session) -> Verdict {
         if session.context().lag() > self.lag_max {
-            tracing::warn!("too busy");
+            crate::log::seldom!(warn, "too busy");
             return Verdict::Refuse(Reply::error());
         }
         Verdict::Continue

@@ -184,7 +184,7 @@ impl Nats {
     /// Waits until all is sent that has been given.
     pub(super) async fn finish(&self) {
         if let Err(error) = self.client.flush().await {
-            tracing::warn!(%error, "not all was sent to NATS");
+            crate::log::seldom!(warn, %error, "not all was sent to NATS");
         }
     }
 
@@ -201,7 +201,7 @@ impl Nats {
             // No room for one of them: the other one, if there is one, is dropped.
             (None, _) | (_, None) => return false,
             (Some(Err(error)), _) | (_, Some(Err(error))) => {
-                tracing::warn!(%error, "a user can't be listened to");
+                crate::log::seldom!(warn, %error, "a user can't be listened to");
                 return true;
             }
         };
@@ -248,10 +248,13 @@ fn options(cluster: &PitayaCluster, tell: mpsc::Sender<bool>) -> ConnectOptions 
                     Event::Connected => drop(tell.send(true).await),
                     Event::Disconnected => drop(tell.send(false).await),
                     Event::SlowConsumer(_) => {
-                        tracing::warn!("messages from NATS were dropped, as too many waited");
+                        crate::log::seldom!(
+                            warn,
+                            "messages from NATS were dropped, as too many waited"
+                        );
                     }
                     error @ (Event::ClientError(_) | Event::ServerError(_)) => {
-                        tracing::warn!(%error, "NATS");
+                        crate::log::seldom!(warn, %error, "NATS");
                     }
                     other => tracing::debug!(%other, "NATS"),
                 }

@@ -1,0 +1,120 @@
+//! The log, and what else goes to stderr while clients are served.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::cell::Cell;
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::panic::{self, Location, PanicHookInfo};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use super::lines::{self, LogLine};
+
+/// Whose own lines may be as detailed as they were asked for.
+const OWN: &str = "shaddock";
+/// How detailed those of libraries may be: below, the client of NATS tells passwords.
+const LIBRARIES_MAX: LevelFilter = LevelFilter::INFO;
+
+/// Logs on stderr from now on, panics included. What it gives waits, when it is dropped, until the
+/// last lines are written.
+#[must_use]
+pub(super) fn start(level: LevelFilter) -> Flush {
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(|| LogLine)
+        .with_ansi(std::io::stderr().is_terminal())
+        // By default it prints what goes wrong with the log on stderr, and panics where that fails.
+        .log_internal_errors(false);
+    tracing_subscriber::registry().with(targets(level)).with(lines).init();
+    panic::set_hook(Box::new(tell_panic));
+    Flush
+}
+
+fn targets(level: LevelFilter) -> Targets {
+    Targets::new().with_target(OWN, level).with_default(level.min(LIBRARIES_MAX))
+}
+
+/// Writes what is left, also when a panic ends the main thread.
+#[derive(Debug)]
+pub(super) struct Flush;
+
+impl Drop for Flush {
+    fn drop(&mut self) {
+        lines::flush();
+    }
+}
+
+/// How often a thread tells of a panic in the same place: clients may be able to repeat it.
+const PANIC_EVERY: Duration = Duration::from_secs(1);
+
+/// Says what the hook of the standard library says, which would wait for whoever reads stderr.
+fn tell_panic(info: &PanicHookInfo<'_>) {
+    thread_local! {
+        static LAST: Cell<Option<(Place, Instant)>> = const { Cell::new(None) };
+    }
+    let place = info.location().map(Place::of);
+    let now = Instant::now();
+    // A thread that is about to end has none of its own any more.
+    let last = LAST.try_with(|last| last.replace(place.map(|place| (place, now)))).ok().flatten();
+    match last {
+        Some((last, at)) if Some(last) == place && now < at + PANIC_EVERY => {
+            LAST.try_with(|kept| kept.set(Some((last, at)))).ok();
+        }
+        _ => lines::tell(&text_of(info)),
+    }
+}
+
+/// A place in the code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    /// Where the file's name is in memory; names are part of the program.
+    file: usize,
+    line: u32,
+}
+
+impl Place {
+    fn of(location: &Location<'_>) -> Self {
+        Self { file: location.file().as_ptr() as usize, line: location.line() }
+    }
+}
+
+fn text_of(info: &PanicHookInfo<'_>) -> String {
+    let thread = thread::current();
+    let name = thread.name().unwrap_or("<unnamed>");
+    let why = info.payload_as_str().unwrap_or("a value that is no text");
+    let mut text = format!("thread '{name}' panicked");
+    if let Some(place) = info.location() {
+        write!(text, " at {place}").ok();
+    }
+    writeln!(text, ":\n{why}").ok();
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        writeln!(text, "{backtrace}").ok();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    /// What async-nats says at these levels has the password in it.
+    #[test]
+    fn libraries_are_never_asked_for_details() {
+        let targets = targets(LevelFilter::TRACE);
+        assert!(targets.would_enable("shaddock::shard", &Level::TRACE));
+        assert!(targets.would_enable("async_nats::connector", &Level::INFO));
+        for library in ["async_nats::connector", "async_nats::connection", "h2", "glommio", ""] {
+            assert!(!targets.would_enable(library, &Level::DEBUG), "{library}");
+        }
+        let targets = super::targets(LevelFilter::WARN);
+        assert!(!targets.would_enable("async_nats", &Level::INFO));
+        assert!(targets.would_enable("shaddock", &Level::WARN));
+    }
+}

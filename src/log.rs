@@ -1,0 +1,128 @@
+//! What is said in the log: not too often, and without secrets.
+
+use std::borrow::Cow;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How often one cause is told in the log, where a peer can repeat it.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// One cause of lines in the log: lets one of them through in a second, and counts the others.
+///
+/// It reads the clock, which the core otherwise leaves to its caller: nothing but the log depends
+/// on it, and only code that has something to tell comes here.
+#[derive(Debug)]
+pub(crate) struct Cause {
+    /// When the next line may be told, in milliseconds since the first one of the process.
+    next_ms: AtomicU64,
+    left_out: AtomicU64,
+}
+
+impl Cause {
+    pub(crate) const fn new() -> Self {
+        Self { next_ms: AtomicU64::new(0), left_out: AtomicU64::new(0) }
+    }
+
+    /// Whether to tell it now; if so, how many lines of this cause were left out before.
+    pub(crate) fn take(&self) -> Option<u64> {
+        static START: OnceLock<Instant> = OnceLock::new();
+        let since = START.get_or_init(Instant::now).elapsed();
+        self.take_at(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn take_at(&self, now_ms: u64) -> Option<u64> {
+        let next_ms = self.next_ms.load(Ordering::Relaxed);
+        let then_ms = now_ms.saturating_add(TELL_EVERY.as_millis() as u64);
+        let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
+        let is_mine = now_ms >= next_ms
+            && self.next_ms.compare_exchange(next_ms, then_ms, success, failure).is_ok();
+        if is_mine {
+            return Some(self.left_out.swap(0, Ordering::Relaxed));
+        }
+        self.left_out.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+}
+
+/// A line for something that a peer can bring about as often as it likes: one in a second, with the
+/// number of those that were left out. The words are those of tracing's macros, the level first.
+macro_rules! seldom {
+    ($level:ident, $($line:tt)+) => {{
+        static CAUSE: $crate::log::Cause = $crate::log::Cause::new();
+        match CAUSE.take() {
+            None => {}
+            Some(0) => ::tracing::$level!($($line)+),
+            Some(left_out) => ::tracing::$level!(left_out, $($line)+),
+        }
+    }};
+}
+pub(crate) use seldom;
+
+/// The text without the logins of the addresses in it: `nats://amy:secret@host` becomes
+/// `nats://***@host`, and so does any word with an `@`.
+///
+/// Where in doubt it takes away too much: a password may have any characters in it.
+///
+/// ```
+/// let line = "can't reach `nats://amy:se/c@ret@10.0.0.2:4222`";
+/// assert_eq!(shaddock::redact_logins(line), "can't reach `nats://***@10.0.0.2:4222`");
+/// ```
+#[must_use]
+pub fn redact_logins(text: &str) -> Cow<'_, str> {
+    if !text.contains('@') {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    for part in text.split_inclusive(['"', '\'', '`', '\n']) {
+        let Some(end) = part.rfind('@') else {
+            out.push_str(part);
+            continue;
+        };
+        let before = &part[..end];
+        let word = before.find(|character: char| !character.is_whitespace()).unwrap_or(end);
+        let first = before.find('@').unwrap_or(end);
+        let word = before[..first].rfind(char::is_whitespace).map_or(word, |space| space + 1);
+        let start = before.find("://").map_or(word, |scheme| scheme + 3);
+        out.push_str(&part[..start]);
+        out.push_str("***");
+        out.push_str(&part[end..]);
+    }
+    Cow::Owned(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once_a_second_with_what_was_left_out() {
+        let cause = Cause::new();
+        assert_eq!(cause.take_at(0), Some(0));
+        assert_eq!((cause.take_at(1), cause.take_at(999)), (None, None));
+        assert_eq!(cause.take_at(1_000), Some(2));
+        assert_eq!(cause.take_at(1_500), None);
+        assert_eq!(cause.take_at(60_000), Some(1));
+        assert_eq!(cause.take_at(60_000), None);
+    }
+
+    #[test]
+    fn logins_are_taken_out_of_a_text() {
+        for (text, expected) in [
+            ("", ""),
+            ("nats://10.0.0.2:4222", "nats://10.0.0.2:4222"),
+            ("nats://amy:secret@host:1", "nats://***@host:1"),
+            ("nats://token@host:1", "nats://***@host:1"),
+            ("amy:secret@host:1", "***@host:1"),
+            ("at amy:secret@host:1 now", "at ***@host:1 now"),
+            ("[\"nats://a:b@h\", \"nats://h2\"]", "[\"nats://***@h\", \"nats://h2\"]"),
+            ("\"nats://amy:my pass@host\"", "\"nats://***@host\""),
+            ("nats://a:b@h1,nats://c:d@h2", "nats://***@h2"),
+            ("nats://ä:ö@ü", "nats://***@ü"),
+            ("@", "***@"),
+            (" @ @ ", " ***@ "),
+        ] {
+            assert_eq!(redact_logins(text), expected, "{text}");
+        }
+    }
+}
