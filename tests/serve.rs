@@ -518,7 +518,7 @@ fn no_log_tells_a_password() {
     let folder = Folder::new("secrets");
     let (nats, connects) = greeting_nats();
     let cluster = format!(
-        "[pitaya]\nnats = [\"nats://amy:hush-hush@{nats}\"]\netcd = [\"127.0.0.1:1\"]\n\
+        "[pitaya]\nnats = [\"nats://amy:hush%2Dhush@{nats}\"]\netcd = [\"127.0.0.1:1\"]\n\
          etcd_user = \"amy\"\netcd_password = \"hush-hush\"\ntype = [{{ name = \"room\" }}]\n"
     );
     let path = folder.write("shaddock.toml", &(config("", "", 64) + &cluster));
@@ -544,5 +544,5 @@ fn no_log_tells_a_password() {
     assert_eq!(served.until_end(), Some(0));
     let log = log.join().unwrap();
     assert!(log.contains("TRACE") || log.contains("DEBUG") || log.contains("INFO"), "{log}");
-    assert!(!log.contains("hush-hush"), "{log}");
+    assert!(!log.contains("hush"), "{log}");
 }

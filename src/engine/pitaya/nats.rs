@@ -260,8 +260,28 @@ fn options(cluster: &PitayaCluster, tell: mpsc::Sender<bool>) -> ConnectOptions 
                 }
             }
         });
-    match &cluster.nats_login {
-        Some((user, password)) => options.user_and_password(user.clone(), password.clone()),
+    match cluster.nats_login.clone().or_else(|| login_of(&addresses(cluster))) {
+        Some((user, password)) => options.user_and_password(user, password),
         None => options,
     }
+}
+
+/// The login that stands in an address, which the client of NATS leaves alone.
+fn login_of(addresses: &[async_nats::ServerAddr]) -> Option<(String, String)> {
+    let login = addresses.iter().find_map(|address| address.username().zip(address.password()));
+    login.map(|(user, password)| (unescaped(user), unescaped(password)))
+}
+
+/// Text of an address, where `%` and two digits stand for a byte.
+fn unescaped(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let digits = tail.get(..2).filter(|_| *first == b'%');
+        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(byte.unwrap_or(*first));
+        rest = &tail[if byte.is_some() { 2 } else { 0 }..];
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
