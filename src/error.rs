@@ -33,8 +33,22 @@ pub enum StartError {
         /// What the system says.
         error: std::io::Error,
     },
-    /// The kernel refuses io_uring to this process: seccomp, or a sysctl.
-    IoUringBlocked(std::io::Error),
+    /// The kernel refuses io_uring to this process.
+    IoUringBlocked {
+        /// By what, as far as that shows.
+        by: IoUringBlock,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The kernel has no memory for a ring, or may not take more for this user.
+    RingMemory {
+        /// Whose ring.
+        what: &'static str,
+        /// What the rings of all threads take.
+        bytes_min: u64,
+        /// `RLIMIT_MEMLOCK`, in bytes; none if there is no limit.
+        limit: Option<u64>,
+    },
     /// The kernel has no io_uring, or one without what the engine needs.
     KernelTooOld {
         /// The missing piece.
@@ -75,12 +89,19 @@ impl std::fmt::Display for StartError {
                 write!(f, "another process listens on {address}; stop it or choose another port")
             }
             Self::Listen { address, error } => write!(f, "can't listen on {address}: {error}"),
-            Self::IoUringBlocked(error) => write!(
-                f,
-                "io_uring is blocked for this process ({error}); allow the system calls \
-                 io_uring_setup, io_uring_enter and io_uring_register in the container's seccomp \
-                 profile, and set the sysctl kernel.io_uring_disabled to 0"
-            ),
+            Self::IoUringBlocked { by, error } => {
+                write!(f, "io_uring is blocked for this process by {by} ({error})")
+            }
+            Self::RingMemory { what, bytes_min, limit } => {
+                write!(f, "the kernel has no memory for {what}: all rings take {bytes_min} bytes")?;
+                match limit {
+                    Some(limit) => write!(f, ", and the limit of locked memory is {limit}")?,
+                    None => f.write_str(", and there is no limit of locked memory")?,
+                }
+                f.write_str(
+                    "; raise it with `ulimit -l` or LimitMEMLOCK=, or give the container more memory",
+                )
+            }
             Self::KernelTooOld { missing } => {
                 write!(f, "the kernel's io_uring lacks {missing}; Linux 6.1 or newer is needed")
             }
@@ -99,6 +120,41 @@ impl std::fmt::Display for StartError {
     }
 }
 
+/// What refuses io_uring. The text says what to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum IoUringBlock {
+    /// The sysctl `kernel.io_uring_disabled`, which is 1 or 2.
+    Sysctl(u8),
+    /// A seccomp filter, as containers and service managers set them.
+    Seccomp,
+    /// Neither of them is seen: a security module, perhaps.
+    Unknown,
+}
+
+impl std::fmt::Display for IoUringBlock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sysctl(value @ 1) => write!(
+                f,
+                "the sysctl kernel.io_uring_disabled, which is {value}; set it to 0, or run as a \
+                 member of the group in kernel.io_uring_group"
+            ),
+            Self::Sysctl(value) => {
+                write!(f, "the sysctl kernel.io_uring_disabled, which is {value}; set it to 0")
+            }
+            Self::Seccomp => f.write_str(
+                "a seccomp filter; allow the system calls io_uring_setup, io_uring_enter and \
+                 io_uring_register in the container's profile or the unit's SystemCallFilter=",
+            ),
+            Self::Unknown => f.write_str(
+                "the system; allow io_uring_setup, io_uring_enter and io_uring_register, and look \
+                 at its security modules",
+            ),
+        }
+    }
+}
+
 impl std::fmt::Debug for StartError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         std::fmt::Display::fmt(self, f)
@@ -110,7 +166,7 @@ impl std::error::Error for StartError {
         match self {
             Self::Limits(error) => Some(error),
             Self::Listen { error, .. }
-            | Self::IoUringBlocked(error)
+            | Self::IoUringBlocked { error, .. }
             | Self::System { error, .. } => Some(error),
             _ => None,
         }

@@ -73,10 +73,10 @@ pub use dispatch::{
 };
 pub use engine::load;
 pub use engine::{
-    Builder, Drain, Engine, Handle, Listener, Metrics, Shards, ShutdownReport, return_free_memory,
-    return_large_memory,
+    Builder, Drain, Engine, Handle, Listener, Metrics, Shards, ShutdownReport,
+    raise_descriptor_limit, return_free_memory, return_large_memory,
 };
-pub use error::{HandleError, StartError};
+pub use error::{HandleError, IoUringBlock, StartError};
 pub use forward::{LaneFull, ServerId, Workers};
 pub use limits::{LimitError, Limits};
 pub use log::redact_logins;

@@ -22,6 +22,7 @@ pub(crate) fn main() -> ExitCode {
     let options = Options::parse();
     shaddock::return_large_memory();
     let _flush = log::start(options.log);
+    shaddock::raise_descriptor_limit();
     let outcome = match options.into_command() {
         Command::Demo(options) => demo::run(&options),
         Command::Serve(options) => serve::run(&options),

@@ -1,6 +1,5 @@
 //! What may be written on the command line.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -51,9 +50,10 @@ pub(crate) struct ConfigOptions {
 /// How to serve the demo app.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DemoOptions {
-    /// Where clients connect, by TCP or WebSocket; port 0 takes a free one
+    /// Where clients connect, by TCP or WebSocket: an address or name with its port, or a port by
+    /// itself for all addresses; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3010")]
-    pub(crate) listen: SocketAddr,
+    pub(crate) listen: String,
 
     /// Turn the route dictionary and protobuf on
     #[arg(long)]
@@ -132,7 +132,7 @@ mod tests {
             assert!(options.full);
             assert_eq!(options.shards(), 3);
             assert_eq!(options.heartbeat(), Some(Duration::from_secs(3)));
-            assert_eq!((options.listen.port(), options.workers), (3010, 2));
+            assert_eq!((options.listen.as_str(), options.workers), ("127.0.0.1:3010", 2));
         }
     }
 
@@ -191,7 +191,6 @@ mod tests {
             ["--workers", "65"],
             ["--shards", "0"],
             ["--heartbeat", "-1"],
-            ["--listen", "3010"],
             ["--log", "loud"],
             ["--pomelo-token", "oracle"],
             ["--pomelo-timeout", "0"],

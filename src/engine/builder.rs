@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use glommio::{LocalExecutorBuilder, Placement};
+use rustix::thread::CpuSet;
 use serde_json::Value;
 
 use super::accepts::Listeners;
@@ -15,7 +16,7 @@ use super::handle::Engine;
 use super::listen::{self, LISTENERS_MAX, Listener};
 use super::network::{Hears, NetworkForwarder, Seat};
 use super::park::{ShardThread, Threads};
-use super::preflight;
+use super::preflight::{self, RingThreads};
 use super::worker_thread::WorkerThread;
 use crate::dispatch::{
     Filter, Handlers, HostFilter, OwnedRequest, Register, Reply, Request, Session,
@@ -353,15 +354,16 @@ impl Builder {
     /// What is wrong with the description, the machine or its limits, and what to do about it.
     pub fn start(mut self) -> Result<Engine, StartError> {
         self.limits.check()?;
-        let cores = cores()?;
+        let cores = cores();
         let shards = match self.shards {
-            Shards::PerCore => u16::try_from(cores.len()).unwrap_or(u16::MAX),
+            Shards::PerCore => u16::try_from(core_count(&cores)).unwrap_or(u16::MAX),
             Shards::Count(count) => count,
         };
         let server_types = self.server_types()?;
         self.check_options(shards, self.workers())?;
         let workers = u16::try_from(self.workers()).expect("checked to be 1024 at most");
-        preflight::check(u64::from(shards) + u64::from(workers))?;
+        let ring_threads = RingThreads { shards: shards.into(), workers: workers.into() };
+        preflight::check(ring_threads)?;
 
         let listening = listen::listen(&self.listeners, usize::from(shards), self.limits.backlog)?;
         let told = Told::by(&self.networks, workers);
@@ -384,9 +386,11 @@ impl Builder {
                 index: ShardIndex(index as u16),
                 listeners,
                 sockets_max,
+                ring_threads,
                 threads: Arc::clone(&threads),
             };
-            engine.add_shard(start_shard(shard, cores[index % cores.len()], opened.clone())?);
+            let core = cores.get(index % cores.len().max(1)).copied();
+            engine.add_shard(start_shard(shard, core, opened.clone())?);
         }
         for (kind, register) in config.server_types.iter().zip(registers) {
             // Those that workers carry come first.
@@ -402,7 +406,8 @@ impl Builder {
                     limits: config.limits.clone(),
                     counters: Arc::clone(&config.counters[me.index()]),
                 };
-                engine.add_worker(start_worker(worker, &threads, me, opened.clone())?);
+                let opened = opened.clone();
+                engine.add_worker(start_worker(worker, &threads, me, ring_threads, opened)?);
             }
         }
         drop(opened);
@@ -567,17 +572,31 @@ impl Told {
     }
 }
 
-/// The cores that this process may run on.
-fn cores() -> Result<Vec<usize>, StartError> {
-    let failed = |error: rustix::io::Errno| StartError::System {
-        what: "a list of the cores",
-        error: error.into(),
-    };
-    let set = rustix::thread::sched_getaffinity(None).map_err(failed)?;
-    let cores: Vec<usize> = (0..1024).filter(|core| set.is_set(*core)).collect();
-    match NonZeroUsize::new(cores.len()) {
-        Some(_) => Ok(cores),
-        None => Err(failed(rustix::io::Errno::INVAL)),
+/// The cores that this process may run on; none where the system does not tell.
+fn cores() -> Vec<usize> {
+    match rustix::thread::sched_getaffinity(None) {
+        Ok(set) => (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect(),
+        Err(error) => {
+            tracing::warn!(%error, "the cores are not told: shards run unpinned");
+            Vec::new()
+        }
+    }
+}
+
+/// How many cores there are, as far as anybody says.
+fn core_count(cores: &[usize]) -> usize {
+    match cores.len() {
+        0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        count => count,
+    }
+}
+
+/// Keeps this thread on a core. Without that it serves as well, if not as evenly.
+fn pin(core: usize) {
+    let mut set = CpuSet::new();
+    set.set(core);
+    if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
+        crate::log::seldom!(warn, %error, core, "a shard runs unpinned");
     }
 }
 
@@ -613,17 +632,21 @@ const RUNTIME_RING_DEPTH: usize = 32;
 
 fn start_shard(
     shard: ShardThread,
-    core: usize,
+    core: Option<usize>,
     opened: Sender<Opened>,
 ) -> Result<Join, StartError> {
     let number = shard.index.index();
     let name = format!("shaddock-{number}");
     let threads = Arc::clone(&shard.threads);
-    let spawned = LocalExecutorBuilder::new(Placement::Fixed(core))
+    // The runtime's own way to pin a thread panics where the system refuses that.
+    let spawned = LocalExecutorBuilder::new(Placement::Unbound)
         .name(&name)
         .io_memory(RUNTIME_IO_BYTES)
         .ring_depth(RUNTIME_RING_DEPTH)
         .spawn(move || async move {
+            if let Some(core) = core {
+                pin(core);
+            }
             match shard.open() {
                 Err(error) => drop(opened.send(Err(error))),
                 Ok(driver) => {
@@ -652,13 +675,14 @@ fn start_worker(
     config: WorkerConfig,
     threads: &Arc<Threads>,
     me: Party,
+    ring_threads: RingThreads,
     opened: Sender<Opened>,
 ) -> Result<Join, StartError> {
     let (threads, told) = (Arc::clone(threads), Arc::clone(threads));
     let spawned = std::thread::Builder::new().name(config.server_id.to_string()).spawn(move || {
         match WorkerThread::open(&config, threads, me) {
             Err(error) => {
-                let error = StartError::System { what: "the ring of a worker", error };
+                let error = preflight::ring_failed("the ring of a worker", error, ring_threads);
                 opened.send(Err(error)).ok();
             }
             Ok(worker) => {

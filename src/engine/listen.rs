@@ -1,6 +1,6 @@
 //! Listening sockets: one for each shard and listener, those of one listener all on its address.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -39,8 +39,10 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens on an address with its port, like `0.0.0.0:3010` or `[::]:3010`. A port of 0 stands
-    /// for a free one; see [`Engine::local_addr`](crate::Engine::local_addr).
+    /// Listens on an address with its port, like `0.0.0.0:3010` or `[::]:3010`; `localhost:3010`
+    /// and other names stand for the first of their addresses, IPv4 before IPv6, and `:3010` or
+    /// `3010` for all of the machine's. A port of 0 stands for a free one; see
+    /// [`Engine::local_addr`](crate::Engine::local_addr).
     ///
     /// `[::]` takes IPv4 clients too, unless another listener has the port for IPv4.
     pub fn new(address: impl Into<String>) -> Self {
@@ -258,8 +260,23 @@ enum Family {
 /// Turns text into the address to listen on.
 fn resolve(text: &str) -> Result<SocketAddr, StartError> {
     let bad = |why: String| StartError::BadAddress { address: text.to_owned(), why };
-    let mut addresses = text.to_socket_addrs().map_err(|error| bad(error.to_string()))?;
-    addresses.next().ok_or_else(|| bad("the name has no address".to_owned()))
+    // A port by itself stands for all of the machine's addresses, as in Node and in Go.
+    if let Ok(port) = text.strip_prefix(':').unwrap_or(text).parse::<u16>() {
+        return Ok(everywhere(port));
+    }
+    let addresses = text.to_socket_addrs().map_err(|error| bad(error.to_string()))?;
+    let addresses: Vec<SocketAddr> = addresses.collect();
+    // A name with addresses of both families, such as localhost: most clients mean the older one.
+    let first = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
+    first.copied().ok_or_else(|| bad("the name has no address".to_owned()))
+}
+
+/// A port of all addresses; of IPv4's alone where the system has no IPv6.
+fn everywhere(port: u16) -> SocketAddr {
+    match Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)) {
+        Ok(_) => (Ipv6Addr::UNSPECIFIED, port).into(),
+        Err(_) => (Ipv4Addr::UNSPECIFIED, port).into(),
+    }
 }
 
 /// Listens `count` times on an address; the kernel spreads connections over the sockets.
@@ -341,9 +358,22 @@ mod tests {
         assert!(matches!(error, StartError::Option { option: "listen", .. }), "{error}");
     }
 
+    /// What operators of Node's and Go's servers write.
+    #[test]
+    fn a_port_or_a_name_will_do() {
+        for text in ["3010", ":3010"] {
+            let address = resolve(text).unwrap();
+            assert!(address.ip().is_unspecified() && address.port() == 3010, "{address}");
+        }
+        assert!(once("0", 1).unwrap().addresses[0].port() != 0);
+        assert_eq!(resolve("localhost:3010").unwrap(), ([127, 0, 0, 1], 3010).into());
+    }
+
     #[test]
     fn bad_addresses_are_named() {
-        for text in ["", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:99999", "no such host:1"] {
+        for text in
+            ["", ":", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:99999", "99999", "no such host:1"]
+        {
             let error = resolve(text).unwrap_err();
             assert!(error.to_string().contains(&format!("`{text}`")), "{error}");
         }

@@ -8,6 +8,7 @@ mod bell;
 mod buffers;
 mod builder;
 mod crossings;
+mod descriptors;
 #[cfg(feature = "pomelo")]
 mod dial;
 mod handle;
@@ -30,5 +31,6 @@ mod worker_thread;
 
 pub use allocator::{return_free_memory, return_large_memory};
 pub use builder::{Builder, Shards};
+pub use descriptors::raise_descriptor_limit;
 pub use handle::{Drain, Engine, Handle, Metrics, ShutdownReport};
 pub use listen::Listener;

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::accepts::Listeners;
 use super::bell::Eventfd;
 use super::buffers::Buffers;
+use super::preflight::{self, RingSize, RingThreads};
 use super::ring::{Completion, Ring, Token};
 use super::sockets::Sockets;
 use crate::dispatch::tasks::Ring as _;
@@ -95,6 +96,8 @@ pub(super) struct ShardThread {
     pub(super) index: ShardIndex,
     pub(super) listeners: Listeners,
     pub(super) sockets_max: u32,
+    /// All of the engine's.
+    pub(super) ring_threads: RingThreads,
     pub(super) threads: Arc<Threads>,
 }
 
@@ -102,6 +105,7 @@ pub(super) struct ShardThread {
 const SUBMISSIONS: u32 = 1024;
 /// Completions that the kernel may keep for a busy thread; more go to a slower list.
 const COMPLETIONS: u32 = 8192;
+pub(super) const RING: RingSize = (SUBMISSIONS, COMPLETIONS);
 /// Completions handled in one turn, so that mail and deadlines get theirs.
 const COMPLETIONS_PER_TURN: usize = 4096;
 /// Sends begun in one turn, and their bytes. A push to thousands takes several turns, so that those
@@ -157,10 +161,11 @@ impl ShardThread {
     pub(super) fn open(self) -> Result<Driver, StartError> {
         let failed = |what| move |error| StartError::System { what, error };
         let limits = &self.config.limits;
+        let refused = |what| move |error| preflight::ring_failed(what, error, self.ring_threads);
         let mut ring =
-            Ring::new(SUBMISSIONS, COMPLETIONS).map_err(failed("the ring of a shard"))?;
+            Ring::new(SUBMISSIONS, COMPLETIONS).map_err(refused("the ring of a shard"))?;
         let sockets_max = self.sockets_max.min(limits.connections_per_shard_max);
-        ring.register_sockets(sockets_max).map_err(failed("the table of sockets"))?;
+        ring.register_sockets(sockets_max).map_err(refused("the table of sockets"))?;
         let buffers = Buffers::new(&ring, limits.receive_buffers, limits.receive_buffer_bytes)
             .map_err(failed("the receive buffers"))?;
         let mut sockets = Sockets::new(self.listeners, sockets_max);

@@ -7,7 +7,8 @@ use io_uring::{IoUring, Probe, opcode};
 use rustix::process::{Resource, getrlimit};
 
 use super::ring::Ring;
-use crate::error::StartError;
+use super::{park, worker_thread};
+use crate::error::{IoUringBlock, StartError};
 
 /// Locked memory that the runtime asks for.
 const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
@@ -16,11 +17,35 @@ const DESCRIPTORS_BASE: u64 = 64;
 /// Rings, eventfds and files of one thread, the runtime's included.
 const DESCRIPTORS_PER_THREAD: u64 = 24;
 
+/// The threads of an engine that have rings.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RingThreads {
+    pub(super) shards: u64,
+    pub(super) workers: u64,
+}
+
+impl RingThreads {
+    /// Memory that the kernel takes for their rings, those of the runtime included.
+    pub(super) fn ring_bytes(self) -> u64 {
+        self.shards * (MEMLOCK_BYTES_MIN + ring_bytes(park::RING))
+            + self.workers * ring_bytes(worker_thread::RING)
+    }
+}
+
+/// Submissions and completions of a ring.
+pub(super) type RingSize = (u32, u32);
+
+/// Entries have 64 and 16 bytes; each ring also has a page of its own, and an index for each
+/// submission.
+fn ring_bytes((submissions, completions): RingSize) -> u64 {
+    u64::from(submissions) * (64 + 4) + u64::from(completions) * 16 + 4096
+}
+
 /// Whether the kernel and the limits will do.
 ///
 /// On a thread of its own: when a ring is closed, the kernel interrupts the thread that used it,
 /// whose system calls then fail with `EINTR` where the embedder expects none.
-pub(super) fn check(threads: u64) -> Result<(), StartError> {
+pub(super) fn check(threads: RingThreads) -> Result<(), StartError> {
     let checked = std::thread::Builder::new()
         .name("shaddock-preflight".into())
         .spawn(move || check_here(threads))
@@ -32,13 +57,33 @@ pub(super) fn check(threads: u64) -> Result<(), StartError> {
     })
 }
 
-fn check_here(threads: u64) -> Result<(), StartError> {
+fn check_here(threads: RingThreads) -> Result<(), StartError> {
     check_memlock(getrlimit(Resource::Memlock).current)?;
-    let limit_min = DESCRIPTORS_BASE + threads * DESCRIPTORS_PER_THREAD;
+    let count = threads.shards + threads.workers;
+    // Those that the embedder has open do not matter to a process that can't list them.
+    let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as u64;
+    let limit_min = DESCRIPTORS_BASE + count * DESCRIPTORS_PER_THREAD + open;
     check_descriptors(getrlimit(Resource::Nofile).current, limit_min)?;
-    let ring = Ring::new(8, 16).map_err(|error| explain(error, check_plain_ring()))?;
-    check_opcodes(&ring)?;
-    check_socket_table(&ring)
+    let (submissions, completions) = park::RING;
+    let ring = Ring::new(submissions, completions)
+        .map_err(|error| explain(error, check_plain_ring(), threads))?;
+    let refused = |missing| move |error| explain_refusal(error, missing, threads);
+    ring.uring().submitter().submit().map_err(refused("submissions"))?;
+    check_opcodes(&ring, refused("a probe of its operations"))?;
+    ring.register_sockets(1).map_err(refused("a sparse table of direct descriptors"))
+}
+
+/// What the failure of a thread's own ring means.
+pub(super) fn ring_failed(
+    what: &'static str,
+    error: io::Error,
+    threads: RingThreads,
+) -> StartError {
+    if error.raw_os_error() != Some(ENOMEM) {
+        return StartError::System { what, error };
+    }
+    let limit = getrlimit(Resource::Memlock).current;
+    StartError::RingMemory { what, bytes_min: threads.ring_bytes(), limit }
 }
 
 /// Direct descriptors that one ring may hold: a table can't be larger than this.
@@ -72,24 +117,75 @@ fn check_plain_ring() -> io::Result<()> {
 }
 
 /// What the failure of our ring means, in view of a plain one.
-fn explain(error: io::Error, plain: io::Result<()>) -> StartError {
-    const ENOSYS: i32 = 38;
-    match plain.err().map(|plain| (plain.raw_os_error(), plain)) {
-        None => StartError::KernelTooOld { missing: "SINGLE_ISSUER and DEFER_TASKRUN" },
-        Some((Some(ENOSYS), _)) => StartError::KernelTooOld { missing: "everything (ENOSYS)" },
-        Some((_, plain)) if plain.kind() == io::ErrorKind::PermissionDenied => {
-            StartError::IoUringBlocked(plain)
-        }
-        Some(_) => StartError::System { what: "an io_uring", error },
+fn explain(error: io::Error, plain: io::Result<()>, threads: RingThreads) -> StartError {
+    match plain {
+        Ok(()) if error.raw_os_error() == Some(ENOMEM) => ring_failed(RING, error, threads),
+        Ok(()) => StartError::KernelTooOld { missing: "SINGLE_ISSUER and DEFER_TASKRUN" },
+        Err(plain) => explain_refusal(plain, "everything (ENOSYS)", threads),
     }
 }
 
-fn check_opcodes(ring: &Ring) -> Result<(), StartError> {
+/// What the refusal of something means that a kernel of the right age has.
+fn explain_refusal(error: io::Error, missing: &'static str, threads: RingThreads) -> StartError {
+    match error.raw_os_error() {
+        Some(EPERM | EACCES) => {
+            StartError::IoUringBlocked { by: blocked_by(&Signs::seen()), error }
+        }
+        // Filters say so, too, of what they do not know.
+        Some(ENOSYS) if Signs::seen().has_filter => {
+            StartError::IoUringBlocked { by: IoUringBlock::Seccomp, error }
+        }
+        Some(ENOSYS | EINVAL) => StartError::KernelTooOld { missing },
+        _ => ring_failed(RING, error, threads),
+    }
+}
+
+/// What shows of who refuses io_uring.
+#[derive(Debug, Clone, Copy)]
+struct Signs {
+    /// `kernel.io_uring_disabled`, 0 where there is no such thing.
+    io_uring_disabled: u8,
+    has_filter: bool,
+}
+
+impl Signs {
+    fn seen() -> Self {
+        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+        let disabled = read("/proc/sys/kernel/io_uring_disabled");
+        Self {
+            io_uring_disabled: disabled.trim().parse().unwrap_or(0),
+            has_filter: read("/proc/thread-self/status").lines().any(is_filter),
+        }
+    }
+}
+
+/// Whether a line of `/proc/thread-self/status` says that there is a seccomp filter.
+fn is_filter(line: &str) -> bool {
+    line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2")
+}
+
+/// The sysctl is asked by the kernel behind the filter, but where it forbids, it forbids.
+fn blocked_by(signs: &Signs) -> IoUringBlock {
+    match signs {
+        Signs { io_uring_disabled: 1.., .. } => IoUringBlock::Sysctl(signs.io_uring_disabled),
+        Signs { has_filter: true, .. } => IoUringBlock::Seccomp,
+        _ => IoUringBlock::Unknown,
+    }
+}
+
+const RING: &str = "an io_uring";
+const EPERM: i32 = 1;
+const ENOMEM: i32 = 12;
+const EACCES: i32 = 13;
+const EINVAL: i32 = 22;
+const ENOSYS: i32 = 38;
+
+fn check_opcodes(
+    ring: &Ring,
+    refused: impl FnOnce(io::Error) -> StartError,
+) -> Result<(), StartError> {
     let mut probe = Probe::new();
-    ring.uring()
-        .submitter()
-        .register_probe(&mut probe)
-        .map_err(|_| StartError::KernelTooOld { missing: "a probe of its operations" })?;
+    ring.uring().submitter().register_probe(&mut probe).map_err(refused)?;
     let needed = [
         (opcode::Accept::CODE, "accept"),
         (opcode::Recv::CODE, "recv"),
@@ -99,6 +195,24 @@ fn check_opcodes(ring: &Ring) -> Result<(), StartError> {
         (opcode::AsyncCancel::CODE, "cancel"),
         (opcode::PollAdd::CODE, "poll"),
         (opcode::MsgRingData::CODE, "MSG_RING"),
+        // Without these the runtime ends the process.
+        (opcode::Readv::CODE, "readv"),
+        (opcode::Writev::CODE, "writev"),
+        (opcode::Fsync::CODE, "fsync"),
+        (opcode::ReadFixed::CODE, "read into fixed buffers"),
+        (opcode::WriteFixed::CODE, "write from fixed buffers"),
+        (opcode::PollRemove::CODE, "the removal of a poll"),
+        (opcode::SendMsg::CODE, "sendmsg"),
+        (opcode::RecvMsg::CODE, "recvmsg"),
+        (opcode::Timeout::CODE, "timeout"),
+        (opcode::TimeoutRemove::CODE, "the removal of a timeout"),
+        (opcode::LinkTimeout::CODE, "linked timeouts"),
+        (opcode::Connect::CODE, "connect"),
+        (opcode::Fallocate::CODE, "fallocate"),
+        (opcode::OpenAt::CODE, "openat"),
+        (opcode::Statx::CODE, "statx"),
+        (opcode::Read::CODE, "read"),
+        (opcode::Write::CODE, "write"),
     ];
     match needed.iter().find(|(code, _)| !probe.is_supported(*code)) {
         Some((_, missing)) => Err(StartError::KernelTooOld { missing }),
@@ -106,18 +220,15 @@ fn check_opcodes(ring: &Ring) -> Result<(), StartError> {
     }
 }
 
-fn check_socket_table(ring: &Ring) -> Result<(), StartError> {
-    ring.register_sockets(1)
-        .map_err(|_| StartError::KernelTooOld { missing: "a sparse table of direct descriptors" })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const THREADS: RingThreads = RingThreads { shards: 2, workers: 2 };
+
     #[test]
     fn this_machine_will_do() {
-        check(4).unwrap();
+        check(THREADS).unwrap();
     }
 
     #[test]
@@ -132,14 +243,33 @@ mod tests {
     #[test]
     fn a_blocked_io_uring_is_told_from_a_missing_one() {
         let error = |number| io::Error::from_raw_os_error(number);
-        let (perm, nosys, inval, nomem) = (1, 38, 22, 12);
-        let explained = explain(error(perm), Err(error(perm)));
-        assert!(matches!(explained, StartError::IoUringBlocked(_)), "{explained}");
-        let explained = explain(error(nosys), Err(error(nosys)));
+        let explain = |number, plain| explain(error(number), plain, THREADS);
+        let explained = explain(EPERM, Err(error(EPERM)));
+        assert!(matches!(explained, StartError::IoUringBlocked { .. }), "{explained}");
+        // Of which there may be one where the test runs.
+        if !Signs::seen().has_filter {
+            let explained = explain(ENOSYS, Err(error(ENOSYS)));
+            assert!(matches!(explained, StartError::KernelTooOld { .. }), "{explained}");
+        }
+        let explained = explain(EINVAL, Ok(()));
         assert!(matches!(explained, StartError::KernelTooOld { .. }), "{explained}");
-        let explained = explain(error(inval), Ok(()));
-        assert!(matches!(explained, StartError::KernelTooOld { .. }), "{explained}");
-        let explained = explain(error(nomem), Err(error(nomem)));
-        assert!(matches!(explained, StartError::System { .. }), "{explained}");
+        for plain in [Ok(()), Err(error(ENOMEM))] {
+            let text = explain(ENOMEM, plain).to_string();
+            let sum = THREADS.ring_bytes().to_string();
+            assert!(text.contains("`ulimit -l`") && text.contains(&sum), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_blocks_io_uring_is_told_with_what_to_do() {
+        let by = |io_uring_disabled, has_filter| {
+            blocked_by(&Signs { io_uring_disabled, has_filter }).to_string()
+        };
+        assert!(by(2, true).contains("kernel.io_uring_disabled, which is 2; set it to 0"));
+        assert!(by(1, false).contains("kernel.io_uring_group"));
+        assert!(by(0, true).contains("seccomp") && !by(0, true).contains("io_uring_disabled"));
+        assert!(by(0, false).contains("security modules"));
+        assert!(is_filter("Seccomp:\t2") && !is_filter("Seccomp:\t0"));
+        assert!(!is_filter("Seccomp_filters:\t2"));
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::park::Threads;
+use super::preflight::RingSize;
 use super::ring::{Completion, Ring};
 use crate::forward::Party;
 use crate::forward::worker::{Worker, WorkerConfig};
@@ -12,6 +13,7 @@ use crate::forward::worker::{Worker, WorkerConfig};
 /// Submissions and completions of a worker's ring: wake-ups, nothing else.
 const SUBMISSIONS: u32 = 64;
 const COMPLETIONS: u32 = 512;
+pub(super) const RING: RingSize = (SUBMISSIONS, COMPLETIONS);
 /// The longest sleep. It bounds how late anything is that nobody rings for.
 const SLEEP_MAX: Duration = Duration::from_millis(20);
 /// How soon a full lane is tried again.

@@ -47,7 +47,7 @@ pub(crate) fn run(options: &DemoOptions) -> anyhow::Result<()> {
 /// The demo app, ready to start.
 pub(crate) fn builder(options: &DemoOptions) -> anyhow::Result<Builder> {
     let mut builder = Engine::builder()
-        .listen(options.listen.to_string())
+        .listen(&options.listen)
         .shards(Shards::Count(options.shards()))
         .check_client(config::check_client)
         .user_handshake(config::user_handshake)

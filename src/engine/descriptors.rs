@@ -1,0 +1,25 @@
+//! How many descriptors the process may have.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Raises the limit of open descriptors (`ulimit -n`) to the most that the process may ask for, as
+/// Node does; gives what is in force then, none if there is no limit. To be called at the start of
+/// a program, before [`Builder::start`](crate::Builder::start): a shard's table of sockets can't be
+/// larger than the limit.
+///
+/// The soft limit is 1,024 in most places, for the sake of programs that use `select`, which can't
+/// name a greater descriptor. It is the program's limit, not the engine's, and is handed on to what
+/// the program starts, so an engine does not do this by itself.
+pub fn raise_descriptor_limit() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return limit.current;
+    }
+    match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        Ok(()) => limit.maximum,
+        Err(error) => {
+            tracing::warn!(%error, "the limit of descriptors can't be raised");
+            limit.current
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The binary on a system that refuses it something: a seccomp filter answers for the kernel, set
+//! by a few lines of Python before they become the binary. Without python3 nothing is tried, and
+//! says so.
+
+#![cfg(all(feature = "cli", target_arch = "x86_64"))]
+
+mod common;
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, Command, Stdio};
+
+use common::Client;
+use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process};
+
+/// Arguments: the errno, the numbers of the system calls with commas, and the program.
+///
+/// The filter is that of `struct sock_filter` in linux/filter.h: load the number, compare, return.
+const REFUSE: &str = r#"
+import ctypes, os, struct, sys
+errno, calls = int(sys.argv[1]), [int(call) for call in sys.argv[2].split(",")]
+filter = struct.pack("HBBI", 0x20, 0, 0, 0)
+for call in calls:
+    filter += struct.pack("HBBI", 0x15, 0, 1, call) + struct.pack("HBBI", 0x06, 0, 0, 0x50000 | errno)
+filter += struct.pack("HBBI", 0x06, 0, 0, 0x7FFF0000)
+class Program(ctypes.Structure):
+    _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
+prctl = ctypes.CDLL(None, use_errno=True).prctl
+assert prctl(38, 1, 0, 0, 0) == 0
+assert prctl(22, 2, ctypes.byref(Program(len(filter) // 8, filter)), 0, 0) == 0
+os.execv(sys.argv[3], sys.argv[3:])
+"#;
+
+const IO_URING_SETUP: u32 = 425;
+const IO_URING_ENTER: u32 = 426;
+const IO_URING_REGISTER: u32 = 427;
+const SCHED_SETAFFINITY: u32 = 203;
+const SCHED_GETAFFINITY: u32 = 204;
+const EPERM: u32 = 1;
+const ENOMEM: u32 = 12;
+const ENOSYS: u32 = 38;
+
+/// The demo, with those calls answered so. None without python3.
+fn demo(errno: u32, calls: &[u32]) -> Option<Child> {
+    let calls: Vec<String> = calls.iter().map(u32::to_string).collect();
+    let spawned = Command::new("python3")
+        .args(["-c", REFUSE, &errno.to_string(), &calls.join(",")])
+        .arg(env!("CARGO_BIN_EXE_shaddock"))
+        .args(["--listen", "localhost:0", "--shards", "2"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    if spawned.is_err() {
+        println!("skipped: there is no python3");
+    }
+    spawned.ok()
+}
+
+/// What the operator reads when it does not start.
+fn told(errno: u32, calls: &[u32]) -> Option<String> {
+    let output = demo(errno, calls)?.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert_eq!(text.lines().count(), 1, "one line, and no panic: {text}");
+    assert!(text.starts_with("shaddock: "), "{text}");
+    Some(text)
+}
+
+#[test]
+fn a_filter_that_blocks_io_uring_is_told_from_an_old_kernel() {
+    // runc and podman answer EPERM or ENOSYS, by their profiles.
+    for errno in [EPERM, ENOSYS] {
+        for calls in [
+            &[IO_URING_SETUP][..],
+            &[IO_URING_ENTER],
+            &[IO_URING_REGISTER],
+            &[IO_URING_SETUP, IO_URING_ENTER, IO_URING_REGISTER],
+        ] {
+            let Some(text) = told(errno, calls) else { return };
+            assert!(text.contains("a seccomp filter") && text.contains("io_uring_setup"), "{text}");
+            assert!(!text.contains("Linux 6.1"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_ring_without_memory_is_told_with_the_sum() {
+    let Some(text) = told(ENOMEM, &[IO_URING_SETUP]) else { return };
+    assert!(text.contains("`ulimit -l`"), "{text}");
+    let bytes = text.split(" bytes").next().and_then(|before| before.rsplit(' ').next());
+    let bytes: u64 = bytes.unwrap().parse().unwrap();
+    // Two shards, each with 512 KiB of the runtime's, and two workers.
+    assert!((1_048_576..4_194_304).contains(&bytes), "{text}");
+}
+
+#[test]
+fn a_shard_that_can_not_be_pinned_serves() {
+    for calls in [&[SCHED_SETAFFINITY][..], &[SCHED_GETAFFINITY], &[203, 204]] {
+        let Some(mut child) = demo(EPERM, calls) else { return };
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.split("listening on ").nth(1).and_then(|rest| rest.split(' ').next());
+        let mut client = Client::ready(address.unwrap_or_default().parse().unwrap());
+        let entered = client.ask_json(1, "connector.entryHandler.entry", "{\"uid\":\"amy\"}");
+        assert_eq!(entered["code"], 200);
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        let mut log = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        assert!(child.wait().unwrap().success(), "{log}");
+        assert!(log.contains("unpinned") && !log.contains("panicked"), "{log}");
+        assert_eq!(log.lines().count(), 1, "{log}");
+    }
+}
+
+/// As Node does: the soft limit is 1,024 in most places, and a table of sockets is no larger.
+#[test]
+fn the_limit_of_descriptors_is_raised() {
+    let Some(most) = getrlimit(Resource::Nofile).maximum else { return };
+    let mut child = Command::new("sh")
+        .args(["-c", "ulimit -Sn 300 && exec \"$0\" --listen 127.0.0.1:0 --shards 1"])
+        .arg(env!("CARGO_BIN_EXE_shaddock"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.split("listening on ").nth(1).and_then(|rest| rest.split(' ').next());
+    let address = address.unwrap_or_default().parse().unwrap();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+    let open_files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(open_files.split_whitespace().nth(3), Some(most.to_string().as_str()));
+    let mut clients: Vec<Client> = (0..400).map(|_| Client::connect(address)).collect();
+    for client in &mut clients {
+        client.send(&common::handshake());
+        assert!(matches!(client.next(), common::Event::Handshake(_)));
+    }
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
+}
