@@ -27,6 +27,7 @@ fn start(shards: u16, limits: Limits) -> Engine {
                 handlers.handler(ROOM, |request, _| Reply::borrowed(request.body()));
             }),
         )
+        .shutdown_kick("shutdown")
         .start()
         .unwrap()
 }

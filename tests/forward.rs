@@ -260,7 +260,8 @@ fn the_default_route_and_a_router_pick_servers() {
 
 #[test]
 fn a_drain_waits_for_workers_and_tells_the_clients() {
-    let engine = builder(2).forward("room", Workers::new(1, rooms)).start().unwrap();
+    let engine = builder(2).forward("room", Workers::new(1, rooms)).shutdown_kick("shutdown");
+    let engine = engine.start().unwrap();
     let mut busy = Client::ready(engine.local_addr());
     let mut idle = Client::ready(engine.local_addr());
     idle.ask(1, "room.roomHandler.echo", "1");

@@ -177,7 +177,7 @@ fn a_file_is_served_and_read_again_while_a_session_stays() {
     assert_eq!(inside.ask(3, ECHO, "[3]"), "[3]", "who is in stays in");
 
     served.signal(Signal::TERM);
-    assert!(inside.until_end().contains(&Event::Kick(json!({"reason": "shutdown"}))));
+    assert!(!inside.until_end().iter().any(|event| matches!(event, Event::Kick(_))));
     assert_eq!(served.until_end(), Some(0));
 }
 

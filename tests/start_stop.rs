@@ -47,14 +47,25 @@ fn a_shutdown_ends_in_time_though_connections_never_close() {
         assert!(report.took < within + Duration::from_secs(1), "{report:?}");
         assert_eq!(report.counters.connections_closed, 4);
         assert_eq!(report.counters.closed_shutdown, 4);
-        let kicked = [Event::Kick(json!({"reason": "shutdown"}))];
-        for mut client in [idle, waiting] {
-            assert_eq!(client.until_end(), kicked);
-        }
-        for mut client in [shaking, silent] {
-            assert_eq!(client.until_end(), [], "only a session is told");
+        for mut client in [idle, waiting, shaking, silent] {
+            assert_eq!(client.until_end(), [], "a stop is no kick");
         }
     }
+}
+
+/// The original's `app.stop` ends connections without a word (its connector closes its sockets, no
+/// more), and stock clients connect again behind that; behind a KICK they do not.
+#[test]
+fn a_reason_for_the_end_is_told_where_it_is_asked_for() {
+    let engine = with_echo(builder(2)).shutdown_kick("maintenance").start().unwrap();
+    let mut idle = Client::ready(engine.local_addr());
+    assert_eq!(idle.ask(1, ECHO, "1"), "1");
+    let mut shaking = Client::connect(engine.local_addr());
+    shaking.send(&handshake());
+    assert!(matches!(shaking.next(), Event::Handshake(_)));
+    engine.shutdown(Drain::within(PATIENCE));
+    assert_eq!(idle.until_end(), [Event::Kick(json!({"reason": "maintenance"}))]);
+    assert_eq!(shaking.until_end(), [], "only a session is told");
 }
 
 #[test]

@@ -262,6 +262,76 @@ fn the_server_says_goodbye_behind_what_it_had_to_say() {
     trial.finish();
 }
 
+/// RFC 6455 section 7.4.1: 1001 is for "a server going down". Behind 1000 clients take the end for
+/// meant.
+#[test]
+fn a_server_that_stops_says_that_it_goes_away() {
+    for reason in [None, Some("maintenance")] {
+        let builder = with_kick(builder(1));
+        let engine = match reason {
+            Some(reason) => builder.shutdown_kick(reason),
+            None => builder,
+        };
+        let engine = engine.start().unwrap();
+        let mut client = ready(engine.local_addr());
+        let mut shaking = connect(engine.local_addr());
+        let stopped = std::thread::spawn(|| engine.shutdown(shaddock::Drain::within(PATIENCE)));
+        if reason.is_some() {
+            let (kind, body) = read_package(&mut client);
+            assert_eq!((kind, &*body), (PackageType::Kick, &br#"{"reason":"maintenance"}"#[..]));
+        }
+        for client in [&mut client, &mut shaking] {
+            let Message::Close(Some(frame)) = client.read().unwrap() else { panic!("no close") };
+            assert_eq!(u16::from(frame.code), 1001);
+        }
+        drop((client, shaking));
+        stopped.join().unwrap();
+    }
+}
+
+/// Browsers tell where a page is from, and open a WebSocket from any (RFC 6455 section 10.2).
+#[test]
+fn pages_of_other_origins_are_turned_away_where_some_are_listed() {
+    let listener =
+        Listener::new("127.0.0.1:0").origins(["https://game.example", "http://localhost:8080"]);
+    let builder = Engine::builder().shards(Shards::Count(1)).listen("127.0.0.1:0").listen(listener);
+    let engine = builder.start().unwrap();
+    let [open, listed] = engine.local_addrs()[..] else { panic!("two listeners") };
+    let status = |address: SocketAddr, lines: &str| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        let head = format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{lines}\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer[9..]).into_owned()
+    };
+    for (lines, expected) in [
+        ("Origin: https://game.example\r\n", "101"),
+        ("origin: HTTPS://Game.example\r\n", "101"),
+        ("Origin: http://localhost:8080\r\n", "101"),
+        ("", "101"),
+        ("Origin: https://evil.example\r\n", "403"),
+        ("Origin: https://game.example.evil.example\r\n", "403"),
+        ("Origin: http://game.example\r\n", "403"),
+        ("Origin: https://game.example:8443\r\n", "403"),
+        ("Origin: null\r\n", "403"),
+        ("Origin: \r\n", "403"),
+        ("Origin: https://game.example\r\nOrigin: https://evil.example\r\n", "403"),
+    ] {
+        assert_eq!(status(listed, lines), expected, "{lines}");
+        assert_eq!(status(open, lines), "101", "{lines}");
+    }
+    assert_eq!(engine.handle().counters().refused_origin, 7);
+    for bad in ["https://game.example/", "game.example", "https://", "://a", "https://a b"] {
+        let listener = Listener::new("127.0.0.1:0").origins([bad]);
+        let error = Engine::builder().listen(listener).check().unwrap_err();
+        assert!(error.to_string().contains("`origins`"), "{error}");
+    }
+}
+
 #[test]
 fn the_first_subprotocol_offered_is_echoed() {
     let trial = trial();

@@ -67,6 +67,7 @@ pub struct Builder {
     protos: Option<ProtoTable>,
     host_filter: HostFilter,
     single_session: bool,
+    shutdown_kick: Option<Arc<str>>,
     #[cfg(feature = "crypto")]
     use_crypto: bool,
     limits: Limits,
@@ -105,6 +106,7 @@ impl Builder {
             protos: None,
             host_filter: HostFilter::default(),
             single_session: false,
+            shutdown_kick: None,
             #[cfg(feature = "crypto")]
             use_crypto: false,
             limits: Limits::default(),
@@ -186,6 +188,16 @@ impl Builder {
     /// Whether a uid may have one session only: then a second bind of it fails.
     pub fn single_session(mut self, single: bool) -> Self {
         self.single_session = single;
+        self
+    }
+
+    /// Kicks every session with that reason when the engine stops, before it is closed.
+    ///
+    /// Without it sessions are closed only, as the original does it, and a WebSocket with the code
+    /// 1001: clients take a kick for final, and connect again behind anything else. Clients of
+    /// Pitaya, whose kicks have no reason, get none.
+    pub fn shutdown_kick(mut self, reason: impl Into<String>) -> Self {
+        self.shutdown_kick = Some(reason.into().into());
         self
     }
 
@@ -534,6 +546,7 @@ impl Builder {
                 kept_alive_by: self.kept_alive_by,
             }),
             single_session: self.single_session,
+            shutdown_kick: self.shutdown_kick,
             heartbeat_interval: self.heartbeat,
             protos: self.protos,
             edition: RwLock::new(Arc::new(edition)),

@@ -61,8 +61,8 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// Stops accepting, answers what is pending, kicks every session with the reason `shutdown`
-    /// and ends after that time at the latest.
+    /// Stops accepting, answers what is pending, closes every session (see
+    /// [`Builder::shutdown_kick`]) and ends after that time at the latest.
     #[must_use]
     pub fn within(within: Duration) -> Self {
         Self { within }
@@ -409,7 +409,7 @@ impl Handle {
     }
 
     /// What has ended the engine, if that was not [`Engine::shutdown`]: a ring that the kernel
-    /// refuses for good, or has refused for 10 s. Every client has been told of the end then, and
+    /// refuses for good, or has refused for 10 s. Every client has been closed then, and
     /// everything asked of this handle is answered [`HandleError::Stopped`].
     #[must_use]
     pub fn failure(&self) -> Option<&str> {

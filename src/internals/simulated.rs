@@ -171,6 +171,7 @@ impl Simulated {
             heartbeat_interval: interval,
             edition: RwLock::new(Arc::new(edition)),
             single_session: setup.single_session,
+            shutdown_kick: None,
             server_types,
             counters: (0..hub.parties()).map(|_| Arc::<Counters>::default()).collect(),
             ..ShardConfig::bare(routes, None, setup.connector)

@@ -12,9 +12,6 @@ use crate::session::{Segment, SessionId, SessionView, Slot};
 use crate::wire::package::PackageType;
 use crate::wire::websocket;
 
-/// The reason that clients are told when the engine stops.
-const SHUTDOWN_REASON: &str = "shutdown";
-
 impl Shard {
     /// The client's stream has ended.
     pub(crate) fn handle_receive_end(&mut self, session: SessionId, end: ReceiveEnd) {
@@ -232,7 +229,7 @@ impl Shard {
     /// behind all that was queued before.
     ///
     /// Clients of Pitaya are told no reasons, but of every kick; not of the engine's shutdown,
-    /// behind which they connect again.
+    /// behind which they connect again, as Pomelo's do unless a reason is set for it.
     pub(super) fn kick(&mut self, slot: Slot, reason: Option<&str>, why: CloseReason) {
         let Some(connection) = self.connections.at(slot) else { return };
         match (connection.state, reason) {
@@ -245,10 +242,14 @@ impl Shard {
             }
             _ => {}
         }
-        self.close(slot, why, CloseCode::Normal);
+        let code = match why {
+            CloseReason::Shutdown => CloseCode::GoingAway,
+            _ => CloseCode::Normal,
+        };
+        self.close(slot, why, code);
     }
 
-    /// Begins to stop: sessions that wait for nothing are kicked now, the others once they have
+    /// Begins to stop: sessions that wait for nothing are closed now, the others once they have
     /// got their answers.
     pub(crate) fn drain(&mut self) {
         self.is_draining = true;
@@ -260,8 +261,14 @@ impl Shard {
     /// Stops waiting for answers.
     pub(crate) fn drain_now(&mut self) {
         for slot in self.connections.slots() {
-            self.kick(slot, Some(SHUTDOWN_REASON), CloseReason::Shutdown);
+            self.close_for_shutdown(slot);
         }
+    }
+
+    /// A stop is no kick, which clients take for final: the original ends its connections bare.
+    fn close_for_shutdown(&mut self, slot: Slot) {
+        let config = Arc::clone(&self.config);
+        self.kick(slot, config.shutdown_kick.as_deref(), CloseReason::Shutdown);
     }
 
     /// Cuts what is still there.
@@ -274,7 +281,7 @@ impl Shard {
     pub(super) fn kick_if_drained(&mut self, slot: Slot) {
         let is_idle = self.connections.at(slot).is_some_and(|connection| connection.in_flight == 0);
         if self.is_draining && is_idle {
-            self.kick(slot, Some(SHUTDOWN_REASON), CloseReason::Shutdown);
+            self.close_for_shutdown(slot);
         }
     }
 }
@@ -286,6 +293,8 @@ pub(super) enum CloseCode {
     None,
     /// 1000, as the original for everything.
     Normal,
+    /// 1001: the engine stops.
+    GoingAway,
     Error(u16),
 }
 
@@ -294,6 +303,7 @@ impl CloseCode {
         match self {
             Self::None => None,
             Self::Normal => Some(websocket::CLOSE_NORMAL),
+            Self::GoingAway => Some(websocket::CLOSE_GOING_AWAY),
             Self::Error(code) => Some(code),
         }
     }

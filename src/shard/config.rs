@@ -45,6 +45,8 @@ pub(crate) struct ShardConfig {
     pub(crate) limits: Limits,
     pub(crate) heartbeat: Option<Heartbeat>,
     pub(crate) single_session: bool,
+    /// The reason with which sessions are kicked when the engine stops; none to close them only.
+    pub(crate) shutdown_kick: Option<Arc<str>>,
     pub(crate) heartbeat_interval: Option<Duration>,
     pub(crate) protos: Option<ProtoTable>,
     /// The newest. Shards hear of another one by mail; only the host's threads look here.
@@ -156,6 +158,7 @@ impl ShardConfig {
             limits: Limits::default(),
             heartbeat: None,
             single_session: false,
+            shutdown_kick: None,
             heartbeat_interval: None,
             protos: None,
             edition: RwLock::new(Arc::new(Edition::bare(dictionary, &routes))),

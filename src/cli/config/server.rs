@@ -16,6 +16,7 @@ pub(crate) struct Server {
     server_type: String,
     shards: Option<u16>,
     single_session: bool,
+    shutdown_kick: Option<String>,
     use_crypto: bool,
     echo: Option<String>,
     demo: bool,
@@ -37,6 +38,7 @@ pub(super) fn read(table: &mut Table<'_>) -> Server {
         server_type: "connector".into(),
         shards: None,
         single_session: false,
+        shutdown_kick: None,
         use_crypto: false,
         echo: None,
         demo: false,
@@ -48,6 +50,7 @@ pub(super) fn read(table: &mut Table<'_>) -> Server {
     table.read("single_session", &mut server.single_session, FLAG);
     table.read("use_crypto", &mut server.use_crypto, FLAG);
     table.read("drain", &mut server.drain, DURATION);
+    server.shutdown_kick = table.read_some("shutdown_kick", TEXT);
     server.echo = table.read_some("echo", TEXT);
     if let Some(echo) = &server.echo
         && !is_route_of(echo, &server.server_type)
@@ -69,6 +72,9 @@ impl Server {
             .server_type(&self.server_type)
             .shards(Shards::Count(self.shards()))
             .single_session(self.single_session);
+        if let Some(reason) = &self.shutdown_kick {
+            builder = builder.shutdown_kick(reason);
+        }
         if self.use_crypto {
             builder = builder.use_crypto();
         }

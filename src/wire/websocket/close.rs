@@ -7,6 +7,8 @@ use super::{
 
 /// The session has ended as it should; Pomelo uses it for a kick, too.
 pub const CLOSE_NORMAL: u16 = 1000;
+/// Close code: the server goes down (RFC 6455 section 7.4.1). Clients connect again.
+pub const CLOSE_GOING_AWAY: u16 = 1001;
 /// The peer broke the WebSocket protocol or, above it, Pomelo's.
 pub const CLOSE_PROTOCOL_ERROR: u16 = 1002;
 /// A text is not UTF-8.

@@ -24,7 +24,9 @@ mod mask;
 
 use std::fmt;
 
-pub use close::{CLOSE_BAD_TEXT, CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_BIG};
+pub use close::{
+    CLOSE_BAD_TEXT, CLOSE_GOING_AWAY, CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_BIG,
+};
 pub use close::{decode_close, encode_close};
 pub use fragments::{Fragments, check_text};
 pub(crate) use frame::binary_header_bytes;
