@@ -247,6 +247,25 @@ fn shows(address: SocketAddr, certificate: &CertificateDer<'static>) -> bool {
     client.complete_io(&mut socket).is_ok()
 }
 
+/// Editors on Windows put a byte order mark in front of UTF-8. Node, for one, skips it.
+#[test]
+fn a_byte_order_mark_is_skipped_in_every_file() {
+    let folder = Folder::new("mark");
+    let marked = |name: &str, text: &str| folder.write(name, &format!("\u{feff}{text}"));
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    marked("certificate.pem", &made.cert.pem());
+    marked("key.pem", &made.signing_key.serialize_pem());
+    marked("codes.json", "[\"onChat\"]");
+    marked("protos.json", "{\"onChat\": {\"required string text\": 1}}");
+    let text = format!(
+        "{}[protos]\nserver = \"protos.json\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
+         tls = {{ certificate = \"certificate.pem\", key = \"key.pem\" }}\n",
+        config("file = \"codes.json\"", "", 64)
+    );
+    let output = run("check", &marked("shaddock.toml", &text));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 fn run(command: &str, config: &Path) -> Output {
     Command::new(BINARY).args([command, "--config"]).arg(config).output().unwrap()
 }

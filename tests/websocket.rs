@@ -11,7 +11,7 @@ use common::{PATIENCE, ack, builder, handshake, package, request};
 use serde_json::{Value, json};
 use shaddock::wire::message;
 use shaddock::wire::package::{self as wire, BODY_BYTES_MAX, PackageType, Status};
-use shaddock::{Builder, Limits};
+use shaddock::{Builder, Engine, Limits, Listener, Shards};
 use tungstenite::client::IntoClientRequest as _;
 use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tungstenite::protocol::frame::{CloseFrame, Frame, FrameHeader};
@@ -659,7 +659,6 @@ fn requests_that_are_no_upgrade_are_answered_and_closed() {
         ("a plain GET", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), 426),
         ("bare line feeds", b"GET / HTTP/1.1\nHost: x\n\n".to_vec(), 426),
         ("mixed line ends", b"GET / HTTP/1.1\nHost: x\n\r\n".to_vec(), 426),
-        ("HTTP/1.0", head("GET / HTTP/1.0", &[key, version]), 426),
         ("an old version", head(get, &[key, ("Sec-WebSocket-Version", "8")]), 426),
         ("no version", head(get, &[key]), 426),
         ("no key", head(get, &[version]), 400),

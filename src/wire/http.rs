@@ -78,13 +78,13 @@ pub fn decode(input: &[u8], head_bytes_max: usize) -> Result<UpgradeStatus<'_>, 
         Err(httparse::Error::TooManyHeaders) => return Err(HttpError::HeadTooLarge),
         Err(_) => return Err(HttpError::Malformed),
     };
-    // RFC 6455 4.2.1: "An HTTP/1.1 or higher GET request", "An |Upgrade| header field containing
-    // the value "websocket", treated as an ASCII case-insensitive value", "A |Connection| header
-    // field that includes the token "Upgrade"", "A |Sec-WebSocket-Version| header field, with a
-    // value of 13".
+    // RFC 6455 4.2.1: "An |Upgrade| header field containing the value "websocket", treated as an
+    // ASCII case-insensitive value", "A |Connection| header field that includes the token
+    // "Upgrade"", "A |Sec-WebSocket-Version| header field, with a value of 13". And "an HTTP/1.1 or
+    // higher GET request", which the original does not ask for: nginx says HTTP/1.0 unless it is
+    // told otherwise (`proxy_http_version`), and passes on a WebSocket as well.
     let headers = &*request.headers;
-    if request.version != Some(1)
-        || !has_token(headers, "Upgrade", "websocket")
+    if !has_token(headers, "Upgrade", "websocket")
         || !has_token(headers, "Connection", "upgrade")
         || values(headers, "Sec-WebSocket-Version").next() != Some(b"13")
     {
@@ -143,7 +143,7 @@ pub enum HttpError {
     HeadTooLarge,
     /// An upgrade by a method other than GET.
     MethodNotAllowed,
-    /// No upgrade, HTTP/1.0, or a WebSocket version other than 13.
+    /// No upgrade, or a WebSocket version other than 13.
     UpgradeRequired,
     /// The key is absent, repeated, or not base64 of 16 bytes.
     KeyInvalid,
@@ -325,12 +325,19 @@ mod tests {
         assert_eq!(consumed, EXAMPLE.len());
     }
 
+    /// What nginx sends upstream with `proxy_set_header Upgrade $http_upgrade` and `Connection
+    /// "upgrade"`, and its default `proxy_http_version 1.0` (ngx_http_proxy_module).
+    #[test]
+    fn http_1_0_will_do() {
+        let request = EXAMPLE.replacen("HTTP/1.1", "HTTP/1.0", 1);
+        assert_eq!(upgrade(&request).key, "dGhlIHNhbXBsZSBub25jZQ==");
+    }
+
     #[test]
     fn what_is_not_an_upgrade_is_told_why() {
         let without = |from: &str, to: &str| EXAMPLE.replacen(from, to, 1);
         for (request, error) in [
             ("GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), HttpError::UpgradeRequired),
-            (without("HTTP/1.1", "HTTP/1.0"), HttpError::UpgradeRequired),
             (without("Version: 13", "Version: 8"), HttpError::UpgradeRequired),
             (without("Upgrade: websocket", "Upgrade: h2c"), HttpError::UpgradeRequired),
             (without("keep-alive, Upgrade", "keep-alive"), HttpError::UpgradeRequired),

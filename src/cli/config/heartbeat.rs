@@ -17,6 +17,10 @@ struct Heartbeats {
 pub(super) fn read(root: &mut Table<'_>, name: &'static str) -> Box<dyn Section> {
     root.table(name, |table| {
         let interval = table.read_some("interval", DURATION);
+        if interval.is_some_and(|interval| interval.subsec_nanos() != 0) {
+            // The handshake tells seconds, and many clients read them as an integer.
+            table.refuse("interval", "whole seconds, as clients make 0 s of \"500ms\"", None);
+        }
         let timeout = table.read_some("timeout", DURATION);
         let mut any_package = false;
         table.read("any_package", &mut any_package, FLAG);

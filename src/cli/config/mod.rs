@@ -27,7 +27,7 @@ use shaddock::{Builder, Engine, Handle, HandleError, StartError};
 pub(crate) use problem::Problem;
 use problem::Source;
 pub(crate) use server::Server;
-use table::{Changes, Table, Value};
+use table::{Changes, Table, Value, without_mark};
 
 /// One section of the file, read.
 trait Section {
@@ -83,7 +83,7 @@ impl Config {
             vec![Problem::of_file(&name, "a file that can be read", &error.to_string())]
         })?;
         let folder = path.parent().unwrap_or_else(|| Path::new("")).to_owned();
-        Self::parse(&Source { name, folder, text })
+        Self::parse(&Source { name, folder, text: without_mark(text) })
     }
 
     fn parse(source: &Source) -> Result<Self, Vec<Problem>> {

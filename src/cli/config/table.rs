@@ -199,6 +199,7 @@ impl<'i> Table<'i> {
         let path = self.read_some(key, TEXT)?;
         match fs::read_to_string(self.source.folder.join(&path)) {
             Ok(text) => {
+                let text = without_mark(text);
                 if let Some(value) = self.notes.borrow_mut().values.get_mut(&self.path_of(key)) {
                     value.text = format!("{path:?}: {text}");
                 }
@@ -347,6 +348,14 @@ impl<'i> Table<'i> {
         }
         found
     }
+}
+
+/// The text without the byte order mark that editors on Windows put in front, which Node skips too.
+pub(super) fn without_mark(mut text: String) -> String {
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8());
+    }
+    text
 }
 
 /// Whether what stands at a key is for nobody to see.

@@ -218,6 +218,11 @@ fn relations_are_told_with_the_key_they_are_about() {
              none",
         ),
         (
+            "[heartbeat]\ninterval = \"1500ms\"",
+            "2:12: heartbeat.interval: expected whole seconds, as clients make 0 s of \"500ms\", \
+             found \"1500ms\"",
+        ),
+        (
             "[heartbeat]\ninterval = \"0s\"",
             "2:12: heartbeat.interval: must be 1 ms or more; leave it out to have none, found \"0s\"",
         ),

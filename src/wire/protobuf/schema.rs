@@ -60,6 +60,8 @@ impl Protos {
     ///
     /// As [`Protos::parse`], or if the text is no JSON.
     pub fn parse_text(file: &str) -> Result<Self, SchemaError> {
+        // As Node does when it reads a file of JSON.
+        let file = file.strip_prefix('\u{feff}').unwrap_or(file);
         if file.trim().is_empty() {
             return Ok(Self::default());
         }
