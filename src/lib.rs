@@ -88,7 +88,7 @@ pub use route::SlowConsumer;
 pub use session::{SessionData, SessionId, SessionView, ShardIndex, Uid, UidError};
 pub use shard::{Dialect, HandshakeRefusal};
 #[cfg(feature = "tls")]
-pub use tls::{Tls, TlsError};
+pub use tls::{CertificateFault, Tls, TlsError};
 
 /// Runs the README's program through the compiler.
 #[cfg(doctest)]

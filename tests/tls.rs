@@ -21,7 +21,8 @@ use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, Strea
 use shaddock::wire::message;
 use shaddock::wire::package::{self, PackageType, Status};
 use shaddock::{
-    Builder, Drain, Engine, Limits, Listener, Reply, Request, Session, Shards, Tls, TlsError,
+    Builder, CertificateFault, Drain, Engine, Limits, Listener, Reply, Request, Session, Shards,
+    Tls, TlsError,
 };
 
 const ECHO: &str = "connector.entryHandler.echo";
@@ -461,4 +462,80 @@ fn files_that_are_wrong_are_named() {
         let text = error.to_string();
         assert!(text.contains(&*named.to_string_lossy()), "{text}");
     }
+}
+
+/// What OpenSSL makes of these words; none where there is no `openssl`.
+fn openssl(folder: &std::path::Path, words: &str) -> Option<()> {
+    let made =
+        std::process::Command::new("openssl").current_dir(folder).args(words.split(' ')).output();
+    let Ok(output) = made else {
+        println!("skipped: there is no openssl");
+        return None;
+    };
+    assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
+    Some(())
+}
+
+/// Certificates and keys as OpenSSL 3.0 writes them, with options as they stand in old recipes.
+#[test]
+fn a_certificate_that_can_not_be_used_is_told_with_what_to_do() {
+    let files = Files::new();
+    let folder = &files.folder;
+    let request = "req -x509 -nodes -days 9 -subj /CN=localhost -keyout k.pem -out c.pem";
+    let fault = || match Tls::from_files(folder.join("c.pem"), folder.join("k.pem")) {
+        Err(TlsError::Unfit { fault, path }) => {
+            assert!(path.ends_with("c.pem") || path.ends_with("k.pem"));
+            fault
+        }
+        other => panic!("{other:?}"),
+    };
+    let Some(()) = openssl(folder, &format!("{request} -newkey rsa:1024")) else { return };
+    assert_eq!(fault(), CertificateFault::RsaBits(1024));
+    openssl(folder, &format!("{request} -newkey ec -pkeyopt ec_paramgen_curve:P-521"));
+    assert_eq!(fault(), CertificateFault::Curve);
+    // Without a file of extensions `x509` makes version 1.
+    openssl(
+        folder,
+        "req -new -nodes -subj /CN=localhost -newkey rsa:2048 -keyout k.pem -out r.pem",
+    );
+    openssl(folder, "x509 -req -in r.pem -signkey k.pem -days 9 -out c.pem");
+    let text = std::fs::read_to_string(folder.join("c.pem")).unwrap();
+    let version = openssl_version_of(folder);
+    match version {
+        1 => assert_eq!(fault(), CertificateFault::Version(1)),
+        _ => assert!(Tls::from_files(folder.join("c.pem"), folder.join("k.pem")).is_ok(), "{text}"),
+    }
+
+    openssl(folder, &format!("{request} -newkey rsa:2048"));
+    let own = std::fs::read_to_string(folder.join("c.pem")).unwrap();
+    let other = std::fs::read_to_string(files.certificate()).unwrap();
+    std::fs::write(folder.join("c.pem"), other.clone() + &own).unwrap();
+    assert_eq!(fault(), CertificateFault::NotFirst(2));
+    std::fs::write(folder.join("c.pem"), own.clone() + &other).unwrap();
+    assert!(Tls::from_files(folder.join("c.pem"), folder.join("k.pem")).is_ok());
+    std::fs::write(folder.join("c.pem"), other).unwrap();
+    assert_eq!(fault(), CertificateFault::OtherKey);
+
+    std::fs::write(folder.join("c.pem"), own).unwrap();
+    for words in ["pkcs8 -topk8", "rsa -traditional -aes128"] {
+        let words = format!("{words} -in k.pem -out e.pem -passout pass:x");
+        openssl(folder, &words);
+        std::fs::copy(folder.join("e.pem"), folder.join("k2.pem")).unwrap();
+        let read = Tls::from_files(folder.join("c.pem"), folder.join("k2.pem"));
+        let Err(TlsError::Unfit { fault, .. }) = read else { panic!("{read:?}") };
+        assert_eq!(fault, CertificateFault::EncryptedKey);
+        assert!(fault.to_string().contains("openssl pkey"));
+    }
+}
+
+/// The version of X.509 in `c.pem`.
+fn openssl_version_of(folder: &std::path::Path) -> u8 {
+    let output = std::process::Command::new("openssl")
+        .current_dir(folder)
+        .args(["x509", "-in", "c.pem", "-noout", "-text"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let version = text.split("Version: ").nth(1).and_then(|rest| rest.split(' ').next());
+    version.unwrap().parse().unwrap()
 }

@@ -695,6 +695,18 @@ fn requests_that_are_no_upgrade_are_answered_and_closed() {
     trial.finish();
 }
 
+/// What nginx sends by default (`proxy_http_version 1.0`), and the original's library upgrades.
+#[test]
+fn an_upgrade_by_http_1_0_is_accepted() {
+    let engine = builder(1).start().unwrap();
+    let mut stream = connect_tcp(engine.local_addr());
+    let lines = [("Sec-WebSocket-Key", KEY), ("Sec-WebSocket-Version", "13")];
+    stream.write_all(&head("GET / HTTP/1.0", &lines)).unwrap();
+    let mut answer = [0; 32];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 101 Switching Protocols");
+}
+
 #[test]
 fn a_head_cut_anywhere_waits_for_its_rest() {
     let trial = trial();

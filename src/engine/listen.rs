@@ -73,6 +73,17 @@ impl Listener {
         self
     }
 
+    /// Lets browsers open a WebSocket from pages of these origins only, like
+    /// `https://game.example`; from others they are answered 403 (`refused_origin`). 64 at most.
+    ///
+    /// Without it pages of any site may connect in their visitors' name. A request without the
+    /// header `Origin` is let in: browsers always send one, and other clients may send any.
+    #[must_use]
+    pub fn origins<T: Into<String>>(mut self, origins: impl IntoIterator<Item = T>) -> Self {
+        self.door.origins = origins.into_iter().map(|origin| origin.into().into()).collect();
+        self
+    }
+
     /// Speaks TLS: raw TCP inside it, or WebSocket (WSS), as on a plain listener.
     #[cfg(feature = "tls")]
     #[must_use]
@@ -148,6 +159,12 @@ impl Listener {
         if *expects_proxy && trusted_proxies.is_empty() {
             return bad("proxy_protocol", "given together with trusted_proxies");
         }
+        if self.door.origins.len() > ORIGINS_MAX {
+            return bad("origins", "64 at most");
+        }
+        if !self.door.origins.iter().all(|origin| is_origin(origin)) {
+            return bad("origins", "each a scheme and a host, like https://game.example");
+        }
         let is_pomelo = self.door.dialect == Dialect::Pomelo;
         if is_pomelo && self.door.serializer != Serializer::default() {
             return bad("serializer", "given together with Pitaya's dialect");
@@ -190,6 +207,19 @@ impl From<SocketAddr> for Listener {
         Self::new(address.to_string())
     }
 }
+
+/// Whether it is written as browsers do (RFC 6454, section 6.2): nothing behind host and port.
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, host)) = text.split_once("://") else { return text == "null" };
+    let is_in_host = |byte: u8| byte.is_ascii_graphic() && !b"/?#@,".contains(&byte);
+    !scheme.is_empty()
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+        && !host.is_empty()
+        && host.bytes().all(is_in_host)
+}
+
+/// Each new WebSocket's is compared with all of them.
+const ORIGINS_MAX: usize = 64;
 
 /// Each new connection is compared with all of them.
 const TRUSTED_PROXIES_MAX: usize = 1024;

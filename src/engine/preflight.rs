@@ -12,8 +12,10 @@ use crate::error::{IoUringBlock, StartError};
 
 /// Locked memory that the runtime asks for.
 const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
-/// Descriptors that an engine needs besides those of each thread.
+/// Descriptors that a program needs besides those of each thread.
 const DESCRIPTORS_BASE: u64 = 64;
+/// Those that nobody has opened yet, for files and connections to backends.
+const DESCRIPTORS_SPARE: u64 = 32;
 /// Rings, eventfds and files of one thread, the runtime's included.
 const DESCRIPTORS_PER_THREAD: u64 = 24;
 
@@ -60,9 +62,10 @@ pub(super) fn check(threads: RingThreads) -> Result<(), StartError> {
 fn check_here(threads: RingThreads) -> Result<(), StartError> {
     check_memlock(getrlimit(Resource::Memlock).current)?;
     let count = threads.shards + threads.workers;
-    // Those that the embedder has open do not matter to a process that can't list them.
+    // Unless the embedder has more open than that.
     let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as u64;
-    let limit_min = DESCRIPTORS_BASE + count * DESCRIPTORS_PER_THREAD + open;
+    let base = DESCRIPTORS_BASE.max(open + DESCRIPTORS_SPARE);
+    let limit_min = base + count * DESCRIPTORS_PER_THREAD;
     check_descriptors(getrlimit(Resource::Nofile).current, limit_min)?;
     let (submissions, completions) = park::RING;
     let ring = Ring::new(submissions, completions)

@@ -98,6 +98,8 @@ counters! {
     refused_version,
     /// HTTP requests that were no valid upgrade.
     refused_http,
+    /// WebSockets that pages of other origins than a listener's wanted to open.
+    refused_origin,
     /// Peers turned away by a listener with the PROXY protocol that does not trust them.
     refused_proxy,
     /// Connections closed because they did not start with a good PROXY header.

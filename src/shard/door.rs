@@ -26,6 +26,8 @@ pub(crate) struct Door {
     pub(crate) trusted_proxies: Vec<HostRule>,
     /// The header in which they tell it when they pass on a WebSocket.
     pub(crate) real_ip_header: Option<Box<str>>,
+    /// The pages that may open a WebSocket, as browsers name them; all if there are none.
+    pub(crate) origins: Vec<Box<str>>,
     pub(crate) dialect: Dialect,
     /// How bodies are written in Pitaya's dialect.
     pub(crate) serializer: Serializer,
@@ -42,6 +44,15 @@ pub(crate) struct DoorIndex(pub(crate) u8);
 impl Door {
     fn trusts(&self, address: IpAddr) -> bool {
         self.trusted_proxies.iter().any(|rule| rule.matches(address))
+    }
+
+    /// Whether a WebSocket may be opened from where its request says. Who says nothing is no
+    /// browser, and could say anything.
+    fn admits_origin(&self, upgrade: &Upgrade<'_>) -> bool {
+        let is_listed = |origin: &[u8]| {
+            self.origins.iter().any(|listed| listed.as_bytes().eq_ignore_ascii_case(origin))
+        };
+        self.origins.is_empty() || upgrade.values("Origin").all(is_listed)
     }
 
     /// What a new connection starts with.
@@ -162,12 +173,16 @@ impl Shard {
         if self.may_connect(door, peer.ip()) { Ok(()) } else { Err(http::TOO_MANY_REQUESTS) }
     }
 
-    /// Looks for the client's address in the head of a WebSocket's request; whether it is let in.
-    /// If not, the connection closes.
+    /// Looks in the head of a WebSocket's request for the page that it is from and for the client's
+    /// address; whether it is let in. If not, the connection closes.
     pub(super) fn admit_upgrade(&mut self, slot: Slot, upgrade: &Upgrade<'_>) -> bool {
         let Some(connection) = self.connections.at(slot) else { return false };
         let config = Arc::clone(&self.config);
         let door = &config.doors[usize::from(connection.door.0)];
+        if !door.admits_origin(upgrade) {
+            self.counters.refused_origin.one();
+            return self.refuse_upgrade(slot, http::FORBIDDEN);
+        }
         let Some(header) = &door.real_ip_header else { return true };
         if !door.trusts(connection.peer.ip()) {
             return true;
@@ -176,7 +191,14 @@ impl Shard {
         let Some(client) = client_address(values, |address| door.trusts(address)) else {
             return true;
         };
-        let Err(answer) = self.set_peer(slot, client) else { return true };
+        match self.set_peer(slot, client) {
+            Ok(()) => true,
+            Err(answer) => self.refuse_upgrade(slot, answer),
+        }
+    }
+
+    /// Answers the request that opens a WebSocket, and closes; `false`, as it is not let in.
+    fn refuse_upgrade(&mut self, slot: Slot, answer: &[u8]) -> bool {
         if let Some(connection) = self.connections.at_mut(slot) {
             connection.outbox.open(&mut self.pool).extend_from_slice(answer);
         }

@@ -10,6 +10,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, ProducesTickets};
 
+use super::fault::{self, CertificateFault};
 use crate::error::HandleError;
 
 /// The certificate of a listener, with all that TLS needs.
@@ -87,7 +88,14 @@ pub enum TlsError {
     },
     /// There is no certificate in the file.
     NoCertificate(PathBuf),
-    /// The certificate or its key can't be used, or they do not belong together.
+    /// The certificate or its key can't be used, for a reason that is known.
+    Unfit {
+        /// The file that is to be changed.
+        path: PathBuf,
+        /// What is wrong.
+        fault: CertificateFault,
+    },
+    /// The certificate or its key can't be used, for another reason.
     Refused {
         /// The certificate's file.
         path: PathBuf,
@@ -108,6 +116,7 @@ impl fmt::Display for TlsError {
             Self::NoCertificate(path) => {
                 write!(f, "`{}` holds no certificate in PEM", path.display())
             }
+            Self::Unfit { path, fault } => write!(f, "`{}`: {fault}", path.display()),
             Self::Refused { path, error } => {
                 write!(f, "the certificate in `{}` can't be used: {error}", path.display())
             }
@@ -133,22 +142,23 @@ fn read(
     key: &Path,
     ticketer: &Arc<dyn ProducesTickets>,
 ) -> Result<Arc<ServerConfig>, TlsError> {
-    let in_file = |path: &Path| {
-        let path = path.to_owned();
-        move |error| TlsError::File { path, error }
-    };
-    let chain: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect);
-    let chain = chain.map_err(in_file(certificate))?;
-    if chain.is_empty() {
-        return Err(TlsError::NoCertificate(certificate.to_owned()));
-    }
-    let key = PrivateKeyDer::from_pem_file(key).map_err(in_file(key))?;
+    let chain = read_chain(certificate)?;
+    let provider = Arc::new(ring::default_provider());
     let refused = |error| TlsError::Refused { path: certificate.to_owned(), error };
+    let unfit = |path: &Path, fault| TlsError::Unfit { path: path.to_owned(), fault };
+    let key_der = read_key(key)?;
+    let signer = provider.key_provider.load_private_key(key_der.clone_key()).map_err(|error| {
+        fault::of_unread_key(&chain).map_or_else(|| refused(error), |fault| unfit(key, fault))
+    })?;
+    let public_key = signer.public_key();
+    let fault = public_key.and_then(|public_key| fault::of_chain(&chain, &public_key));
+    if let Some(fault) = fault {
+        return Err(unfit(certificate, fault));
+    }
     // Named, as another crate of the process may bring another provider.
-    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key_der))
         .map_err(refused)?;
     config.ticketer = Arc::clone(ticketer);
     config.send_tls13_tickets = TICKETS;
@@ -156,3 +166,38 @@ fn read(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(Arc::new(config))
 }
+
+fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let text = read_file(path)?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    match chain {
+        Ok(chain) if chain.is_empty() => Err(TlsError::NoCertificate(path.to_owned())),
+        Ok(chain) => Ok(chain),
+        Err(error) => Err(TlsError::File { path: path.to_owned(), error }),
+    }
+}
+
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let text = read_file(path)?;
+    PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
+        let path = path.to_owned();
+        // RFC 7468 section 11, and RFC 1421 section 4.6.1.1 as OpenSSL writes it.
+        let is_in = |mark: &[u8]| text.windows(mark.len()).any(|window| window == mark);
+        match is_in(b"BEGIN ENCRYPTED PRIVATE KEY") || is_in(b"Proc-Type: 4,ENCRYPTED") {
+            true => TlsError::Unfit { path, fault: CertificateFault::EncryptedKey },
+            false => TlsError::File { path, error },
+        }
+    })
+}
+
+/// The file without the byte order mark that editors on Windows put in front.
+fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let mut text = std::fs::read(path)
+        .map_err(|error| TlsError::File { path: path.to_owned(), error: pem::Error::Io(error) })?;
+    if text.starts_with(BYTE_ORDER_MARK) {
+        text.drain(..BYTE_ORDER_MARK.len());
+    }
+    Ok(text)
+}
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";

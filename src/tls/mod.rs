@@ -2,8 +2,10 @@
 //! hold certificates.
 
 mod certificate;
+mod fault;
 mod stream;
 
 pub(crate) use certificate::ServerConfig;
 pub use certificate::{Tls, TlsError};
+pub use fault::CertificateFault;
 pub(crate) use stream::{TlsRead, TlsStream};

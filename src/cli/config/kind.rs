@@ -48,6 +48,17 @@ pub(super) const HOST_RULE: Kind<HostRule> = Kind {
     parse: |value| HostRule::from_str(value.as_str()?).ok(),
 };
 
+/// Where a page is from, as browsers tell it.
+pub(super) const ORIGIN: Kind<String> = Kind {
+    expected: "an origin such as \"https://game.example\", without anything behind the host",
+    parse: |value| {
+        let text = value.as_str()?;
+        let (scheme, host) = text.split_once("://")?;
+        let is_whole = !scheme.is_empty() && !host.is_empty() && !host.contains('/');
+        is_whole.then(|| text.to_owned())
+    },
+};
+
 /// A header of HTTP.
 pub(super) const HEADER: Kind<String> = Kind {
     expected: "a header's name such as \"X-Forwarded-For\"",

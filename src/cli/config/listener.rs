@@ -4,7 +4,7 @@ use shaddock::wire::pitaya::{Compression, Serializer};
 use shaddock::{Builder, Dialect, Listener, Tls};
 
 use super::Section;
-use super::kind::{DIALECT, FLAG, HEADER, HOST_RULE, SERIALIZER, TEXT};
+use super::kind::{DIALECT, FLAG, HEADER, HOST_RULE, ORIGIN, SERIALIZER, TEXT};
 use super::table::Table;
 
 struct Listeners {
@@ -19,7 +19,7 @@ pub(super) fn read(root: &mut Table<'_>, name: &'static str) -> Box<dyn Section>
         let mut address = ADDRESS.to_owned();
         table.read("address", &mut address, TEXT);
         let listener = read_dialect(table, Listener::new(address));
-        let listener = read_proxies(table, listener);
+        let listener = read_proxies(table, listener).origins(table.read_list("origins", ORIGIN));
         match table.table("tls", read_tls) {
             Some(tls) => listener.tls(tls),
             None => listener,

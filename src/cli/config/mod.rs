@@ -126,6 +126,7 @@ impl Config {
                     "pitaya.server_type" => "pitaya.type",
                     "heartbeat_timeout" => "heartbeat.timeout",
                     "use_crypto" => "server.use_crypto",
+                    "origins" => "listener",
                     "listen" => self.listener_twice().unwrap_or("listener"),
                     option => option,
                 };

@@ -366,6 +366,11 @@ fn what_a_listener_needs_is_told() {
              \"X-Forwarded-For\", found \"X Real\"",
         ),
         (
+            "[[listener]]\norigins = [\"https://a.example\", \"https://a.example/\"]",
+            "2:33: listener[1].origins[2]: expected an origin such as \"https://game.example\", \
+             without anything behind the host, found \"https://a.example/\"",
+        ),
+        (
             "[[listener]]\ntls = { key = \"key.pem\" }",
             "2:1: listener[1].tls.certificate: expected a certificate, as there is a key, found none",
         ),
