@@ -1,6 +1,8 @@
 //! What is said in the log: not too often, and without secrets.
 
 use std::borrow::Cow;
+#[cfg(any(feature = "pitaya", feature = "pomelo"))]
+use std::hash::BuildHasher as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -45,9 +47,36 @@ impl Cause {
     }
 }
 
+/// The same cause with several peers, each of which is told for itself, as far as their names'
+/// hashes have places of their own.
+#[cfg(any(feature = "pitaya", feature = "pomelo"))]
+#[derive(Debug)]
+pub(crate) struct Causes([Cause; 64]);
+
+#[cfg(any(feature = "pitaya", feature = "pomelo"))]
+impl Causes {
+    pub(crate) const fn new() -> Self {
+        Self([const { Cause::new() }; 64])
+    }
+
+    pub(crate) fn of(&self, name: &str) -> &Cause {
+        let hash = rustc_hash::FxBuildHasher.hash_one(name);
+        &self.0[(hash % self.0.len() as u64) as usize]
+    }
+}
+
 /// A line for something that a peer can bring about as often as it likes: one in a second, with the
-/// number of those that were left out. The words are those of tracing's macros, the level first.
+/// number of those that were left out. The words are those of tracing's macros, the level first; in
+/// front of it, `of` and a name tell of which peer it is one in a second.
 macro_rules! seldom {
+    (of $name:expr, $level:ident, $($line:tt)+) => {{
+        static CAUSES: $crate::log::Causes = $crate::log::Causes::new();
+        match CAUSES.of($name).take() {
+            None => {}
+            Some(0) => ::tracing::$level!($($line)+),
+            Some(left_out) => ::tracing::$level!(left_out, $($line)+),
+        }
+    }};
     ($level:ident, $($line:tt)+) => {{
         static CAUSE: $crate::log::Cause = $crate::log::Cause::new();
         match CAUSE.take() {

@@ -12,15 +12,20 @@ use std::process::{Child, Command, Stdio};
 use common::Client;
 use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process};
 
-/// Arguments: the errno, the numbers of the system calls with commas, and the program.
+/// Arguments: the errno, the numbers of the system calls with commas, and the program. A number may
+/// have the first argument behind it for which alone the call is refused, with a colon.
 ///
 /// The filter is that of `struct sock_filter` in linux/filter.h: load the number, compare, return.
 const REFUSE: &str = r#"
 import ctypes, os, struct, sys
-errno, calls = int(sys.argv[1]), [int(call) for call in sys.argv[2].split(",")]
-filter = struct.pack("HBBI", 0x20, 0, 0, 0)
-for call in calls:
-    filter += struct.pack("HBBI", 0x15, 0, 1, call) + struct.pack("HBBI", 0x06, 0, 0, 0x50000 | errno)
+errno, filter = int(sys.argv[1]), b""
+for call in sys.argv[2].split(","):
+    call, _, first = call.partition(":")
+    checks = [(0, int(call))] + ([(16, int(first))] if first else [])
+    for place, (offset, value) in enumerate(checks):
+        skip = 2 * (len(checks) - place) - 1
+        filter += struct.pack("HBBI", 0x20, 0, 0, offset) + struct.pack("HBBI", 0x15, 0, skip, value)
+    filter += struct.pack("HBBI", 0x06, 0, 0, 0x50000 | errno)
 filter += struct.pack("HBBI", 0x06, 0, 0, 0x7FFF0000)
 class Program(ctypes.Structure):
     _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
@@ -42,8 +47,12 @@ const ENOSYS: u32 = 38;
 /// The demo, with those calls answered so. None without python3.
 fn demo(errno: u32, calls: &[u32]) -> Option<Child> {
     let calls: Vec<String> = calls.iter().map(u32::to_string).collect();
+    demo_without(errno, &calls.join(","))
+}
+
+fn demo_without(errno: u32, calls: &str) -> Option<Child> {
     let spawned = Command::new("python3")
-        .args(["-c", REFUSE, &errno.to_string(), &calls.join(",")])
+        .args(["-c", REFUSE, &errno.to_string(), calls])
         .arg(env!("CARGO_BIN_EXE_shaddock"))
         .args(["--listen", "localhost:0", "--shards", "2"])
         .stdout(Stdio::piped())
@@ -57,7 +66,11 @@ fn demo(errno: u32, calls: &[u32]) -> Option<Child> {
 
 /// What the operator reads when it does not start.
 fn told(errno: u32, calls: &[u32]) -> Option<String> {
-    let output = demo(errno, calls)?.wait_with_output().unwrap();
+    told_by(demo(errno, calls)?)
+}
+
+fn told_by(child: Child) -> Option<String> {
+    let output = child.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert_eq!(text.lines().count(), 1, "one line, and no panic: {text}");
@@ -90,6 +103,15 @@ fn a_ring_without_memory_is_told_with_the_sum() {
     let bytes: u64 = bytes.unwrap().parse().unwrap();
     // Two shards, each with 512 KiB of the runtime's, and two workers.
     assert!((1_048_576..4_194_304).contains(&bytes), "{text}");
+}
+
+/// Its rings have 32 entries, as no other has, so it alone gets none.
+#[test]
+fn a_runtime_without_memory_is_told_as_such() {
+    let Some(child) = demo_without(ENOMEM, &format!("{IO_URING_SETUP}:32")) else { return };
+    let text = told_by(child).unwrap();
+    assert!(text.contains("no memory for a shard's runtime"), "{text}");
+    assert!(text.contains("`ulimit -l`"), "{text}");
 }
 
 #[test]

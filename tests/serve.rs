@@ -466,6 +466,34 @@ fn a_process_goes_on_when_nobody_reads_its_log() {
     assert!(log.contains("session closed") && log.len() <= 64 * 1024, "{}", log.len());
 }
 
+/// What ends it for want of memory is told by the standard library, which waits for a pipe that is
+/// full: half of it is left empty for that.
+#[test]
+fn a_process_without_memory_ends_though_nobody_reads_its_log() {
+    let folder = Folder::new("log-memory");
+    let path = folder.write("shaddock.toml", &bounded(256 * MIB));
+    let mut child = Command::new(BINARY)
+        .args(["serve", "--log", "debug", "--config"])
+        .arg(path)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let addresses = announced(child.stdout.take().unwrap());
+    let _unread = child.stderr.take();
+    let served = Served { child, log: BufReader::new(Box::new(std::io::empty())), addresses };
+    let address = served.addresses[0];
+    for _ in 0..1_000 {
+        drop(TcpStream::connect(address).unwrap());
+    }
+    let mut witness = Client::ready(address);
+    assert_eq!(witness.ask(1, ECHO, "1"), "1");
+    served.limit(Resource::As, Some(served.address_space_bytes() + 4 * MIB));
+    flood(address, 1 << 30);
+    assert_eq!(witness.next(), Event::End);
+    assert_eq!(served.until_end(), None, "ended by a signal");
+}
+
 /// As some init systems start a process.
 #[test]
 fn a_process_starts_and_goes_on_without_a_stderr() {

@@ -1,12 +1,12 @@
 //! From an embedder's description to a running engine.
 
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use glommio::{LocalExecutorBuilder, Placement};
+use glommio::{GlommioError, LocalExecutorBuilder, Placement};
 use rustix::thread::CpuSet;
 use serde_json::Value;
 
@@ -392,6 +392,7 @@ impl Builder {
             Engine::new(Arc::clone(&config), Arc::clone(&threads), listening.addresses);
         let (opened, results) = channel();
         let sockets_max = preflight::descriptors_max();
+        let runtimes = Arc::<Runtimes>::default();
         for (index, listeners) in Listeners::shared(listening.by_shard).enumerate() {
             let shard = ShardThread {
                 config: Arc::clone(&config),
@@ -402,7 +403,7 @@ impl Builder {
                 threads: Arc::clone(&threads),
             };
             let core = cores.get(index % cores.len().max(1)).copied();
-            engine.add_shard(start_shard(shard, core, opened.clone())?);
+            engine.add_shard(start_shard(shard, core, &runtimes, opened.clone())?);
         }
         for (kind, register) in config.server_types.iter().zip(registers) {
             // Those that workers carry come first.
@@ -423,7 +424,12 @@ impl Builder {
             }
         }
         drop(opened);
-        wait_for_all(&results, usize::from(shards) + usize::from(workers))?;
+        if let Err(why) = wait_for_all(&results, usize::from(shards) + usize::from(workers)) {
+            // Its threads have ended when it is gone, and said why.
+            drop(engine);
+            return Err(why.or_else(|| runtimes.error(ring_threads)).unwrap_or_else(died));
+        }
+        runtimes.is_started.store(true, Ordering::Release);
         let first = Party(shards + workers);
         start_networks(networks, &routers, first, &mut engine)?;
         Ok(engine)
@@ -639,6 +645,34 @@ type Opened = Result<(), StartError>;
 /// A started thread; it has ended when this returns.
 pub(super) type Join = Box<dyn FnOnce() + Send>;
 
+/// What the runtimes of an engine's shards say of themselves.
+#[derive(Default)]
+struct Runtimes {
+    is_started: AtomicBool,
+    /// Why one of them could not be made.
+    error: Mutex<Option<std::io::Error>>,
+}
+
+impl Runtimes {
+    fn fail(&self, error: GlommioError<()>) {
+        if self.is_started.load(Ordering::Acquire) {
+            tracing::error!(%error, "a shard's runtime has failed");
+            return;
+        }
+        let error = match error {
+            GlommioError::IoError(error) => error,
+            error => std::io::Error::other(error.to_string()),
+        };
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+
+    fn error(&self, threads: RingThreads) -> Option<StartError> {
+        let error = self.error.lock().unwrap_or_else(PoisonError::into_inner).take();
+        error.map(|error| preflight::ring_failed(RUNTIME, error, threads))
+    }
+}
+
+const RUNTIME: &str = "a shard's runtime";
 /// Memory that the runtime sets aside for files; its least.
 const RUNTIME_IO_BYTES: usize = 64 * 1024;
 const RUNTIME_RING_DEPTH: usize = 32;
@@ -646,11 +680,13 @@ const RUNTIME_RING_DEPTH: usize = 32;
 fn start_shard(
     shard: ShardThread,
     core: Option<usize>,
+    runtimes: &Arc<Runtimes>,
     opened: Sender<Opened>,
 ) -> Result<Join, StartError> {
     let number = shard.index.index();
     let name = format!("shaddock-{number}");
     let threads = Arc::clone(&shard.threads);
+    let runtimes = Arc::clone(runtimes);
     // The runtime's own way to pin a thread panics where the system refuses that.
     let spawned = LocalExecutorBuilder::new(Placement::Unbound)
         .name(&name)
@@ -674,11 +710,11 @@ fn start_shard(
     match spawned {
         Ok(handle) => Ok(Box::new(move || {
             if let Err(error) = handle.join() {
-                tracing::error!(%error, "a shard's runtime has failed");
+                runtimes.fail(error);
             }
         })),
         Err(error) => Err(StartError::System {
-            what: "a shard's runtime",
+            what: RUNTIME,
             error: std::io::Error::other(error.to_string()),
         }),
     }
@@ -741,13 +777,17 @@ fn start_networks(
     Ok(())
 }
 
-fn wait_for_all(results: &Receiver<Opened>, count: usize) -> Result<(), StartError> {
-    let died = || StartError::System {
-        what: "a thread: it ended while it was set up",
-        error: std::io::Error::other("see the log"),
-    };
+/// Waits until all threads are set up. Of one that is not, it gives what it has said, if anything.
+fn wait_for_all(results: &Receiver<Opened>, count: usize) -> Result<(), Option<StartError>> {
     for _ in 0..count {
-        results.recv().map_err(|_| died())??;
+        results.recv().map_err(|_| None)?.map_err(Some)?;
     }
     Ok(())
+}
+
+fn died() -> StartError {
+    StartError::System {
+        what: "a thread: it ended while it was set up",
+        error: std::io::Error::other("see the log"),
+    }
 }

@@ -297,7 +297,7 @@ fn resolve(text: &str) -> Result<SocketAddr, StartError> {
     let addresses = text.to_socket_addrs().map_err(|error| bad(error.to_string()))?;
     let addresses: Vec<SocketAddr> = addresses.collect();
     // A name with addresses of both families, such as localhost: most clients mean the older one.
-    let first = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
+    let first = addresses.iter().find(|address| address.is_ipv4()).or_else(|| addresses.first());
     first.copied().ok_or_else(|| bad("the name has no address".to_owned()))
 }
 

@@ -144,7 +144,7 @@ impl Servers {
         let Some((slot, _)) = self.table.insert(server) else {
             return crate::log::seldom!(warn, server_type, id, "too many servers; one is left out");
         };
-        tracing::info!(server_type, id, "a server has come");
+        crate::log::seldom!(of id.as_str(), info, server_type, id, "a server has come");
         kind.ids.push(ServerId::from(id.as_str()));
         kind.slots.push(slot);
     }
@@ -154,7 +154,7 @@ impl Servers {
             return;
         };
         if let Some(place) = kind.ids.iter().position(|other| other.as_str() == id) {
-            tracing::info!(server_type, id, "a server has gone");
+            crate::log::seldom!(of id, info, server_type, id, "a server has gone");
             kind.ids.remove(place);
             self.table.remove(kind.slots.remove(place));
         }

@@ -214,7 +214,8 @@ impl Station {
         if let Owner::Mailbox(slot) = link.owner
             && let Some(mailbox) = self.mailboxes.at_mut(slot)
         {
-            tracing::info!(server = mailbox.server.id.as_str(), "connected");
+            let server = mailbox.server.id.as_str();
+            crate::log::seldom!(of server, info, server, "connected");
             let pulse = Pulse::new(self.config.keepalive, self.now_us);
             mailbox.state = State::Open { link: id, pulse };
             mailbox.queued = 0;
@@ -232,7 +233,11 @@ impl Station {
             Owner::Caller => self.callers -= 1,
             Owner::Master => {
                 if let Some(master) = &mut self.master {
-                    tracing::warn!(why, "no connection to the master; serving on without it");
+                    crate::log::seldom!(
+                        warn,
+                        why,
+                        "no connection to the master; serving on without it"
+                    );
                     master.handle_lost(self.now_us);
                 }
             }
@@ -249,7 +254,8 @@ impl Station {
         mailbox.queued = 0;
         let waiters = mailbox.calls.take_all();
         let server = mailbox.server.id.as_str();
-        tracing::warn!(server, why, calls = waiters.len(), "no connection to a server");
+        let calls = waiters.len();
+        crate::log::seldom!(of server, warn, server, why, calls, "no connection to a server");
         self.config.counters.forward_lost.add(waiters.len() as u64);
         for waiter in waiters {
             self.answer_failed(waiter.shard, waiter.token);

@@ -133,7 +133,11 @@ impl Registrar {
             if matches!(lost, Lost::Lease) {
                 self.lease = None;
             }
-            tracing::warn!(why = %lost, "no connection to etcd; serving on with what is known");
+            crate::log::seldom!(
+                warn,
+                why = %lost,
+                "no connection to etcd; serving on with what is known"
+            );
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = stopped.closed() => return,
