@@ -24,6 +24,8 @@ const LIBRARIES_MAX: LevelFilter = LevelFilter::INFO;
 /// last lines are written.
 #[must_use]
 pub(super) fn start(level: LevelFilter) -> Flush {
+    // Its thread and its descriptor are to be had now, and later perhaps not.
+    lines::stderr();
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(|| LogLine)
         .with_ansi(std::io::stderr().is_terminal())
