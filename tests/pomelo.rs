@@ -86,6 +86,22 @@ fn a_request_is_forwarded_and_answered() {
     assert_eq!(client.ask(10, LOCAL, ""), number.to_string());
 }
 
+/// A session's settings are all that a backend is told of it beside its uid (`sessionService.js` of
+/// pomelo 2.2.7, `export`); games put the address there themselves.
+#[test]
+fn backends_learn_the_clients_address_if_they_are_to() {
+    let backend = Server::start();
+    let cluster = PomeloCluster::fixed()
+        .server("chat-1", "chat", backend.address())
+        .server_type("chat", Router::Default);
+    let engine = builder(1).address_setting("ip").pomelo(cluster).start().unwrap();
+    let mut peer = backend.accept();
+    let mut client = Client::ready(engine.local_addr());
+    client.send(&request(1, ECHO, "{}"));
+    let (_, _, session) = peer.forwarded();
+    assert_eq!(session["settings"], json!({"ip": "127.0.0.1"}));
+}
+
 #[test]
 fn answers_come_alone_or_in_batches_and_in_any_order() {
     let backend = Server::start();

@@ -68,6 +68,7 @@ pub struct Builder {
     host_filter: HostFilter,
     single_session: bool,
     shutdown_kick: Option<Arc<str>>,
+    address_setting: Option<String>,
     #[cfg(feature = "crypto")]
     use_crypto: bool,
     limits: Limits,
@@ -107,6 +108,7 @@ impl Builder {
             host_filter: HostFilter::default(),
             single_session: false,
             shutdown_kick: None,
+            address_setting: None,
             #[cfg(feature = "crypto")]
             use_crypto: false,
             limits: Limits::default(),
@@ -198,6 +200,14 @@ impl Builder {
     /// Pitaya, whose kicks have no reason, get none.
     pub fn shutdown_kick(mut self, reason: impl Into<String>) -> Self {
         self.shutdown_kick = Some(reason.into().into());
+        self
+    }
+
+    /// Writes each client's IP address, as text, into this setting of its session when its
+    /// handshake is answered. Settings go to backends of every kind with each message, which learn
+    /// it so; behind a proxy it is the one that the proxy tells of. Handlers have it anyway.
+    pub fn address_setting(mut self, name: impl Into<String>) -> Self {
+        self.address_setting = Some(name.into());
         self
     }
 
@@ -553,6 +563,7 @@ impl Builder {
             }),
             single_session: self.single_session,
             shutdown_kick: self.shutdown_kick,
+            address_setting: self.address_setting,
             heartbeat_interval: self.heartbeat,
             protos: self.protos,
             edition: RwLock::new(Arc::new(edition)),

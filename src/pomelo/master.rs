@@ -261,7 +261,7 @@ impl Master {
             }
             "stop" => (Value::Null, Heard::Stop),
             "kill" => (json!(id), Heard::Stop),
-            // Nothing is restarted, as the master would start Node; other commands expect no answer.
+            // Nothing is restarted, as the master would start Node; others expect no answer.
             _ => (Value::Null, Heard::Nothing),
         }
     }

@@ -47,6 +47,8 @@ pub(crate) struct ShardConfig {
     pub(crate) single_session: bool,
     /// The reason with which sessions are kicked when the engine stops; none to close them only.
     pub(crate) shutdown_kick: Option<Arc<str>>,
+    /// The setting that holds the client's address, if there is to be one.
+    pub(crate) address_setting: Option<String>,
     pub(crate) heartbeat_interval: Option<Duration>,
     pub(crate) protos: Option<ProtoTable>,
     /// The newest. Shards hear of another one by mail; only the host's threads look here.
@@ -159,6 +161,7 @@ impl ShardConfig {
             heartbeat: None,
             single_session: false,
             shutdown_kick: None,
+            address_setting: None,
             heartbeat_interval: None,
             protos: None,
             edition: RwLock::new(Arc::new(Edition::bare(dictionary, &routes))),

@@ -61,6 +61,7 @@ impl Shard {
             let user = user.as_ref();
             edition.answer_pitaya(serializer, compression, user, deflater, &mut answer);
             self.send_package(slot, PackageType::Handshake, &answer);
+            self.note_address(slot);
             if let Some(connection) = self.connections.at_mut(slot)
                 && connection.state == State::Inited
             {

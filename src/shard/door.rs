@@ -173,6 +173,15 @@ impl Shard {
         if self.may_connect(door, peer.ip()) { Ok(()) } else { Err(http::TOO_MANY_REQUESTS) }
     }
 
+    /// Writes the client's address into its session's settings, if backends are to see it there.
+    pub(super) fn note_address(&mut self, slot: Slot) {
+        let Some(name) = &self.config.address_setting else { return };
+        if let Some(connection) = self.connections.at_mut(slot) {
+            let address = connection.peer.ip().to_string();
+            connection.data().make_mut().settings.insert(name.clone(), address.into());
+        }
+    }
+
     /// Looks in the head of a WebSocket's request for the page that it is from and for the client's
     /// address; whether it is let in. If not, the connection closes.
     pub(super) fn admit_upgrade(&mut self, slot: Slot, upgrade: &Upgrade<'_>) -> bool {

@@ -72,6 +72,7 @@ impl Shard {
                 #[cfg(not(feature = "crypto"))]
                 drop(request);
                 self.send_package(slot, PackageType::Handshake, &answer);
+                self.note_address(slot);
                 if let Some(connection) = self.connections.at_mut(slot)
                     && connection.state == State::Inited
                 {

@@ -17,6 +17,7 @@ pub(crate) struct Server {
     shards: Option<u16>,
     single_session: bool,
     shutdown_kick: Option<String>,
+    address_setting: Option<String>,
     use_crypto: bool,
     echo: Option<String>,
     demo: bool,
@@ -39,6 +40,7 @@ pub(super) fn read(table: &mut Table<'_>) -> Server {
         shards: None,
         single_session: false,
         shutdown_kick: None,
+        address_setting: None,
         use_crypto: false,
         echo: None,
         demo: false,
@@ -48,6 +50,7 @@ pub(super) fn read(table: &mut Table<'_>) -> Server {
     table.read("type", &mut server.server_type, TEXT);
     server.shards = table.read_some("shards", count());
     table.read("single_session", &mut server.single_session, FLAG);
+    server.address_setting = table.read_some("address_setting", TEXT);
     table.read("use_crypto", &mut server.use_crypto, FLAG);
     table.read("drain", &mut server.drain, DURATION);
     server.shutdown_kick = table.read_some("shutdown_kick", TEXT);
@@ -74,6 +77,9 @@ impl Server {
             .single_session(self.single_session);
         if let Some(reason) = &self.shutdown_kick {
             builder = builder.shutdown_kick(reason);
+        }
+        if let Some(name) = &self.address_setting {
+            builder = builder.address_setting(name);
         }
         if self.use_crypto {
             builder = builder.use_crypto();
