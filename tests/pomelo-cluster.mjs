@@ -1,9 +1,10 @@
 // What happens to a running Pomelo cluster behind our connectors: two of them with one player on
-// both, long pipelines, a stopped backend, a restarted one, a restarted master. Started by
-// tests/pomelo-cluster, which copies it beside the oracle's clients; each step prints a line.
+// both, long pipelines, a stopped backend, a restarted one, a restarted master, the admin console.
+// Started by tests/pomelo-cluster, which copies it beside the oracle's clients; each step prints a
+// line.
 import fs from 'node:fs';
 import path from 'node:path';
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { Raw, MSG, request } from './clients/raw.mjs';
 import { PATIENCE, eventually, finish, opt, same, sleep, step } from './cluster-steps.mjs';
 
@@ -151,6 +152,21 @@ await step('a restarted master', async () => {
   await eventually('a server has gone', async () => (await carol.where()) === 'chat-1');
   restart('chat-2');
   await eventually('a server has come', async () => (await carol.where()) === 'chat-2');
+});
+
+// Last, as it ends the second connector.
+await step("pomelo's own admin console", async () => {
+  const [host, port] = opt('master-addr').split(':');
+  const pomelo = (...words) => {
+    const tool = ['node_modules/pomelo/bin/pomelo', ...words, '-h', host, '-P', port];
+    const ran = spawnSync(process.execPath, [...tool, '-u', 'admin', '-p', 'admin'], { timeout: PATIENCE });
+    return String(ran.stdout);
+  };
+  const isListed = (id) => pomelo('list').includes(id);
+  same([isListed('connector-1'), isListed('connector-2'), isListed('chat-1')], [true, true, true]);
+  pomelo('stop', 'connector-2');
+  await eventually('the connector has stopped', () => !isListed('connector-2'));
+  same(isListed('connector-1'), true);
 });
 
 finish();
