@@ -484,6 +484,35 @@ fn a_backend_is_told_of_bound_sessions_that_end() {
     assert_eq!(peer.payload()["msg"]["args"][0], "amy");
 }
 
+/// Pomelo itself tells nobody: its games listen to `bind` of the session in the frontend's code
+/// (`sessionService.js` of pomelo 2.2.7), and call a remote from there.
+#[test]
+fn a_backend_is_told_of_sessions_that_get_a_uid() {
+    let backend = Server::start();
+    let (engine, rpc) = engine(&backend.address(), |cluster| {
+        cluster
+            .on_bound("chat.chatRemote.enter", [ClosedArg::Uid, ClosedArg::SessionId])
+            .on_closed("chat.chatRemote.leave", [ClosedArg::Uid])
+    });
+    let mut peer = backend.accept();
+    let told = |peer: &mut Peer| {
+        let msg = peer.payload()["msg"].clone();
+        (msg["method"].clone(), msg["args"].clone())
+    };
+    // By a handler here, before the backend has heard of the session.
+    let mut amy = Client::ready(engine.local_addr());
+    let number: u64 = amy.ask(1, LOCAL, "").parse().unwrap();
+    assert_eq!(amy.ask(2, ENTRY, "\"amy\""), "true");
+    assert_eq!(told(&mut peer), (json!("enter"), json!(["amy", number])));
+    drop(amy);
+    assert_eq!(told(&mut peer), (json!("leave"), json!(["amy"])));
+    // By the backend.
+    let (_bob, sid) = known(&engine, &mut peer);
+    let mut caller = Peer::connect(rpc);
+    assert_eq!(caller.call("sessionRemote.bind", json!([sid, "bob"])), json!([]));
+    assert_eq!(told(&mut peer), (json!("enter"), json!(["bob", sid])));
+}
+
 /// An engine that follows a master, in the order of round robin, and where backends call it.
 fn following(master: &Server) -> (Engine, SocketAddr) {
     let rpc = free_address();

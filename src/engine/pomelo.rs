@@ -40,9 +40,10 @@ impl Builder {
         self.network(NetworkForwarder {
             option: "pomelo.server_type",
             server_types: cluster.server_types().map(str::to_owned).collect(),
-            hears: match cluster.hears_ends() {
-                true => Hears::All,
-                false => Hears::Known,
+            hears: match (cluster.hears_logins(), cluster.hears_ends()) {
+                (true, _) => Hears::Logins,
+                (false, true) => Hears::All,
+                (false, false) => Hears::Known,
             },
             check: {
                 let cluster = cluster.clone();

@@ -362,7 +362,8 @@ impl<C: Copy, E> Remote<C, E> {
         self.post.has_backlog()
     }
 
-    fn session(&self, number: u64) -> Result<SessionId, Refused> {
+    /// The session of a number that servers may know.
+    pub(crate) fn session(&self, number: u64) -> Result<SessionId, Refused> {
         self.sessions.get(&number).map(|known| known.id).ok_or(Refused::Gone { number })
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::cluster::ClosedArg;
+use super::cluster::{ClosedArg, Occasion};
 use super::mailbox::{Mailbox, State, Waiter};
 use super::mqtt;
 use super::router::{CustomRouter, Picker, Router, Servers};
@@ -187,18 +187,30 @@ impl Station {
         if data.uid.is_none() {
             return;
         }
+        self.tell(Occasion::Closed, id, data);
+    }
+
+    /// A session has got a uid: tells the game.
+    pub(super) fn handle_session_bound(&mut self, data: &Arc<SessionData>) {
+        if let Ok(id) = self.remote.session(data.number) {
+            self.tell(Occasion::Bound, id, data);
+        }
+    }
+
+    /// Calls the game's remotes for that occasion.
+    fn tell(&mut self, occasion: Occasion, id: SessionId, data: &Arc<SessionData>) {
         for at in 0..self.config.hooks.len() {
-            let (remote, args) = &self.config.hooks[at];
+            let (when, remote, args) = &self.config.hooks[at];
+            if *when != occasion {
+                continue;
+            }
             let (remote, args) = (remote.clone(), self.closed_args(args, data));
             let place = self.pick(&remote.server_type, id, data).ok_or(NotCalled::Lost);
             let called = place.and_then(|slot| Ok((slot, self.take_place(slot, CALL_BYTES)?)));
             let Ok((slot, link)) = called else {
                 self.config.counters.forward_lost.one();
-                crate::log::seldom!(
-                    warn,
-                    session = data.number,
-                    "no server was told that a session ended"
-                );
+                let session = data.number;
+                crate::log::seldom!(warn, session, ?occasion, "no server was told of a session");
                 continue;
             };
             let Some(mailbox) = self.mailboxes.at_mut(slot) else { continue };

@@ -57,8 +57,15 @@ pub struct PomeloCluster {
     pub(crate) call_timeout: Duration,
     pub(crate) keepalive: Duration,
     pub(crate) limits: PomeloLimits,
-    pub(crate) hooks: Vec<(String, Vec<ClosedArg>)>,
+    pub(crate) hooks: Vec<(Occasion, String, Vec<ClosedArg>)>,
     pub(crate) on_stop: Option<StopHook>,
+}
+
+/// When a remote of the game's is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Occasion {
+    Bound,
+    Closed,
 }
 
 /// What is done when the master asks the server to stop.
@@ -146,7 +153,7 @@ impl Default for PomeloLimits {
     }
 }
 
-/// What a backend's remote is told of a session that has ended.
+/// What a backend's remote is told of a session that has ended, or has got a uid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClosedArg {
@@ -314,7 +321,17 @@ impl PomeloCluster {
         remote: impl Into<String>,
         args: impl IntoIterator<Item = ClosedArg>,
     ) -> Self {
-        self.hooks.push((remote.into(), args.into_iter().collect()));
+        self.hooks.push((Occasion::Closed, remote.into(), args.into_iter().collect()));
+        self
+    }
+
+    /// Calls a remote likewise for every session that gets a uid, whoever has bound it.
+    pub fn on_bound(
+        mut self,
+        remote: impl Into<String>,
+        args: impl IntoIterator<Item = ClosedArg>,
+    ) -> Self {
+        self.hooks.push((Occasion::Bound, remote.into(), args.into_iter().collect()));
         self
     }
 
@@ -334,7 +351,12 @@ impl PomeloCluster {
 
     /// Whether anybody is told of sessions that end.
     pub(crate) fn hears_ends(&self) -> bool {
-        !self.hooks.is_empty()
+        self.hooks.iter().any(|(occasion, ..)| *occasion == Occasion::Closed)
+    }
+
+    /// Whether anybody is told of sessions that get a uid.
+    pub(crate) fn hears_logins(&self) -> bool {
+        self.hooks.iter().any(|(occasion, ..)| *occasion == Occasion::Bound)
     }
 
     pub(crate) fn rpc_address(&self) -> &str {
@@ -383,14 +405,18 @@ impl PomeloCluster {
             let expected = format!("without `{name}`, which is told of other keys");
             return Err(("pomelo.server_info", expected));
         }
-        for (remote, _) in &self.hooks {
+        for (occasion, remote, _) in &self.hooks {
             let name = RemoteName::parse(remote);
             if !name.is_some_and(|name| self.server_types().any(|other| other == name.server_type))
             {
                 let expected = format!(
                     "serverType.service.method of a type that is forwarded, not `{remote}`"
                 );
-                return Err(("pomelo.on_closed", expected));
+                let option = match occasion {
+                    Occasion::Bound => "pomelo.on_bound",
+                    Occasion::Closed => "pomelo.on_closed",
+                };
+                return Err((option, expected));
             }
         }
         match &self.master {

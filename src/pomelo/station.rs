@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::calls::ServerType;
-use super::cluster::{ClosedArg, PomeloCluster, PomeloLimits};
+use super::cluster::{ClosedArg, Occasion, PomeloCluster, PomeloLimits};
 use super::link::{Link, LinkId, Output, Owner};
 use super::mailbox::{Beat, Mailbox, Pulse, State, micros};
 use super::master::{Heard, JOIN_TIMEOUT, Master, State as MasterState};
@@ -55,7 +55,7 @@ pub(crate) struct StationConfig {
     pub(crate) limits: PomeloLimits,
     pub(crate) call_timeout_us: u64,
     pub(crate) keepalive: Duration,
-    pub(crate) hooks: Vec<(RemoteName, Vec<ClosedArg>)>,
+    pub(crate) hooks: Vec<(Occasion, RemoteName, Vec<ClosedArg>)>,
 }
 
 /// The memory that all connections take together, at most: it is counted anew when a bound seems to
@@ -105,8 +105,9 @@ impl StationConfig {
         routes: &Arc<RouteTable>,
         counters: &Arc<Counters>,
     ) -> Self {
-        let hooks = cluster.hooks.iter();
-        let hooks = hooks.filter_map(|(name, args)| Some((RemoteName::parse(name)?, args.clone())));
+        let hooks = cluster.hooks.iter().filter_map(|(occasion, name, args)| {
+            Some((*occasion, RemoteName::parse(name)?, args.clone()))
+        });
         Self {
             frontend_id: Arc::clone(frontend_id),
             routes: Arc::clone(routes),
@@ -350,8 +351,9 @@ impl Station {
             match received {
                 Received::Forward(forward) => self.handle_forward(forward),
                 Received::Closed { session, data } => self.handle_session_closed(session, &data),
+                Received::Login { data } => self.handle_session_bound(&data),
                 // Nobody has asked for these.
-                Received::Login { .. } | Received::Logout { .. } => {}
+                Received::Logout { .. } => {}
                 Received::Done { caller, result } => self.handle_done(caller, result),
             }
         }

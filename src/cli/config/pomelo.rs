@@ -100,8 +100,8 @@ fn read_cluster(table: &mut Table<'_>) -> Pomelo {
     let lanes_full = types.iter().filter_map(|of| Some((of.name.clone(), of.lane_full?))).collect();
     let servers = table.tables("server", read_server).into_iter().flatten();
     let servers: Vec<Server> = servers.collect();
-    let hooks = table.tables("on_closed", read_hook).into_iter().flatten();
-    let hooks: Vec<(String, Vec<ClosedArg>)> = hooks.collect();
+    let on_closed = table.tables("on_closed", read_hook);
+    let on_bound = table.tables("on_bound", read_hook);
 
     if master.is_none() && servers.is_empty() {
         if !types.is_empty() {
@@ -140,8 +140,11 @@ fn read_cluster(table: &mut Table<'_>) -> Pomelo {
     for Server { id, server_type, address, weight } in servers {
         cluster = cluster.weighted_server(id, server_type, address, weight);
     }
-    for (remote, args) in hooks {
+    for (remote, args) in on_closed.into_iter().flatten() {
         cluster = cluster.on_closed(remote, args);
+    }
+    for (remote, args) in on_bound.into_iter().flatten() {
+        cluster = cluster.on_bound(remote, args);
     }
     Pomelo { cluster: Some(cluster), lanes_full }
 }
