@@ -295,8 +295,8 @@ impl Accepts {
         !self.wanted.is_empty() || !self.idle.is_empty() || self.others_that_call().next().is_some()
     }
 
-    /// The accept to begin next: one that somebody waits for, one of the shard's own, or one of a
-    /// shard that has called.
+    /// The accept to begin next: one that somebody waits for, one of a shard that has called, or
+    /// one of its own.
     fn next_to_begin(&mut self) -> Option<u32> {
         while let Some(accept) = self.wanted.pop_front() {
             if self.accepts[accept as usize].state == State::Idle {
@@ -304,10 +304,9 @@ impl Accepts {
                 return Some(accept);
             }
         }
-        if let Some(accept) = self.idle.pop_front() {
-            return Some(accept);
-        }
-        self.others_that_call().next()
+        // One of each listener of theirs, against several of its own.
+        let called = self.others_that_call().next();
+        called.or_else(|| self.idle.pop_front())
     }
 
     /// Accepts for shards that have called, which are not under way.
