@@ -18,7 +18,7 @@ const REDRAW_EVERY: Duration = Duration::from_millis(500);
 const PRINT_EVERY: Duration = Duration::from_secs(10);
 
 /// The counters of bounds (`docs/limits.md`): shown where they have counted anything.
-const BOUNDS: [&str; 23] = [
+const BOUNDS: [&str; 29] = [
     "refused_max_connections",
     "refused_accept_rate",
     "accept_failures",
@@ -42,6 +42,12 @@ const BOUNDS: [&str; 23] = [
     "forward_timeouts",
     "mail_rejects",
     "task_rejects",
+    "bad_protobuf",
+    "bad_signature",
+    "closed_memory",
+    "work_waits",
+    "work_rejects",
+    "memory_rejects",
 ];
 
 /// Shows the figures until the stop is asked for, or the engine is gone. In between it calls

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-use super::builder::{Builder, Join};
+use super::builder::Builder;
 use super::park::Threads;
+use super::start::Join;
 use crate::dispatch::tasks::Ring as _;
 use crate::dispatch::{Audience, HostRule, Statistics};
 use crate::error::HandleError;

@@ -25,6 +25,7 @@ mod pomelo;
 mod preflight;
 mod ring;
 mod sockets;
+mod start;
 #[cfg(test)]
 mod tests;
 mod worker_thread;

@@ -6,8 +6,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::builder::Join;
 use super::park::Threads;
+use super::start::Join;
 use crate::error::StartError;
 use crate::forward::{Party, Route};
 use crate::limits::Limits;

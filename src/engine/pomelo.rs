@@ -14,11 +14,12 @@ use rustc_hash::FxHashMap;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::builder::{Builder, Join};
+use super::builder::Builder;
 use super::dial::{self, Dialer, Lookup, Step};
 use super::listen::{self, Listener};
 use super::network::{Hears, NetworkForwarder, Seat};
 use super::park::Threads;
+use super::start::Join;
 use crate::dispatch::chain::guarded;
 use crate::dispatch::tasks::Ring as _;
 use crate::error::StartError;

@@ -92,6 +92,12 @@ impl Shard {
             }
         }
         self.shares.end(session, len, left);
+        self.keep_partial(slot, partial);
+    }
+
+    /// Keeps what has come of an element that is not whole, for as long as its client is read.
+    #[inline]
+    fn keep_partial(&mut self, slot: Slot, partial: Option<Box<Partial>>) {
         match self.connections.at_mut(slot) {
             Some(connection) if connection.state.is_reading() => {
                 let is_counted = connection.io_bytes > 0
