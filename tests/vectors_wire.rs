@@ -16,6 +16,7 @@ const PACKAGES: &str = include_str!("vectors/packages.json");
 const MESSAGES: &str = include_str!("vectors/messages.json");
 const CONNECTION: &str = include_str!("vectors/connection.json");
 const TCP_STREAM: &str = include_str!("vectors/tcp_stream.json");
+const WIRE_PAGE: &str = include_str!("../docs/protocol/wire.md");
 
 #[test]
 fn packages() {
@@ -321,6 +322,36 @@ fn tcp_stream() {
             })
             .collect();
         assert_eq!(events, expected, "{name}");
+    }
+}
+
+/// Every package in the page's example was sent by a recorded client or server.
+#[test]
+fn the_worked_example_is_recorded() {
+    let (_, example) = WIRE_PAGE.split_once("\n## Worked example\n").unwrap();
+    let (example, _) = example.split_once("\n## ").unwrap();
+    let recorded: Vec<String> = cases(CONNECTION)
+        .iter()
+        .flat_map(|case| case["script"].as_array().unwrap())
+        .filter_map(|step| Some(format!("{} {}", step["dir"].as_str()?, step["hex"].as_str()?)))
+        .collect();
+    let mut packages: Vec<String> = Vec::new();
+    for line in example.lines() {
+        let (sender, rest) = line.split_at_checked(8).unwrap_or_default();
+        match sender.trim_end() {
+            "client" => packages.push("c2s ".to_owned()),
+            "server" => packages.push("s2c ".to_owned()),
+            "" => {}
+            _ => continue,
+        }
+        let (bytes, _) = rest.split_once("  ").unwrap_or((rest, ""));
+        if let Some(package) = packages.last_mut() {
+            package.push_str(&bytes.replace(' ', ""));
+        }
+    }
+    assert_eq!(packages.len(), 13);
+    for package in packages {
+        assert!(recorded.contains(&package), "{package}");
     }
 }
 
