@@ -22,8 +22,9 @@ const CASES: usize = 63;
 /// The heartbeat's interval at the time of recording.
 const HEARTBEAT: Duration = Duration::from_secs(3);
 
-/// What of a recording does not hold, by name: the reason (numbers are those of Pomelo's known
-/// bugs), and the steps that stand in for those from the given one on, up to the last.
+/// What of a recording does not hold, by name: the reason (numbers are those of
+/// docs/protocol/differences.md), and the steps that stand in for those from the given one on, up
+/// to the last.
 const BETTER: [(&str, &str, usize, &[Step]); 6] = [
     (
         "burst_hs_ack_data",

@@ -7,7 +7,7 @@ use crate::session::Uid;
 
 /// A list of uids on one worker (or shard), as in Pomelo: the frontends know nothing of it, a uid
 /// added twice gets each message twice, and a member that disconnects stays until it is taken
-/// out (Pomelo semantics, "Push, broadcast, channels").
+/// out (docs/protocol/sessions.md, "Push, broadcast, channels").
 #[derive(Debug, Clone)]
 pub struct Channel {
     context: Context,

@@ -6,7 +6,7 @@ use super::session::Session;
 
 /// A filter: `before` and `after` of Pomelo, either of which may be left out.
 ///
-/// Where it runs depends on how it is registered (Pomelo semantics, "Filters"):
+/// Where it runs depends on how it is registered (docs/protocol/sessions.md, "Filters"):
 ///
 /// | registered by | runs on | order |
 /// |---|---|---|

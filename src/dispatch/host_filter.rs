@@ -8,8 +8,8 @@ use std::sync::Arc;
 ///
 /// The original tests regular expressions against the address as text, unanchored, so that
 /// `10.0.0.1` also hits `210.0.0.15`. Here an entry is an address or a CIDR block, and an IPv4
-/// address that arrives as `::ffff:a.b.c.d` is taken for what it is (Pomelo semantics, "Host
-/// filter").
+/// address that arrives as `::ffff:a.b.c.d` is taken for what it is
+/// (docs/protocol/sessions.md, "Host filter").
 ///
 /// ```
 /// use shaddock::HostFilter;

@@ -15,7 +15,7 @@ pub(crate) type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 
 /// A handler's outcome: `next(err, resp)` in Pomelo.
 ///
-/// What the client gets of it (Pomelo semantics, "Answer rules"):
+/// What the client gets of it (docs/protocol/sessions.md, "Answer rules"):
 ///
 /// | outcome | client gets |
 /// |---|---|

@@ -20,8 +20,8 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// A message; an id of 0 makes it a notify, which is never answered (Pomelo wire protocol,
-    /// "Message").
+    /// A message; an id of 0 makes it a notify, which is never answered
+    /// (docs/protocol/wire.md, "Message").
     #[must_use]
     pub fn new(route: &'a str, id: u32, body: &'a [u8]) -> Self {
         // An empty body is handled as an empty object.

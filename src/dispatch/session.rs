@@ -17,7 +17,8 @@ use super::reply::Reply;
 use crate::session::{SessionData, SessionId, SessionView, Snapshot, Uid};
 
 /// A snapshot of a session, made for one message: Pomelo's `FrontendSession` on the connector and
-/// `BackendSession` on a worker, which behave alike (Pomelo semantics, "Local handling").
+/// `BackendSession` on a worker, which behave alike (docs/protocol/sessions.md,
+/// "Local handling").
 ///
 /// [`set`](Self::set) changes only the snapshot; [`push`](Self::push) and
 /// [`push_all`](Self::push_all) write to the real session, the last writer wins.

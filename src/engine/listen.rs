@@ -100,7 +100,8 @@ impl Listener {
         self
     }
 
-    /// Speaks another dialect of the protocol with its clients: Pitaya's (Pitaya facts, section 6).
+    /// Speaks another dialect of the protocol with its clients: Pitaya's (docs/protocol/pitaya.md,
+    /// "Client dialect").
     ///
     /// Everything else is as on any listener, and sessions of both dialects meet in one engine:
     /// a push or broadcast reaches each in its own.

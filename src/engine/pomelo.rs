@@ -381,8 +381,8 @@ impl Thread {
     /// Reads what there is. What follows is shown again by the next turn.
     ///
     /// The other end writes each packet in two pieces, the second of which it holds back until the
-    /// first one is acknowledged (bugs and limits, D1). So the kernel is told to do that at once;
-    /// it forgets that after a while.
+    /// first one is acknowledged (docs/protocol/rpc.md, "Transport"). So the kernel is told to do
+    /// that at once; it forgets that after a while.
     fn read(&mut self, link: LinkId) {
         for _ in 0..READS_PER_TURN {
             let Some(connection) = self.sockets.get_mut(&link.word()) else { return };

@@ -8,8 +8,8 @@ use super::subjects;
 use crate::log::redact_logins;
 
 /// Joins a Pitaya cluster as one of its frontends, over NATS and etcd: what clients send to backend
-/// types is forwarded to the servers there are, and they bind, push and kick as ever (Pitaya
-/// cluster; docs/pitaya.md tells how a running game is moved over).
+/// types is forwarded to the servers there are, and they bind, push and kick as ever
+/// (docs/protocol/pitaya.md; docs/pitaya.md tells how a running game is moved over).
 ///
 /// ```no_run
 /// use shaddock::{Engine, PitayaCluster};

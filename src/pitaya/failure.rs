@@ -1,5 +1,5 @@
-//! What clients and backends are told when something goes wrong (Pitaya cluster, "Client side
-//! differences", error codes).
+//! What clients and backends are told when something goes wrong
+//! (docs/protocol/pitaya.md, "Error codes").
 
 use bytes::Bytes;
 use serde_json::{Map, Value};

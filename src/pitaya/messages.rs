@@ -1,4 +1,5 @@
-//! What Pitaya's servers say to each other, in protobuf (Pitaya cluster, "Protobuf messages").
+//! What Pitaya's servers say to each other, in protobuf (docs/protocol/pitaya.md,
+//! "Protobuf messages").
 //!
 //! Written by hand, so that no build needs `protoc`. A forwarded message, of which there are many,
 //! is put together from parts that are encoded already; the others go through `prost`.
@@ -193,7 +194,7 @@ mod tests {
         Session { id: 1, uid: String::new(), data: Bytes::from_static(data.as_bytes()) }
     }
 
-    /// The bytes that a frontend was seen to send (Pitaya cluster, "Worked example").
+    /// The bytes that a frontend was seen to send (docs/protocol/pitaya.md, "Worked example").
     #[test]
     fn a_client_message_looks_as_seen() {
         let session = session("{\"ipversion\":\"ipv4\"}").encode_to_vec();

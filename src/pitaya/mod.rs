@@ -1,5 +1,5 @@
 //! Pitaya's cluster protocol, without I/O: calls to backends over NATS, their calls to us, and the
-//! servers that etcd names (Pitaya cluster).
+//! servers that etcd names (docs/protocol/pitaya.md).
 
 #[cfg(any(test, feature = "internals"))]
 mod bare;

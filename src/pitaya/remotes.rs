@@ -1,5 +1,5 @@
-//! What backends ask of a frontend, and who is logged in at it (Pitaya cluster, "Calls a frontend
-//! must serve").
+//! What backends ask of a frontend, and who is logged in at it
+//! (docs/protocol/pitaya.md, "Calls a frontend serves").
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! The servers of a cluster, as they stand in etcd (Pitaya cluster, "Server registration").
+//! The servers of a cluster, as they stand in etcd (docs/protocol/pitaya.md,
+//! "Server registration").
 
 use std::collections::BTreeMap;
 

@@ -445,8 +445,8 @@ fn export(data: &SessionData) -> Vec<u8> {
     session.encode_to_vec()
 }
 
-/// The context that a backend demands of every request (Pitaya cluster, "Forwarding a client
-/// message", `metadata`).
+/// The context that a backend demands of every request (docs/protocol/pitaya.md,
+/// "Forwarding a client message", `metadata`).
 fn push_metadata(
     config: &StationConfig,
     route: &str,

@@ -1,5 +1,5 @@
-//! What things are called on NATS and in etcd (Pitaya cluster, "NATS subjects", "Server
-//! registration").
+//! What things are called on NATS and in etcd (docs/protocol/pitaya.md, "NATS subjects",
+//! "Server registration").
 
 use async_nats::Subject;
 

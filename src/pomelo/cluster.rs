@@ -15,7 +15,7 @@ use crate::forward::ServerId;
 
 /// Joins a Pomelo cluster in the place of one of its Node frontends: what clients send to backend
 /// types is forwarded to the Node servers there are, and they bind, push and kick as ever
-/// (Pomelo RPC; docs/pomelo.md tells how a running game is moved over).
+/// (docs/protocol/rpc.md; docs/pomelo.md tells how a running game is moved over).
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -313,7 +313,8 @@ impl PomeloCluster {
 
     /// Calls a remote of the game's, named `serverType.service.method`, for every bound session
     /// that ends, on the server that the type's router gives for it. Pomelo has no such thing: its
-    /// games listen in the frontend's own code (bugs and limits, C23).
+    /// games listen in the frontend's own code (docs/protocol/differences.md, "Compatibility",
+    /// C23).
     ///
     /// Nobody waits for the answer. A call that finds no connection is lost (`forward_lost`).
     pub fn on_closed(

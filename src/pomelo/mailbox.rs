@@ -105,7 +105,7 @@ impl Backoff {
     }
 }
 
-/// Whether the other end still answers (Pomelo RPC, "Transport": PINGREQ and PINGRESP).
+/// Whether the other end still answers (docs/protocol/rpc.md, "Transport": PINGREQ, PINGRESP).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pulse {
     interval_us: u64,

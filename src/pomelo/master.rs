@@ -1,5 +1,5 @@
 //! The conversation with the master: registering, the list of servers, and its changes
-//! (Pomelo RPC, "Joining the cluster").
+//! (docs/protocol/rpc.md, "Joining the cluster").
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
 //! Pomelo's cluster protocol, without I/O: calls to Node backends, their calls to us, and the
-//! master's list of servers (Pomelo RPC).
+//! master's list of servers (docs/protocol/rpc.md).
 
 mod calls;
 mod cluster;

@@ -1,5 +1,5 @@
 //! MQTT 3.1.1 packets, which Pomelo's RPC and its master use as frames and for nothing else
-//! (Pomelo RPC, "Transport").
+//! (docs/protocol/rpc.md, "Transport").
 //!
 //! ```text
 //! | type, flags 1 byte | remaining length 1-4 bytes, 7 bits each | ... |

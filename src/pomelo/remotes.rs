@@ -1,5 +1,5 @@
 //! The remotes that backends call on a frontend: `sys.sessionRemote` and `sys.channelRemote`
-//! (Pomelo RPC, "Calls backend to frontend").
+//! (docs/protocol/rpc.md, "Calls backend to frontend").
 
 use std::sync::Arc;
 

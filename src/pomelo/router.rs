@@ -19,7 +19,7 @@ use crate::session::SessionView;
 #[non_exhaustive]
 pub enum Router {
     /// Pomelo's default: by the CRC-32 of the uid; sessions without one go to the first server
-    /// (Pomelo semantics, "Forwarding").
+    /// (docs/protocol/sessions.md, "Forwarding").
     #[default]
     Default,
     /// One server after the other; `rr` in Pomelo.

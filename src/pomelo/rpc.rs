@@ -1,4 +1,4 @@
-//! The JSON inside the packets: calls and answers (Pomelo RPC, "Payload").
+//! The JSON inside the packets: calls and answers (docs/protocol/rpc.md, "Payload").
 //!
 //! ```text
 //! call:    {"id":N,"msg":{"namespace":"sys","serverType":T,"service":S,"method":M,"args":[...]}}

@@ -113,7 +113,7 @@ impl RouteTable {
 }
 
 /// Lays out a body by a schema. One that does not fit goes out empty, as the original does
-/// (Pomelo protobuf, "Encoding rules and failures").
+/// (docs/protocol/protobuf.md, "Encoding rules and failures").
 pub(crate) fn encode_body(schema: &Schema, route: &str, body: &[u8], out: &mut Vec<u8>) {
     match schema.encode_json_text(body, out) {
         Ok(()) | Err(EncodeError::Nothing) => {}

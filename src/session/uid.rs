@@ -10,8 +10,8 @@ use crate::wire::number::push_js_number;
 /// A uid: text or a number, as games bind them.
 ///
 /// Pomelo compares uids strictly (`42` is not `"42"`) but keeps them under their text, so both
-/// share one place in the directory (Pomelo semantics, "Sessions"). `Uid` does the same: `==` is
-/// strict, [`Uid::text`] is the key.
+/// share one place in the directory (docs/protocol/sessions.md, "Sessions"). `Uid` does the same:
+/// `==` is strict, [`Uid::text`] is the key.
 ///
 /// ```
 /// use shaddock::Uid;

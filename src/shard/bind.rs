@@ -1,4 +1,4 @@
-//! Logging in: the owning shard asks the uid's home (Pomelo semantics, "Sessions").
+//! Logging in: the owning shard asks the uid's home (docs/protocol/sessions.md, "Sessions").
 
 use std::sync::Arc;
 

@@ -79,7 +79,7 @@ pub(crate) struct ShardConfig {
     pub(crate) counters: Vec<Arc<Counters>>,
 }
 
-/// How clients show that they live (Pomelo wire protocol, "Heartbeat").
+/// How clients show that they live (docs/protocol/wire.md, "Heartbeat").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Heartbeat {
     /// A client that is silent for longer is closed.

@@ -1,4 +1,4 @@
-//! Signed requests (Pomelo semantics, "Crypto").
+//! Signed requests (docs/protocol/sessions.md, "Crypto").
 
 use super::Shard;
 use super::global_handle::Target;

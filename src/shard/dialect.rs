@@ -1,5 +1,5 @@
-//! What is different for clients of Pitaya (Pitaya facts, section 6). The bytes themselves are in
-//! [`pitaya`].
+//! What is different for clients of Pitaya (docs/protocol/pitaya.md, "Client dialect"). The bytes
+//! themselves are in [`pitaya`].
 //!
 //! A session of Pitaya's goes the same way as one of Pomelo's up to where they differ: its state
 //! says which it is, so that no message of Pomelo's is asked. What both sides call is cold here, as
@@ -207,7 +207,8 @@ impl Shard {
     }
 
     /// A route that is none of Pomelo's. Of Pitaya's clients one of two parts names a handler of
-    /// the server that they are connected to (Pitaya facts, section 4).
+    /// the server that they are connected to (docs/protocol/pitaya.md, "Forwarding a client
+    /// message").
     #[cold]
     pub(super) fn handle_unknown_route(&mut self, client: &ClientCall, request: &Request<'_>) {
         let is_short = request.route().split('.').count() == 2;

@@ -1,4 +1,4 @@
-//! `globalHandle`: what becomes of a message (Pomelo semantics, "Life of a message").
+//! `globalHandle`: what becomes of a message (docs/protocol/sessions.md, "Life of a message").
 
 use std::borrow::Cow;
 use std::rc::Rc;

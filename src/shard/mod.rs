@@ -325,7 +325,7 @@ impl Shard {
         let peer = door::canonical(peer);
         let layer = self.let_in(door, peer)?;
         // Only connections that are let in are counted, unlike in the original, which locks
-        // itself out (Pomelo's known bugs, B6).
+        // itself out (docs/protocol/differences.md, "Exhaustion", B6).
         let open = self.config.connections.fetch_add(1, Ordering::Relaxed);
         let now_ms = self.clock.patient_ms;
         let connection = Connection { layer, door, ..Connection::new(socket, peer, now_ms) };

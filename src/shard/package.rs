@@ -1,4 +1,4 @@
-//! The connection's states (Pomelo wire protocol, "Connection state machine").
+//! The connection's states (docs/protocol/wire.md, "Connection state machine").
 
 use std::sync::Arc;
 

@@ -222,7 +222,8 @@ impl Shard {
         Some(status)
     }
 
-    /// Tells TCP from HTTP, and takes a session number (Pomelo wire protocol, "Port switcher").
+    /// Tells TCP from HTTP, and takes a session number (docs/protocol/wire.md,
+    /// "Port switcher").
     fn read_first(&mut self, slot: Slot, input: &[u8]) -> Status<()> {
         let state = match sniff(input) {
             Sniff::NeedMore => return Status::Partial { needed: input.len() + 1 },
@@ -422,8 +423,9 @@ impl Shard {
     }
 
     /// A WebSocket message holds one package, or several, which no stock client sends and which
-    /// does no harm (Pomelo's known bugs, C1), as long as there are no more than a turn may bring.
-    /// A package that is not whole is an error: the original pads it with zeros.
+    /// does no harm (docs/protocol/differences.md, "Compatibility", C1), as long as there are no
+    /// more than a turn may bring. A package that is not whole is an error: the original pads it
+    /// with zeros.
     pub(super) fn handle_websocket_message(
         &mut self,
         session: SessionId,

@@ -1,4 +1,4 @@
-//! Signed requests: the original's option `useCrypto` (Pomelo semantics, "Crypto").
+//! Signed requests: the original's option `useCrypto` (docs/protocol/sessions.md, "Crypto").
 //!
 //! A client puts its RSA key into the handshake and a signature into each body. This proves that
 //! one client has sent all of them; it hides nothing, and does not keep anybody from sending a
@@ -124,8 +124,8 @@ impl Signed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SignatureError {
-    /// The body is no JSON object. A `null` ends the process of the original (Pomelo's known bugs,
-    /// A7).
+    /// The body is no JSON object. A `null` ends the process of the original
+    /// (docs/protocol/differences.md, "Hostile input", A7).
     NotAnObject,
     /// There is no `__crypto__`, or it is no text.
     Missing,

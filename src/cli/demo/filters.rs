@@ -74,7 +74,7 @@ impl Filter for LocalFilter {
 /// Refuses bodies that are arrays.
 ///
 /// Pomelo spreads an array over the arguments of a handler, so that one on a backend throws, which
-/// answers 500 (bugs and limits, A6).
+/// answers 500 (docs/protocol/differences.md, "Hostile input", A6).
 #[derive(Debug)]
 pub(crate) struct NoArrays;
 

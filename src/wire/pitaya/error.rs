@@ -13,7 +13,7 @@ const CODE_UNKNOWN: &str = "PIT-000";
 const CODE_INTERNAL: &str = "PIT-500";
 
 /// Pitaya's error: `Error { string code = 1; string msg = 2; map<string, string> metadata = 3 }`
-/// (Pitaya facts, sections 3 and 6).
+/// (docs/protocol/pitaya.md, "Protobuf messages" and "Error codes").
 #[allow(clippy::exhaustive_structs)] // The protocol's own, and complete.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Error {

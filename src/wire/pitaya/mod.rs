@@ -1,4 +1,5 @@
-//! Pitaya's dialect of the protocol, where it differs from Pomelo's (Pitaya facts, section 6).
+//! Pitaya's dialect of the protocol, where it differs from Pomelo's (docs/protocol/pitaya.md,
+//! "Client dialect").
 //!
 //! Packages are the same, and so are message ids and route codes. What differs:
 //!
