@@ -3,6 +3,9 @@
 //!
 //! Each rule is a function from one file to its findings, with a test that shows a text it refuses.
 
+#[path = "tidy/docs.rs"]
+mod docs;
+
 use std::{fmt, fs, path::Path};
 
 /// The parts of the crate; one may use only what stands before it. `wire` comes first because
@@ -50,6 +53,7 @@ fn the_repository_is_tidy() {
         left_overs,
         ignored_tests,
         module_order,
+        docs::old_names,
     ];
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
@@ -67,8 +71,22 @@ fn the_repository_is_tidy() {
             text,
         }));
     }
+    findings.extend(findings_of_documents(root, &files));
     let report: String = findings.iter().map(|finding| format!("\n{finding}")).collect();
     assert!(findings.is_empty(), "{} findings:{report}", findings.len());
+}
+
+/// What is wrong with documents, and with what cites them.
+fn findings_of_documents(root: &'static Path, files: &[File]) -> Vec<Finding> {
+    let folders: Vec<&str> = FOLDERS.into_iter().chain(["docs"]).collect();
+    let documents = docs::collect(root, &folders);
+    assert!(documents.len() > 10, "only {} documents were found", documents.len());
+    let known = docs::Docs::new(&documents, move |path| root.join(path).exists());
+    let of_documents = documents.iter().flat_map(|file| {
+        [docs::links(file, &known), docs::code_paths(file, &known)].into_iter().flatten()
+    });
+    let of_all = files.iter().chain(&documents).flat_map(|file| docs::citations(file, &known));
+    of_documents.chain(of_all).collect()
 }
 
 /// One file, as written and as [`code_of`] sees it.
