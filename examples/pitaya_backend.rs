@@ -5,6 +5,10 @@
 //! cargo run --release --example pitaya_backend -- nats://127.0.0.1:4222 127.0.0.1:2379 room room-1
 //! ```
 //!
+//! As a real one at its defaults it reads its subject through a channel of 75 messages, and what
+//! finds that full is dropped without a word (`pitaya.cluster.rpc.server.nats.buffer.messages`,
+//! Pitaya cluster, "Corrections and additions"). `--buffer N` makes it another length.
+//!
 //! Its routes are `type.service.method`, of any service, with these methods:
 //!
 //! | method | what it does, and answers |
@@ -21,6 +25,12 @@
 //! | `error` | an error |
 //! | `count` | how many requests and notifies have come, itself included |
 //! | `call` | what the frontend answers to `{"route","data"}`, data in hexadecimal |
+//! | `length` | how many bytes the body has |
+//! | `empty` | no bytes at all |
+//! | `nopush` | pushes an empty body by `{"uid","route"}`, without waiting |
+//!
+//! A notify is acknowledged with `ack` on its reply subject once it is handled, whatever its method
+//! would answer; by `silent` never.
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
@@ -47,20 +57,31 @@ pub struct Options {
     pub server_type: String,
     /// Its id, which no other server has.
     pub id: String,
+    /// How many messages may wait to be read; more are dropped.
+    pub buffer: usize,
 }
+
+/// Pitaya's own.
+const BUFFER: usize = 75;
 
 impl Options {
     /// Reads them from the command line's words.
     pub fn parse(mut words: impl Iterator<Item = String>) -> Option<Self> {
         let mut next = || words.next();
-        Some(Self { nats: next()?, etcd: next()?, server_type: next()?, id: next()? })
+        let (nats, etcd, server_type, id) = (next()?, next()?, next()?, next()?);
+        let buffer = match next() {
+            None => BUFFER,
+            Some(flag) if flag == "--buffer" => next()?.parse().ok().filter(|len| *len > 0)?,
+            Some(_) => return None,
+        };
+        Some(Self { nats, etcd, server_type, id, buffer })
     }
 }
 
 #[allow(dead_code)] // Tests use the rest.
 fn main() {
     let Some(options) = Options::parse(std::env::args().skip(1)) else {
-        eprintln!("usage: pitaya_backend NATS_URL ETCD_HOST:PORT TYPE ID");
+        eprintln!("usage: pitaya_backend NATS_URL ETCD_HOST:PORT TYPE ID [--buffer MESSAGES]");
         std::process::exit(2);
     };
     run(options);
@@ -148,6 +169,9 @@ struct KickMsg {
     user_id: String,
 }
 
+/// `Msg.type` of a notify.
+const NOTIFY: i32 = 1;
+
 /// A running backend.
 struct Backend {
     client: Client,
@@ -156,7 +180,8 @@ struct Backend {
 
 async fn serve(options: Options) -> Result<(), async_nats::Error> {
     let connect = async_nats::ConnectOptions::new().retry_on_initial_connect();
-    let connect = connect.max_reconnects(None);
+    // What finds a subscription's channel full is dropped by this client, as by Go's.
+    let connect = connect.max_reconnects(None).subscription_capacity(options.buffer);
     let connect = connect.reconnect_delay_callback(|_| Duration::from_millis(100));
     let client = connect.connect(&*options.nats).await?;
     let own = format!("pitaya/servers/{}/{}", options.server_type, options.id);
@@ -177,7 +202,8 @@ async fn serve(options: Options) -> Result<(), async_nats::Error> {
             reply: message,
         };
         let method = call.msg.route.rsplit('.').next().unwrap_or_default();
-        if matches!(method, "echo" | "session" | "error" | "count" | "silent") {
+        if matches!(method, "echo" | "session" | "error" | "count" | "silent" | "length" | "empty")
+        {
             backend.answer(&call, backend.handle_at_once(&call)).await;
         } else {
             let backend = Arc::clone(&backend);
@@ -205,6 +231,7 @@ impl Backend {
     async fn answer(&self, call: &Call, answer: Option<Answer>) {
         let (Some(reply), Some(answer)) = (call.reply.reply.clone(), answer) else { return };
         let response = match answer {
+            Ok(_) if call.msg.kind == NOTIFY => Response { data: b"ack".to_vec(), error: None },
             Ok(data) => Response { data, error: None },
             Err(error) => Response { data: Vec::new(), error: Some(error) },
         };
@@ -221,6 +248,8 @@ impl Backend {
         }
         let value = match msg.route.rsplit('.').next().unwrap_or_default() {
             "echo" => return Some(Ok(msg.data.clone())),
+            "empty" => return Some(Ok(Vec::new())),
+            "length" => json!(msg.data.len()),
             "silent" => return None,
             "error" => {
                 let metadata = [("route".to_owned(), msg.route.clone())].into();
@@ -274,6 +303,12 @@ impl Backend {
                 let text = |key: &str| push[key].as_str().unwrap_or_default();
                 let data = push["data"].to_string();
                 self.push(call, text("uid"), text("route"), data.as_bytes()).await;
+                Ok(b"\"ok\"".to_vec())
+            }
+            "nopush" => {
+                let push: Value = serde_json::from_str(&body).unwrap_or_default();
+                let text = |key: &str| push[key].as_str().unwrap_or_default();
+                self.push(call, text("uid"), text("route"), b"").await;
                 Ok(b"\"ok\"".to_vec())
             }
             "call" => {
