@@ -387,7 +387,8 @@ fn register(options: &Options) {
             let is_put = granted.is_string() && post(etcd, "/v3/kv/put", &put).is_ok();
             lease = is_put.then_some(granted);
             if is_put {
-                println!("\npitaya_backend: {server_type} {id} is ready");
+                // Whoever has started it may have read enough.
+                writeln!(std::io::stdout(), "\npitaya_backend: {server_type} {id} is ready").ok();
             }
         }
         let wait = if lease.is_some() { LEASE_SECONDS * 1000 / 5 } else { 100 };

@@ -172,6 +172,9 @@ counters! {
     /// Requests and notifies for other processes that found no server or no connection, and
     /// requests whose server's connection was lost.
     forward_lost,
+    /// Requests and notifies that have waited for a place in the window of a server of a Pitaya
+    /// cluster (`PitayaLimits::window`).
+    cluster_waits,
     /// Calls from servers of the cluster.
     cluster_calls,
     /// Packets, calls and answers of servers of the cluster that could not be read.

@@ -1,4 +1,4 @@
-//! The requests that wait for servers' answers.
+//! What has a deadline: who waits for servers' answers, and what is under way at them.
 
 use crate::session::{Generation, Slot, Table, place_of, token_of};
 
@@ -39,6 +39,16 @@ impl<W> Calls<W> {
             None => self.first = Some(slot),
         }
         Some(token_of(place))
+    }
+
+    pub(super) fn get(&self, token: u64) -> Option<&W> {
+        let (slot, generation): (Slot, Generation) = place_of(token);
+        self.entries.get(slot, generation).map(|entry| &entry.waiter)
+    }
+
+    pub(super) fn get_mut(&mut self, token: u64) -> Option<&mut W> {
+        let (slot, generation): (Slot, Generation) = place_of(token);
+        self.entries.get_mut(slot, generation).map(|entry| &mut entry.waiter)
     }
 
     /// Takes the request of a token out, unless it has been answered for.

@@ -67,12 +67,27 @@ impl std::fmt::Debug for PitayaCluster {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)] // Built with `..PitayaLimits::default()` by every embedder.
 pub struct PitayaLimits {
-    /// Requests that wait for answers. One more is answered PIT-500 at once (`forward_rejects`).
-    /// Default 262,144.
+    /// Messages under way at one server: requests until they are answered, notifies until they are
+    /// acknowledged, and both until `request_timeout` has passed since they were sent. What is above
+    /// waits in order (`cluster_waits`), a request no longer than its own `request_timeout`.
+    ///
+    /// A server of Pitaya's drops without a word what its channel of
+    /// `pitaya.cluster.rpc.server.nats.buffer.messages`, which are 75, has no room for; all
+    /// frontends share that. Default 25, as Pitaya's `pitaya.concurrency.handler.dispatch`.
+    pub window: usize,
+    /// Requests and notifies that wait or are under way. One more is refused: a request is
+    /// answered PIT-500 at once, a notify dropped (`forward_rejects`). Default 262,144.
     pub calls_max: usize,
-    /// Requests that wait for one server's answers; one more is refused likewise, so that a server
-    /// that is stuck leaves room for the others. Default 65,536.
+    /// Those of one server; one more is refused likewise, so that a server that is stuck leaves
+    /// room for the others. Default 65,536.
     pub calls_per_server_max: usize,
+    /// Bytes of what waits for one server's window, with 256 more for each message; what would be
+    /// more is refused likewise. Default 8 MiB.
+    pub queue_bytes_max: usize,
+    /// Bytes of what waits and is under way at all servers, with 256 more for each message; what
+    /// would be more is refused likewise. NATS's client holds copies of none but 2 MiB of them,
+    /// and one message. Default 64 MiB.
+    pub bytes_max: usize,
     /// Messages that wait to be sent, because NATS does not read. A request that would be one more
     /// is refused likewise, a notify and an answer to a backend are dropped (`forward_rejects`).
     /// Default 16,384.
@@ -93,8 +108,11 @@ pub struct PitayaLimits {
 impl Default for PitayaLimits {
     fn default() -> Self {
         Self {
+            window: 25,
             calls_max: 262_144,
             calls_per_server_max: 65_536,
+            queue_bytes_max: 8 * 1024 * 1024,
+            bytes_max: 64 * 1024 * 1024,
             queue_len_max: 16_384,
             inbox_len_max: 65_536,
             callers_max: 16_384,
@@ -180,7 +198,8 @@ impl PitayaCluster {
         self
     }
 
-    /// How long a request may take before it is answered PIT-408, to the millisecond; a later
+    /// How long a request may take before it is answered PIT-408, to the millisecond, from when it
+    /// has come, so with what it waits for its server's [`PitayaLimits::window`]; a later
     /// answer is dropped (`forward_timeouts`). Backends are told. At most
     /// [`Limits::forward_timeout`](crate::Limits). Default 5 s.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
@@ -265,8 +284,11 @@ impl PitayaCluster {
         }
         let limits = &self.limits;
         for (option, limit) in [
+            ("pitaya.window", limits.window),
             ("pitaya.calls_max", limits.calls_max),
             ("pitaya.calls_per_server_max", limits.calls_per_server_max),
+            ("pitaya.queue_bytes_max", limits.queue_bytes_max),
+            ("pitaya.bytes_max", limits.bytes_max),
             ("pitaya.queue_len_max", limits.queue_len_max),
             ("pitaya.inbox_len_max", limits.inbox_len_max),
             ("pitaya.callers_max", limits.callers_max),

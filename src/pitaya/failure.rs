@@ -1,6 +1,8 @@
 //! What clients and backends are told when something goes wrong
 //! (docs/protocol/pitaya.md, "Error codes").
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
@@ -29,7 +31,7 @@ pub(super) enum Failure {
 const UNKNOWN: &str = "PIT-000";
 
 impl Failure {
-    fn parts(self) -> (&'static str, &'static str) {
+    pub(super) fn parts(self) -> (&'static str, &'static str) {
         match self {
             Self::NoServer => ("PIT-500", "no servers available of this type"),
             Self::NoConnection => ("PIT-500", "no connection to the cluster"),
@@ -68,6 +70,8 @@ impl Error {
             object.insert("msg".into(), msg.into());
         }
         if !metadata.is_empty() {
+            // Go writes a map's keys in order.
+            let metadata = BTreeMap::from_iter(metadata);
             let metadata = metadata.into_iter().map(|(key, value)| (key, value.into()));
             object.insert("metadata".into(), Value::Object(metadata.collect()));
         }

@@ -7,6 +7,7 @@ mod calls;
 mod cluster;
 pub(crate) mod etcd;
 mod failure;
+mod forwards;
 pub(crate) mod messages;
 mod remotes;
 mod servers;
@@ -14,6 +15,7 @@ mod station;
 pub(crate) mod subjects;
 #[cfg(test)]
 mod tests;
+mod window;
 
 pub(crate) use cluster::etcd_uri;
 pub use cluster::{PitayaCluster, PitayaLimits};

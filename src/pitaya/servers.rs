@@ -7,6 +7,7 @@ use async_nats::Subject;
 use serde::{Deserialize, Serialize};
 
 use super::subjects;
+use super::window::{Place, Waiting, Window};
 use crate::dispatch::chain;
 use crate::forward::{Route, ServerId};
 use crate::session::{SessionView, Slot, Table};
@@ -35,6 +36,9 @@ pub(crate) enum Change {
     Delete(ServerName),
     /// These are all.
     Replace(Vec<ServerName>),
+    /// Etcd has forgotten what it knew, and these have made themselves known since. The others may
+    /// live all the same: they stay until they should have.
+    Restart(Vec<ServerName>),
 }
 
 /// Which server is meant: its type and its id, as they stand in its key.
@@ -66,8 +70,9 @@ pub(crate) const KEYS: &str = "servers/";
 /// One server that messages are sent to.
 pub(super) struct Server {
     pub(super) subject: Subject,
-    /// The requests that it has not answered.
-    pub(super) calls: usize,
+    pub(super) window: Window,
+    /// Until when it stays though etcd has forgotten it.
+    doubted_until_us: Option<u64>,
 }
 
 /// The servers of the types that are forwarded.
@@ -75,6 +80,8 @@ pub(super) struct Servers {
     types: Vec<ServerType>,
     pub(super) table: Table<Server>,
     random: Random,
+    /// The first [`Server::doubted_until_us`].
+    doubts_end_us: Option<u64>,
 }
 
 struct ServerType {
@@ -105,43 +112,118 @@ impl Servers {
             slots: Vec::new(),
         };
         let types = names.iter().map(server_type).collect();
-        Self { types, table: Table::new(len_max), random }
+        Self { types, table: Table::new(len_max), random, doubts_end_us: None }
     }
 
-    pub(super) fn apply(&mut self, change: Change) {
+    /// Follows a change; what waited for servers that have gone has to find others. A server that
+    /// etcd has forgotten may stay until the given time.
+    pub(super) fn apply(&mut self, change: Change, doubted_until_us: u64) -> Vec<Waiting> {
+        let mut left = Vec::new();
         match change {
             Change::Put(name) => self.add(&name),
-            Change::Delete(name) => self.remove(&name.server_type, &name.id),
+            Change::Delete(name) => self.remove(&name, &mut left),
             Change::Replace(names) => {
-                let mut gone: Vec<(Box<str>, ServerId)> = Vec::new();
-                for kind in &self.types {
-                    let stays = |id: &&ServerId| {
-                        let is_it = |name: &ServerName| {
-                            name.server_type == *kind.name && name.id == id.as_str()
-                        };
-                        names.iter().any(is_it)
-                    };
-                    let leave = kind.ids.iter().filter(|id| !stays(id));
-                    gone.extend(leave.map(|id| (kind.name.clone(), id.clone())));
+                for name in self.missing_in(&names) {
+                    if self.server_mut(&name).is_some_and(|it| it.doubted_until_us.is_none()) {
+                        self.remove(&name, &mut left);
+                    }
                 }
-                for (server_type, id) in gone {
-                    self.remove(&server_type, id.as_str());
+                names.iter().for_each(|name| self.add(name));
+            }
+            Change::Restart(names) => {
+                for name in self.missing_in(&names) {
+                    if let Some(server) = self.server_mut(&name) {
+                        server.doubted_until_us.get_or_insert(doubted_until_us);
+                    }
                 }
                 names.iter().for_each(|name| self.add(name));
             }
         }
+        self.find_doubts();
+        left
+    }
+
+    /// Takes those off the list that etcd has forgotten and that have not come back in time.
+    pub(super) fn end_doubts(&mut self, now_us: u64) -> Vec<Waiting> {
+        let mut left = Vec::new();
+        if self.doubts_end_us.is_some_and(|end_us| end_us <= now_us) {
+            for name in self.missing_in(&[]) {
+                let until_us = self.server_mut(&name).and_then(|server| server.doubted_until_us);
+                if until_us.is_some_and(|until_us| until_us <= now_us) {
+                    self.remove(&name, &mut left);
+                }
+            }
+            self.find_doubts();
+        }
+        left
+    }
+
+    pub(super) fn doubts_end_us(&self) -> Option<u64> {
+        self.doubts_end_us
+    }
+
+    /// Nobody listens on a server's subject. One that etcd has forgotten is known to be dead so.
+    pub(super) fn handle_unheard(&mut self, place: Place) -> Vec<Waiting> {
+        let mut left = Vec::new();
+        let server = self.table.get_mut(place.0, place.1);
+        if server.is_some_and(|server| server.doubted_until_us.is_some())
+            && let Some(name) = self.name_of(place.0)
+        {
+            self.remove(&name, &mut left);
+            self.find_doubts();
+        }
+        left
+    }
+
+    /// The places of all servers.
+    pub(super) fn places(&self) -> Vec<Place> {
+        let slots = self.types.iter().flat_map(|kind| &kind.slots);
+        slots.map(|slot| (*slot, self.table.generation(*slot))).collect()
+    }
+
+    fn find_doubts(&mut self) {
+        let servers = self.types.iter().flat_map(|kind| &kind.slots);
+        let ends = servers.filter_map(|slot| self.table.at(*slot)?.doubted_until_us);
+        self.doubts_end_us = ends.min();
+    }
+
+    /// Those that are known and not among these.
+    fn missing_in(&self, names: &[ServerName]) -> Vec<ServerName> {
+        let known = self.types.iter().flat_map(|kind| {
+            let name = |id: &ServerId| ServerName {
+                server_type: kind.name.to_string(),
+                id: id.as_str().to_owned(),
+            };
+            kind.ids.iter().map(name)
+        });
+        known.filter(|name| !names.contains(name)).collect()
+    }
+
+    fn name_of(&self, slot: Slot) -> Option<ServerName> {
+        let kind = self.types.iter().find(|kind| kind.slots.contains(&slot))?;
+        let place = kind.slots.iter().position(|other| *other == slot)?;
+        let id = kind.ids[place].as_str().to_owned();
+        Some(ServerName { server_type: kind.name.to_string(), id })
+    }
+
+    fn server_mut(&mut self, name: &ServerName) -> Option<&mut Server> {
+        let kind = self.types.iter().find(|kind| *kind.name == *name.server_type)?;
+        let place = kind.ids.iter().position(|id| id.as_str() == name.id)?;
+        self.table.at_mut(kind.slots[place])
     }
 
     fn add(&mut self, name: &ServerName) {
         let ServerName { server_type, id } = name;
+        // Nothing of a known one but its name counts here, and that is the same.
+        if let Some(server) = self.server_mut(name) {
+            server.doubted_until_us = None;
+            return;
+        }
         let Some(kind) = self.types.iter_mut().find(|kind| *kind.name == **server_type) else {
             return;
         };
-        // Nothing of a known one but its name counts here, and that is the same.
-        if kind.ids.iter().any(|other| other.as_str() == id) {
-            return;
-        }
-        let server = Server { subject: subjects::server(server_type, id), calls: 0 };
+        let subject = subjects::server(server_type, id);
+        let server = Server { subject, window: Window::default(), doubted_until_us: None };
         let Some((slot, _)) = self.table.insert(server) else {
             return crate::log::seldom!(warn, server_type, id, "too many servers; one is left out");
         };
@@ -150,14 +232,18 @@ impl Servers {
         kind.slots.push(slot);
     }
 
-    fn remove(&mut self, server_type: &str, id: &str) {
-        let Some(kind) = self.types.iter_mut().find(|kind| *kind.name == *server_type) else {
+    /// Takes a server out, and what waits for it.
+    fn remove(&mut self, name: &ServerName, left: &mut Vec<Waiting>) {
+        let ServerName { server_type, id } = name;
+        let Some(kind) = self.types.iter_mut().find(|kind| *kind.name == **server_type) else {
             return;
         };
         if let Some(place) = kind.ids.iter().position(|other| other.as_str() == id) {
             crate::log::seldom!(of id, info, server_type, id, "a server has gone");
             kind.ids.remove(place);
-            self.table.remove(kind.slots.remove(place));
+            if let Some(mut server) = self.table.remove(kind.slots.remove(place)) {
+                left.extend(std::iter::from_fn(|| server.window.pop()));
+            }
         }
     }
 
@@ -170,14 +256,6 @@ impl Servers {
             Some(route) => chain::guarded(|| route(session, &kind.ids)).flatten(),
         };
         kind.slots.get(place?).copied()
-    }
-
-    /// A request of a server's is over. The server may have gone meanwhile, and another one may be
-    /// in its place, so its generation counts.
-    pub(super) fn finish_call(&mut self, place: (Slot, crate::session::Generation)) {
-        if let Some(server) = self.table.get_mut(place.0, place.1) {
-            server.calls = server.calls.saturating_sub(1);
-        }
     }
 
     #[cfg(test)]
@@ -262,22 +340,51 @@ mod tests {
         let mut servers = servers(&[]);
         assert_eq!(pick(&mut servers, "room"), None);
         for other in [name("room", "1"), name("room", "2"), name("gate", "1"), name("room", "1")] {
-            servers.apply(Change::Put(other));
+            servers.apply(Change::Put(other), 0);
         }
         assert_eq!(servers.ids("room"), ["1", "2"]);
-        servers.apply(Change::Delete(name("area", "1")));
-        servers.apply(Change::Replace(vec![name("area", "9"), name("room", "2")]));
+        servers.apply(Change::Delete(name("area", "1")), 0);
+        servers.apply(Change::Replace(vec![name("area", "9"), name("room", "2")]), 0);
         assert_eq!((servers.ids("room"), servers.ids("area")), (vec!["2"], vec!["9"]));
         assert_eq!(pick(&mut servers, "room").unwrap(), "pitaya/servers/room/2");
-        servers.apply(Change::Delete(name("room", "2")));
+        servers.apply(Change::Delete(name("room", "2")), 0);
         assert_eq!(pick(&mut servers, "room"), None);
         assert_eq!(pick(&mut servers, "gate"), None);
+    }
+
+    /// As by Pitaya, whose frontends keep what they knew when etcd has lost its data (Pitaya
+    /// cluster, "Corrections and additions").
+    #[test]
+    fn what_etcd_has_forgotten_stays_until_it_should_have_come_back() {
+        let mut servers = servers(&[]);
+        servers.apply(Change::Replace(vec![name("room", "1"), name("room", "2")]), 0);
+        servers.apply(Change::Restart(vec![name("area", "9")]), 100);
+        assert_eq!((servers.ids("room"), servers.ids("area")), (vec!["1", "2"], vec!["9"]));
+        // One comes back; the other one stays over a further look at the list.
+        servers.apply(Change::Put(name("room", "2")), 150);
+        servers.apply(Change::Replace(vec![name("room", "2"), name("area", "9")]), 150);
+        assert_eq!(servers.ids("room"), ["1", "2"]);
+        assert_eq!(servers.doubts_end_us(), Some(100));
+        servers.end_doubts(99);
+        assert_eq!(servers.ids("room"), ["1", "2"]);
+        servers.end_doubts(100);
+        assert_eq!((servers.ids("room"), servers.doubts_end_us()), (vec!["2"], None));
+        // One that nobody hears on goes at once if it is doubted, and only then.
+        let place = servers.places()[0];
+        servers.handle_unheard(place);
+        assert_eq!(servers.ids("room"), ["2"]);
+        servers.apply(Change::Restart(Vec::new()), 200);
+        servers.handle_unheard(place);
+        assert_eq!((servers.ids("room"), servers.ids("area")), (vec![], vec!["9"]));
+        // One that says itself that it leaves is gone.
+        servers.apply(Change::Delete(name("area", "9")), 300);
+        assert_eq!((servers.ids("area"), servers.doubts_end_us()), (vec![], None));
     }
 
     #[test]
     fn there_are_never_more_than_said() {
         let mut servers = servers(&[]);
-        servers.apply(Change::Replace((0..9).map(|n| name("room", &n.to_string())).collect()));
+        servers.apply(Change::Replace((0..9).map(|n| name("room", &n.to_string())).collect()), 0);
         assert_eq!(servers.ids("room"), ["0", "1", "2"]);
         assert_eq!(servers.table.len(), 3);
     }
@@ -285,7 +392,7 @@ mod tests {
     #[test]
     fn each_is_picked_as_often_as_the_others() {
         let mut servers = servers(&[]);
-        servers.apply(Change::Replace((0..3).map(|n| name("room", &n.to_string())).collect()));
+        servers.apply(Change::Replace((0..3).map(|n| name("room", &n.to_string())).collect()), 0);
         let mut counts = BTreeMap::new();
         for _ in 0..3_000 {
             *counts.entry(pick(&mut servers, "room").unwrap()).or_insert(0) += 1;
@@ -299,9 +406,9 @@ mod tests {
         let bad: Route = Arc::new(|_, ids| Some(ids.len()));
         let mut servers = servers(&[("room".into(), last), ("area".into(), bad)]);
         for id in ["1", "2"] {
-            servers.apply(Change::Put(name("room", id)));
+            servers.apply(Change::Put(name("room", id)), 0);
         }
-        servers.apply(Change::Put(name("area", "1")));
+        servers.apply(Change::Put(name("area", "1")), 0);
         assert_eq!(pick(&mut servers, "room").unwrap(), "pitaya/servers/room/2");
         assert_eq!(pick(&mut servers, "area"), None);
     }

@@ -4,7 +4,8 @@
 //!
 //! 1. [`Station::begin_turn`] with the time;
 //! 2. [`Station::handle_connected`], [`Station::handle_lost`], [`Station::handle_servers`] and
-//!    the other `handle_` methods for what NATS and etcd have brought;
+//!    the other `handle_` methods for what NATS and etcd have brought, behind
+//!    [`Station::advance`] where the turn began some time ago;
 //! 3. [`Station::run`], which reads mail and lets deadlines pass;
 //! 4. [`Station::poll_command`] as long as NATS takes what it gives, and [`Station::poll_bell`]
 //!    until it gives nothing more;
@@ -27,18 +28,15 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::calls::Calls;
 use super::cluster::{PitayaCluster, PitayaLimits};
-use super::failure::Failure;
-use super::messages::{ClientMessage, Response, Session};
+use super::messages::Session;
 use super::remotes::{Asked, User};
 use super::servers::{Change, Random, Servers};
-use crate::forward::mail::{Forward, WorkerReply};
+use super::window::{Sent, Waiter};
 use crate::forward::remote::{Received, Remote};
 use crate::forward::{Chunk, Party, Route};
 use crate::metrics::Counters;
 use crate::route::table::RouteTable;
-use crate::session::{
-    Generation, SessionData, SessionId, SessionView, ShardIndex, Slot, Table, place_of,
-};
+use crate::session::{SessionData, Table, place_of};
 
 /// How a question to shards is known: by its place among those that wait, if anybody does.
 pub(crate) type Caller = Option<u64>;
@@ -46,25 +44,34 @@ pub(crate) type Caller = Option<u64>;
 /// Everything that a frontend knows of its cluster.
 pub(crate) struct Station {
     pub(super) config: StationConfig,
-    pub(super) remote: Remote<Caller, Vec<u8>>,
-    servers: Servers,
-    calls: Calls<Waiter>,
+    pub(super) remote: Remote<Caller, Bytes>,
+    pub(super) servers: Servers,
+    /// Who waits for an answer, since when the message has come.
+    pub(super) calls: Calls<Waiter>,
+    /// What has a place in a server's window, since when it was sent.
+    pub(super) sent: Calls<Sent>,
+    /// Those of the latter whose caller does not wait any more.
+    pub(super) orphans: usize,
+    /// Bytes of clients' messages that wait or are under way.
+    pub(super) bytes: usize,
+    /// Whether something waits only as long as too much is to be sent.
+    pub(super) is_starved: bool,
     /// What backends have asked and shards have not answered.
     pub(super) asked: Table<Asked>,
     /// Who is logged in here, by uid.
     pub(super) users: FxHashMap<Arc<str>, User>,
     /// The sessions of all users, by number.
     pub(super) bound: FxHashSet<u64>,
-    commands: VecDeque<Command>,
+    pub(super) commands: VecDeque<Next>,
     /// Whether the shell listens to other users than [`Self::users`].
     is_stale: bool,
     pub(super) is_connected: bool,
     pub(super) now_us: u64,
-    requests: u64,
-    metadata: Vec<u8>,
-    payload: Vec<u8>,
+    pub(super) requests: u64,
+    pub(super) metadata: Vec<u8>,
+    pub(super) payload: Vec<u8>,
     /// What is sent is carved from this.
-    chunk: Chunk,
+    pub(super) chunk: Chunk,
 }
 
 /// What a station is made of, besides its place among the parties.
@@ -75,6 +82,10 @@ pub(crate) struct StationConfig {
     pub(crate) counters: Arc<Counters>,
     pub(crate) limits: PitayaLimits,
     pub(crate) request_timeout_us: u64,
+    /// The same as Go writes it.
+    pub(super) request_timeout_text: String,
+    /// How long a server lives on in etcd's list without a word.
+    lease_us: u64,
     pub(crate) unique_session: bool,
     /// Nanoseconds from 1970 to the engine's start.
     pub(crate) started_unix_ns: u64,
@@ -100,19 +111,15 @@ pub(crate) enum Command {
     Review,
 }
 
-/// Who waits for a server's answer, and which server's.
-struct Waiter {
-    shard: ShardIndex,
-    token: u64,
-    server: (Slot, Generation),
+/// What waits for NATS to take it.
+pub(super) enum Next {
+    /// A client's message, by its place among what is [`Station::sent`].
+    Sent(u64),
+    Command(Command),
 }
 
 /// How soon a full lane is tried again.
 const BACKLOG_RETRY_US: u64 = 1_000;
-/// The last part of the subject on which nobody waits for an answer.
-const NOTIFIED: &str = "n";
-/// The status of a message that says that nobody has heard the request.
-pub(crate) const NO_RESPONDERS: u16 = 503;
 /// Characters of a request's id in the metadata, half of which count.
 const REQUEST_ID_DIGITS: usize = 22;
 
@@ -141,6 +148,8 @@ impl StationConfig {
             counters: Arc::clone(counters),
             limits: cluster.limits.clone(),
             request_timeout_us: micros(cluster.request_timeout),
+            request_timeout_text: timeout,
+            lease_us: micros(cluster.heartbeat_ttl),
             unique_session: cluster.unique_session,
             started_unix_ns: started_unix_ms.saturating_mul(1_000_000),
             inbox: format!("_INBOX.{:016x}{:016x}.", random[0], random[1]),
@@ -155,7 +164,7 @@ impl Station {
         config: StationConfig,
         cluster: &PitayaCluster,
         routers: &[(String, Route)],
-        remote: Remote<Caller, Vec<u8>>,
+        remote: Remote<Caller, Bytes>,
     ) -> Self {
         let limits = &config.limits;
         let random = Random::new(config.id_head);
@@ -163,6 +172,10 @@ impl Station {
             remote,
             servers: Servers::new(&cluster.server_types, routers, limits.servers_max, random),
             calls: Calls::new(limits.calls_max),
+            sent: Calls::new(limits.calls_max),
+            orphans: 0,
+            bytes: 0,
+            is_starved: false,
             asked: Table::new(limits.callers_max),
             users: FxHashMap::default(),
             bound: FxHashSet::default(),
@@ -185,26 +198,37 @@ impl Station {
 
     /// Begins a turn at the given time.
     pub(crate) fn begin_turn(&mut self, now_us: u64) {
-        self.now_us = self.now_us.max(now_us);
+        self.advance(now_us);
         self.remote.begin_turn();
     }
 
-    /// There is a connection to NATS.
-    pub(crate) fn handle_connected(&mut self) {
-        self.is_connected = true;
+    /// Tells the time, for what is handed in before the next turn.
+    pub(crate) fn advance(&mut self, now_us: u64) {
+        self.now_us = self.now_us.max(now_us);
     }
 
-    /// There is none any more. What is under way gets no answer, so it fails at once.
+    /// There is a connection to NATS. What has waited for it is sent, behind what it takes to
+    /// listen to all users.
+    pub(crate) fn handle_connected(&mut self) {
+        self.is_connected = true;
+        if std::mem::take(&mut self.is_stale) {
+            let waiting = std::mem::take(&mut self.commands);
+            self.review();
+            self.commands.extend(waiting);
+        }
+        self.pump_all();
+    }
+
+    /// There is none any more. What is under way may be answered when there is one again, so it is
+    /// left to its deadline, as by Pitaya: its handler runs, and would run twice for a client that
+    /// were told to try again.
     pub(crate) fn handle_lost(&mut self) {
         self.is_connected = false;
-        let lost = self.calls.len();
-        self.config.counters.forward_lost.add(lost as u64);
-        while let Some(waiter) = self.calls.take_first() {
-            self.fail(waiter, Failure::NoConnection);
-        }
-        // What has not been sent would be heard too late. Who is listened to is looked at anew.
+        // Who is listened to is looked at anew.
         self.is_stale = true;
-        self.commands.clear();
+        let stays =
+            |next: &Next| matches!(next, Next::Sent(_) | Next::Command(Command::Publish { .. }));
+        self.commands.retain(stays);
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -213,44 +237,9 @@ impl Station {
 
     /// The list of servers has changed.
     pub(crate) fn handle_servers(&mut self, change: Change) {
-        self.servers.apply(change);
-    }
-
-    /// An answer has come, on one of the subjects of [`Self::inbox`].
-    pub(crate) fn handle_answer(&mut self, subject: &str, status: Option<u16>, payload: Bytes) {
-        let token = subject.strip_prefix(&*self.config.inbox);
-        let is_unheard = status == Some(NO_RESPONDERS);
-        if token == Some(NOTIFIED) {
-            if is_unheard {
-                self.config.counters.forward_lost.one();
-            }
-            return;
-        }
-        // Nobody waits for what has been answered for.
-        let token = token.and_then(|token| u64::from_str_radix(token, 16).ok());
-        let Some(waiter) = token.and_then(|token| self.calls.take(token)) else { return };
-        if is_unheard {
-            self.config.counters.forward_lost.one();
-            return self.fail(waiter, Failure::NoResponders);
-        }
-        match Response::decode(payload) {
-            Ok(Response { error: None, data }) => self.finish(waiter, Some(data), false),
-            Ok(Response { error: Some(error), .. }) => {
-                self.finish(waiter, Some(error.into_body()), true);
-            }
-            Err(_) => {
-                self.config.counters.cluster_bad_packets.one();
-                self.fail(waiter, Failure::BadAnswer);
-            }
-        }
-    }
-
-    /// A request could not be sent, as it is too long.
-    pub(crate) fn handle_unsent(&mut self, call: u64) {
-        if let Some(waiter) = self.calls.take(call) {
-            self.config.counters.forward_rejects.one();
-            self.fail(waiter, Failure::TooLong);
-        }
+        let doubted_until_us = self.now_us.saturating_add(self.config.lease_us);
+        let left = self.servers.apply(change, doubted_until_us);
+        left.into_iter().for_each(|waiting| self.move_on(waiting));
     }
 
     /// Reads mail, and lets deadlines pass.
@@ -265,99 +254,9 @@ impl Station {
                 Received::Done { caller, result } => self.handle_done(caller, result),
             }
         }
-        while let Some(waiter) = self.calls.take_due(self.now_us) {
-            self.config.counters.forward_timeouts.one();
-            self.fail(waiter, Failure::Timeout);
-        }
-    }
-
-    /// A client's message for a server.
-    fn handle_forward(&mut self, forward: Forward) {
-        let (shard, token) = (forward.session.shard(), forward.token);
-        if let Err(failure) = self.call(forward) {
-            match failure {
-                Failure::Busy => self.config.counters.forward_rejects.one(),
-                _ => self.config.counters.forward_lost.one(),
-            }
-            let reply = WorkerReply { body: Some(failure.body()), failed: true, data: None };
-            self.remote.answer(shard, token, reply);
-        }
-    }
-
-    fn call(&mut self, forward: Forward) -> Result<(), Failure> {
-        let Forward { token, session, data, route, id, bytes } = forward;
-        let routes = Arc::clone(&self.config.routes);
-        let (route, body) = route.split(&routes, &bytes);
-        if !self.is_connected {
-            return Err(Failure::NoConnection);
-        }
-        let server_type = route.split('.').next().unwrap_or_default();
-        let view = SessionView { id: session, data: &data };
-        let slot = self.servers.pick(server_type, &view).ok_or(Failure::NoServer)?;
-        let generation = self.servers.table.generation(slot);
-        let server = self.servers.table.at_mut(slot).ok_or(Failure::NoServer)?;
-        let limits = &self.config.limits;
-        if self.commands.len() >= limits.queue_len_max
-            || server.calls >= limits.calls_per_server_max
-        {
-            return Err(Failure::Busy);
-        }
-        let call = match token {
-            0 => None,
-            _ => {
-                let shard = session.shard();
-                let waiter = Waiter { shard, token, server: (slot, generation) };
-                let deadline_us = self.now_us + self.config.request_timeout_us;
-                let call = self.calls.add(waiter, deadline_us).ok_or(Failure::Busy)?;
-                server.calls += 1;
-                Some(call)
-            }
-        };
-        let subject = server.subject.clone();
-        let payload = self.encode(session, &data, id, route, body);
-        let inbox = &self.config.inbox;
-        let reply = match call {
-            Some(call) => format!("{inbox}{call:x}"),
-            None => format!("{inbox}{NOTIFIED}"),
-        };
-        let reply = Some(reply.into());
-        self.commands.push_back(Command::Publish { subject, reply, payload, call });
-        Ok(())
-    }
-
-    /// Lays out a client's message.
-    fn encode(
-        &mut self,
-        session: SessionId,
-        data: &Arc<SessionData>,
-        id: u32,
-        route: &str,
-        body: &[u8],
-    ) -> Bytes {
-        self.requests += 1;
-        self.metadata.clear();
-        push_metadata(&self.config, route, self.now_us, self.requests, &mut self.metadata);
-        self.payload.clear();
-        let message = ClientMessage {
-            session: self.remote.export(session, data, export),
-            id,
-            route,
-            body,
-            frontend_id: &self.config.frontend_id,
-            metadata: &self.metadata,
-        };
-        message.encode(&mut self.payload);
-        self.chunk.carve([&self.payload])
-    }
-
-    fn fail(&mut self, waiter: Waiter, failure: Failure) {
-        self.finish(waiter, Some(failure.body()), true);
-    }
-
-    fn finish(&mut self, waiter: Waiter, body: Option<Bytes>, failed: bool) {
-        self.servers.finish_call(waiter.server);
-        let reply = WorkerReply { body, failed, data: None };
-        self.remote.answer(waiter.shard, waiter.token, reply);
+        let left = self.servers.end_doubts(self.now_us);
+        left.into_iter().for_each(|waiting| self.move_on(waiting));
+        self.pass_deadlines();
     }
 
     /// Sends what is no client's message, if there is a connection and room for it.
@@ -369,14 +268,15 @@ impl Station {
             return self.config.counters.forward_rejects.one();
         }
         let payload = payload.into();
-        self.commands.push_back(Command::Publish { subject, reply: None, payload, call: None });
+        let command = Command::Publish { subject, reply: None, payload, call: None };
+        self.commands.push_back(Next::Command(command));
     }
 
     /// Adds what follows from a user's coming or going. Where that is too much, all users are
     /// looked at once there is room.
     pub(super) fn command(&mut self, command: Command) {
         if self.is_connected && self.commands.len() < self.config.limits.queue_len_max {
-            self.commands.push_back(command);
+            self.commands.push_back(Next::Command(command));
         } else {
             self.is_stale = true;
         }
@@ -385,11 +285,25 @@ impl Station {
     /// What is to be done next. One that could not be done is to be given back.
     pub(crate) fn poll_command(&mut self) -> Option<Command> {
         if self.commands.is_empty() && self.is_connected && std::mem::take(&mut self.is_stale) {
-            self.commands.push_back(Command::Review);
-            let uids = self.users.keys().map(Arc::clone);
-            self.commands.extend(uids.map(|uid| Command::Subscribe { uid }));
+            self.review();
         }
-        self.commands.pop_front()
+        loop {
+            match self.commands.pop_front()? {
+                Next::Command(command) => return Some(command),
+                Next::Sent(token) => {
+                    if let Some(command) = self.publish_sent(token) {
+                        return Some(command);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Has the shell listen to all users, and to nobody else.
+    fn review(&mut self) {
+        self.commands.push_back(Next::Command(Command::Review));
+        let uids = self.users.keys().map(Arc::clone);
+        self.commands.extend(uids.map(|uid| Next::Command(Command::Subscribe { uid })));
     }
 
     /// Whether anybody is logged in here by a uid.
@@ -399,7 +313,7 @@ impl Station {
 
     /// Takes a command back that has to wait for NATS.
     pub(crate) fn give_back(&mut self, command: Command) {
-        self.commands.push_front(command);
+        self.commands.push_front(Next::Command(command));
     }
 
     /// Whether anything waits for NATS to take it.
@@ -421,7 +335,13 @@ impl Station {
     /// When the shell has to run again at the latest.
     pub(crate) fn next_deadline_us(&self) -> Option<u64> {
         let backlog = self.remote.has_backlog().then_some(self.now_us + BACKLOG_RETRY_US);
-        self.calls.next_deadline_us().into_iter().chain(backlog).min()
+        let deadlines = [
+            self.calls.next_deadline_us(),
+            self.sent.next_deadline_us(),
+            self.servers.doubts_end_us(),
+            backlog,
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Takes out what backends have asked, once it is answered.
@@ -433,7 +353,7 @@ impl Station {
 }
 
 /// What servers are told of a session. Its address is no setting here, but is one in Pitaya.
-fn export(data: &SessionData) -> Vec<u8> {
+pub(super) fn export(data: &SessionData) -> Bytes {
     let mut settings = data.settings.clone();
     let ip_version = if data.peer.is_ipv4() { "ipv4" } else { "ipv6" };
     settings.entry("ipversion").or_insert_with(|| ip_version.into());
@@ -442,12 +362,12 @@ fn export(data: &SessionData) -> Vec<u8> {
         uid: data.uid.as_ref().map_or_else(String::new, |uid| uid.text().to_owned()),
         data: serde_json::Value::Object(settings).to_string().into(),
     };
-    session.encode_to_vec()
+    session.encode_to_vec().into()
 }
 
 /// The context that a backend demands of every request (docs/protocol/pitaya.md,
 /// "Forwarding a client message", `metadata`).
-fn push_metadata(
+pub(super) fn push_metadata(
     config: &StationConfig,
     route: &str,
     now_us: u64,

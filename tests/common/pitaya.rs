@@ -124,6 +124,10 @@ impl Cluster {
         self.nats.signal("KILL");
     }
 
+    pub fn signal_nats(&self, name: &str) {
+        self.nats.signal(name);
+    }
+
     pub fn restart_nats(&mut self) {
         self.nats = start_nats(self.nats_port);
         wait_for(self.nats_port);

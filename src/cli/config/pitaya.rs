@@ -99,16 +99,22 @@ fn read_login(
 fn read_limits(table: &mut Table<'_>) -> PitayaLimits {
     let mut limits = PitayaLimits::default();
     let PitayaLimits {
+        window,
         calls_max,
         calls_per_server_max,
+        queue_bytes_max,
+        bytes_max,
         queue_len_max,
         inbox_len_max,
         callers_max,
         servers_max,
         list_bytes_max,
     } = &mut limits;
+    table.read("window", window, count());
     table.read("calls_max", calls_max, count());
     table.read("calls_per_server_max", calls_per_server_max, count());
+    table.read("queue_bytes_max", queue_bytes_max, bytes());
+    table.read("bytes_max", bytes_max, bytes());
     table.read("queue_len_max", queue_len_max, count());
     table.read("inbox_len_max", inbox_len_max, count());
     table.read("callers_max", callers_max, count());

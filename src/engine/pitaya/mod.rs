@@ -205,6 +205,7 @@ impl Thread {
 
     /// Hands in what has come; ready if anything has.
     fn poll_events(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.station.advance(self.seat.threads.now_us());
         let mut has_come = self.nats.poll(cx, &mut self.station);
         while let Poll::Ready(Some(change)) = self.servers.poll_recv(cx) {
             self.station.handle_servers(change);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event, Message, Subscriber};
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::stream::{AbortHandle, Abortable, SelectAll, abortable};
 use futures_util::{FutureExt as _, Sink as _, Stream, StreamExt as _};
 use rustc_hash::FxHashMap;
@@ -30,6 +31,10 @@ pub(super) struct Nats {
     heard: SelectAll<Abortable<User>>,
     /// Which users those are, by uid.
     users: FxHashMap<Arc<str>, Listening>,
+    /// Bytes of messages that the client was given since it was known to have written all.
+    unflushed: usize,
+    /// Ready when it has.
+    flush: Option<BoxFuture<'static, ()>>,
 }
 
 /// What has come for a user.
@@ -67,13 +72,18 @@ impl Drop for Listening {
 /// Messages that are handed in at once, of each kind: as many as share the cost, few enough for
 /// answers not to wait long behind each other.
 const MESSAGES_PER_TURN: usize = 1_024;
-/// Messages that the client's own task has not taken yet.
+/// Messages that the client's own task has not taken yet, and bytes of them: with this many it
+/// gets no more before it has written all.
 const CLIENT_QUEUE_LEN: usize = 4_096;
+const CLIENT_QUEUE_BYTES: usize = 1024 * 1024;
 /// Pitaya's own, for pings and for making a connection.
 const PING_INTERVAL: Duration = Duration::from_secs(120);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// The waits between attempts to connect: the first, and the greatest.
+/// The waits between attempts to connect: so many of the first length, as an answer to what was
+/// sent is lost if its server is back at NATS before this one; then twice as long each time, up to
+/// the greatest.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRIES_OF_FIRST: usize = 60;
 const RETRY_MAX: Duration = Duration::from_secs(1);
 /// Changes of the connection that nobody has looked at yet.
 const STATES_MAX: usize = 16;
@@ -105,6 +115,8 @@ impl Nats {
             states,
             heard: SelectAll::new(),
             users: FxHashMap::default(),
+            unflushed: 0,
+            flush: None,
         })
     }
 
@@ -138,7 +150,22 @@ impl Nats {
             has_come |= each(bindings, cx, |message| station.handle_binding(message.payload));
         }
         // Whoever waits for room hears of it here.
-        has_come | (station.has_commands() && Pin::new(&mut self.client).poll_ready(cx).is_ready())
+        has_come | (station.has_commands() && self.poll_room(cx).is_ready())
+    }
+
+    /// Whether the client takes another message.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.unflushed >= CLIENT_QUEUE_BYTES {
+            let client = &self.client;
+            let flush = self.flush.get_or_insert_with(|| {
+                let client = client.clone();
+                // It fails where the client has ended, which will say so itself.
+                Box::pin(async move { drop(client.flush().await) })
+            });
+            std::task::ready!(flush.poll_unpin(cx));
+            (self.flush, self.unflushed) = (None, 0);
+        }
+        Pin::new(&mut self.client).poll_ready(cx).map(drop)
     }
 
     /// Sends what waits, as far as there is room for it.
@@ -147,7 +174,7 @@ impl Nats {
         while let Some(command) = station.poll_command() {
             let is_done = match command {
                 Command::Publish { .. } => {
-                    if Pin::new(&mut self.client).poll_ready(&mut cx).is_pending() {
+                    if self.poll_room(&mut cx).is_pending() {
                         return station.give_back(command);
                     }
                     self.publish(command, station);
@@ -171,6 +198,7 @@ impl Nats {
 
     fn publish(&mut self, command: Command, station: &mut Station) {
         let Command::Publish { subject, reply, payload, call } = command else { return };
+        self.unflushed += payload.len();
         let message =
             async_nats::message::OutboundMessage { subject, reply, payload, headers: None };
         if let Err(error) = Pin::new(&mut self.client).start_send(message) {
@@ -234,8 +262,9 @@ fn options(cluster: &PitayaCluster, tell: mpsc::Sender<bool>) -> ConnectOptions 
         .retry_on_initial_connect()
         .max_reconnects(None)
         .reconnect_delay_callback(|attempts| {
-            let doubled = RETRY_FIRST.saturating_mul(1 << attempts.min(16));
-            if attempts <= 1 { Duration::ZERO } else { doubled.min(RETRY_MAX) }
+            let doublings = attempts.saturating_sub(RETRIES_OF_FIRST).min(16);
+            let wait = RETRY_FIRST.saturating_mul(1 << doublings).min(RETRY_MAX);
+            if attempts <= 1 { Duration::ZERO } else { wait }
         })
         .ping_interval(PING_INTERVAL)
         .connection_timeout(CONNECT_TIMEOUT)
