@@ -117,6 +117,8 @@ pub(crate) struct WatchCreateRequest {
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct WatchResponse {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) header: Option<Header>,
     #[prost(bool, tag = "4")]
     pub(crate) canceled: bool,
     #[prost(string, tag = "6")]

@@ -38,6 +38,10 @@ pub(super) struct Registrar {
     changes: mpsc::Sender<Change>,
     /// The lease that this server's key hangs on, if it may still be good.
     lease: Option<i64>,
+    /// Etcd has forgotten the lease that there was.
+    has_lost_lease: bool,
+    /// The newest revision that etcd has told of.
+    revision: i64,
 }
 
 /// Pitaya's own.
@@ -112,6 +116,8 @@ impl Registrar {
             list_bytes_max: cluster.limits.list_bytes_max,
             changes,
             lease: None,
+            has_lost_lease: false,
+            revision: 0,
         }
     }
 
@@ -131,7 +137,7 @@ impl Registrar {
                 wait = RETRY_FIRST;
             }
             if matches!(lost, Lost::Lease) {
-                self.lease = None;
+                self.forget_lease();
             }
             crate::log::seldom!(
                 warn,
@@ -164,17 +170,22 @@ impl Registrar {
         if let Some((name, password)) = self.login.clone() {
             etcd.log_in(name, password).await?;
         }
-        let revision = self.read_all(etcd).await?;
+        // In front of the list, as it tells how to read it.
+        if self.lease.is_some() && matches!(self.keep_alive(etcd).await, Err(Lost::Lease)) {
+            self.forget_lease();
+        }
+        self.read_all(etcd).await?;
+        let first = self.revision + 1;
         self.register(etcd).await?;
         tracing::info!(id = self.name.id, "etcd knows this server");
-        let mut changes = etcd.watch(&self.keys(), revision + 1).await?;
+        let mut changes = etcd.watch(&self.keys(), first).await?;
         let mut beat = ticks(self.ttl / BEATS_PER_TTL);
         let mut resync = ticks(self.resync);
         loop {
             tokio::select! {
                 change = changes.message() => self.follow(change?).await?,
                 _ = beat.tick() => self.keep_alive(etcd).await?,
-                _ = resync.tick() => drop(self.read_all(etcd).await?),
+                _ = resync.tick() => self.read_all(etcd).await?,
             }
         }
     }
@@ -184,11 +195,13 @@ impl Registrar {
         format!("{}{KEYS}", self.prefix)
     }
 
+    fn forget_lease(&mut self) {
+        self.lease = None;
+        self.has_lost_lease = true;
+    }
+
     /// Puts this server into the list, on a lease that is good.
     async fn register(&mut self, etcd: &mut Etcd) -> Result<(), Lost> {
-        if self.lease.is_some() && matches!(self.keep_alive(etcd).await, Err(Lost::Lease)) {
-            self.lease = None;
-        }
         let lease = match self.lease {
             Some(lease) => lease,
             None => {
@@ -219,15 +232,26 @@ impl Registrar {
         }
     }
 
-    /// Reads the whole list; at which revision.
-    async fn read_all(&mut self, etcd: &mut Etcd) -> Result<i64, Lost> {
+    /// Reads the whole list.
+    ///
+    /// Where etcd has forgotten this server's lease, or what it has told already, it has lost its
+    /// data, most likely, and the list lacks servers that live: they put themselves in again at
+    /// their next sign of life.
+    async fn read_all(&mut self, etcd: &mut Etcd) -> Result<(), Lost> {
         let key = self.keys();
         let range_end = range_end(&key);
         let range = RangeRequest { key: key.into_bytes(), range_end, keys_only: true };
         let found: RangeResponse = etcd.call(path::RANGE, range).await?;
-        let names = found.kvs.iter().filter_map(|kv| self.name_of(&kv.key));
-        self.tell(Change::Replace(names.collect())).await;
-        Ok(found.header.map_or(0, |header| header.revision))
+        let revision = found.header.map_or(0, |header| header.revision);
+        let has_lost_lease = std::mem::take(&mut self.has_lost_lease);
+        let is_restart = has_lost_lease || revision < self.revision;
+        let names = found.kvs.iter().filter_map(|kv| self.name_of(&kv.key)).collect();
+        if is_restart {
+            tracing::warn!("etcd has lost its data; servers are kept until their leases are over");
+        }
+        self.tell(if is_restart { Change::Restart(names) } else { Change::Replace(names) }).await;
+        self.revision = revision;
+        Ok(())
     }
 
     /// Takes over what the watch has told.
@@ -236,6 +260,8 @@ impl Registrar {
         if told.canceled {
             return Err(Lost::Watch(told.cancel_reason));
         }
+        let revision = told.header.map_or(0, |header| header.revision);
+        self.revision = self.revision.max(revision);
         for event in told.events {
             let is_delete = event.is_delete();
             let name = event.kv.and_then(|kv| self.name_of(&kv.key));
