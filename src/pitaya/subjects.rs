@@ -27,13 +27,16 @@ pub(crate) fn kick(frontend_type: &str, uid: &str) -> Subject {
     format!("pitaya/{frontend_type}/user/{uid}/kick").into()
 }
 
-/// Whether a uid may stand in a subject.
+/// Whether a uid may stand in a subject. A token of a subject that is exactly `*` or `>` is a
+/// wildcard, and none may be empty; of a uid only what stands between two dots is a whole token.
 pub(crate) fn is_name(name: &str) -> bool {
-    let is_plain = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '*' | '>');
+    let is_plain = |c: char| !c.is_whitespace() && !c.is_control();
+    let inner = name.split('.').skip(1);
+    let inner = inner.take(name.split('.').count().saturating_sub(2));
     !name.is_empty()
         && name.len() <= NAME_BYTES_MAX
         && name.chars().all(is_plain)
-        && !name.contains("..")
+        && inner.into_iter().all(|token| !matches!(token, "" | "*" | ">"))
 }
 
 /// Whether a server's type or id may stand in a subject and in a key.
@@ -47,12 +50,14 @@ mod tests {
 
     #[test]
     fn names_that_would_mean_something_else_are_found() {
-        for good in ["1", "amy", "a.b", "ümit", "a/b", "a@b"] {
+        for good in
+            ["1", "amy", "a.b", "ümit", "a/b", "a@b", "amy*room1", "*", ">", "a.*b", "a.>", "*.a"]
+        {
             assert!(is_name(good), "{good}");
             assert!(push("connector", good).is_valid());
         }
         let long = "a".repeat(NAME_BYTES_MAX + 1);
-        for bad in ["", "a b", "a\tb", "a\nb", "*", "a.>", "a..b", "a\u{0}", &long] {
+        for bad in ["", "a b", "a\tb", "a\nb", "a.*.b", "a.>.b", "a..b", "a\u{0}", &long] {
             assert!(!is_name(bad), "{bad}");
         }
         assert!(is_server_name("4f1a-room"));
