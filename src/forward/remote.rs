@@ -285,6 +285,12 @@ impl<C: Copy, E> Remote<C, E> {
         Push::encode(&self.routes, &self.edition, route, body)
     }
 
+    /// The same where an empty body is one, too.
+    #[cfg(feature = "pitaya")]
+    pub(crate) fn encode_any_push(&self, route: &str, body: &[u8]) -> Result<Arc<Push>, PushError> {
+        Push::encode_any(&self.routes, &self.edition, route, body)
+    }
+
     /// Pushes to all sessions of some uids, one at least: [`Done::Pushed`].
     pub(crate) fn push(
         &mut self,

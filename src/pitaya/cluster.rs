@@ -148,7 +148,7 @@ impl PitayaCluster {
             request_timeout: REQUEST_TIMEOUT,
             heartbeat_ttl: HEARTBEAT_TTL,
             resync: RESYNC,
-            unique_session: false,
+            unique_session: true,
             limits: PitayaLimits::default(),
         }
     }
@@ -220,8 +220,10 @@ impl PitayaCluster {
         self
     }
 
-    /// Whether a uid may be logged in at one frontend of this type only: Pitaya's module "unique
-    /// session". A session whose uid logs in at another one is kicked. Default no.
+    /// Whether a uid may have one session only, at all frontends of this type: Pitaya's
+    /// `pitaya.session.unique`. A session whose uid is bound again, here or at another frontend, is
+    /// kicked. Without it an older session at the same frontend closes without a kick, and those
+    /// at others stay. Default yes, as in Pitaya.
     pub fn unique_session(mut self, unique: bool) -> Self {
         self.unique_session = unique;
         self

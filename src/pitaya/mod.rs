@@ -11,6 +11,7 @@ mod forwards;
 pub(crate) mod messages;
 mod remotes;
 mod servers;
+mod session_data;
 mod station;
 pub(crate) mod subjects;
 #[cfg(test)]

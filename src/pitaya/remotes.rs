@@ -13,6 +13,7 @@ use super::failure::{error, unknown};
 use super::messages::{
     BindMsg, Error, KickAnswer, KickMsg, Msg, Push, Request, Response, Session, rpc_type,
 };
+use super::session_data;
 use super::station::{Caller, Command, Station};
 use super::subjects;
 use crate::dispatch::BindError;
@@ -59,12 +60,13 @@ impl Station {
         // The server's type may stand in front.
         let own = &*self.config.frontend_type;
         let short = route.strip_prefix(own).and_then(|rest| rest.strip_prefix('.'));
-        match short.unwrap_or(&route) {
+        let short = short.unwrap_or(&route);
+        match short {
             "sys.bindsession" if kind == rpc_type::USER => self.serve_bind(reply, &data),
             "sys.pushsession" if kind == rpc_type::USER => self.serve_push_session(reply, &data),
             "sys.kick" if kind == rpc_type::USER => self.serve_kick(reply, &data),
             _ => Err(Error {
-                metadata: [("route".to_owned(), route)].into(),
+                metadata: [("route".to_owned(), short.to_owned())].into(),
                 ..error("PIT-404", "route not found")
             }),
         }
@@ -87,8 +89,8 @@ impl Station {
         let number = number(id)?;
         let settings: Map<String, Value> = match &*data {
             b"" => Map::new(),
-            data => serde_json::from_slice(data)
-                .map_err(|_| unknown("the session's data is no JSON object"))?,
+            data => session_data::parse(data)
+                .ok_or_else(|| unknown("the session's data is no JSON object"))?,
         };
         self.ask(reply, |station, caller| {
             station.remote.set(number, settings, Others::Remove, caller)
@@ -154,7 +156,7 @@ impl Station {
         };
         self.config.counters.cluster_calls.one();
         let Some(user) = self.users.get(uid.as_str()) else { return };
-        let push = match self.remote.encode_push(&route, &data) {
+        let push = match self.remote.encode_any_push(&route, &data) {
             Ok(push) => push,
             Err(error) => {
                 self.config.counters.cluster_bad_packets.one();
@@ -219,8 +221,10 @@ impl Station {
         if is_new {
             self.command(Command::Subscribe { uid: Arc::clone(&uid) });
         }
+        // Where a uid is unique the older one is kicked here as it is elsewhere; without it closes.
+        let reason = self.config.unique_session.then_some(KICK_REASON);
         for number in older {
-            if self.remote.kick(number, None) == Err(Refused::Busy) {
+            if self.remote.kick(number, reason.map(Arc::from)) == Err(Refused::Busy) {
                 self.config.counters.mail_rejects.one();
             }
         }

@@ -73,6 +73,17 @@ impl Push {
         if body.is_empty() || body == b"null" {
             return Err(PushError::Empty);
         }
+        Self::encode_any(routes, edition, route, body)
+    }
+
+    /// The same of any body, also of none: in protobuf that is a message like any other, whose
+    /// fields all have their defaults (Pitaya cluster, "Corrections and additions").
+    pub(crate) fn encode_any(
+        routes: &RouteTable,
+        edition: &Edition,
+        route: &str,
+        body: &[u8],
+    ) -> Result<Arc<Self>, PushError> {
         if route.is_empty() {
             return Err(PushError::RouteMissing);
         }
@@ -82,7 +93,8 @@ impl Push {
         let id = routes.find(route.as_bytes());
         let entry = id.map(|id| routes.entry(id));
         let mut json = None;
-        match entry.and_then(|entry| entry.server.as_ref()) {
+        // There is nothing in an empty one that a schema could be applied to.
+        match entry.and_then(|entry| entry.server.as_ref()).filter(|_| !body.is_empty()) {
             None => out.extend_from_slice(body),
             // What makes the original's encoder throw reaches nobody there either.
             Some(schema) => match schema.encode_json_text(body, &mut out) {

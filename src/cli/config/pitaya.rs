@@ -30,7 +30,7 @@ fn read_cluster(table: &mut Table<'_>) -> Pitaya {
     let mut request_timeout = Duration::from_secs(5);
     let mut heartbeat_ttl = Duration::from_secs(60);
     let mut resync = Duration::from_secs(120);
-    let mut unique_session = false;
+    let mut unique_session = true;
     table.read("request_timeout", &mut request_timeout, DURATION);
     table.read("heartbeat_ttl", &mut heartbeat_ttl, DURATION);
     table.read("resync", &mut resync, DURATION);
