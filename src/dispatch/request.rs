@@ -19,13 +19,17 @@ pub struct Request<'a> {
     body_len: usize,
 }
 
+/// What handlers see of an empty body. It has a place of its own in memory, by which it is told
+/// from a client's empty object.
+static NOTHING: [u8; 2] = *b"{}";
+
 impl<'a> Request<'a> {
     /// A message; an id of 0 makes it a notify, which is never answered
     /// (docs/protocol/wire.md, "Message").
     #[must_use]
     pub fn new(route: &'a str, id: u32, body: &'a [u8]) -> Self {
         // An empty body is handled as an empty object.
-        let body = if body.is_empty() { b"{}" } else { body };
+        let body = if body.is_empty() { &NOTHING } else { body };
         Self { route, id, body, body_len: body.len() }
     }
 
@@ -54,6 +58,11 @@ impl<'a> Request<'a> {
         &self.body[..self.body_len]
     }
 
+    /// Whether it came without a body.
+    pub(crate) fn is_empty(&self) -> bool {
+        std::ptr::eq(self.body.as_ptr(), NOTHING.as_ptr())
+    }
+
     /// The body as a JSON value by Pomelo's rule: what is not valid JSON, and `null`, is `{}`.
     #[must_use]
     pub fn value(&self) -> Value {
@@ -79,7 +88,10 @@ impl<'a> Request<'a> {
         OwnedRequest {
             route: self.route.into(),
             id: self.id,
-            body: Bytes::copy_from_slice(self.body),
+            body: match self.is_empty() {
+                true => Bytes::from_static(&NOTHING),
+                false => Bytes::copy_from_slice(self.body),
+            },
         }
     }
 }

@@ -212,6 +212,8 @@ counters! {
     /// Requests and notifies refused because their session would keep more than is left of
     /// `shard_bytes_max`.
     memory_rejects,
+    /// Pauses of reading from clients of Pitaya's whose requests under way are as many as may be.
+    in_flight_pauses,
     /// Requests refused, and futures dropped, because of `tasks_max`.
     task_rejects,
     /// Pushes, kicks and look-ups refused because of `backlog_len_max`.

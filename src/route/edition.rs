@@ -104,6 +104,23 @@ impl Edition {
         }
     }
 
+    /// Appends the answer to a handshake of Pitaya's dialect that is refused.
+    pub(crate) fn refuse_pitaya(
+        &self,
+        serializer: Serializer,
+        compression: Compression,
+        deflater: &mut Deflater,
+        out: &mut Vec<u8>,
+    ) {
+        let dict = self.dictionary.as_ref().map_or("{}", Dictionary::route_to_code_json);
+        let heartbeat = self.heartbeat.unwrap_or(pitaya::handshake::HEARTBEAT);
+        let mut answer = Vec::new();
+        pitaya::handshake::failure(dict, heartbeat, serializer, &mut answer);
+        if compression == Compression::Off || !deflater.deflate(&answer, out) {
+            out.extend_from_slice(&answer);
+        }
+    }
+
     /// The known route that a code stands for.
     #[inline]
     pub(crate) fn find(&self, code: u16) -> Option<RouteId> {

@@ -158,6 +158,8 @@ impl Shard {
         connection.state = State::Closing;
         self.shares.forget(id);
         self.outbox_pauses.forget(id);
+        self.wide_ids.forget(id);
+        self.beats.remove(&id);
         #[cfg(feature = "crypto")]
         self.keys.remove(&id);
         let partial = connection.partial.take();

@@ -11,7 +11,9 @@
 //! [`Limits::shard_bytes_max`]: crate::Limits::shard_bytes_max
 
 use super::Shard;
-use super::connection::{CloseReason, Connection};
+use super::connection::{CloseReason, Connection, State};
+use super::courier::copies;
+use super::dialect::Dialect;
 use crate::dispatch::context::ClientCall;
 use crate::session::{SessionId, Slot};
 
@@ -109,7 +111,23 @@ impl Shard {
         connection.in_flight += 1;
         connection.in_flight_bytes = in_flight_bytes as u32;
         self.memory.add(bytes);
+        if self.has_no_room_in_flight(client.session) {
+            self.pause_in_flight(client.session);
+        }
         Some(ClientCall { bytes: bytes as u32, ..*client })
+    }
+
+    /// Whether another message of a session may find no room, however long that is.
+    fn has_no_room_in_flight(&self, session: SessionId) -> bool {
+        let limits = &self.config.limits;
+        let longest = copies(!self.registry.global_filters.is_empty()) * limits.package_bytes_max;
+        let connection = self.connections.get(session.slot(), session.generation());
+        connection.is_some_and(|it| {
+            it.in_flight >= limits.in_flight_per_session_max
+                || it.in_flight > 0
+                    && it.in_flight_bytes as usize + longest
+                        > limits.in_flight_bytes_per_session_max
+        })
     }
 
     /// A message that has waited is done.
@@ -118,6 +136,11 @@ impl Shard {
         if let Some((_, connection)) = self.find(client.session) {
             debug_assert!(connection.in_flight > 0);
             connection.in_flight = connection.in_flight.saturating_sub(1);
+            if connection.state == State::Working(Dialect::Pitaya)
+                && !self.has_no_room_in_flight(client.session)
+            {
+                self.resume_in_flight(client.session);
+            }
         }
     }
 

@@ -40,6 +40,7 @@ mod slow;
 mod tests;
 #[cfg(feature = "tls")]
 mod tls;
+mod wide_ids;
 mod work;
 
 use std::collections::VecDeque;
@@ -48,7 +49,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-#[cfg(feature = "crypto")]
 use rustc_hash::FxHashMap;
 
 use address_rate::AddressRate;
@@ -61,6 +61,7 @@ use connection::Connection;
 use connection::{CloseReason, Listed, State};
 pub(crate) use connection::{SocketIndex, worker_bit};
 use courier::Courier;
+use dialect::Beats;
 pub use dialect::Dialect;
 use direct::Direct;
 pub(crate) use door::{Door, DoorIndex};
@@ -72,6 +73,7 @@ use memory::{Memory, UNCOUNTED_BYTES};
 pub use probe::{SessionProbe, ShardProbe, Stage};
 use rate::{MessageRate, Rate};
 use share::Shares;
+use wide_ids::WideIds;
 use work::Work;
 
 use crate::dispatch::context::{Link, Op};
@@ -126,6 +128,9 @@ pub(crate) struct Shard {
     /// keeps nothing of what is for others.
     chunks: Vec<Chunk>,
     scratch: Vec<u8>,
+    wide_ids: WideIds,
+    /// Of clients of Pitaya's that a heartbeat was due for.
+    beats: FxHashMap<SessionId, Beats>,
 
     memory: Memory,
     shares: Shares,
@@ -266,6 +271,8 @@ impl Shard {
             chunks: (0..workers).map(|_| Chunk::default()).collect(),
             memory: Memory::new(limits.shard_bytes_max),
             scratch: Vec::new(),
+            wide_ids: WideIds::default(),
+            beats: FxHashMap::default(),
             shares: Shares::new(limits),
             work: Work::new(limits),
             lane_waits: LaneWaits::default(),
@@ -374,6 +381,8 @@ impl Shard {
         self.shares.has_forgotten(session)
             && self.outbox_pauses.has_forgotten(session)
             && self.lane_waits.has_forgotten(session)
+            && self.wide_ids.has_forgotten(session)
+            && !self.beats.contains_key(&session)
             && !self.wheel.is_set(session.slot())
     }
 

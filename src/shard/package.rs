@@ -55,7 +55,7 @@ impl Shard {
                 self.protocol_error(slot, CloseCode::Normal);
             }
             (_, State::Working(Dialect::Pitaya)) => self.handle_pitaya_package(session, package),
-            _ => self.unexpected_package(slot, package.kind),
+            _ => self.unexpected_package(slot, package),
         }
     }
 

@@ -90,6 +90,8 @@ pub(super) enum Pause {
     Work = 4,
     /// Its share of the turn is used up in the middle of a WebSocket message.
     Turn = 8,
+    /// So many of its requests wait for answers as may.
+    InFlight = 16,
 }
 
 impl Held {
@@ -219,6 +221,11 @@ impl Shares {
     /// For how long something of a session has been held, if that is the shard's doing.
     pub(super) fn held_back_ms(&self, session: SessionId, now_ms: u64) -> u64 {
         self.held.get(&session).map_or(0, |held| held.held_back_ms(now_ms))
+    }
+
+    /// Whether a session waits for its own requests, and for nothing else.
+    fn waits_for_answers(&self, session: SessionId) -> bool {
+        self.held.get(&session).is_some_and(|held| held.pauses == Pause::InFlight as u8)
     }
 
     /// Keeps an end for after what is held; whether there is anything.
@@ -481,10 +488,12 @@ impl Shard {
         self.shares.end(session, 0, left);
     }
 
-    /// A client whose sending waits for this shard is not silent.
+    /// A client whose sending waits for this shard is not silent. Whose waits for its own requests
+    /// is heard when one of them is answered: futures have no deadline.
     pub(super) fn hear_held(&mut self, session: SessionId) {
         let now_ms = self.clock.patient_ms;
         if self.shares.is_held(session)
+            && !self.shares.waits_for_answers(session)
             && let Some((_, connection)) = self.find(session)
             && connection.state.is_working()
         {

@@ -19,7 +19,8 @@ const CODE_INTERNAL: &str = "PIT-500";
 pub struct Error {
     /// `PIT-` and a number for Pitaya's own, whatever a game has chosen for others.
     pub code: String,
-    /// What happened, in words.
+    /// What happened, in words. Pitaya leaves an empty one out.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub msg: String,
     /// What else there is to say of it. Pitaya leaves an empty one out.
     #[serde(skip_serializing_if = "Map::is_empty")]
@@ -132,9 +133,10 @@ mod tests {
         assert_eq!(json_of(whole).to_string(), whole, "one of a backend goes out as it came");
         let of = |code: &str, msg: &str| json!({"code": code, "msg": msg});
         assert_eq!(json_of(r#"{"code":"","msg":"m"}"#), of("PIT-000", "m"));
-        assert_eq!(json_of(r#"{"code":777,"more":1}"#), of("PIT-777", ""));
-        assert_eq!(json_of(r#"{"code":null,"msg":5}"#), of("PIT-500", ""));
-        assert_eq!(json_of(r#"{"a":1}"#), of("PIT-500", ""));
+        // An empty `msg` is left out (Pitaya cluster, "Corrections and additions").
+        assert_eq!(json_of(r#"{"code":777,"more":1}"#), json!({"code": "PIT-777"}));
+        assert_eq!(json_of(r#"{"code":null,"msg":5}"#), json!({"code": "PIT-500"}));
+        assert_eq!(json_of(r#"{"a":1}"#), json!({"code": "PIT-500"}));
         assert_eq!(json_of("\"no\""), of("PIT-500", "no"));
         assert_eq!(json_of("[1]"), of("PIT-500", "[1]"));
         assert_eq!(json_of("not JSON"), of("PIT-500", "not JSON"));

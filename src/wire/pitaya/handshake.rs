@@ -3,7 +3,7 @@
 //! ```text
 //! request:  {"sys": {"platform", "libVersion", "clientBuildNumber", "clientVersion"}, "user": {…}}
 //! success:  {"code": 200, "sys": {"dict": {route: code}, "heartbeat": N, "serializer": text}}
-//! failure:  {"code": 400}
+//! failure:  {"code": 400, "sys": {…the same…}}
 //! ```
 //!
 //! Everything in a request may be left out. The answer may be compressed; nothing says so, a client
@@ -76,12 +76,35 @@ pub fn success(
     user: Option<&Value>,
     out: &mut Vec<u8>,
 ) {
-    let (seconds, name) = (Seconds(heartbeat), serializer.name());
-    let sys = format!(r#"{{"dict":{dict},"heartbeat":{seconds},"serializer":"{name}"}}"#);
+    let sys = Sys { dict, heartbeat, serializer };
     let user = user.filter(|user| is_truthy(user));
     let user = user.map_or_else(String::new, |user| format!(r#","user":{user}"#));
     write!(out, r#"{{"code":{CODE_OK},"sys":{sys}{user}}}"#)
         .expect("writing to a vector cannot fail");
+}
+
+/// Appends the body of the answer to a request that is refused. It has all that a good one's has:
+/// Pitaya's own client for Go reads `sys` before it looks at the code, and panics where there is
+/// none.
+pub fn failure(dict: &str, heartbeat: Duration, serializer: Serializer, out: &mut Vec<u8>) {
+    let sys = Sys { dict, heartbeat, serializer };
+    write!(out, r#"{{"code":{CODE_BAD_REQUEST},"sys":{sys}}}"#)
+        .expect("writing to a vector cannot fail");
+}
+
+/// What both kinds of answers tell of the server.
+struct Sys<'a> {
+    dict: &'a str,
+    heartbeat: Duration,
+    serializer: Serializer,
+}
+
+impl std::fmt::Display for Sys<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { dict, heartbeat, serializer } = *self;
+        let (seconds, name) = (Seconds(heartbeat), serializer.name());
+        write!(f, r#"{{"dict":{dict},"heartbeat":{seconds},"serializer":"{name}"}}"#)
+    }
 }
 
 #[cfg(test)]
@@ -139,5 +162,8 @@ mod tests {
         assert_eq!(answer(None), format!(r#"{{"code":200,"sys":{sys}}}"#));
         assert_eq!(answer(Some(&json!(0))), format!(r#"{{"code":200,"sys":{sys}}}"#));
         assert_eq!(answer(Some(&json!(1))), format!(r#"{{"code":200,"sys":{sys},"user":1}}"#));
+        let mut out = Vec::new();
+        failure(r#"{"a.b.c":1}"#, HEARTBEAT, Serializer::Json, &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), format!(r#"{{"code":400,"sys":{sys}}}"#));
     }
 }
