@@ -119,7 +119,7 @@ fn backends_bind_write_push_and_kick() {
     let again = error("PIT-000", "session is already bound to an uid");
     assert_eq!(amy.ask_json(4, "room.room.bind", "amy"), again);
     assert_eq!(amy.ask_json(5, "room.room.bind", "eve"), again);
-    for bad in ["a b", "*", "a.>", "a..b"] {
+    for bad in ["a b", "a.*.b", "a.>.b", "a..b"] {
         let illegal = error("PIT-000", "illegal uid");
         assert_eq!(bob.ask_json(6, "room.room.bind", bad), illegal, "{bad}");
     }
@@ -157,12 +157,13 @@ fn backends_bind_write_push_and_kick() {
     assert_eq!(events.last(), Some(&Event::Kick(json!({"reason": "kick"}))), "{events:?}");
 }
 
+/// Unless it is told otherwise, as Pitaya's module for unique sessions is on by default (Pitaya
+/// cluster, "Corrections and additions").
 #[test]
 fn a_uid_has_one_session() {
     let Some(cluster) = Cluster::start() else { return };
     let _backend = cluster.backend("room", "room-1");
-    let engines = ["front-1", "front-2"]
-        .map(|id| start(cluster.description().server_id(id).unique_session(true)));
+    let engines = ["front-1", "front-2"].map(|id| start(cluster.description().server_id(id)));
     let mut clients = [0, 0, 1, 1].map(|at| Client::ready(engines[at].local_addr()));
     let [old, new, elsewhere, other] = &mut clients;
     for client in [&mut *old, &mut *elsewhere] {
@@ -175,9 +176,9 @@ fn a_uid_has_one_session() {
     };
     bind(old, "amy");
     bind(other, "bob");
-    // The older one at the same frontend closes.
+    // The older one at the same frontend is kicked.
     bind(new, "amy");
-    assert_eq!(old.until_end(), []);
+    assert_eq!(old.until_end(), [Event::Kick(json!({"reason": "kick"}))]);
     // One at another frontend is kicked, whoever binds it.
     assert_eq!(elsewhere.ask(3, ENTRY, "\"amy\""), "true");
     assert_eq!(new.until_end(), [Event::Kick(json!({"reason": "kick"}))]);
@@ -186,6 +187,46 @@ fn a_uid_has_one_session() {
     assert_eq!(other.ask(4, "room.room.push", &wanted), "\"ok\"");
     assert_eq!(elsewhere.next(), push("onChat", "1"));
     assert_eq!(other.ask(5, LOCAL, ""), other.ask(6, LOCAL, ""));
+}
+
+#[test]
+fn where_uids_are_not_unique_an_older_session_closes_without_a_kick() {
+    let Some(cluster) = Cluster::start() else { return };
+    let _backend = cluster.backend("room", "room-1");
+    let engine = start(cluster.description().unique_session(false));
+    let [mut old, mut new] = [0; 2].map(|_| Client::ready(engine.local_addr()));
+    wait_until_forwarded(&mut old);
+    for client in [&mut old, &mut new] {
+        client.send(&request(2, "room.room.bind", "amy"));
+        assert_eq!(client.next(), push("onBound", "{\"bound\":true}"));
+    }
+    assert!(old.until_end().iter().all(|event| !matches!(event, Event::Kick(_))));
+}
+
+/// Only a token of a subject that is exactly `*` or `>` is a wildcard (Pitaya cluster, "Corrections
+/// and additions").
+#[test]
+fn stars_in_a_uid_reach_nobody_else() {
+    let Some(cluster) = Cluster::start() else { return };
+    let _backend = cluster.backend("room", "room-1");
+    let engine = start(cluster.description());
+    let uids = ["amy*room1", "*", "amyXroom1"];
+    let mut clients = uids.map(|_| Client::ready(engine.local_addr()));
+    wait_until_forwarded(&mut clients[0]);
+    for (client, uid) in clients.iter_mut().zip(uids) {
+        client.send(&request(2, "room.room.bind", uid));
+        assert_eq!(client.next(), push("onBound", "{\"bound\":true}"));
+        client.answer(2);
+    }
+    let mut other = Client::ready(engine.local_addr());
+    for (client, uid) in clients.iter_mut().zip(uids) {
+        let wanted = json!({"uid": uid, "route": "onChat", "data": uid}).to_string();
+        assert_eq!(other.ask(3, "room.room.push", &wanted), "\"ok\"");
+        assert_eq!(client.next(), push("onChat", &json!(uid).to_string()));
+    }
+    for client in &mut clients {
+        assert_eq!(client.next_within(Duration::from_millis(50)), None);
+    }
 }
 
 #[test]
@@ -216,7 +257,9 @@ fn a_stopped_backend_holds_nobody_up() {
     let Some(cluster) = Cluster::start() else { return };
     let stuck = cluster.backend("room", "room-1");
     let _other = cluster.backend("area", "area-1");
-    let engine = start(cluster.description().server_type("area").request_timeout(TIMEOUT));
+    let engine = start(
+        cluster.description().server_id("front-1").server_type("area").request_timeout(TIMEOUT),
+    );
     let mut client = Client::ready(engine.local_addr());
     let mut healthy = Client::ready(engine.local_addr());
     wait_until_forwarded(&mut client);
@@ -232,7 +275,9 @@ fn a_stopped_backend_holds_nobody_up() {
         slowest = slowest.max(asked.elapsed());
     }
     assert!(slowest < TIMEOUT / 3, "a healthy client has waited {slowest:?}");
-    let timeout = error("PIT-408", "rpc client: request timeout");
+    let mut timeout = error("PIT-408", "rpc client: request timeout");
+    timeout["metadata"] = json!({"route": ECHO, "timeout": "1500ms", "peer.id": "room-1",
+                                 "server": "front-1"});
     for id in 1..=REQUESTS {
         let answer: Value = serde_json::from_str(&client.answer(id)).unwrap();
         assert_eq!(answer, timeout);
@@ -264,21 +309,23 @@ fn nats_may_come_and_go() {
     let mut client = Client::ready(engine.local_addr());
     wait_until_forwarded(&mut client);
     client.ask(2, "room.room.bind", "amy");
-    client.send(&request(3, "room.room.silent", ""));
+    let mut patient = Client::ready(engine.local_addr());
+    patient.send(&request(3, "room.room.slow", "2500"));
     client.ask(4, ECHO, "1");
     cluster.stop_nats();
-    // What is under way fails when the connection does, and what comes later at once.
+    // What comes while there is no NATS is refused at once.
     let lost = error("PIT-500", "no connection to the cluster");
     let asked = Instant::now();
-    let answer: Value = serde_json::from_str(&client.answer(3)).unwrap();
-    assert_eq!(answer, lost);
-    assert_eq!(client.ask_json(5, ECHO, "1"), lost);
+    eventually("it is noticed", || client.ask_json(5, ECHO, "1") == lost);
     assert!(asked.elapsed() < Duration::from_secs(2));
     client.ask(6, LOCAL, "");
     // A bind meanwhile is heard of later.
     let mut bob = Client::ready(engine.local_addr());
     assert_eq!(bob.ask(1, ENTRY, "\"bob\""), "true");
     cluster.restart_nats();
+    // What was sent before is answered all the same.
+    assert_eq!(patient.answer(3), "\"slow\"");
+    assert!(asked.elapsed() > Duration::from_secs(1), "NATS was away meanwhile");
     wait_until_forwarded(&mut client);
     for (uid, receiver) in [("amy", 0), ("bob", 1)] {
         let wanted = json!({"uid": uid, "route": "onChat", "data": 1}).to_string();
@@ -310,6 +357,37 @@ fn etcd_may_come_and_go() {
     eventually("the new server is known", || client.ask(5, "area.area.echo", "1") == "1");
     std::thread::sleep(Duration::from_secs(4));
     assert_eq!(cluster.servers("connector").len(), 1);
+}
+
+/// Backends put themselves into etcd's list again at their next sign of life, which takes a third
+/// of their lease's time. Pitaya's frontends go on with the servers that they knew, and NATS tells
+/// which of them are dead (Pitaya cluster, "Corrections and additions").
+#[test]
+fn servers_are_known_though_etcd_has_lost_its_data() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    let _backend = cluster.backend("room", "room-1");
+    let dead = cluster.backend("room", "room-2");
+    let description = cluster.description().server_id("front-1");
+    let engine = start(description.heartbeat_ttl(Duration::from_secs(10)));
+    let mut client = Client::ready(engine.local_addr());
+    wait_until_forwarded(&mut client);
+    cluster.stop_etcd();
+    drop(dead);
+    cluster.restart_etcd_empty();
+    // Sooner than the backend's sign of life, and beyond it.
+    let until = Instant::now() + Duration::from_secs(5);
+    let unheard = error("PIT-000", "nats: no responders available for request");
+    let mut has_come_back = false;
+    while Instant::now() < until {
+        let answer = client.ask_json(2, ECHO, "1");
+        assert!(answer == json!(1) || answer == unheard, "{answer}");
+        has_come_back |= !cluster.servers("connector").is_empty();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(has_come_back, "this server has made itself known again");
+    for _ in 0..50 {
+        assert_eq!(client.ask(3, ECHO, "1"), "1", "the dead one is called no more");
+    }
 }
 
 #[test]
@@ -354,4 +432,30 @@ fn clients_of_pitaya_reach_the_same_backends() {
     client.stream.set_read_timeout(Some(common::PATIENCE)).unwrap();
     client.stream.read_exact(&mut got).unwrap();
     assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(&wanted));
+
+    // A request without a body has none at the backend, and an answer without one none here; so it
+    // is with a push (Pitaya cluster, "Corrections and additions").
+    client.send(
+        &[
+            request(4, "room.room.length", ""),
+            request(5, "room.room.length", "{}"),
+            request(6, "room.room.empty", ""),
+            request(7, "room.room.bind", "amy"),
+        ]
+        .concat(),
+    );
+    let mut expect = |wanted: &[u8]| {
+        let mut got = vec![0; wanted.len()];
+        client.stream.read_exact(&mut got).unwrap();
+        assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(wanted));
+    };
+    expect(b"\x04\x00\x00\x03\x04\x040");
+    expect(b"\x04\x00\x00\x03\x04\x052");
+    expect(b"\x04\x00\x00\x02\x04\x06");
+    expect(b"\x04\x00\x00\x17\x06\x07onBound{\"bound\":true}");
+    expect(b"\x04\x00\x00\x0e\x04\x07\"0a0361636b\"");
+    let wanted = json!({"uid": "amy", "route": "onTick"}).to_string();
+    let mut other = Client::ready(engine.local_addr());
+    assert_eq!(other.ask(1, "room.room.nopush", &wanted), "\"ok\"");
+    expect(b"\x04\x00\x00\x08\x06\x06onTick");
 }

@@ -81,6 +81,8 @@ fn engine(change: impl FnOnce(shaddock::Builder) -> shaddock::Builder) -> Engine
                             &json!({"code": "GAME-1", "msg": "no", "metadata": metadata}),
                         )
                     })
+                    .async_handler("slow.room.soon", |_, _| async { Reply::bytes(b"7".as_slice()) })
+                    .handler("slow.room.empty", |_, _| Reply::bytes(b"".as_slice()))
                     .handler("slow.room.echo", |request, _| Reply::borrowed(request.body()));
             }),
         )
@@ -306,7 +308,13 @@ fn a_bad_or_unwanted_handshake_is_answered_400_and_closed() {
     ] {
         for (listener, is_websocket) in [(PLAIN, false), (SHORT, true)] {
             let mut player = Player::connect(address(&engine, listener), is_websocket);
-            assert_eq!(player.greet(hello.as_bytes()), (json!({"code": 400}), false), "{hello}");
+            let (answer, is_short) = player.greet(hello.as_bytes());
+            assert_eq!(is_short, listener == SHORT);
+            // Pitaya's client for Go panics without `sys` (Pitaya cluster, "Corrections and
+            // additions").
+            let sys = answer["sys"].as_object().unwrap();
+            assert_eq!(sys.keys().collect::<Vec<_>>(), ["dict", "heartbeat", "serializer"]);
+            assert_eq!((&answer["code"], &sys["dict"][ECHO]), (&json!(400), &json!(1)), "{hello}");
             assert_eq!(player.until_end(), []);
         }
     }
@@ -384,7 +392,7 @@ fn failures_are_errors_with_a_code() {
     assert_eq!(failure("slow.room.no", "{}"), error);
     assert_eq!(failure(FAIL, "\"words\""), of("PIT-500", "words"));
     assert_eq!(failure(FAIL, r#"{"code":501,"msg":"m"}"#), of("PIT-501", "m"));
-    assert_eq!(failure(FAIL, "{}"), of("PIT-500", ""));
+    assert_eq!(failure(FAIL, "{}"), json!({"code": "PIT-500"}));
 
     let mut player = Player::ready(address(&engine, PROTOBUF), true);
     let answer = player.ask(1, "slow.room.no", b"");
@@ -415,6 +423,19 @@ fn error_in_protobuf(start: &str) -> Vec<u8> {
 }
 
 const INTERVAL: Duration = Duration::from_millis(200);
+
+/// An empty raw answer has no bytes, as by Pitaya; of nothing at all JSON makes an object.
+#[test]
+fn an_empty_answer_is_empty() {
+    let engine = plain_engine();
+    for listener in [PLAIN, SHORT, PROTOBUF] {
+        let mut player = Player::ready(address(&engine, listener), false);
+        let answer = player.ask(1, "slow.room.empty", b"7");
+        assert_eq!((answer.flag, &answer.body[..]), (RESPONSE, &b""[..]));
+    }
+    let mut client = common::Client::ready(address(&engine, POMELO));
+    assert_eq!(client.ask(1, "slow.room.empty", "7"), "{}");
+}
 
 #[test]
 fn the_server_sends_heartbeats_and_echoes_none() {
@@ -447,6 +468,115 @@ fn whoever_says_nothing_at_all_is_closed() {
     assert!(before.iter().filter(|(kind, _)| *kind == PackageType::Data).count() == 8);
     assert!(start.elapsed() > INTERVAL && start.elapsed() < 5 * INTERVAL + PATIENCE / 5);
     eventually("it is counted", || engine.handle().counters().closed_heartbeat_timeout == 1);
+}
+
+/// Pitaya looks at silence when it sends a heartbeat, so a client is closed by the third one since
+/// it was heard: 6.0 s at an interval of 2 s (Pitaya cluster, "Corrections and additions").
+#[test]
+fn silence_ends_with_the_third_heartbeat() {
+    let engine = engine(|builder| builder.heartbeat(INTERVAL));
+    let mut player = Player::ready(address(&engine, PLAIN), false);
+    let start = Instant::now();
+    let heartbeat = (PackageType::Heartbeat, Vec::new());
+    assert_eq!(player.until_end(), [heartbeat.clone(), heartbeat.clone()]);
+    assert!(start.elapsed() > (3 * INTERVAL).mul_f64(0.9), "{:?}", start.elapsed());
+    // Whatever comes begins the silence anew.
+    let mut player = Player::ready(address(&engine, PLAIN), false);
+    assert_eq!(player.read(), Some(heartbeat.clone()));
+    player.send(&common::heartbeat());
+    assert_eq!(player.until_end(), [heartbeat.clone(), heartbeat]);
+}
+
+/// As by Pitaya, at any time.
+#[test]
+fn a_second_handshake_is_answered() {
+    let engine = plain_engine();
+    for (listener, is_websocket) in [(PLAIN, false), (SHORT, true)] {
+        let mut player = Player::connect(address(&engine, listener), is_websocket);
+        for _ in 0..2 {
+            assert_eq!(player.greet(b"{}").0["code"], 200, "before the acknowledgement");
+        }
+        player.send(&common::ack());
+        for id in 0..100 {
+            assert_eq!(player.ask(id + 1, ECHO, b"7").body, b"7");
+            let (answer, _) = player.greet(b"{}");
+            assert_eq!((&answer["code"], &answer["sys"]["dict"][ECHO]), (&json!(200), &json!(1)));
+        }
+        // All at once, which takes a turn of the shard for each.
+        let many: Vec<u8> = (0..100).flat_map(|_| common::handshake()).collect();
+        if !is_websocket {
+            player.send(&many);
+            (0..100).for_each(|_| assert_eq!(player.read().unwrap().0, PackageType::Handshake));
+        }
+        assert_eq!(player.ask(1, ECHO, b"7").body, b"7");
+        assert_eq!(player.greet(b"no JSON").0["code"], 400);
+        assert_eq!(player.until_end(), []);
+    }
+    let mut player = Player::ready(address(&engine, PLAIN), false);
+    player.send(&package(PackageType::Handshake, &vec![b' '; 16 * 1024 + 1]));
+    assert_eq!(player.until_end(), [], "it may not be longer than the first");
+}
+
+/// A request, compressed or not, with an id of up to 64 bits.
+fn wide_request(id: u64, route: &str, body: &[u8]) -> Vec<u8> {
+    let mut message = vec![0];
+    append_id(id, &mut message);
+    message.push(route.len() as u8);
+    package(PackageType::Data, &[&message, route.as_bytes(), body].concat())
+}
+
+fn append_id(mut id: u64, out: &mut Vec<u8>) {
+    while id >= 0x80 {
+        out.push(id as u8 | 0x80);
+        id >>= 7;
+    }
+    out.push(id as u8);
+}
+
+#[test]
+fn ids_of_64_bits_are_answered() {
+    let engine = plain_engine();
+    let mut player = Player::ready(address(&engine, PLAIN), false);
+    for id in [1, u64::from(u32::MAX), 1 << 32, 1 << 53, (1 << 53) + 1, u64::MAX] {
+        for (route, failed) in [(ECHO, 0), ("slow.room.echo", 0), (FAIL, ERROR), (LATE, ERROR)] {
+            player.send(&wide_request(id, route, b"\"7\""));
+            let mut head = vec![RESPONSE | failed];
+            append_id(id, &mut head);
+            let (kind, body) = player.read().unwrap();
+            assert_eq!(kind, PackageType::Data);
+            assert_eq!(body[..head.len()], head, "{id} {route}");
+        }
+    }
+    // One that is not a number at all closes, as ever.
+    player.send(&package(PackageType::Data, &[&[0][..], &[0xff; 20]].concat()));
+    assert_eq!(player.until_end(), []);
+}
+
+/// As by Pitaya, whose frontends read no further while they are busy. Pomelo's clients get 500.
+#[test]
+fn ten_thousand_pipelined_requests_are_all_answered() {
+    const REQUESTS: u32 = 10_000;
+    for is_filtered in [false, true] {
+        let engine = engine(|builder| {
+            let limits = Limits { in_flight_per_session_max: 100, ..Limits::default() };
+            let builder = builder.limits(limits);
+            if is_filtered { builder.global_filter(shaddock::Serial::default) } else { builder }
+        });
+        let mut player = Player::ready(address(&engine, PLAIN), false);
+        let route = RouteRef::Text(b"slow.room.soon");
+        let all: Vec<u8> = (1..=REQUESTS).flat_map(|id| request(id, route, b"7", false)).collect();
+        let Carrier::Tcp(stream) = &player.carrier else { unreachable!() };
+        let mut writer = stream.try_clone().unwrap();
+        let sender = std::thread::spawn(move || writer.write_all(&all).unwrap());
+        for id in 1..=REQUESTS {
+            let answer = player.answer();
+            assert_eq!((answer.id, answer.flag, &answer.body[..]), (id, RESPONSE, &b"7"[..]));
+        }
+        sender.join().unwrap();
+        let counters = engine.handle().counters();
+        assert_eq!(counters.session_in_flight_rejects, 0);
+        assert!(counters.in_flight_pauses > 0);
+    }
 }
 
 #[test]

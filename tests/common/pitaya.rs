@@ -32,6 +32,11 @@ pub struct Cluster {
 pub struct Process(Child);
 
 impl Process {
+    /// One that does nothing.
+    fn none() -> Self {
+        Self(Command::new("true").spawn().unwrap())
+    }
+
     pub fn signal(&self, name: &str) {
         let pid = self.0.id().to_string();
         let status = Command::new("kill").args([&format!("-{name}"), &pid]).status();
@@ -135,6 +140,15 @@ impl Cluster {
 
     pub fn stop_etcd(&mut self) {
         self.etcd.signal("KILL");
+    }
+
+    /// It has nothing of what it knew before.
+    pub fn restart_etcd_empty(&mut self) {
+        self.stop_etcd();
+        // Until it has ended it may write still.
+        drop(std::mem::replace(&mut self.etcd, Process::none()));
+        std::fs::remove_dir_all(self.folder.join("etcd")).unwrap();
+        self.restart_etcd();
     }
 
     /// With what it knew before.
