@@ -94,7 +94,8 @@ pub struct Limits {
     /// "busy" (`mail_rejects`). Default 65,536.
     pub backlog_len_max: usize,
     /// Requests of one session that wait for a worker or an async handler. One more is answered
-    /// 500 at once (`session_in_flight_rejects`). Default 4,096.
+    /// 500 at once (`session_in_flight_rejects`); with as many a client of Pitaya's is not read
+    /// further (`in_flight_pauses`). Default 4,096.
     pub in_flight_per_session_max: u16,
     /// Bytes of the messages of one session that wait for a worker or an async handler, twice
     /// where filters see them once more afterwards. One more message is refused as by

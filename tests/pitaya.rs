@@ -8,7 +8,7 @@
 #[allow(dead_code, unreachable_pub)] // Its `main` is the example's.
 mod backend;
 #[path = "common/pitaya.rs"]
-#[allow(unreachable_pub)] // As in the files that all tests share.
+#[allow(dead_code, unreachable_pub)] // As in the files that all tests share.
 mod cluster;
 mod common;
 

@@ -252,7 +252,7 @@ impl Shard {
         };
         // One that its client has given another one's place to.
         let id = match call.id >= wide_ids::NAMES_FIRST {
-            true => self.wide_ids.get(call.session, call.id).unwrap_or(call.id.into()),
+            true => self.wide_ids.get(call.session, call.id).unwrap_or_else(|| call.id.into()),
             false => call.id.into(),
         };
         let mut head = self.pool.take();
