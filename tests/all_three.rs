@@ -348,12 +348,12 @@ fn each_may_kick_and_all_are_told() {
         uids.iter().map(|_| three.area.closed.recv_timeout(common::PATIENCE).unwrap()).collect();
     told.sort_by_key(Value::to_string);
     assert_eq!(told, uids.map(|uid| json!([uid, "connector-1"])));
-    // Where Pitaya is one of the three, a uid has one session here: the older one closes.
+    // Where Pitaya is one of the three, a uid has one session here: the older one is kicked.
     let [mut old, mut new] = [three.client(), three.client()];
     assert_eq!(old.ask(1, "chat.chat.bind", "\"ann\""), "[true]");
     let number = new.ask_json(1, SESSIONS[2], "")["id"].clone();
     assert_eq!(three.call("sessionRemote.bind", json!([number, "ann"])), json!([]));
-    assert_eq!(old.until_end(), []);
+    assert_eq!(old.until_end(), [Event::Kick(json!({"reason": "kick"}))]);
     let found = three.call("sessionRemote.getBackendSessionsByUid", json!(["ann"]));
     assert_eq!(found[1][0]["id"], number);
     // Nobody finds them any more.

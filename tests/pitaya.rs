@@ -337,6 +337,54 @@ fn nats_may_come_and_go() {
     }
 }
 
+/// A NATS server that is about to stop says so ("lame duck"), and Pitaya's servers move to another
+/// one: nothing is lost, and the end of the first is not noticed.
+#[test]
+fn a_nats_server_that_stops_is_left_in_time() {
+    let Some(mut cluster) = Cluster::start_with_two_nats() else { return };
+    let _backend = cluster.backend("room", "room-1");
+    let engine = start(cluster.description());
+    let mut amy = Client::ready(engine.local_addr());
+    let mut bob = Client::ready(engine.local_addr());
+    wait_until_forwarded(&mut amy);
+    amy.send(&request(2, "room.room.bind", "amy"));
+    assert_eq!(amy.next(), push("onBound", "{\"bound\":true}"));
+    amy.answer(2);
+    let mut count = 0;
+    // Requests and pushes without a pause, and users who come and go meanwhile.
+    let mut run_for = |time: Duration, amy: &mut Client, count: &mut u32| {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            *count += 1;
+            let wanted = json!({"uid": "amy", "route": "onChat", "data": *count}).to_string();
+            assert_eq!(bob.ask(1, "room.room.push", &wanted), "\"ok\"");
+            // What comes twice comes at once, and has been read with those before it.
+            let this = push("onChat", &count.to_string());
+            let mut next = amy.next();
+            while next != this {
+                let is_older = matches!(&next, Event::Push { body, .. }
+                    if serde_json::from_slice::<u32>(body).is_ok_and(|old| old < *count));
+                assert!(is_older, "{next:?} instead of {count}");
+                next = amy.next();
+            }
+            if count.is_multiple_of(20) {
+                let (mut guest, uid) = (Client::ready(engine.local_addr()), format!("u{count}"));
+                guest.send(&request(2, "room.room.bind", &uid));
+                // Between two NATS servers its first push may come late, or before they know of it.
+                while !matches!(guest.next(), Event::Response { id: 2, .. }) {}
+            }
+        }
+    };
+    let lost = engine.handle().counters().forward_lost;
+    run_for(Duration::from_millis(300), &mut amy, &mut count);
+    cluster.signal_nats("USR2");
+    run_for(Duration::from_millis(1_500), &mut amy, &mut count);
+    cluster.stop_nats();
+    run_for(Duration::from_millis(1_000), &mut amy, &mut count);
+    let counters = engine.handle().counters();
+    assert_eq!((counters.forward_lost, counters.forward_timeouts), (lost, 0));
+}
+
 #[test]
 fn etcd_may_come_and_go() {
     let Some(mut cluster) = Cluster::start() else { return };

@@ -68,8 +68,8 @@ impl std::fmt::Debug for PitayaCluster {
 #[allow(clippy::exhaustive_structs)] // Built with `..PitayaLimits::default()` by every embedder.
 pub struct PitayaLimits {
     /// Messages under way at one server: requests until they are answered, notifies until they are
-    /// acknowledged, and both until `request_timeout` has passed since they were sent. What is above
-    /// waits in order (`cluster_waits`), a request no longer than its own `request_timeout`.
+    /// acknowledged, and both until `request_timeout` has passed since they were sent. What is
+    /// above waits in order (`cluster_waits`), for `request_timeout` at most.
     ///
     /// A server of Pitaya's drops without a word what its channel of
     /// `pitaya.cluster.rpc.server.nats.buffer.messages`, which are 75, has no room for; all

@@ -219,6 +219,17 @@ impl Station {
         self.pump_all();
     }
 
+    /// There is another one in place of the one there was; all users are to be listened to there.
+    pub(crate) fn handle_moved(&mut self) {
+        self.is_stale = true;
+        self.handle_connected();
+    }
+
+    /// Whether the shell listens to all users, and has nothing else to do.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.is_connected && !self.is_stale && self.commands.is_empty()
+    }
+
     /// There is none any more. What is under way may be answered when there is one again, so it is
     /// left to its deadline, as by Pitaya: its handler runs, and would run twice for a client that
     /// were told to try again.

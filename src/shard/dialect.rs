@@ -224,7 +224,7 @@ impl Shard {
             return;
         }
         self.shares.resume(session, Pause::InFlight);
-        // It is silent because it was not read. If nothing is ever answered it is not kept for that.
+        // It is silent because it was not read. If nothing is ever answered it is not kept.
         let now_ms = self.clock.patient_ms;
         if let Some((_, connection)) = self.find(session) {
             connection.heard_ms = now_ms;

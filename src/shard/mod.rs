@@ -232,9 +232,8 @@ impl Shard {
     pub(crate) fn new(config: Arc<ShardConfig>, index: ShardIndex, hub: &Arc<Hub>) -> Self {
         let limits = &config.limits;
         let edition = config.edition();
-        let [server_id, frontend_id] = [(); 2].map(|()| Arc::clone(&config.server_id));
-        let routes = Arc::clone(&config.routes);
-        let link = Link::new(server_id, frontend_id, routes, Arc::clone(&edition));
+        let id = || Arc::clone(&config.server_id);
+        let link = Link::new(id(), id(), Arc::clone(&config.routes), Arc::clone(&edition));
         let registry = Handlers::collect(&link, &config.registers);
         let targets: Vec<Target> =
             config.routes.iter().map(|entry| config.target(&registry, &entry.text)).collect();

@@ -24,6 +24,8 @@ pub struct Cluster {
     etcd_port: u16,
     etcd_peer_port: u16,
     nats: Process,
+    /// A second NATS server, and its port, where there is one.
+    other_nats: Option<(u16, Process)>,
     etcd: Process,
     folder: PathBuf,
 }
@@ -86,6 +88,16 @@ fn wait_for(port: u16) {
 impl Cluster {
     /// Starts both, unless they are not here.
     pub fn start() -> Option<Self> {
+        Self::start_with(false)
+    }
+
+    /// With two NATS servers, which know each other. Engines are told of the
+    /// first, and backends of the second.
+    pub fn start_with_two_nats() -> Option<Self> {
+        Self::start_with(true)
+    }
+
+    fn start_with(has_two: bool) -> Option<Self> {
         for name in ["nats-server", "etcd"] {
             if program(name).is_none() {
                 println!("skipped: {name} is not here");
@@ -98,9 +110,18 @@ impl Cluster {
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&folder).unwrap();
         let (nats_port, etcd_port, etcd_peer_port) = (free_port(), free_port(), free_port());
-        let nats = start_nats(nats_port);
+        let (nats, other_nats) = match has_two {
+            false => (start_nats(nats_port, None), None),
+            true => {
+                let (port, routes) = (free_port(), [free_port(), free_port()]);
+                let nats = start_nats(nats_port, Some(routes));
+                let other = start_nats(port, Some([routes[1], routes[0]]));
+                wait_for(port);
+                (nats, Some((port, other)))
+            }
+        };
         let etcd = start_etcd(etcd_port, etcd_peer_port, &folder);
-        let cluster = Self { nats_port, etcd_port, etcd_peer_port, nats, etcd, folder };
+        let cluster = Self { nats_port, etcd_port, etcd_peer_port, nats, other_nats, etcd, folder };
         wait_for(nats_port);
         cluster.wait_for_etcd();
         Some(cluster)
@@ -134,7 +155,7 @@ impl Cluster {
     }
 
     pub fn restart_nats(&mut self) {
-        self.nats = start_nats(self.nats_port);
+        self.nats = start_nats(self.nats_port, None);
         wait_for(self.nats_port);
     }
 
@@ -164,7 +185,11 @@ impl Cluster {
 
     /// Starts a backend; when this returns, etcd knows it.
     pub fn backend(&self, server_type: &str, id: &str) -> Process {
-        let words = [&self.nats(), &self.etcd(), server_type, id].join(" ");
+        let nats = match &self.other_nats {
+            Some((port, _)) => format!("nats://127.0.0.1:{port}"),
+            None => self.nats(),
+        };
+        let words = [&nats, &self.etcd(), server_type, id].join(" ");
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "the_backends_process", "--nocapture", "--test-threads=1"])
             .env(BACKEND, words)
@@ -203,9 +228,14 @@ impl Drop for Cluster {
     }
 }
 
-fn start_nats(port: u16) -> Process {
+/// Starts a NATS server, with its own port for another one, and that one's.
+fn start_nats(port: u16, routes: Option<[u16; 2]>) -> Process {
     let mut command = Command::new(program("nats-server").unwrap());
     command.args(["-a", "127.0.0.1", "-p", &port.to_string()]);
+    if let Some(routes) = routes {
+        let [own, other] = routes.map(|port| format!("nats://127.0.0.1:{port}"));
+        command.args(["--cluster_name", "test", "--cluster", &own, "--routes", &other]);
+    }
     quiet(command)
 }
 

@@ -4,6 +4,7 @@
 //! Shards see a party with lanes and a doorbell like any other.
 
 mod etcd;
+mod moving;
 mod nats;
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -19,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
 use self::etcd::Registrar;
+use self::moving::Moving;
 use self::nats::Nats;
 use super::bell::Eventfd;
 use super::builder::Builder;
@@ -105,13 +107,14 @@ async fn run(cluster: PitayaCluster, seat: Seat) -> std::io::Result<()> {
     };
     let remote = Remote::new(&seat.threads.hub, seat.me, remote);
     let station = Station::new(station, &cluster, &seat.routes, remote);
-    let nats = Nats::start(&cluster, &config.server_type, &id, &station).await?;
+    let nats = Nats::start(&cluster, &config.server_type, &id, station.inbox()).await?;
     let (changes, servers) = mpsc::channel(CHANGES_MAX);
     let registrar = Registrar::new(&cluster, &config.server_type, &id, changes);
     let registrar = tokio::spawn(registrar.run());
     let bell = watch(seat.threads.eventfds[seat.me.index()].clone())?;
     let sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
-    let mut thread = Thread { station, nats, servers, seat, bell, sleep };
+    let mut thread =
+        Thread { cluster, id, station, nats, moving: None, servers, seat, bell, sleep };
     thread.run().await;
     if thread.station.is_connected()
         && tokio::time::timeout(STOP_WITHIN, thread.nats.finish()).await.is_err()
@@ -136,8 +139,12 @@ fn watch(bell: Eventfd) -> std::io::Result<AsyncFd<Eventfd>> {
 
 /// The running loop.
 struct Thread {
+    cluster: PitayaCluster,
+    id: Arc<str>,
     station: Station,
     nats: Nats,
+    /// Where NATS's server is about to stop.
+    moving: Option<Moving>,
     servers: mpsc::Receiver<Change>,
     seat: Seat,
     bell: AsyncFd<Eventfd>,
@@ -206,7 +213,9 @@ impl Thread {
     /// Hands in what has come; ready if anything has.
     fn poll_events(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.station.advance(self.seat.threads.now_us());
+        // In front of an older connection, whose answers follow on what was pushed here.
         let mut has_come = self.nats.poll(cx, &mut self.station);
+        has_come |= self.poll_moving(cx);
         while let Poll::Ready(Some(change)) = self.servers.poll_recv(cx) {
             self.station.handle_servers(change);
             has_come = true;
@@ -218,6 +227,21 @@ impl Thread {
         }
         has_come |= self.sleep.as_mut().poll(cx).is_ready();
         if has_come { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Thread {
+    /// Leaves a NATS server that is about to stop; whether anything has come.
+    fn poll_moving(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.moving.is_none() && self.nats.is_lame() {
+            let (cluster, id) = (self.cluster.clone(), Arc::clone(&self.id));
+            let another = self.nats.another(cluster, id, self.station.inbox());
+            self.moving = Some(Moving::Connecting(another));
+        }
+        let Some(moving) = self.moving.take() else { return false };
+        let (moving, has_come) = moving.poll(cx, &mut self.nats, &mut self.station);
+        self.moving = moving;
+        has_come
     }
 }
 

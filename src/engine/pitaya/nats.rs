@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{AbortHandle, Abortable, SelectAll, abortable};
 use futures_util::{FutureExt as _, Sink as _, Stream, StreamExt as _};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::mpsc;
 
 use crate::pitaya::{Command, PitayaCluster, Station, subjects};
@@ -26,7 +27,11 @@ pub(super) struct Nats {
     /// Who has logged in at frontends of this type, if anybody cares.
     bindings: Option<Subscriber>,
     /// What is told of the connection.
-    states: mpsc::Receiver<bool>,
+    states: mpsc::Receiver<Told>,
+    /// The server that it is to is about to stop.
+    is_lame: bool,
+    /// What is also heard on the connection that this one is to replace is not heard here yet.
+    muted: Option<Muted>,
     /// What comes for users.
     heard: SelectAll<Abortable<User>>,
     /// Which users those are, by uid.
@@ -35,6 +40,21 @@ pub(super) struct Nats {
     unflushed: usize,
     /// Ready when it has.
     flush: Option<BoxFuture<'static, ()>>,
+}
+
+/// What NATS's client tells of its connection.
+#[derive(Debug, Clone, Copy)]
+enum Told {
+    Connected,
+    Lost,
+    LameDuck,
+}
+
+/// Whom another connection listens to.
+struct Muted {
+    users: FxHashSet<Arc<str>>,
+    /// For the streams of these users.
+    is_muted: Arc<AtomicBool>,
 }
 
 /// What has come for a user.
@@ -47,12 +67,30 @@ enum Heard {
 struct User {
     pushes: Subscriber,
     kicks: Subscriber,
+    /// There while another connection may hear the same.
+    is_muted: Option<Arc<AtomicBool>>,
+}
+
+impl User {
+    /// Drops what another connection has heard.
+    fn drop_muted(&mut self, cx: &mut Context<'_>) {
+        let is_muted = |flag: &Arc<AtomicBool>| flag.load(Ordering::Relaxed);
+        if self.is_muted.as_ref().is_some_and(is_muted) {
+            while let Poll::Ready(Some(_)) = self.pushes.poll_next_unpin(cx) {}
+            while let Poll::Ready(Some(_)) = self.kicks.poll_next_unpin(cx) {}
+        } else {
+            self.is_muted = None;
+        }
+    }
 }
 
 impl Stream for User {
     type Item = Heard;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Heard>> {
+        if self.is_muted.is_some() {
+            self.drop_muted(cx);
+        }
         if let Poll::Ready(push) = self.pushes.poll_next_unpin(cx) {
             return Poll::Ready(push.map(|message| Heard::Push(message.payload)));
         }
@@ -85,6 +123,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRIES_OF_FIRST: usize = 60;
 const RETRY_MAX: Duration = Duration::from_secs(1);
+/// How long NATS may take to send back what it was sent, before it is sent again.
+const SETTLE_WITHIN: Duration = Duration::from_secs(1);
 /// Changes of the connection that nobody has looked at yet.
 const STATES_MAX: usize = 16;
 
@@ -94,13 +134,23 @@ impl Nats {
         cluster: &PitayaCluster,
         frontend_type: &Arc<str>,
         id: &str,
-        station: &Station,
+        inbox: String,
+    ) -> std::io::Result<Self> {
+        Self::start_at(addresses(cluster), cluster, frontend_type, id, inbox).await
+    }
+
+    async fn start_at(
+        addresses: Vec<async_nats::ServerAddr>,
+        cluster: &PitayaCluster,
+        frontend_type: &Arc<str>,
+        id: &str,
+        inbox: String,
     ) -> std::io::Result<Self> {
         let (tell, states) = mpsc::channel(STATES_MAX);
-        let client = options(cluster, tell).connect(addresses(cluster)).await;
+        let client = options(cluster, tell).connect(addresses).await;
         let client = client.map_err(std::io::Error::other)?;
         let listen = async |subject| client.subscribe(subject).await.map_err(std::io::Error::other);
-        let inbox = listen(station.inbox().into()).await?;
+        let inbox = listen(inbox.into()).await?;
         let requests = listen(subjects::server(frontend_type, id)).await?;
         let bindings = match cluster.unique_session {
             true => Some(listen(subjects::bindings(frontend_type)).await?),
@@ -113,6 +163,8 @@ impl Nats {
             requests,
             bindings,
             states,
+            is_lame: false,
+            muted: None,
             heard: SelectAll::new(),
             users: FxHashMap::default(),
             unflushed: 0,
@@ -120,16 +172,103 @@ impl Nats {
         })
     }
 
+    /// Another connection to the same NATS servers, which is made when this is done.
+    pub(super) fn another(
+        &self,
+        cluster: PitayaCluster,
+        id: Arc<str>,
+        inbox: String,
+    ) -> BoxFuture<'static, std::io::Result<Self>> {
+        let (client, frontend_type) = (self.client.clone(), Arc::clone(&self.frontend_type));
+        Box::pin(async move {
+            // With those that NATS has told of; unless it says nothing any more.
+            let pool = tokio::time::timeout(SETTLE_WITHIN, client.server_pool()).await;
+            let known = pool.ok().and_then(Result::ok).unwrap_or_default();
+            let mut addresses: Vec<_> = known.into_iter().map(|server| server.addr).collect();
+            if addresses.is_empty() {
+                addresses = self::addresses(&cluster);
+            }
+            let nats = Self::start_at(addresses, &cluster, &frontend_type, &id, inbox).await?;
+            nats.settle().await;
+            Ok(nats)
+        })
+    }
+
+    /// Ready when the server has done all that it was sent before.
+    pub(super) fn settle(&self) -> BoxFuture<'static, ()> {
+        let client = self.client.clone();
+        Box::pin(async move {
+            loop {
+                let inbox = client.new_inbox();
+                let Ok(mut echo) = client.subscribe(inbox.clone()).await else { return };
+                let sent = client.publish(inbox, Bytes::new()).await;
+                // What was sent may have been lost with the connection.
+                let came = tokio::time::timeout(SETTLE_WITHIN, echo.next()).await;
+                if sent.is_err() || came.is_ok() {
+                    return;
+                }
+            }
+        })
+    }
+
+    /// Whether the server has said that it is about to stop.
+    pub(super) fn is_lame(&self) -> bool {
+        self.is_lame
+    }
+
+    /// There is nowhere to go, so it stays until the server ends the connection.
+    pub(super) fn stay(&mut self) {
+        self.is_lame = false;
+    }
+
+    /// Hears nothing that an older connection hears.
+    pub(super) fn mute(&mut self, older: &Self) {
+        let users = older.users.keys().map(Arc::clone).collect();
+        self.muted = Some(Muted { users, is_muted: Arc::new(AtomicBool::new(true)) });
+    }
+
+    /// Hears everything from here on.
+    pub(super) fn unmute(&mut self, cx: &mut Context<'_>) {
+        if let Some(muted) = &self.muted {
+            // What has come so far the older one has heard, or is about to.
+            while let Poll::Ready(Some(_)) = self.heard.poll_next_unpin(cx) {}
+            each(&mut self.requests, cx, drop);
+            if let Some(bindings) = &mut self.bindings {
+                each(bindings, cx, drop);
+            }
+            muted.is_muted.store(false, Ordering::Relaxed);
+            self.muted = None;
+        }
+    }
+
+    /// Listens no more, and sends what it was given.
+    pub(super) fn leave(self) {
+        let client = self.client.clone();
+        tokio::spawn(async move { client.drain().await });
+    }
+
     /// Hands in what has come; whether anything has.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, station: &mut Station) -> bool {
         let mut has_come = false;
-        while let Poll::Ready(Some(is_connected)) = self.states.poll_recv(cx) {
+        while let Poll::Ready(Some(told)) = self.states.poll_recv(cx) {
             has_come = true;
-            match is_connected {
-                true => station.handle_connected(),
-                false => station.handle_lost(),
+            match told {
+                Told::Connected => {
+                    self.is_lame = false;
+                    station.handle_connected();
+                }
+                Told::Lost => station.handle_lost(),
+                Told::LameDuck => self.is_lame = true,
             }
         }
+        has_come |= self.poll_received(cx, station);
+        // Whoever waits for room hears of it here.
+        has_come | (station.has_commands() && self.poll_room(cx).is_ready())
+    }
+
+    /// The same of messages alone.
+    pub(super) fn poll_received(&mut self, cx: &mut Context<'_>, station: &mut Station) -> bool {
+        let mut has_come = false;
         // In front of the answers, so that what was pushed before an answer comes before it.
         for _ in 0..MESSAGES_PER_TURN {
             match self.heard.poll_next_unpin(cx) {
@@ -139,18 +278,27 @@ impl Nats {
             }
             has_come = true;
         }
-        has_come |= each(&mut self.inbox, cx, |message| {
-            let status = message.status.map(|status| status.as_u16());
-            station.handle_answer(&message.subject, status, message.payload);
-        });
+        let is_muted = self.muted.is_some();
+        // Answers wait, as they would overtake pushes that the older connection hears. One that has
+        // come on both is taken once.
+        has_come |= !is_muted
+            && each(&mut self.inbox, cx, |message| {
+                let status = message.status.map(|status| status.as_u16());
+                station.handle_answer(&message.subject, status, message.payload);
+            });
         has_come |= each(&mut self.requests, cx, |message| {
-            station.handle_request(message.reply, message.payload);
+            if !is_muted {
+                station.handle_request(message.reply, message.payload);
+            }
         });
         if let Some(bindings) = &mut self.bindings {
-            has_come |= each(bindings, cx, |message| station.handle_binding(message.payload));
+            has_come |= each(bindings, cx, |message| {
+                if !is_muted {
+                    station.handle_binding(message.payload);
+                }
+            });
         }
-        // Whoever waits for room hears of it here.
-        has_come | (station.has_commands() && self.poll_room(cx).is_ready())
+        has_come
     }
 
     /// Whether the client takes another message.
@@ -233,7 +381,9 @@ impl Nats {
                 return true;
             }
         };
-        let (user, listening) = abortable(User { pushes, kicks });
+        let is_muted = self.muted.as_ref().filter(|muted| muted.users.contains(uid));
+        let is_muted = is_muted.map(|muted| Arc::clone(&muted.is_muted));
+        let (user, listening) = abortable(User { pushes, kicks, is_muted });
         self.heard.push(user);
         self.users.insert(Arc::clone(uid), Listening(listening));
         true
@@ -256,7 +406,7 @@ fn addresses(cluster: &PitayaCluster) -> Vec<async_nats::ServerAddr> {
     cluster.nats.iter().filter_map(|url| url.parse().ok()).collect()
 }
 
-fn options(cluster: &PitayaCluster, tell: mpsc::Sender<bool>) -> ConnectOptions {
+fn options(cluster: &PitayaCluster, tell: mpsc::Sender<Told>) -> ConnectOptions {
     let options = ConnectOptions::new()
         .name("shaddock")
         .retry_on_initial_connect()
@@ -274,8 +424,9 @@ fn options(cluster: &PitayaCluster, tell: mpsc::Sender<bool>) -> ConnectOptions 
             let tell = tell.clone();
             async move {
                 match event {
-                    Event::Connected => drop(tell.send(true).await),
-                    Event::Disconnected => drop(tell.send(false).await),
+                    Event::Connected => drop(tell.send(Told::Connected).await),
+                    Event::Disconnected => drop(tell.send(Told::Lost).await),
+                    Event::LameDuckMode => drop(tell.send(Told::LameDuck).await),
                     Event::SlowConsumer(_) => {
                         crate::log::seldom!(
                             warn,

@@ -1,0 +1,81 @@
+//! Away from a NATS server that is about to stop ("lame duck"), as Pitaya's servers go: another
+//! connection is made, all is listened to on that, and then the old one is left.
+//!
+//! For as long as both listen, everything comes twice. Until all is listened to on the new
+//! connection its answers wait, to be taken once, and its pushes, kicks and calls are dropped. What
+//! comes in the moment before the old one is left may come twice, and nothing is lost.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::time::Sleep;
+
+use super::nats::Nats;
+use crate::pitaya::Station;
+
+/// How far it has come.
+pub(super) enum Moving {
+    /// The other connection is being made.
+    Connecting(BoxFuture<'static, std::io::Result<Nats>>),
+    /// It is told of all users; then it has to have heard of that.
+    Listening { old: Nats, settled: Option<BoxFuture<'static, ()>> },
+    /// Both are heard.
+    Leaving { old: Nats, until: Pin<Box<Sleep>> },
+}
+
+/// How long both connections are heard at last, for what one of them gets a little later.
+const LEAVE_AFTER: Duration = Duration::from_millis(50);
+
+impl Moving {
+    /// Goes on as far as it can; `None` when all is done. Whether anything has come.
+    pub(super) fn poll(
+        self,
+        cx: &mut Context<'_>,
+        nats: &mut Nats,
+        station: &mut Station,
+    ) -> (Option<Self>, bool) {
+        match self {
+            Self::Connecting(mut connecting) => match connecting.poll_unpin(cx) {
+                Poll::Pending => (Some(Self::Connecting(connecting)), false),
+                Poll::Ready(Err(error)) => {
+                    tracing::warn!(%error, "there is no other connection to NATS");
+                    nats.stay();
+                    (None, false)
+                }
+                Poll::Ready(Ok(mut next)) => {
+                    next.mute(nats);
+                    let old = std::mem::replace(nats, next);
+                    station.handle_moved();
+                    (Some(Self::Listening { old, settled: None }), true)
+                }
+            },
+            Self::Listening { mut old, mut settled } => {
+                let has_come = old.poll_received(cx, station);
+                if settled.is_none() && station.is_settled() {
+                    settled = Some(nats.settle());
+                }
+                if settled.as_mut().is_some_and(|settled| settled.poll_unpin(cx).is_ready()) {
+                    nats.unmute(cx);
+                    let mut until = Box::pin(tokio::time::sleep(LEAVE_AFTER));
+                    // It is to wake this task.
+                    let is_over = until.as_mut().poll_unpin(cx).is_ready();
+                    debug_assert!(!is_over);
+                    return (Some(Self::Leaving { old, until }), true);
+                }
+                (Some(Self::Listening { old, settled }), has_come)
+            }
+            Self::Leaving { mut old, mut until } => {
+                let has_come = old.poll_received(cx, station);
+                if until.as_mut().poll_unpin(cx).is_pending() {
+                    return (Some(Self::Leaving { old, until }), has_come);
+                }
+                old.leave();
+                tracing::info!("NATS is served by another server from now on");
+                (None, true)
+            }
+        }
+    }
+}
