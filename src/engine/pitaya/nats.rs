@@ -243,7 +243,7 @@ impl Nats {
 
     /// Listens no more, and sends what it was given.
     pub(super) fn leave(self) {
-        let client = self.client.clone();
+        let client = self.client;
         tokio::spawn(async move { client.drain().await });
     }
 
