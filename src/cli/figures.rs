@@ -18,7 +18,7 @@ const REDRAW_EVERY: Duration = Duration::from_millis(500);
 const PRINT_EVERY: Duration = Duration::from_secs(10);
 
 /// The counters of bounds (`docs/limits.md`): shown where they have counted anything.
-const BOUNDS: [&str; 29] = [
+const BOUNDS: [&str; 30] = [
     "refused_max_connections",
     "refused_accept_rate",
     "accept_failures",
@@ -32,6 +32,7 @@ const BOUNDS: [&str; 29] = [
     "hold_overflows",
     "message_rate_rejects",
     "session_in_flight_rejects",
+    "in_flight_pauses",
     "receive_buffers_empty",
     "outbox_pauses",
     "pushes_dropped",

@@ -13,7 +13,7 @@ use super::messages::Error;
 pub(super) enum Failure {
     /// There is no server of its type.
     NoServer,
-    /// There is no connection to NATS, or it was lost meanwhile.
+    /// There is no connection to NATS.
     NoConnection,
     /// A bound of [`PitayaLimits`](super::PitayaLimits) is reached.
     Busy,

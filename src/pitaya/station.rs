@@ -300,6 +300,9 @@ impl Station {
         }
         loop {
             match self.commands.pop_front()? {
+                // One that was given back, and has had no place in a window since.
+                Next::Command(Command::Publish { call: Some(token), .. })
+                    if self.sent.get(token).is_none() => {}
                 Next::Command(command) => return Some(command),
                 Next::Sent(token) => {
                     if let Some(command) = self.publish_sent(token) {

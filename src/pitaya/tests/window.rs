@@ -215,5 +215,12 @@ fn a_nats_that_does_not_read_makes_nothing_grow() {
     rig.now_us += 2 * TIMEOUT_US;
     while rig.answered().is_some() {}
     assert_eq!(rig.sent_now().len(), 0);
+    // Nor one that it was about to take.
+    rig.requests(1..=1);
+    let command = rig.station.poll_command().unwrap();
+    rig.station.give_back(command);
+    rig.now_us += TIMEOUT_US;
+    assert_eq!(code(rig.answered()), (1, "PIT-408".into()));
+    assert_eq!(rig.sent_now().len(), 0);
     assert!(rig.is_idle());
 }
