@@ -157,8 +157,8 @@ fn backends_bind_write_push_and_kick() {
     assert_eq!(events.last(), Some(&Event::Kick(json!({"reason": "kick"}))), "{events:?}");
 }
 
-/// Unless it is told otherwise, as Pitaya's module for unique sessions is on by default (Pitaya
-/// cluster, "Corrections and additions").
+/// Unless it is told otherwise, as Pitaya's module for unique sessions is on by default (docs/protocol/pitaya.md,
+/// "Calls a frontend serves").
 #[test]
 fn a_uid_has_one_session() {
     let Some(cluster) = Cluster::start() else { return };
@@ -203,8 +203,8 @@ fn where_uids_are_not_unique_an_older_session_closes_without_a_kick() {
     assert!(old.until_end().iter().all(|event| !matches!(event, Event::Kick(_))));
 }
 
-/// Only a token of a subject that is exactly `*` or `>` is a wildcard (Pitaya cluster, "Corrections
-/// and additions").
+/// Only a token of a subject that is exactly `*` or `>` is a wildcard (docs/protocol/pitaya.md,
+/// "NATS subjects").
 #[test]
 fn stars_in_a_uid_reach_nobody_else() {
     let Some(cluster) = Cluster::start() else { return };
@@ -410,7 +410,8 @@ fn etcd_may_come_and_go() {
 
 /// Backends put themselves into etcd's list again at their next sign of life, which takes a third
 /// of their lease's time. Pitaya's frontends go on with the servers that they knew, and NATS tells
-/// which of them are dead (Pitaya cluster, "Corrections and additions").
+/// which of them are dead (docs/protocol/pitaya.md, "Server
+/// registration").
 #[test]
 fn servers_are_known_though_etcd_has_lost_its_data() {
     let Some(mut cluster) = Cluster::start() else { return };
@@ -483,7 +484,7 @@ fn clients_of_pitaya_reach_the_same_backends() {
     assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(&wanted));
 
     // A request without a body has none at the backend, and an answer without one none here; so it
-    // is with a push (Pitaya cluster, "Corrections and additions").
+    // is with a push (docs/protocol/pitaya.md, "Client dialect").
     client.send(
         &[
             request(4, "room.room.length", ""),

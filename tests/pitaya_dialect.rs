@@ -310,8 +310,8 @@ fn a_bad_or_unwanted_handshake_is_answered_400_and_closed() {
             let mut player = Player::connect(address(&engine, listener), is_websocket);
             let (answer, is_short) = player.greet(hello.as_bytes());
             assert_eq!(is_short, listener == SHORT);
-            // Pitaya's client for Go panics without `sys` (Pitaya cluster, "Corrections and
-            // additions").
+            // Pitaya's client for Go panics without `sys` (docs/protocol/pitaya.md,
+            // "Client dialect").
             let sys = answer["sys"].as_object().unwrap();
             assert_eq!(sys.keys().collect::<Vec<_>>(), ["dict", "heartbeat", "serializer"]);
             assert_eq!((&answer["code"], &sys["dict"][ECHO]), (&json!(400), &json!(1)), "{hello}");
@@ -471,7 +471,8 @@ fn whoever_says_nothing_at_all_is_closed() {
 }
 
 /// Pitaya looks at silence when it sends a heartbeat, so a client is closed by the third one since
-/// it was heard: 6.0 s at an interval of 2 s (Pitaya cluster, "Corrections and additions").
+/// it was heard: 6.0 s at an interval of 2 s (docs/protocol/pitaya.md, "Client
+/// dialect").
 #[test]
 fn silence_ends_with_the_third_heartbeat() {
     let engine = engine(|builder| builder.heartbeat(INTERVAL));

@@ -304,7 +304,7 @@ impl Station {
     }
 
     /// What Pitaya's frontends say of a timeout: whose it was, and how long they have waited
-    /// (Pitaya cluster, "Corrections and additions").
+    /// (docs/protocol/pitaya.md, "Error codes").
     fn timeout_of(&self, waiter: &Waiter) -> Bytes {
         let peer = waiter.subject.rsplit('/').next().unwrap_or_default();
         let route = String::from_utf8_lossy(&waiter.route);

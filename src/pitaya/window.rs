@@ -1,5 +1,5 @@
-//! What is under way at a server, and what waits for it (Pitaya cluster, "Corrections and
-//! additions").
+//! What is under way at a server, and what waits for it (docs/protocol/pitaya.md,
+//! "NATS subjects").
 //!
 //! A server of Pitaya's reads its subject through a channel of 75 messages, which all frontends
 //! share, and its NATS client drops what that has no room for, without a word. So no more than a

@@ -77,7 +77,7 @@ impl Push {
     }
 
     /// The same of any body, also of none: in protobuf that is a message like any other, whose
-    /// fields all have their defaults (Pitaya cluster, "Corrections and additions").
+    /// fields all have their defaults (docs/protocol/pitaya.md, "Client dialect").
     pub(crate) fn encode_any(
         routes: &RouteTable,
         edition: &Edition,

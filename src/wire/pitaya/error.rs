@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(json_of(whole).to_string(), whole, "one of a backend goes out as it came");
         let of = |code: &str, msg: &str| json!({"code": code, "msg": msg});
         assert_eq!(json_of(r#"{"code":"","msg":"m"}"#), of("PIT-000", "m"));
-        // An empty `msg` is left out (Pitaya cluster, "Corrections and additions").
+        // An empty `msg` is left out (docs/protocol/pitaya.md, "Client dialect").
         assert_eq!(json_of(r#"{"code":777,"more":1}"#), json!({"code": "PIT-777"}));
         assert_eq!(json_of(r#"{"code":null,"msg":5}"#), json!({"code": "PIT-500"}));
         assert_eq!(json_of(r#"{"a":1}"#), json!({"code": "PIT-500"}));
