@@ -157,8 +157,8 @@ fn backends_bind_write_push_and_kick() {
     assert_eq!(events.last(), Some(&Event::Kick(json!({"reason": "kick"}))), "{events:?}");
 }
 
-/// Unless it is told otherwise, as Pitaya's module for unique sessions is on by default (docs/protocol/pitaya.md,
-/// "Calls a frontend serves").
+/// Unless it is told otherwise, as Pitaya's module for unique sessions is on by default
+/// (docs/protocol/pitaya.md, "Calls a frontend serves").
 #[test]
 fn a_uid_has_one_session() {
     let Some(cluster) = Cluster::start() else { return };

@@ -352,8 +352,8 @@ mod tests {
         assert_eq!(pick(&mut servers, "gate"), None);
     }
 
-    /// As by Pitaya, whose frontends keep what they knew when etcd has lost its data (docs/protocol/pitaya.md,
-    /// "Server registration").
+    /// As by Pitaya, whose frontends keep what they knew when etcd has lost its data
+    /// (docs/protocol/pitaya.md, "Server registration").
     #[test]
     fn what_etcd_has_forgotten_stays_until_it_should_have_come_back() {
         let mut servers = servers(&[]);

@@ -213,8 +213,8 @@ fn what_gets_no_answer_is_answered_for() {
     assert_eq!((counts.cluster_bad_packets, counts.forward_rejects), (1, 0));
 }
 
-/// As by Pitaya: a call whose answer comes after NATS was away is answered (docs/protocol/pitaya.md,
-/// "NATS subjects").
+/// As by Pitaya: a call whose answer comes after NATS was away is answered
+/// (docs/protocol/pitaya.md, "NATS subjects").
 #[test]
 fn what_was_sent_is_answered_though_nats_was_away() {
     let mut rig = Rig::new(|cluster| cluster);
