@@ -6,7 +6,8 @@ pub mod pomelo;
 pub mod witness;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -20,6 +21,22 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// An engine on a free port of the loopback, with nothing in it yet.
 pub fn builder(shards: u16) -> Builder {
     Engine::builder().listen("127.0.0.1:0").shards(Shards::Count(shards))
+}
+
+/// A port that nobody listens on, below those that connections get, which may take it before the
+/// program does that it is for.
+pub fn free_port() -> u16 {
+    const FIRST: u32 = 25_000;
+    const COUNT: u32 = 7_000;
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id().wrapping_mul(61);
+    loop {
+        let place = start.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % COUNT;
+        let port = (FIRST + place) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// What a server sent.

@@ -1,7 +1,7 @@
 //! A Pitaya cluster of real nats-server and etcd, and of backends that are processes of the test.
 
 use std::io::{BufRead as _, BufReader};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use shaddock::PitayaCluster;
 
-use crate::common::PATIENCE;
+use crate::common::{PATIENCE, free_port};
 
 /// What says to a test's process that it is to be a backend, and how.
 pub const BACKEND: &str = "SHADDOCK_TEST_BACKEND";
@@ -58,22 +58,6 @@ fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(FOLDERS.map(PathBuf::from));
     folders.map(|folder| folder.join(name)).find(|path| path.is_file())
-}
-
-/// A port that nobody listens on, below those that connections get, which may take it before the
-/// program does that it is for.
-fn free_port() -> u16 {
-    const FIRST: u32 = 25_000;
-    const COUNT: u32 = 7_000;
-    static TAKEN: AtomicU32 = AtomicU32::new(0);
-    let start = std::process::id().wrapping_mul(61);
-    loop {
-        let place = start.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % COUNT;
-        let port = (FIRST + place) as u16;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 /// Waits until somebody listens.

@@ -37,7 +37,7 @@ pub struct Server {
 
 /// A port that nobody listens on, at least just now.
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    SocketAddr::from(([127, 0, 0, 1], super::free_port()))
 }
 
 impl Server {
