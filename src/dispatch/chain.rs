@@ -217,6 +217,7 @@ pub(crate) fn call<'a>(
 /// Runs code of the embedder; `None` when it panics. The panic hook has printed it by then.
 ///
 /// What the code had borrowed mutably is a snapshot of one message, which is dropped with it.
+#[inline(always)] // A call of its own costs each message of the shard.
 pub(crate) fn guarded<T>(code: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(code)).ok()
 }
