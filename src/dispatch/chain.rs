@@ -102,7 +102,7 @@ pub(crate) fn after_answer(
 ///
 /// The reply is written where its reader has it. Handed back by value it is copied right after its
 /// fields were stored one by one, and a load of two of them at once has to wait for both stores.
-#[inline]
+#[inline(always)] // Every message comes by here.
 pub(crate) fn handle<'a>(
     registry: &Rc<Registry>,
     handler: Option<usize>,
@@ -217,7 +217,7 @@ pub(crate) fn call<'a>(
 /// Runs code of the embedder; `None` when it panics. The panic hook has printed it by then.
 ///
 /// What the code had borrowed mutably is a snapshot of one message, which is dropped with it.
-#[inline(always)] // A call of its own costs each message of the shard.
+#[inline(always)] // The same.
 pub(crate) fn guarded<T>(code: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(code)).ok()
 }
