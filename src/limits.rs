@@ -84,7 +84,8 @@ pub struct Limits {
     /// Bytes of messages in one lane between a shard and a worker that it has not handled, those
     /// that its async handlers have yet to answer among them. A session may take as much of it as
     /// is left free, so that no few of them fill it; above that the same happens as at
-    /// [`Self::lane_len`] (`forward_rejects`, `lane_pauses`). Default 64 MiB.
+    /// [`Self::lane_len`] (`forward_rejects`, `lane_pauses`). An empty lane takes any message.
+    /// Default 64 MiB.
     pub lane_bytes_max: usize,
     /// Mails waiting for one shard from the other shards and from the host's threads. The host is
     /// told [`crate::HandleError::Busy`]; shards keep what does not fit, bounded by their sessions
@@ -99,7 +100,8 @@ pub struct Limits {
     pub in_flight_per_session_max: u16,
     /// Bytes of the messages of one session that wait for a worker or an async handler, twice
     /// where filters see them once more afterwards. One more message is refused as by
-    /// [`Self::in_flight_per_session_max`] (`session_in_flight_rejects`). Default 8 MiB.
+    /// [`Self::in_flight_per_session_max`] (`session_in_flight_rejects`), unless it is the only one.
+    /// Default 8 MiB.
     pub in_flight_bytes_per_session_max: usize,
     /// Bytes that one shard keeps for its sessions: messages that wait for workers and async
     /// handlers, packages and WebSocket messages that have come in part, and answers that wait to
@@ -252,17 +254,13 @@ impl Limits {
     fn rules_of_messages(&self) -> [Rule; 14] {
         [
             ("lane_len", (1..=1 << 24).contains(&self.lane_len), "1 to 16777216"),
-            (
-                "lane_bytes_max",
-                self.lane_bytes_max >= self.package_bytes_max,
-                "package_bytes_max or more",
-            ),
+            ("lane_bytes_max", self.lane_bytes_max > 0, "at least 1"),
             ("inbox_len", (1..=1 << 24).contains(&self.inbox_len), "1 to 16777216"),
             ("in_flight_per_session_max", self.in_flight_per_session_max > 0, "at least 1"),
             (
                 "in_flight_bytes_per_session_max",
-                (self.package_bytes_max..=1 << 30).contains(&self.in_flight_bytes_per_session_max),
-                "package_bytes_max to 1073741824",
+                (1..=1 << 30).contains(&self.in_flight_bytes_per_session_max),
+                "1 to 1073741824",
             ),
             (
                 "shard_bytes_max",

@@ -100,7 +100,8 @@ impl Shard {
         let left = self.memory.left();
         let (_, connection) = self.find(client.session)?;
         let in_flight_bytes = connection.in_flight_bytes as usize + bytes;
-        if connection.in_flight >= len_max || in_flight_bytes > bytes_max {
+        let is_too_much = connection.in_flight_bytes > 0 && in_flight_bytes > bytes_max;
+        if connection.in_flight >= len_max || is_too_much {
             self.counters.session_in_flight_rejects.one();
             return None;
         }

@@ -214,7 +214,10 @@ impl World {
         let limits = &self.limits;
         let text = || format!("{probe:?}");
         ensure(probe.in_flight <= usize::from(limits.in_flight_per_session_max), text)?;
-        ensure(probe.in_flight_bytes <= limits.in_flight_bytes_per_session_max, text)?;
+        // One message alone always fits, twice where filters are to see it again.
+        let alone_max = 2 * limits.package_bytes_max;
+        let in_flight_max = limits.in_flight_bytes_per_session_max.max(alone_max);
+        ensure(probe.in_flight_bytes <= in_flight_max, text)?;
         if probe.stage == Stage::Dead {
             // What is with the kernel comes back.
             return ensure(probe.partial_bytes + probe.message_bytes == 0, text);
