@@ -67,8 +67,11 @@ pub(super) struct Accepts {
     idle: VecDeque<u32>,
     /// Those that are to be the next: somebody waits for them.
     wanted: VecDeque<u32>,
-    /// Accepting ended for want of something, or for a while; it begins again at this time.
+    /// Accepting has failed for want of memory; it begins again at this time.
     again_us: Option<u64>,
+    /// The millisecond has no more places; the next one begins then. A connection that is turned
+    /// away gives its place back, so that accepting may begin again before.
+    places_us: Option<u64>,
     places: u32,
     /// Places of connections, and of accepts under way. INVARIANT: together `places` at most.
     open: u32,
@@ -130,6 +133,7 @@ impl Accepts {
             accepts,
             wanted: VecDeque::new(),
             again_us: None,
+            places_us: None,
             places,
             open: 0,
             under_way: 0,
@@ -151,7 +155,7 @@ impl Accepts {
 
     /// When there is something to do that no completion tells of.
     pub(super) fn next_deadline_us(&self) -> Option<u64> {
-        self.again_us
+        self.again_us.into_iter().chain(self.places_us).min()
     }
 
     /// Whether the other shards are to be woken, as somebody waits for this one, which is full.
@@ -170,7 +174,7 @@ impl Accepts {
                 return;
             }
             if !crossings.come() {
-                self.again_us = Some(crossings.again_us());
+                self.places_us = Some(crossings.again_us());
                 return;
             }
             let Some(accept) = self.next_to_begin() else { continue };
@@ -188,9 +192,9 @@ impl Accepts {
 
     /// Begins again after a pause, or when another shard has called.
     pub(super) fn resume(&mut self, ring: &mut Ring, crossings: &mut Crossings, now_us: u64) {
-        let is_over = self.again_us.is_some_and(|again_us| again_us <= now_us);
-        if is_over {
-            self.again_us = None;
+        let mut is_over = false;
+        for pause in [&mut self.again_us, &mut self.places_us] {
+            is_over |= pause.take_if(|end_us| *end_us <= now_us).is_some();
         }
         let changes = self.listeners.calls.changes.load(Ordering::Acquire);
         if is_over || std::mem::replace(&mut self.changes, changes) != changes {
@@ -368,5 +372,34 @@ impl Accepts {
             self.cancelling += 1;
             ring.cancel_accept(accept as u32);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In a shard that serves others a millisecond has few places. Who is turned away gives the
+    /// place back, also once all are taken and accepting waits for the next millisecond.
+    #[test]
+    fn who_is_turned_away_makes_room_for_the_next_at_once() {
+        const STORM: u64 = 20;
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let listeners = Listeners::shared(vec![vec![socket.unwrap()]]).next().unwrap();
+        let mut accepts = Accepts::new(listeners, 1_000);
+        // Nothing is submitted, so that every accept ends as the test says.
+        let mut ring = Ring::new(64, 64).unwrap();
+        let mut crossings = Crossings::default();
+        crossings.begin_turn(5_000, 1);
+        accepts.begin(&mut ring, &mut crossings);
+        assert!(accepts.next_deadline_us().is_some(), "all places of the millisecond are taken");
+        for refused in 1..=STORM {
+            let accept = accepts.accepts.iter().position(|it| it.state == State::UnderWay);
+            let accept = accept.expect("an accept is under way") as u32;
+            accepts.handle_end(accept, 7, 5_000).unwrap();
+            crossings.refuse(refused);
+            accepts.begin(&mut ring, &mut crossings);
+        }
+        assert_eq!(u64::from(accepts.open), STORM);
     }
 }
