@@ -100,8 +100,8 @@ pub struct Limits {
     pub in_flight_per_session_max: u16,
     /// Bytes of the messages of one session that wait for a worker or an async handler, twice
     /// where filters see them once more afterwards. One more message is refused as by
-    /// [`Self::in_flight_per_session_max`] (`session_in_flight_rejects`), unless it is the only one.
-    /// Default 8 MiB.
+    /// [`Self::in_flight_per_session_max`] (`session_in_flight_rejects`), unless it is the only
+    /// one. Default 8 MiB.
     pub in_flight_bytes_per_session_max: usize,
     /// Bytes that one shard keeps for its sessions: messages that wait for workers and async
     /// handlers, packages and WebSocket messages that have come in part, and answers that wait to
