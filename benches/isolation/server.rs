@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use shaddock::{Audience, Engine, Handlers, Limits, Reply, Shards, Workers};
+use shaddock::{Audience, Dialect, Engine, Handlers, Limits, Listener, Reply, Shards, Workers};
 
 use crate::common::ceiling::{self, Variant};
 use crate::common::child::{self, Child};
@@ -43,6 +43,7 @@ pub(crate) struct Setting {
 fn engine(setting: Setting) -> Engine {
     Engine::builder()
         .listen("127.0.0.1:0")
+        .listen(Listener::new("127.0.0.1:0").dialect(Dialect::Pitaya))
         .shards(Shards::Count(setting.shards))
         .heartbeat(Duration::from_secs(10))
         .limits(setting.limits)
@@ -80,7 +81,7 @@ pub(crate) fn serve(setting: Setting) {
     shaddock::return_large_memory();
     let engine = engine(setting);
     let mut pushes = 0_u64;
-    child::obey(&[engine.local_addr()], |order| {
+    child::obey(engine.local_addrs(), |order| {
         match order {
             "hold" => IS_HELD.store(true, Ordering::Release),
             "release" => IS_HELD.store(false, Ordering::Release),
@@ -127,12 +128,20 @@ pub(crate) struct Process {
     pid: u32,
     child: Mutex<Child>,
     pub(crate) address: SocketAddr,
+    /// For clients of Pitaya's; of the bare server the same.
+    pub(crate) pitaya_address: SocketAddr,
 }
 
 impl Process {
     pub(crate) fn start(name: &str) -> std::io::Result<Self> {
         let child = Child::start(&["--serve", name])?;
-        Ok(Self { pid: child.pid(), address: child.addresses[0], child: Mutex::new(child) })
+        let (first, last) = (child.addresses[0], *child.addresses.last().expect("the first"));
+        Ok(Self {
+            pid: child.pid(),
+            address: first,
+            pitaya_address: last,
+            child: Mutex::new(child),
+        })
     }
 
     /// Gives an order, and waits until it is done.

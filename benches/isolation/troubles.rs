@@ -7,11 +7,13 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use flate2::write::ZlibEncoder;
 use rustix::thread::gettid;
 use shaddock::Limits;
+use shaddock::wire::package::PackageType;
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::client::{Client, Event, PATIENCE, ack, handshake, request};
+use crate::client::{Client, Event, PATIENCE, ack, handshake, package, request};
 use crate::common::set_nice;
 use crate::server::{
     ECHO, FORWARD_TIMEOUT, OUTBOX_BYTES_MAX, PUSH_BYTES, Process, REMOTE, SHARD, SINK, SLOW,
@@ -63,11 +65,12 @@ const fn trouble(name: &'static str, make: fn(&Stage<'_>) -> Outcome) -> Trouble
     }
 }
 
-pub(crate) const ALL: [Trouble; 10] = [
+pub(crate) const ALL: [Trouble; 11] = [
     trouble("worker", stopped_worker),
     trouble("unread", clients_that_never_read),
     trouble("half-open", half_open_handshakes),
     trouble("dripping", clients_that_drip),
+    Trouble { package_bytes_max: Some(2 << 20), ..trouble("inflating", bodies_that_grow) },
     // With a bound of the outbox that a reader of low priority keeps below.
     Trouble { package_bytes_max: Some(8 << 20), ..trouble("flood", flood) },
     Trouble { package_bytes_max: Some(LARGE_BYTES), ..trouble("large", large_packages) },
@@ -288,6 +291,42 @@ pub(crate) fn read_to_end(mut stream: &TcpStream) -> usize {
         }
     }
 }
+
+/// Clients of Pitaya's whose messages are of some kilobytes and become megabytes.
+fn bodies_that_grow(stage: &Stage<'_>) -> Outcome {
+    const CLIENTS: usize = 16;
+    const PLAIN_BYTES: usize = (2 << 20) - 64;
+    let body = format!("{{\"a\":\"{}\"}}", "a".repeat(PLAIN_BYTES - 8));
+    let mut encoder = ZlibEncoder::new(vec![COMPRESSED_NOTIFY, SINK.len() as u8], BEST);
+    encoder.get_mut().extend_from_slice(SINK.as_bytes());
+    encoder.write_all(body.as_bytes()).map_err(|error| error.to_string())?;
+    let message = package(PackageType::Data, &encoder.finish().map_err(|e| e.to_string())?);
+    std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            let mut client = Client::ready(stage.process.pitaya_address);
+            let message = &message;
+            scope.spawn(move || {
+                yield_to_others();
+                let patience = Some(Duration::from_millis(20));
+                client.stream.set_write_timeout(patience).expect("it is more than nothing");
+                // What the server does not read yet is refused by the kernel, in the middle of one.
+                let mut at = 0;
+                while stage.goes_on() {
+                    at = (at + client.stream.write(&message[at..]).unwrap_or(0)) % message.len();
+                }
+            });
+        }
+        stage.begin();
+    });
+    let notifies = stage.process.counter("notifies");
+    expect(notifies > 0, || "nothing was inflated".into())?;
+    Ok(format!("{notifies} of {} bytes", message.len()))
+}
+
+/// The first byte of a notify of Pitaya's with a compressed body (docs/protocol/pitaya.md, "Client
+/// dialect").
+const COMPRESSED_NOTIFY: u8 = 0x12;
+const BEST: flate2::Compression = flate2::Compression::best();
 
 /// What a client sends at once.
 const PIECE_BYTES: usize = 64 * 1024;
