@@ -40,6 +40,8 @@ pub(crate) enum Lost {
 pub(crate) struct Queue {
     entries: VecDeque<Entry>,
     bytes: usize,
+    /// Those of pushes that other sessions get too.
+    shared_bytes: usize,
     /// How many of them may be dropped for room.
     droppable: usize,
 }
@@ -66,6 +68,13 @@ impl Entry {
         self.segment.as_slice().len() + if self.lossy.is_some() { PUSH_BYTES } else { 0 }
     }
 
+    fn shared_bytes(&self) -> usize {
+        match &self.segment {
+            Segment::Shared(bytes) => bytes.len(),
+            Segment::Owned(_) => 0,
+        }
+    }
+
     fn is_droppable(&self) -> bool {
         matches!(self.lossy, Some(Lossy::DropOldest))
     }
@@ -78,11 +87,11 @@ impl Queue {
 
     /// Bytes of pushes that other sessions get too.
     pub(super) fn shared_bytes(&self) -> usize {
-        let shared = |entry: &Entry| match &entry.segment {
-            Segment::Shared(bytes) => bytes.len(),
-            Segment::Owned(_) => 0,
-        };
-        self.entries.iter().map(shared).sum()
+        debug_assert_eq!(
+            self.shared_bytes,
+            self.entries.iter().map(Entry::shared_bytes).sum::<usize>()
+        );
+        self.shared_bytes
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -125,6 +134,7 @@ impl Queue {
 
     fn add(&mut self, entry: Entry) {
         self.bytes += entry.bytes();
+        self.shared_bytes += entry.shared_bytes();
         self.droppable += usize::from(entry.is_droppable());
         self.entries.push_back(entry);
     }
@@ -132,6 +142,7 @@ impl Queue {
     fn remove(&mut self, at: usize) {
         if let Some(entry) = self.entries.remove(at) {
             self.bytes -= entry.bytes();
+            self.shared_bytes -= entry.shared_bytes();
             self.droppable -= usize::from(entry.is_droppable());
         }
     }
@@ -210,6 +221,7 @@ impl Queue {
     fn pop(&mut self) -> Option<(Segment, Since)> {
         let entry = self.entries.pop_front()?;
         self.bytes -= entry.bytes();
+        self.shared_bytes -= entry.shared_bytes();
         self.droppable -= usize::from(entry.is_droppable());
         let since = if entry.lossy.is_some() { Since::NEVER } else { entry.since };
         Some((entry.segment, since))
