@@ -26,11 +26,55 @@ mod servers;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::Parser as _;
 use measure::{Point, Sample, Shape};
 use report::{OpenLoop, Results};
 use servers::Server;
 
-/// What was asked for on the command line.
+/// The command line.
+#[derive(clap::Parser)]
+#[command(about = "Whole servers under the same load, next to a bare io_uring server")]
+struct Options {
+    /// Rounds, in each of which every server is measured at every point
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// One short round
+    #[arg(long)]
+    quick: bool,
+    /// Servers, by the names that the table has
+    #[arg(long, value_delimiter = ',', value_parser = server)]
+    servers: Vec<Server>,
+    /// Connections × messages in flight, as 100x16
+    #[arg(long, value_delimiter = ',', value_parser = point)]
+    points: Vec<Point>,
+    /// Bytes of a message's body
+    #[arg(long)]
+    body_bytes: Option<usize>,
+    /// Rounds of the open loop, if not as many as of the others
+    #[arg(long)]
+    open_loop: Option<usize>,
+    /// Shows that it runs, as `cargo bench -- --test`
+    #[arg(long, hide = true)]
+    test: bool,
+    /// Cargo's own.
+    #[arg(long, hide = true)]
+    bench: bool,
+    /// Serves as one of the servers.
+    #[arg(long, hide = true, value_parser = server)]
+    serve: Option<Server>,
+}
+
+fn server(name: &str) -> Result<Server, String> {
+    Server::from_name(name).ok_or_else(|| "no server has this name".into())
+}
+
+fn point(name: &str) -> Result<Point, String> {
+    let names = || Point::ALL.map(Point::name).join(", ");
+    let point = Point::ALL.into_iter().find(|point| point.name() == name);
+    point.ok_or_else(|| format!("expected one of {}", names()))
+}
+
+/// What is to be done.
 struct Arguments {
     rounds: usize,
     shape: Shape,
@@ -63,22 +107,12 @@ const fn shape(warmup_ms: u64, measure_ms: u64) -> Shape {
 }
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    if let [flag, name] = &words[..]
-        && flag == "--serve"
-    {
-        let Some(server) = Server::from_name(name) else { return ExitCode::FAILURE };
+    let options = Options::parse();
+    if let Some(server) = options.serve {
         servers::serve(server);
         return ExitCode::SUCCESS;
     }
-    let arguments = match Arguments::parse(&words) {
-        Ok(arguments) => arguments,
-        Err(word) => {
-            eprintln!("unknown: {word}; see the top of benches/end_to_end/main.rs");
-            return ExitCode::FAILURE;
-        }
-    };
-    match run(&arguments) {
+    match run(&options.into()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("the benchmark failed: {error}");
@@ -87,62 +121,34 @@ fn main() -> ExitCode {
     }
 }
 
-impl Arguments {
-    fn parse(words: &[String]) -> Result<Self, String> {
+impl From<Options> for Arguments {
+    fn from(options: Options) -> Self {
+        let pomelo = process::has_pomelo().then_some(Server::Pomelo);
         let mut arguments = Self {
             rounds: 7,
             shape: FULL,
-            servers: Server::ALL
-                .into_iter()
-                .chain(process::has_pomelo().then_some(Server::Pomelo))
-                .collect(),
+            servers: Server::ALL.into_iter().chain(pomelo).collect(),
             points: Point::ALL.to_vec(),
-            open_loop: None,
-            system_calls: true,
+            open_loop: options.open_loop,
+            system_calls: !options.test,
         };
-        let mut words = words.iter();
-        while let Some(word) = words.next() {
-            match word.as_str() {
-                // Cargo's own.
-                "--bench" => {}
-                "--quick" => (arguments.rounds, arguments.shape) = (1, QUICK),
-                "--test" => {
-                    (arguments.rounds, arguments.shape) = (1, SMOKE);
-                    arguments.points = vec![OPEN_LOOP, Point::ALL[3]];
-                    arguments.servers = Server::ALL.to_vec();
-                    arguments.system_calls = false;
-                }
-                "--body-bytes" => {
-                    arguments.shape.body_bytes = value(word, words.next(), |n| n.parse().ok())?;
-                }
-                "--rounds" => arguments.rounds = value(word, words.next(), |n| n.parse().ok())?,
-                "--open-loop" => {
-                    arguments.open_loop = Some(value(word, words.next(), |n| n.parse().ok())?);
-                }
-                "--servers" => {
-                    arguments.servers = value(word, words.next(), |list| {
-                        list.split(',').map(Server::from_name).collect()
-                    })?;
-                }
-                "--points" => {
-                    arguments.points = value(word, words.next(), |list| {
-                        let find = |name| Point::ALL.into_iter().find(|point| point.name() == name);
-                        list.split(',').map(find).collect()
-                    })?;
-                }
-                other => return Err(other.to_owned()),
-            }
+        if options.test {
+            (arguments.rounds, arguments.shape) = (1, SMOKE);
+            arguments.points = vec![OPEN_LOOP, Point::ALL[3]];
+            arguments.servers = Server::ALL.to_vec();
+        } else if options.quick {
+            (arguments.rounds, arguments.shape) = (1, QUICK);
         }
-        Ok(arguments)
+        arguments.rounds = options.rounds.unwrap_or(arguments.rounds);
+        arguments.shape.body_bytes = options.body_bytes.unwrap_or(BODY_BYTES);
+        if !options.servers.is_empty() {
+            arguments.servers = options.servers;
+        }
+        if !options.points.is_empty() {
+            arguments.points = options.points;
+        }
+        arguments
     }
-}
-
-fn value<T>(
-    option: &str,
-    word: Option<&String>,
-    parse: impl FnOnce(&str) -> Option<T>,
-) -> Result<T, String> {
-    word.and_then(|word| parse(word)).ok_or_else(|| option.to_owned())
 }
 
 fn run(arguments: &Arguments) -> std::io::Result<()> {

@@ -35,6 +35,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use clap::Parser as _;
 use common::report::Spread;
 use common::{OTHER_CORE, pin, set_nice};
 use healthy::Healthy;
@@ -42,11 +43,44 @@ use serde::Serialize;
 use server::Process;
 use troubles::{Stage, Trouble};
 
-struct Arguments {
-    rounds: usize,
-    measure: Duration,
+/// The command line.
+#[derive(clap::Parser)]
+#[command(about = "What a healthy client notices of others' troubles")]
+struct Options {
+    /// Rounds of each trouble
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// One short round
+    #[arg(long, alias = "test")]
+    quick: bool,
+    /// Troubles, by the names that the table has
+    #[arg(long, value_delimiter = ',', value_parser = trouble)]
     troubles: Vec<&'static Trouble>,
-    soak: Option<soak::Options>,
+    /// Minutes of everything at once, instead of one trouble after the other
+    #[arg(long, value_name = "MINUTES", value_parser = minutes)]
+    soak: Option<f64>,
+    /// What the soak draws from
+    #[arg(long, requires = "soak")]
+    seed: Option<u64>,
+    /// Messages in a second of the soak, at most
+    #[arg(long, requires = "soak")]
+    rate: Option<u32>,
+    /// Cargo's own.
+    #[arg(long, hide = true)]
+    bench: bool,
+    /// Serves one of the troubles, or the soak.
+    #[arg(long, hide = true)]
+    serve: Option<String>,
+}
+
+fn trouble(name: &str) -> Result<&'static Trouble, String> {
+    let names = || troubles::ALL.each_ref().map(|trouble| trouble.name).join(", ");
+    Trouble::find(name).ok_or_else(|| format!("expected one of {}", names()))
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    let minutes = text.parse().ok().filter(|minutes| (0.1..=1e5).contains(minutes));
+    minutes.ok_or_else(|| "expected 0.1 to 100000".into())
 }
 
 /// What one round shows. Latencies are in microseconds.
@@ -81,10 +115,8 @@ struct Row {
 const RETURN_WITHIN: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    if let [flag, name] = &words[..]
-        && flag == "--serve"
-    {
+    let options = Options::parse();
+    if let Some(name) = &options.serve {
         let setting = if name == soak::NAME {
             soak::setting()
         } else {
@@ -100,16 +132,9 @@ fn main() -> ExitCode {
         server::serve(setting);
         return ExitCode::SUCCESS;
     }
-    let arguments = match Arguments::parse(&words) {
-        Ok(arguments) => arguments,
-        Err(word) => {
-            eprintln!("unknown: {word}; see the top of benches/isolation/main.rs");
-            return ExitCode::FAILURE;
-        }
-    };
-    let result = match &arguments.soak {
-        Some(soak) => soak::run(soak),
-        None => run(&arguments),
+    let result = match options.soak {
+        Some(minutes) => soak::run(&soak::Options::new(minutes, options.seed, options.rate)),
+        None => run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -120,54 +145,17 @@ fn main() -> ExitCode {
     }
 }
 
-impl Arguments {
-    fn parse(words: &[String]) -> Result<Self, String> {
-        let mut arguments = Self {
-            rounds: 5,
-            measure: Duration::from_secs(3),
-            troubles: troubles::ALL.iter().collect(),
-            soak: None,
-        };
-        let mut words = words.iter();
-        while let Some(word) = words.next() {
-            match word.as_str() {
-                // Cargo's own.
-                "--bench" => {}
-                "--quick" | "--test" => {
-                    (arguments.rounds, arguments.measure) = (1, Duration::from_secs(1));
-                }
-                "--rounds" => {
-                    let rounds = words.next().and_then(|word| word.parse().ok());
-                    arguments.rounds = rounds.ok_or_else(|| word.clone())?;
-                }
-                "--troubles" => {
-                    let names = words.next().ok_or_else(|| word.clone())?.split(',');
-                    let find = |name: &str| Trouble::find(name).ok_or_else(|| name.to_owned());
-                    arguments.troubles = names.map(find).collect::<Result<_, _>>()?;
-                }
-                "--soak" => {
-                    let minutes = words.next().and_then(|word| word.parse::<f64>().ok());
-                    let minutes = minutes.filter(|minutes| (0.1..=1e5).contains(minutes));
-                    arguments.soak = Some(soak::Options::new(minutes.ok_or_else(|| word.clone())?));
-                }
-                "--seed" | "--rate" => {
-                    let number = words.next().and_then(|word| word.parse::<u64>().ok());
-                    let number = number.ok_or_else(|| word.clone())?;
-                    let soak = arguments.soak.as_mut().ok_or_else(|| word.clone())?;
-                    match word.as_str() {
-                        "--seed" => soak.seed = number,
-                        _ => soak.rate_max = number as f64,
-                    }
-                }
-                other => return Err(other.to_owned()),
-            }
-        }
-        Ok(arguments)
-    }
-}
-
-fn run(arguments: &Arguments) -> Result<(), String> {
+fn run(options: &Options) -> Result<(), String> {
     pin(&[OTHER_CORE]);
+    let (rounds, during) = match options.quick {
+        true => (1, Duration::from_secs(1)),
+        false => (5, Duration::from_secs(3)),
+    };
+    let rounds = options.rounds.unwrap_or(rounds);
+    let troubles = match &options.troubles[..] {
+        [] => troubles::ALL.iter().collect(),
+        some => some.to_vec(),
+    };
     let mut rows = Vec::new();
     println!(
         "{:<10} {:>7} {:>7} {:>9} {:>9}  {:<18} {:>7} {:>9} {:>7} {:>8} {:>8}  outcome",
@@ -183,11 +171,11 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         "trimmed",
         "ending"
     );
-    for trouble in &arguments.troubles {
+    for trouble in troubles {
         let mut row = Row { trouble: trouble.name, samples: Vec::new() };
-        for round in 0..arguments.rounds {
-            eprint!("\r{} {}/{}   ", trouble.name, round + 1, arguments.rounds);
-            let sample = measure(trouble, arguments.measure);
+        for round in 0..rounds {
+            eprint!("\r{} {}/{rounds}   ", trouble.name, round + 1);
+            let sample = measure(trouble, during);
             row.samples.push(sample.map_err(|error| format!("{}: {error}", trouble.name))?);
         }
         eprint!("\r{:30}\r", "");

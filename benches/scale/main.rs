@@ -24,13 +24,41 @@ mod system;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::{Parser as _, ValueEnum as _};
 use common::BACKLOG;
 use common::{OTHER_CORE, pin};
 use measure::Shape;
 use report::Results;
 use servers::{Server, Setting};
 
-/// What was asked for on the command line.
+/// The command line.
+#[derive(clap::Parser)]
+#[command(about = "Many connections, next to a bare ring, or several")]
+struct Options {
+    /// Rounds of each part
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Each part once, with few connections
+    #[arg(long, alias = "test")]
+    quick: bool,
+    /// What is measured
+    #[arg(long, value_delimiter = ',')]
+    parts: Vec<Part>,
+    /// Connections of a set-up, a storm, a push to all
+    #[arg(long)]
+    sessions: Option<u32>,
+    /// Connections over which messages come at the same rate
+    #[arg(long, value_delimiter = ',')]
+    counts: Vec<u32>,
+    /// Messages in a second of the part `count`
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Cargo's own.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// What is to be done.
 struct Arguments {
     rounds: usize,
     parts: Vec<Part>,
@@ -45,23 +73,13 @@ struct Arguments {
     rate: f64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Part {
     Memory,
     SetUp,
     Storm,
     Push,
     Count,
-}
-
-impl Part {
-    const ALL: [(&'static str, Self); 5] = [
-        ("memory", Self::Memory),
-        ("set-up", Self::SetUp),
-        ("storm", Self::Storm),
-        ("push", Self::Push),
-        ("count", Self::Count),
-    ];
 }
 
 const PUSH_BODY_BYTES: [usize; 2] = [64, 1024];
@@ -79,14 +97,7 @@ fn main() -> ExitCode {
     {
         return servers::serve(words).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
-    let arguments = match Arguments::parse(&words) {
-        Ok(arguments) => arguments,
-        Err(word) => {
-            eprintln!("unknown: {word}; see the top of benches/scale/main.rs");
-            return ExitCode::FAILURE;
-        }
-    };
-    match run(&arguments) {
+    match run(&Options::parse().into()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("\nthe benchmark failed: {error}");
@@ -95,11 +106,11 @@ fn main() -> ExitCode {
     }
 }
 
-impl Arguments {
-    fn parse(words: &[String]) -> Result<Self, String> {
+impl From<Options> for Arguments {
+    fn from(options: Options) -> Self {
         let mut arguments = Self {
             rounds: 3,
-            parts: Part::ALL.map(|(_, part)| part).to_vec(),
+            parts: Part::value_variants().to_vec(),
             shape: shape(1000, 3000),
             memory: vec![1_000, 18_000],
             sessions: 10_000,
@@ -107,35 +118,23 @@ impl Arguments {
             counts: vec![1_000, 10_000, 50_000, 100_000],
             rate: 50_000.0,
         };
-        let mut words = words.iter();
-        while let Some(word) = words.next() {
-            let mut value = || words.next().map(String::as_str).unwrap_or_default();
-            let mut is_known = true;
-            match word.as_str() {
-                // Cargo's own.
-                "--bench" => {}
-                "--quick" | "--test" => arguments.shorten(),
-                "--rounds" => is_known = set(&mut arguments.rounds, value().parse().ok()),
-                "--rate" => is_known = set(&mut arguments.rate, value().parse().ok()),
-                "--sessions" => is_known = set(&mut arguments.sessions, value().parse().ok()),
-                "--counts" => {
-                    let list = value().split(',').map(|word| word.parse().ok()).collect();
-                    is_known = set(&mut arguments.counts, list);
-                }
-                "--parts" => {
-                    let find = |word| Part::ALL.into_iter().find(|(name, _)| *name == word);
-                    let list = value().split(',').map(|word| Some(find(word)?.1)).collect();
-                    is_known = set(&mut arguments.parts, list);
-                }
-                _ => is_known = false,
-            }
-            if !is_known {
-                return Err(word.clone());
-            }
+        if options.quick {
+            arguments.shorten();
         }
-        Ok(arguments)
+        arguments.rounds = options.rounds.unwrap_or(arguments.rounds);
+        arguments.sessions = options.sessions.unwrap_or(arguments.sessions);
+        arguments.rate = options.rate.unwrap_or(arguments.rate);
+        if !options.parts.is_empty() {
+            arguments.parts = options.parts;
+        }
+        if !options.counts.is_empty() {
+            arguments.counts = options.counts;
+        }
+        arguments
     }
+}
 
+impl Arguments {
     /// Each part once, with few connections, to see that it runs.
     fn shorten(&mut self) {
         self.rounds = 1;
@@ -146,14 +145,6 @@ impl Arguments {
         self.counts = vec![500, 3_000];
         self.rate = 10_000.0;
     }
-}
-
-fn set<T>(place: &mut T, value: Option<T>) -> bool {
-    let is_known = value.is_some();
-    if let Some(value) = value {
-        *place = value;
-    }
-    is_known
 }
 
 fn run(arguments: &Arguments) -> std::io::Result<()> {

@@ -113,10 +113,11 @@ struct Shared<'a> {
 }
 
 impl Options {
-    pub(crate) fn new(minutes: f64) -> Self {
+    /// A soak, which draws from the time where no seed is given.
+    pub(crate) fn new(minutes: f64, seed: Option<u64>, rate_max: Option<u32>) -> Self {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        let seed = now.map_or(1, |time| time.as_secs());
-        Self { minutes, seed, rate_max: f64::INFINITY }
+        let seed = seed.unwrap_or_else(|| now.map_or(1, |time| time.as_secs()));
+        Self { minutes, seed, rate_max: rate_max.map_or(f64::INFINITY, f64::from) }
     }
 
     /// How many reports there are, and how long each takes.
