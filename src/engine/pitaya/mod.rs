@@ -61,11 +61,15 @@ fn check(cluster: &PitayaCluster, limits: &Limits) -> Result<(), StartError> {
     cluster.check(limits.forward_timeout).map_err(bad)
 }
 
+/// Names of NATS and etcd that are looked up at a time. Others wait: a look-up takes a thread, for
+/// as long as name servers are silent.
+const LOOKUPS_MAX: usize = 4;
+
 /// Starts the thread. The description has been checked.
 fn start(cluster: PitayaCluster, seat: Seat) -> Result<Join, StartError> {
     let failed = |error: std::io::Error| StartError::System { what: "the cluster's thread", error };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(failed)?;
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().max_blocking_threads(LOOKUPS_MAX).build().map_err(failed)?;
     let spawned = std::thread::Builder::new().name("shaddock-pitaya".into()).spawn(move || {
         // Unconstrained: tokio would stop a turn half-way for the sake of other tasks, which have
         // theirs between two turns.
