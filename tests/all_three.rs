@@ -478,7 +478,7 @@ fn what_is_away_is_missed_by_nobody_else_and_found_again() {
     three.cluster.restart_nats();
     wait_until_served(&mut client, room);
 
-    // A killed backend on Pitaya: nobody hears what is sent to it.
+    // A killed backend on Pitaya: nobody reads what is sent to it.
     three.room.signal("KILL");
     eventually("it is known that nobody listens", || {
         client.ask_json(9, room, "1")["msg"] == "nats: no responders available for request"

@@ -106,7 +106,7 @@ fn sessions_keep_their_codes_when_the_dictionary_changes() {
         assert_eq!(ask_by_code(&mut new, id, code), answer);
     }
 
-    // From the host, and from a worker, which hears of the change by way of a shard.
+    // From the host, and from a worker, which learns of the change by way of a shard.
     handle.broadcast("onChat", "{\"from\":\"host\"}", Audience::all()).unwrap();
     assert_eq!(pushed(&mut old), (Err(2), json!({"from": "host"})));
     assert_eq!(pushed(&mut new), (Err(1), json!({"from": "host"})));

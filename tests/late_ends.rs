@@ -1,6 +1,6 @@
 //! A client's end is its own: clients that do not read leave by FIN and then by RST, as a game's
 //! process does that is shut down and then killed, while others take their places. The engine
-//! hears of few ends in a millisecond while it serves somebody, so that an end may come after its
+//! handles few ends in a millisecond while it serves somebody, so that an end may come after its
 //! place has a new owner. Nobody pays for that.
 
 mod common;

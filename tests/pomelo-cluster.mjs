@@ -76,7 +76,7 @@ await step('one player on two connectors', async () => {
     await client.until(() => client.push('onChat'), PATIENCE);
     same(JSON.parse(client.push('onChat').msg.body), { from: uid, msg: 'to both' });
   }
-  // The backend hears of the end of one of them, and of one only.
+  // The backend is told of the end of one of them, and of one only.
   two.close();
   await eventually('the second has left the channel', async () => {
     one.packages.length = 0;

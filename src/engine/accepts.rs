@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use socket2::Socket as ListeningSocket;
 
-use super::crossings::Crossings;
+use super::churn::ChurnLimiter;
 use super::listen::LISTENERS_MAX;
 use super::ring::{RAW_ADDRESS_BYTES, RawAddress, Ring};
 
@@ -164,7 +164,7 @@ impl Accepts {
     }
 
     /// Begins accepts, as many as there are places and may be.
-    pub(super) fn begin(&mut self, ring: &mut Ring, crossings: &mut Crossings) {
+    pub(super) fn begin(&mut self, ring: &mut Ring, churn: &mut ChurnLimiter) {
         if self.again_us.is_some() || self.is_over() {
             return;
         }
@@ -173,8 +173,8 @@ impl Accepts {
                 self.call(false);
                 return;
             }
-            if !crossings.come() {
-                self.places_us = Some(crossings.again_us());
+            if !churn.try_accept() {
+                self.places_us = Some(churn.again_us());
                 return;
             }
             let Some(accept) = self.next_to_begin() else { continue };
@@ -191,14 +191,14 @@ impl Accepts {
     }
 
     /// Begins again after a pause, or when another shard has called.
-    pub(super) fn resume(&mut self, ring: &mut Ring, crossings: &mut Crossings, now_us: u64) {
+    pub(super) fn resume(&mut self, ring: &mut Ring, churn: &mut ChurnLimiter, now_us: u64) {
         let mut is_over = false;
         for pause in [&mut self.again_us, &mut self.places_us] {
             is_over |= pause.take_if(|end_us| *end_us <= now_us).is_some();
         }
         let changes = self.listeners.calls.changes.load(Ordering::Acquire);
         if is_over || std::mem::replace(&mut self.changes, changes) != changes {
-            self.begin(ring, crossings);
+            self.begin(ring, churn);
         }
     }
 
@@ -389,16 +389,16 @@ mod tests {
         let mut accepts = Accepts::new(listeners, 1_000);
         // Nothing is submitted, so that every accept ends as the test says.
         let mut ring = Ring::new(64, 64).unwrap();
-        let mut crossings = Crossings::default();
-        crossings.begin_turn(5_000, 1);
-        accepts.begin(&mut ring, &mut crossings);
+        let mut churn = ChurnLimiter::default();
+        churn.begin_turn(5_000, 1);
+        accepts.begin(&mut ring, &mut churn);
         assert!(accepts.next_deadline_us().is_some(), "all places of the millisecond are taken");
         for refused in 1..=STORM {
             let accept = accepts.accepts.iter().position(|it| it.state == State::UnderWay);
             let accept = accept.expect("an accept is under way") as u32;
             accepts.handle_end(accept, 7, 5_000).unwrap();
-            crossings.refuse(refused);
-            accepts.begin(&mut ring, &mut crossings);
+            churn.refuse(refused);
+            accepts.begin(&mut ring, &mut churn);
         }
         assert_eq!(u64::from(accepts.open), STORM);
     }

@@ -14,8 +14,8 @@ use super::network::NetworkForwarder;
 use super::park::ShardThread;
 use super::preflight::{self, RingThreads};
 use super::start::{
-    Runtimes, Told, core_count, cores, died, start_networks, start_shard, start_worker, threads,
-    wait_for_all,
+    Runtimes, Subscribers, core_count, cores, died, start_networks, start_shard, start_worker,
+    threads, wait_for_all,
 };
 use crate::dispatch::{
     Filter, Handlers, HostFilter, OwnedRequest, Register, Reply, Request, Session,
@@ -385,14 +385,14 @@ impl Builder {
         preflight::check(ring_threads)?;
 
         let listening = listen::listen(&self.listeners, usize::from(shards), self.limits.backlog)?;
-        let told = Told::by(&self.networks, workers);
+        let subscribers = Subscribers::by(&self.networks, workers);
         let networks = std::mem::take(&mut self.networks);
         let routers = std::mem::take(&mut self.routers);
         let threads = threads(shards, workers + networks.len() as u16, &self.limits)?;
         let registers: Vec<Register> =
             self.forwards.iter().map(|(_, workers)| Arc::clone(&workers.register)).collect();
         let parties = threads.hub.parties();
-        let config = Arc::new(self.into_config(parties, server_types, told));
+        let config = Arc::new(self.into_config(parties, server_types, subscribers));
 
         // From here on a failure stops what runs already: the engine is dropped.
         let mut engine =
@@ -543,7 +543,12 @@ impl Builder {
             || self.networks.iter().any(|n| n.server_types.iter().any(|other| other == name))
     }
 
-    fn into_config(self, parties: u16, server_types: Vec<ServerType>, told: Told) -> ShardConfig {
+    fn into_config(
+        self,
+        parties: u16,
+        server_types: Vec<ServerType>,
+        subscribers: Subscribers,
+    ) -> ShardConfig {
         let protos = self.protos.as_ref();
         let routes = RouteTable::new(self.routes, self.dictionary.as_ref(), protos)
             .with_push_policies(self.push_policies);
@@ -572,8 +577,8 @@ impl Builder {
             doors: self.listeners.into_iter().map(|listener| listener.door).collect(),
             routes: Arc::new(routes),
             server_types,
-            told_of_all: told.of_all,
-            told_of_logins: told.of_logins,
+            subscribers_to_all: subscribers.of_all,
+            subscribers_to_logins: subscribers.of_logins,
             registers: self.registers,
             started_unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
             connections: AtomicUsize::new(0),

@@ -7,7 +7,7 @@ mod allocator;
 mod bell;
 mod buffers;
 mod builder;
-mod crossings;
+mod churn;
 mod descriptors;
 #[cfg(feature = "pomelo")]
 mod dial;

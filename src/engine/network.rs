@@ -20,7 +20,7 @@ pub(super) struct NetworkForwarder {
     pub(super) option: &'static str,
     /// The server types that it carries.
     pub(super) server_types: Vec<String>,
-    pub(super) hears: Hears,
+    pub(super) interest: Interest,
     /// Whether it can be started, as far as that shows before.
     pub(super) check: Check,
     /// Starts its thread. What it has to bind or check, it does before it returns.
@@ -28,12 +28,12 @@ pub(super) struct NetworkForwarder {
 }
 
 type Check = Box<dyn Fn(&Limits) -> Result<(), StartError> + Send>;
-type Start = Box<dyn FnOnce(Seat) -> Result<Join, StartError> + Send>;
+type Start = Box<dyn FnOnce(ForwarderContext) -> Result<Join, StartError> + Send>;
 
 /// The ends of which sessions a forwarder is told.
 #[cfg_attr(not(all(feature = "pitaya", feature = "pomelo")), allow(dead_code))] // Each has its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hears {
+pub(super) enum Interest {
     /// Of those that it has been told of.
     Known,
     /// Of those, and of all others that have been used for anything.
@@ -43,7 +43,7 @@ pub(super) enum Hears {
 }
 
 /// A forwarder's place in the engine.
-pub(super) struct Seat {
+pub(super) struct ForwarderContext {
     /// Hub and clock; [`Threads::stop_workers`] is the sign to end.
     pub(super) threads: Arc<Threads>,
     pub(super) me: Party,

@@ -17,7 +17,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use super::builder::Builder;
 use super::dial::{self, Dialer, Lookup, Step};
 use super::listen::{self, Listener};
-use super::network::{Hears, NetworkForwarder, Seat};
+use super::network::{ForwarderContext, Interest, NetworkForwarder};
 use super::park::Threads;
 use super::start::Join;
 use crate::dispatch::chain::guarded;
@@ -41,16 +41,16 @@ impl Builder {
         self.network(NetworkForwarder {
             option: "pomelo.server_type",
             server_types: cluster.server_types().map(str::to_owned).collect(),
-            hears: match (cluster.hears_logins(), cluster.hears_ends()) {
-                (true, _) => Hears::Logins,
-                (false, true) => Hears::All,
-                (false, false) => Hears::Known,
+            interest: match (cluster.wants_logins(), cluster.wants_ends()) {
+                (true, _) => Interest::Logins,
+                (false, true) => Interest::All,
+                (false, false) => Interest::Known,
             },
             check: {
                 let cluster = cluster.clone();
                 Box::new(move |limits| check(&cluster, limits))
             },
-            start: Box::new(move |seat| start(cluster, seat, lookup)),
+            start: Box::new(move |context| start(cluster, context, lookup)),
         })
     }
 }
@@ -86,51 +86,55 @@ fn rpc_listener(cluster: &PomeloCluster) -> Listener {
 }
 
 /// Listens, and starts the thread. The description has been checked.
-fn start(cluster: PomeloCluster, seat: Seat, lookup: Lookup) -> Result<Join, StartError> {
+fn start(
+    cluster: PomeloCluster,
+    context: ForwarderContext,
+    lookup: Lookup,
+) -> Result<Join, StartError> {
     let failed = |error: std::io::Error| StartError::System { what: "the cluster's thread", error };
     let mut listening = listen::listen(&[rpc_listener(&cluster)], 1, BACKLOG)?;
     let listener = listening.by_shard.remove(0).remove(0);
     let address = listening.addresses[0];
     listener.set_nonblocking(true).map_err(failed)?;
     let registration = cluster.registration(
-        &seat.config.server_id,
-        &seat.config.server_type,
+        &context.config.server_id,
+        &context.config.server_type,
         address,
-        seat.clients,
+        context.clients,
         resident_bytes,
     );
-    let poll = Poll::new(&seat, &listener).map_err(failed)?;
+    let poll = Poll::new(&context, &listener).map_err(failed)?;
     let spawned = std::thread::Builder::new().name("shaddock-pomelo".into()).spawn(move || {
-        let config = &seat.config;
+        let config = &context.config;
         let station =
-            StationConfig::new(&cluster, &config.server_id, &config.routes, &seat.counters);
+            StationConfig::new(&cluster, &config.server_id, &config.routes, &context.counters);
         let remote = RemoteConfig {
             limits: &config.limits,
             routes: Arc::clone(&config.routes),
             edition: config.edition(),
         };
-        let remote = Remote::new(&seat.threads.hub, seat.me, remote);
-        let mut station = Station::new(station, &cluster, &seat.routes, remote);
+        let remote = Remote::new(&context.threads.hub, context.me, remote);
+        let mut station = Station::new(station, &cluster, &context.routes, remote);
         match cluster.master().and_then(host_and_port) {
             Some((host, port)) => station.follow(host, port, registration),
             None => station.set_servers(cluster.fixed_servers().unwrap_or_default()),
         }
-        let eventfd = seat.threads.eventfds[seat.me.index()].clone();
+        let eventfd = context.threads.eventfds[context.me.index()].clone();
         let wake = Arc::new(move || eventfd.ring());
-        let dialer = Dialer::new(lookup, &cluster.limits, &seat.counters, wake);
+        let dialer = Dialer::new(lookup, &cluster.limits, &context.counters, wake);
         let thread = Thread {
             station,
             poll,
             listener,
-            threads: Arc::clone(&seat.threads),
-            me: seat.me,
+            threads: Arc::clone(&context.threads),
+            me: context.me,
             sockets: FxHashMap::default(),
             dialer,
             on_stop: cluster.on_stop.clone(),
             buffer: vec![0; READ_BYTES],
             accept_us: 0,
         };
-        let threads = Arc::clone(&seat.threads);
+        let threads = Arc::clone(&context.threads);
         if let Err(error) = thread.run() {
             threads.fail(format!("the cluster's thread has failed: {error}"));
         }
@@ -463,9 +467,9 @@ const LISTENER: u64 = u64::MAX - 1;
 
 impl Poll {
     /// Watches the doorbell and the listening socket.
-    fn new(seat: &Seat, listener: &Socket) -> std::io::Result<Self> {
+    fn new(context: &ForwarderContext, listener: &Socket) -> std::io::Result<Self> {
         let poll = Self { epoll: epoll::create(CreateFlags::CLOEXEC)? };
-        poll.add(seat.threads.eventfds[seat.me.index()].fd(), BELL, EventFlags::IN)?;
+        poll.add(context.threads.eventfds[context.me.index()].fd(), BELL, EventFlags::IN)?;
         poll.add(listener.as_fd(), LISTENER, EventFlags::IN)?;
         Ok(poll)
     }

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use super::accepts::{Accepts, Listeners};
 use super::buffers::{Buffers, GROUP};
-use super::crossings::Crossings;
+use super::churn::ChurnLimiter;
 use super::ring::{Completion, RawAddress, Ring, Token};
 use crate::session::{ROOM_MAX, Segment, SessionId};
 use crate::shard::{Command, DoorIndex, ReceiveEnd, SendEnd, Shard, SocketIndex, Transmit};
@@ -15,7 +15,7 @@ use crate::shard::{Command, DoorIndex, ReceiveEnd, SendEnd, Shard, SocketIndex, 
 /// The sockets of one shard.
 pub(super) struct Sockets {
     accepts: Accepts,
-    crossings: Crossings,
+    churn: ChurnLimiter,
 
     sockets: Vec<Socket>,
     /// Sessions whose clients have ended their streams, which the core has not heard yet.
@@ -67,7 +67,7 @@ impl Sockets {
     pub(super) fn new(listeners: Listeners, sockets_max: u32) -> Self {
         Self {
             accepts: Accepts::new(listeners, sockets_max),
-            crossings: Crossings::default(),
+            churn: ChurnLimiter::default(),
             sockets: Vec::with_capacity(ROOM_MAX.min(sockets_max as usize)),
             ended: VecDeque::new(),
             sends: Vec::new(),
@@ -77,7 +77,7 @@ impl Sockets {
 
     /// Begins to accept.
     pub(super) fn start(&mut self, ring: &mut Ring) {
-        self.accepts.begin(ring, &mut self.crossings);
+        self.accepts.begin(ring, &mut self.churn);
     }
 
     /// Stops accepting, for good.
@@ -87,14 +87,14 @@ impl Sockets {
 
     /// A turn begins.
     pub(super) fn begin_turn(&mut self, now_us: u64, shard: &Shard) {
-        self.crossings.begin_turn(now_us, shard.messages_handled());
+        self.churn.begin_turn(now_us, shard.messages_handled());
         // Those behind proxies are turned away after they have come in.
-        self.crossings.refuse(shard.connections_refused());
+        self.churn.refuse(shard.connections_refused());
     }
 
     /// Begins to accept again after a pause, or for another shard that is full.
     pub(super) fn resume_accepting(&mut self, ring: &mut Ring, now_us: u64) {
-        self.accepts.resume(ring, &mut self.crossings, now_us);
+        self.accepts.resume(ring, &mut self.churn, now_us);
     }
 
     /// Whether the other shards are to be woken, to accept for this one.
@@ -115,7 +115,7 @@ impl Sockets {
             Token::Accept(accept) => self.handle_accept(completion, accept, ring, shard, now_us),
             Token::Waiting(accept) => {
                 self.accepts.handle_waiting(accept);
-                self.accepts.begin(ring, &mut self.crossings);
+                self.accepts.begin(ring, &mut self.churn);
             }
             Token::Receive(socket) => {
                 self.handle_receive(completion, socket, ring, buffers, shard);
@@ -150,7 +150,7 @@ impl Sockets {
             let socket = SocketIndex(completion.result as u32);
             self.opened(socket, self.accepts.listener(accept), peer, ring, shard);
         }
-        self.accepts.begin(ring, &mut self.crossings);
+        self.accepts.begin(ring, &mut self.churn);
     }
 
     fn opened(
@@ -164,7 +164,7 @@ impl Sockets {
         let door = DoorIndex(listener as u8);
         match shard.handle_accept_at(door, socket, peer) {
             None => {
-                self.crossings.refuse(shard.connections_refused());
+                self.churn.refuse(shard.connections_refused());
                 self.closing(socket, ring);
             }
             Some(session) => {
@@ -233,7 +233,7 @@ impl Sockets {
     /// Tells the core of a few streams that have ended; whether the next turn may tell of more.
     pub(super) fn end_some(&mut self, shard: &mut Shard) -> bool {
         for _ in 0..ENDS_PER_TURN {
-            if self.ended.is_empty() || !self.crossings.go() {
+            if self.ended.is_empty() || !self.churn.try_end() {
                 return false;
             }
             let Some((session, end)) = self.ended.pop_front() else { break };
@@ -244,7 +244,7 @@ impl Sockets {
 
     /// When there is something to do that no completion tells of.
     pub(super) fn next_deadline_us(&self) -> Option<u64> {
-        let ends_us = (!self.ended.is_empty()).then(|| self.crossings.again_us());
+        let ends_us = (!self.ended.is_empty()).then(|| self.churn.again_us());
         self.accepts.next_deadline_us().into_iter().chain(ends_us).min()
     }
 
@@ -374,7 +374,7 @@ impl Sockets {
             shard.handle_socket_closed(session);
         }
         self.accepts.handle_closed();
-        self.accepts.begin(ring, &mut self.crossings);
+        self.accepts.begin(ring, &mut self.churn);
     }
 
     /// Buffers in flight; the ring must not be dropped before they are back.

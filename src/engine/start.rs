@@ -11,7 +11,7 @@ use rustix::thread::CpuSet;
 
 use super::bell::Eventfd;
 use super::handle::Engine;
-use super::network::{Hears, NetworkForwarder, Seat};
+use super::network::{ForwarderContext, Interest, NetworkForwarder};
 use super::park::{ShardThread, Threads};
 use super::preflight::{self, RingThreads};
 use super::worker_thread::WorkerThread;
@@ -21,19 +21,20 @@ use crate::forward::{Hub, HubLimits, Party, Route};
 use crate::limits::Limits;
 use crate::shard::worker_bit;
 
-/// The bits of the forwarders that hear of sessions they have not been told of.
-pub(super) struct Told {
+/// The bits of the forwarders that are told of sessions besides those that they know.
+pub(super) struct Subscribers {
     pub(super) of_all: u64,
     pub(super) of_logins: u64,
 }
 
-impl Told {
+impl Subscribers {
     pub(super) fn by(networks: &[NetworkForwarder], workers: u16) -> Self {
-        let of = |hears| {
-            let those = (workers..).zip(networks).filter(|(_, network)| network.hears == hears);
+        let of = |interest| {
+            let those =
+                (workers..).zip(networks).filter(|(_, network)| network.interest == interest);
             those.fold(0, |bits, (worker, _)| bits | worker_bit(worker))
         };
-        Self { of_all: of(Hears::All), of_logins: of(Hears::Logins) }
+        Self { of_all: of(Interest::All), of_logins: of(Interest::Logins) }
     }
 }
 
@@ -214,7 +215,7 @@ pub(super) fn start_networks(
     for (place, network) in networks.into_iter().enumerate() {
         let is_mine = |(name, _): &&(String, Route)| network.server_types.contains(name);
         let me = Party(first.0 + place as u16);
-        let seat = Seat {
+        let context = ForwarderContext {
             me,
             threads: Arc::clone(&threads),
             counters: Arc::clone(&config.counters[me.index()]),
@@ -222,7 +223,7 @@ pub(super) fn start_networks(
             clients,
             routes: routers.iter().filter(is_mine).cloned().collect(),
         };
-        engine.add_worker((network.start)(seat)?);
+        engine.add_worker((network.start)(context)?);
     }
     Ok(())
 }

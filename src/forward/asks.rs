@@ -48,7 +48,7 @@ impl Asks {
         self.table.remove(slot)
     }
 
-    /// Hears an outcome. One that nobody waits for any more is dropped.
+    /// Takes an outcome. One that nobody waits for any more is dropped.
     pub(crate) fn finish(&mut self, token: u64, outcome: Outcome) {
         let (slot, generation) = place_of(token);
         match (self.table.get_mut(slot, generation), outcome) {

@@ -32,7 +32,7 @@ pub(crate) enum Mail {
         data: Arc<SessionData>,
     },
 
-    // A network forwarder that hears of logins. A session that logs out is told of as it was.
+    // A network forwarder that wants logins. A session that logs out is described as it was.
     Login {
         session: SessionId,
         data: Arc<SessionData>,

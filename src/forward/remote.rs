@@ -391,7 +391,7 @@ impl<C: Copy, E> Remote<C, E> {
         })
     }
 
-    /// Hears an outcome; what the question came to, if that was all it waited for.
+    /// Takes an outcome; what the question came to, if that was all it waited for.
     fn finish(&mut self, token: u64, outcome: Outcome) -> Option<(C, Done)> {
         let (slot, generation) = place_of(token);
         let ask = self.asks.get_mut(slot, generation)?;

@@ -1,6 +1,6 @@
 //! The messages of each session that wait in a worker's futures.
 //!
-//! A shard counts what its sessions have in flight, but hears nothing of a notify whose handler is
+//! A shard counts what its sessions have in flight, but is not told of a notify whose handler is
 //! async once its worker has begun it. So the worker bounds these by itself, with the same limits:
 //! no session fills [`Limits::tasks_max`] or a lane's bytes alone.
 

@@ -369,7 +369,7 @@ mod tests {
         assert_eq!(servers.ids("room"), ["1", "2"]);
         servers.end_doubts(100);
         assert_eq!((servers.ids("room"), servers.doubts_end_us()), (vec!["2"], None));
-        // One that nobody hears on goes at once if it is doubted, and only then.
+        // One that nobody listens on goes at once if it is doubted, and only then.
         let place = servers.places()[0];
         servers.handle_unheard(place);
         assert_eq!(servers.ids("room"), ["2"]);

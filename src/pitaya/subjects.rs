@@ -7,7 +7,7 @@ use async_nats::Subject;
 /// protocol than 4,096 bytes.
 pub(super) const NAME_BYTES_MAX: usize = 1024;
 
-/// Where a server hears what is asked of it.
+/// The subject on which a server is asked.
 pub(crate) fn server(server_type: &str, id: &str) -> Subject {
     format!("pitaya/servers/{server_type}/{id}").into()
 }

@@ -351,12 +351,12 @@ impl PomeloCluster {
     }
 
     /// Whether anybody is told of sessions that end.
-    pub(crate) fn hears_ends(&self) -> bool {
+    pub(crate) fn wants_ends(&self) -> bool {
         self.hooks.iter().any(|(occasion, ..)| *occasion == Occasion::Closed)
     }
 
     /// Whether anybody is told of sessions that get a uid.
-    pub(crate) fn hears_logins(&self) -> bool {
+    pub(crate) fn wants_logins(&self) -> bool {
         self.hooks.iter().any(|(occasion, ..)| *occasion == Occasion::Bound)
     }
 

@@ -50,7 +50,7 @@ impl Shard {
         is_free: bool,
         reply_to: ReplyTo,
     ) {
-        let told = self.config.told_of_logins;
+        let subscribers = self.config.subscribers_to_logins;
         let unix_ms = self.config.started_unix_ms + self.clock.now_us / 1000;
         // A session that has closed meanwhile has told its home to forget it.
         let outcome = match self.find(session) {
@@ -69,10 +69,13 @@ impl Shard {
                 } else if is_free {
                     let peer = connection.peer;
                     connection.data().make_mut().uid = Some(uid.clone());
-                    connection.workers |= told;
+                    connection.workers |= subscribers;
                     let data = Arc::clone(connection.data().shared());
                     self.logins.add(&uid, peer, unix_ms);
-                    self.tell_workers(told, || Mail::Login { session, data: Arc::clone(&data) });
+                    self.tell_workers(subscribers, || Mail::Login {
+                        session,
+                        data: Arc::clone(&data),
+                    });
                     Ok(())
                 } else {
                     Err(BindError::InUse(uid))
@@ -100,8 +103,8 @@ impl Shard {
                     binding.undone = binding.asked;
                 }
                 self.logins.remove(&uid);
-                let told = self.config.told_of_logins;
-                self.tell_workers(told, || Mail::Logout { data: Arc::clone(&data) });
+                let subscribers = self.config.subscribers_to_logins;
+                self.tell_workers(subscribers, || Mail::Logout { data: Arc::clone(&data) });
                 let home = self.post.hub().home(&uid);
                 self.mail(home, Mail::HomeUnbind { session, uid });
                 Ok(())

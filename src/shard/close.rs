@@ -166,7 +166,7 @@ impl Shard {
         let message = connection.message.take();
         let binding = connection.binding.take();
         let data = connection.data.as_ref().map(|data| Arc::clone(data.shared()));
-        let workers = connection.workers | self.config.told_of_all;
+        let workers = connection.workers | self.config.subscribers_to_all;
         if let Some(partial) = partial {
             self.pool.give(partial.buffer);
         }

@@ -64,9 +64,9 @@ pub(crate) struct ShardConfig {
     pub(crate) routes: Arc<RouteTable>,
     pub(crate) server_types: Vec<ServerType>,
     /// The network forwarders that hear of every session's end, by their [`worker_bit`]s.
-    pub(crate) told_of_all: u64,
+    pub(crate) subscribers_to_all: u64,
     /// Those that hear of every login and logout.
-    pub(crate) told_of_logins: u64,
+    pub(crate) subscribers_to_logins: u64,
     pub(crate) registers: Vec<Register>,
     /// Milliseconds from 1970 to the engine's start.
     pub(crate) started_unix_ms: u64,
@@ -173,8 +173,8 @@ impl ShardConfig {
             doors: vec![Door::default()],
             routes: Arc::new(routes),
             server_types: Vec::new(),
-            told_of_all: 0,
-            told_of_logins: 0,
+            subscribers_to_all: 0,
+            subscribers_to_logins: 0,
             registers: vec![register],
             started_unix_ms: 0,
             connections: AtomicUsize::new(0),

@@ -189,7 +189,7 @@ impl Shard {
         }
     }
 
-    /// Shows sessions to a forwarder, which hears of their ends from here on.
+    /// Shows sessions to a forwarder, which is told of their ends from here on.
     fn export(&mut self, sessions: &[SessionId], reply_to: ReplyTo) {
         let told = worker_bit(reply_to.party.0 - self.post.hub().shards());
         let mut exported = Vec::with_capacity(sessions.len());

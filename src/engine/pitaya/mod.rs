@@ -24,7 +24,7 @@ use self::moving::Moving;
 use self::nats::Nats;
 use super::bell::Eventfd;
 use super::builder::Builder;
-use super::network::{Hears, NetworkForwarder, Seat};
+use super::network::{self, ForwarderContext, NetworkForwarder};
 use super::start::Join;
 use crate::dispatch::tasks::Ring as _;
 use crate::error::StartError;
@@ -39,12 +39,12 @@ impl Builder {
         self.network(NetworkForwarder {
             option: "pitaya.server_type",
             server_types: cluster.server_types.clone(),
-            hears: Hears::Logins,
+            interest: network::Interest::Logins,
             check: {
                 let cluster = cluster.clone();
                 Box::new(move |limits| check(&cluster, limits))
             },
-            start: Box::new(move |seat| start(cluster, seat)),
+            start: Box::new(move |context| start(cluster, context)),
         })
     }
 }
@@ -66,15 +66,15 @@ fn check(cluster: &PitayaCluster, limits: &Limits) -> Result<(), StartError> {
 const LOOKUPS_MAX: usize = 4;
 
 /// Starts the thread. The description has been checked.
-fn start(cluster: PitayaCluster, seat: Seat) -> Result<Join, StartError> {
+fn start(cluster: PitayaCluster, context: ForwarderContext) -> Result<Join, StartError> {
     let failed = |error: std::io::Error| StartError::System { what: "the cluster's thread", error };
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().max_blocking_threads(LOOKUPS_MAX).build().map_err(failed)?;
     let spawned = std::thread::Builder::new().name("shaddock-pitaya".into()).spawn(move || {
         // Unconstrained: tokio would stop a turn half-way for the sake of other tasks, which have
         // theirs between two turns.
-        let threads = Arc::clone(&seat.threads);
-        let run = tokio::task::unconstrained(run(cluster, seat));
+        let threads = Arc::clone(&context.threads);
+        let run = tokio::task::unconstrained(run(cluster, context));
         if let Err(error) = runtime.block_on(run) {
             threads.fail(format!("the cluster's thread has failed: {error}"));
         }
@@ -89,8 +89,8 @@ fn start(cluster: PitayaCluster, seat: Seat) -> Result<Join, StartError> {
     }))
 }
 
-async fn run(cluster: PitayaCluster, seat: Seat) -> std::io::Result<()> {
-    let config = &seat.config;
+async fn run(cluster: PitayaCluster, context: ForwarderContext) -> std::io::Result<()> {
+    let config = &context.config;
     let random = [random(), random()];
     let id: Arc<str> = match &cluster.server_id {
         Some(id) => id.as_str().into(),
@@ -101,7 +101,7 @@ async fn run(cluster: PitayaCluster, seat: Seat) -> std::io::Result<()> {
         &config.server_type,
         &id,
         &config.routes,
-        &seat.counters,
+        &context.counters,
         (random, config.started_unix_ms),
     );
     let remote = RemoteConfig {
@@ -109,16 +109,16 @@ async fn run(cluster: PitayaCluster, seat: Seat) -> std::io::Result<()> {
         routes: Arc::clone(&config.routes),
         edition: config.edition(),
     };
-    let remote = Remote::new(&seat.threads.hub, seat.me, remote);
-    let station = Station::new(station, &cluster, &seat.routes, remote);
+    let remote = Remote::new(&context.threads.hub, context.me, remote);
+    let station = Station::new(station, &cluster, &context.routes, remote);
     let nats = Nats::start(&cluster, &config.server_type, &id, station.inbox()).await?;
     let (changes, servers) = mpsc::channel(CHANGES_MAX);
     let registrar = Registrar::new(&cluster, &config.server_type, &id, changes);
     let registrar = tokio::spawn(registrar.run());
-    let bell = watch(seat.threads.eventfds[seat.me.index()].clone())?;
+    let bell = watch(context.threads.eventfds[context.me.index()].clone())?;
     let sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
     let mut thread =
-        Thread { cluster, id, station, nats, moving: None, servers, seat, bell, sleep };
+        Thread { cluster, id, station, nats, moving: None, servers, context, bell, sleep };
     thread.run().await;
     if thread.station.is_connected()
         && tokio::time::timeout(STOP_WITHIN, thread.nats.finish()).await.is_err()
@@ -126,7 +126,7 @@ async fn run(cluster: PitayaCluster, seat: Seat) -> std::io::Result<()> {
         tracing::warn!("not all was sent to NATS");
     }
     drop(thread);
-    // It hears that nobody wants its changes any more, and takes this server off the list.
+    // It finds that nobody wants its changes any more, and takes this server off the list.
     if tokio::time::timeout(STOP_WITHIN, registrar).await.is_err() {
         tracing::warn!("etcd was not told that this server has gone; it will see so by itself");
     }
@@ -150,7 +150,7 @@ struct Thread {
     /// Where NATS's server is about to stop.
     moving: Option<Moving>,
     servers: mpsc::Receiver<Change>,
-    seat: Seat,
+    context: ForwarderContext,
     bell: AsyncFd<Eventfd>,
     sleep: Pin<Box<Sleep>>,
 }
@@ -161,7 +161,7 @@ impl Thread {
         let mut stop_at: Option<Instant> = None;
         loop {
             self.turn();
-            if self.seat.threads.stop_workers.load(Ordering::Acquire) {
+            if self.context.threads.stop_workers.load(Ordering::Acquire) {
                 let stop_at = *stop_at.get_or_insert_with(|| Instant::now() + STOP_WITHIN);
                 let is_done = !self.station.has_work() && !self.station.has_commands();
                 if is_done || Instant::now() >= stop_at {
@@ -174,7 +174,7 @@ impl Thread {
 
     /// Does all there is to do. What NATS and etcd bring has been handed in by [`Self::rest`].
     fn turn(&mut self) {
-        let threads = &self.seat.threads;
+        let threads = &self.context.threads;
         self.station.begin_turn(threads.now_us());
         self.station.run();
         self.nats.send(&mut self.station);
@@ -185,8 +185,8 @@ impl Thread {
 
     /// Waits until something comes, and hands it in.
     async fn rest(&mut self, is_stopping: bool) {
-        let hub = Arc::clone(&self.seat.threads.hub);
-        let bell = hub.bell(self.seat.me);
+        let hub = Arc::clone(&self.context.threads.hub);
+        let bell = hub.bell(self.context.me);
         bell.arm();
         // The second look: what was pushed before the bell was armed rings nobody.
         if self.station.has_work() {
@@ -204,7 +204,7 @@ impl Thread {
     /// Sets when to wake up at the latest. An alarm that is set for earlier is left to go off, as
     /// most of them are for requests that are answered long before.
     fn set_alarm(&mut self, is_stopping: bool) {
-        let now_us = self.seat.threads.now_us();
+        let now_us = self.context.threads.now_us();
         let longest = if is_stopping { STOP_WITHIN / 50 } else { SLEEP_MAX };
         let deadline_us = self.station.next_deadline_us().unwrap_or(u64::MAX);
         let wait = longest.min(Duration::from_micros(deadline_us.saturating_sub(now_us)));
@@ -216,7 +216,7 @@ impl Thread {
 
     /// Hands in what has come; ready if anything has.
     fn poll_events(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.station.advance(self.seat.threads.now_us());
+        self.station.advance(self.context.threads.now_us());
         // In front of an older connection, whose answers follow on what was pushed here.
         let mut has_come = self.nats.poll(cx, &mut self.station);
         has_come |= self.poll_moving(cx);

@@ -27,7 +27,7 @@ pub(super) struct Nats {
     /// Who has logged in at frontends of this type, if anybody cares.
     bindings: Option<Subscriber>,
     /// What is told of the connection.
-    states: mpsc::Receiver<Told>,
+    states: mpsc::Receiver<Link>,
     /// The server that it is to is about to stop.
     is_lame: bool,
     /// What is also heard on the connection that this one is to replace is not heard here yet.
@@ -44,7 +44,7 @@ pub(super) struct Nats {
 
 /// What NATS's client tells of its connection.
 #[derive(Debug, Clone, Copy)]
-enum Told {
+enum Link {
     Connected,
     Lost,
     LameDuck,
@@ -221,13 +221,13 @@ impl Nats {
         self.is_lame = false;
     }
 
-    /// Hears nothing that an older connection hears.
+    /// Ignores what an older connection gets.
     pub(super) fn mute(&mut self, older: &Self) {
         let users = older.users.keys().map(Arc::clone).collect();
         self.muted = Some(Muted { users, is_muted: Arc::new(AtomicBool::new(true)) });
     }
 
-    /// Hears everything from here on.
+    /// Takes everything from here on.
     pub(super) fn unmute(&mut self, cx: &mut Context<'_>) {
         if let Some(muted) = &self.muted {
             // What has come so far the older one has heard, or is about to.
@@ -253,16 +253,16 @@ impl Nats {
         while let Poll::Ready(Some(told)) = self.states.poll_recv(cx) {
             has_come = true;
             match told {
-                Told::Connected => {
+                Link::Connected => {
                     self.is_lame = false;
                     station.handle_connected();
                 }
-                Told::Lost => station.handle_lost(),
-                Told::LameDuck => self.is_lame = true,
+                Link::Lost => station.handle_lost(),
+                Link::LameDuck => self.is_lame = true,
             }
         }
         has_come |= self.poll_received(cx, station);
-        // Whoever waits for room hears of it here.
+        // Whoever waits for room is woken here.
         has_come | (station.has_commands() && self.poll_room(cx).is_ready())
     }
 
@@ -279,7 +279,7 @@ impl Nats {
             has_come = true;
         }
         let is_muted = self.muted.is_some();
-        // Answers wait, as they would overtake pushes that the older connection hears. One that has
+        // Answers wait, as they would overtake pushes that the older connection gets. One that has
         // come on both is taken once.
         has_come |= !is_muted
             && each(&mut self.inbox, cx, |message| {
@@ -406,7 +406,7 @@ fn addresses(cluster: &PitayaCluster) -> Vec<async_nats::ServerAddr> {
     cluster.nats.iter().filter_map(|url| url.parse().ok()).collect()
 }
 
-fn options(cluster: &PitayaCluster, tell: mpsc::Sender<Told>) -> ConnectOptions {
+fn options(cluster: &PitayaCluster, tell: mpsc::Sender<Link>) -> ConnectOptions {
     let options = ConnectOptions::new()
         .name("shaddock")
         .retry_on_initial_connect()
@@ -424,9 +424,9 @@ fn options(cluster: &PitayaCluster, tell: mpsc::Sender<Told>) -> ConnectOptions 
             let tell = tell.clone();
             async move {
                 match event {
-                    Event::Connected => drop(tell.send(Told::Connected).await),
-                    Event::Disconnected => drop(tell.send(Told::Lost).await),
-                    Event::LameDuckMode => drop(tell.send(Told::LameDuck).await),
+                    Event::Connected => drop(tell.send(Link::Connected).await),
+                    Event::Disconnected => drop(tell.send(Link::Lost).await),
+                    Event::LameDuckMode => drop(tell.send(Link::LameDuck).await),
                     Event::SlowConsumer(_) => {
                         crate::log::seldom!(
                             warn,
