@@ -2,9 +2,9 @@
 //!
 //! Most of what a connection's beginning and end cost is the kernel's work, and much of that is
 //! done later, in one piece with that of others: a descriptor that is closed is freed some
-//! milliseconds after. Thousands that disconnect and connect again as fast as they can would so keep
-//! a core from those who are in for a millisecond at a time, however few of them a turn takes. Where
-//! nobody is served, nobody is made to wait.
+//! milliseconds after. Thousands that disconnect and connect again as fast as they can would so
+//! keep a core from those who are in for a millisecond at a time, however few of them a turn takes.
+//! Where nobody is served, nobody is made to wait.
 //!
 //! The accepts of a millisecond are for those who get in. A refused connection gives its own to the
 //! next: an address that connects more often than it may would keep all others out otherwise.
@@ -13,8 +13,8 @@
 /// crowd that connects again would find the places of its old connections taken.
 const ACCEPTS_PER_MS: u32 = 4;
 const ENDS_PER_MS: u32 = 8;
-/// Refused connections in a millisecond. One takes a sixth of what an accepted one takes in the end,
-/// but the kernel's share of it is to be bounded as well.
+/// Refused connections in a millisecond. One takes a sixth of what an accepted one takes in the
+/// end, but the kernel's share of it is to be bounded as well.
 const REFUSALS_PER_MS: u32 = 28;
 const MS_US: u64 = 1_000;
 /// For how long after a message a shard counts as serving somebody.

@@ -1,4 +1,4 @@
-//! The thread that talks to a Pomelo cluster: the sockets round a [`Station`].
+//! The thread that talks to a Pomelo cluster: the sockets round a [`Member`].
 //!
 //! It sleeps in `epoll`, woken by its doorbell's eventfd. A ring would not pay here: all clients'
 //! messages to one server share one connection, and those of one turn share one write.
@@ -27,7 +27,7 @@ use crate::forward::Party;
 use crate::forward::remote::{Remote, RemoteConfig};
 use crate::limits::Limits;
 use crate::pomelo::{
-    Command, LinkId, Output, PomeloCluster, Station, StationConfig, StopHook, host_and_port,
+    Command, LinkId, Member, MemberConfig, Output, PomeloCluster, StopHook, host_and_port,
 };
 
 impl Builder {
@@ -106,24 +106,24 @@ fn start(
     let poll = Poll::new(&context, &listener).map_err(failed)?;
     let spawned = std::thread::Builder::new().name("shaddock-pomelo".into()).spawn(move || {
         let config = &context.config;
-        let station =
-            StationConfig::new(&cluster, &config.server_id, &config.routes, &context.counters);
+        let member =
+            MemberConfig::new(&cluster, &config.server_id, &config.routes, &context.counters);
         let remote = RemoteConfig {
             limits: &config.limits,
             routes: Arc::clone(&config.routes),
             edition: config.edition(),
         };
         let remote = Remote::new(&context.threads.hub, context.me, remote);
-        let mut station = Station::new(station, &cluster, &context.routes, remote);
+        let mut member = Member::new(member, &cluster, &context.routes, remote);
         match cluster.master().and_then(host_and_port) {
-            Some((host, port)) => station.follow(host, port, registration),
-            None => station.set_servers(cluster.fixed_servers().unwrap_or_default()),
+            Some((host, port)) => member.follow(host, port, registration),
+            None => member.set_servers(cluster.fixed_servers().unwrap_or_default()),
         }
         let eventfd = context.threads.eventfds[context.me.index()].clone();
         let wake = Arc::new(move || eventfd.ring());
         let dialer = Dialer::new(lookup, &cluster.limits, &context.counters, wake);
         let thread = Thread {
-            station,
+            member,
             poll,
             listener,
             threads: Arc::clone(&context.threads),
@@ -149,7 +149,7 @@ fn start(
 
 /// The running loop.
 struct Thread {
-    station: Station,
+    member: Member,
     poll: Poll,
     listener: Socket,
     threads: Arc<Threads>,
@@ -194,7 +194,7 @@ impl Thread {
             self.turn(&events);
             if self.threads.stop_workers.load(Ordering::Acquire) {
                 let stop_at = *stop_at.get_or_insert_with(|| Instant::now() + STOP_WITHIN);
-                let is_done = !self.station.has_work() && !self.station.is_sending();
+                let is_done = !self.member.has_work() && !self.member.is_sending();
                 if is_done || Instant::now() >= stop_at {
                     return Ok(());
                 }
@@ -205,10 +205,10 @@ impl Thread {
     /// Lets messages gather, the longer the more of them are under way. The doorbell is not armed
     /// meanwhile, so that shards do not ring it, either.
     fn gather(&self) {
-        if self.station.is_backed_up() {
+        if self.member.is_backed_up() {
             return std::thread::sleep(BACKED_UP_PAUSE);
         }
-        let calls = self.station.calls_under_way();
+        let calls = self.member.calls_under_way();
         if calls >= GATHER_CALLS_MIN {
             let calls = u32::try_from(calls).unwrap_or(u32::MAX);
             std::thread::sleep(GATHER_PER_CALL.saturating_mul(calls).min(GATHER_MAX));
@@ -220,12 +220,12 @@ impl Thread {
         let bell = hub.bell(self.me);
         bell.arm();
         // The second look: what was pushed before the bell was armed rings nobody.
-        let patience = if self.station.has_work() {
+        let patience = if self.member.has_work() {
             Duration::ZERO
         } else {
             let now_us = self.threads.now_us();
             let longest = if is_stopping { STOP_WITHIN / 50 } else { SLEEP_MAX };
-            let deadline_us = self.station.next_deadline_us().unwrap_or(u64::MAX);
+            let deadline_us = self.member.next_deadline_us().unwrap_or(u64::MAX);
             let deadline_us = deadline_us.min(self.dialer.next_deadline_us());
             longest.min(Duration::from_micros(deadline_us.saturating_sub(now_us)))
         };
@@ -236,7 +236,7 @@ impl Thread {
 
     fn turn(&mut self, events: &Events) {
         let now_us = self.threads.now_us();
-        self.station.begin_turn(now_us);
+        self.member.begin_turn(now_us);
         for event in events {
             let (data, flags) = (event.data, event.flags);
             match data.u64() {
@@ -249,20 +249,20 @@ impl Thread {
             self.accept(now_us);
         }
         self.dialer.begin_turn(now_us);
-        self.station.run();
+        self.member.run();
         // To send may end a connection, which leads to commands, and the other way round.
         loop {
-            if let Some(command) = self.station.poll_command() {
+            if let Some(command) = self.member.poll_command() {
                 self.command(command);
             } else if let Some(step) = self.dialer.poll() {
                 self.dial(step);
-            } else if let Some(link) = self.station.poll_dirty() {
+            } else if let Some(link) = self.member.poll_dirty() {
                 self.send(link);
             } else {
                 break;
             }
         }
-        while let Some(party) = self.station.poll_bell() {
+        while let Some(party) = self.member.poll_bell() {
             self.threads.eventfds[party.index()].ring();
         }
     }
@@ -276,10 +276,10 @@ impl Thread {
         loop {
             match self.listener.accept() {
                 Ok((socket, _)) => {
-                    if let Some(link) = self.station.handle_accept()
+                    if let Some(link) = self.member.handle_accept()
                         && let Err(error) = self.add(link, socket, true)
                     {
-                        self.station.handle_closed(link, &error.to_string());
+                        self.member.handle_closed(link, &error.to_string());
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -338,7 +338,7 @@ impl Thread {
             }
             Step::Fail { link, why } => {
                 self.sockets.remove(&link);
-                self.station.handle_closed(LinkId::from_word(link), &why);
+                self.member.handle_closed(LinkId::from_word(link), &why);
             }
         }
     }
@@ -366,14 +366,14 @@ impl Thread {
                     connection.is_open = true;
                     self.dialer.handle_done(link.word());
                     self.poll.modify(connection.stream.as_fd(), link.word(), EventFlags::IN);
-                    self.station.handle_open(link);
+                    self.member.handle_open(link);
                 }
                 Ok(Some(error)) | Err(error) => self.handle_unreachable(link, &error),
             }
             return;
         }
         // What is not read now is shown again by the next turn.
-        let may_read = !self.station.is_backed_up();
+        let may_read = !self.member.is_backed_up();
         if may_read && flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
             self.read(link);
         }
@@ -395,7 +395,7 @@ impl Thread {
                 Ok(len) => {
                     // It may only fail on a socket that is gone, which the next read tells.
                     SockRef::from(&connection.stream).set_tcp_quickack(true).ok();
-                    self.station.handle_input(link, &self.buffer[..len]);
+                    self.member.handle_input(link, &self.buffer[..len]);
                     if len < self.buffer.len() {
                         return;
                     }
@@ -410,7 +410,7 @@ impl Thread {
     /// Sends what waits: one write for all of a turn.
     fn send(&mut self, link: LinkId) {
         let Some(connection) = self.sockets.get_mut(&link.word()) else { return };
-        let Some(output) = self.station.output(link) else { return };
+        let Some(output) = self.member.output(link) else { return };
         match write_all(&mut connection.stream, output) {
             Ok(is_blocked) => {
                 if is_blocked != connection.is_blocked {
@@ -427,7 +427,7 @@ impl Thread {
     /// A connection has ended, or could not be made.
     fn drop_link(&mut self, link: LinkId, why: &str) {
         self.sockets.remove(&link.word());
-        self.station.handle_closed(link, why);
+        self.member.handle_closed(link, why);
     }
 }
 

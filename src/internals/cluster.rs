@@ -14,7 +14,7 @@ use crate::forward::mail::{Forward, ForwardRoute, Mail, Outcome, ReplyTo};
 use crate::forward::{Party, Post};
 use crate::metrics::Counters;
 use crate::pitaya::messages::{Push, Request};
-use crate::pitaya::{Change, Command, PitayaCluster, PitayaLimits, ServerName, Station, etcd};
+use crate::pitaya::{Change, Command, Member, PitayaCluster, PitayaLimits, ServerName, etcd};
 use crate::session::{Generation, SessionData, SessionId, ShardIndex, Slot, Uid};
 
 /// What a frontend does because of what it is told.
@@ -46,7 +46,7 @@ pub enum Effect {
 
 /// The frontend and its shard.
 pub struct Frontend {
-    station: Station,
+    member: Member,
     shard: Post,
     counters: Arc<Counters>,
     now_us: u64,
@@ -80,9 +80,9 @@ impl Frontend {
             .request_timeout(Duration::from_micros(TIMEOUT_US))
             .unique_session(true)
             .limits(limits);
-        let (station, shard, counters) = Station::bare(&cluster);
+        let (member, shard, counters) = Member::bare(&cluster);
         Self {
-            station,
+            member,
             shard,
             counters,
             now_us: 0,
@@ -95,7 +95,7 @@ impl Frontend {
     /// What its answers' subjects begin with.
     #[must_use]
     pub fn inbox(&self) -> String {
-        self.station.inbox().trim_end_matches('*').to_owned()
+        self.member.inbox().trim_end_matches('*').to_owned()
     }
 
     /// A client sends a message for the cluster; a token of 0 makes it a notify.
@@ -115,29 +115,29 @@ impl Frontend {
 
     /// An answer has come.
     pub fn handle_answer(&mut self, subject: &str, status: Option<u16>, payload: &[u8]) {
-        self.station.handle_answer(subject, status, Bytes::copy_from_slice(payload));
+        self.member.handle_answer(subject, status, Bytes::copy_from_slice(payload));
     }
 
     /// A backend asks something; whether it gets an answer at all.
     pub fn handle_request(&mut self, reply: &str, payload: &[u8]) -> bool {
         let payload = Bytes::copy_from_slice(payload);
-        self.station.handle_request(Some(reply.into()), payload.clone());
+        self.member.handle_request(Some(reply.into()), payload.clone());
         Request::decode(payload).is_ok()
     }
 
     /// A push has come for some user.
     pub fn handle_push(&mut self, payload: &[u8]) {
-        self.station.handle_push(Bytes::copy_from_slice(payload));
+        self.member.handle_push(Bytes::copy_from_slice(payload));
     }
 
     /// A kick has come for some user.
     pub fn handle_kick(&mut self, payload: &[u8]) {
-        self.station.handle_kick(Bytes::copy_from_slice(payload));
+        self.member.handle_kick(Bytes::copy_from_slice(payload));
     }
 
     /// Somebody has logged in somewhere.
     pub fn handle_binding(&mut self, payload: &[u8]) {
-        self.station.handle_binding(Bytes::copy_from_slice(payload));
+        self.member.handle_binding(Bytes::copy_from_slice(payload));
     }
 
     /// etcd tells a change, or the whole list.
@@ -145,15 +145,15 @@ impl Frontend {
         if is_list {
             let Ok(found) = etcd::RangeResponse::decode(payload) else { return };
             let names = found.kvs.iter().filter_map(|kv| server_name(&kv.key));
-            self.station.handle_servers(Change::Replace(names.collect()));
+            self.member.handle_servers(Change::Replace(names.collect()));
             return;
         }
         let Ok(told) = etcd::WatchResponse::decode(payload) else { return };
         for event in told.events {
             let is_delete = event.is_delete();
             match event.kv.and_then(|kv| server_name(&kv.key)) {
-                Some(name) if is_delete => self.station.handle_servers(Change::Delete(name)),
-                Some(name) => self.station.handle_servers(Change::Put(name)),
+                Some(name) if is_delete => self.member.handle_servers(Change::Delete(name)),
+                Some(name) => self.member.handle_servers(Change::Put(name)),
                 None => {}
             }
         }
@@ -162,21 +162,21 @@ impl Frontend {
     /// NATS comes or goes.
     pub fn set_connected(&mut self, is_connected: bool) {
         match is_connected {
-            true => self.station.handle_connected(),
-            false => self.station.handle_lost(),
+            true => self.member.handle_connected(),
+            false => self.member.handle_lost(),
         }
     }
 
     /// Does what there is to do, that much later.
     pub fn turn(&mut self, passed_us: u64) {
         self.now_us += passed_us;
-        self.station.begin_turn(self.now_us);
-        self.station.run();
-        while self.station.poll_bell().is_some() {}
+        self.member.begin_turn(self.now_us);
+        self.member.run();
+        while self.member.poll_bell().is_some() {}
         while let Some(mail) = self.shard.receive(Party(1)) {
             self.handle_mail(mail);
         }
-        while let Some(command) = self.station.poll_command() {
+        while let Some(command) = self.member.poll_command() {
             self.handle_command(command);
         }
     }
@@ -275,7 +275,7 @@ impl Frontend {
             Command::Subscribe { uid } if self.listening.contains(&uid) => {}
             Command::Subscribe { uid } => self.listening.push(uid),
             Command::Unsubscribe { uid } => self.listening.retain(|other| *other != uid),
-            Command::Review => self.listening.retain(|uid| self.station.has_user(uid)),
+            Command::Review => self.listening.retain(|uid| self.member.has_user(uid)),
         }
     }
 }

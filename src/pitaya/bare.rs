@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::cluster::PitayaCluster;
-use super::station::{Station, StationConfig};
+use super::member::{Member, MemberConfig};
 use crate::forward::remote::{Remote, RemoteConfig};
 use crate::forward::{Hub, HubLimits, Party, Post};
 use crate::limits::Limits;
@@ -11,7 +11,7 @@ use crate::metrics::Counters;
 use crate::route::edition::Edition;
 use crate::route::table::RouteTable;
 
-impl Station {
+impl Member {
     /// A frontend that is connected and knows no server, its one shard's end of their lane, and
     /// what they count.
     pub(crate) fn bare(cluster: &PitayaCluster) -> (Self, Post, Arc<Counters>) {
@@ -21,11 +21,11 @@ impl Station {
         let edition = Arc::new(Edition::bare(None, &routes));
         let counters = Arc::new(Counters::default());
         let (kind, id) = ("connector".into(), "c-1".into());
-        let config = StationConfig::new(cluster, &kind, &id, &routes, &counters, ([1, 2], 1_000));
+        let config = MemberConfig::new(cluster, &kind, &id, &routes, &counters, ([1, 2], 1_000));
         let remote = RemoteConfig { limits: &Limits::default(), routes, edition };
         let remote = Remote::new(&hub, hub.worker(0), remote);
-        let mut station = Self::new(config, cluster, &[], remote);
-        station.handle_connected();
-        (station, shard, counters)
+        let mut member = Self::new(config, cluster, &[], remote);
+        member.handle_connected();
+        (member, shard, counters)
     }
 }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::failure::{Failure, error};
+use super::member::{Command, Member, Next, export, push_metadata};
 use super::messages::{ClientMessage, Response};
-use super::station::{Command, Next, Station, export, push_metadata};
 use super::window::{MESSAGE_BYTES, Message, Place, Sent, Stage, Waiter, Waiting};
 use crate::forward::mail::{Forward, WorkerReply};
 use crate::session::SessionView;
@@ -15,7 +15,7 @@ use crate::session::SessionView;
 /// The status of a message that says that nobody has heard the request.
 pub(crate) const NO_RESPONDERS: u16 = 503;
 
-impl Station {
+impl Member {
     /// A client's message for a server.
     pub(super) fn handle_forward(&mut self, forward: Forward) {
         let Forward { token, session, data, route, id, bytes } = forward;

@@ -8,11 +8,11 @@ mod cluster;
 pub(crate) mod etcd;
 mod failure;
 mod forwards;
+mod member;
 pub(crate) mod messages;
 mod remotes;
 mod servers;
 mod session_data;
-mod station;
 pub(crate) mod subjects;
 #[cfg(test)]
 mod tests;
@@ -20,5 +20,5 @@ mod window;
 
 pub(crate) use cluster::etcd_uri;
 pub use cluster::{PitayaCluster, PitayaLimits};
+pub(crate) use member::{Command, Member, MemberConfig};
 pub(crate) use servers::{Change, KEYS, ServerName};
-pub(crate) use station::{Command, Station, StationConfig};

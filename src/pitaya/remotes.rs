@@ -10,11 +10,11 @@ use serde_json::{Map, Value};
 use smallvec::SmallVec;
 
 use super::failure::{error, unknown};
+use super::member::{Caller, Command, Member};
 use super::messages::{
     BindMsg, Error, KickAnswer, KickMsg, Msg, Push, Request, Response, Session, rpc_type,
 };
 use super::session_data;
-use super::station::{Caller, Command, Station};
 use super::subjects;
 use crate::dispatch::BindError;
 use crate::forward::mail::Others;
@@ -39,7 +39,7 @@ const KICK_REASON: &str = "kick";
 /// What an answer holds in its `data`.
 const ACK: &[u8] = b"ack";
 
-impl Station {
+impl Member {
     /// A request has come on this server's own subject. One that can't be read gets no answer.
     pub(crate) fn handle_request(&mut self, reply: Option<Subject>, payload: Bytes) {
         let Ok(request) = Request::decode(payload) else {
@@ -81,7 +81,7 @@ impl Station {
         if self.bound.contains(&number) {
             return Err(already_bound());
         }
-        self.ask(reply, |station, caller| station.remote.bind(number, uid.into(), caller))
+        self.ask(reply, |member, caller| member.remote.bind(number, uid.into(), caller))
     }
 
     fn serve_push_session(&mut self, reply: Option<Subject>, data: &[u8]) -> Result<(), Error> {
@@ -92,15 +92,15 @@ impl Station {
             data => session_data::parse(data)
                 .ok_or_else(|| unknown("the session's data is no JSON object"))?,
         };
-        self.ask(reply, |station, caller| {
-            station.remote.set(number, settings, Others::Remove, caller)
+        self.ask(reply, |member, caller| {
+            member.remote.set(number, settings, Others::Remove, caller)
         })
     }
 
     fn serve_kick(&mut self, reply: Option<Subject>, data: &[u8]) -> Result<(), Error> {
         let KickMsg { user_id } = decode(data)?;
-        self.ask(reply, |station, caller| {
-            station.remote.kick_uid(Uid::from(user_id), Some(KICK_REASON.into()), caller)
+        self.ask(reply, |member, caller| {
+            member.remote.kick_uid(Uid::from(user_id), Some(KICK_REASON.into()), caller)
         })
     }
 

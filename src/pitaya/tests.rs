@@ -24,7 +24,7 @@ const ROUTE: &str = "room.room.echo";
 const TIMEOUT_US: u64 = 5_000_000;
 
 struct Rig {
-    station: Station,
+    member: Member,
     shard: Post,
     counters: Arc<Counters>,
     now_us: u64,
@@ -38,9 +38,9 @@ impl Rig {
     fn new(change: impl FnOnce(PitayaCluster) -> PitayaCluster) -> Self {
         let cluster = PitayaCluster::new(["n:1"], ["e:1"]).server_type("room");
         let cluster = change(cluster.request_timeout(Duration::from_micros(TIMEOUT_US)));
-        let (mut station, shard, counters) = Station::bare(&cluster);
-        station.handle_servers(Change::Put(PitayaCluster::name("room", "r-1")));
-        Self { station, shard, counters, now_us: 0 }
+        let (mut member, shard, counters) = Member::bare(&cluster);
+        member.handle_servers(Change::Put(PitayaCluster::name("room", "r-1")));
+        Self { member, shard, counters, now_us: 0 }
     }
 
     fn send(&mut self, mail: Mail) {
@@ -50,9 +50,9 @@ impl Rig {
     }
 
     fn turn(&mut self) {
-        self.station.begin_turn(self.now_us);
-        self.station.run();
-        while self.station.poll_bell().is_some() {}
+        self.member.begin_turn(self.now_us);
+        self.member.run();
+        while self.member.poll_bell().is_some() {}
     }
 
     fn request(&mut self, token: u64, id: u32, body: &str) {
@@ -64,7 +64,7 @@ impl Rig {
 
     /// What is to be sent: its subject, where its answer goes, and its content.
     fn sent(&mut self) -> (Subject, Option<Subject>, Bytes) {
-        match self.station.poll_command() {
+        match self.member.poll_command() {
             Some(Command::Publish { subject, reply, payload, .. }) => (subject, reply, payload),
             other => panic!("nothing is sent, but {other:?}"),
         }
@@ -90,7 +90,7 @@ impl Rig {
     fn ask(&mut self, route: &str, data: Vec<u8>) {
         let msg = Msg { route: route.into(), data: data.into(), ..Msg::default() };
         let request = Request { kind: 1, msg: Some(msg), ..Request::default() };
-        self.station.handle_request(Some("reply".into()), request.encode_to_vec().into());
+        self.member.handle_request(Some("reply".into()), request.encode_to_vec().into());
     }
 
     /// What the backend gets.
@@ -165,12 +165,12 @@ fn answers_find_their_requests_once() {
     rig.request(1, 1, "");
     rig.request(2, 2, "");
     let (first, second) = (rig.reply_to_sent(), rig.reply_to_sent());
-    rig.station.handle_answer(&second, None, response("2"));
-    rig.station.handle_answer(&second, None, response("3"));
+    rig.member.handle_answer(&second, None, response("2"));
+    rig.member.handle_answer(&second, None, response("3"));
     let error = b"\x12\x0b\x0a\x07PIT-404\x12\x00".as_slice();
-    rig.station.handle_answer(&first, None, Bytes::from_static(error));
+    rig.member.handle_answer(&first, None, Bytes::from_static(error));
     for strange in ["_INBOX.x", "_INBOX.", "", "n"] {
-        rig.station.handle_answer(strange, None, response("4"));
+        rig.member.handle_answer(strange, None, response("4"));
     }
     assert_eq!(rig.answered(), Some((2, json!(2), false)));
     assert_eq!(rig.answered(), Some((1, json!({"code": "PIT-404"}), true)));
@@ -182,30 +182,30 @@ fn what_gets_no_answer_is_answered_for() {
     let mut rig = Rig::new(|cluster| cluster);
     rig.request(1, 1, "");
     let reply = rig.reply_to_sent();
-    rig.station.handle_answer(&reply, Some(NO_RESPONDERS), Bytes::new());
+    rig.member.handle_answer(&reply, Some(NO_RESPONDERS), Bytes::new());
     assert_eq!(code(rig.answered()), (1, "PIT-000".into()));
     rig.request(2, 1, "");
     let reply = rig.reply_to_sent();
-    rig.station.handle_answer(&reply, None, Bytes::from_static(b"\x0a\xff"));
+    rig.member.handle_answer(&reply, None, Bytes::from_static(b"\x0a\xff"));
     assert_eq!(code(rig.answered()), (2, "PIT-500".into()));
     rig.request(3, 1, "");
     let reply = rig.reply_to_sent();
     rig.now_us = TIMEOUT_US - 1;
     assert_eq!(rig.answered(), None);
     rig.now_us = TIMEOUT_US;
-    assert_eq!(rig.station.next_deadline_us(), Some(TIMEOUT_US));
+    assert_eq!(rig.member.next_deadline_us(), Some(TIMEOUT_US));
     let (token, body, failed) = rig.answered().unwrap();
     let metadata = json!({"peer.id": "r-1", "route": ROUTE, "server": "c-1", "timeout": "5s"});
     let msg = "rpc client: request timeout";
     assert_eq!((token, failed), (3, true));
     assert_eq!(body, json!({"code": "PIT-408", "msg": msg, "metadata": metadata}));
-    rig.station.handle_answer(&reply, None, response("5"));
+    rig.member.handle_answer(&reply, None, response("5"));
     assert_eq!(rig.answered(), None, "it comes too late");
-    rig.station.handle_lost();
+    rig.member.handle_lost();
     rig.request(5, 1, "");
     assert_eq!(code(rig.answered()), (5, "PIT-500".into()), "it can't be sent");
-    rig.station.handle_connected();
-    rig.station.handle_servers(Change::Replace(Vec::new()));
+    rig.member.handle_connected();
+    rig.member.handle_servers(Change::Replace(Vec::new()));
     rig.request(6, 1, "");
     assert_eq!(code(rig.answered()), (6, "PIT-500".into()));
     let counts = rig.counters.snapshot();
@@ -219,33 +219,33 @@ fn what_gets_no_answer_is_answered_for() {
 fn what_was_sent_is_answered_though_nats_was_away() {
     let mut rig = Rig::new(|cluster| cluster);
     rig.login(1, "amy");
-    assert_eq!(rig.station.poll_command(), subscribe("amy"));
+    assert_eq!(rig.member.poll_command(), subscribe("amy"));
     rig.sent();
     rig.request(1, 1, "");
     let reply = rig.reply_to_sent();
     // What NATS's client has not taken yet is sent later, behind what is listened to.
     rig.request(2, 2, "");
     rig.ask("sys.unknown", Vec::new());
-    rig.station.handle_lost();
+    rig.member.handle_lost();
     assert_eq!(rig.answered(), None);
     rig.login(2, "bob");
-    rig.station.handle_connected();
-    rig.station.handle_answer(&reply, None, response("1"));
+    rig.member.handle_connected();
+    rig.member.handle_answer(&reply, None, response("1"));
     assert_eq!(rig.answered(), Some((1, json!(1), false)));
-    assert_eq!(rig.station.poll_command(), Some(Command::Review));
-    let listened = [rig.station.poll_command(), rig.station.poll_command()];
+    assert_eq!(rig.member.poll_command(), Some(Command::Review));
+    let listened = [rig.member.poll_command(), rig.member.poll_command()];
     assert!(listened.contains(&subscribe("amy")) && listened.contains(&subscribe("bob")));
     let later = rig.reply_to_sent();
     assert_eq!(rig.told().error.unwrap().code, "PIT-404");
-    rig.station.handle_answer(&later, None, response("2"));
+    rig.member.handle_answer(&later, None, response("2"));
     assert_eq!(rig.answered(), Some((2, json!(2), false)));
     // Of one that has waited for too long there is nothing left to send.
     rig.request(3, 3, "");
-    rig.station.handle_lost();
+    rig.member.handle_lost();
     rig.now_us = TIMEOUT_US;
     assert_eq!(code(rig.answered()), (3, "PIT-408".into()));
-    rig.station.handle_connected();
-    while let Some(command) = rig.station.poll_command() {
+    rig.member.handle_connected();
+    while let Some(command) = rig.member.poll_command() {
         assert!(!matches!(command, Command::Publish { .. }), "{command:?}");
     }
 }
@@ -262,7 +262,7 @@ fn everything_is_bounded() {
         assert_eq!(code(rig.answered()), (3, "PIT-500".into()), "{limits:?}");
         assert_eq!(rig.counters.snapshot().forward_rejects, 1);
         let reply = rig.reply_to_sent();
-        rig.station.handle_answer(&reply, None, response("1"));
+        rig.member.handle_answer(&reply, None, response("1"));
         assert_eq!(rig.answered(), Some((1, json!(1), false)));
         rig.request(4, 1, "");
         assert_eq!(rig.answered(), None, "there is room again");
@@ -279,10 +279,10 @@ fn everything_is_bounded() {
 fn one_that_is_too_long_fails_alone() {
     let mut rig = Rig::new(|cluster| cluster);
     rig.request(1, 1, "");
-    let Some(Command::Publish { call: Some(call), .. }) = rig.station.poll_command() else {
+    let Some(Command::Publish { call: Some(call), .. }) = rig.member.poll_command() else {
         panic!("nothing is sent")
     };
-    rig.station.handle_unsent(call);
+    rig.member.handle_unsent(call);
     assert_eq!(code(rig.answered()), (1, "PIT-400".into()));
 }
 
@@ -292,12 +292,12 @@ fn a_notify_waits_for_nothing() {
     rig.request(0, 0, "1");
     let (_, reply, payload) = rig.sent();
     assert_eq!(Request::decode(payload).unwrap().msg.unwrap().kind, 1);
-    rig.station.handle_answer(&reply.unwrap(), None, response("1"));
-    assert_eq!((rig.answered(), rig.station.next_deadline_us()), (None, None));
+    rig.member.handle_answer(&reply.unwrap(), None, response("1"));
+    assert_eq!((rig.answered(), rig.member.next_deadline_us()), (None, None));
     rig.request(0, 0, "1");
     let reply = rig.reply_to_sent();
-    rig.station.handle_answer(&reply, Some(NO_RESPONDERS), Bytes::new());
-    assert_eq!((rig.answered(), rig.station.next_deadline_us()), (None, None));
+    rig.member.handle_answer(&reply, Some(NO_RESPONDERS), Bytes::new());
+    assert_eq!((rig.answered(), rig.member.next_deadline_us()), (None, None));
     assert_eq!(rig.counters.snapshot().forward_lost, 1);
 }
 
@@ -314,7 +314,7 @@ fn a_user_is_listened_to_before_the_bind_is_acknowledged() {
     assert_eq!(uid, Uid::from("amy"));
     rig.send(Mail::Login { session: session(), data: data(Some("amy")) });
     rig.send(Mail::Result { token, outcome: Outcome::Bound(Ok(())) });
-    assert_eq!(rig.station.poll_command(), subscribe("amy"));
+    assert_eq!(rig.member.poll_command(), subscribe("amy"));
     let (subject, _, payload) = rig.sent();
     assert_eq!(subject.as_str(), "pitaya/connector/bindings");
     let wanted = BindMsg { uid: "amy".into(), fid: "c-1".into() };
@@ -324,7 +324,7 @@ fn a_user_is_listened_to_before_the_bind_is_acknowledged() {
     rig.ask("sys.bindsession", asked.encode_to_vec());
     assert_eq!(rig.told().error.unwrap().msg, "session is already bound to an uid");
     rig.send(Mail::Logout { data: data(Some("amy")) });
-    assert_eq!(rig.station.poll_command(), unsubscribe("amy"));
+    assert_eq!(rig.member.poll_command(), unsubscribe("amy"));
 }
 
 #[test]
@@ -379,17 +379,17 @@ fn requests_that_make_no_sense_are_answered_or_counted() {
     // A client's message that another frontend has sent here.
     let msg = Some(Msg { route: "connector.sys.kick".into(), ..Msg::default() });
     let request = Request { msg, ..Request::default() }.encode_to_vec();
-    rig.station.handle_request(Some("reply".into()), request.into());
+    rig.member.handle_request(Some("reply".into()), request.into());
     assert_eq!(rig.told().error.unwrap().code, "PIT-404");
-    rig.station.handle_request(Some("reply".into()), Bytes::new());
+    rig.member.handle_request(Some("reply".into()), Bytes::new());
     assert_eq!(rig.told().error.unwrap().code, "PIT-400");
     for garbage in [&b"\xff"[..], b"\x1a\x05abc"] {
-        rig.station.handle_request(Some("reply".into()), Bytes::from_static(garbage));
-        rig.station.handle_push(Bytes::from_static(garbage));
-        rig.station.handle_kick(Bytes::from_static(garbage));
-        rig.station.handle_binding(Bytes::from_static(garbage));
+        rig.member.handle_request(Some("reply".into()), Bytes::from_static(garbage));
+        rig.member.handle_push(Bytes::from_static(garbage));
+        rig.member.handle_kick(Bytes::from_static(garbage));
+        rig.member.handle_binding(Bytes::from_static(garbage));
     }
-    assert_eq!(rig.station.poll_command(), None);
+    assert_eq!(rig.member.poll_command(), None);
     assert_eq!(rig.counters.snapshot().cluster_bad_packets, 8);
 }
 
@@ -398,10 +398,10 @@ fn pushes_reach_the_session_and_kicks_the_uids_home() {
     let mut rig = Rig::new(|cluster| cluster);
     rig.login(1, "amy");
     let push = Push { route: "onChat".into(), uid: "amy".into(), data: "1".into() };
-    rig.station.handle_push(push.encode_to_vec().into());
+    rig.member.handle_push(push.encode_to_vec().into());
     let session = SessionId::new(ShardIndex(0), Slot(1), Generation::FIRST);
     assert!(matches!(rig.mail(), Some(Mail::Deliver { sessions, .. }) if sessions == [session]));
-    rig.station.handle_kick(KickMsg { user_id: "amy".into() }.encode_to_vec().into());
+    rig.member.handle_kick(KickMsg { user_id: "amy".into() }.encode_to_vec().into());
     assert!(matches!(rig.mail(), Some(Mail::HomeKick { uid, .. }) if uid == Uid::from("amy")));
 }
 
@@ -418,12 +418,12 @@ fn a_user_has_one_session_here_and_one_frontend_if_wanted() {
         // Only where uids are not unique it closes without a kick.
         assert_eq!((session, reason.is_some()), (older, is_unique));
         let told = |fid: &str| BindMsg { uid: "amy".into(), fid: fid.into() }.encode_to_vec();
-        rig.station.handle_binding(told("c-1").into());
+        rig.member.handle_binding(told("c-1").into());
         assert!(rig.mail().is_none(), "its own announcement");
-        rig.station.handle_binding(told("c-2").into());
+        rig.member.handle_binding(told("c-2").into());
         assert_eq!(matches!(rig.mail(), Some(Mail::HomeKick { .. })), is_unique);
         // It is listened to until the last one has gone.
-        assert_eq!(rig.station.poll_command(), subscribe("amy"));
+        assert_eq!(rig.member.poll_command(), subscribe("amy"));
         rig.sent();
         rig.sent();
         let closed = |number| {
@@ -431,22 +431,22 @@ fn a_user_has_one_session_here_and_one_frontend_if_wanted() {
             Mail::Closed { session: older, data: Arc::new(data) }
         };
         rig.send(closed(1));
-        assert_eq!(rig.station.poll_command(), None);
+        assert_eq!(rig.member.poll_command(), None);
         rig.send(closed(2));
-        assert_eq!(rig.station.poll_command(), unsubscribe("amy"));
+        assert_eq!(rig.member.poll_command(), unsubscribe("amy"));
     }
 }
 
 #[test]
 fn users_are_looked_at_anew_when_nats_is_back() {
     let mut rig = Rig::new(|cluster| cluster);
-    rig.station.handle_lost();
+    rig.member.handle_lost();
     rig.login(1, "amy");
     rig.login(2, "a b");
-    assert_eq!(rig.station.poll_command(), None, "there is nobody to tell");
-    rig.station.handle_connected();
-    assert_eq!(rig.station.poll_command(), Some(Command::Review));
-    assert_eq!(rig.station.poll_command(), subscribe("amy"));
-    assert_eq!(rig.station.poll_command(), None);
-    assert!(rig.station.has_user("amy") && !rig.station.has_user("a b"));
+    assert_eq!(rig.member.poll_command(), None, "there is nobody to tell");
+    rig.member.handle_connected();
+    assert_eq!(rig.member.poll_command(), Some(Command::Review));
+    assert_eq!(rig.member.poll_command(), subscribe("amy"));
+    assert_eq!(rig.member.poll_command(), None);
+    assert!(rig.member.has_user("amy") && !rig.member.has_user("a b"));
 }

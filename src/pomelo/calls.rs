@@ -6,10 +6,10 @@ use serde_json::Value;
 
 use super::cluster::{ClosedArg, Occasion};
 use super::mailbox::{Mailbox, State, Waiter};
+use super::member::Member;
 use super::mqtt;
 use super::router::{CustomRouter, Picker, Router, Servers};
 use super::rpc::{self, Message};
-use super::station::Station;
 use crate::forward::mail::{Forward, WorkerReply};
 use crate::forward::{Route, ServerId};
 use crate::session::{SessionData, SessionId, SessionView, ShardIndex, Slot, Table};
@@ -77,7 +77,7 @@ enum NotCalled {
     Full,
 }
 
-impl Station {
+impl Member {
     /// A client's message for a server.
     pub(super) fn handle_forward(&mut self, forward: Forward) {
         let Forward { token, session, data, route, id, bytes } = forward;

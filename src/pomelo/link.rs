@@ -1,11 +1,11 @@
-//! One connection's half of the station: what has come in pieces, and what waits to be sent.
+//! One connection's half of the member: what has come in pieces, and what waits to be sent.
 
 use std::collections::VecDeque;
 
 use super::mqtt::Reader;
 use crate::session::{Generation, Slot, place_of, token_of};
 
-/// A connection's name between the station and its shell, never used twice.
+/// A connection's name between the member and its shell, never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LinkId {
     pub(super) slot: Slot,

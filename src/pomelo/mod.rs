@@ -6,12 +6,12 @@ mod cluster;
 mod link;
 mod mailbox;
 mod master;
+mod member;
 pub(crate) mod mqtt;
 mod remotes;
 mod router;
 pub(crate) mod rpc;
 mod servers;
-mod station;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -20,5 +20,5 @@ mod vectors;
 pub use cluster::{ClosedArg, PomeloCluster, PomeloLimits};
 pub(crate) use cluster::{StopHook, host_and_port};
 pub(crate) use link::{LinkId, Output};
+pub(crate) use member::{Command, Member, MemberConfig};
 pub use router::{CustomRouter, Router};
-pub(crate) use station::{Command, Station, StationConfig};

@@ -7,9 +7,9 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::link::LinkId;
+use super::member::Member;
 use super::mqtt;
 use super::rpc::{self, Call, NoCall, Request, encode_answer, push_error, push_json};
-use super::station::Station;
 use crate::dispatch::{Audience, BindError};
 use crate::forward::mail::Others;
 use crate::forward::remote::{Done, Refused};
@@ -74,7 +74,7 @@ fn wrong<T>(text: impl Into<String>) -> Result<T, Wrong> {
 /// The reason of a kick that names none.
 const KICK_REASON: &str = "kick";
 
-impl Station {
+impl Member {
     /// Calls have come on a backend's connection.
     pub(super) fn handle_requests(&mut self, link: LinkId, payload: &[u8]) {
         rpc::decode_requests(payload, |Request { id, call }| {

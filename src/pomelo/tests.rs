@@ -1,4 +1,4 @@
-//! The station by itself, in virtual time, with the test in the place of shards and sockets.
+//! The member by itself, in virtual time, with the test in the place of shards and sockets.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::member::{Command, Member, MemberConfig};
 use super::mqtt::{self, Decoded, Packet};
 use super::servers::{Change, Server};
-use super::station::{Command, Station, StationConfig};
 use super::{LinkId, PomeloCluster, PomeloLimits, Router};
 use crate::forward::mail::{Forward, ForwardRoute, Mail};
 use crate::forward::remote::{Remote, RemoteConfig};
@@ -23,7 +23,7 @@ const ROUTE: &str = "chat.chatHandler.echo";
 const SECOND_US: u64 = 1_000_000;
 
 struct Bench {
-    station: Station,
+    member: Member,
     shard: Post,
     counters: Arc<Counters>,
     now_us: u64,
@@ -45,18 +45,18 @@ impl Bench {
         };
         let remote = Remote::new(&hub, hub.worker(0), remote);
         let cluster = PomeloCluster::fixed().server_type("chat", router).limits(limits);
-        let config = StationConfig::new(&cluster, &"connector-1".into(), &routes, &counters);
-        let station = Station::new(config, &cluster, &[], remote);
-        Self { station, shard: Post::new(hub, Party(0), 64), counters, now_us: 0 }
+        let config = MemberConfig::new(&cluster, &"connector-1".into(), &routes, &counters);
+        let member = Member::new(config, &cluster, &[], remote);
+        Self { member, shard: Post::new(hub, Party(0), 64), counters, now_us: 0 }
     }
 
-    /// Lets time pass and the station run; what it wants of the sockets.
+    /// Lets time pass and the member run; what it wants of the sockets.
     fn run(&mut self, passed_us: u64) -> Vec<Command> {
         self.now_us += passed_us;
-        self.station.begin_turn(self.now_us);
-        self.station.run();
-        while self.station.poll_bell().is_some() {}
-        std::iter::from_fn(|| self.station.poll_command()).collect()
+        self.member.begin_turn(self.now_us);
+        self.member.run();
+        while self.member.poll_bell().is_some() {}
+        std::iter::from_fn(|| self.member.poll_command()).collect()
     }
 
     fn forward(&mut self, token: u64) {
@@ -85,7 +85,7 @@ impl Bench {
 
     /// The ids of the calls that are to be sent on a connection.
     fn sent(&mut self, link: LinkId) -> Vec<u64> {
-        let Some(output) = self.station.output(link) else { return Vec::new() };
+        let Some(output) = self.member.output(link) else { return Vec::new() };
         let mut bytes = Vec::new();
         while output.len() > 0 {
             bytes.extend_from_slice(output.unsent());
@@ -105,7 +105,7 @@ impl Bench {
 
     fn replace(&mut self, servers: &[(&str, u16)]) {
         let servers = servers.iter().map(|(id, port)| server(id, *port)).collect();
-        self.station.set_servers(servers);
+        self.member.set_servers(servers);
     }
 }
 
@@ -130,8 +130,8 @@ fn calls_wait_for_a_connection_up_to_a_bound() {
     assert_eq!(bench.answers(), [(4, true), (5, true)], "the bound");
     assert_eq!(bench.counters.snapshot().forward_rejects, 2);
     assert!(bench.sent(link).is_empty(), "nothing goes out before the connection is there");
-    bench.station.handle_open(link);
-    assert_eq!(bench.station.poll_dirty(), Some(link));
+    bench.member.handle_open(link);
+    assert_eq!(bench.member.poll_dirty(), Some(link));
     assert_eq!(bench.sent(link), [0, 1, 2], "in order");
     bench.forward(6);
     bench.run(0);
@@ -147,11 +147,11 @@ fn a_connection_that_can_not_be_made_is_tried_at_longer_and_longer_intervals() {
     for token in 1..=8 {
         bench.forward(token);
         bench.run(0);
-        bench.station.handle_closed(link, "refused");
+        bench.member.handle_closed(link, "refused");
         bench.forward(100 + token);
         bench.run(0);
         assert_eq!(bench.answers(), [(token, true), (100 + token, true)], "at once");
-        let next_us = bench.station.next_deadline_us().unwrap();
+        let next_us = bench.member.next_deadline_us().unwrap();
         waits_ms.push((next_us - bench.now_us) / 1000);
         assert!(bench.run(next_us - bench.now_us - 1).is_empty());
         link = connect(&bench.run(1));
@@ -161,12 +161,12 @@ fn a_connection_that_can_not_be_made_is_tried_at_longer_and_longer_intervals() {
     let commands = bench.run(5 * SECOND_US);
     assert_eq!(commands, [Command::Close(link)]);
     link = connect(&bench.run(5 * SECOND_US));
-    bench.station.handle_open(link);
+    bench.member.handle_open(link);
     // After one that was made, the next is tried at once.
-    bench.station.handle_closed(link, "lost");
+    bench.member.handle_closed(link, "lost");
     link = connect(&bench.run(0));
-    bench.station.handle_closed(link, "refused");
-    assert_eq!(bench.station.next_deadline_us(), Some(bench.now_us + 100_000));
+    bench.member.handle_closed(link, "refused");
+    assert_eq!(bench.member.next_deadline_us(), Some(bench.now_us + 100_000));
 }
 
 /// A bench with one server that is connected.
@@ -174,7 +174,7 @@ fn connected() -> (Bench, LinkId) {
     let mut bench = Bench::new(PomeloLimits::default());
     bench.replace(&[("chat-1", 1)]);
     let link = connect(&bench.run(0));
-    bench.station.handle_open(link);
+    bench.member.handle_open(link);
     (bench, link)
 }
 
@@ -182,9 +182,9 @@ fn connected() -> (Bench, LinkId) {
 fn live(bench: &mut Bench, link: LinkId, seconds: u64) -> bool {
     for _ in 0..seconds {
         bench.run(SECOND_US);
-        bench.station.handle_input(link, &mqtt::PINGRESP);
+        bench.member.handle_input(link, &mqtt::PINGRESP);
     }
-    bench.station.output(link).is_some()
+    bench.member.output(link).is_some()
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn a_server_that_answers_is_kept_for_a_while_though_the_master_has_forgotten_it(
     assert!(!live(&mut bench, link, 2));
     let (mut bench, link) = connected();
     bench.replace(&[]);
-    bench.station.apply(Change::Add(server("chat-1", 1)));
+    bench.member.apply(Change::Add(server("chat-1", 1)));
     assert!(live(&mut bench, link, 200), "it has come back");
 }
 
@@ -204,7 +204,7 @@ fn a_server_that_is_taken_off_the_list_goes_at_once() {
     let (mut bench, link) = connected();
     bench.forward(1);
     bench.run(0);
-    bench.station.apply(Change::Remove(ServerId::from("chat-1")));
+    bench.member.apply(Change::Remove(ServerId::from("chat-1")));
     assert_eq!(bench.run(0), [Command::Close(link)]);
     assert_eq!(bench.answers(), [(1, true)]);
     bench.forward(2);
@@ -217,10 +217,10 @@ fn a_server_that_moves_is_called_where_it_is() {
     let mut bench = Bench::new(PomeloLimits::default());
     bench.replace(&[("chat-1", 1)]);
     let link = connect(&bench.run(0));
-    bench.station.handle_open(link);
-    bench.station.apply(Change::Add(server("chat-1", 1)));
+    bench.member.handle_open(link);
+    bench.member.apply(Change::Add(server("chat-1", 1)));
     assert!(bench.run(0).is_empty(), "the same place");
-    bench.station.apply(Change::Add(server("chat-1", 2)));
+    bench.member.apply(Change::Add(server("chat-1", 2)));
     let commands = bench.run(0);
     let [Command::Close(old), Command::Connect { port: 2, .. }] = &commands[..] else {
         panic!("{commands:?}")
@@ -231,26 +231,26 @@ fn a_server_that_moves_is_called_where_it_is() {
 #[test]
 fn a_caller_that_does_not_read_its_answers_is_cut_off() {
     let mut bench = Bench::new(PomeloLimits { output_bytes_max: 1_000, ..PomeloLimits::default() });
-    let caller = bench.station.handle_accept().unwrap();
+    let caller = bench.member.handle_accept().unwrap();
     let mut call = Vec::new();
     mqtt::encode_publish("rpc", &mut call, |out| {
         out.extend_from_slice(b"{\"id\":1,\"msg\":{\"namespace\":\"x\"}}");
     });
     for _ in 0..20 {
-        bench.station.handle_input(caller, &call);
+        bench.member.handle_input(caller, &call);
     }
     assert_eq!(bench.run(0), [Command::Close(caller)]);
-    assert!(bench.station.output(caller).is_none());
+    assert!(bench.member.output(caller).is_none());
 }
 
 #[test]
 fn callers_and_servers_are_bounded() {
     let limits = PomeloLimits { callers_max: 1, servers_max: 1, ..PomeloLimits::default() };
     let mut bench = Bench::new(limits);
-    let caller = bench.station.handle_accept().unwrap();
-    assert!(bench.station.handle_accept().is_none());
-    bench.station.handle_closed(caller, "gone");
-    assert!(bench.station.handle_accept().is_some());
+    let caller = bench.member.handle_accept().unwrap();
+    assert!(bench.member.handle_accept().is_none());
+    bench.member.handle_closed(caller, "gone");
+    assert!(bench.member.handle_accept().is_some());
     bench.replace(&[("chat-1", 1), ("chat-2", 2)]);
     assert_eq!(bench.run(0).len(), 1, "the second is left out");
 }
@@ -273,13 +273,13 @@ fn what_waits_for_all_servers_together_is_bounded_in_bytes() {
     bench.replace(&names.iter().map(|name| (name.as_str(), 1)).collect::<Vec<_>>());
     // None of them reads.
     let links = connects(&bench.run(0));
-    links.iter().for_each(|link| bench.station.handle_open(*link));
+    links.iter().for_each(|link| bench.member.handle_open(*link));
     let body = format!("\"{}\"", "x".repeat(MIB));
     for token in 1..=40 {
         bench.forward_body(token, &body);
         bench.run(1_000);
     }
-    let held = |bench: &Bench| links.iter().map(|link| bench.station.held_by(*link)).sum::<usize>();
+    let held = |bench: &Bench| links.iter().map(|link| bench.member.held_by(*link)).sum::<usize>();
     assert!((7 * MIB..=8 * MIB).contains(&held(&bench)), "{}", held(&bench));
     assert_eq!(bench.answers().len(), 40 - 7);
     // Small ones are for everybody, and what is sent makes room for large ones.
@@ -301,22 +301,22 @@ fn packets_in_part_are_bounded_in_bytes_for_all_connections_together() {
     // The start of a packet of 16 MiB.
     let mut part = vec![0x30, 0x80, 0x80, 0x80, 0x08];
     part.resize(MIB, b' ');
-    let mut left: Vec<LinkId> = (0..20).filter_map(|_| bench.station.handle_accept()).collect();
+    let mut left: Vec<LinkId> = (0..20).filter_map(|_| bench.member.handle_accept()).collect();
     for link in left.clone() {
-        bench.station.handle_input(link, &part);
+        bench.member.handle_input(link, &part);
         bench.run(1_000);
     }
-    left.retain(|link| bench.station.output(*link).is_some());
+    left.retain(|link| bench.member.output(*link).is_some());
     assert_eq!((left.len(), bench.counters.snapshot().cluster_overflows), (8, 12));
-    let caller = bench.station.handle_accept().unwrap();
-    bench.station.handle_input(caller, &part[..1_000]);
-    assert!(bench.station.output(caller).is_some(), "a little is for everybody");
+    let caller = bench.member.handle_accept().unwrap();
+    bench.member.handle_input(caller, &part[..1_000]);
+    assert!(bench.member.output(caller).is_some(), "a little is for everybody");
 }
 
 #[test]
 fn long_lists_are_refused_without_being_kept() {
     let mut bench = Bench::new(PomeloLimits { push_uids_max: 3, ..PomeloLimits::default() });
-    let caller = bench.station.handle_accept().unwrap();
+    let caller = bench.member.handle_accept().unwrap();
     let mut call = |uids: &str| {
         let args = format!("[\"onChat\",1,{uids},{{}},9,9,9,9,9,9,9]");
         let text = format!(
@@ -325,8 +325,8 @@ fn long_lists_are_refused_without_being_kept() {
         );
         let mut packet = Vec::new();
         mqtt::encode_publish("rpc", &mut packet, |out| out.extend_from_slice(text.as_bytes()));
-        bench.station.handle_input(caller, &packet);
-        let output = bench.station.output(caller).unwrap();
+        bench.member.handle_input(caller, &packet);
+        let output = bench.member.output(caller).unwrap();
         let answer = String::from_utf8_lossy(output.unsent()).into_owned();
         output.advance(answer.len());
         answer

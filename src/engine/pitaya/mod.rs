@@ -1,4 +1,4 @@
-//! The thread that talks to a Pitaya cluster: NATS and etcd round a [`Station`].
+//! The thread that talks to a Pitaya cluster: NATS and etcd round a [`Member`].
 //!
 //! The clients of both are tokio's, so the thread runs one of tokio's runtimes, on itself alone.
 //! Shards see a party with lanes and a doorbell like any other.
@@ -30,7 +30,7 @@ use crate::dispatch::tasks::Ring as _;
 use crate::error::StartError;
 use crate::forward::remote::{Remote, RemoteConfig};
 use crate::limits::Limits;
-use crate::pitaya::{Change, PitayaCluster, Station, StationConfig};
+use crate::pitaya::{Change, Member, MemberConfig, PitayaCluster};
 
 impl Builder {
     /// Forwards server types to the servers of a Pitaya cluster, which this engine joins as one of
@@ -96,7 +96,7 @@ async fn run(cluster: PitayaCluster, context: ForwarderContext) -> std::io::Resu
         Some(id) => id.as_str().into(),
         None => uuid(random).into(),
     };
-    let station = StationConfig::new(
+    let member = MemberConfig::new(
         &cluster,
         &config.server_type,
         &id,
@@ -110,17 +110,17 @@ async fn run(cluster: PitayaCluster, context: ForwarderContext) -> std::io::Resu
         edition: config.edition(),
     };
     let remote = Remote::new(&context.threads.hub, context.me, remote);
-    let station = Station::new(station, &cluster, &context.routes, remote);
-    let nats = Nats::start(&cluster, &config.server_type, &id, station.inbox()).await?;
+    let member = Member::new(member, &cluster, &context.routes, remote);
+    let nats = Nats::start(&cluster, &config.server_type, &id, member.inbox()).await?;
     let (changes, servers) = mpsc::channel(CHANGES_MAX);
     let registrar = Registrar::new(&cluster, &config.server_type, &id, changes);
     let registrar = tokio::spawn(registrar.run());
     let bell = watch(context.threads.eventfds[context.me.index()].clone())?;
     let sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
     let mut thread =
-        Thread { cluster, id, station, nats, moving: None, servers, context, bell, sleep };
+        Thread { cluster, id, member, nats, moving: None, servers, context, bell, sleep };
     thread.run().await;
-    if thread.station.is_connected()
+    if thread.member.is_connected()
         && tokio::time::timeout(STOP_WITHIN, thread.nats.finish()).await.is_err()
     {
         tracing::warn!("not all was sent to NATS");
@@ -145,7 +145,7 @@ fn watch(bell: Eventfd) -> std::io::Result<AsyncFd<Eventfd>> {
 struct Thread {
     cluster: PitayaCluster,
     id: Arc<str>,
-    station: Station,
+    member: Member,
     nats: Nats,
     /// Where NATS's server is about to stop.
     moving: Option<Moving>,
@@ -163,7 +163,7 @@ impl Thread {
             self.turn();
             if self.context.threads.stop_workers.load(Ordering::Acquire) {
                 let stop_at = *stop_at.get_or_insert_with(|| Instant::now() + STOP_WITHIN);
-                let is_done = !self.station.has_work() && !self.station.has_commands();
+                let is_done = !self.member.has_work() && !self.member.has_commands();
                 if is_done || Instant::now() >= stop_at {
                     return;
                 }
@@ -175,10 +175,10 @@ impl Thread {
     /// Does all there is to do. What NATS and etcd bring has been handed in by [`Self::rest`].
     fn turn(&mut self) {
         let threads = &self.context.threads;
-        self.station.begin_turn(threads.now_us());
-        self.station.run();
-        self.nats.send(&mut self.station);
-        while let Some(party) = self.station.poll_bell() {
+        self.member.begin_turn(threads.now_us());
+        self.member.run();
+        self.nats.send(&mut self.member);
+        while let Some(party) = self.member.poll_bell() {
             threads.eventfds[party.index()].ring();
         }
     }
@@ -189,7 +189,7 @@ impl Thread {
         let bell = hub.bell(self.context.me);
         bell.arm();
         // The second look: what was pushed before the bell was armed rings nobody.
-        if self.station.has_work() {
+        if self.member.has_work() {
             bell.disarm();
             let look = |cx: &mut Context<'_>| Poll::Ready(self.poll_events(cx).is_ready());
             std::future::poll_fn(look).await;
@@ -206,7 +206,7 @@ impl Thread {
     fn set_alarm(&mut self, is_stopping: bool) {
         let now_us = self.context.threads.now_us();
         let longest = if is_stopping { STOP_WITHIN / 50 } else { SLEEP_MAX };
-        let deadline_us = self.station.next_deadline_us().unwrap_or(u64::MAX);
+        let deadline_us = self.member.next_deadline_us().unwrap_or(u64::MAX);
         let wait = longest.min(Duration::from_micros(deadline_us.saturating_sub(now_us)));
         let alarm = tokio::time::Instant::now() + wait;
         if self.sleep.is_elapsed() || self.sleep.deadline() > alarm {
@@ -216,12 +216,12 @@ impl Thread {
 
     /// Hands in what has come; ready if anything has.
     fn poll_events(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.station.advance(self.context.threads.now_us());
+        self.member.advance(self.context.threads.now_us());
         // In front of an older connection, whose answers follow on what was pushed here.
-        let mut has_come = self.nats.poll(cx, &mut self.station);
+        let mut has_come = self.nats.poll(cx, &mut self.member);
         has_come |= self.poll_moving(cx);
         while let Poll::Ready(Some(change)) = self.servers.poll_recv(cx) {
-            self.station.handle_servers(change);
+            self.member.handle_servers(change);
             has_come = true;
         }
         while let Poll::Ready(Ok(mut ready)) = self.bell.poll_read_ready(cx) {
@@ -239,11 +239,11 @@ impl Thread {
     fn poll_moving(&mut self, cx: &mut Context<'_>) -> bool {
         if self.moving.is_none() && self.nats.is_lame() {
             let (cluster, id) = (self.cluster.clone(), Arc::clone(&self.id));
-            let another = self.nats.another(cluster, id, self.station.inbox());
+            let another = self.nats.another(cluster, id, self.member.inbox());
             self.moving = Some(Moving::Connecting(another));
         }
         let Some(moving) = self.moving.take() else { return false };
-        let (moving, has_come) = moving.poll(cx, &mut self.nats, &mut self.station);
+        let (moving, has_come) = moving.poll(cx, &mut self.nats, &mut self.member);
         self.moving = moving;
         has_come
     }

@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::Sleep;
 
 use super::nats::Nats;
-use crate::pitaya::Station;
+use crate::pitaya::Member;
 
 /// How far it has come.
 pub(super) enum Moving {
@@ -35,7 +35,7 @@ impl Moving {
         self,
         cx: &mut Context<'_>,
         nats: &mut Nats,
-        station: &mut Station,
+        member: &mut Member,
     ) -> (Option<Self>, bool) {
         match self {
             Self::Connecting(mut connecting) => match connecting.poll_unpin(cx) {
@@ -48,13 +48,13 @@ impl Moving {
                 Poll::Ready(Ok(mut next)) => {
                     next.mute(nats);
                     let old = std::mem::replace(nats, next);
-                    station.handle_moved();
+                    member.handle_moved();
                     (Some(Self::Listening { old, settled: None }), true)
                 }
             },
             Self::Listening { mut old, mut settled } => {
-                let has_come = old.poll_received(cx, station);
-                if settled.is_none() && station.is_settled() {
+                let has_come = old.poll_received(cx, member);
+                if settled.is_none() && member.is_settled() {
                     settled = Some(nats.settle());
                 }
                 if settled.as_mut().is_some_and(|settled| settled.poll_unpin(cx).is_ready()) {
@@ -68,7 +68,7 @@ impl Moving {
                 (Some(Self::Listening { old, settled }), has_come)
             }
             Self::Leaving { mut old, mut until } => {
-                let has_come = old.poll_received(cx, station);
+                let has_come = old.poll_received(cx, member);
                 if until.as_mut().poll_unpin(cx).is_pending() {
                     return (Some(Self::Leaving { old, until }), has_come);
                 }

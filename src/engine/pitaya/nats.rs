@@ -14,7 +14,7 @@ use futures_util::{FutureExt as _, Sink as _, Stream, StreamExt as _};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::mpsc;
 
-use crate::pitaya::{Command, PitayaCluster, Station, subjects};
+use crate::pitaya::{Command, Member, PitayaCluster, subjects};
 
 /// The client, and all that it listens to.
 pub(super) struct Nats {
@@ -248,32 +248,32 @@ impl Nats {
     }
 
     /// Hands in what has come; whether anything has.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, station: &mut Station) -> bool {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, member: &mut Member) -> bool {
         let mut has_come = false;
         while let Poll::Ready(Some(told)) = self.states.poll_recv(cx) {
             has_come = true;
             match told {
                 Link::Connected => {
                     self.is_lame = false;
-                    station.handle_connected();
+                    member.handle_connected();
                 }
-                Link::Lost => station.handle_lost(),
+                Link::Lost => member.handle_lost(),
                 Link::LameDuck => self.is_lame = true,
             }
         }
-        has_come |= self.poll_received(cx, station);
+        has_come |= self.poll_received(cx, member);
         // Whoever waits for room is woken here.
-        has_come | (station.has_commands() && self.poll_room(cx).is_ready())
+        has_come | (member.has_commands() && self.poll_room(cx).is_ready())
     }
 
     /// The same of messages alone.
-    pub(super) fn poll_received(&mut self, cx: &mut Context<'_>, station: &mut Station) -> bool {
+    pub(super) fn poll_received(&mut self, cx: &mut Context<'_>, member: &mut Member) -> bool {
         let mut has_come = false;
         // In front of the answers, so that what was pushed before an answer comes before it.
         for _ in 0..MESSAGES_PER_TURN {
             match self.heard.poll_next_unpin(cx) {
-                Poll::Ready(Some(Heard::Push(payload))) => station.handle_push(payload),
-                Poll::Ready(Some(Heard::Kick(payload))) => station.handle_kick(payload),
+                Poll::Ready(Some(Heard::Push(payload))) => member.handle_push(payload),
+                Poll::Ready(Some(Heard::Kick(payload))) => member.handle_kick(payload),
                 _ => break,
             }
             has_come = true;
@@ -284,17 +284,17 @@ impl Nats {
         has_come |= !is_muted
             && each(&mut self.inbox, cx, |message| {
                 let status = message.status.map(|status| status.as_u16());
-                station.handle_answer(&message.subject, status, message.payload);
+                member.handle_answer(&message.subject, status, message.payload);
             });
         has_come |= each(&mut self.requests, cx, |message| {
             if !is_muted {
-                station.handle_request(message.reply, message.payload);
+                member.handle_request(message.reply, message.payload);
             }
         });
         if let Some(bindings) = &mut self.bindings {
             has_come |= each(bindings, cx, |message| {
                 if !is_muted {
-                    station.handle_binding(message.payload);
+                    member.handle_binding(message.payload);
                 }
             });
         }
@@ -317,15 +317,15 @@ impl Nats {
     }
 
     /// Sends what waits, as far as there is room for it.
-    pub(super) fn send(&mut self, station: &mut Station) {
+    pub(super) fn send(&mut self, member: &mut Member) {
         let mut cx = Context::from_waker(Waker::noop());
-        while let Some(command) = station.poll_command() {
+        while let Some(command) = member.poll_command() {
             let is_done = match command {
                 Command::Publish { .. } => {
                     if self.poll_room(&mut cx).is_pending() {
-                        return station.give_back(command);
+                        return member.give_back(command);
                     }
-                    self.publish(command, station);
+                    self.publish(command, member);
                     continue;
                 }
                 Command::Subscribe { ref uid } => self.listen(uid),
@@ -334,17 +334,17 @@ impl Nats {
                     true
                 }
                 Command::Review => {
-                    self.users.retain(|uid, _| station.has_user(uid));
+                    self.users.retain(|uid, _| member.has_user(uid));
                     true
                 }
             };
             if !is_done {
-                return station.give_back(command);
+                return member.give_back(command);
             }
         }
     }
 
-    fn publish(&mut self, command: Command, station: &mut Station) {
+    fn publish(&mut self, command: Command, member: &mut Member) {
         let Command::Publish { subject, reply, payload, call } = command else { return };
         self.unflushed += payload.len();
         let message =
@@ -352,7 +352,7 @@ impl Nats {
         if let Err(error) = Pin::new(&mut self.client).start_send(message) {
             tracing::debug!(%error, "a message was not sent");
             if let Some(call) = call {
-                station.handle_unsent(call);
+                member.handle_unsent(call);
             }
         }
     }

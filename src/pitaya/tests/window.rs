@@ -14,7 +14,7 @@ fn rig(change: impl FnOnce(&mut PitayaLimits)) -> Rig {
 impl Rig {
     /// The bodies of all that is to be sent now, and where their answers go.
     fn sent_now(&mut self) -> Vec<(String, Subject)> {
-        let commands = std::iter::from_fn(|| self.station.poll_command());
+        let commands = std::iter::from_fn(|| self.member.poll_command());
         let sent = commands.map(|command| match command {
             Command::Publish { reply: Some(reply), payload, .. } => {
                 let body = Request::decode(payload).unwrap().msg.unwrap().data;
@@ -31,11 +31,11 @@ impl Rig {
 
     /// Nothing is left of any message.
     fn is_idle(&self) -> bool {
-        let station = &self.station;
+        let member = &self.member;
         let under_way = |server: &crate::pitaya::servers::Server| server.window.len();
-        let places = station.servers.places();
-        let servers = places.iter().filter_map(|place| station.servers.table.at(place.0));
-        (station.calls.len(), station.sent.len(), station.orphans, station.bytes) == (0, 0, 0, 0)
+        let places = member.servers.places();
+        let servers = places.iter().filter_map(|place| member.servers.table.at(place.0));
+        (member.calls.len(), member.sent.len(), member.orphans, member.bytes) == (0, 0, 0, 0)
             && servers.map(under_way).sum::<usize>() == 0
     }
 }
@@ -54,24 +54,24 @@ fn no_more_than_a_window_is_under_way_and_the_rest_follows_in_order() {
     let first = rig.sent_now();
     assert_eq!(bodies(&first), ["1", "2", "3"]);
     assert_eq!(rig.counters.snapshot().cluster_waits, 4);
-    rig.station.handle_answer(&first[1].1, None, response("2"));
+    rig.member.handle_answer(&first[1].1, None, response("2"));
     assert_eq!(rig.answered(), Some((2, json!(2), false)));
     let next = rig.sent_now();
     assert_eq!(bodies(&next), ["4"]);
     for reply in [&first[0].1, &first[2].1, &next[0].1] {
-        rig.station.handle_answer(reply, None, response("7"));
+        rig.member.handle_answer(reply, None, response("7"));
         assert!(rig.answered().is_some());
     }
     let last = rig.sent_now();
     assert_eq!(bodies(&last), ["5", "notify", "6"]);
     // One that comes later goes at once, when there is room again.
-    rig.station.handle_answer(&last[1].1, None, response("\"ack\""));
+    rig.member.handle_answer(&last[1].1, None, response("\"ack\""));
     assert_eq!(rig.answered(), None, "nobody waits for that");
     rig.requests(7..=7);
     let again = rig.sent_now();
     assert_eq!(bodies(&again), ["7"]);
     for reply in [&last[0].1, &last[2].1, &again[0].1] {
-        rig.station.handle_answer(reply, None, response("7"));
+        rig.member.handle_answer(reply, None, response("7"));
         assert!(rig.answered().is_some());
     }
     assert!(rig.is_idle());
@@ -90,7 +90,7 @@ fn what_waits_is_bounded_in_bytes_for_each_server_and_in_all() {
             rig.request(token, 1, &body);
             refused += u64::from(rig.answered().is_some());
             // What is under way may have grown by what is said of each message.
-            assert!(rig.station.bytes <= all.saturating_add(WINDOW * 500));
+            assert!(rig.member.bytes <= all.saturating_add(WINDOW * 500));
         }
         assert!((90..=95).contains(&refused), "{refused}");
         assert_eq!(rig.counters.snapshot().forward_rejects, refused);
@@ -100,7 +100,7 @@ fn what_waits_is_bounded_in_bytes_for_each_server_and_in_all() {
         let mut sent = sent;
         while !sent.is_empty() {
             for (_, reply) in &sent {
-                rig.station.handle_answer(reply, None, response("1"));
+                rig.member.handle_answer(reply, None, response("1"));
             }
             sent = rig.sent_now();
         }
@@ -115,8 +115,8 @@ fn what_waits_has_its_deadline_and_what_is_under_way_its_place() {
     rig.requests(1..=4);
     rig.request(0, 0, "notify");
     let sent = rig.sent_now();
-    rig.station.advance(TIMEOUT_US / 2);
-    rig.station.handle_answer(&sent[0].1, None, response("1"));
+    rig.member.advance(TIMEOUT_US / 2);
+    rig.member.handle_answer(&sent[0].1, None, response("1"));
     assert!(rig.answered().is_some());
     // The fourth goes out half-way, and has half of its time left.
     let fourth = rig.sent_now();
@@ -135,7 +135,7 @@ fn what_waits_has_its_deadline_and_what_is_under_way_its_place() {
     assert_eq!(rig.answered(), None);
     assert_eq!(bodies(&rig.sent_now()), ["7"], "the fifth still has its place");
     // A late answer gives a place back, too, and nothing else.
-    rig.station.handle_answer(&fourth[0].1, None, response("4"));
+    rig.member.handle_answer(&fourth[0].1, None, response("4"));
     assert_eq!((rig.answered(), rig.sent_now().len()), (None, 0), "the fourth's had gone");
     rig.now_us = TIMEOUT_US * 3;
     while rig.answered().is_some() {}
@@ -149,22 +149,22 @@ fn what_waits_for_a_server_that_goes_finds_another_one() {
     let mut rig = rig(|_| {});
     rig.requests(1..=5);
     let sent = rig.sent_now();
-    rig.station.handle_servers(Change::Put(PitayaCluster::name("room", "r-2")));
-    rig.station.handle_servers(Change::Delete(PitayaCluster::name("room", "r-1")));
+    rig.member.handle_servers(Change::Put(PitayaCluster::name("room", "r-2")));
+    rig.member.handle_servers(Change::Delete(PitayaCluster::name("room", "r-1")));
     let moved = rig.sent_now();
     assert_eq!(bodies(&moved), ["4", "5"]);
     // One that leaves still answers what it has got.
     for (_, reply) in sent.iter().chain(&moved) {
-        rig.station.handle_answer(reply, None, response("1"));
+        rig.member.handle_answer(reply, None, response("1"));
         assert!(rig.answered().is_some());
     }
     assert!(rig.is_idle());
     rig.requests(6..=9);
     rig.sent_now();
-    rig.station.handle_servers(Change::Replace(Vec::new()));
+    rig.member.handle_servers(Change::Replace(Vec::new()));
     assert_eq!(code(rig.answered()), (9, "PIT-500".into()), "there is none any more");
     // Another one in the same place has a window of its own.
-    rig.station.handle_servers(Change::Put(PitayaCluster::name("room", "r-3")));
+    rig.member.handle_servers(Change::Put(PitayaCluster::name("room", "r-3")));
     rig.requests(10..=13);
     assert_eq!(bodies(&rig.sent_now()), ["10", "11", "12"]);
     rig.now_us = TIMEOUT_US;
@@ -180,21 +180,21 @@ fn a_dead_server_and_a_lost_connection_cost_no_places() {
         let sent = rig.sent_now();
         assert_eq!(bodies(&sent), expected);
         for (_, reply) in &sent {
-            rig.station.handle_answer(reply, Some(NO_RESPONDERS), Bytes::new());
+            rig.member.handle_answer(reply, Some(NO_RESPONDERS), Bytes::new());
             assert_eq!(code(rig.answered()).1, "PIT-000");
         }
     }
     assert!(rig.is_idle());
     rig.requests(1..=4);
     let sent = rig.sent_now();
-    rig.station.handle_lost();
-    rig.station.handle_answer(&sent[0].1, None, response("1"));
+    rig.member.handle_lost();
+    rig.member.handle_answer(&sent[0].1, None, response("1"));
     assert!(rig.answered().is_some());
     assert_eq!(rig.sent_now().len(), 0, "nothing is sent to nobody");
-    rig.station.handle_connected();
-    let last = std::iter::from_fn(|| rig.station.poll_command()).last();
+    rig.member.handle_connected();
+    let last = std::iter::from_fn(|| rig.member.poll_command()).last();
     let Some(Command::Publish { call: Some(call), .. }) = last else { panic!("not sent later") };
-    rig.station.handle_unsent(call);
+    rig.member.handle_unsent(call);
     assert_eq!(code(rig.answered()), (4, "PIT-400".into()));
     rig.now_us = TIMEOUT_US;
     while rig.answered().is_some() {}
@@ -209,16 +209,16 @@ fn a_nats_that_does_not_read_makes_nothing_grow() {
         rig.now_us = second * 1_000_000;
         (0..20).for_each(|_| rig.request(1, 1, &"x".repeat(1_000)));
         while rig.answered().is_some() {}
-        assert!(rig.station.bytes <= 5 * 20 * 2_000, "{}", rig.station.bytes);
-        assert!(rig.station.commands.len() <= 50 + WINDOW);
+        assert!(rig.member.bytes <= 5 * 20 * 2_000, "{}", rig.member.bytes);
+        assert!(rig.member.commands.len() <= 50 + WINDOW);
     }
     rig.now_us += 2 * TIMEOUT_US;
     while rig.answered().is_some() {}
     assert_eq!(rig.sent_now().len(), 0);
     // Nor one that it was about to take.
     rig.requests(1..=1);
-    let command = rig.station.poll_command().unwrap();
-    rig.station.give_back(command);
+    let command = rig.member.poll_command().unwrap();
+    rig.member.give_back(command);
     rig.now_us += TIMEOUT_US;
     assert_eq!(code(rig.answered()), (1, "PIT-408".into()));
     assert_eq!(rig.sent_now().len(), 0);

@@ -2,13 +2,13 @@
 //!
 //! It does no I/O and reads no clock. Its shell, in this order and over again:
 //!
-//! 1. [`Station::begin_turn`] with the time;
-//! 2. [`Station::handle_accept`], [`Station::handle_open`], [`Station::handle_input`] and
-//!    [`Station::handle_closed`] for what the sockets did;
-//! 3. [`Station::run`], which reads mail and lets deadlines pass;
-//! 4. [`Station::poll_command`], [`Station::poll_dirty`] and [`Station::poll_bell`], each until it
+//! 1. [`Member::begin_turn`] with the time;
+//! 2. [`Member::handle_accept`], [`Member::handle_open`], [`Member::handle_input`] and
+//!    [`Member::handle_closed`] for what the sockets did;
+//! 3. [`Member::run`], which reads mail and lets deadlines pass;
+//! 4. [`Member::poll_command`], [`Member::poll_dirty`] and [`Member::poll_bell`], each until it
 //!    gives nothing more;
-//! 5. it waits for the next event, for no longer than [`Station::next_deadline_us`] allows.
+//! 5. it waits for the next event, for no longer than [`Member::next_deadline_us`] allows.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -30,8 +30,8 @@ use crate::route::table::RouteTable;
 use crate::session::{Slot, Table};
 
 /// Everything that a frontend knows of its cluster.
-pub(crate) struct Station {
-    pub(super) config: StationConfig,
+pub(crate) struct Member {
+    pub(super) config: MemberConfig,
     pub(super) remote: Remote<Caller, Vec<u8>>,
     pub(super) links: Table<Link>,
     pub(super) mailboxes: Table<Mailbox>,
@@ -47,8 +47,8 @@ pub(crate) struct Station {
     pub(super) chunk: Chunk,
 }
 
-/// What a station is made of, besides its place among the parties.
-pub(crate) struct StationConfig {
+/// What a member is made of, besides its place among the parties.
+pub(crate) struct MemberConfig {
     pub(crate) frontend_id: Arc<str>,
     pub(crate) routes: Arc<RouteTable>,
     pub(crate) counters: Arc<Counters>,
@@ -97,8 +97,8 @@ const GRACE: Duration = Duration::from_secs(90);
 /// How soon a full lane is tried again.
 const BACKLOG_RETRY_US: u64 = 1_000;
 
-impl StationConfig {
-    /// The part of a description that the station needs; it has been checked.
+impl MemberConfig {
+    /// The part of a description that the member needs; it has been checked.
     pub(crate) fn new(
         cluster: &PomeloCluster,
         frontend_id: &Arc<str>,
@@ -120,9 +120,9 @@ impl StationConfig {
     }
 }
 
-impl Station {
+impl Member {
     pub(crate) fn new(
-        config: StationConfig,
+        config: MemberConfig,
         cluster: &PomeloCluster,
         routers: &[(String, Route)],
         remote: Remote<Caller, Vec<u8>>,

@@ -2,14 +2,14 @@
 //!
 //! It does no I/O and reads no clock. Its shell, in this order and over again:
 //!
-//! 1. [`Station::begin_turn`] with the time;
-//! 2. [`Station::handle_connected`], [`Station::handle_lost`], [`Station::handle_servers`] and
+//! 1. [`Member::begin_turn`] with the time;
+//! 2. [`Member::handle_connected`], [`Member::handle_lost`], [`Member::handle_servers`] and
 //!    the other `handle_` methods for what NATS and etcd have brought, behind
-//!    [`Station::advance`] where the turn began some time ago;
-//! 3. [`Station::run`], which reads mail and lets deadlines pass;
-//! 4. [`Station::poll_command`] as long as NATS takes what it gives, and [`Station::poll_bell`]
+//!    [`Member::advance`] where the turn began some time ago;
+//! 3. [`Member::run`], which reads mail and lets deadlines pass;
+//! 4. [`Member::poll_command`] as long as NATS takes what it gives, and [`Member::poll_bell`]
 //!    until it gives nothing more;
-//! 5. it waits for the next event, for no longer than [`Station::next_deadline_us`] allows.
+//! 5. it waits for the next event, for no longer than [`Member::next_deadline_us`] allows.
 //!
 //! # Order
 //! All requests of a session to one server go out on one connection, in the order in which they
@@ -42,8 +42,8 @@ use crate::session::{SessionData, Table, place_of};
 pub(crate) type Caller = Option<u64>;
 
 /// Everything that a frontend knows of its cluster.
-pub(crate) struct Station {
-    pub(super) config: StationConfig,
+pub(crate) struct Member {
+    pub(super) config: MemberConfig,
     pub(super) remote: Remote<Caller, Bytes>,
     pub(super) servers: Servers,
     /// Who waits for an answer, since when the message has come.
@@ -74,8 +74,8 @@ pub(crate) struct Station {
     pub(super) chunk: Chunk,
 }
 
-/// What a station is made of, besides its place among the parties.
-pub(crate) struct StationConfig {
+/// What a member is made of, besides its place among the parties.
+pub(crate) struct MemberConfig {
     pub(crate) frontend_id: Arc<str>,
     pub(crate) frontend_type: Arc<str>,
     pub(crate) routes: Arc<RouteTable>,
@@ -100,20 +100,20 @@ pub(crate) struct StationConfig {
 /// What the shell has to do on NATS, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// Send a message. If it can't be sent, [`Station::handle_unsent`] is told of `call`.
+    /// Send a message. If it can't be sent, [`Member::handle_unsent`] is told of `call`.
     Publish { subject: Subject, reply: Option<Subject>, payload: Bytes, call: Option<u64> },
     /// Listen to a user's pushes and kicks.
     Subscribe { uid: Arc<str> },
     /// Listen no more.
     Unsubscribe { uid: Arc<str> },
-    /// Listen to none but those users that [`Station::has_user`] knows; those that are missing
+    /// Listen to none but those users that [`Member::has_user`] knows; those that are missing
     /// follow. What is said of one that is listened to already says nothing new.
     Review,
 }
 
 /// What waits for NATS to take it.
 pub(super) enum Next {
-    /// A client's message, by its place among what is [`Station::sent`].
+    /// A client's message, by its place among what is [`Member::sent`].
     Sent(u64),
     Command(Command),
 }
@@ -123,8 +123,8 @@ const BACKLOG_RETRY_US: u64 = 1_000;
 /// Characters of a request's id in the metadata, half of which count.
 const REQUEST_ID_DIGITS: usize = 22;
 
-impl StationConfig {
-    /// The part of a description that the station needs; it has been checked. `random` is any two
+impl MemberConfig {
+    /// The part of a description that the member needs; it has been checked. `random` is any two
     /// numbers that no other process has.
     pub(crate) fn new(
         cluster: &PitayaCluster,
@@ -159,9 +159,9 @@ impl StationConfig {
     }
 }
 
-impl Station {
+impl Member {
     pub(crate) fn new(
-        config: StationConfig,
+        config: MemberConfig,
         cluster: &PitayaCluster,
         routers: &[(String, Route)],
         remote: Remote<Caller, Bytes>,
@@ -382,7 +382,7 @@ pub(super) fn export(data: &SessionData) -> Bytes {
 /// The context that a backend demands of every request (docs/protocol/pitaya.md,
 /// "Forwarding a client message", `metadata`).
 pub(super) fn push_metadata(
-    config: &StationConfig,
+    config: &MemberConfig,
     route: &str,
     now_us: u64,
     requests: u64,
