@@ -77,7 +77,7 @@ pub struct Limits {
     /// (`forward_rejects`). Default 262,144.
     pub forwards_in_flight_max: usize,
     /// Messages in one lane between a shard and a worker that it has not read, and as many more in
-    /// parcels that it has not handled. A request that finds it full is answered
+    /// batches that it has not handled. A request that finds it full is answered
     /// 500 at once, a notify is dropped (`forward_rejects`); or both wait, by the policy of the
     /// server type ([`LaneFull`](crate::LaneFull)). Default 65,536.
     pub lane_len: usize,

@@ -93,16 +93,16 @@ pub(crate) enum Origin {
     /// A shard that forwarded, by the token that its answer carries. The bytes of the message count
     /// for the lane until it is answered.
     Shard { session: SessionId, token: u64, bytes: u32 },
-    /// A shard that forwarded it in a parcel.
-    Parcel { session: SessionId, part: ParcelPart },
+    /// A shard that forwarded it in a batch.
+    Batch { session: SessionId, part: BatchPart },
 }
 
-/// A message of a parcel whose answer comes later.
+/// A message of a batch whose answer comes later.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct ParcelPart {
-    /// The parcel's.
+pub(crate) struct BatchPart {
+    /// The batch's.
     pub(crate) token: u64,
-    /// Its place in the parcel.
+    /// Its place in the batch.
     pub(crate) index: u8,
     /// The client's request id; 0 for a notify.
     pub(crate) id: u32,

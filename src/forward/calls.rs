@@ -1,6 +1,6 @@
 //! The requests that a shard has forwarded and not yet answered.
 
-use super::parcel::{Head, KEPT_BYTES_MAX, Messages};
+use super::message_batch::{Head, KEPT_BYTES_MAX, Messages};
 use crate::dispatch::context::{ClientCall, Held};
 use crate::dispatch::{Request, Session};
 use crate::route::table::RouteTable;
@@ -35,15 +35,15 @@ pub(crate) enum Forwarded {
         /// For the global after filters, where there are any.
         held: Option<Box<Held>>,
     },
-    Parcel(Batch),
+    Batch(PendingBatch),
 }
 
-/// The requests of a parcel.
-pub(crate) struct Batch {
+/// The requests of a batch.
+pub(crate) struct PendingBatch {
     pub(crate) session: SessionId,
     /// When they came, in microseconds of the shard's clock.
     pub(crate) started_us: u64,
-    /// The ids of the parcel's messages, 0 for notifies.
+    /// The ids of the batch's messages, 0 for notifies.
     pub(crate) ids: Vec<u32>,
     /// The messages that are not answered, a bit each.
     pub(crate) pending: u64,
@@ -53,7 +53,7 @@ pub(crate) struct Batch {
     pub(crate) held: Option<Box<HeldMessages>>,
 }
 
-impl Batch {
+impl PendingBatch {
     /// One of its messages, as those that are answered by themselves.
     pub(crate) fn part(
         &self,
@@ -67,7 +67,7 @@ impl Batch {
     }
 }
 
-/// What the global after filters are to see of a parcel's messages: these, and each one's session.
+/// What the global after filters are to see of a batch's messages: these, and each one's session.
 #[derive(Default)]
 pub(crate) struct HeldMessages {
     messages: Messages,
@@ -106,7 +106,7 @@ impl Forwarded {
     fn len(&self) -> usize {
         match self {
             Self::One { .. } => 1,
-            Self::Parcel(batch) => batch.ids.len(),
+            Self::Batch(awaited) => awaited.ids.len(),
         }
     }
 }
@@ -144,12 +144,12 @@ impl Calls {
         u64::from(entry.generation) << 32 | u64::from(index)
     }
 
-    /// The requests of a parcel's token, unless they have been answered for.
-    pub(crate) fn batch_mut(&mut self, token: u64) -> Option<&mut Batch> {
+    /// The requests of a batch's token, unless they have been answered for.
+    pub(crate) fn batch_mut(&mut self, token: u64) -> Option<&mut PendingBatch> {
         let entry = self.entries.get_mut(token as u32 as usize)?;
         match &mut entry.call {
-            Some(Forwarded::Parcel(batch)) if u64::from(entry.generation) == token >> 32 => {
-                Some(batch)
+            Some(Forwarded::Batch(awaited)) if u64::from(entry.generation) == token >> 32 => {
+                Some(awaited)
             }
             _ => None,
         }

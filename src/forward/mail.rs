@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::hub::Party;
-use super::parcel::Parcel;
+use super::message_batch::MessageBatch;
 use crate::dispatch::reply::{Reply, ReplyBody};
 use crate::dispatch::{Audience, BindError, HostRule, Login};
 use crate::metrics::Latency;
@@ -23,7 +23,7 @@ use crate::tls::ServerConfig;
 #[cfg_attr(not(any(feature = "pitaya", feature = "pomelo")), allow(dead_code))]
 pub(crate) enum Mail {
     // A worker; and back, with answers, the shard that it came from.
-    Parcel(Box<Parcel>),
+    Batch(Box<MessageBatch>),
 
     // A worker.
     Forward(Forward),
@@ -46,13 +46,13 @@ pub(crate) enum Mail {
         token: u64,
         reply: WorkerReply,
     },
-    /// Answers to some of a parcel's messages, a bit each, laid out as the client gets them.
+    /// Answers to some of a batch's messages, a bit each, laid out as the client gets them.
     Answers {
         token: u64,
         answered: u64,
         bytes: Vec<u8>,
     },
-    /// The answer to one of a parcel's messages, by its place.
+    /// The answer to one of a batch's messages, by its place.
     Part {
         token: u64,
         index: u8,
@@ -155,7 +155,7 @@ impl Mail {
     #[inline]
     pub(crate) fn messages(&self) -> usize {
         match self {
-            Self::Parcel(parcel) => parcel.messages.len(),
+            Self::Batch(batch) => batch.messages.len(),
             _ => 1,
         }
     }

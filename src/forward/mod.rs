@@ -9,7 +9,7 @@ mod lane_bytes;
 #[cfg(all(test, shaddock_loom))]
 mod loom_tests;
 pub(crate) mod mail;
-pub(crate) mod parcel;
+pub(crate) mod message_batch;
 #[cfg(any(feature = "pitaya", feature = "pomelo"))]
 #[cfg_attr(not(all(feature = "pitaya", feature = "pomelo")), allow(dead_code))]
 // Each has its own part.

@@ -12,10 +12,10 @@ use bytes::{Buf as _, Bytes};
 use super::asks::{Ask, Asks};
 use super::hub::{Hub, Party, Post};
 use super::mail::{Forward, ForwardRoute, Mail, Others, ReplyTo, WorkerReply};
-use super::parcel::Parcel;
+use super::message_batch::MessageBatch;
 use super::session_futures::SessionFutures;
 use crate::dispatch::chain;
-use crate::dispatch::context::{Call, Link, Op, Origin, ParcelPart};
+use crate::dispatch::context::{BatchPart, Call, Link, Op, Origin};
 use crate::dispatch::pending::Completion;
 use crate::dispatch::reply::{Reply, ReplyBody};
 use crate::dispatch::tasks::Tasks;
@@ -179,7 +179,7 @@ impl Worker {
 
     fn handle_mail(&mut self, mail: Mail) {
         match mail {
-            Mail::Parcel(parcel) => self.handle_parcel(parcel),
+            Mail::Batch(batch) => self.handle_batch(batch),
             Mail::Forward(forward) => self.handle_forward(forward),
             Mail::Closed { session, data } => {
                 let view = SessionView { id: session, data: &data };
@@ -234,15 +234,15 @@ impl Worker {
         self.post.add_handled(id.shard().into(), counted);
     }
 
-    /// Handles the messages of a parcel, which goes back with the answers. What a handler asks for
+    /// Handles the messages of a batch, which goes back with the answers. What a handler asks for
     /// comes behind the answers to what was before it, and ahead of its own.
-    fn handle_parcel(&mut self, mut parcel: Box<Parcel>) {
+    fn handle_batch(&mut self, mut batch: Box<MessageBatch>) {
         let (link, registry) = (Rc::clone(&self.link), Rc::clone(&self.registry));
-        let Parcel { token, session: id, is_websocket, tells_all, .. } = *parcel;
-        let Some([kept, data]) = parcel.data.take() else { return };
+        let MessageBatch { token, session: id, is_websocket, tells_all, .. } = *batch;
+        let Some([kept, data]) = batch.data.take() else { return };
         let kept = Snapshot::Worker(kept);
         let mut session = Session::new(id, Snapshot::Worker(data), Rc::clone(&link));
-        let messages = std::mem::take(&mut parcel.messages);
+        let messages = std::mem::take(&mut batch.messages);
         let mut handled = messages.bytes();
         for (index, (head, body)) in messages.iter().enumerate() {
             if !session.renew(id, &kept) {
@@ -255,13 +255,13 @@ impl Worker {
             let is_later = matches!(reply.body, ReplyBody::Later(_));
             let is_told = tells_all && !is_ordinary(head.id, &reply);
             if is_later || is_told || link.has_ops() {
-                self.send_answers(&mut parcel);
+                self.send_answers(&mut batch);
                 self.apply_ops();
             }
             if is_later || is_told {
                 let (index, bytes) = (index as u8, body.len() as u32);
-                let part = ParcelPart { token, index, id: head.id, is_websocket, tells_all, bytes };
-                let origin = Origin::Parcel { session: id, part };
+                let part = BatchPart { token, index, id: head.id, is_websocket, tells_all, bytes };
+                let origin = Origin::Batch { session: id, part };
                 if is_later {
                     handled -= body.len();
                     self.answer_later(origin, reply.into_owned());
@@ -269,23 +269,23 @@ impl Worker {
                     self.answer_origin(origin, reply);
                 }
             } else if head.id != 0 {
-                encode_answer(is_websocket, head.id, &reply, &mut parcel.answers);
-                parcel.answered |= 1 << index;
+                encode_answer(is_websocket, head.id, &reply, &mut batch.answers);
+                batch.answered |= 1 << index;
             }
         }
-        parcel.messages = messages;
+        batch.messages = messages;
         self.post.add_handled(id.shard().into(), handled);
         // As they came, unless a handler has changed the last one.
-        parcel.data = kept.into_shared().zip(session.into_shared()).map(<[_; 2]>::from);
-        self.post.send(id.shard().into(), Mail::Parcel(parcel));
+        batch.data = kept.into_shared().zip(session.into_shared()).map(<[_; 2]>::from);
+        self.post.send(id.shard().into(), Mail::Batch(batch));
     }
 
-    /// Sends off the answers that a parcel has so far.
-    fn send_answers(&mut self, parcel: &mut Parcel) {
-        let answered = std::mem::take(&mut parcel.answered);
+    /// Sends off the answers that a batch has so far.
+    fn send_answers(&mut self, batch: &mut MessageBatch) {
+        let answered = std::mem::take(&mut batch.answered);
         if answered != 0 {
-            let (token, bytes) = (parcel.token, std::mem::take(&mut parcel.answers));
-            let shard = parcel.session.shard();
+            let (token, bytes) = (batch.token, std::mem::take(&mut batch.answers));
+            let shard = batch.session.shard();
             self.post.send(shard.into(), Mail::Answers { token, answered, bytes });
         }
     }
@@ -331,19 +331,19 @@ impl Worker {
             Origin::Shard { session, token, .. } => {
                 self.send_answer(session.shard(), token, reply, None);
             }
-            Origin::Parcel { session, part } if part.tells_all => {
+            Origin::Batch { session, part } if part.tells_all => {
                 let (token, index) = (part.token, part.index);
                 let reply = WorkerReply::new(reply, None);
                 self.post.send(session.shard().into(), Mail::Part { token, index, reply });
             }
-            Origin::Parcel { session, part } if part.id != 0 => {
+            Origin::Batch { session, part } if part.id != 0 => {
                 let mut bytes = Vec::new();
                 encode_answer(part.is_websocket, part.id, &reply, &mut bytes);
                 let (token, answered) = (part.token, 1 << part.index);
                 self.post.send(session.shard().into(), Mail::Answers { token, answered, bytes });
             }
             // Nobody waits for the answer to a notify.
-            Origin::Parcel { .. } => {}
+            Origin::Batch { .. } => {}
             Origin::Client(_) => debug_assert!(false, "a worker has no clients"),
         }
     }
@@ -473,7 +473,7 @@ impl Worker {
 fn counted(origin: &Origin) -> Option<(SessionId, usize)> {
     match *origin {
         Origin::Shard { session, bytes, .. } => Some((session, bytes as usize)),
-        Origin::Parcel { session, part } => Some((session, part.bytes as usize)),
+        Origin::Batch { session, part } => Some((session, part.bytes as usize)),
         Origin::Client(_) => None,
     }
 }
@@ -496,7 +496,7 @@ fn is_ordinary(id: u32, reply: &Reply<'_>) -> bool {
     id != 0 && !reply.failed && reply.spoken().is_some_and(answer::fits)
 }
 
-/// Lays out the answer to a message of a parcel.
+/// Lays out the answer to a message of a batch.
 #[inline]
 fn encode_answer(is_websocket: bool, id: u32, reply: &Reply<'_>, out: &mut Vec<u8>) {
     let text = reply.text();

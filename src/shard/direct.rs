@@ -13,14 +13,14 @@ use std::rc::Rc;
 use super::Shard;
 use super::config::{KeptAliveBy, ShardConfig};
 use super::connection::{Connection, Transport};
-use super::courier::{Room, To};
+use super::forward_batch::{BatchTarget, Room};
 use super::global_handle::{RecentRoutes, Target, is_same};
 use crate::dispatch::chain::{self, Stop};
 use crate::dispatch::context::{ClientCall, Link};
 use crate::dispatch::reply::{Reply, ReplyBody};
 use crate::dispatch::{Request, Session};
 use crate::forward::Carrier;
-use crate::forward::parcel::Head;
+use crate::forward::message_batch::Head;
 use crate::route::edition::Edition;
 use crate::route::table::{RouteEntry, RouteId, RouteTable};
 use crate::session::{BufferPool, SessionId, Slot, Snapshot};
@@ -135,7 +135,7 @@ impl Shard {
             direct: &self.direct,
         };
         let (started_us, messages_max) = (self.clock.now_us, u64::from(self.shares.left));
-        let (mut tally, mut snapshot, mut filling, mut last) = (Tally::default(), None, None, None);
+        let (mut tally, mut snapshot, mut builder, mut last) = (Tally::default(), None, None, None);
         let interruption = loop {
             let is_spent = tally.messages == messages_max;
             let rest = &mut input[run.consumed..];
@@ -154,11 +154,11 @@ impl Shard {
             let handler = match route.direct {
                 Direct::Handle(handler) => handler,
                 Direct::Forward(place) => {
-                    let to = To { session, connection, place, head: Head { id, route: route.id } };
-                    let sent = self.courier.put(&mut filling, to, body, &mut snapshot, &room);
+                    let head = Head { id, route: route.id };
+                    let to = BatchTarget { session, connection, place, head };
+                    let sent = self.batches.put(&mut builder, to, body, &mut snapshot, &room);
                     let Err(worker) = sent else { continue };
-                    let client = client();
-                    break Some(Interruption::Alone { client, request, place, worker });
+                    break Some(Interruption::Alone { client: client(), request, place, worker });
                 }
             };
             let mut reply = Reply::error();
@@ -179,7 +179,7 @@ impl Shard {
         if tally.messages > 0 {
             self.end_run(session.slot(), &tally);
             run.is_interrupted = interruption.is_some();
-            filling.into_iter().for_each(|filling| self.send_parcel(filling));
+            builder.into_iter().for_each(|builder| self.send_batch(builder));
             if let (Some(interruption), Some(seen)) = (interruption, snapshot) {
                 self.finish_run(interruption, seen);
             }

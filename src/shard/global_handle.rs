@@ -10,8 +10,8 @@ use super::Shard;
 use super::close::CloseCode;
 use super::config::ShardConfig;
 use super::connection::CloseReason;
-use super::courier::copies;
-use super::lane_full::{Destination, Letter};
+use super::forward_batch::copies;
+use super::lane_full::{Destination, ForwardMessage};
 use crate::dispatch::chain::{self, Stop};
 use crate::dispatch::context::{Call, ClientCall, Held, Op, Origin};
 use crate::dispatch::reply::{Failure, Reply, ReplyBody};
@@ -600,10 +600,10 @@ impl Shard {
             return self.handle_answer(&client, held, &Reply::error());
         }
         let (route, bytes) = self.carve(worker, client.route, request.route(), body);
-        let letter = Letter { client, destination, data, held, route, bytes };
+        let message = ForwardMessage { client, destination, data, held, route, bytes };
         match waits {
-            None => self.send_letter(letter),
-            Some(counted) => self.wait_for_lane(letter, counted),
+            None => self.send_message(message),
+            Some(counted) => self.wait_for_lane(message, counted),
         }
     }
 
@@ -638,7 +638,7 @@ impl Shard {
                     self.counters.forward_timeouts.one();
                     self.handle_answer(&client, held, &reply);
                 }
-                Forwarded::Parcel(batch) => self.expire_batch(batch, &reply),
+                Forwarded::Batch(batch) => self.expire_batch(batch, &reply),
             }
         }
     }

@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 
 use super::Shard;
 use super::connection::worker_bit;
-use super::courier::copies;
+use super::forward_batch::copies;
 use super::share::Pause;
 use crate::dispatch::context::{ClientCall, Held};
 use crate::dispatch::reply::Reply;
@@ -24,7 +24,7 @@ use crate::forward::{Carrier, LaneFull};
 use crate::session::{SessionData, SessionId};
 
 /// A message for a worker, as long as it is not in the lane.
-pub(super) struct Letter {
+pub(super) struct ForwardMessage {
     pub(super) client: ClientCall,
     pub(super) destination: Destination,
     pub(super) data: Arc<SessionData>,
@@ -57,11 +57,11 @@ pub(super) struct LaneWaits {
     /// as many bytes.
     stuck: Vec<(u16, usize)>,
     /// What waited of sessions that have ended, and whose filters have yet to hear of it.
-    ended: Vec<Letter>,
+    ended: Vec<ForwardMessage>,
 }
 
 struct Waiting {
-    letter: Letter,
+    message: ForwardMessage,
     deadline_us: u64,
     /// What it counts for.
     bytes: usize,
@@ -108,9 +108,9 @@ impl LaneWaits {
     }
 
     fn add(&mut self, waiting: Waiting) {
-        let place = (waiting.letter.destination.worker, self.count);
+        let place = (waiting.message.destination.worker, self.count);
         self.count += 1;
-        let session = waiting.letter.client.session;
+        let session = waiting.message.client.session;
         self.sessions.entry(session).or_default().push_back(place);
         self.waiting.insert(place, waiting);
     }
@@ -118,7 +118,7 @@ impl LaneWaits {
     /// Takes a message out; whether it was the last of its session.
     fn take(&mut self, place: Place) -> Option<(Waiting, bool)> {
         let waiting = self.waiting.remove(&place)?;
-        let session = waiting.letter.client.session;
+        let session = waiting.message.client.session;
         let places = self.sessions.get_mut(&session).expect("a session knows what waits of it");
         places.retain(|other| *other != place);
         let is_last = places.is_empty();
@@ -168,12 +168,12 @@ impl Shard {
 
     /// Keeps a message until its lane has room, and pauses its session.
     #[cold]
-    pub(super) fn wait_for_lane(&mut self, mut letter: Letter, bytes: usize) {
+    pub(super) fn wait_for_lane(&mut self, mut message: ForwardMessage, bytes: usize) {
         // Carved memory would stay as a whole.
-        letter.bytes = Bytes::copy_from_slice(&letter.bytes);
-        let session = letter.client.session;
+        message.bytes = Bytes::copy_from_slice(&message.bytes);
+        let session = message.client.session;
         let deadline_us = self.clock.now_us + self.config.forward_timeout_us();
-        self.lane_waits.add(Waiting { letter, deadline_us, bytes });
+        self.lane_waits.add(Waiting { message, deadline_us, bytes });
         self.shares.keep(bytes);
         self.counters.lane_pauses.one();
         self.pause_reading(session, Pause::Lane);
@@ -181,8 +181,8 @@ impl Shard {
 
     /// Puts a message into its lane, which has room.
     #[inline]
-    pub(super) fn send_letter(&mut self, letter: Letter) {
-        let Letter { client, destination, data, held, route, bytes } = letter;
+    pub(super) fn send_message(&mut self, message: ForwardMessage) {
+        let ForwardMessage { client, destination, data, held, route, bytes } = message;
         let carrier = &self.config.server_types[destination.place].carrier;
         let is_near = matches!(carrier, Carrier::Workers { .. });
         // A worker says of a notify, too, that it is done with it; servers of a cluster may not.
@@ -218,8 +218,8 @@ impl Shard {
 
     #[cold]
     fn send_some_waiting(&mut self) {
-        for letter in std::mem::take(&mut self.lane_waits.ended) {
-            self.handle_answer(&letter.client, letter.held, &Reply::error());
+        for message in std::mem::take(&mut self.lane_waits.ended) {
+            self.handle_answer(&message.client, message.held, &Reply::error());
         }
         let mut next = 0;
         while let Some(((worker, _), _)) = self.lane_waits.first_from(next) {
@@ -240,22 +240,22 @@ impl Shard {
     fn send_first_waiting(&mut self, worker: u16) -> bool {
         let Some((place, waiting)) = self.lane_waits.first_of(worker) else { return false };
         let is_due = waiting.deadline_us <= self.clock.now_us;
-        let needed = self.in_flight_bytes(waiting.letter.client.session);
+        let needed = self.in_flight_bytes(waiting.message.client.session);
         let has_room = self.has_room_in_lane(worker, needed);
         if !has_room && !is_due {
             return false;
         }
-        let Some((Waiting { letter, bytes, .. }, is_last)) = self.lane_waits.take(place) else {
+        let Some((Waiting { message, bytes, .. }, is_last)) = self.lane_waits.take(place) else {
             return false;
         };
         self.shares.release(bytes);
         if is_last {
-            self.shares.resume(letter.client.session, Pause::Lane);
+            self.shares.resume(message.client.session, Pause::Lane);
         }
         let has_call = self.calls.len() < self.config.limits.forwards_in_flight_max;
-        let session = letter.client.session;
+        let session = message.client.session;
         if has_room && has_call {
-            self.send_letter(letter);
+            self.send_message(message);
             // A notify that a drain has waited for.
             self.kick_if_drained_id(session);
             return true;
@@ -264,7 +264,7 @@ impl Shard {
             self.lane_waits.stuck.push((worker, needed));
         }
         self.counters.forward_rejects.one();
-        self.handle_answer(&letter.client, letter.held, &Reply::error());
+        self.handle_answer(&message.client, message.held, &Reply::error());
         true
     }
 
@@ -274,7 +274,7 @@ impl Shard {
         let limits = &self.config.limits;
         let bytes = bytes.min(limits.lane_bytes_max);
         let party = self.post.hub().worker(worker);
-        self.courier.lane_room(worker, &self.post, limits.lane_len) > 0
+        self.batches.lane_room(worker, &self.post, limits.lane_len) > 0
             && self.post.bytes_left(party, limits.lane_bytes_max, bytes) >= bytes
     }
 
@@ -297,7 +297,7 @@ impl Shard {
                 waiting.deadline_us <= self.clock.now_us
                     || self.has_room_in_lane(
                         worker,
-                        self.in_flight_bytes(waiting.letter.client.session),
+                        self.in_flight_bytes(waiting.message.client.session),
                     )
             })
     }
@@ -308,13 +308,14 @@ impl Shard {
             return;
         }
         for place in self.lane_waits.sessions.remove(&session).into_iter().flatten() {
-            let Some(Waiting { letter, bytes, .. }) = self.lane_waits.waiting.remove(&place) else {
+            let Some(Waiting { message, bytes, .. }) = self.lane_waits.waiting.remove(&place)
+            else {
                 continue;
             };
             self.shares.release(bytes);
-            match letter.held {
-                Some(_) => self.lane_waits.ended.push(letter),
-                None => self.end_in_flight(&letter.client),
+            match message.held {
+                Some(_) => self.lane_waits.ended.push(message),
+                None => self.end_in_flight(&message.client),
             }
         }
     }

@@ -17,7 +17,7 @@ impl Shard {
             Mail::Answers { token, answered, bytes } => {
                 self.handle_answers(token, answered, &bytes);
             }
-            Mail::Parcel(parcel) => self.handle_parcel(parcel),
+            Mail::Batch(batch) => self.handle_batch(batch),
             Mail::Part { token, index, reply } => self.handle_part(token, index, reply),
             Mail::Set { session, settings, others, reply_to } => {
                 let was_there = self.set(session, *settings, others);
@@ -167,7 +167,7 @@ impl Shard {
             }
             Op::Answer { call, reply } => match call.origin {
                 Origin::Client(client) => self.handle_answer(&client, call.held, &reply),
-                Origin::Shard { .. } | Origin::Parcel { .. } => {
+                Origin::Shard { .. } | Origin::Batch { .. } => {
                     debug_assert!(false, "a shard handles its own clients");
                 }
             },

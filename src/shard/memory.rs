@@ -12,8 +12,8 @@
 
 use super::Shard;
 use super::connection::{CloseReason, Connection, State};
-use super::courier::copies;
 use super::dialect::Dialect;
+use super::forward_batch::copies;
 use crate::dispatch::context::ClientCall;
 use crate::session::{SessionId, Slot};
 

@@ -16,13 +16,13 @@ mod bind;
 mod close;
 mod config;
 mod connection;
-mod courier;
 #[cfg(feature = "crypto")]
 mod crypto;
 mod dialect;
 mod direct;
 mod door;
 mod editions;
+mod forward_batch;
 mod global_handle;
 mod lane_full;
 mod mail;
@@ -60,12 +60,12 @@ pub(crate) use connection::Connection;
 use connection::Connection;
 use connection::{CloseReason, Listed, State};
 pub(crate) use connection::{SocketIndex, worker_bit};
-use courier::Courier;
 use dialect::Beats;
 pub use dialect::Dialect;
 use direct::Direct;
 pub(crate) use door::{Door, DoorIndex};
 use editions::Editions;
+use forward_batch::ForwardBatches;
 use global_handle::{RecentRoutes, Target};
 use lane_full::LaneWaits;
 use memory::{Memory, UNCOUNTED_BYTES};
@@ -114,7 +114,7 @@ pub(crate) struct Shard {
     targets: Vec<Target>,
     /// What is done with messages of each known route that need nothing else.
     direct: Vec<Option<Direct>>,
-    courier: Courier,
+    batches: ForwardBatches,
     recent_routes: RecentRoutes,
     tasks: Tasks,
     is_running_tasks: bool,
@@ -258,7 +258,7 @@ impl Shard {
             registry,
             targets,
             direct,
-            courier: Courier::new(workers),
+            batches: ForwardBatches::new(workers),
             recent_routes: RecentRoutes::default(),
             tasks: Tasks::new(limits.tasks_max, Arc::clone(hub.bell(party)) as _),
             is_running_tasks: false,

@@ -285,7 +285,7 @@ fn run(way: Way, seed: u64) -> Outcome {
     Outcome { sent: rig.sent, commands: rig.commands, counters, seen }
 }
 
-/// Without what global filters have pushed, and how much that was. They see the answers of a parcel
+/// Without what global filters have pushed, and how much that was. They see the answers of a batch
 /// once all of these are queued.
 fn without_global_pushes(sent: &[Vec<u8>]) -> (Vec<u8>, usize) {
     let (mut rest, mut count) = (sent.concat(), 0);

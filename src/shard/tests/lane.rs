@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::*;
 use crate::dispatch::{Filter, Request, Session};
 use crate::forward::mail::{Forward, Mail, WorkerReply};
-use crate::forward::parcel::Parcel;
+use crate::forward::message_batch::MessageBatch;
 use crate::forward::{Carrier, LaneFull, ServerType};
 use crate::wire::answer;
 
@@ -35,10 +35,10 @@ impl Chat {
         lane_full: LaneFull,
         limits: Limits,
         register: impl Fn(&mut Handlers) + Send + Sync + 'static,
-        in_parcels: bool,
+        in_batches: bool,
     ) -> Self {
         let limits = Limits { lane_len: LANE, ..limits };
-        let limits = if in_parcels { limits } else { one_by_one(limits) };
+        let limits = if in_batches { limits } else { one_by_one(limits) };
         Self::within(lane_full, limits, register)
     }
 
@@ -74,8 +74,8 @@ impl Chat {
             let Some(mail) = self.worker.receive(Party(0)) else { break };
             let Forward { token, id, bytes, .. } = match mail {
                 Mail::Forward(forward) => forward,
-                Mail::Parcel(parcel) => {
-                    ids.extend(self.answer_parcel(parcel));
+                Mail::Batch(batch) => {
+                    ids.extend(self.answer_batch(batch));
                     continue;
                 }
                 _ => continue,
@@ -92,16 +92,16 @@ impl Chat {
         ids
     }
 
-    /// Answers all messages of a parcel.
-    fn answer_parcel(&mut self, mut parcel: Box<Parcel>) -> Vec<u32> {
-        let messages = parcel.messages.iter().enumerate();
+    /// Answers all messages of a batch.
+    fn answer_batch(&mut self, mut batch: Box<MessageBatch>) -> Vec<u32> {
+        let messages = batch.messages.iter().enumerate();
         for (at, (head, body)) in messages.filter(|(_, (head, _))| head.id != 0) {
-            answer::encode(false, head.id, body, &mut parcel.answers);
-            parcel.answered |= 1 << at;
+            answer::encode(false, head.id, body, &mut batch.answers);
+            batch.answered |= 1 << at;
         }
-        let ids = parcel.messages.iter().map(|(head, _)| head.id).collect();
-        self.worker.add_handled(Party(0), parcel.messages.bytes());
-        self.worker.send(Party(0), Mail::Parcel(parcel));
+        let ids = batch.messages.iter().map(|(head, _)| head.id).collect();
+        self.worker.add_handled(Party(0), batch.messages.bytes());
+        self.worker.send(Party(0), Mail::Batch(batch));
         ids
     }
 
@@ -382,12 +382,12 @@ fn a_drain_waits_for_what_waits() {
 }
 
 #[test]
-fn a_parcel_is_no_longer_than_its_lane_and_what_does_not_fit_waits() {
+fn a_batch_is_no_longer_than_its_lane_and_what_does_not_fit_waits() {
     for policy in [LaneFull::Reject, LaneFull::Pause] {
         let mut chat = Chat::start(policy, Limits::default(), handlers, true);
         let session = chat.rig.ready();
         chat.rig.receive(session, &ask(1..=5));
-        assert_eq!(chat.answer(1), [1, 2], "as many as the lane takes, in one parcel");
+        assert_eq!(chat.answer(1), [1, 2], "as many as the lane takes, in one batch");
         match policy {
             LaneFull::Reject => {
                 let failed = (3..=5).flat_map(|id| response(id, FAILED));
@@ -405,12 +405,12 @@ fn a_parcel_is_no_longer_than_its_lane_and_what_does_not_fit_waits() {
             }
         }
         chat.expect_rest();
-        assert_eq!(chat.rig.shard.courier.away(0), 0);
+        assert_eq!(chat.rig.shard.batches.away(0), 0);
     }
 }
 
 #[test]
-fn a_parcel_that_is_late_is_answered_for_and_its_notifies_are_not() {
+fn a_batch_that_is_late_is_answered_for_and_its_notifies_are_not() {
     let mut chat = Chat::start(LaneFull::Reject, Limits::default(), handlers, true);
     let session = chat.rig.ready();
     let notify = {
@@ -430,5 +430,5 @@ fn a_parcel_that_is_late_is_answered_for_and_its_notifies_are_not() {
     assert_eq!(chat.answer(1), [1, 0]);
     assert_eq!(chat.rig.sent[0], response(1, FAILED));
     chat.expect_rest();
-    assert_eq!(chat.rig.shard.courier.away(0), 0);
+    assert_eq!(chat.rig.shard.batches.away(0), 0);
 }

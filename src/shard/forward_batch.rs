@@ -1,4 +1,4 @@
-//! Parcels to workers and back.
+//! Batches of messages to workers and back.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,18 +10,20 @@ use super::dialect::Dialect;
 use super::lane_full::LaneWaits;
 use crate::dispatch::reply::Reply;
 use crate::dispatch::{Request, Session, chain};
-use crate::forward::calls::{Batch, Calls, Forwarded, HeldMessages};
+use crate::forward::calls::{Calls, Forwarded, HeldMessages, PendingBatch};
 use crate::forward::mail::{Mail, WorkerReply};
-use crate::forward::parcel::{self, BODY_BYTES_MAX, Head, MESSAGES_MAX, Parcel, Parcels};
+use crate::forward::message_batch::{
+    self, BODY_BYTES_MAX, BatchPool, Head, MESSAGES_MAX, MessageBatch,
+};
 use crate::forward::{Carrier, Post};
 use crate::session::SessionId;
 use crate::wire::answer;
 
-/// What a shard keeps of parcels.
+/// What a shard keeps of batches.
 #[derive(Default)]
-pub(super) struct Courier {
-    parcels: Parcels,
-    /// Messages in parcels that each worker has not sent back.
+pub(super) struct ForwardBatches {
+    pool: BatchPool,
+    /// Messages in batches that each worker has not sent back.
     away: Vec<usize>,
     /// Memory for the ids of messages that are away.
     ids: Vec<Vec<u32>>,
@@ -35,7 +37,7 @@ pub(super) fn copies(is_held: bool) -> usize {
     1 + usize::from(is_held)
 }
 
-/// Lists of ids, and of held messages, that are kept for the next parcels, at most.
+/// Lists of ids, and of held messages, that are kept for the next batches, at most.
 const LISTS_KEPT_MAX: usize = 1024;
 
 /// What bounds how much is forwarded.
@@ -51,24 +53,29 @@ pub(super) struct Room<'a> {
 }
 
 impl Room<'_> {
-    /// Whether a session may send a whole parcel more, whatever its length.
+    /// Whether a session may send a whole batch more, whatever its length.
     fn has_bytes(&self, connection: &Connection, worker: u16) -> bool {
         let limits = &self.config.limits;
-        let parcel = copies(self.is_filtered) * parcel::BYTES_MAX;
-        let in_flight = connection.in_flight_bytes as usize + parcel;
+        let batch = copies(self.is_filtered) * message_batch::BYTES_MAX;
+        let in_flight = connection.in_flight_bytes as usize + batch;
         let party = self.post.hub().worker(worker);
         in_flight <= limits.in_flight_bytes_per_session_max
-            && connection.kept_bytes() + parcel <= self.memory_left
+            && connection.kept_bytes() + batch <= self.memory_left
             && in_flight <= self.post.bytes_left(party, limits.lane_bytes_max, in_flight)
     }
 
-    /// The worker that a message goes to. Where the uid alone tells, it is that of the parcel which
+    /// The worker that a message goes to. Where the uid alone tells, it is that of the batch which
     /// is being filled.
     #[inline(always)]
-    fn pick_worker(&self, filling: Option<&Filling>, place: usize, seen: &Session) -> Option<u16> {
-        match filling {
-            Some(filling) if filling.place == place && filling.is_by_uid => {
-                Some(filling.parcel.worker)
+    fn pick_worker(
+        &self,
+        builder: Option<&BatchBuilder>,
+        place: usize,
+        seen: &Session,
+    ) -> Option<u16> {
+        match builder {
+            Some(builder) if builder.place == place && builder.is_by_uid => {
+                Some(builder.batch.worker)
             }
             _ => self.config.pick_worker(place, &seen.view()),
         }
@@ -76,7 +83,7 @@ impl Room<'_> {
 }
 
 /// Whose message goes where.
-pub(super) struct To<'a> {
+pub(super) struct BatchTarget<'a> {
     pub(super) session: SessionId,
     pub(super) connection: &'a mut Connection,
     /// The server type, by its place.
@@ -84,9 +91,9 @@ pub(super) struct To<'a> {
     pub(super) head: Head,
 }
 
-/// A parcel that is being filled.
-pub(super) struct Filling {
-    parcel: Box<Parcel>,
+/// A batch that is being filled.
+pub(super) struct BatchBuilder {
+    batch: Box<MessageBatch>,
     /// The server type, by its place.
     place: usize,
     /// Whether all messages of its session for that type go to its worker.
@@ -100,12 +107,12 @@ pub(super) struct Filling {
     held: Option<Box<HeldMessages>>,
 }
 
-impl Filling {
+impl BatchBuilder {
     /// Whether another message for a worker may go into it.
     #[inline(always)]
     fn takes_more(&self, worker: u16) -> bool {
-        let parcel = &self.parcel;
-        parcel.worker == worker && parcel.messages.len() < self.room && !parcel.messages.is_full()
+        let batch = &self.batch;
+        batch.worker == worker && batch.messages.len() < self.room && !batch.messages.is_full()
     }
 
     /// Adds a message, with the session as filters have seen it.
@@ -114,50 +121,50 @@ impl Filling {
         let is_told = head.id != 0 || self.held.is_some();
         self.pending |= u64::from(is_told) << self.ids.len();
         self.ids.push(head.id);
-        self.parcel.messages.push(head, body);
+        self.batch.messages.push(head, body);
         if let (Some(held), Some(seen)) = (&mut self.held, seen) {
             held.push(head, body, seen);
         }
     }
 }
 
-impl Courier {
+impl ForwardBatches {
     pub(super) fn new(workers: usize) -> Self {
         Self { away: vec![0; workers], ..Self::default() }
     }
 
-    /// Puts a message into the parcel that is being filled, or into a new one where there is none.
+    /// Puts a message into the batch that is being filled, or into a new one where there is none.
     /// An error is the worker, if there is any, that it has to go to alone: it is long, filters
     /// have changed the session's data for it, it is for another worker than those before it, or
     /// there is no room and what becomes of it is decided there.
     #[inline(always)]
     pub(super) fn put(
         &mut self,
-        filling: &mut Option<Filling>,
-        to: To<'_>,
+        builder: &mut Option<BatchBuilder>,
+        to: BatchTarget<'_>,
         body: &[u8],
         seen: &mut Option<Session>,
         room: &Room<'_>,
     ) -> Result<(), Option<u16>> {
         let Some(session) = seen else { return Err(None) };
-        let (worker, head) = (room.pick_worker(filling.as_ref(), to.place, session), to.head);
+        let (worker, head) = (room.pick_worker(builder.as_ref(), to.place, session), to.head);
         let is_as_others =
             body.len() <= BODY_BYTES_MAX && session.data().is_same(to.connection.data());
         let Some(index) = worker.filter(|_| is_as_others) else { return Err(worker) };
-        if filling.is_none() {
-            *filling = self.open(to, index, room);
+        if builder.is_none() {
+            *builder = self.open(to, index, room);
         }
-        let Some(filling) = filling.as_mut().filter(|filling| filling.takes_more(index)) else {
+        let Some(builder) = builder.as_mut().filter(|builder| builder.takes_more(index)) else {
             return Err(worker);
         };
-        filling.push(head, body, if room.is_filtered { seen.take() } else { None });
+        builder.push(head, body, if room.is_filtered { seen.take() } else { None });
         Ok(())
     }
 
-    /// Begins a parcel to a worker, if there is room for a message, and for as many bytes as a
-    /// parcel may have.
-    fn open(&mut self, to: To<'_>, worker: u16, room: &Room<'_>) -> Option<Filling> {
-        let To { session, connection, place, .. } = to;
+    /// Begins a batch to a worker, if there is room for a message, and for as many bytes as a
+    /// batch may have.
+    fn open(&mut self, to: BatchTarget<'_>, worker: u16, room: &Room<'_>) -> Option<BatchBuilder> {
+        let BatchTarget { session, connection, place, .. } = to;
         let limits = &room.config.limits;
         // Who waits for a lane comes first.
         if !room.lane_waits.is_empty() {
@@ -172,15 +179,15 @@ impl Courier {
         if messages_max == 0 || !room.has_bytes(connection, worker) {
             return None;
         }
-        let mut parcel = self.parcels.take(session);
+        let mut batch = self.pool.take(session);
         let data = connection.data().shared();
-        parcel.data = Some([Arc::clone(data), Arc::clone(data)]);
-        parcel.worker = worker;
-        parcel.is_websocket = connection.transport == Transport::WebSocket;
-        parcel.tells_all = room.is_filtered;
+        batch.data = Some([Arc::clone(data), Arc::clone(data)]);
+        batch.worker = worker;
+        batch.is_websocket = connection.transport == Transport::WebSocket;
+        batch.tells_all = room.is_filtered;
         let carrier = &room.config.server_types[place].carrier;
-        Some(Filling {
-            parcel,
+        Some(BatchBuilder {
+            batch,
             place,
             is_by_uid: matches!(carrier, Carrier::Workers { route: None, .. }),
             room: messages_max,
@@ -199,13 +206,13 @@ impl Courier {
         }
     }
 
-    /// Messages in parcels that a worker has not sent back.
+    /// Messages in batches that a worker has not sent back.
     #[cfg(test)]
     pub(super) fn away(&self, worker: u16) -> usize {
         self.away[usize::from(worker)]
     }
 
-    /// Takes the memory back of what was kept of a parcel whose messages are answered.
+    /// Takes the memory back of what was kept of a batch whose messages are answered.
     fn give(&mut self, mut ids: Vec<u32>, held: Option<Box<HeldMessages>>) {
         if self.ids.len() < LISTS_KEPT_MAX {
             ids.clear();
@@ -221,77 +228,77 @@ impl Courier {
 }
 
 impl Shard {
-    pub(super) fn send_parcel(&mut self, filling: Filling) {
-        let Filling { mut parcel, ids, pending, held, .. } = filling;
-        let (session, worker) = (parcel.session, parcel.worker);
-        let bytes = copies(held.is_some()) * parcel.messages.bytes();
+    pub(super) fn send_batch(&mut self, builder: BatchBuilder) {
+        let BatchBuilder { mut batch, ids, pending, held, .. } = builder;
+        let (session, worker) = (batch.session, batch.worker);
+        let bytes = copies(held.is_some()) * batch.messages.bytes();
         self.memory.add(bytes);
         if let Some((_, connection)) = self.find(session) {
             connection.in_flight += pending.count_ones() as u16;
             connection.in_flight_bytes += bytes as u32;
             connection.workers |= worker_bit(worker);
         }
-        parcel.token = 0;
+        batch.token = 0;
         if pending == 0 {
-            self.courier.give(ids, held);
+            self.batches.give(ids, held);
         } else {
             let started_us = self.clock.now_us;
-            let batch = Batch { session, started_us, ids, pending, bytes, held };
+            let awaited = PendingBatch { session, started_us, ids, pending, bytes, held };
             let deadline_us = started_us + self.config.forward_timeout_us();
-            parcel.token = self.calls.add(Forwarded::Parcel(batch), deadline_us);
+            batch.token = self.calls.add(Forwarded::Batch(awaited), deadline_us);
         }
-        let messages = parcel.messages.len();
-        self.courier.away[usize::from(worker)] += messages;
+        let messages = batch.messages.len();
+        self.batches.away[usize::from(worker)] += messages;
         self.counters.forwards.add(messages as u64);
         self.forwarded += messages;
         let party = self.post.hub().worker(worker);
-        self.post.add_sent(party, parcel.messages.bytes());
-        self.post.send(party, Mail::Parcel(parcel));
+        self.post.add_sent(party, batch.messages.bytes());
+        self.post.send(party, Mail::Batch(batch));
     }
 
-    /// A parcel has come back.
-    pub(super) fn handle_parcel(&mut self, parcel: Box<Parcel>) {
-        let away = &mut self.courier.away[usize::from(parcel.worker)];
-        debug_assert!(*away >= parcel.messages.len());
-        *away = away.saturating_sub(parcel.messages.len());
-        if parcel.token == 0 {
-            self.release_in_flight(parcel.session, parcel.messages.bytes());
+    /// A batch has come back.
+    pub(super) fn handle_batch(&mut self, batch: Box<MessageBatch>) {
+        let away = &mut self.batches.away[usize::from(batch.worker)];
+        debug_assert!(*away >= batch.messages.len());
+        *away = away.saturating_sub(batch.messages.len());
+        if batch.token == 0 {
+            self.release_in_flight(batch.session, batch.messages.bytes());
         }
-        if parcel.answered != 0 {
-            self.handle_answers(parcel.token, parcel.answered, &parcel.answers);
+        if batch.answered != 0 {
+            self.handle_answers(batch.token, batch.answered, &batch.answers);
         }
-        self.courier.parcels.give(parcel);
+        self.batches.pool.give(batch);
     }
 
-    /// A worker has answered some messages of a parcel. An answer after its deadline finds nothing.
+    /// A worker has answered some messages of a batch. An answer after its deadline finds nothing.
     pub(super) fn handle_answers(&mut self, token: u64, answered: u64, bytes: &[u8]) {
-        let Some(batch) = self.calls.batch_mut(token) else { return };
-        let (session, started_us) = (batch.session, batch.started_us);
-        let held = batch.held.take();
+        let Some(awaited) = self.calls.batch_mut(token) else { return };
+        let (session, started_us) = (awaited.session, awaited.started_us);
+        let held = awaited.held.take();
         let answers = u64::from(answered.count_ones());
         self.latency.record(self.clock.now_us.saturating_sub(started_us), answers);
         self.deliver_answers(session, answers as u16, bytes);
         if let Some(mut held) = held {
             self.show_answers(&mut held, answered, bytes);
             // For those that are answered later.
-            if let Some(batch) = self.calls.batch_mut(token) {
-                batch.held = Some(held);
+            if let Some(awaited) = self.calls.batch_mut(token) {
+                awaited.held = Some(held);
             }
         }
         self.settle(token, answered);
         self.kick_if_drained_id(session);
     }
 
-    /// Takes messages of a parcel for answered.
+    /// Takes messages of a batch for answered.
     fn settle(&mut self, token: u64, answered: u64) {
-        let Some(batch) = self.calls.batch_mut(token) else { return };
-        debug_assert_eq!(batch.pending & answered, answered, "a message is answered once");
-        batch.pending &= !answered;
-        if batch.pending == 0
-            && let Some(Forwarded::Parcel(batch)) = self.calls.take(token)
+        let Some(awaited) = self.calls.batch_mut(token) else { return };
+        debug_assert_eq!(awaited.pending & answered, answered, "a message is answered once");
+        awaited.pending &= !answered;
+        if awaited.pending == 0
+            && let Some(Forwarded::Batch(awaited)) = self.calls.take(token)
         {
-            self.release_in_flight(batch.session, batch.bytes);
-            self.courier.give(batch.ids, batch.held);
+            self.release_in_flight(awaited.session, awaited.bytes);
+            self.batches.give(awaited.ids, awaited.held);
         }
     }
 
@@ -328,23 +335,23 @@ impl Shard {
         self.apply_ops();
     }
 
-    /// A worker has answered one message of a parcel that global filters are to see.
+    /// A worker has answered one message of a batch that global filters are to see.
     pub(super) fn handle_part(&mut self, token: u64, index: u8, reply: WorkerReply) {
-        let Some(batch) = self.calls.batch_mut(token) else { return };
+        let Some(awaited) = self.calls.batch_mut(token) else { return };
         let index = usize::from(index);
-        let (client, held) = batch.part(index, &self.link.routes);
+        let (client, held) = awaited.part(index, &self.link.routes);
         self.settle(token, 1 << index);
         self.handle_answer(&client, held, &reply.into_reply());
     }
 
     /// Answers for a worker that has not.
-    pub(super) fn expire_batch(&mut self, batch: Batch, reply: &Reply<'_>) {
-        for index in (0..batch.ids.len()).filter(|index| batch.pending >> index & 1 == 1) {
+    pub(super) fn expire_batch(&mut self, awaited: PendingBatch, reply: &Reply<'_>) {
+        for index in (0..awaited.ids.len()).filter(|index| awaited.pending >> index & 1 == 1) {
             self.counters.forward_timeouts.one();
-            let (client, held) = batch.part(index, &self.link.routes);
+            let (client, held) = awaited.part(index, &self.link.routes);
             self.handle_answer(&client, held, reply);
         }
-        self.release_in_flight(batch.session, batch.bytes);
-        self.courier.give(batch.ids, batch.held);
+        self.release_in_flight(awaited.session, awaited.bytes);
+        self.batches.give(awaited.ids, awaited.held);
     }
 }

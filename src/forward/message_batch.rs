@@ -1,6 +1,6 @@
 //! Messages of one session that go to a worker together, and their answers on the way back.
 //!
-//! A shard fills a parcel with what a client has sent in one piece of input. The worker lays the
+//! A shard fills a batch with what a client has sent in one piece of input. The worker lays the
 //! answers out in the same memory as the client gets them, and sends it back. So a hop costs one
 //! mail for all of them, and what moves from one core to the other stands one behind the other.
 
@@ -9,17 +9,17 @@ use std::sync::Arc;
 use crate::route::table::RouteId;
 use crate::session::{SessionData, SessionId};
 
-/// The most messages in a parcel: a bit says of each whether it is answered.
+/// The most messages in a batch: a bit says of each whether it is answered.
 pub(crate) const MESSAGES_MAX: usize = u64::BITS as usize;
-/// The most bytes of a body that goes into a parcel; a longer one goes alone.
+/// The most bytes of a body that goes into a batch; a longer one goes alone.
 pub(crate) const BODY_BYTES_MAX: usize = 16 * 1024;
-/// A parcel with this many bytes takes no more.
-const PARCEL_BYTES_MAX: usize = 64 * 1024;
-/// What a parcel has at the most: the last message may go above that.
-pub(crate) const BYTES_MAX: usize = PARCEL_BYTES_MAX + HEAD_BYTES + BODY_BYTES_MAX;
+/// A batch with this many bytes takes no more.
+const BATCH_BYTES_MAX: usize = 64 * 1024;
+/// What a batch has at the most: the last message may go above that.
+pub(crate) const BYTES_MAX: usize = BATCH_BYTES_MAX + HEAD_BYTES + BODY_BYTES_MAX;
 
 /// Messages on their way to a worker, or back.
-pub(crate) struct Parcel {
+pub(crate) struct MessageBatch {
     /// Comes back with the answers; 0 where nobody waits for any.
     pub(crate) token: u64,
     pub(crate) session: SessionId,
@@ -41,7 +41,7 @@ pub(crate) struct Parcel {
     pub(crate) answered: u64,
 }
 
-/// The messages of a parcel, in the order they came: each a head and its body, all in one piece of
+/// The messages of a batch, in the order they came: each a head and its body, all in one piece of
 /// memory, as the worker's core has to fetch it from the shard's.
 #[derive(Default)]
 pub(crate) struct Messages {
@@ -67,7 +67,7 @@ impl Messages {
 
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
-        self.len >= MESSAGES_MAX || self.bytes.len() >= PARCEL_BYTES_MAX
+        self.len >= MESSAGES_MAX || self.bytes.len() >= BATCH_BYTES_MAX
     }
 
     /// Adds a message; its body is at most [`BODY_BYTES_MAX`].
@@ -111,26 +111,26 @@ impl Messages {
     }
 }
 
-/// Empty parcels, kept for the next messages.
+/// Empty batches, kept for the next messages.
 #[derive(Default)]
-pub(crate) struct Parcels {
+pub(crate) struct BatchPool {
     #[allow(clippy::vec_box)] // The boxes are what goes to and fro.
-    empty: Vec<Box<Parcel>>,
+    empty: Vec<Box<MessageBatch>>,
 }
 
-/// Empty parcels that are kept, at most.
+/// Empty batches that are kept, at most.
 const KEPT_MAX: usize = 1024;
-/// Memory that an empty parcel may hold to be kept.
+/// Memory that an empty batch may hold to be kept.
 pub(super) const KEPT_BYTES_MAX: usize = 8 * 1024;
 
-impl Parcels {
-    /// An empty parcel of a session.
-    pub(crate) fn take(&mut self, session: SessionId) -> Box<Parcel> {
-        if let Some(mut parcel) = self.empty.pop() {
-            parcel.session = session;
-            return parcel;
+impl BatchPool {
+    /// An empty batch of a session.
+    pub(crate) fn take(&mut self, session: SessionId) -> Box<MessageBatch> {
+        if let Some(mut batch) = self.empty.pop() {
+            batch.session = session;
+            return batch;
         }
-        Box::new(Parcel {
+        Box::new(MessageBatch {
             token: 0,
             session,
             worker: 0,
@@ -143,17 +143,17 @@ impl Parcels {
         })
     }
 
-    /// Takes a parcel back whose answers have been read.
-    pub(crate) fn give(&mut self, mut parcel: Box<Parcel>) {
-        let bytes = parcel.messages.capacity() + parcel.answers.capacity();
+    /// Takes a batch back whose answers have been read.
+    pub(crate) fn give(&mut self, mut batch: Box<MessageBatch>) {
+        let bytes = batch.messages.capacity() + batch.answers.capacity();
         if self.empty.len() == KEPT_MAX || bytes > KEPT_BYTES_MAX {
             return;
         }
-        parcel.messages.clear();
-        parcel.answers.clear();
-        parcel.answered = 0;
-        parcel.data = None;
-        self.empty.push(parcel);
+        batch.messages.clear();
+        batch.answers.clear();
+        batch.answered = 0;
+        batch.data = None;
+        self.empty.push(batch);
     }
 }
 
@@ -170,38 +170,38 @@ mod tests {
     }
 
     #[test]
-    fn messages_come_out_as_they_went_in_and_an_empty_parcel_is_used_again() {
+    fn messages_come_out_as_they_went_in_and_an_empty_batch_is_used_again() {
         let (session, route) = names();
-        let mut parcels = Parcels::default();
+        let mut batches = BatchPool::default();
         for _ in 0..2 {
-            let mut parcel = parcels.take(session);
-            assert!(parcel.messages.len() == 0 && parcel.answers.is_empty());
+            let mut batch = batches.take(session);
+            assert!(batch.messages.len() == 0 && batch.answers.is_empty());
             let mut count = 0;
-            while !parcel.messages.is_full() {
+            while !batch.messages.is_full() {
                 let body = vec![count as u8; count];
-                parcel.messages.push(Head { id: count as u32, route }, &body);
+                batch.messages.push(Head { id: count as u32, route }, &body);
                 count += 1;
             }
             assert_eq!(count, MESSAGES_MAX);
-            for (at, (head, body)) in parcel.messages.iter().enumerate() {
+            for (at, (head, body)) in batch.messages.iter().enumerate() {
                 assert_eq!((head.id, body), (at as u32, &vec![at as u8; at][..]));
             }
-            parcel.answers.extend_from_slice(b"answers");
-            parcels.give(parcel);
-            assert_eq!(parcels.empty.len(), 1);
+            batch.answers.extend_from_slice(b"answers");
+            batches.give(batch);
+            assert_eq!(batches.empty.len(), 1);
         }
     }
 
     #[test]
-    fn a_parcel_is_full_of_bytes_too_and_a_large_one_is_not_kept() {
+    fn a_batch_is_full_of_bytes_too_and_a_large_one_is_not_kept() {
         let (session, route) = names();
-        let mut parcels = Parcels::default();
-        let mut parcel = parcels.take(session);
-        while !parcel.messages.is_full() {
-            parcel.messages.push(Head { id: 1, route }, &[0; BODY_BYTES_MAX]);
+        let mut batches = BatchPool::default();
+        let mut batch = batches.take(session);
+        while !batch.messages.is_full() {
+            batch.messages.push(Head { id: 1, route }, &[0; BODY_BYTES_MAX]);
         }
-        assert_eq!(parcel.messages.len(), PARCEL_BYTES_MAX / BODY_BYTES_MAX);
-        parcels.give(parcel);
-        assert!(parcels.empty.is_empty());
+        assert_eq!(batch.messages.len(), BATCH_BYTES_MAX / BODY_BYTES_MAX);
+        batches.give(batch);
+        assert!(batches.empty.is_empty());
     }
 }
