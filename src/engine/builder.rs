@@ -11,8 +11,8 @@ use super::accepts::Listeners;
 use super::handle::Engine;
 use super::listen::{self, LISTENERS_MAX, Listener};
 use super::network::NetworkForwarder;
-use super::park::ShardThread;
 use super::preflight::{self, RingThreads};
+use super::shard_thread::ShardThread;
 use super::start::{
     Runtimes, Subscribers, core_count, cores, died, start_networks, start_shard, start_worker,
     threads, wait_for_all,

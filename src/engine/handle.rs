@@ -8,7 +8,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use super::builder::Builder;
-use super::park::Threads;
+use super::shard_thread::Threads;
 use super::start::Join;
 use crate::dispatch::tasks::Ring as _;
 use crate::dispatch::{Audience, HostRule, Statistics};

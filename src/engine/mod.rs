@@ -4,26 +4,26 @@
 
 mod accepts;
 mod allocator;
-mod bell;
 mod buffers;
 mod builder;
 mod churn;
 mod descriptors;
 #[cfg(feature = "pomelo")]
 mod dial;
+mod eventfd;
 mod handle;
 mod listen;
 pub mod load;
 // Nothing sits there then.
 #[cfg_attr(not(any(feature = "pitaya", feature = "pomelo")), allow(dead_code))]
 mod network;
-mod park;
 #[cfg(feature = "pitaya")]
 mod pitaya;
 #[cfg(feature = "pomelo")]
 mod pomelo;
 mod preflight;
 mod ring;
+mod shard_thread;
 mod sockets;
 mod start;
 #[cfg(test)]

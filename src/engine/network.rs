@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::park::Threads;
+use super::shard_thread::Threads;
 use super::start::Join;
 use crate::error::StartError;
 use crate::forward::{Party, Route};

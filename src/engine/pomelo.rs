@@ -18,7 +18,7 @@ use super::builder::Builder;
 use super::dial::{self, Dialer, Lookup, Step};
 use super::listen::{self, Listener};
 use super::network::{ForwarderContext, Interest, NetworkForwarder};
-use super::park::Threads;
+use super::shard_thread::Threads;
 use super::start::Join;
 use crate::dispatch::chain::guarded;
 use crate::dispatch::tasks::Ring as _;

@@ -7,7 +7,7 @@ use io_uring::{IoUring, Probe, opcode};
 use rustix::process::{Resource, getrlimit};
 
 use super::ring::Ring;
-use super::{park, worker_thread};
+use super::{shard_thread, worker_thread};
 use crate::error::{IoUringBlock, StartError};
 
 /// Locked memory that the runtime asks for.
@@ -29,7 +29,7 @@ pub(super) struct RingThreads {
 impl RingThreads {
     /// Memory that the kernel takes for their rings, those of the runtime included.
     pub(super) fn ring_bytes(self) -> u64 {
-        self.shards * (MEMLOCK_BYTES_MIN + ring_bytes(park::RING))
+        self.shards * (MEMLOCK_BYTES_MIN + ring_bytes(shard_thread::RING))
             + self.workers * ring_bytes(worker_thread::RING)
     }
 }
@@ -67,7 +67,7 @@ fn check_here(threads: RingThreads) -> Result<(), StartError> {
     let base = DESCRIPTORS_BASE.max(open + DESCRIPTORS_SPARE);
     let limit_min = base + count * DESCRIPTORS_PER_THREAD;
     check_descriptors(getrlimit(Resource::Nofile).current, limit_min)?;
-    let (submissions, completions) = park::RING;
+    let (submissions, completions) = shard_thread::RING;
     let ring = Ring::new(submissions, completions)
         .map_err(|error| explain(error, check_plain_ring(), threads))?;
     let refused = |missing| move |error| explain_refusal(error, missing, threads);

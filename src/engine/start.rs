@@ -9,11 +9,11 @@ use std::time::Instant;
 use glommio::{GlommioError, LocalExecutorBuilder, Placement};
 use rustix::thread::CpuSet;
 
-use super::bell::Eventfd;
+use super::eventfd::Eventfd;
 use super::handle::Engine;
 use super::network::{ForwarderContext, Interest, NetworkForwarder};
-use super::park::{ShardThread, Threads};
 use super::preflight::{self, RingThreads};
+use super::shard_thread::{ShardThread, Threads};
 use super::worker_thread::WorkerThread;
 use crate::error::StartError;
 use crate::forward::worker::WorkerConfig;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::park::Threads;
 use super::preflight::RingSize;
 use super::ring::{Completion, Ring};
+use super::shard_thread::Threads;
 use crate::forward::Party;
 use crate::forward::worker::{Worker, WorkerConfig};
 

@@ -19,9 +19,9 @@ mod connection;
 #[cfg(feature = "crypto")]
 mod crypto;
 mod dialect;
-mod direct;
 mod door;
 mod editions;
+mod fast_path;
 mod forward_batch;
 mod global_handle;
 mod lane_full;
@@ -62,9 +62,9 @@ use connection::{CloseReason, Listed, State};
 pub(crate) use connection::{SocketIndex, worker_bit};
 use dialect::Beats;
 pub use dialect::Dialect;
-use direct::Direct;
 pub(crate) use door::{Door, DoorIndex};
 use editions::Editions;
+use fast_path::FastPath;
 use forward_batch::ForwardBatches;
 use global_handle::{RecentRoutes, Target};
 use lane_full::LaneWaits;
@@ -113,7 +113,7 @@ pub(crate) struct Shard {
     /// What is to be done with each known route.
     targets: Vec<Target>,
     /// What is done with messages of each known route that need nothing else.
-    direct: Vec<Option<Direct>>,
+    fast_paths: Vec<Option<FastPath>>,
     batches: ForwardBatches,
     recent_routes: RecentRoutes,
     tasks: Tasks,
@@ -237,7 +237,7 @@ impl Shard {
         let registry = Handlers::collect(&link, &config.registers);
         let targets: Vec<Target> =
             config.routes.iter().map(|entry| config.target(&registry, &entry.text)).collect();
-        let direct = direct::direct_routes(&config, &targets);
+        let fast_paths = fast_path::fast_paths(&config, &targets);
         let (party, workers) = (Party::from(index), usize::from(hub.parties() - hub.shards()));
         let mut shard = Self {
             index,
@@ -257,7 +257,7 @@ impl Shard {
             link,
             registry,
             targets,
-            direct,
+            fast_paths,
             batches: ForwardBatches::new(workers),
             recent_routes: RecentRoutes::default(),
             tasks: Tasks::new(limits.tasks_max, Arc::clone(hub.bell(party)) as _),

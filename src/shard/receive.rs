@@ -161,7 +161,7 @@ impl Shard {
             }
             let Some(connection) = self.connections.at(slot) else { break };
             if connection.state == State::Working(Dialect::Pomelo) {
-                let run = self.handle_directly(session, &mut input[consumed..]);
+                let run = self.handle_fast(session, &mut input[consumed..]);
                 consumed += run.consumed;
                 if run.is_interrupted || self.shares.left == 0 {
                     continue;

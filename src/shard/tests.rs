@@ -1,6 +1,6 @@
 //! The core by itself: bytes in, segments and commands out, in virtual time.
 
-mod direct;
+mod fast_path;
 mod fragments;
 mod lane;
 mod memory;

@@ -31,14 +31,14 @@ use crate::wire::websocket::{self, HeaderStatus, Opcode};
 
 /// What is done here with the messages of a route.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Direct {
+pub(super) enum FastPath {
     /// A handler of this shard is called, by its place.
     Handle(usize),
     /// They go to a worker of a server type, by its place.
     Forward(usize),
 }
 
-/// How far [`Shard::handle_directly`] has come.
+/// How far [`Shard::handle_fast`] has come.
 pub(super) struct Run {
     pub(super) consumed: usize,
     /// Something else was done on the way, which may have changed the session, or has yet to be
@@ -75,7 +75,7 @@ struct Piece<'a> {
 struct Known<'a> {
     id: RouteId,
     text: &'a str,
-    direct: Direct,
+    path: FastPath,
 }
 
 /// What a run has come to.
@@ -96,27 +96,27 @@ impl Tally {
 
 /// What is done here with messages of each route, by route; `None` where they need something that
 /// is not done here.
-pub(super) fn direct_routes(config: &ShardConfig, targets: &[Target]) -> Vec<Option<Direct>> {
+pub(super) fn fast_paths(config: &ShardConfig, targets: &[Target]) -> Vec<Option<FastPath>> {
     let is_bare = config.limits.messages_per_second == 0;
     #[cfg(feature = "crypto")]
     let is_bare = is_bare && !config.use_crypto;
-    let direct = |(entry, target): (&RouteEntry, &Target)| match *target {
+    let path = |(entry, target): (&RouteEntry, &Target)| match *target {
         _ if !is_bare || entry.client.is_some() || entry.server.is_some() => None,
-        Target::Local(handler) => handler.map(Direct::Handle),
+        Target::Local(handler) => handler.map(FastPath::Handle),
         Target::Forward(place) => {
             let is_near = matches!(config.server_types[place].carrier, Carrier::Workers { .. });
-            is_near.then_some(Direct::Forward(place))
+            is_near.then_some(FastPath::Forward(place))
         }
         _ => None,
     };
-    config.routes.iter().zip(targets).map(direct).collect()
+    config.routes.iter().zip(targets).map(path).collect()
 }
 
 impl Shard {
     /// Handles the messages at the start of what a working session of Pomelo's has sent, as far as
     /// they are such. What is unmasked on the way has a mask of zeros from then on.
     #[inline(never)] // It has the registers to itself.
-    pub(super) fn handle_directly(&mut self, session: SessionId, input: &mut [u8]) -> Run {
+    pub(super) fn handle_fast(&mut self, session: SessionId, input: &mut [u8]) -> Run {
         let mut run = Run { consumed: 0, is_interrupted: false };
         let (link, registry) = (Rc::clone(&self.link), Rc::clone(&self.registry));
         let (config, post, calls) = (&self.config, &self.post, &self.calls);
@@ -132,7 +132,7 @@ impl Shard {
         let routes = Routes {
             table: &link.routes,
             edition: self.editions.get(connection.edition),
-            direct: &self.direct,
+            fast_paths: &self.fast_paths,
         };
         let (started_us, messages_max) = (self.clock.now_us, u64::from(self.shares.left));
         let (mut tally, mut snapshot, mut builder, mut last) = (Tally::default(), None, None, None);
@@ -151,9 +151,9 @@ impl Shard {
             if is_filtered && let Err(stop) = chain::before(filters, 0, &request, seen) {
                 break Some(Interruption::Stopped { client: client(), request, stop });
             }
-            let handler = match route.direct {
-                Direct::Handle(handler) => handler,
-                Direct::Forward(place) => {
+            let handler = match route.path {
+                FastPath::Handle(handler) => handler,
+                FastPath::Forward(place) => {
                     let head = Head { id, route: route.id };
                     let to = BatchTarget { session, connection, place, head };
                     let sent = self.batches.put(&mut builder, to, body, &mut snapshot, &room);
@@ -242,7 +242,7 @@ fn session_for<'a>(
 struct Routes<'r, 's> {
     table: &'r RouteTable,
     edition: Option<&'s Edition>,
-    direct: &'s [Option<Direct>],
+    fast_paths: &'s [Option<FastPath>],
 }
 
 impl<'r> Routes<'r, '_> {
@@ -274,8 +274,8 @@ impl<'r> Routes<'r, '_> {
             },
             RouteRef::Code(code) => self.edition?.find(code)?,
         };
-        let direct = self.direct[id_of_route.index()]?;
-        let route = Known { id: id_of_route, text: &self.table.entry(id_of_route).text, direct };
+        let path = self.fast_paths[id_of_route.index()]?;
+        let route = Known { id: id_of_route, text: &self.table.entry(id_of_route).text, path };
         *last = Some(route);
         Some(Piece { id, is_notify, route, body, end })
     }

@@ -11,8 +11,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::accepts::Listeners;
-use super::bell::Eventfd;
 use super::buffers::Buffers;
+use super::eventfd::Eventfd;
 use super::preflight::{self, RingSize, RingThreads};
 use super::ring::{Completion, Ring, Token};
 use super::sockets::Sockets;

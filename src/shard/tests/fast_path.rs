@@ -121,7 +121,7 @@ const BODIES: [&str; 18] = [
 /// The way that messages take, and who stands there.
 #[derive(Clone, Copy)]
 struct Way {
-    is_direct: bool,
+    is_fast: bool,
     is_filtered: bool,
     is_forwarded: bool,
 }
@@ -146,7 +146,7 @@ impl Way {
     }
 
     fn start(self, limits: Limits, log: &Log) -> (Rig, Option<Worker>) {
-        let limits = if self.is_direct { limits } else { one_by_one(limits) };
+        let limits = if self.is_fast { limits } else { one_by_one(limits) };
         if !self.is_forwarded {
             let register = self.register(log, false);
             let heartbeat = Some(Duration::from_secs(60));
@@ -305,19 +305,19 @@ fn both_ways_come_to_the_same() {
         let (mut answered, mut seen) = (0, 0);
         let scripts = if cfg!(miri) { 2 } else { 1_000 };
         for seed in 1..scripts {
-            let ways = [true, false].map(|is_direct| Way { is_direct, is_filtered, is_forwarded });
-            let [direct, other] = ways.map(|way| run(way, seed));
-            answered += direct.counters.answers;
-            seen += direct.seen.len();
+            let ways = [true, false].map(|is_fast| Way { is_fast, is_filtered, is_forwarded });
+            let [fast, other] = ways.map(|way| run(way, seed));
+            answered += fast.counters.answers;
+            seen += fast.seen.len();
             let what = format!("seed {seed}, filters: {is_filtered}, worker: {is_forwarded}");
-            assert_eq!(direct.seen, other.seen, "{what}");
-            assert_eq!(direct.counters, other.counters, "{what}");
-            assert_eq!(direct.commands, other.commands, "{what}");
+            assert_eq!(fast.seen, other.seen, "{what}");
+            assert_eq!(fast.counters, other.counters, "{what}");
+            assert_eq!(fast.commands, other.commands, "{what}");
             if is_filtered && is_forwarded {
-                let [direct, other] = [direct, other].map(|it| without_global_pushes(&it.sent));
-                assert_eq!(direct, other, "{what}");
+                let [fast, other] = [fast, other].map(|it| without_global_pushes(&it.sent));
+                assert_eq!(fast, other, "{what}");
             } else {
-                assert!(direct.sent == other.sent, "{what}: {:?}, {:?}", direct.sent, other.sent);
+                assert!(fast.sent == other.sent, "{what}: {:?}, {:?}", fast.sent, other.sent);
             }
         }
         assert!(answered > 5 * scripts, "{answered} answers are few for these scripts");
