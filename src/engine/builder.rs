@@ -574,7 +574,7 @@ impl Builder {
             check_client: self.check_client,
             user_handshake: self.user_handshake,
             host_filter: self.host_filter,
-            doors: self.listeners.into_iter().map(|listener| listener.door).collect(),
+            listeners: self.listeners.into_iter().map(|listener| listener.config).collect(),
             routes: Arc::new(routes),
             server_types,
             subscribers_to_all: subscribers.of_all,

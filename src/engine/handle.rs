@@ -322,8 +322,8 @@ impl Handle {
     #[cfg(feature = "tls")]
     pub fn reload_certificates(&self) -> Result<usize, TlsError> {
         let mut fresh = Vec::new();
-        for (listener, door) in (0_u8..).zip(&self.config.doors) {
-            if let Some(tls) = &door.tls {
+        for (listener, described) in (0_u8..).zip(&self.config.listeners) {
+            if let Some(tls) = &described.tls {
                 fresh.push((listener, tls.reload()?));
             }
         }

@@ -6,7 +6,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::dispatch::HostRule;
 use crate::error::StartError;
-use crate::shard::{Dialect, Door};
+use crate::shard::{Dialect, ListenerConfig};
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
 use crate::wire::pitaya::{Compression, Serializer};
@@ -35,7 +35,7 @@ use crate::wire::pitaya::{Compression, Serializer};
 #[derive(Debug, Clone)]
 pub struct Listener {
     address: String,
-    pub(super) door: Door,
+    pub(super) config: ListenerConfig,
 }
 
 impl Listener {
@@ -46,7 +46,7 @@ impl Listener {
     ///
     /// `[::]` takes IPv4 clients too, unless another listener has the port for IPv4.
     pub fn new(address: impl Into<String>) -> Self {
-        Self { address: address.into(), door: Door::default() }
+        Self { address: address.into(), config: ListenerConfig::default() }
     }
 
     /// Expects each connection to start with a PROXY header (version 1 or 2), and takes the
@@ -57,7 +57,7 @@ impl Listener {
     /// Clients that come without a proxy need a listener of their own.
     #[must_use]
     pub fn proxy_protocol(mut self) -> Self {
-        self.door.expects_proxy = true;
+        self.config.expects_proxy = true;
         self
     }
 
@@ -69,7 +69,7 @@ impl Listener {
     /// [`client_address`](crate::wire::forwarded::client_address).
     #[must_use]
     pub fn real_ip_header(mut self, name: impl Into<String>) -> Self {
-        self.door.real_ip_header = Some(name.into().into());
+        self.config.real_ip_header = Some(name.into().into());
         self
     }
 
@@ -80,7 +80,7 @@ impl Listener {
     /// header `Origin` is let in: browsers always send one, and other clients may send any.
     #[must_use]
     pub fn origins<T: Into<String>>(mut self, origins: impl IntoIterator<Item = T>) -> Self {
-        self.door.origins = origins.into_iter().map(|origin| origin.into().into()).collect();
+        self.config.origins = origins.into_iter().map(|origin| origin.into().into()).collect();
         self
     }
 
@@ -88,7 +88,7 @@ impl Listener {
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, tls: Tls) -> Self {
-        self.door.tls = Some(tls);
+        self.config.tls = Some(tls);
         self
     }
 
@@ -96,7 +96,7 @@ impl Listener {
     /// 1,024 at most.
     #[must_use]
     pub fn trusted_proxies(mut self, proxies: impl IntoIterator<Item = HostRule>) -> Self {
-        self.door.trusted_proxies = proxies.into_iter().collect();
+        self.config.trusted_proxies = proxies.into_iter().collect();
         self
     }
 
@@ -121,7 +121,7 @@ impl Listener {
     /// ```
     #[must_use]
     pub fn dialect(mut self, dialect: Dialect) -> Self {
-        self.door.dialect = dialect;
+        self.config.dialect = dialect;
         self
     }
 
@@ -129,7 +129,7 @@ impl Listener {
     /// errors are written that way; other bodies are what handlers and backends make them.
     #[must_use]
     pub fn serializer(mut self, serializer: Serializer) -> Self {
-        self.door.serializer = serializer;
+        self.config.serializer = serializer;
         self
     }
 
@@ -138,14 +138,14 @@ impl Listener {
     /// [`COMPRESS_BYTES_MIN`](crate::wire::pitaya::COMPRESS_BYTES_MIN) or more.
     #[must_use]
     pub fn compression(mut self, compression: Compression) -> Self {
-        self.door.compression = compression;
+        self.config.compression = compression;
         self
     }
 
     /// Whether its clients know nothing of signatures.
     #[cfg(feature = "crypto")]
     pub(super) fn is_pitaya(&self) -> bool {
-        self.door.dialect == Dialect::Pitaya
+        self.config.dialect == Dialect::Pitaya
     }
 
     /// Whether its options fit together.
@@ -153,24 +153,24 @@ impl Listener {
         let bad = |option, expected: &str| {
             Err(StartError::Option { option, expected: format!("{expected} ({})", self.address) })
         };
-        let Door { expects_proxy, trusted_proxies, real_ip_header, .. } = &self.door;
+        let ListenerConfig { expects_proxy, trusted_proxies, real_ip_header, .. } = &self.config;
         if trusted_proxies.len() > TRUSTED_PROXIES_MAX {
             return bad("trusted_proxies", "1024 rules at most");
         }
         if *expects_proxy && trusted_proxies.is_empty() {
             return bad("proxy_protocol", "given together with trusted_proxies");
         }
-        if self.door.origins.len() > ORIGINS_MAX {
+        if self.config.origins.len() > ORIGINS_MAX {
             return bad("origins", "64 at most");
         }
-        if !self.door.origins.iter().all(|origin| is_origin(origin)) {
+        if !self.config.origins.iter().all(|origin| is_origin(origin)) {
             return bad("origins", "each a scheme and a host, like https://game.example");
         }
-        let is_pomelo = self.door.dialect == Dialect::Pomelo;
-        if is_pomelo && self.door.serializer != Serializer::default() {
+        let is_pomelo = self.config.dialect == Dialect::Pomelo;
+        if is_pomelo && self.config.serializer != Serializer::default() {
             return bad("serializer", "given together with Pitaya's dialect");
         }
-        if is_pomelo && self.door.compression != Compression::default() {
+        if is_pomelo && self.config.compression != Compression::default() {
             return bad("compression", "given together with Pitaya's dialect");
         }
         let Some(name) = real_ip_header else { return Ok(()) };

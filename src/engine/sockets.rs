@@ -10,7 +10,7 @@ use super::buffers::{Buffers, GROUP};
 use super::churn::ChurnLimiter;
 use super::ring::{Completion, RawAddress, Ring, Token};
 use crate::session::{ROOM_MAX, Segment, SessionId};
-use crate::shard::{Command, DoorIndex, ReceiveEnd, SendEnd, Shard, SocketIndex, Transmit};
+use crate::shard::{Command, ListenerIndex, ReceiveEnd, SendEnd, Shard, SocketIndex, Transmit};
 
 /// The sockets of one shard.
 pub(super) struct Sockets {
@@ -161,8 +161,8 @@ impl Sockets {
         ring: &mut Ring,
         shard: &mut Shard,
     ) {
-        let door = DoorIndex(listener as u8);
-        match shard.handle_accept_at(door, socket, peer) {
+        let listener = ListenerIndex(listener as u8);
+        match shard.handle_accept_at(listener, socket, peer) {
             None => {
                 self.churn.refuse(shard.connections_refused());
                 self.closing(socket, ring);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::door::Door;
+use super::listener::ListenerConfig;
 use crate::dispatch::{HostFilter, Register};
 use crate::forward::ServerType;
 use crate::limits::Limits;
@@ -59,8 +59,8 @@ pub(crate) struct ShardConfig {
     pub(crate) check_client: Option<CheckClient>,
     pub(crate) user_handshake: Option<UserHandshake>,
     pub(crate) host_filter: HostFilter,
-    /// The listeners, by [`DoorIndex`](super::DoorIndex). INVARIANT: at least one.
-    pub(crate) doors: Vec<Door>,
+    /// The listeners, by [`ListenerIndex`](super::ListenerIndex). INVARIANT: at least one.
+    pub(crate) listeners: Vec<ListenerConfig>,
     pub(crate) routes: Arc<RouteTable>,
     pub(crate) server_types: Vec<ServerType>,
     /// The network forwarders that hear of every session's end, by their [`worker_bit`]s.
@@ -170,7 +170,7 @@ impl ShardConfig {
             check_client: None,
             user_handshake: None,
             host_filter: HostFilter::default(),
-            doors: vec![Door::default()],
+            listeners: vec![ListenerConfig::default()],
             routes: Arc::new(routes),
             server_types: Vec::new(),
             subscribers_to_all: 0,

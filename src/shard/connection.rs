@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::dialect::Dialect;
-use super::door::DoorIndex;
+use super::listener::ListenerIndex;
 use crate::route::edition::EditionId;
 use crate::session::{Outbox, SessionData, Snapshot, Uid};
 use crate::wire::websocket::Fragments;
@@ -128,7 +128,7 @@ pub(crate) struct Connection {
     pub(crate) listed: Listed,
     pub(crate) layer: Layer,
     /// The listener that it came in by.
-    pub(crate) door: DoorIndex,
+    pub(crate) listener: ListenerIndex,
     /// Whether the client has closed its writing side.
     pub(crate) is_read_to_end: bool,
     /// Requests that wait for a worker or an async handler.
@@ -198,7 +198,7 @@ impl Connection {
             transport: Transport::Tcp,
             listed: Listed::Not,
             layer: Layer::Plain,
-            door: DoorIndex(0),
+            listener: ListenerIndex(0),
             is_read_to_end: false,
             in_flight: 0,
             in_flight_bytes: 0,

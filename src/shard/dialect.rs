@@ -10,8 +10,8 @@ use std::sync::Arc;
 use super::Shard;
 use super::close::CloseCode;
 use super::connection::{CloseReason, State};
-use super::door::Door;
 use super::global_handle::Target;
+use super::listener::ListenerConfig;
 use super::send::begin_package;
 use super::share::Pause;
 use super::wide_ids;
@@ -47,20 +47,20 @@ pub(super) struct Beats {
 const WORKING: State = State::Working(Dialect::Pitaya);
 
 impl Shard {
-    fn door_of(&self, slot: Slot) -> Option<&Door> {
-        Some(&self.config.doors[usize::from(self.connections.at(slot)?.door.0)])
+    fn listener_of(&self, slot: Slot) -> Option<&ListenerConfig> {
+        Some(&self.config.listeners[usize::from(self.connections.at(slot)?.listener.0)])
     }
 
     /// Whether a client speaks Pitaya's dialect, in any state.
     pub(super) fn is_pitaya(&self, slot: Slot) -> bool {
-        self.door_of(slot).is_some_and(|door| door.dialect == Dialect::Pitaya)
+        self.listener_of(slot).is_some_and(|listener| listener.dialect == Dialect::Pitaya)
     }
 
     /// Answers a handshake, also a second one: it is told the newest codes then.
     #[cold]
     pub(super) fn handle_pitaya_handshake(&mut self, slot: Slot, body: &[u8]) {
-        let Some(door) = self.door_of(slot) else { return };
-        let (serializer, mut compression) = (door.serializer, door.compression);
+        let Some(listener) = self.listener_of(slot) else { return };
+        let (serializer, mut compression) = (listener.serializer, listener.compression);
         let request = pitaya::handshake::parse(body);
         let user = request.map(|request| self.ask_about_handshake(&request));
         let is_first = self.connections.at(slot).is_some_and(|it| it.state == State::Inited);
@@ -241,8 +241,8 @@ impl Shard {
         if connection.state != WORKING {
             return;
         }
-        let door = &self.config.doors[usize::from(connection.door.0)];
-        let (serializer, compression) = (door.serializer, door.compression);
+        let listener = &self.config.listeners[usize::from(connection.listener.0)];
+        let (serializer, compression) = (listener.serializer, listener.compression);
         let mut error = self.pool.take();
         let (mut flag, mut body) = if reply.failed {
             error_of(reply).encode(serializer, &mut error);
@@ -293,9 +293,9 @@ impl Shard {
     #[inline(never)]
     pub(super) fn send_shared_pitaya(&mut self, slot: Slot, push: &Push) {
         let Some(connection) = self.connections.at(slot) else { return };
-        let door = &self.config.doors[usize::from(connection.door.0)];
+        let listener = &self.config.listeners[usize::from(connection.listener.0)];
         let edition = self.editions.get(connection.edition);
-        match push.pitaya(edition, door.compression, self.work.deflater()) {
+        match push.pitaya(edition, listener.compression, self.work.deflater()) {
             Ok(package) => self.queue_shared(slot, &package, push.lossy()),
             Err(error) => {
                 crate::log::seldom!(warn, %error, "a push is lost on a session of Pitaya's");

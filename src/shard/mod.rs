@@ -19,12 +19,12 @@ mod connection;
 #[cfg(feature = "crypto")]
 mod crypto;
 mod dialect;
-mod door;
 mod editions;
 mod fast_path;
 mod forward_batch;
 mod global_handle;
 mod lane_full;
+mod listener;
 mod mail;
 mod memory;
 mod package;
@@ -62,12 +62,12 @@ use connection::{CloseReason, Listed, State};
 pub(crate) use connection::{SocketIndex, worker_bit};
 use dialect::Beats;
 pub use dialect::Dialect;
-pub(crate) use door::{Door, DoorIndex};
 use editions::Editions;
 use fast_path::FastPath;
 use forward_batch::ForwardBatches;
 use global_handle::{RecentRoutes, Target};
 use lane_full::LaneWaits;
+pub(crate) use listener::{ListenerConfig, ListenerIndex};
 use memory::{Memory, UNCOUNTED_BYTES};
 #[cfg(feature = "internals")]
 pub use probe::{SessionProbe, ShardProbe, Stage};
@@ -253,7 +253,7 @@ impl Shard {
             #[cfg(feature = "crypto")]
             keys: FxHashMap::default(),
             #[cfg(feature = "tls")]
-            tls: tls::TlsStreams::new(&config.doors),
+            tls: tls::TlsStreams::new(&config.listeners),
             link,
             registry,
             targets,
@@ -321,20 +321,20 @@ impl Shard {
     /// A connection has been accepted. `None` turns it away: the shell closes the socket.
     pub(crate) fn handle_accept_at(
         &mut self,
-        door: DoorIndex,
+        listener: ListenerIndex,
         socket: SocketIndex,
         peer: SocketAddr,
     ) -> Option<SessionId> {
         if self.is_draining {
             return None;
         }
-        let peer = door::canonical(peer);
-        let layer = self.let_in(door, peer)?;
+        let peer = listener::canonical(peer);
+        let layer = self.let_in(listener, peer)?;
         // Only connections that are let in are counted, unlike in the original, which locks
         // itself out (docs/protocol/differences.md, "Exhaustion", B6).
         let open = self.config.connections.fetch_add(1, Ordering::Relaxed);
         let now_ms = self.clock.patient_ms;
-        let connection = Connection { layer, door, ..Connection::new(socket, peer, now_ms) };
+        let connection = Connection { layer, listener, ..Connection::new(socket, peer, now_ms) };
         let entry = (open < self.config.limits.connections_max)
             .then(|| self.connections.insert(connection))
             .flatten();

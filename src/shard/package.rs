@@ -133,7 +133,7 @@ impl Shard {
     fn handle_ack(&mut self, slot: Slot) {
         let now_ms = self.clock.patient_ms;
         let Some(connection) = self.connections.at_mut(slot) else { return };
-        let dialect = self.config.doors[usize::from(connection.door.0)].dialect;
+        let dialect = self.config.listeners[usize::from(connection.listener.0)].dialect;
         connection.state = State::Working(dialect);
         connection.heard_ms = now_ms;
         if dialect == Dialect::Pitaya {

@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 
 use super::close::CloseCode;
 use super::connection::{CloseReason, Layer};
-use super::{Door, ReceiveEnd, Shard};
+use super::{ListenerConfig, ReceiveEnd, Shard};
 use crate::session::{Segment, SessionId, Slot};
 use crate::tls::{ServerConfig, Tls, TlsRead, TlsStream};
 
@@ -19,9 +19,9 @@ pub(super) struct TlsStreams {
 }
 
 impl TlsStreams {
-    pub(super) fn new(doors: &[Door]) -> Self {
-        let config = |door: &Door| door.tls.as_ref().map(Tls::config).cloned();
-        Self { configs: doors.iter().map(config).collect(), streams: FxHashMap::default() }
+    pub(super) fn new(listeners: &[ListenerConfig]) -> Self {
+        let config = |listener: &ListenerConfig| listener.tls.as_ref().map(Tls::config).cloned();
+        Self { configs: listeners.iter().map(config).collect(), streams: FxHashMap::default() }
     }
 
     /// Changes the certificate of new connections.
@@ -48,9 +48,9 @@ impl Shard {
         if !connection.state.is_reading() {
             return;
         }
-        let door = usize::from(connection.door.0);
+        let listener = usize::from(connection.listener.0);
         if !self.tls.streams.contains_key(&session) {
-            let config = self.tls.configs.get(door).and_then(Option::as_ref);
+            let config = self.tls.configs.get(listener).and_then(Option::as_ref);
             let Some(Ok(stream)) = config.map(TlsStream::new) else {
                 crate::log::seldom!(error, "a listener's TLS can't be used");
                 return self.cut(slot, CloseReason::Refused);

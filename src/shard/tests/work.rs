@@ -19,8 +19,8 @@ fn config(limits: Limits) -> ShardConfig {
 
 /// A listener for clients of Pitaya.
 fn pitaya(limits: Limits) -> Rig {
-    let door = Door { dialect: Dialect::Pitaya, ..Door::default() };
-    let config = ShardConfig { doors: vec![door], ..config(limits) };
+    let listener = ListenerConfig { dialect: Dialect::Pitaya, ..ListenerConfig::default() };
+    let config = ShardConfig { listeners: vec![listener], ..config(limits) };
     Rig::of(config, &Hub::new(1, 0, HubLimits { lane_len: 16, inbox_len: 16 }))
 }
 

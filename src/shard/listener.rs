@@ -19,7 +19,7 @@ use crate::wire::proxy;
 
 /// One listener, as the core knows it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Door {
+pub(crate) struct ListenerConfig {
     /// Whether each connection starts with a PROXY header; then only trusted peers may connect.
     pub(crate) expects_proxy: bool,
     /// Peers whose word on the client's address is taken.
@@ -39,9 +39,9 @@ pub(crate) struct Door {
 
 /// A listener's place in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct DoorIndex(pub(crate) u8);
+pub(crate) struct ListenerIndex(pub(crate) u8);
 
-impl Door {
+impl ListenerConfig {
     fn trusts(&self, address: IpAddr) -> bool {
         self.trusted_proxies.iter().any(|rule| rule.matches(address))
     }
@@ -76,11 +76,11 @@ impl Shard {
     /// of connections wait for the client's address. Others are turned away, as the specification
     /// asks: a header that is there or not can't be guessed at, and one from anybody could claim
     /// any address.
-    pub(super) fn let_in(&mut self, index: DoorIndex, peer: SocketAddr) -> Option<Layer> {
-        let door = &self.config.doors[usize::from(index.0)];
-        let layer = door.first_layer();
-        if door.expects_proxy {
-            if !door.trusts(peer.ip()) {
+    pub(super) fn let_in(&mut self, index: ListenerIndex, peer: SocketAddr) -> Option<Layer> {
+        let listener = &self.config.listeners[usize::from(index.0)];
+        let layer = listener.first_layer();
+        if listener.expects_proxy {
+            if !listener.trusts(peer.ip()) {
                 self.counters.refused_proxy.one();
                 return None;
             }
@@ -94,11 +94,11 @@ impl Shard {
     }
 
     /// Counts a connection of an address; `false` where it connects too often.
-    fn may_connect(&mut self, door: DoorIndex, address: IpAddr) -> bool {
+    fn may_connect(&mut self, listener: ListenerIndex, address: IpAddr) -> bool {
         let Some(accept_rate) = &mut self.accept_rate else { return true };
-        let door = &self.config.doors[usize::from(door.0)];
+        let listener = &self.config.listeners[usize::from(listener.0)];
         // A proxy that is yet to tell its client's address in a header has many connections.
-        if door.real_ip_header.is_some() && door.trusts(address) {
+        if listener.real_ip_header.is_some() && listener.trusts(address) {
             return true;
         }
         let may_connect = accept_rate.take(address, self.clock.now_us);
@@ -138,8 +138,8 @@ impl Shard {
                 }));
             }
             Ok(Status::Complete { value, consumed }) => {
-                let door = &self.config.doors[usize::from(connection.door.0)];
-                connection.layer = door.layer_behind_proxy();
+                let listener = &self.config.listeners[usize::from(connection.listener.0)];
+                connection.layer = listener.layer_behind_proxy();
                 // What follows the header is handled from the buffer that the header is in.
                 let bytes = kept.as_mut().map_or(input, |kept| &mut kept.buffer);
                 let source = value.source;
@@ -165,12 +165,12 @@ impl Shard {
         let peer = canonical(peer);
         let Some(connection) = self.connections.at_mut(slot) else { return Ok(()) };
         connection.peer = peer;
-        let door = connection.door;
+        let listener = connection.listener;
         if self.host_filter.denies(peer.ip()) {
             self.counters.refused_host.one();
             return Err(http::FORBIDDEN);
         }
-        if self.may_connect(door, peer.ip()) { Ok(()) } else { Err(http::TOO_MANY_REQUESTS) }
+        if self.may_connect(listener, peer.ip()) { Ok(()) } else { Err(http::TOO_MANY_REQUESTS) }
     }
 
     /// Writes the client's address into its session's settings, if backends are to see it there.
@@ -187,17 +187,17 @@ impl Shard {
     pub(super) fn admit_upgrade(&mut self, slot: Slot, upgrade: &Upgrade<'_>) -> bool {
         let Some(connection) = self.connections.at(slot) else { return false };
         let config = Arc::clone(&self.config);
-        let door = &config.doors[usize::from(connection.door.0)];
-        if !door.admits_origin(upgrade) {
+        let listener = &config.listeners[usize::from(connection.listener.0)];
+        if !listener.admits_origin(upgrade) {
             self.counters.refused_origin.one();
             return self.refuse_upgrade(slot, http::FORBIDDEN);
         }
-        let Some(header) = &door.real_ip_header else { return true };
-        if !door.trusts(connection.peer.ip()) {
+        let Some(header) = &listener.real_ip_header else { return true };
+        if !listener.trusts(connection.peer.ip()) {
             return true;
         }
         let values = upgrade.values(header);
-        let Some(client) = client_address(values, |address| door.trusts(address)) else {
+        let Some(client) = client_address(values, |address| listener.trusts(address)) else {
             return true;
         };
         match self.set_peer(slot, client) {
@@ -235,7 +235,7 @@ impl Shard {
         socket: super::SocketIndex,
         peer: SocketAddr,
     ) -> Option<SessionId> {
-        self.handle_accept_at(DoorIndex(0), socket, peer)
+        self.handle_accept_at(ListenerIndex(0), socket, peer)
     }
 }
 
