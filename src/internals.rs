@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use crate::dispatch::{Handlers, Register};
 use crate::forward::mail::{Forward, ForwardRoute, Mail, WorkerReply};
-use crate::forward::{Hub, HubLimits, Party, Post};
+use crate::forward::{Endpoint, Hub, HubLimits, Party};
 use crate::limits::Limits;
 use crate::metrics::Snapshot;
 use crate::route::Dictionary;
@@ -233,7 +233,7 @@ impl Routes {
 
 /// A shard's end of the two lanes between it and a worker.
 pub struct ShardEnd {
-    post: Post,
+    endpoint: Endpoint,
     worker: Party,
     session: SessionId,
     data: Arc<SessionData>,
@@ -241,7 +241,7 @@ pub struct ShardEnd {
 
 /// The worker's end.
 pub struct WorkerEnd {
-    post: Post,
+    endpoint: Endpoint,
     shard: Party,
 }
 
@@ -253,10 +253,10 @@ pub fn lanes() -> (ShardEnd, WorkerEnd) {
     let hub = Hub::new(1, 1, hub_limits);
     let (shard, worker) = (Party::from(ShardIndex(0)), hub.worker(0));
     let session = SessionId::new(ShardIndex(0), Slot(0), Generation::FIRST);
-    let post = |party| Post::new(Arc::clone(&hub), party, limits.backlog_len_max);
+    let endpoint = |party| Endpoint::new(Arc::clone(&hub), party, limits.backlog_len_max);
     let data = Arc::new(SessionData::new(1, PEER));
-    let shard_end = ShardEnd { post: post(shard), worker, session, data };
-    (shard_end, WorkerEnd { post: post(worker), shard })
+    let shard_end = ShardEnd { endpoint: endpoint(shard), worker, session, data };
+    (shard_end, WorkerEnd { endpoint: endpoint(worker), shard })
 }
 
 impl ShardEnd {
@@ -272,9 +272,9 @@ impl ShardEnd {
             bytes: body,
         };
         let lane_len = Limits::default().lane_len;
-        let has_room = self.post.has_room_within(self.worker, lane_len);
+        let has_room = self.endpoint.has_room_within(self.worker, lane_len);
         if has_room {
-            self.post.send(self.worker, Mail::Forward(forward));
+            self.endpoint.send(self.worker, Mail::Forward(forward));
         }
         has_room
     }
@@ -282,7 +282,7 @@ impl ShardEnd {
     /// The next answer: its token and its length.
     #[inline]
     pub fn receive(&mut self) -> Option<(u64, usize)> {
-        match self.post.receive(self.worker)? {
+        match self.endpoint.receive(self.worker)? {
             Mail::Answer { token, reply } => Some((token, reply.body.map_or(0, |body| body.len()))),
             _ => None,
         }
@@ -291,7 +291,7 @@ impl ShardEnd {
     /// Looks whether the worker sleeps, as each turn does; it never does here.
     #[inline]
     pub fn ring(&mut self) -> bool {
-        self.post.poll_bell().is_some()
+        self.endpoint.poll_bell().is_some()
     }
 }
 
@@ -299,12 +299,12 @@ impl WorkerEnd {
     /// Answers all requests that wait with their own bodies; how many there were.
     #[inline]
     pub fn echo(&mut self) -> usize {
-        let waiting = self.post.waiting(self.shard);
+        let waiting = self.endpoint.waiting(self.shard);
         for _ in 0..waiting {
-            let Some(Mail::Forward(forward)) = self.post.receive(self.shard) else { break };
+            let Some(Mail::Forward(forward)) = self.endpoint.receive(self.shard) else { break };
             let Forward { token, bytes, data, .. } = forward;
             let reply = WorkerReply { body: Some(bytes), failed: false, data: Some(data) };
-            self.post.send(self.shard, Mail::Answer { token, reply });
+            self.endpoint.send(self.shard, Mail::Answer { token, reply });
         }
         waiting
     }
@@ -312,8 +312,8 @@ impl WorkerEnd {
     /// Moves what waited for room into the lane, and looks whether the shard sleeps.
     #[inline]
     pub fn ring(&mut self) -> bool {
-        self.post.flush();
-        self.post.poll_bell().is_some()
+        self.endpoint.flush();
+        self.endpoint.poll_bell().is_some()
     }
 }
 

@@ -1,4 +1,4 @@
-//! The lanes between all shards and workers, and each one's post office.
+//! The lanes between all shards and workers, and each party's endpoint.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -121,7 +121,7 @@ impl Hub {
 
     fn take_ends(&self, party: Party) -> LaneEnds {
         let mut ends = self.ends[party.index()].lock().unwrap_or_else(PoisonError::into_inner);
-        ends.take().expect("a party has one post")
+        ends.take().expect("a party has one endpoint")
     }
 
     /// Mail of a thread outside the engine; gives it back when the inbox is full.
@@ -138,7 +138,7 @@ fn none<T>(len: u16) -> Vec<Option<T>> {
 }
 
 /// One party's side of the hub.
-pub(crate) struct Post {
+pub(crate) struct Endpoint {
     hub: Arc<Hub>,
     me: Party,
     lanes: LaneEnds,
@@ -155,7 +155,7 @@ pub(crate) struct Post {
     touched: Vec<bool>,
 }
 
-impl Post {
+impl Endpoint {
     pub(crate) fn new(hub: Arc<Hub>, me: Party, backlog_len_max: usize) -> Self {
         let parties = usize::from(hub.parties());
         let lanes = hub.take_ends(me);
@@ -375,9 +375,9 @@ mod tests {
         session.slot().0
     }
 
-    fn pair() -> (Post, Post) {
+    fn pair() -> (Endpoint, Endpoint) {
         let hub = Hub::new(2, 0, HubLimits { lane_len: 2, inbox_len: 2 });
-        (Post::new(Arc::clone(&hub), Party(0), 1), Post::new(hub, Party(1), 1))
+        (Endpoint::new(Arc::clone(&hub), Party(0), 1), Endpoint::new(hub, Party(1), 1))
     }
 
     #[test]

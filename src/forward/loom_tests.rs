@@ -32,9 +32,9 @@ fn number(mail: &Mail) -> u32 {
     session.slot().0
 }
 
-/// One side: its post, and where both sleep.
+/// One side: its endpoint, and where both sleep.
 struct Side {
-    post: Post,
+    endpoint: Endpoint,
     beds: [LoomArc<Notify>; 2],
 }
 
@@ -43,7 +43,7 @@ impl Side {
         let hub = Hub::new(1, 1, HubLimits { lane_len, inbox_len: 1 });
         let beds = [LoomArc::new(Notify::new()), LoomArc::new(Notify::new())];
         let side = |party| Self {
-            post: Post::new(std::sync::Arc::clone(&hub), party, 4),
+            endpoint: Endpoint::new(std::sync::Arc::clone(&hub), party, 4),
             beds: beds.clone(),
         };
         for party in [SHARD, WORKER] {
@@ -54,16 +54,16 @@ impl Side {
 
     /// The end of a turn, as in `engine::park` and `engine::worker_thread`.
     fn end_turn(&mut self) {
-        while let Some(party) = self.post.poll_bell() {
+        while let Some(party) = self.endpoint.poll_bell() {
             self.beds[party.index()].notify();
         }
     }
 
     fn sleep(&mut self) {
-        let bell = std::sync::Arc::clone(self.post.hub().bell(self.post.me()));
+        let bell = std::sync::Arc::clone(self.endpoint.hub().bell(self.endpoint.me()));
         bell.arm();
-        if !self.post.has_work() {
-            self.beds[self.post.me().index()].wait();
+        if !self.endpoint.has_work() {
+            self.beds[self.endpoint.me().index()].wait();
         }
         bell.disarm();
     }
@@ -72,9 +72,9 @@ impl Side {
     fn receive(&mut self, from: Party, count: u32) {
         let mut next = 0;
         loop {
-            self.post.flush();
-            for _ in 0..self.post.waiting(from) {
-                let Some(mail) = self.post.receive(from) else { break };
+            self.endpoint.flush();
+            for _ in 0..self.endpoint.waiting(from) {
+                let Some(mail) = self.endpoint.receive(from) else { break };
                 assert_eq!(number(&mail), next, "out of order");
                 next += 1;
             }
@@ -102,7 +102,7 @@ fn a_reader_never_sleeps_over_mail() {
         let (mut shard, mut worker) = Side::pair(2);
         let reader = thread::spawn(move || worker.receive(SHARD, 2));
         for n in 0..2 {
-            shard.post.send(WORKER, mail(n));
+            shard.endpoint.send(WORKER, mail(n));
             shard.end_turn();
         }
         reader.join().unwrap();
@@ -114,7 +114,7 @@ fn a_batch_is_rung_for_once_it_is_whole() {
     model(|| {
         let (mut shard, mut worker) = Side::pair(2);
         let reader = thread::spawn(move || worker.receive(SHARD, 2));
-        (0..2).for_each(|n| shard.post.send(WORKER, mail(n)));
+        (0..2).for_each(|n| shard.endpoint.send(WORKER, mail(n)));
         shard.end_turn();
         reader.join().unwrap();
     });
@@ -126,11 +126,11 @@ fn a_writer_never_sleeps_over_room() {
     model(|| {
         let (mut shard, mut worker) = Side::pair(1);
         let reader = thread::spawn(move || worker.receive(SHARD, 2));
-        (0..2).for_each(|n| shard.post.send(WORKER, mail(n)));
+        (0..2).for_each(|n| shard.endpoint.send(WORKER, mail(n)));
         shard.end_turn();
-        while shard.post.has_backlog() {
+        while shard.endpoint.has_backlog() {
             shard.sleep();
-            shard.post.flush();
+            shard.endpoint.flush();
             shard.end_turn();
         }
         reader.join().unwrap();
@@ -143,10 +143,10 @@ fn a_question_and_its_answer_wake_both() {
         let (mut shard, mut worker) = Side::pair(1);
         let other = thread::spawn(move || {
             worker.receive(SHARD, 1);
-            worker.post.send(SHARD, mail(0));
+            worker.endpoint.send(SHARD, mail(0));
             worker.end_turn();
         });
-        shard.post.send(WORKER, mail(0));
+        shard.endpoint.send(WORKER, mail(0));
         shard.end_turn();
         shard.receive(WORKER, 1);
         other.join().unwrap();
@@ -158,12 +158,12 @@ fn a_question_and_its_answer_wake_both() {
 fn a_shard_never_sleeps_over_the_hosts_mail() {
     model(|| {
         let (mut shard, _worker) = Side::pair(1);
-        let hub = std::sync::Arc::clone(shard.post.hub());
+        let hub = std::sync::Arc::clone(shard.endpoint.hub());
         let host = thread::spawn(move || {
             assert!(hub.send_from_host(ShardIndex(0), mail(7)).is_ok());
         });
         let got = loop {
-            if let Some(mail) = shard.post.receive_from_host() {
+            if let Some(mail) = shard.endpoint.receive_from_host() {
                 break mail;
             }
             shard.sleep();

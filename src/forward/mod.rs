@@ -19,6 +19,6 @@ pub(crate) mod worker;
 mod workers;
 
 pub(crate) use chunk::Chunk;
-pub(crate) use hub::{Hub, HubLimits, Party, Post};
+pub(crate) use hub::{Endpoint, Hub, HubLimits, Party};
 pub(crate) use workers::{Carrier, Route, ServerType};
 pub use workers::{LaneFull, ServerId, Workers};

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use serde_json::{Map, Value};
 
-use super::hub::{Hub, Party, Post};
+use super::hub::{Endpoint, Hub, Party};
 use super::mail::{Forward, Mail, Others, Outcome, ReplyTo, WorkerReply};
 use super::worker::{MESSAGES_PER_SHARD, by_home};
 use crate::dispatch::{Audience, BindError};
@@ -37,7 +37,7 @@ use crate::session::{SessionData, SessionId, ShardIndex, Table, Uid, place_of, t
 /// A forwarder's place in the engine. `C` is how it knows its questions by; `E` is the form in
 /// which its servers are told of a session.
 pub(crate) struct Remote<C, E> {
-    post: Post,
+    endpoint: Endpoint,
     asks: Table<Ask<C>>,
     routes: Arc<RouteTable>,
     edition: Arc<Edition>,
@@ -124,7 +124,7 @@ impl<C: Copy, E> Remote<C, E> {
         Self {
             routes,
             edition,
-            post: Post::new(Arc::clone(hub), me, limits.backlog_len_max),
+            endpoint: Endpoint::new(Arc::clone(hub), me, limits.backlog_len_max),
             asks: Table::new(limits.backlog_len_max),
             sessions: FxHashMap::default(),
             unread: vec![0; usize::from(hub.shards())],
@@ -133,9 +133,9 @@ impl<C: Copy, E> Remote<C, E> {
 
     /// Moves what waited for room, and sets how much is read in this turn.
     pub(crate) fn begin_turn(&mut self) {
-        self.post.flush();
+        self.endpoint.flush();
         for (shard, unread) in (0..).map(Party).zip(&mut self.unread) {
-            *unread = self.post.waiting(shard).min(MESSAGES_PER_SHARD);
+            *unread = self.endpoint.waiting(shard).min(MESSAGES_PER_SHARD);
         }
     }
 
@@ -144,9 +144,9 @@ impl<C: Copy, E> Remote<C, E> {
     pub(crate) fn receive(&mut self) -> Option<Received<C>> {
         for shard in 0..self.unread.len() {
             let party = Party(shard as u16);
-            while self.unread[shard] > 0 && !self.post.is_backed_up(party) {
+            while self.unread[shard] > 0 && !self.endpoint.is_backed_up(party) {
                 self.unread[shard] -= 1;
-                let Some(mail) = self.post.receive(party) else { break };
+                let Some(mail) = self.endpoint.receive(party) else { break };
                 if let Some(received) = self.handle_mail(mail) {
                     return Some(received);
                 }
@@ -159,7 +159,7 @@ impl<C: Copy, E> Remote<C, E> {
         match mail {
             Mail::Forward(forward) => {
                 // From here on it counts for the cluster's own bounds.
-                self.post.add_handled(forward.session.shard().into(), forward.bytes.len());
+                self.endpoint.add_handled(forward.session.shard().into(), forward.bytes.len());
                 Some(Received::Forward(forward))
             }
             Mail::Closed { session, data } => {
@@ -194,7 +194,7 @@ impl<C: Copy, E> Remote<C, E> {
     /// Answers a request. A token of 0 is a notify's, which gets none.
     pub(crate) fn answer(&mut self, shard: ShardIndex, token: u64, reply: WorkerReply) {
         if token != 0 {
-            self.post.send(shard.into(), Mail::Answer { token, reply });
+            self.endpoint.send(shard.into(), Mail::Answer { token, reply });
         }
     }
 
@@ -266,7 +266,7 @@ impl<C: Copy, E> Remote<C, E> {
     pub(crate) fn kick(&mut self, number: u64, reason: Option<Arc<str>>) -> Result<(), Refused> {
         let session = self.session(number)?;
         let mail = Mail::Kick { session, reason };
-        self.post.try_send(session.shard().into(), mail).map_err(|_| Refused::Busy)
+        self.endpoint.try_send(session.shard().into(), mail).map_err(|_| Refused::Busy)
     }
 
     /// Closes all sessions of a uid, with a KICK package if there is a reason: [`Done::Kicked`].
@@ -276,7 +276,7 @@ impl<C: Copy, E> Remote<C, E> {
         reason: Option<Arc<str>>,
         caller: C,
     ) -> Result<(), Refused> {
-        let home = self.post.hub().home(&uid);
+        let home = self.endpoint.hub().home(&uid);
         self.ask(home, Ask::Kick(caller), |to| Mail::HomeKick { uid, reason, reply_to: Some(to) })
     }
 
@@ -299,13 +299,13 @@ impl<C: Copy, E> Remote<C, E> {
         caller: C,
     ) -> Result<(), Refused> {
         debug_assert!(!uids.is_empty());
-        let parts = by_home(uids, self.post.hub().shards());
+        let parts = by_home(uids, self.endpoint.hub().shards());
         let ask = Ask::Push { left: parts.len(), fails: Vec::new(), caller };
         let token = self.keep(ask).ok_or(Refused::Busy)?;
-        let reply_to = Some(ReplyTo { party: self.post.me(), token });
+        let reply_to = Some(ReplyTo { party: self.endpoint.me(), token });
         for (home, uids) in parts {
             let mail = Mail::HomePush { uids, push: Arc::clone(push), reply_to };
-            if self.post.try_send(home.into(), mail).is_err() {
+            if self.endpoint.try_send(home.into(), mail).is_err() {
                 // What the other homes say is not waited for: the whole push counts as refused.
                 self.asks.remove(place_of(token).0);
                 return Err(Refused::Busy);
@@ -319,7 +319,7 @@ impl<C: Copy, E> Remote<C, E> {
     pub(crate) fn deliver(&mut self, number: u64, push: &Arc<Push>) -> Result<(), Refused> {
         let session = self.session(number)?;
         let mail = Mail::Deliver { sessions: vec![session], push: Arc::clone(push) };
-        self.post.try_send(session.shard().into(), mail).map_err(|_| Refused::Busy)
+        self.endpoint.try_send(session.shard().into(), mail).map_err(|_| Refused::Busy)
     }
 
     /// Pushes to all sessions of an audience.
@@ -328,10 +328,10 @@ impl<C: Copy, E> Remote<C, E> {
         push: &Arc<Push>,
         audience: &Audience,
     ) -> Result<(), Refused> {
-        for shard in (0..self.post.hub().shards()).map(Party) {
+        for shard in (0..self.endpoint.hub().shards()).map(Party) {
             let (push, audience) = (Arc::clone(push), audience.clone());
             let mail = Mail::Broadcast { push, audience };
-            self.post.try_send(shard, mail).map_err(|_| Refused::Busy)?;
+            self.endpoint.try_send(shard, mail).map_err(|_| Refused::Busy)?;
         }
         Ok(())
     }
@@ -348,24 +348,24 @@ impl<C: Copy, E> Remote<C, E> {
 
     /// Looks at all sessions of a uid: [`Done::Found`].
     pub(crate) fn find_uid(&mut self, uid: Uid, caller: C) -> Result<(), Refused> {
-        let home = self.post.hub().home(&uid);
+        let home = self.endpoint.hub().home(&uid);
         let ask = Ask::Find { left: 1, found: Vec::new(), caller };
         self.ask(home, ask, |reply_to| Mail::HomeSessions { uid, reply_to })
     }
 
     /// A party that has got mail and sleeps: it has to be woken.
     pub(crate) fn poll_bell(&mut self) -> Option<Party> {
-        self.post.poll_bell()
+        self.endpoint.poll_bell()
     }
 
     /// Whether something came in since the last turn.
     pub(crate) fn has_work(&self) -> bool {
-        self.post.has_work()
+        self.endpoint.has_work()
     }
 
     /// Whether mail waits for room in a shard's lane, of which nobody tells.
     pub(crate) fn has_backlog(&self) -> bool {
-        self.post.has_backlog()
+        self.endpoint.has_backlog()
     }
 
     /// The session of a number that servers may know.
@@ -384,8 +384,8 @@ impl<C: Copy, E> Remote<C, E> {
         mail: impl FnOnce(ReplyTo) -> Mail,
     ) -> Result<(), Refused> {
         let token = self.keep(ask).ok_or(Refused::Busy)?;
-        let reply_to = ReplyTo { party: self.post.me(), token };
-        self.post.try_send(to.into(), mail(reply_to)).map_err(|_| {
+        let reply_to = ReplyTo { party: self.endpoint.me(), token };
+        self.endpoint.try_send(to.into(), mail(reply_to)).map_err(|_| {
             self.asks.remove(place_of(token).0);
             Refused::Busy
         })
@@ -459,11 +459,11 @@ impl<C: Copy, E> Remote<C, E> {
                 None => owners.push((session.shard(), vec![session])),
             }
         }
-        let reply_to = ReplyTo { party: self.post.me(), token };
+        let reply_to = ReplyTo { party: self.endpoint.me(), token };
         let mut asked = 0;
         for (shard, sessions) in owners {
             let mail = Mail::Export { sessions, reply_to };
-            match self.post.try_send(shard.into(), mail) {
+            match self.endpoint.try_send(shard.into(), mail) {
                 Ok(()) => asked += 1,
                 Err(_) => {
                     crate::log::seldom!(
@@ -488,14 +488,14 @@ mod tests {
     use crate::session::{Directory, Generation, Slot};
 
     /// A forwarder of two shards, whose ends of the lanes the test holds.
-    fn remote() -> (Remote<u32, String>, Post, Post) {
+    fn remote() -> (Remote<u32, String>, Endpoint, Endpoint) {
         let hub = Hub::new(2, 1, HubLimits { lane_len: 64, inbox_len: 64 });
         let limits = Limits { backlog_len_max: 2, ..Limits::default() };
-        let post = |party| Post::new(Arc::clone(&hub), Party(party), 64);
+        let endpoint = |party| Endpoint::new(Arc::clone(&hub), Party(party), 64);
         let routes = Arc::new(RouteTable::default());
         let edition = Arc::new(Edition::bare(None, &routes));
         let config = RemoteConfig { limits: &limits, routes, edition };
-        (Remote::new(&hub, hub.worker(0), config), post(0), post(1))
+        (Remote::new(&hub, hub.worker(0), config), endpoint(0), endpoint(1))
     }
 
     fn id(shard: u16, slot: u32) -> SessionId {
@@ -511,13 +511,13 @@ mod tests {
     }
 
     /// The next mail that the remote has sent to a shard.
-    fn next(remote: &mut Remote<u32, String>, shard: &mut Post) -> Option<Mail> {
+    fn next(remote: &mut Remote<u32, String>, shard: &mut Endpoint) -> Option<Mail> {
         while remote.poll_bell().is_some() {}
         shard.receive(Party(2))
     }
 
     /// Mail from a shard, on its way at once.
-    fn send(shard: &mut Post, mail: Mail) {
+    fn send(shard: &mut Endpoint, mail: Mail) {
         shard.send(Party(2), mail);
         shard.flush();
     }
@@ -576,21 +576,21 @@ mod tests {
         let (mut remote, mut zero, mut one) = remote();
         remote.find_uid(Uid::from("amy"), 1).unwrap();
         let home = Directory::home("amy", 2);
-        let post = if home == ShardIndex(0) { &mut zero } else { &mut one };
-        let Some(Mail::HomeSessions { reply_to, .. }) = next(&mut remote, post) else {
+        let endpoint = if home == ShardIndex(0) { &mut zero } else { &mut one };
+        let Some(Mail::HomeSessions { reply_to, .. }) = next(&mut remote, endpoint) else {
             panic!("the home was not asked")
         };
         let outcome = Outcome::Sessions(vec![id(0, 1), id(1, 1)]);
-        send(post, Mail::Result { token: reply_to.token, outcome });
+        send(endpoint, Mail::Result { token: reply_to.token, outcome });
         assert!(done(&mut remote).is_none());
-        for (post, shard) in [(&mut zero, 0), (&mut one, 1)] {
-            let Some(Mail::Export { sessions, reply_to }) = next(&mut remote, post) else {
+        for (endpoint, shard) in [(&mut zero, 0), (&mut one, 1)] {
+            let Some(Mail::Export { sessions, reply_to }) = next(&mut remote, endpoint) else {
                 panic!("an owner was not asked")
             };
             assert_eq!(sessions, [id(shard, 1)]);
             let found = vec![(sessions[0], data(u64::from(shard) + 1))];
             let outcome = Outcome::Exported(found);
-            send(post, Mail::Result { token: reply_to.token, outcome });
+            send(endpoint, Mail::Result { token: reply_to.token, outcome });
         }
         let Some((1, Done::Found(found))) = done(&mut remote) else { panic!("nothing found") };
         assert_eq!(found.iter().map(|data| data.number).collect::<Vec<_>>(), [1, 2]);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::{Buf as _, Bytes};
 
 use super::asks::{Ask, Asks};
-use super::hub::{Hub, Party, Post};
+use super::hub::{Endpoint, Hub, Party};
 use super::mail::{Forward, ForwardRoute, Mail, Others, ReplyTo, WorkerReply};
 use super::message_batch::MessageBatch;
 use super::session_futures::SessionFutures;
@@ -39,7 +39,7 @@ pub(crate) struct Worker {
     session_futures: SessionFutures,
     counters: Arc<Counters>,
     asks: Asks,
-    post: Post,
+    endpoint: Endpoint,
     ops: Vec<Op>,
 }
 
@@ -96,7 +96,7 @@ impl Worker {
             session_futures: SessionFutures::new(limits),
             counters: Arc::clone(&config.counters),
             asks: Asks::new(limits.backlog_len_max),
-            post: Post::new(Arc::clone(hub), me, limits.backlog_len_max),
+            endpoint: Endpoint::new(Arc::clone(hub), me, limits.backlog_len_max),
             ops: Vec::new(),
         };
         worker.apply_ops();
@@ -106,21 +106,21 @@ impl Worker {
     /// One turn: reads mail, runs what is ready. Whether there is more to do at once.
     pub(crate) fn run(&mut self, now_us: u64) -> bool {
         self.link.handle_time(now_us);
-        self.post.flush();
-        for shard in (0..self.post.hub().shards()).map(Party) {
+        self.endpoint.flush();
+        for shard in (0..self.endpoint.hub().shards()).map(Party) {
             let mut messages = 0;
-            for _ in 0..self.post.waiting(shard) {
+            for _ in 0..self.endpoint.waiting(shard) {
                 // A shard that does not take its answers gets no further messages handled.
-                if messages >= MESSAGES_PER_SHARD || self.post.is_backed_up(shard) {
+                if messages >= MESSAGES_PER_SHARD || self.endpoint.is_backed_up(shard) {
                     break;
                 }
-                let Some(mail) = self.post.receive(shard) else { break };
+                let Some(mail) = self.endpoint.receive(shard) else { break };
                 messages += mail.messages();
                 self.handle_mail(mail);
             }
         }
         self.run_tasks();
-        self.post.has_work() || self.tasks.has_ready()
+        self.endpoint.has_work() || self.tasks.has_ready()
     }
 
     /// Runs what is ready. A handler that waits for nothing but this worker has answered when it
@@ -140,27 +140,27 @@ impl Worker {
     }
 
     pub(crate) fn poll_bell(&mut self) -> Option<Party> {
-        self.post.poll_bell()
+        self.endpoint.poll_bell()
     }
 
     /// Whether something came in since the last turn.
     pub(crate) fn has_work(&self) -> bool {
-        self.post.has_work() || self.tasks.has_ready()
+        self.endpoint.has_work() || self.tasks.has_ready()
     }
 
     /// Whether mail waits for room in a shard's lane, of which nobody tells.
     pub(crate) fn has_backlog(&self) -> bool {
-        self.post.has_backlog()
+        self.endpoint.has_backlog()
     }
 
     #[cfg(feature = "internals")]
     pub(crate) fn outgoing_len(&self, to: Party) -> usize {
-        self.post.outgoing_len(to)
+        self.endpoint.outgoing_len(to)
     }
 
     #[cfg(feature = "internals")]
     pub(crate) fn incoming_len(&self, from: Party) -> usize {
-        self.post.incoming_len(from)
+        self.endpoint.incoming_len(from)
     }
 
     #[cfg(feature = "internals")]
@@ -169,7 +169,7 @@ impl Worker {
             asks: self.asks.len(),
             tasks: self.tasks.len(),
             timers: self.link.timers_len(),
-            backlog: self.post.outgoing_len_sum(),
+            backlog: self.endpoint.outgoing_len_sum(),
         }
     }
 
@@ -231,7 +231,7 @@ impl Worker {
             }
             _ => self.send_answer(id.shard(), token, reply, session.into_shared()),
         }
-        self.post.add_handled(id.shard().into(), counted);
+        self.endpoint.add_handled(id.shard().into(), counted);
     }
 
     /// Handles the messages of a batch, which goes back with the answers. What a handler asks for
@@ -274,10 +274,10 @@ impl Worker {
             }
         }
         batch.messages = messages;
-        self.post.add_handled(id.shard().into(), handled);
+        self.endpoint.add_handled(id.shard().into(), handled);
         // As they came, unless a handler has changed the last one.
         batch.data = kept.into_shared().zip(session.into_shared()).map(<[_; 2]>::from);
-        self.post.send(id.shard().into(), Mail::Batch(batch));
+        self.endpoint.send(id.shard().into(), Mail::Batch(batch));
     }
 
     /// Sends off the answers that a batch has so far.
@@ -286,7 +286,7 @@ impl Worker {
         if answered != 0 {
             let (token, bytes) = (batch.token, std::mem::take(&mut batch.answers));
             let shard = batch.session.shard();
-            self.post.send(shard.into(), Mail::Answers { token, answered, bytes });
+            self.endpoint.send(shard.into(), Mail::Answers { token, answered, bytes });
         }
     }
 
@@ -302,7 +302,7 @@ impl Worker {
             true => return self.spawn_answer(origin, reply),
         };
         refusals.one();
-        self.post.add_handled(session.shard().into(), bytes);
+        self.endpoint.add_handled(session.shard().into(), bytes);
         self.answer_origin(origin, Reply::error());
     }
 
@@ -321,7 +321,7 @@ impl Worker {
     fn finish_later(&mut self, origin: Origin, reply: Reply<'_>) {
         if let Some((session, bytes)) = counted(&origin) {
             self.session_futures.end(session, bytes);
-            self.post.add_handled(session.shard().into(), bytes);
+            self.endpoint.add_handled(session.shard().into(), bytes);
         }
         self.answer_origin(origin, reply);
     }
@@ -334,13 +334,14 @@ impl Worker {
             Origin::Batch { session, part } if part.tells_all => {
                 let (token, index) = (part.token, part.index);
                 let reply = WorkerReply::new(reply, None);
-                self.post.send(session.shard().into(), Mail::Part { token, index, reply });
+                self.endpoint.send(session.shard().into(), Mail::Part { token, index, reply });
             }
             Origin::Batch { session, part } if part.id != 0 => {
                 let mut bytes = Vec::new();
                 encode_answer(part.is_websocket, part.id, &reply, &mut bytes);
                 let (token, answered) = (part.token, 1 << part.index);
-                self.post.send(session.shard().into(), Mail::Answers { token, answered, bytes });
+                self.endpoint
+                    .send(session.shard().into(), Mail::Answers { token, answered, bytes });
             }
             // Nobody waits for the answer to a notify.
             Origin::Batch { .. } => {}
@@ -361,7 +362,7 @@ impl Worker {
     fn mail_answer(&mut self, shard: ShardIndex, token: u64, reply: WorkerReply) {
         // Nobody waits for the answer to a notify.
         if token != 0 {
-            self.post.send(shard.into(), Mail::Answer { token, reply });
+            self.endpoint.send(shard.into(), Mail::Answer { token, reply });
         }
     }
 
@@ -403,7 +404,7 @@ impl Worker {
                 self.tell(session.shard(), Mail::Kick { session, reason });
             }
             Op::KickUid { uid, reason, done } => {
-                let home = self.post.hub().home(&uid);
+                let home = self.endpoint.hub().home(&uid);
                 self.ask(home, Ask::Kick(done), |to| Mail::HomeKick {
                     uid,
                     reason,
@@ -412,7 +413,7 @@ impl Worker {
             }
             Op::Push { uids, push, done } => self.push(uids, &push, done),
             Op::Broadcast { push, audience } => {
-                for shard in 0..self.post.hub().shards() {
+                for shard in 0..self.endpoint.hub().shards() {
                     let (push, audience) = (Arc::clone(&push), audience.clone());
                     self.tell(ShardIndex(shard), Mail::Broadcast { push, audience });
                 }
@@ -433,8 +434,8 @@ impl Worker {
             Ok(token) => token,
             Err(ask) => return ask.refuse(),
         };
-        let reply_to = ReplyTo { party: self.post.me(), token };
-        if self.post.try_send(to.into(), mail(reply_to)).is_err()
+        let reply_to = ReplyTo { party: self.endpoint.me(), token };
+        if self.endpoint.try_send(to.into(), mail(reply_to)).is_err()
             && let Some(ask) = self.asks.take(token)
         {
             ask.refuse();
@@ -442,7 +443,7 @@ impl Worker {
     }
 
     fn tell(&mut self, to: ShardIndex, mail: Mail) {
-        if self.post.try_send(to.into(), mail).is_err() {
+        if self.endpoint.try_send(to.into(), mail).is_err() {
             crate::log::seldom!(
                 warn,
                 "too much mail waits for a shard; a push or kick was dropped"
@@ -451,18 +452,18 @@ impl Worker {
     }
 
     fn push(&mut self, uids: Vec<Uid>, push: &Arc<Push>, done: Completion<Vec<Uid>>) {
-        let shards = self.post.hub().shards();
+        let shards = self.endpoint.hub().shards();
         let parts = by_home(uids, shards);
         let ask = Ask::Push { left: parts.len(), fails: Vec::new(), done };
         let token = match self.asks.add(ask) {
             Ok(token) => token,
             Err(ask) => return ask.refuse(),
         };
-        let me = self.post.me();
+        let me = self.endpoint.me();
         for (home, uids) in parts {
             let reply_to = Some(ReplyTo { party: me, token });
             let mail = Mail::HomePush { uids, push: Arc::clone(push), reply_to };
-            if let Err(Mail::HomePush { uids, .. }) = self.post.try_send(home.into(), mail) {
+            if let Err(Mail::HomePush { uids, .. }) = self.endpoint.try_send(home.into(), mail) {
                 self.asks.finish(token, super::mail::Outcome::Pushed(uids));
             }
         }

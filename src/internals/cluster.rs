@@ -11,7 +11,7 @@ use prost::Message as _;
 
 use crate::dispatch::BindError;
 use crate::forward::mail::{Forward, ForwardRoute, Mail, Outcome, ReplyTo};
-use crate::forward::{Party, Post};
+use crate::forward::{Endpoint, Party};
 use crate::metrics::Counters;
 use crate::pitaya::messages::{Push, Request};
 use crate::pitaya::{Change, Command, Member, PitayaCluster, PitayaLimits, ServerName, etcd};
@@ -47,7 +47,7 @@ pub enum Effect {
 /// The frontend and its shard.
 pub struct Frontend {
     member: Member,
-    shard: Post,
+    shard: Endpoint,
     counters: Arc<Counters>,
     now_us: u64,
     /// The uid of each session, by its number.

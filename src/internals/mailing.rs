@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use super::simulated::PartyIndex;
 use crate::forward::mail::Mail;
-use crate::forward::{Hub, HubLimits, Party, Post};
+use crate::forward::{Endpoint, Hub, HubLimits, Party};
 use crate::session::{Generation, SessionId, ShardIndex, Slot};
 
 /// The lanes of a few parties, each party's side of them, and the numbers that they send.
 pub struct Lanes {
     hub: Arc<Hub>,
-    posts: Vec<Post>,
+    endpoints: Vec<Endpoint>,
 }
 
 impl std::fmt::Debug for Lanes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lanes").field("parties", &self.posts.len()).finish_non_exhaustive()
+        f.debug_struct("Lanes").field("parties", &self.endpoints.len()).finish_non_exhaustive()
     }
 }
 
@@ -45,19 +45,19 @@ impl Lanes {
         backlog_len_max: usize,
     ) -> Self {
         let hub = Hub::new(shards, workers, HubLimits { lane_len, inbox_len });
-        let post = |party| Post::new(Arc::clone(&hub), Party(party), backlog_len_max);
-        let posts = (0..shards + workers).map(post).collect();
-        Self { hub, posts }
+        let endpoint = |party| Endpoint::new(Arc::clone(&hub), Party(party), backlog_len_max);
+        let endpoints = (0..shards + workers).map(endpoint).collect();
+        Self { hub, endpoints }
     }
 
     /// Sends what must arrive.
     pub fn send(&mut self, from: PartyIndex, to: PartyIndex, number: u32) {
-        self.posts[usize::from(from)].send(Party(to), mail(number));
+        self.endpoints[usize::from(from)].send(Party(to), mail(number));
     }
 
     /// Sends what may be refused; whether it was taken.
     pub fn try_send(&mut self, from: PartyIndex, to: PartyIndex, number: u32) -> bool {
-        self.posts[usize::from(from)].try_send(Party(to), mail(number)).is_ok()
+        self.endpoints[usize::from(from)].try_send(Party(to), mail(number)).is_ok()
     }
 
     /// Sends what the lane has room for; whether it had.
@@ -68,10 +68,10 @@ impl Lanes {
         number: u32,
         lane_len: usize,
     ) -> bool {
-        let post = &mut self.posts[usize::from(from)];
-        let has_room = post.has_room_within(Party(to), lane_len);
+        let endpoint = &mut self.endpoints[usize::from(from)];
+        let has_room = endpoint.has_room_within(Party(to), lane_len);
         if has_room {
-            post.send(Party(to), mail(number));
+            endpoint.send(Party(to), mail(number));
         }
         has_room
     }
@@ -83,39 +83,39 @@ impl Lanes {
 
     /// The next number that `me` has got from `from`.
     pub fn receive(&mut self, me: PartyIndex, from: PartyIndex) -> Option<u32> {
-        self.posts[usize::from(me)].receive(Party(from)).as_ref().map(number)
+        self.endpoints[usize::from(me)].receive(Party(from)).as_ref().map(number)
     }
 
     /// The next number that `me` has got from the host.
     pub fn receive_from_host(&mut self, me: PartyIndex) -> Option<u32> {
-        self.posts[usize::from(me)].receive_from_host().as_ref().map(number)
+        self.endpoints[usize::from(me)].receive_from_host().as_ref().map(number)
     }
 
-    /// See `Post::waiting`.
+    /// See `Endpoint::waiting`.
     pub fn waiting(&mut self, me: PartyIndex, from: PartyIndex) -> usize {
-        self.posts[usize::from(me)].waiting(Party(from))
+        self.endpoints[usize::from(me)].waiting(Party(from))
     }
 
-    /// See `Post::flush`.
+    /// See `Endpoint::flush`.
     pub fn flush(&mut self, me: PartyIndex) {
-        self.posts[usize::from(me)].flush();
+        self.endpoints[usize::from(me)].flush();
     }
 
-    /// See `Post::poll_bell`.
+    /// See `Endpoint::poll_bell`.
     pub fn poll_bell(&mut self, me: PartyIndex) -> Option<PartyIndex> {
-        self.posts[usize::from(me)].poll_bell().map(|party| party.0)
+        self.endpoints[usize::from(me)].poll_bell().map(|party| party.0)
     }
 
-    /// See `Post::has_work`.
+    /// See `Endpoint::has_work`.
     #[must_use]
     pub fn has_work(&self, me: PartyIndex) -> bool {
-        self.posts[usize::from(me)].has_work()
+        self.endpoints[usize::from(me)].has_work()
     }
 
     /// Numbers from `me` to `to` that wait for room in the lane.
     #[must_use]
     pub fn backlog_len(&self, me: PartyIndex, to: PartyIndex) -> usize {
-        self.posts[usize::from(me)].outgoing_len(Party(to))
+        self.endpoints[usize::from(me)].outgoing_len(Party(to))
     }
 
     /// The party is about to sleep; it has to look for work once more.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::cluster::PitayaCluster;
 use super::member::{Member, MemberConfig};
 use crate::forward::remote::{Remote, RemoteConfig};
-use crate::forward::{Hub, HubLimits, Party, Post};
+use crate::forward::{Endpoint, Hub, HubLimits, Party};
 use crate::limits::Limits;
 use crate::metrics::Counters;
 use crate::route::edition::Edition;
@@ -14,9 +14,9 @@ use crate::route::table::RouteTable;
 impl Member {
     /// A frontend that is connected and knows no server, its one shard's end of their lane, and
     /// what they count.
-    pub(crate) fn bare(cluster: &PitayaCluster) -> (Self, Post, Arc<Counters>) {
+    pub(crate) fn bare(cluster: &PitayaCluster) -> (Self, Endpoint, Arc<Counters>) {
         let hub = Hub::new(1, 1, HubLimits { lane_len: 256, inbox_len: 256 });
-        let shard = Post::new(Arc::clone(&hub), Party(0), 256);
+        let shard = Endpoint::new(Arc::clone(&hub), Party(0), 256);
         let routes = Arc::new(RouteTable::default());
         let edition = Arc::new(Edition::bare(None, &routes));
         let counters = Arc::new(Counters::default());

@@ -16,7 +16,7 @@ use super::messages::{BindMsg, KickMsg, Msg, Push, Request, Response, Session};
 use super::*;
 use crate::dispatch::BindError;
 use crate::forward::mail::{Forward, ForwardRoute, Mail, Others, Outcome, ReplyTo};
-use crate::forward::{Party, Post};
+use crate::forward::{Endpoint, Party};
 use crate::metrics::Counters;
 use crate::session::{Generation, SessionData, SessionId, ShardIndex, Slot, Uid};
 
@@ -25,7 +25,7 @@ const TIMEOUT_US: u64 = 5_000_000;
 
 struct Rig {
     member: Member,
-    shard: Post,
+    shard: Endpoint,
     counters: Arc<Counters>,
     now_us: u64,
 }

@@ -12,7 +12,7 @@ use super::servers::{Change, Server};
 use super::{LinkId, PomeloCluster, PomeloLimits, Router};
 use crate::forward::mail::{Forward, ForwardRoute, Mail};
 use crate::forward::remote::{Remote, RemoteConfig};
-use crate::forward::{Hub, HubLimits, Party, Post, ServerId};
+use crate::forward::{Endpoint, Hub, HubLimits, Party, ServerId};
 use crate::limits::Limits;
 use crate::metrics::Counters;
 use crate::route::edition::Edition;
@@ -24,7 +24,7 @@ const SECOND_US: u64 = 1_000_000;
 
 struct Bench {
     member: Member,
-    shard: Post,
+    shard: Endpoint,
     counters: Arc<Counters>,
     now_us: u64,
 }
@@ -47,7 +47,7 @@ impl Bench {
         let cluster = PomeloCluster::fixed().server_type("chat", router).limits(limits);
         let config = MemberConfig::new(&cluster, &"connector-1".into(), &routes, &counters);
         let member = Member::new(config, &cluster, &[], remote);
-        Self { member, shard: Post::new(hub, Party(0), 64), counters, now_us: 0 }
+        Self { member, shard: Endpoint::new(hub, Party(0), 64), counters, now_us: 0 }
     }
 
     /// Lets time pass and the member run; what it wants of the sockets.

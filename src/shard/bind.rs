@@ -12,7 +12,7 @@ impl Shard {
     pub(super) fn bind(&mut self, session: SessionId, uid: Uid, reply_to: ReplyTo) {
         match self.begin_bind(session, &uid) {
             Ok(Begin::Ask) => {
-                let home = self.post.hub().home(&uid);
+                let home = self.endpoint.hub().home(&uid);
                 self.mail(home, Mail::HomeBind { session, uid, reply_to });
             }
             Ok(Begin::Done) => self.reply(reply_to, Outcome::Bound(Ok(()))),
@@ -105,7 +105,7 @@ impl Shard {
                 self.logins.remove(&uid);
                 let subscribers = self.config.subscribers_to_logins;
                 self.tell_workers(subscribers, || Mail::Logout { data: Arc::clone(&data) });
-                let home = self.post.hub().home(&uid);
+                let home = self.endpoint.hub().home(&uid);
                 self.mail(home, Mail::HomeUnbind { session, uid });
                 Ok(())
             }

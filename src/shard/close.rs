@@ -182,7 +182,7 @@ impl Shard {
             self.logins.remove(uid);
         }
         if let Some(uid) = uid.or_else(|| binding.map(|binding| binding.uid)) {
-            let home = self.post.hub().home(&uid);
+            let home = self.endpoint.hub().home(&uid);
             self.mail(home, Mail::HomeUnbind { session: id, uid });
         }
         let Some(data) = data.filter(|_| was_working) else { return };
@@ -203,10 +203,10 @@ impl Shard {
         if workers == 0 {
             return;
         }
-        let count = self.post.hub().parties() - self.post.hub().shards();
+        let count = self.endpoint.hub().parties() - self.endpoint.hub().shards();
         for worker in (0..count).filter(|worker| workers & worker_bit(*worker) != 0) {
-            let party = self.post.hub().worker(worker);
-            self.post.send(party, mail());
+            let party = self.endpoint.hub().worker(worker);
+            self.endpoint.send(party, mail());
         }
     }
 

@@ -46,9 +46,9 @@ impl Shard {
         self.link.edition.replace(Arc::clone(&edition));
         // The host has no lane to workers.
         if self.index == ShardIndex(0) {
-            let hub = Arc::clone(self.post.hub());
+            let hub = Arc::clone(self.endpoint.hub());
             for worker in (hub.shards()..hub.parties()).map(Party) {
-                self.post.send(worker, Mail::Edition(Arc::clone(&edition)));
+                self.endpoint.send(worker, Mail::Edition(Arc::clone(&edition)));
             }
         }
         let mut used = Vec::new();

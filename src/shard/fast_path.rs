@@ -119,7 +119,7 @@ impl Shard {
     pub(super) fn handle_fast(&mut self, session: SessionId, input: &mut [u8]) -> Run {
         let mut run = Run { consumed: 0, is_interrupted: false };
         let (link, registry) = (Rc::clone(&self.link), Rc::clone(&self.registry));
-        let (config, post, calls) = (&self.config, &self.post, &self.calls);
+        let (config, endpoint, calls) = (&self.config, &self.endpoint, &self.calls);
         let Some(connection) = self.connections.at_mut(session.slot()) else { return run };
         if connection.message.is_some() {
             return run;
@@ -128,7 +128,7 @@ impl Shard {
         let filters = &registry.global_filters;
         let is_filtered = !filters.is_empty();
         let (lane_waits, memory_left) = (&self.lane_waits, self.memory.left());
-        let room = Room { config, post, calls, lane_waits, memory_left, is_filtered };
+        let room = Room { config, endpoint, calls, lane_waits, memory_left, is_filtered };
         let routes = Routes {
             table: &link.routes,
             edition: self.editions.get(connection.edition),

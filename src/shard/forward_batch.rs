@@ -15,7 +15,7 @@ use crate::forward::mail::{Mail, WorkerReply};
 use crate::forward::message_batch::{
     self, BODY_BYTES_MAX, BatchPool, Head, MESSAGES_MAX, MessageBatch,
 };
-use crate::forward::{Carrier, Post};
+use crate::forward::{Carrier, Endpoint};
 use crate::session::SessionId;
 use crate::wire::answer;
 
@@ -43,7 +43,7 @@ const LISTS_KEPT_MAX: usize = 1024;
 /// What bounds how much is forwarded.
 pub(super) struct Room<'a> {
     pub(super) config: &'a ShardConfig,
-    pub(super) post: &'a Post,
+    pub(super) endpoint: &'a Endpoint,
     pub(super) calls: &'a Calls,
     pub(super) lane_waits: &'a LaneWaits,
     /// What is left of `shard_bytes_max`.
@@ -58,10 +58,10 @@ impl Room<'_> {
         let limits = &self.config.limits;
         let batch = copies(self.is_filtered) * message_batch::BYTES_MAX;
         let in_flight = connection.in_flight_bytes as usize + batch;
-        let party = self.post.hub().worker(worker);
+        let party = self.endpoint.hub().worker(worker);
         in_flight <= limits.in_flight_bytes_per_session_max
             && connection.kept_bytes() + batch <= self.memory_left
-            && in_flight <= self.post.bytes_left(party, limits.lane_bytes_max, in_flight)
+            && in_flight <= self.endpoint.bytes_left(party, limits.lane_bytes_max, in_flight)
     }
 
     /// The worker that a message goes to. Where the uid alone tells, it is that of the batch which
@@ -171,7 +171,7 @@ impl ForwardBatches {
             return None;
         }
         let bounds = [
-            self.lane_room(worker, room.post, limits.lane_len),
+            self.lane_room(worker, room.endpoint, limits.lane_len),
             usize::from(limits.in_flight_per_session_max.saturating_sub(connection.in_flight)),
             limits.forwards_in_flight_max.saturating_sub(room.calls.len()),
         ];
@@ -199,8 +199,8 @@ impl ForwardBatches {
 
     /// How many messages more may go into the lane to a worker.
     #[inline]
-    pub(super) fn lane_room(&self, worker: u16, post: &Post, lane_len: usize) -> usize {
-        match post.has_room_within(post.hub().worker(worker), lane_len) {
+    pub(super) fn lane_room(&self, worker: u16, endpoint: &Endpoint, lane_len: usize) -> usize {
+        match endpoint.has_room_within(endpoint.hub().worker(worker), lane_len) {
             true => lane_len.saturating_sub(self.away[usize::from(worker)]),
             false => 0,
         }
@@ -251,9 +251,9 @@ impl Shard {
         self.batches.away[usize::from(worker)] += messages;
         self.counters.forwards.add(messages as u64);
         self.forwarded += messages;
-        let party = self.post.hub().worker(worker);
-        self.post.add_sent(party, batch.messages.bytes());
-        self.post.send(party, Mail::Batch(batch));
+        let party = self.endpoint.hub().worker(worker);
+        self.endpoint.add_sent(party, batch.messages.bytes());
+        self.endpoint.send(party, Mail::Batch(batch));
     }
 
     /// A batch has come back.

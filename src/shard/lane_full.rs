@@ -193,9 +193,10 @@ impl Shard {
             false => 0,
         };
         let (session, id) = (client.session, client.id);
-        let party = self.post.hub().worker(destination.worker);
-        self.post.add_sent(party, bytes.len());
-        self.post.send(party, Mail::Forward(Forward { token, session, data, route, id, bytes }));
+        let party = self.endpoint.hub().worker(destination.worker);
+        self.endpoint.add_sent(party, bytes.len());
+        self.endpoint
+            .send(party, Mail::Forward(Forward { token, session, data, route, id, bytes }));
         self.counters.forwards.one();
         // An answer over the network takes longer than a look for it is worth.
         self.forwarded += usize::from(is_near);
@@ -273,9 +274,9 @@ impl Shard {
     fn has_room_in_lane(&self, worker: u16, bytes: usize) -> bool {
         let limits = &self.config.limits;
         let bytes = bytes.min(limits.lane_bytes_max);
-        let party = self.post.hub().worker(worker);
-        self.batches.lane_room(worker, &self.post, limits.lane_len) > 0
-            && self.post.bytes_left(party, limits.lane_bytes_max, bytes) >= bytes
+        let party = self.endpoint.hub().worker(worker);
+        self.batches.lane_room(worker, &self.endpoint, limits.lane_len) > 0
+            && self.endpoint.bytes_left(party, limits.lane_bytes_max, bytes) >= bytes
     }
 
     fn in_flight_bytes(&self, session: SessionId) -> usize {

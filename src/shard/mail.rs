@@ -81,7 +81,7 @@ impl Shard {
         if to == self.index {
             self.handle_mail(mail);
         } else {
-            self.post.send(to.into(), mail);
+            self.endpoint.send(to.into(), mail);
         }
     }
 
@@ -91,14 +91,14 @@ impl Shard {
             self.handle_mail(mail);
             return Ok(());
         }
-        self.post.try_send(to.into(), mail).inspect_err(|_| self.counters.mail_rejects.one())
+        self.endpoint.try_send(to.into(), mail).inspect_err(|_| self.counters.mail_rejects.one())
     }
 
     pub(super) fn reply(&mut self, to: ReplyTo, outcome: Outcome) {
-        if to.party == self.post.me() {
+        if to.party == self.endpoint.me() {
             self.asks.finish(to.token, outcome);
         } else {
-            self.post.send(to.party, Mail::Result { token: to.token, outcome });
+            self.endpoint.send(to.party, Mail::Result { token: to.token, outcome });
         }
     }
 
@@ -146,14 +146,14 @@ impl Shard {
                 self.try_mail(session.shard(), Mail::Kick { session, reason }).ok();
             }
             Op::KickUid { uid, reason, done } => {
-                let home = self.post.hub().home(&uid);
+                let home = self.endpoint.hub().home(&uid);
                 self.ask(Ask::Kick(done), |shard, to| {
                     shard.try_mail(home, Mail::HomeKick { uid, reason, reply_to: Some(to) })
                 });
             }
             Op::Push { uids, push, done } => self.push(uids, &push, done),
             Op::Broadcast { push, audience } => {
-                for shard in (0..self.post.hub().shards()).map(ShardIndex) {
+                for shard in (0..self.endpoint.hub().shards()).map(ShardIndex) {
                     let (push, audience) = (Arc::clone(&push), audience.clone());
                     // Counted by `try_mail` if it is refused.
                     self.try_mail(shard, Mail::Broadcast { push, audience }).ok();
@@ -181,7 +181,7 @@ impl Shard {
             Ok(token) => token,
             Err(ask) => return ask.refuse(),
         };
-        let reply_to = ReplyTo { party: self.post.me(), token };
+        let reply_to = ReplyTo { party: self.endpoint.me(), token };
         if send(self, reply_to).is_err()
             && let Some(ask) = self.asks.take(token)
         {
@@ -191,7 +191,7 @@ impl Shard {
 
     /// Shows sessions to a forwarder, which is told of their ends from here on.
     fn export(&mut self, sessions: &[SessionId], reply_to: ReplyTo) {
-        let told = worker_bit(reply_to.party.0 - self.post.hub().shards());
+        let told = worker_bit(reply_to.party.0 - self.endpoint.hub().shards());
         let mut exported = Vec::with_capacity(sessions.len());
         for &session in sessions {
             if let Some((_, connection)) = self.find(session)

@@ -81,7 +81,7 @@ use crate::dispatch::tasks::Tasks;
 use crate::dispatch::{Handlers, HostFilter, Logins, Registry};
 use crate::forward::asks::Asks;
 use crate::forward::calls::Calls;
-use crate::forward::{Chunk, Hub, Party, Post};
+use crate::forward::{Chunk, Endpoint, Hub, Party};
 use crate::metrics::{Counters, Latency};
 use crate::session::{BufferPool, Directory, Segment, SessionId, ShardIndex, Slot, Table};
 use crate::wheel::Wheel;
@@ -121,7 +121,7 @@ pub(crate) struct Shard {
     ops: Vec<Op>,
     asks: Asks,
     calls: Calls,
-    post: Post,
+    endpoint: Endpoint,
     /// How much mail each worker had sent when the turn's reading began.
     waiting: Vec<usize>,
     /// The bodies for each worker are carved from memory of its own, so that one that is slow
@@ -265,7 +265,7 @@ impl Shard {
             ops: Vec::new(),
             asks: Asks::new(limits.backlog_len_max),
             calls: Calls::default(),
-            post: Post::new(Arc::clone(hub), party, limits.backlog_len_max),
+            endpoint: Endpoint::new(Arc::clone(hub), party, limits.backlog_len_max),
             waiting: Vec::new(),
             chunks: (0..workers).map(|_| Chunk::default()).collect(),
             memory: Memory::new(limits.shard_bytes_max),
@@ -388,7 +388,7 @@ impl Shard {
     /// Reads mail, runs futures, lets deadlines pass. Whether there is more to do at once.
     pub(crate) fn run(&mut self) -> bool {
         self.link.handle_time(self.clock.now_us);
-        self.post.flush();
+        self.endpoint.flush();
         self.receive_mail();
         self.send_waiting();
         self.do_work();
@@ -424,20 +424,20 @@ impl Shard {
     /// has heard that its push was delivered is read after the push, which another shard sent.
     fn receive_mail(&mut self) {
         for _ in 0..MAILS_PER_PARTY {
-            let Some(mail) = self.post.receive_from_host() else { break };
+            let Some(mail) = self.endpoint.receive_from_host() else { break };
             self.handle_mail(mail);
         }
-        let hub = Arc::clone(self.post.hub());
+        let hub = Arc::clone(self.endpoint.hub());
         // What is in a worker's lane now has its causes in the shards' lanes already.
         let mut waiting = std::mem::take(&mut self.waiting);
         waiting.clear();
         for from in (hub.shards()..hub.parties()).map(Party) {
-            waiting.push(self.post.waiting(from));
+            waiting.push(self.endpoint.waiting(from));
         }
         for from in (0..hub.shards()).map(Party) {
             // All that is there now, however much comes in meanwhile.
-            for _ in 0..self.post.waiting(from) {
-                let Some(mail) = self.post.receive(from) else { break };
+            for _ in 0..self.endpoint.waiting(from) {
+                let Some(mail) = self.endpoint.receive(from) else { break };
                 self.handle_mail(mail);
             }
         }
@@ -447,7 +447,7 @@ impl Shard {
                 if messages >= MAILS_PER_PARTY {
                     break;
                 }
-                let Some(mail) = self.post.receive(from) else { break };
+                let Some(mail) = self.endpoint.receive(from) else { break };
                 messages += mail.messages();
                 self.handle_mail(mail);
             }
@@ -528,20 +528,20 @@ impl Shard {
 
     /// A party that sleeps and has got mail: the shell wakes it.
     pub(crate) fn poll_bell(&mut self) -> Option<Party> {
-        self.post.poll_bell()
+        self.endpoint.poll_bell()
     }
 
     /// Whether something came in that [`Self::run`] has not seen. To be asked again once the
     /// doorbell is armed.
     pub(crate) fn has_work(&self) -> bool {
-        self.post.has_work() || self.tasks.has_ready() || self.has_sendable()
+        self.endpoint.has_work() || self.tasks.has_ready() || self.has_sendable()
     }
 
     /// When the shell has to run again at the latest, even if nothing happens; `None` where the
     /// bound of its own sleep is soon enough.
     pub(crate) fn next_deadline_us(&self) -> Option<u64> {
         // Nobody tells of room in a lane that was not quite full.
-        let waits = self.post.has_backlog() || !self.lane_waits.is_empty();
+        let waits = self.endpoint.has_backlog() || !self.lane_waits.is_empty();
         let backlog = waits.then_some(self.clock.now_us + BACKLOG_RETRY_US);
         [self.link.next_timer_us(), self.calls.next_deadline_us(), backlog]
             .into_iter()

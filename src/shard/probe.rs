@@ -86,7 +86,7 @@ impl Shard {
             asks: self.asks.len(),
             tasks: self.tasks.len(),
             timers: self.link.timers_len(),
-            backlog: self.post.outgoing_len_sum(),
+            backlog: self.endpoint.outgoing_len_sum(),
             lane_waits: self.lane_waits.len(),
             held_bytes: self.shares.held_bytes(),
             kept_bytes: self.memory.kept(),
@@ -104,11 +104,11 @@ impl Shard {
     }
 
     pub(crate) fn outgoing_len(&self, to: Party) -> usize {
-        self.post.outgoing_len(to)
+        self.endpoint.outgoing_len(to)
     }
 
     pub(crate) fn incoming_len(&self, from: Party) -> usize {
-        self.post.incoming_len(from)
+        self.endpoint.incoming_len(from)
     }
 
     pub(crate) fn directory_entry(&self, uid: &str) -> Vec<SessionId> {

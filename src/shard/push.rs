@@ -16,13 +16,13 @@ use crate::session::{SessionId, SessionView, ShardIndex, Uid};
 impl Shard {
     /// Asks the home shard of each uid.
     pub(super) fn push(&mut self, uids: Vec<Uid>, push: &Arc<Push>, done: Completion<Vec<Uid>>) {
-        let parts = by_home(uids, self.post.hub().shards());
+        let parts = by_home(uids, self.endpoint.hub().shards());
         let ask = Ask::Push { left: parts.len(), fails: Vec::new(), done };
         let token = match self.asks.add(ask) {
             Ok(token) => token,
             Err(ask) => return ask.refuse(),
         };
-        let reply_to = Some(ReplyTo { party: self.post.me(), token });
+        let reply_to = Some(ReplyTo { party: self.endpoint.me(), token });
         for (home, uids) in parts {
             let mail = Mail::HomePush { uids, push: Arc::clone(push), reply_to };
             if let Err(Mail::HomePush { uids, .. }) = self.try_mail(home, mail) {

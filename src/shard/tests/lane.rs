@@ -15,7 +15,7 @@ const LANE: usize = 2;
 /// A shard with one worker, which reads when it is told to.
 pub(super) struct Chat {
     pub(super) rig: Rig,
-    pub(super) worker: Post,
+    pub(super) worker: Endpoint,
 }
 
 impl Chat {
@@ -58,7 +58,7 @@ impl Chat {
             server_types: vec![ServerType { name: "chat".into(), carrier, lane_full }],
             ..ShardConfig::bare(routes, None, Arc::new(register))
         };
-        let worker = Post::new(Arc::clone(&hub), Party(1), 16);
+        let worker = Endpoint::new(Arc::clone(&hub), Party(1), 16);
         Self { rig: Rig::of(config, &hub), worker }
     }
 
