@@ -15,7 +15,7 @@ use crate::wire::websocket;
 impl Shard {
     /// The client's stream has ended.
     pub(crate) fn handle_receive_end(&mut self, session: SessionId, end: ReceiveEnd) {
-        if end == ReceiveEnd::Eof && self.shares.defer_end(session, end) {
+        if end == ReceiveEnd::Eof && self.budgets.defer_end(session, end) {
             return;
         }
         let Some((slot, connection)) = self.find(session) else { return };
@@ -67,7 +67,7 @@ impl Shard {
         let Some(connection) = self.connections.at(slot) else { return };
         match connection.state {
             State::Sniff | State::Http | State::Inited | State::WaitAck => {
-                let begun_ms = connection.heard_ms + self.shares.held_back_ms(session, now_ms);
+                let begun_ms = connection.heard_ms + self.budgets.held_back_ms(session, now_ms);
                 let deadline_ms = begun_ms + self.config.handshake_timeout_ms();
                 if now_ms < deadline_ms {
                     self.wheel.set(slot, deadline_ms);
@@ -156,7 +156,7 @@ impl Shard {
         }
         let was_working = connection.state.is_working();
         connection.state = State::Closing;
-        self.shares.forget(id);
+        self.budgets.forget(id);
         self.outbox_pauses.forget(id);
         self.wide_ids.forget(id);
         self.beats.remove(&id);

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use super::Shard;
 use super::close::CloseCode;
 use super::connection::{CloseReason, State};
+use super::fairness::Pause;
 use super::global_handle::Target;
 use super::listener::ListenerConfig;
 use super::send::begin_package;
-use super::share::Pause;
 use super::wide_ids;
 use crate::dispatch::Request;
 use crate::dispatch::context::ClientCall;
@@ -135,7 +135,7 @@ impl Shard {
             return self.protocol_error(slot, CloseCode::Normal);
         }
         self.handle_pitaya_handshake(slot, body);
-        self.shares.left = 0;
+        self.budgets.left = 0;
         self.pause_for_outbox(slot);
     }
 
@@ -220,10 +220,10 @@ impl Shard {
     /// A request is done, so there is room for another one.
     #[cold]
     pub(super) fn resume_in_flight(&mut self, session: SessionId) {
-        if !self.shares.is_held(session) {
+        if !self.budgets.is_held(session) {
             return;
         }
-        self.shares.resume(session, Pause::InFlight);
+        self.budgets.resume(session, Pause::InFlight);
         // It is silent because it was not read. If nothing is ever answered it is not kept.
         let now_ms = self.clock.patient_ms;
         if let Some((_, connection)) = self.find(session) {

@@ -134,7 +134,7 @@ impl Shard {
             edition: self.editions.get(connection.edition),
             fast_paths: &self.fast_paths,
         };
-        let (started_us, messages_max) = (self.clock.now_us, u64::from(self.shares.left));
+        let (started_us, messages_max) = (self.clock.now_us, u64::from(self.budgets.left));
         let (mut tally, mut snapshot, mut builder, mut last) = (Tally::default(), None, None, None);
         let interruption = loop {
             let is_spent = tally.messages == messages_max;
@@ -189,7 +189,7 @@ impl Shard {
 
     /// Counts what was handled.
     fn end_run(&mut self, slot: Slot, tally: &Tally) {
-        self.shares.left -= tally.messages as u32;
+        self.budgets.left -= tally.messages as u32;
         self.counters.requests.add(tally.messages - tally.notifies);
         self.counters.notifies.add(tally.notifies);
         self.counters.answers.add(tally.answers);

@@ -255,7 +255,7 @@ impl Shard {
         let bytes_max = self.config.limits.package_bytes_max;
         if schema.decode_to_json_within(bytes_max, message.body, &mut body).is_ok() {
             if body.len() > CHARGED_BYTES_MIN {
-                self.shares.charge(body.len());
+                self.budgets.charge(body.len());
             }
             let request = Request::new(&entry.text, client.id, &body);
             self.global_handle(client, target, &request);

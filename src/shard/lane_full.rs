@@ -14,8 +14,8 @@ use rustc_hash::FxHashMap;
 
 use super::Shard;
 use super::connection::worker_bit;
+use super::fairness::Pause;
 use super::forward_batch::copies;
-use super::share::Pause;
 use crate::dispatch::context::{ClientCall, Held};
 use crate::dispatch::reply::Reply;
 use crate::forward::calls::Forwarded;
@@ -162,7 +162,7 @@ impl Shard {
         (self.lane_full_of(to) == LaneFull::Pause
             && !self.lane_waits.stuck.iter().any(|(worker, _)| *worker == to.worker)
             && connection.state.is_working()
-            && self.shares.has_room(bytes))
+            && self.budgets.has_room(bytes))
         .then_some(bytes)
     }
 
@@ -174,7 +174,7 @@ impl Shard {
         let session = message.client.session;
         let deadline_us = self.clock.now_us + self.config.forward_timeout_us();
         self.lane_waits.add(Waiting { message, deadline_us, bytes });
-        self.shares.keep(bytes);
+        self.budgets.keep(bytes);
         self.counters.lane_pauses.one();
         self.pause_reading(session, Pause::Lane);
     }
@@ -249,9 +249,9 @@ impl Shard {
         let Some((Waiting { message, bytes, .. }, is_last)) = self.lane_waits.take(place) else {
             return false;
         };
-        self.shares.release(bytes);
+        self.budgets.release(bytes);
         if is_last {
-            self.shares.resume(message.client.session, Pause::Lane);
+            self.budgets.resume(message.client.session, Pause::Lane);
         }
         let has_call = self.calls.len() < self.config.limits.forwards_in_flight_max;
         let session = message.client.session;
@@ -313,7 +313,7 @@ impl Shard {
             else {
                 continue;
             };
-            self.shares.release(bytes);
+            self.budgets.release(bytes);
             match message.held {
                 Some(_) => self.lane_waits.ended.push(message),
                 None => self.end_in_flight(&message.client),

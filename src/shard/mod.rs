@@ -20,6 +20,7 @@ mod connection;
 mod crypto;
 mod dialect;
 mod editions;
+mod fairness;
 mod fast_path;
 mod forward_batch;
 mod global_handle;
@@ -34,7 +35,6 @@ mod push;
 mod rate;
 mod receive;
 mod send;
-mod share;
 mod slow;
 #[cfg(test)]
 mod tests;
@@ -63,6 +63,7 @@ pub(crate) use connection::{SocketIndex, worker_bit};
 use dialect::Beats;
 pub use dialect::Dialect;
 use editions::Editions;
+use fairness::ReadBudgets;
 use fast_path::FastPath;
 use forward_batch::ForwardBatches;
 use global_handle::{RecentRoutes, Target};
@@ -72,7 +73,6 @@ use memory::{Memory, UNCOUNTED_BYTES};
 #[cfg(feature = "internals")]
 pub use probe::{SessionProbe, ShardProbe, Stage};
 use rate::{MessageRate, Rate};
-use share::Shares;
 use wide_ids::WideIds;
 use work::Work;
 
@@ -133,7 +133,7 @@ pub(crate) struct Shard {
     beats: FxHashMap<SessionId, Beats>,
 
     memory: Memory,
-    shares: Shares,
+    budgets: ReadBudgets,
     work: Work,
     lane_waits: LaneWaits,
     outbox_pauses: slow::OutboxPauses,
@@ -272,7 +272,7 @@ impl Shard {
             scratch: Vec::new(),
             wide_ids: WideIds::default(),
             beats: FxHashMap::default(),
-            shares: Shares::new(limits),
+            budgets: ReadBudgets::new(limits),
             work: Work::new(limits),
             lane_waits: LaneWaits::default(),
             outbox_pauses: slow::OutboxPauses::new(limits),
@@ -301,7 +301,7 @@ impl Shard {
     /// Begins a turn at the given time.
     pub(crate) fn begin_turn(&mut self, now_us: u64) {
         self.clock.advance(now_us);
-        self.shares.begin_turn();
+        self.budgets.begin_turn();
         self.dirty.extend(self.deferred.drain(..));
         self.pool.begin_turn(self.clock.patient_ms);
         self.forwarded = 0;
@@ -377,7 +377,7 @@ impl Shard {
         if self.keys.contains_key(&session) {
             return false;
         }
-        self.shares.has_forgotten(session)
+        self.budgets.has_forgotten(session)
             && self.outbox_pauses.has_forgotten(session)
             && self.lane_waits.has_forgotten(session)
             && self.wide_ids.has_forgotten(session)
@@ -400,7 +400,7 @@ impl Shard {
         // What close hooks have asked for.
         self.apply_ops();
         self.work.end_turn();
-        self.has_more = self.has_work() || self.shares.has_ready() || self.work.has_more();
+        self.has_more = self.has_work() || self.budgets.has_ready() || self.work.has_more();
         self.pool.give_back() || self.has_more
     }
 
@@ -549,9 +549,9 @@ impl Shard {
             .min()
     }
 
-    /// Whether more clients come in than a turn can greet.
+    /// Whether more clients come in than a turn has steps of handshakes for.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.shares.is_crowded()
+        self.budgets.is_crowded()
     }
 
     /// Messages of all sessions so far, and pushes to them.

@@ -88,7 +88,7 @@ impl Shard {
             timers: self.link.timers_len(),
             backlog: self.endpoint.outgoing_len_sum(),
             lane_waits: self.lane_waits.len(),
-            held_bytes: self.shares.held_bytes(),
+            held_bytes: self.budgets.held_bytes(),
             kept_bytes: self.memory.kept(),
             uids: self.directory.len(),
             logins: self.logins.len(),
@@ -98,7 +98,7 @@ impl Shard {
     pub(crate) fn session_probes(&self) -> impl Iterator<Item = SessionProbe> {
         self.connections.iter().map(|(slot, generation, connection)| {
             let id = SessionId::new(self.index, slot, generation);
-            let is_held = self.shares.is_held(id);
+            let is_held = self.budgets.is_held(id);
             SessionProbe::new(id, connection, is_held)
         })
     }

@@ -46,14 +46,14 @@ impl Shard {
             connection.heard_ms = now_ms;
         }
         let mut partial = connection.partial.take();
-        if !self.shares.begin(session) && self.hold_bytes(session, input) {
+        if !self.budgets.begin(session) && self.hold_bytes(session, input) {
             // What is held stands behind what has been begun.
             if let Some(connection) = self.connections.at_mut(slot) {
                 connection.partial = partial;
             }
             return;
         }
-        let (len, left) = (input.len(), self.shares.left);
+        let (len, left) = (input.len(), self.budgets.left);
         while !input.is_empty() && self.is_reading(slot) {
             let Some(mut kept) = partial.take() else {
                 let progress = self.read_share(session, input);
@@ -91,7 +91,7 @@ impl Shard {
                 break;
             }
         }
-        self.shares.end(session, len, left);
+        self.budgets.end(session, len, left);
         self.keep_partial(slot, partial);
     }
 
@@ -143,7 +143,7 @@ impl Shard {
             if self.hold_bytes(session, &input[consumed..]) {
                 return Progress { consumed: input.len(), ..progress };
             }
-            self.shares.extend();
+            self.budgets.extend();
             progress = self.read(session, &mut input[consumed..]);
             progress.consumed += consumed;
         }
@@ -156,18 +156,18 @@ impl Shard {
         let slot = session.slot();
         let mut consumed = 0;
         loop {
-            if self.shares.left == 0 {
+            if self.budgets.left == 0 {
                 return Progress { consumed, needed: 0, is_spent: true };
             }
             let Some(connection) = self.connections.at(slot) else { break };
             if connection.state == State::Working(Dialect::Pomelo) {
                 let run = self.handle_fast(session, &mut input[consumed..]);
                 consumed += run.consumed;
-                if run.is_interrupted || self.shares.left == 0 {
+                if run.is_interrupted || self.budgets.left == 0 {
                     continue;
                 }
             }
-            self.shares.left -= 1;
+            self.budgets.left -= 1;
             let rest = &mut input[consumed..];
             let Some(connection) = self.connections.at(slot) else { break };
             let status = match (connection.state, connection.transport) {
@@ -176,10 +176,12 @@ impl Shard {
                     self.read_package(session, rest, self.config.limits.package_bytes_max)
                 }
                 (State::Working(_), Transport::WebSocket) => self.read_frame(session, rest),
-                (state, transport) => match self.read_guest(session, rest, state, transport) {
-                    Some(status) => status,
-                    None => return Progress { consumed, needed: 0, is_spent: true },
-                },
+                (state, transport) => {
+                    match self.read_unauthenticated(session, rest, state, transport) {
+                        Some(status) => status,
+                        None => return Progress { consumed, needed: 0, is_spent: true },
+                    }
+                }
             };
             match status {
                 Status::Complete { value: (), consumed: more } => consumed += more,
@@ -192,16 +194,17 @@ impl Shard {
         Progress { consumed: input.len(), needed: 0, is_spent: false }
     }
 
-    /// Reads what comes before the handshake is done; `None` where the turn has greeted enough.
+    /// Reads what comes before the handshake is done; `None` where the turn has taken enough steps
+    /// of handshakes.
     #[inline(never)]
-    fn read_guest(
+    fn read_unauthenticated(
         &mut self,
         session: SessionId,
         input: &mut [u8],
         state: State,
         transport: Transport,
     ) -> Option<Status<()>> {
-        if !input.is_empty() && !self.shares.may_greet() {
+        if !input.is_empty() && !self.budgets.may_take_handshake_step() {
             return None;
         }
         let slot = session.slot();
@@ -215,8 +218,8 @@ impl Shard {
         };
         // What is not whole yet takes no more than a look at it.
         if let Status::Complete { consumed, .. } = status {
-            self.shares.greeted(consumed);
-            self.shares.has_strayed |=
+            self.budgets.took_handshake_step(consumed);
+            self.budgets.has_strayed |=
                 self.connections.at(slot).is_some_and(|connection| connection.state == state);
         }
         Some(status)
@@ -442,7 +445,7 @@ impl Shard {
         let mut packages = 0;
         while (packages == 0 || !payload.is_empty()) && self.is_reading(slot) {
             packages += 1;
-            if packages > self.shares.messages_max() {
+            if packages > self.budgets.messages_max() {
                 self.counters.bad_websocket_message.one();
                 self.protocol_error(slot, CloseCode::Error(CLOSE_PROTOCOL_ERROR));
                 break;

@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 
 use super::Shard;
 use super::connection::{CloseReason, Connection};
-use super::share::Pause;
+use super::fairness::Pause;
 use crate::limits::Limits;
 use crate::session::{SessionId, Slot};
 
@@ -106,7 +106,7 @@ impl Shard {
         {
             return;
         }
-        if !self.shares.has_room(0) {
+        if !self.budgets.has_room(0) {
             return self.counters.hold_overflows.one();
         }
         self.outbox_pauses.left.insert(session, bytes);
@@ -138,7 +138,7 @@ impl Shard {
             || outbox.owed_ms(self.clock.patient_ms).is_none()
         {
             self.outbox_pauses.left.remove(&session);
-            self.shares.resume(session, Pause::Outbox);
+            self.budgets.resume(session, Pause::Outbox);
         }
     }
 

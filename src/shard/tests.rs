@@ -1,10 +1,10 @@
 //! The core by itself: bytes in, segments and commands out, in virtual time.
 
+mod fairness;
 mod fast_path;
 mod fragments;
 mod lane;
 mod memory;
-mod share;
 mod slow;
 mod work;
 

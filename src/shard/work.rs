@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 
 use super::Shard;
 use super::close::CloseCode;
-use super::share::Pause;
+use super::fairness::Pause;
 use crate::dispatch::context::ClientCall;
 use crate::dispatch::reply::Reply;
 use crate::limits::Limits;
@@ -107,7 +107,7 @@ impl Shard {
     /// Counts work that was done for a message of the session that is being read.
     pub(super) fn charge(&mut self, work: usize) {
         self.work.left = self.work.left.saturating_sub(work);
-        self.shares.charge(work);
+        self.budgets.charge(work);
     }
 
     /// Keeps a message until there is work left for it, and pauses its session. Where there is no
@@ -120,13 +120,13 @@ impl Shard {
     }
 
     fn keep_for_work(&mut self, client: &ClientCall, message: &[u8]) -> Option<Waiting> {
-        if !self.shares.has_room(WAITING_BYTES + message.len()) {
+        if !self.budgets.has_room(WAITING_BYTES + message.len()) {
             self.counters.work_rejects.one();
             self.answer(client, &Reply::error());
             return None;
         }
         let waiting = Waiting { client: *client, message: message.to_vec() };
-        self.shares.keep(waiting.bytes());
+        self.budgets.keep(waiting.bytes());
         self.counters.work_waits.one();
         self.pause_reading(client.session, Pause::Work);
         Some(waiting)
@@ -145,7 +145,7 @@ impl Shard {
         while self.work.left > 0
             && let Some(waiting) = self.work.waiting.pop_front()
         {
-            self.shares.release(waiting.bytes());
+            self.budgets.release(waiting.bytes());
             if self.end_wait(&waiting.client) {
                 self.handle_costly(&waiting.client, &waiting.message);
             }
@@ -159,7 +159,7 @@ impl Shard {
         if !connection.state.is_working() {
             return false;
         }
-        self.shares.resume(client.session, Pause::Work);
+        self.budgets.resume(client.session, Pause::Work);
         true
     }
 
@@ -229,7 +229,7 @@ impl Shard {
                 Err(error) => self.refuse_compressed(&client, error),
             }
         }
-        self.shares.release(begun.waiting.bytes());
+        self.budgets.release(begun.waiting.bytes());
         self.pool.give(begun.plain);
     }
 

@@ -108,7 +108,7 @@ impl Chat {
     /// Asserts that nothing is left of any message.
     pub(super) fn expect_rest(&self) {
         let shard = &self.rig.shard;
-        assert_eq!((shard.lane_waits.len(), shard.shares.held_bytes()), (0, 0));
+        assert_eq!((shard.lane_waits.len(), shard.budgets.held_bytes()), (0, 0));
         assert_eq!((shard.calls.len(), shard.memory.kept()), (0, 0));
         assert!(!shard.has_more);
         assert!(shard.connections.iter().all(|(_, _, connection)| connection.in_flight == 0));
@@ -346,7 +346,7 @@ fn what_waits_is_bounded() {
     let others: Vec<SessionId> = (0..20).map(|_| chat.rig.ready()).collect();
     for other in others {
         chat.rig.receive(other, &ask(9..=9));
-        assert!(chat.rig.shard.shares.held_bytes() <= 2_000);
+        assert!(chat.rig.shard.budgets.held_bytes() <= 2_000);
     }
     let counters = chat.rig.counters();
     assert!(counters.lane_pauses > 0 && counters.forward_rejects > 1, "{counters:?}");

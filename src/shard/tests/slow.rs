@@ -235,7 +235,7 @@ fn a_client_that_asks_and_does_not_read_is_not_read_either() {
     assert!(counters.outbox_pauses > 1 && counters.requests > read);
     assert_eq!((counters.closed_slow_consumer, counters.reading_pauses), (0, 0));
     assert_eq!(rig.commands.last(), Some(&Command::ResumeReading(SocketIndex(0))));
-    assert!(rig.shard.outbox_pauses.is_empty() && rig.shard.shares.held_bytes() == 0);
+    assert!(rig.shard.outbox_pauses.is_empty() && rig.shard.budgets.held_bytes() == 0);
 }
 
 /// However full pushes keep an outbox: a client that reads is read.
@@ -287,7 +287,7 @@ fn a_client_that_asks_and_never_reads_is_disconnected() {
     assert_eq!(rig.counters().closed_outbox_age + rig.counters().closed_idle, 0);
     rig.pass(AGE_MS / 4 + LATE_MS);
     assert_eq!(rig.counters().closed_outbox_age, 1);
-    assert!(rig.shard.outbox_pauses.is_empty() && rig.shard.shares.held_bytes() == 0);
+    assert!(rig.shard.outbox_pauses.is_empty() && rig.shard.budgets.held_bytes() == 0);
 }
 
 /// Nor is who pings and does not read, whatever the ping is.
@@ -315,6 +315,6 @@ fn a_client_that_does_not_read_its_heartbeats_or_pongs_is_not_read() {
         }
         assert_eq!(rig.counters().closed_slow_consumer, 0, "WebSocket: {is_websocket}");
         assert_eq!(rig.counters().outbox_pauses, 1);
-        assert!(rig.shard.shares.is_held(session));
+        assert!(rig.shard.budgets.is_held(session));
     }
 }

@@ -1,6 +1,6 @@
 //! Bodies that are far longer than what was sent of them, and signatures.
 
-use super::share::one_turn;
+use super::fairness::one_turn;
 use super::*;
 use crate::wire::pitaya::Deflater;
 
@@ -72,7 +72,7 @@ fn a_large_body_is_inflated_a_share_in_each_turn_and_what_follows_it_comes_behin
     let least = 2 * LARGE / Limits::default().bytes_per_turn_max;
     assert!((least..2 * least).contains(&turns), "{turns} turns");
     assert_eq!((rig.counters().work_waits, rig.shard.work_waits()), (2, 0));
-    assert_eq!(rig.shard.shares.held_bytes(), 0);
+    assert_eq!(rig.shard.budgets.held_bytes(), 0);
     assert_eq!(rig.commands.last(), Some(&Command::ResumeReading(SocketIndex(0))));
 }
 
@@ -148,7 +148,7 @@ fn a_session_that_ends_while_its_body_is_inflated_leaves_nothing() {
         shard.kick(first.slot(), None, CloseReason::Kick);
         shard.kick(second.slot(), None, CloseReason::Kick);
     });
-    assert_eq!((rig.shard.work_waits(), rig.shard.shares.held_bytes()), (0, 0));
+    assert_eq!((rig.shard.work_waits(), rig.shard.budgets.held_bytes()), (0, 0));
     assert_eq!(rig.counters().closed_by_kick, 2);
 }
 

@@ -159,7 +159,7 @@ fn a_session_that_ends_leaves_nothing_held() {
     let flood = [request(1, KICK, ""), requests(35)].concat();
     one_turn(&mut rig, &[(session, &requests(35)), (session, &flood)]);
     rig.turn(|shard| shard.kick(session.slot(), None, CloseReason::Kick));
-    assert!(!rig.shard.shares.is_held(session));
+    assert!(!rig.shard.budgets.is_held(session));
     assert_eq!(rig.counters().closed_by_kick, 1);
 }
 
@@ -181,96 +181,99 @@ fn a_held_session_is_not_silent() {
     rig.expect_silence_to_close(&interval);
 }
 
-/// Thousands come back at once: each turn greets a few of them, in the order they came, and serves
+/// Thousands come back at once: each turn answers a few of them, in the order they came, and serves
 /// those who are in.
 #[test]
 fn a_storm_of_handshakes_keeps_nobody_waiting() {
-    const GUESTS: usize = if cfg!(miri) { 60 } else { 500 };
+    const CLIENTS: usize = if cfg!(miri) { 60 } else { 500 };
     let mut rig = Rig::new(None, Limits::default());
     let working = rig.ready();
-    let guests: Vec<SessionId> = (0..GUESTS).map(|_| rig.accept().unwrap()).collect();
+    let clients: Vec<SessionId> = (0..CLIENTS).map(|_| rig.accept().unwrap()).collect();
     rig.commands.clear();
     let hello = handshake();
-    let mut input: Vec<(SessionId, &[u8])> = guests.iter().map(|guest| (*guest, &*hello)).collect();
+    let mut input: Vec<(SessionId, &[u8])> =
+        clients.iter().map(|client| (*client, &*hello)).collect();
     let asked = request(1, ECHO, "1");
     input.push((working, &asked));
-    let greeted = |rig: &Rig| rig.sent[1..].iter().filter(|sent| !sent.is_empty()).count();
+    let answered = |rig: &Rig| rig.sent[1..].iter().filter(|sent| !sent.is_empty()).count();
     let mut turns = 0;
-    while greeted(&rig) < GUESTS {
-        let before = greeted(&rig);
+    while answered(&rig) < CLIENTS {
+        let before = answered(&rig);
         one_turn(&mut rig, &input);
         input = vec![(working, &asked)];
         turns += 1;
         assert_eq!(rig.sent[0].len(), turns * response(1, "1").len());
-        let after = greeted(&rig);
-        assert!((1..=GREETED_MAX).contains(&(after - before)), "{before}, then {after}");
+        let after = answered(&rig);
+        assert!((1..=ANSWERED_MAX).contains(&(after - before)), "{before}, then {after}");
         assert!(rig.sent[1..=after].iter().all(|sent| !sent.is_empty()), "not in order");
     }
-    assert!(turns >= GUESTS / GREETED_MAX, "{turns}");
-    assert_eq!(rig.counters().handshakes as usize, GUESTS + 1);
-    assert!(rig.counters().handshake_waits as usize >= GUESTS - GREETED_MAX);
+    assert!(turns >= CLIENTS / ANSWERED_MAX, "{turns}");
+    assert_eq!(rig.counters().handshakes as usize, CLIENTS + 1);
+    assert!(rig.counters().handshake_waits as usize >= CLIENTS - ANSWERED_MAX);
     assert_eq!(rig.commands, [], "who sends no more need not be stopped");
     assert!(!rig.shard.has_more);
 }
 
 /// The JSON of a handshake takes time for its length.
 #[test]
-fn long_handshakes_are_greeted_fewer_at_a_time() {
-    const GUESTS: usize = 40;
+fn long_handshakes_are_answered_fewer_at_a_time() {
+    const CLIENTS: usize = 40;
     let mut rig = Rig::new(None, Limits::default());
-    let guests: Vec<SessionId> = (0..GUESTS).map(|_| rig.accept().unwrap()).collect();
+    let clients: Vec<SessionId> = (0..CLIENTS).map(|_| rig.accept().unwrap()).collect();
     let body = format!(r#"{{"sys":{{}},"user":[{}0]}}"#, "0,".repeat(8_000));
     let hello = package(PackageType::Handshake, body.as_bytes());
-    let mut input: Vec<(SessionId, &[u8])> = guests.iter().map(|guest| (*guest, &*hello)).collect();
-    let greeted = |rig: &Rig| rig.counters().handshakes as usize;
-    while greeted(&rig) < GUESTS {
-        let before = greeted(&rig);
+    let mut input: Vec<(SessionId, &[u8])> =
+        clients.iter().map(|client| (*client, &*hello)).collect();
+    let answered = |rig: &Rig| rig.counters().handshakes as usize;
+    while answered(&rig) < CLIENTS {
+        let before = answered(&rig);
         one_turn(&mut rig, &input);
         input.clear();
-        assert!(greeted(&rig) - before <= 2 * 16 / 4, "{before}, then {}", greeted(&rig));
+        assert!(answered(&rig) - before <= 2 * 16 / 4, "{before}, then {}", answered(&rig));
     }
 }
 
 /// Whose handshake waits for the shard is not late, however long that takes.
 #[test]
-fn nobody_is_closed_for_having_to_wait_for_the_greeting() {
-    const GUESTS: usize = if cfg!(miri) { 40 } else { 200 };
+fn nobody_is_closed_for_having_to_wait_for_the_answer() {
+    const CLIENTS: usize = if cfg!(miri) { 40 } else { 200 };
     let handshake_timeout = Duration::from_millis(300);
     let mut rig = Rig::new(None, Limits { handshake_timeout, ..Limits::default() });
-    let guests: Vec<SessionId> = (0..GUESTS).map(|_| rig.accept().unwrap()).collect();
+    let clients: Vec<SessionId> = (0..CLIENTS).map(|_| rig.accept().unwrap()).collect();
     let hello = handshake();
-    let input: Vec<(SessionId, &[u8])> = guests.iter().map(|guest| (*guest, &*hello)).collect();
+    let input: Vec<(SessionId, &[u8])> = clients.iter().map(|client| (*client, &*hello)).collect();
     one_turn(&mut rig, &input);
-    for _ in 0..GUESTS {
+    for _ in 0..CLIENTS {
         rig.now_us += PATIENCE_US;
         one_turn(&mut rig, &[]);
     }
-    assert_eq!(rig.counters().handshakes as usize, GUESTS);
+    assert_eq!(rig.counters().handshakes as usize, CLIENTS);
     assert!(rig.sent.iter().all(|sent| !sent.is_empty()));
     // None of them has acknowledged it.
-    assert_eq!(rig.counters().closed_handshake_timeout as usize, GUESTS);
+    assert_eq!(rig.counters().closed_handshake_timeout as usize, CLIENTS);
 }
 
 /// More than a turn's steps would allow, as each handshake takes two.
-const GREETED_MAX: usize = 25;
+const ANSWERED_MAX: usize = 25;
 
 #[test]
-fn who_goes_on_sending_while_waiting_to_be_greeted_is_stopped_and_heard_later() {
-    const GUESTS: usize = if cfg!(miri) { 60 } else { 100 };
-    const LAST: usize = GUESTS - 1;
+fn who_goes_on_sending_while_waiting_to_be_answered_is_stopped_and_heard_later() {
+    const CLIENTS: usize = if cfg!(miri) { 60 } else { 100 };
+    const LAST: usize = CLIENTS - 1;
     let mut rig = Rig::new(None, Limits::default());
-    let guests: Vec<SessionId> = (0..GUESTS).map(|_| rig.accept().unwrap()).collect();
+    let clients: Vec<SessionId> = (0..CLIENTS).map(|_| rig.accept().unwrap()).collect();
     rig.commands.clear();
     let (hello, rest) = (handshake(), [ack(), requests(3)].concat());
-    let mut input: Vec<(SessionId, &[u8])> = guests.iter().map(|guest| (*guest, &*hello)).collect();
+    let mut input: Vec<(SessionId, &[u8])> =
+        clients.iter().map(|client| (*client, &*hello)).collect();
     one_turn(&mut rig, &input);
-    let last = guests[LAST];
+    let last = clients[LAST];
     input = vec![(last, &rest)];
     one_turn(&mut rig, &input);
     assert_eq!(rig.commands, [Command::PauseReading(SocketIndex(LAST as u32))]);
     rig.turn(|shard| shard.handle_receive_end(last, ReceiveEnd::Eof));
     assert!(rig.sent[LAST].ends_with(&responses(1..=3)));
-    assert_eq!(rig.counters().handshakes as usize, GUESTS);
+    assert_eq!(rig.counters().handshakes as usize, CLIENTS);
     assert_eq!(rig.counters().closed_by_peer, 1);
 }
 
@@ -322,15 +325,15 @@ fn the_next_session_of_a_place_starts_anew() {
     rig.sent.push(Vec::new());
     assert_eq!(session.slot(), gone.slot());
     rig.shard.handle_receive(session, &mut [handshake(), ack(), requests(5)].concat());
-    assert_eq!(rig.shard.shares.held_bytes(), 0, "all of it is read in this turn");
+    assert_eq!(rig.shard.budgets.held_bytes(), 0, "all of it is read in this turn");
     rig.rest_of_turn();
     assert!(rig.sent[1].ends_with(&responses(1..=5)));
 }
 
 /// What a client sends does not put off the end of its handshake: not what no handshake needs, sent
-/// as much at once as a turn would not greet, nor a little now and then while others are greeted.
+/// as much at once as a turn would not answer, nor a little now and then while others are answered.
 #[test]
-fn what_a_guest_sends_does_not_put_off_its_deadline() {
+fn what_an_unauthenticated_client_sends_does_not_put_off_its_deadline() {
     const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
     const ROUND_MS: u64 = 1_000;
@@ -343,8 +346,8 @@ fn what_a_guest_sends_does_not_put_off_its_deadline() {
     ];
     for (what, first, again) in kinds {
         let mut rig = Rig::new(None, Limits::default());
-        let guest = rig.accept().unwrap();
-        rig.receive(guest, &first);
+        let client = rig.accept().unwrap();
+        rig.receive(client, &first);
         for _ in 0..9 {
             rig.pass(ROUND_MS);
             // A small crowd comes in at that moment.
@@ -352,10 +355,10 @@ fn what_a_guest_sends_does_not_put_off_its_deadline() {
             let hello = [handshake(), ack()].concat();
             let mut input: Vec<(SessionId, &[u8])> =
                 crowd.iter().map(|session| (*session, &*hello)).collect();
-            input.push((guest, &again));
+            input.push((client, &again));
             one_turn(&mut rig, &input);
             // What makes no step whole is kept and not looked at.
-            let waits = rig.shard.shares.is_held(guest);
+            let waits = rig.shard.budgets.is_held(client);
             assert!(waits || ["a head", "a package"].contains(&what), "{what}: it has to wait");
             rig.turn(|_| ());
         }
@@ -369,14 +372,14 @@ fn what_a_guest_sends_does_not_put_off_its_deadline() {
 
 /// One that always has something unread that no handshake needs is not held back by the shard.
 #[test]
-fn a_guest_that_floods_is_late_in_time() {
+fn an_unauthenticated_client_that_floods_is_late_in_time() {
     let handshake_timeout = Duration::from_secs(1);
     let mut rig = Rig::new(None, Limits { handshake_timeout, ..Limits::default() });
-    let guest = rig.accept().unwrap();
+    let client = rig.accept().unwrap();
     let flood = heartbeat().repeat(400);
     for _ in 0..(1_000 + LATE_MS) / STEP_MS {
         rig.now_us += STEP_MS * 1_000;
-        one_turn(&mut rig, &[(guest, &flood)]);
+        one_turn(&mut rig, &[(client, &flood)]);
     }
     assert_eq!(rig.counters().closed_handshake_timeout, 1);
 }

@@ -4,9 +4,9 @@
 //! read in later turns, a share in each, while the others come first. Meanwhile its socket is not
 //! read, so that it is the client's own sending that slows down.
 //!
-//! Those who are yet to come in share something, too: a turn greets a few of them, and holds what
-//! the others have sent, so that thousands who come back at once are greeted between the messages
-//! of those who are in.
+//! Unauthenticated connections share something, too: a turn takes a few steps of their handshakes,
+//! and holds what the others have sent, so that thousands who connect again at once are answered
+//! between the messages of those who are in.
 //!
 //! What holds a session's bytes for a turn also holds them for as long as something else has to
 //! come first: a [`Pause`].
@@ -20,18 +20,19 @@ use crate::limits::Limits;
 use crate::session::SessionId;
 use crate::wire::websocket::Opcode;
 
-/// The shares of one shard's sessions. Sessions that send little have no entry anywhere.
+/// What each session of a shard may read in a turn. Sessions that send little have no entry
+/// anywhere.
 #[derive(Debug)]
-pub(super) struct Shares {
+pub(super) struct ReadBudgets {
     bytes_max: usize,
     messages_max: u32,
     held_bytes_max: usize,
     /// Messages that the session which is being read may yet have in this turn.
     pub(super) left: u32,
     /// Steps of handshakes that this turn may yet take; long ones are several.
-    greetings: u32,
+    handshake_steps: u32,
     /// Somebody waits for those already, and comes first.
-    has_guests: bool,
+    has_unauthenticated: bool,
     /// The session that is being read.
     reading: Option<SessionId>,
     /// Work has used up its share.
@@ -46,8 +47,8 @@ pub(super) struct Shares {
     ready: VecDeque<SessionId>,
     /// Those that were held in this turn.
     next: Vec<SessionId>,
-    /// Held ones that have yet to be greeted, in the order they came.
-    guests: VecDeque<SessionId>,
+    /// Held ones whose handshake is not done, in the order they came.
+    unauthenticated: VecDeque<SessionId>,
 }
 
 #[derive(Debug, Default)]
@@ -66,7 +67,7 @@ struct Held {
     at: usize,
     /// The stream has ended behind it.
     end: Option<ReceiveEnd>,
-    /// Its socket is not read meanwhile. Who waits for the first greeting sends no more until then,
+    /// Its socket is not read meanwhile. Who waits for the first answer sends no more until then,
     /// mostly, so it is stopped only if it does.
     is_paused: bool,
     /// The pauses that have to end before it is read, by their bits.
@@ -109,22 +110,22 @@ const HELD_PER_TURN: usize = 8;
 /// What a turn does for those who are yet to come in: a look at the first bytes, at a request for
 /// an upgrade, at a handshake and at its acknowledgement are a step each. About as many as the
 /// connections that a turn lets in.
-const GREETINGS_PER_TURN: u32 = 16;
+const HANDSHAKE_STEPS_PER_TURN: u32 = 16;
 /// A handshake takes as many steps more as it has these: its JSON takes 13 ns for a byte.
-const GREETING_BYTES: usize = 4096;
+const HANDSHAKE_STEP_BYTES: usize = 4096;
 /// A session has to send this part of its share at once to be remembered for the turn. Others
 /// can't come to much, as a shard's buffers bound the turn.
 const REMEMBERED_PART: u32 = 16;
 
-impl Shares {
+impl ReadBudgets {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
             bytes_max: limits.bytes_per_turn_max,
             messages_max: limits.messages_per_turn_max,
             held_bytes_max: limits.held_bytes_max,
             left: 0,
-            greetings: 0,
-            has_guests: false,
+            handshake_steps: 0,
+            has_unauthenticated: false,
             reading: None,
             is_charged: false,
             has_strayed: false,
@@ -133,7 +134,7 @@ impl Shares {
             held_bytes: 0,
             ready: VecDeque::new(),
             next: Vec::new(),
-            guests: VecDeque::new(),
+            unauthenticated: VecDeque::new(),
         }
     }
 
@@ -141,23 +142,24 @@ impl Shares {
         if !self.used.is_empty() {
             self.used.clear();
         }
-        self.greetings = GREETINGS_PER_TURN;
+        self.handshake_steps = HANDSHAKE_STEPS_PER_TURN;
     }
 
     /// Whether a step of a handshake may be taken; if not, it has to wait for a later turn.
-    pub(super) fn may_greet(&self) -> bool {
-        self.greetings > 0 && !self.has_guests
+    pub(super) fn may_take_handshake_step(&self) -> bool {
+        self.handshake_steps > 0 && !self.has_unauthenticated
     }
 
     /// One has been taken, with so many bytes.
-    pub(super) fn greeted(&mut self, bytes: usize) {
-        let steps = 1 + bytes / GREETING_BYTES;
-        self.greetings = self.greetings.saturating_sub(u32::try_from(steps).unwrap_or(u32::MAX));
+    pub(super) fn took_handshake_step(&mut self, bytes: usize) {
+        let steps = 1 + bytes / HANDSHAKE_STEP_BYTES;
+        self.handshake_steps =
+            self.handshake_steps.saturating_sub(u32::try_from(steps).unwrap_or(u32::MAX));
     }
 
-    /// Whether many come at once: this turn has greeted more than a few, or some wait for it.
+    /// Whether many come at once: this turn has taken many steps of handshakes, or some wait.
     pub(super) fn is_crowded(&self) -> bool {
-        !self.guests.is_empty() || self.greetings < GREETINGS_PER_TURN / 2
+        !self.unauthenticated.is_empty() || self.handshake_steps < HANDSHAKE_STEPS_PER_TURN / 2
     }
 
     /// A session is to be read; whether it has anything left of its share.
@@ -207,7 +209,7 @@ impl Shares {
     /// There is no room to hold anything: the session is read on.
     pub(super) fn extend(&mut self) {
         (self.left, self.is_charged) = (self.messages_max, false);
-        (self.greetings, self.has_guests) = (GREETINGS_PER_TURN, false);
+        (self.handshake_steps, self.has_unauthenticated) = (HANDSHAKE_STEPS_PER_TURN, false);
     }
 
     pub(super) fn messages_max(&self) -> u32 {
@@ -238,7 +240,7 @@ impl Shares {
 
     /// Whether a held session is to be read on in the next turn.
     pub(super) fn has_ready(&self) -> bool {
-        !self.ready.is_empty() || !self.next.is_empty() || !self.guests.is_empty()
+        !self.ready.is_empty() || !self.next.is_empty() || !self.unauthenticated.is_empty()
     }
 
     /// Whether that many bytes more may be kept of what sessions have sent.
@@ -312,14 +314,20 @@ impl Shares {
 
     /// Puts back what has not been read of it. What of the last piece was held anew stands at the
     /// piece's end, and is not needed twice.
-    fn put_back(&mut self, session: SessionId, mut held: Held, piece_len: usize, is_guest: bool) {
+    fn put_back(
+        &mut self,
+        session: SessionId,
+        mut held: Held,
+        piece_len: usize,
+        is_unauthenticated: bool,
+    ) {
         match self.held.get_mut(&session) {
             None => {
                 self.held_bytes += held.len();
                 held.is_own_doing |= self.has_strayed;
                 held.is_listed = true;
                 self.held.insert(session, held);
-                self.line_up(session, is_guest);
+                self.line_up(session, is_unauthenticated);
             }
             Some(again) if again.bytes.len() <= piece_len => {
                 self.held_bytes += held.len();
@@ -342,9 +350,9 @@ impl Shares {
         }
     }
 
-    fn line_up(&mut self, session: SessionId, is_guest: bool) {
-        if is_guest {
-            self.guests.push_back(session);
+    fn line_up(&mut self, session: SessionId, is_unauthenticated: bool) {
+        if is_unauthenticated {
+            self.unauthenticated.push_back(session);
         } else {
             self.next.push(session);
         }
@@ -363,33 +371,33 @@ impl Shard {
         if bytes.is_empty() || !connection.state.is_reading() {
             return true;
         }
-        let is_guest = !connection.state.is_working();
-        let shares = &mut self.shares;
-        let is_held = shares.held.contains_key(&session);
+        let is_unauthenticated = !connection.state.is_working();
+        let budgets = &mut self.budgets;
+        let is_held = budgets.held.contains_key(&session);
         if !is_held {
-            if shares.held_bytes + bytes.len() > shares.held_bytes_max {
+            if budgets.held_bytes + bytes.len() > budgets.held_bytes_max {
                 self.counters.hold_overflows.one();
                 return false;
             }
-            shares.line_up(session, is_guest);
+            budgets.line_up(session, is_unauthenticated);
             let since_ms = self.clock.patient_ms;
-            let is_own_doing = shares.has_strayed;
+            let is_own_doing = budgets.has_strayed;
             let held = Held { is_listed: true, since_ms, is_own_doing, ..Held::default() };
-            shares.held.insert(session, held);
-            if is_guest {
+            budgets.held.insert(session, held);
+            if is_unauthenticated {
                 self.counters.handshake_waits.one();
             }
         }
-        let held = shares.held.entry(session).or_default();
-        if !held.is_paused && (is_held || !is_guest) {
+        let held = budgets.held.entry(session).or_default();
+        if !held.is_paused && (is_held || !is_unauthenticated) {
             held.is_paused = true;
-            if !is_guest {
+            if !is_unauthenticated {
                 self.counters.reading_pauses.one();
             }
             self.commands.push_back(Command::PauseReading(connection.socket));
         }
         held.bytes.extend_from_slice(bytes);
-        shares.held_bytes += bytes.len();
+        budgets.held_bytes += bytes.len();
         true
     }
 
@@ -398,7 +406,7 @@ impl Shard {
     pub(super) fn pause_reading(&mut self, session: SessionId, why: Pause) {
         let connection = self.connections.get(session.slot(), session.generation());
         let Some(connection) = connection else { return };
-        if connection.state.is_reading() && self.shares.pause(session, why) {
+        if connection.state.is_reading() && self.budgets.pause(session, why) {
             self.commands.push_back(Command::PauseReading(connection.socket));
         }
     }
@@ -406,36 +414,36 @@ impl Shard {
     /// Keeps what stands behind a package in its WebSocket message, if the package has paused its
     /// session or used up its share of the turn; whether it has.
     pub(super) fn hold_packages(&mut self, session: SessionId, packages: &[u8]) -> bool {
-        if self.shares.is_charged && self.shares.has_room(packages.len()) {
+        if self.budgets.is_charged && self.budgets.has_room(packages.len()) {
             self.pause_reading(session, Pause::Turn);
-            self.shares.resume(session, Pause::Turn);
+            self.budgets.resume(session, Pause::Turn);
         }
-        let shares = &mut self.shares;
-        let Some(held) = shares.held.get_mut(&session) else { return false };
+        let budgets = &mut self.budgets;
+        let Some(held) = budgets.held.get_mut(&session) else { return false };
         held.packages = packages.to_vec();
-        shares.held_bytes += packages.len();
+        budgets.held_bytes += packages.len();
         true
     }
 
-    /// Gives held sessions their share of this turn, and greets those who have waited for it.
+    /// Gives held sessions their share of this turn, and the unauthenticated their steps.
     pub(super) fn read_held(&mut self) {
-        for _ in 0..self.shares.ready.len().min(HELD_PER_TURN) {
-            let Some(session) = self.shares.ready.pop_front() else { break };
-            if let Some(held) = self.shares.take(session) {
+        for _ in 0..self.budgets.ready.len().min(HELD_PER_TURN) {
+            let Some(session) = self.budgets.ready.pop_front() else { break };
+            if let Some(held) = self.budgets.take(session) {
                 self.read_share_of(session, held);
             }
         }
-        self.shares.ready.extend(self.shares.next.drain(..));
-        if std::mem::take(&mut self.shares.has_guests) {
-            self.shares.greetings = GREETINGS_PER_TURN;
+        self.budgets.ready.extend(self.budgets.next.drain(..));
+        if std::mem::take(&mut self.budgets.has_unauthenticated) {
+            self.budgets.handshake_steps = HANDSHAKE_STEPS_PER_TURN;
         }
-        while self.shares.greetings > 0 {
-            let Some(session) = self.shares.guests.pop_front() else { break };
-            if let Some(held) = self.shares.take(session) {
+        while self.budgets.handshake_steps > 0 {
+            let Some(session) = self.budgets.unauthenticated.pop_front() else { break };
+            if let Some(held) = self.budgets.take(session) {
                 self.read_share_of(session, held);
             }
         }
-        self.shares.has_guests = !self.shares.guests.is_empty();
+        self.budgets.has_unauthenticated = !self.budgets.unauthenticated.is_empty();
     }
 
     fn read_share_of(&mut self, session: SessionId, mut held: Held) {
@@ -450,20 +458,20 @@ impl Shard {
         }
         if !held.packages.is_empty() {
             self.read_packages(session, &std::mem::take(&mut held.packages));
-            if self.shares.is_held(session) {
-                return self.shares.put_back(session, held, 0, false);
+            if self.budgets.is_held(session) {
+                return self.budgets.put_back(session, held, 0, false);
             }
         }
-        let len = (held.bytes.len() - held.at).min(self.shares.bytes_max);
+        let len = (held.bytes.len() - held.at).min(self.budgets.bytes_max);
         self.handle_bytes(session, &mut held.bytes[held.at..held.at + len]);
         held.at += len;
         let Some(connection) = self.connections.at_mut(slot) else { return };
         if !connection.state.is_reading() {
             return;
         }
-        let (socket, is_guest) = (connection.socket, !connection.state.is_working());
-        if held.at < held.bytes.len() || self.shares.is_held(session) {
-            return self.shares.put_back(session, held, len, is_guest);
+        let (socket, is_unauthenticated) = (connection.socket, !connection.state.is_working());
+        if held.at < held.bytes.len() || self.budgets.is_held(session) {
+            return self.budgets.put_back(session, held, len, is_unauthenticated);
         }
         if held.is_paused {
             self.commands.push_back(Command::ResumeReading(socket));
@@ -480,20 +488,20 @@ impl Shard {
 
     /// Reads what was kept of a WebSocket message.
     fn read_packages(&mut self, session: SessionId, packages: &[u8]) {
-        self.shares.begin(session);
-        let left = self.shares.left;
+        self.budgets.begin(session);
+        let left = self.budgets.left;
         if let Err(error) = self.handle_websocket_message(session, Opcode::Binary, packages) {
             self.bad_frame(session.slot(), error, 0);
         }
-        self.shares.end(session, 0, left);
+        self.budgets.end(session, 0, left);
     }
 
     /// A client whose sending waits for this shard is not silent. Whose waits for its own requests
     /// is heard when one of them is answered: futures have no deadline.
     pub(super) fn hear_held(&mut self, session: SessionId) {
         let now_ms = self.clock.patient_ms;
-        if self.shares.is_held(session)
-            && !self.shares.waits_for_answers(session)
+        if self.budgets.is_held(session)
+            && !self.budgets.waits_for_answers(session)
             && let Some((_, connection)) = self.find(session)
             && connection.state.is_working()
         {
