@@ -121,9 +121,9 @@ pub struct Limits {
     /// few bytes: bytes that it inflates, of Pitaya's clients, where a byte of input counts for
     /// eight, and signatures that it checks, where one of 1,024 bits counts for 2 KiB, one of 2,048
     /// for 8 KiB, and a byte of its body for four. A message above it waits for a later turn, and
-    /// its session is not read meanwhile (`work_waits`). A body that takes more than
-    /// [`Self::bytes_per_turn_max`] gets so much in each turn, once those before it are done.
-    /// Default 64 KiB.
+    /// its session is not read meanwhile (`work_waits`). A body that takes more than that, or than
+    /// [`Self::bytes_per_turn_max`], gets so much in each turn, once those before it are done.
+    /// Default 32 KiB.
     pub work_per_turn_max: usize,
     /// Body bytes of a message that has to be signed. The signature of a longer one is not looked
     /// at: a request is answered 500, a notify is dropped (`bad_signature`). Default 64 KiB.
@@ -181,7 +181,7 @@ impl Default for Limits {
             shard_bytes_max: 512 * 1024 * 1024,
             bytes_per_turn_max: 64 * 1024,
             messages_per_turn_max: 1_024,
-            work_per_turn_max: 64 * 1024,
+            work_per_turn_max: 32 * 1024,
             signed_bytes_max: 64 * 1024,
             held_bytes_max: 16 * 1024 * 1024,
             messages_per_second: 0,

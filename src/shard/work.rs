@@ -69,7 +69,7 @@ impl Work {
         Self {
             per_turn: limits.work_per_turn_max,
             left: limits.work_per_turn_max,
-            part: limits.bytes_per_turn_max.max(PART_MIN),
+            part: limits.bytes_per_turn_max.min(limits.work_per_turn_max).max(PART_MIN),
             deflate_left: DEFLATED_PER_TURN,
             deflater: Deflater::default(),
             inflater: Inflater::default(),
