@@ -83,6 +83,11 @@ impl LaneWaits {
         !self.sessions.contains_key(&session)
     }
 
+    /// Whether something has waited in vain for a worker's lane, which has had no room since.
+    fn is_stuck(&self, worker: u16) -> bool {
+        self.stuck.iter().any(|(stuck, _)| *stuck == worker)
+    }
+
     /// Whether there is nothing to look at in a turn.
     fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.stuck.is_empty() && self.ended.is_empty()
@@ -160,7 +165,7 @@ impl Shard {
         let bytes = WAITING_BYTES + copies(is_held) * body.len();
         let connection = self.connections.get(session.slot(), session.generation())?;
         (self.lane_full_of(to) == LaneFull::Pause
-            && !self.lane_waits.stuck.iter().any(|(worker, _)| *worker == to.worker)
+            && !self.lane_waits.is_stuck(to.worker)
             && connection.state.is_working()
             && self.budgets.has_room(bytes))
         .then_some(bytes)
@@ -261,7 +266,7 @@ impl Shard {
             self.kick_if_drained_id(session);
             return true;
         }
-        if !has_room && !self.lane_waits.stuck.iter().any(|(stuck, _)| *stuck == worker) {
+        if !has_room && !self.lane_waits.is_stuck(worker) {
             self.lane_waits.stuck.push((worker, needed));
         }
         self.counters.forward_rejects.one();
