@@ -19,7 +19,7 @@ use crate::dispatch::{Handlers, Register};
 use crate::forward::mail::{Forward, ForwardRoute, Mail, WorkerReply};
 use crate::forward::{Endpoint, Hub, HubLimits, Party};
 use crate::limits::Limits;
-use crate::metrics::Snapshot;
+use crate::metrics::CounterSnapshot;
 use crate::route::Dictionary;
 use crate::route::edition::Edition;
 use crate::route::table::RouteTable;
@@ -97,7 +97,7 @@ impl Core {
 
     /// The counters now.
     #[must_use]
-    pub fn counters(&self) -> Snapshot {
+    pub fn counters(&self) -> CounterSnapshot {
         self.shard.counters().snapshot()
     }
 }

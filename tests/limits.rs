@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Client, Event, PATIENCE, ack, builder, eventually, handshake, heartbeat, request};
-use shaddock::metrics::Snapshot;
+use shaddock::metrics::CounterSnapshot;
 use shaddock::{Builder, Engine, HostFilter, HostRule, Limits, Reply};
 
 const ECHO: &str = "connector.play.echo";
@@ -30,7 +30,7 @@ fn is_served(client: &mut Client) -> bool {
     client.ask(1, ECHO, "1") == "1"
 }
 
-fn counters(engine: &Engine) -> Snapshot {
+fn counters(engine: &Engine) -> CounterSnapshot {
     engine.handle().counters()
 }
 

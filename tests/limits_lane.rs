@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{Client, Event, PATIENCE, builder, eventually, notify, request};
-use shaddock::metrics::Snapshot;
+use shaddock::metrics::CounterSnapshot;
 use shaddock::{Builder, Engine, LaneFull, Limits, Reply, StartError, Workers};
 
 const ECHO: &str = "connector.play.echo";
@@ -40,7 +40,7 @@ fn start(policy: Option<LaneFull>, limits: Limits) -> (Engine, SyncSender<()>) {
     (set(builder).start().unwrap(), gate)
 }
 
-fn counters(engine: &Engine) -> Snapshot {
+fn counters(engine: &Engine) -> CounterSnapshot {
     engine.handle().counters()
 }
 

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use common::{Client, Event, PATIENCE, ack, builder, handshake, notify, request};
-use shaddock::metrics::Snapshot;
+use shaddock::metrics::CounterSnapshot;
 use shaddock::wire::proxy;
 use shaddock::{Builder, Engine, Limits, Listener, Reply, Shards};
 
@@ -18,7 +18,7 @@ fn with_echo(builder: Builder) -> Builder {
     builder.handler(ECHO, |request, _| Reply::borrowed(request.body()))
 }
 
-fn counters(engine: &Engine) -> Snapshot {
+fn counters(engine: &Engine) -> CounterSnapshot {
     engine.handle().counters()
 }
 

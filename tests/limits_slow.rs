@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use common::{Client, Event, PATIENCE, builder, eventually, request};
-use shaddock::metrics::Snapshot;
+use shaddock::metrics::CounterSnapshot;
 use shaddock::{Audience, Builder, Engine, Limits, Reply, SlowConsumer};
 
 const ECHO: &str = "connector.play.echo";
@@ -29,7 +29,7 @@ fn answered(engine: &Engine) -> Client {
     client
 }
 
-fn counters(engine: &Engine) -> Snapshot {
+fn counters(engine: &Engine) -> CounterSnapshot {
     engine.handle().counters()
 }
 

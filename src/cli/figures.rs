@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use shaddock::metrics::Snapshot;
+use shaddock::metrics::CounterSnapshot;
 use shaddock::{Handle, Metrics};
 
 use super::lines;
@@ -176,7 +176,7 @@ impl From<&Metrics> for Seen {
 }
 
 impl Seen {
-    fn new(connections: usize, uids: usize, counters: &Snapshot) -> Self {
+    fn new(connections: usize, uids: usize, counters: &CounterSnapshot) -> Self {
         Self {
             connections,
             uids,
@@ -195,7 +195,7 @@ impl Seen {
 }
 
 /// What has happened at bounds since the start, by the counters' names.
-fn at_bounds(counters: &Snapshot) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+fn at_bounds(counters: &CounterSnapshot) -> impl Iterator<Item = (&'static str, u64)> + use<> {
     counters.iter().filter(|(name, count)| *count > 0 && BOUNDS.contains(name))
 }
 
@@ -281,7 +281,7 @@ mod tests {
     use super::*;
 
     fn seen(requests: u64, bytes_in: u64) -> Seen {
-        let mut counters = Snapshot::default();
+        let mut counters = CounterSnapshot::default();
         (counters.requests, counters.answers) = (requests, requests);
         counters.bytes_in = bytes_in;
         Seen::new(1, 1, &counters)
@@ -303,15 +303,16 @@ mod tests {
     #[test]
     fn every_counter_of_a_bound_is_shown() {
         let text = include_str!("../../docs/limits.md");
-        for (name, _) in Snapshot::default().iter() {
+        for (name, _) in CounterSnapshot::default().iter() {
             let is_told = text.contains(&format!("`{name}`"));
             assert_eq!(BOUNDS.contains(&name), is_told, "{name}");
         }
-        let mut counters = Snapshot::default();
+        let mut counters = CounterSnapshot::default();
         (counters.lane_pauses, counters.requests) = (2, 5);
         assert_eq!(at_bounds(&counters).collect::<Vec<_>>(), [("lane_pauses", 2)]);
         counters.forward_rejects = 1;
-        let (seen, last) = (Seen::new(1, 1, &counters), Seen::new(1, 1, &Snapshot::default()));
+        let (seen, last) =
+            (Seen::new(1, 1, &counters), Seen::new(1, 1, &CounterSnapshot::default()));
         assert_eq!((seen.at_bounds, seen.is_like(&last)), (3, false));
     }
 

@@ -69,6 +69,6 @@ impl Channel {
 
     /// Removes the channel from its thread. Others who hold it keep its list.
     pub fn destroy(self) {
-        self.context.link.destroy_channel(&self.name);
+        self.context.thread.destroy_channel(&self.name);
     }
 }

@@ -67,7 +67,7 @@ pub(crate) enum Op {
     /// The global before filters, one of which waited, have come to a verdict.
     Admit {
         client: ClientCall,
-        held: Box<Held>,
+        held: Box<HeldRequest>,
         admitted: Result<(), Reply<'static>>,
     },
 }
@@ -76,11 +76,11 @@ pub(crate) enum Op {
 pub(crate) struct Call {
     pub(crate) origin: Origin,
     /// For the global after filters, where there are any.
-    pub(crate) held: Option<Box<Held>>,
+    pub(crate) held: Option<Box<HeldRequest>>,
 }
 
 /// A request and its snapshot, kept for the filters that see it once it is answered.
-pub(crate) struct Held {
+pub(crate) struct HeldRequest {
     pub(crate) request: OwnedRequest,
     pub(crate) session: Session,
 }
@@ -170,7 +170,7 @@ impl std::fmt::Debug for Audience {
 pub(crate) type Members = Rc<RefCell<Vec<Uid>>>;
 
 /// The state that code on one thread shares with its shard or worker.
-pub(crate) struct Link {
+pub(crate) struct ThreadState {
     pub(crate) server_id: Arc<str>,
     pub(crate) frontend_id: Arc<str>,
     pub(crate) routes: Arc<RouteTable>,
@@ -211,7 +211,7 @@ impl Ord for Timer {
     }
 }
 
-impl Link {
+impl ThreadState {
     pub(crate) fn new(
         server_id: Arc<str>,
         frontend_id: Arc<str>,
@@ -289,12 +289,12 @@ impl Link {
 /// Cheap to clone, and bound to its thread.
 #[derive(Clone)]
 pub struct Context {
-    pub(crate) link: Rc<Link>,
+    pub(crate) thread: Rc<ThreadState>,
 }
 
 impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Context").field("server_id", &self.link.server_id).finish_non_exhaustive()
+        f.debug_struct("Context").field("server_id", &self.thread.server_id).finish_non_exhaustive()
     }
 }
 
@@ -302,13 +302,13 @@ impl Context {
     /// The id of the server that this is: the connector's, or the worker's own.
     #[must_use]
     pub fn server_id(&self) -> &str {
-        &self.link.server_id
+        &self.thread.server_id
     }
 
     /// The connector's server id.
     #[must_use]
     pub fn frontend_id(&self) -> &str {
-        &self.link.frontend_id
+        &self.thread.frontend_id
     }
 
     /// Pushes a message to all sessions of the given uids, on every shard. Encoded once.
@@ -323,13 +323,13 @@ impl Context {
         route: &str,
         body: &[u8],
     ) -> Result<Pending<Vec<Uid>>, PushError> {
-        let push = self.link.encode_push(route, body)?;
+        let push = self.thread.encode_push(route, body)?;
         let uids: Vec<Uid> = uids.into_iter().collect();
         if uids.is_empty() {
             return Ok(Pending::ready(uids));
         }
         let (done, pending) = Pending::new();
-        self.link.ask(Op::Push { uids, push, done });
+        self.thread.ask(Op::Push { uids, push, done });
         Ok(pending)
     }
 
@@ -338,8 +338,8 @@ impl Context {
     /// # Errors
     /// A message that can't be pushed.
     pub fn broadcast(&self, route: &str, body: &[u8], audience: Audience) -> Result<(), PushError> {
-        let push = self.link.encode_push(route, body)?;
-        self.link.ask(Op::Broadcast { push, audience });
+        let push = self.thread.encode_push(route, body)?;
+        self.thread.ask(Op::Broadcast { push, audience });
         Ok(())
     }
 
@@ -348,52 +348,52 @@ impl Context {
     /// Yields how many there were. By then none of them is bound any more.
     pub fn kick_uid(&self, uid: Uid, reason: Option<&str>) -> Pending<usize> {
         let (done, pending) = Pending::new();
-        self.link.ask(Op::KickUid { uid, reason: reason.map(Arc::from), done });
+        self.thread.ask(Op::KickUid { uid, reason: reason.map(Arc::from), done });
         pending
     }
 
     /// Closes a session, on any shard; with a KICK package if there is a reason.
     pub fn kick(&self, session: SessionId, reason: Option<&str>) {
-        self.link.ask(Op::Kick { session, reason: reason.map(Arc::from) });
+        self.thread.ask(Op::Kick { session, reason: reason.map(Arc::from) });
     }
 
     /// Ends after a while, at the earliest turn after it. No timer of the runtime is involved.
     pub fn sleep(&self, duration: Duration) -> Pending<()> {
         let (done, pending) = Pending::new();
         let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let order = self.link.timer_count.get();
-        self.link.timer_count.set(order + 1);
+        let order = self.thread.timer_count.get();
+        self.thread.timer_count.set(order + 1);
         let timer = Timer { at_us: self.now_us().saturating_add(us), order, done };
-        self.link.timers.borrow_mut().push(Reverse(timer));
+        self.thread.timers.borrow_mut().push(Reverse(timer));
         pending
     }
 
     /// When the turn began, in microseconds of the thread's clock.
     pub(crate) fn now_us(&self) -> u64 {
-        self.link.now_us.get()
+        self.thread.now_us.get()
     }
 
     /// How long the thread's last turn took: the time in which nobody else was served.
     #[must_use]
     pub fn lag(&self) -> Duration {
-        Duration::from_micros(self.link.lag_us.get())
+        Duration::from_micros(self.thread.lag_us.get())
     }
 
     /// Runs a future on this thread until it ends.
     pub fn spawn(&self, future: impl Future<Output = ()> + 'static) {
-        self.link.ask(Op::Spawn(Box::pin(future)));
+        self.thread.ask(Op::Spawn(Box::pin(future)));
     }
 
     /// The channel of that name on this thread, made if there is none.
     #[must_use]
     pub fn channel(&self, name: &str) -> Channel {
-        Channel::new(self.clone(), name, self.link.channel_or_new(name))
+        Channel::new(self.clone(), name, self.thread.channel_or_new(name))
     }
 
     /// The channel of that name on this thread, if there is one.
     #[must_use]
     pub fn find_channel(&self, name: &str) -> Option<Channel> {
-        let members = self.link.channel(name)?;
+        let members = self.thread.channel(name)?;
         Some(Channel::new(self.clone(), name, members))
     }
 }

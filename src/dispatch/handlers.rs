@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::context::{Context, Link};
+use super::context::{Context, ThreadState};
 use super::filter::Filter;
 use super::reply::{Reply, ReplyBody};
 use super::request::{OwnedRequest, Request};
@@ -51,10 +51,10 @@ impl std::fmt::Debug for Handlers {
 
 impl Handlers {
     pub(crate) fn collect<'a>(
-        link: &Rc<Link>,
+        thread: &Rc<ThreadState>,
         registers: impl IntoIterator<Item = &'a Register>,
     ) -> Rc<Registry> {
-        let context = Context { link: Rc::clone(link) };
+        let context = Context { thread: Rc::clone(thread) };
         let mut handlers = Self { context, registry: Registry::default() };
         registers.into_iter().for_each(|register| register(&mut handlers));
         Rc::new(handlers.registry)

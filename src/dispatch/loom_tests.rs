@@ -14,13 +14,13 @@ use loom::thread;
 
 use super::pending::Responder;
 use super::reply::Reply;
-use super::tasks::{Ring, Tasks};
+use super::tasks::{Tasks, WakeThread};
 
 /// Where the owner of the tasks sleeps.
 struct Bed(LoomArc<Notify>);
 
-impl Ring for Bed {
-    fn ring(&self) {
+impl WakeThread for Bed {
+    fn wake(&self) {
         self.0.notify();
     }
 }

@@ -11,10 +11,10 @@ use serde_json::{Map, Value};
 use smallvec::SmallVec;
 
 use super::BindError;
-use super::context::{Context, Link, Op};
+use super::context::{Context, Op, ThreadState};
 use super::pending::{Pending, Responder};
 use super::reply::Reply;
-use crate::session::{SessionData, SessionId, SessionView, Snapshot, Uid};
+use crate::session::{SessionData, SessionId, SessionSnapshot, SessionView, Uid};
 
 /// A snapshot of a session, made for one message: Pomelo's `FrontendSession` on the connector and
 /// `BackendSession` on a worker, which behave alike (docs/protocol/sessions.md,
@@ -27,8 +27,8 @@ use crate::session::{SessionData, SessionId, SessionView, Snapshot, Uid};
 #[derive(Clone)]
 pub struct Session {
     id: SessionId,
-    data: Snapshot,
-    link: Rc<Link>,
+    data: SessionSnapshot,
+    thread: Rc<ThreadState>,
     /// What filters note about this one message.
     marks: SmallVec<[(usize, u64); 1]>,
 }
@@ -43,14 +43,14 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    pub(crate) fn new(id: SessionId, data: Snapshot, link: Rc<Link>) -> Self {
-        Self { id, data, link, marks: SmallVec::new() }
+    pub(crate) fn new(id: SessionId, data: SessionSnapshot, thread: Rc<ThreadState>) -> Self {
+        Self { id, data, thread, marks: SmallVec::new() }
     }
 
     /// Makes it what [`Self::new`] would make for the next message, if nothing but marks has to go
     /// for that; whether it is now.
     #[inline]
-    pub(crate) fn renew(&mut self, id: SessionId, data: &Snapshot) -> bool {
+    pub(crate) fn renew(&mut self, id: SessionId, data: &SessionSnapshot) -> bool {
         let is_unchanged = self.id == id && self.data.is_same(data);
         if is_unchanged && !self.marks.is_empty() {
             self.marks.clear();
@@ -58,7 +58,7 @@ impl Session {
         is_unchanged
     }
 
-    pub(crate) fn data(&self) -> &Snapshot {
+    pub(crate) fn data(&self) -> &SessionSnapshot {
         &self.data
     }
 
@@ -94,13 +94,13 @@ impl Session {
     /// The connector's server id.
     #[must_use]
     pub fn frontend_id(&self) -> &str {
-        &self.link.frontend_id
+        &self.thread.frontend_id
     }
 
     /// The shard or worker that this code runs on.
     #[must_use]
     pub fn context(&self) -> Context {
-        Context { link: Rc::clone(&self.link) }
+        Context { thread: Rc::clone(&self.thread) }
     }
 
     /// Who is logged in, if anyone.
@@ -137,7 +137,7 @@ impl Session {
 
     fn write(&self, settings: Map<String, Value>) -> Pending<bool> {
         let (done, pending) = Pending::new();
-        self.link.ask(Op::Set { session: self.id, settings, done });
+        self.thread.ask(Op::Set { session: self.id, settings, done });
         pending
     }
 
@@ -149,14 +149,14 @@ impl Session {
     pub fn bind(&mut self, uid: impl Into<Uid>) -> Bind<'_> {
         let uid = uid.into();
         let (done, pending) = Pending::new();
-        self.link.ask(Op::Bind { session: self.id, uid: uid.clone(), done });
+        self.thread.ask(Op::Bind { session: self.id, uid: uid.clone(), done });
         Bind { uid: Some(uid), pending, session: self }
     }
 
     /// Takes the session off its uid again.
     pub fn unbind(&mut self, uid: impl Into<Uid>) -> Bind<'_> {
         let (done, pending) = Pending::new();
-        self.link.ask(Op::Unbind { session: self.id, uid: uid.into(), done });
+        self.thread.ask(Op::Unbind { session: self.id, uid: uid.into(), done });
         Bind { uid: None, pending, session: self }
     }
 

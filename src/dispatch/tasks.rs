@@ -13,8 +13,8 @@ use crate::session::{Generation, Slot, Table};
 use crate::sync::{AtomicBool, Ordering, SegQueue};
 
 /// Tells a sleeping shard or worker that it has something to do. May be called from any thread.
-pub(crate) trait Ring: Send + Sync {
-    fn ring(&self);
+pub(crate) trait WakeThread: Send + Sync {
+    fn wake(&self);
 }
 
 /// The tasks of one thread.
@@ -31,7 +31,7 @@ struct Task {
 struct Ready {
     /// Holds each task once at most, so it is bounded by the tasks.
     queue: SegQueue<(Slot, Generation)>,
-    bell: Arc<dyn Ring>,
+    bell: Arc<dyn WakeThread>,
 }
 
 struct TaskWaker {
@@ -51,13 +51,13 @@ impl Wake for TaskWaker {
         }
         if let Some(task) = self.task.get() {
             self.ready.queue.push(*task);
-            self.ready.bell.ring();
+            self.ready.bell.wake();
         }
     }
 }
 
 impl Tasks {
-    pub(crate) fn new(len_max: usize, bell: Arc<dyn Ring>) -> Self {
+    pub(crate) fn new(len_max: usize, bell: Arc<dyn WakeThread>) -> Self {
         Self { table: Table::new(len_max), ready: Arc::new(Ready { queue: SegQueue::new(), bell }) }
     }
 
@@ -127,8 +127,8 @@ mod tests {
     #[derive(Default)]
     struct Count(AtomicUsize);
 
-    impl Ring for Count {
-        fn ring(&self) {
+    impl WakeThread for Count {
+        fn wake(&self) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::dispatch::tasks::Ring;
+use crate::dispatch::tasks::WakeThread;
 
 /// One party's eventfd.
 #[derive(Clone)]
@@ -41,8 +41,8 @@ impl AsRawFd for Eventfd {
     }
 }
 
-impl Ring for Eventfd {
-    fn ring(&self) {
+impl WakeThread for Eventfd {
+    fn wake(&self) {
         // It can only fail when 2^64 - 2 rings wait to be taken, and then the sleeper is awake.
         rustix::io::write(&*self.fd, &1_u64.to_ne_bytes()).ok();
     }

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use super::builder::Builder;
 use super::shard_thread::Threads;
 use super::start::Join;
-use crate::dispatch::tasks::Ring as _;
+use crate::dispatch::tasks::WakeThread as _;
 use crate::dispatch::{Audience, HostRule, Statistics};
 use crate::error::HandleError;
 use crate::forward::mail::{HostChange, Mail, Report, ReportKind};
 use crate::forward::worker::by_home;
-use crate::metrics::{Latency, Snapshot};
+use crate::metrics::{CounterSnapshot, Latency};
 use crate::route::Dictionary;
 use crate::route::push::Push;
 use crate::session::{SessionId, ShardIndex, Uid};
@@ -83,7 +83,7 @@ pub struct ShutdownReport {
     /// How long it took.
     pub took: Duration,
     /// The counters at the end.
-    pub counters: Snapshot,
+    pub counters: CounterSnapshot,
 }
 
 /// An engine's figures at one moment.
@@ -95,7 +95,7 @@ pub struct Metrics {
     /// Uids that are bound.
     pub uids: usize,
     /// The counters of all shards, since the start.
-    pub counters: Snapshot,
+    pub counters: CounterSnapshot,
     /// How long requests took, since the last time anybody asked for metrics.
     pub latency: Latency,
 }
@@ -163,10 +163,10 @@ impl Engine {
         let within_us = u64::try_from(drain.within.as_micros()).unwrap_or(u64::MAX / 2);
         let deadline_us = threads.now_us().saturating_add(within_us).max(1);
         threads.drain_deadline_us.store(deadline_us, Ordering::Release);
-        threads.eventfds.iter().for_each(|eventfd| eventfd.ring());
+        threads.eventfds.iter().for_each(|eventfd| eventfd.wake());
         self.shards.drain(..).for_each(|join| join());
         threads.stop_workers.store(true, Ordering::Release);
-        threads.eventfds.iter().for_each(|eventfd| eventfd.ring());
+        threads.eventfds.iter().for_each(|eventfd| eventfd.wake());
         self.workers.drain(..).for_each(|join| join());
         ShutdownReport { took: start.elapsed(), counters: self.handle.counters() }
     }
@@ -381,8 +381,8 @@ impl Handle {
 
     /// The counters of all shards, without asking them for anything.
     #[must_use]
-    pub fn counters(&self) -> Snapshot {
-        let mut sum = Snapshot::default();
+    pub fn counters(&self) -> CounterSnapshot {
+        let mut sum = CounterSnapshot::default();
         for counters in &self.config.counters {
             sum += counters.snapshot();
         }

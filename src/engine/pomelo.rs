@@ -21,7 +21,7 @@ use super::network::{ForwarderContext, Interest, NetworkForwarder};
 use super::shard_thread::Threads;
 use super::start::Join;
 use crate::dispatch::chain::guarded;
-use crate::dispatch::tasks::Ring as _;
+use crate::dispatch::tasks::WakeThread as _;
 use crate::error::StartError;
 use crate::forward::Party;
 use crate::forward::remote::{Remote, RemoteConfig};
@@ -120,7 +120,7 @@ fn start(
             None => member.set_servers(cluster.fixed_servers().unwrap_or_default()),
         }
         let eventfd = context.threads.eventfds[context.me.index()].clone();
-        let wake = Arc::new(move || eventfd.ring());
+        let wake = Arc::new(move || eventfd.wake());
         let dialer = Dialer::new(lookup, &cluster.limits, &context.counters, wake);
         let thread = Thread {
             member,
@@ -263,7 +263,7 @@ impl Thread {
             }
         }
         while let Some(party) = self.member.poll_bell() {
-            self.threads.eventfds[party.index()].ring();
+            self.threads.eventfds[party.index()].wake();
         }
     }
 

@@ -16,7 +16,7 @@ use super::eventfd::Eventfd;
 use super::preflight::{self, RingSize, RingThreads};
 use super::ring::{Completion, Ring, Token};
 use super::sockets::Sockets;
-use crate::dispatch::tasks::Ring as _;
+use crate::dispatch::tasks::WakeThread as _;
 use crate::error::StartError;
 use crate::forward::{Hub, Party};
 use crate::log::redact_logins;
@@ -63,14 +63,14 @@ impl Threads {
         let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
         // Unless it stops anyway.
         self.drain_deadline_us.compare_exchange(0, deadline_us, success, failure).ok();
-        self.eventfds.iter().for_each(Eventfd::ring);
+        self.eventfds.iter().for_each(Eventfd::wake);
     }
 
     /// Wakes a party from a thread that has a ring.
     pub(super) fn wake(&self, party: Party, ring: &mut Ring) {
         match self.ring_of(party) {
             Some(fd) => ring.wake(fd, u32::from(party.0)),
-            None => self.eventfds[party.index()].ring(),
+            None => self.eventfds[party.index()].wake(),
         }
     }
 
@@ -84,7 +84,7 @@ impl Threads {
                     ring.watch(eventfd.raw());
                 }
             }
-            Token::WakeFailed(party) => self.eventfds[party as usize].ring(),
+            Token::WakeFailed(party) => self.eventfds[party as usize].wake(),
             _ => {}
         }
     }

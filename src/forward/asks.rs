@@ -6,7 +6,7 @@ use crate::dispatch::pending::Completion;
 use crate::session::{Table, Uid, place_of, token_of};
 
 /// The questions under way, by the token that their outcomes carry.
-pub(crate) struct Asks {
+pub(crate) struct PendingAsks {
     table: Table<Ask>,
 }
 
@@ -23,7 +23,7 @@ pub(crate) enum Ask {
     },
 }
 
-impl Asks {
+impl PendingAsks {
     pub(crate) fn new(len_max: usize) -> Self {
         Self { table: Table::new(len_max) }
     }
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_push_waits_for_all_homes() {
-        let mut asks = Asks::new(1);
+        let mut asks = PendingAsks::new(1);
         let (done, mut pending) = Pending::new();
         let token = asks.add(Ask::Push { left: 2, fails: Vec::new(), done }).ok().unwrap();
         let (done, _pending) = Pending::new();

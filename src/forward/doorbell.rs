@@ -7,7 +7,7 @@
 
 use std::sync::OnceLock;
 
-use crate::dispatch::tasks::Ring;
+use crate::dispatch::tasks::WakeThread;
 use crate::sync::{AtomicBool, Ordering, fence};
 
 /// The doorbell of one shard or worker.
@@ -15,14 +15,14 @@ use crate::sync::{AtomicBool, Ordering, fence};
 pub(crate) struct Doorbell {
     is_armed: AtomicBool,
     /// Wakes the sleeper from a thread that has no ring; set once when the shell is up.
-    ring: OnceLock<Box<dyn Ring>>,
+    wake: OnceLock<Box<dyn WakeThread>>,
 }
 
 impl Doorbell {
     /// Says how to ring from any thread.
-    pub(crate) fn connect(&self, ring: Box<dyn Ring>) {
+    pub(crate) fn connect(&self, wake: Box<dyn WakeThread>) {
         // A second connection is a bug of the shell's, not of a peer's.
-        assert!(self.ring.set(ring).is_ok(), "a doorbell is connected once");
+        assert!(self.wake.set(wake).is_ok(), "a doorbell is connected once");
     }
 
     /// Called by the reader before its last look.
@@ -51,12 +51,12 @@ impl Doorbell {
 }
 
 /// Rings from a thread that has no ring of the engine's.
-impl Ring for Doorbell {
-    fn ring(&self) {
+impl WakeThread for Doorbell {
+    fn wake(&self) {
         if self.take()
-            && let Some(ring) = self.ring.get()
+            && let Some(wake) = self.wake.get()
         {
-            ring.ring();
+            wake.wake();
         }
     }
 }

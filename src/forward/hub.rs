@@ -126,9 +126,9 @@ impl Hub {
 
     /// Mail of a thread outside the engine; gives it back when the inbox is full.
     pub(crate) fn send_from_host(&self, to: ShardIndex, mail: Mail) -> Result<(), Mail> {
-        use crate::dispatch::tasks::Ring as _;
+        use crate::dispatch::tasks::WakeThread as _;
         self.inboxes[to.index()].push(mail)?;
-        self.bell(to.into()).ring();
+        self.bell(to.into()).wake();
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use loom::thread;
 
 use super::mail::Mail;
 use super::*;
-use crate::dispatch::tasks::Ring;
+use crate::dispatch::tasks::WakeThread;
 use crate::session::{Generation, SessionId, ShardIndex, Slot};
 
 const SHARD: Party = Party(0);
@@ -16,8 +16,8 @@ const WORKER: Party = Party(1);
 /// What a thread sleeps on; ringing before it sleeps is not lost, as with an eventfd or a ring.
 struct Bed(LoomArc<Notify>);
 
-impl Ring for Bed {
-    fn ring(&self) {
+impl WakeThread for Bed {
+    fn wake(&self) {
         self.0.notify();
     }
 }

@@ -1,7 +1,7 @@
 //! From a shard to a worker and back, and between shards: lanes, doorbells, mail.
 
 pub(crate) mod asks;
-pub(crate) mod calls;
+
 mod chunk;
 mod doorbell;
 mod hub;
@@ -10,6 +10,7 @@ mod lane_bytes;
 mod loom_tests;
 pub(crate) mod mail;
 pub(crate) mod message_batch;
+pub(crate) mod pending_forwards;
 #[cfg(any(feature = "pitaya", feature = "pomelo"))]
 #[cfg_attr(not(all(feature = "pitaya", feature = "pomelo")), allow(dead_code))]
 // Each has its own part.

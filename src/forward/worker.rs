@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
 
-use super::asks::{Ask, Asks};
+use super::asks::{Ask, PendingAsks};
 use super::hub::{Endpoint, Hub, Party};
 use super::mail::{Forward, ForwardRoute, Mail, Others, ReplyTo, WorkerReply};
 use super::message_batch::MessageBatch;
 use super::session_futures::SessionFutures;
 use crate::dispatch::chain;
-use crate::dispatch::context::{BatchPart, Call, Link, Op, Origin};
+use crate::dispatch::context::{BatchPart, Call, Op, Origin, ThreadState};
 use crate::dispatch::pending::Completion;
 use crate::dispatch::reply::{Reply, ReplyBody};
 use crate::dispatch::tasks::Tasks;
@@ -25,12 +25,14 @@ use crate::metrics::Counters;
 use crate::route::edition::Edition;
 use crate::route::push::Push;
 use crate::route::table::RouteTable;
-use crate::session::{Directory, SessionData, SessionId, SessionView, ShardIndex, Snapshot, Uid};
+use crate::session::{
+    Directory, SessionData, SessionId, SessionSnapshot, SessionView, ShardIndex, Uid,
+};
 use crate::wire::answer;
 
 /// A worker's handlers and everything under way on it.
 pub(crate) struct Worker {
-    link: Rc<Link>,
+    thread: Rc<ThreadState>,
     registry: Rc<Registry>,
     /// The handler of each known route.
     by_route: Vec<Option<usize>>,
@@ -38,7 +40,7 @@ pub(crate) struct Worker {
     is_running_tasks: bool,
     session_futures: SessionFutures,
     counters: Arc<Counters>,
-    asks: Asks,
+    asks: PendingAsks,
     endpoint: Endpoint,
     ops: Vec<Op>,
 }
@@ -77,25 +79,25 @@ const TASKS_PER_TURN: usize = 256;
 
 impl Worker {
     pub(crate) fn new(config: &WorkerConfig, hub: &Arc<Hub>, me: Party) -> Self {
-        let link = Link::new(
+        let thread = ThreadState::new(
             Arc::clone(&config.server_id),
             Arc::clone(&config.frontend_id),
             Arc::clone(&config.routes),
             Arc::clone(&config.edition),
         );
-        let registry = Handlers::collect(&link, [&config.register]);
+        let registry = Handlers::collect(&thread, [&config.register]);
         let limits = &config.limits;
         let bell = Arc::clone(hub.bell(me));
         let by_route = config.routes.iter().map(|entry| registry.find(&entry.text)).collect();
         let mut worker = Self {
-            link,
+            thread,
             registry,
             by_route,
             tasks: Tasks::new(limits.tasks_max, bell),
             is_running_tasks: false,
             session_futures: SessionFutures::new(limits),
             counters: Arc::clone(&config.counters),
-            asks: Asks::new(limits.backlog_len_max),
+            asks: PendingAsks::new(limits.backlog_len_max),
             endpoint: Endpoint::new(Arc::clone(hub), me, limits.backlog_len_max),
             ops: Vec::new(),
         };
@@ -105,7 +107,7 @@ impl Worker {
 
     /// One turn: reads mail, runs what is ready. Whether there is more to do at once.
     pub(crate) fn run(&mut self, now_us: u64) -> bool {
-        self.link.handle_time(now_us);
+        self.thread.handle_time(now_us);
         self.endpoint.flush();
         for shard in (0..self.endpoint.hub().shards()).map(Party) {
             let mut messages = 0;
@@ -168,13 +170,13 @@ impl Worker {
         WorkerProbe {
             asks: self.asks.len(),
             tasks: self.tasks.len(),
-            timers: self.link.timers_len(),
+            timers: self.thread.timers_len(),
             backlog: self.endpoint.outgoing_len_sum(),
         }
     }
 
     pub(crate) fn next_timer_us(&self) -> Option<u64> {
-        self.link.next_timer_us()
+        self.thread.next_timer_us()
     }
 
     fn handle_mail(&mut self, mail: Mail) {
@@ -183,14 +185,14 @@ impl Worker {
             Mail::Forward(forward) => self.handle_forward(forward),
             Mail::Closed { session, data } => {
                 let view = SessionView { id: session, data: &data };
-                let context = Context { link: Rc::clone(&self.link) };
+                let context = Context { thread: Rc::clone(&self.thread) };
                 for told in &self.registry.on_closed {
                     chain::guarded(|| told(&view, &context));
                 }
                 self.apply_ops();
             }
             Mail::Result { token, outcome } => self.asks.finish(token, outcome),
-            Mail::Edition(edition) => drop(self.link.edition.replace(edition)),
+            Mail::Edition(edition) => drop(self.thread.edition.replace(edition)),
             // For a forwarder whose bit is the same as this worker's.
             Mail::Login { .. } | Mail::Logout { .. } => {}
             _ => debug_assert!(false, "mail for a shard reached a worker"),
@@ -200,14 +202,14 @@ impl Worker {
     fn handle_forward(&mut self, forward: Forward) {
         let Forward { token, session: id, data, route, id: request_id, mut bytes } = forward;
         let counted = bytes.len();
-        let link = Rc::clone(&self.link);
-        let (text, body) = route.split(&link.routes, &bytes);
+        let thread = Rc::clone(&self.thread);
+        let (text, body) = route.split(&thread.routes, &bytes);
         let handler = match route {
             ForwardRoute::Known(route) => self.by_route[route.index()],
             ForwardRoute::Inline { .. } => self.registry.find(text),
         };
         let request = Request::new(text, request_id, body);
-        let mut session = Session::new(id, Snapshot::Worker(data), Rc::clone(&link));
+        let mut session = Session::new(id, SessionSnapshot::Worker(data), Rc::clone(&thread));
         let mut reply = Reply::error();
         chain::handle(&self.registry, handler, &request, &mut session, &mut reply);
         self.apply_ops();
@@ -237,24 +239,24 @@ impl Worker {
     /// Handles the messages of a batch, which goes back with the answers. What a handler asks for
     /// comes behind the answers to what was before it, and ahead of its own.
     fn handle_batch(&mut self, mut batch: Box<MessageBatch>) {
-        let (link, registry) = (Rc::clone(&self.link), Rc::clone(&self.registry));
+        let (thread, registry) = (Rc::clone(&self.thread), Rc::clone(&self.registry));
         let MessageBatch { token, session: id, is_websocket, tells_all, .. } = *batch;
         let Some([kept, data]) = batch.data.take() else { return };
-        let kept = Snapshot::Worker(kept);
-        let mut session = Session::new(id, Snapshot::Worker(data), Rc::clone(&link));
+        let kept = SessionSnapshot::Worker(kept);
+        let mut session = Session::new(id, SessionSnapshot::Worker(data), Rc::clone(&thread));
         let messages = std::mem::take(&mut batch.messages);
         let mut handled = messages.bytes();
         for (index, (head, body)) in messages.iter().enumerate() {
             if !session.renew(id, &kept) {
-                session = Session::new(id, kept.clone(), Rc::clone(&link));
+                session = Session::new(id, kept.clone(), Rc::clone(&thread));
             }
-            let request = Request::new(&link.routes.entry(head.route).text, head.id, body);
+            let request = Request::new(&thread.routes.entry(head.route).text, head.id, body);
             let mut reply = Reply::error();
             let handler = self.by_route[head.route.index()];
             chain::handle(&registry, handler, &request, &mut session, &mut reply);
             let is_later = matches!(reply.body, ReplyBody::Later(_));
             let is_told = tells_all && !is_ordinary(head.id, &reply);
-            if is_later || is_told || link.has_ops() {
+            if is_later || is_told || thread.has_ops() {
                 self.send_answers(&mut batch);
                 self.apply_ops();
             }
@@ -307,10 +309,10 @@ impl Worker {
     }
 
     fn spawn_answer(&mut self, origin: Origin, reply: Reply<'static>) {
-        let link = Rc::clone(&self.link);
+        let thread = Rc::clone(&self.thread);
         let future = Box::pin(async move {
             let reply = chain::settle(reply).await;
-            link.ask(Op::Answer { call: Call { origin, held: None }, reply });
+            thread.ask(Op::Answer { call: Call { origin, held: None }, reply });
         });
         let spawned = self.tasks.spawn(future);
         debug_assert!(spawned.is_ok());
@@ -369,7 +371,7 @@ impl Worker {
     /// Does what handlers and tasks have asked for, in order.
     fn apply_ops(&mut self) {
         loop {
-            std::mem::swap(&mut *self.link.ops.borrow_mut(), &mut self.ops);
+            std::mem::swap(&mut *self.thread.ops.borrow_mut(), &mut self.ops);
             if self.ops.is_empty() {
                 return;
             }

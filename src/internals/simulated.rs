@@ -11,7 +11,7 @@ use crate::forward::mail::Mail;
 use crate::forward::worker::{Worker, WorkerConfig, by_home};
 use crate::forward::{Carrier, Hub, HubLimits, LaneFull, Party, ServerId, ServerType};
 use crate::limits::Limits;
-use crate::metrics::{Counters, Snapshot};
+use crate::metrics::{CounterSnapshot, Counters};
 use crate::route::edition::{Edition, EditionId};
 use crate::route::push::Push;
 use crate::route::table::RouteTable;
@@ -396,7 +396,7 @@ impl Simulated {
 
     /// A shard's counters.
     #[must_use]
-    pub fn counters(&self, shard: u16) -> Snapshot {
+    pub fn counters(&self, shard: u16) -> CounterSnapshot {
         self.config.counters[usize::from(shard)].snapshot()
     }
 }

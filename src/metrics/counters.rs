@@ -33,25 +33,25 @@ macro_rules! counters {
         /// The counters at one moment; of several shards, their sum.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         #[non_exhaustive]
-        pub struct Snapshot {
+        pub struct CounterSnapshot {
             $($(#[$doc])+ pub $name: u64,)+
         }
 
         impl Counters {
             /// Their values now. Counters of one moment may be a message apart.
             #[must_use]
-            pub fn snapshot(&self) -> Snapshot {
-                Snapshot { $($name: self.$name.value(),)+ }
+            pub fn snapshot(&self) -> CounterSnapshot {
+                CounterSnapshot { $($name: self.$name.value(),)+ }
             }
         }
 
-        impl std::ops::AddAssign for Snapshot {
+        impl std::ops::AddAssign for CounterSnapshot {
             fn add_assign(&mut self, other: Self) {
                 $(self.$name += other.$name;)+
             }
         }
 
-        impl Snapshot {
+        impl CounterSnapshot {
             /// Each counter by its name.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
                 [$((stringify!($name), self.$name),)+].into_iter()

@@ -3,5 +3,5 @@
 mod counters;
 mod latency;
 
-pub use counters::{Counters, Snapshot};
+pub use counters::{CounterSnapshot, Counters};
 pub use latency::Latency;

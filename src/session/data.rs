@@ -25,7 +25,7 @@ pub struct SessionData {
 
 /// A session's data as one thread holds it.
 #[derive(Debug, Clone)]
-pub(crate) enum Snapshot {
+pub(crate) enum SessionSnapshot {
     /// On its shard. The outer pointer is that thread's own, so that a message's snapshot costs no
     /// atomic operation; the inner one goes to workers with what is forwarded.
     #[allow(clippy::redundant_allocation)] // The two counts are what it is for.
@@ -34,7 +34,7 @@ pub(crate) enum Snapshot {
     Worker(Arc<SessionData>),
 }
 
-impl Snapshot {
+impl SessionSnapshot {
     pub(crate) fn shared(&self) -> &Arc<SessionData> {
         match self {
             Self::Shard(data) => data,
@@ -69,7 +69,7 @@ impl Snapshot {
     }
 }
 
-impl std::ops::Deref for Snapshot {
+impl std::ops::Deref for SessionSnapshot {
     type Target = SessionData;
 
     fn deref(&self) -> &SessionData {

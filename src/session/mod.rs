@@ -8,12 +8,12 @@ mod queue;
 mod table;
 mod uid;
 
-pub(crate) use data::Snapshot;
+pub(crate) use data::SessionSnapshot;
 pub use data::{SessionData, SessionView};
 pub(crate) use directory::Directory;
 pub(crate) use id::{Generation, Slot};
 pub use id::{SessionId, ShardIndex};
 pub(crate) use outbox::{BufferPool, Outbox, Segment};
-pub(crate) use queue::{Framing, LossyPush, Lost};
+pub(crate) use queue::{Framing, LossyPush, PushLoss};
 pub(crate) use table::{ROOM_MAX, Table, place_of, token_of};
 pub use uid::{Uid, UidError};

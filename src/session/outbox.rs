@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::queue::{LossyPush, Lost, Queue};
+use super::queue::{LossyPush, PushLoss, Queue};
 
 /// A buffer on its way to the socket.
 #[derive(Debug)]
@@ -112,7 +112,7 @@ impl Outbox {
         push: LossyPush<'_>,
         len_max: usize,
         pool: &mut BufferPool,
-    ) -> Option<Lost> {
+    ) -> Option<PushLoss> {
         let since = pool.now;
         let queue = self.queue_up(pool);
         let lost = queue.push_lossy(push, len_max, since);

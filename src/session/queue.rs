@@ -28,7 +28,7 @@ pub(crate) enum Framing {
 
 /// What had to go for a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lost {
+pub(crate) enum PushLoss {
     /// The one before it of the same route.
     Replaced,
     /// The oldest that may be dropped.
@@ -114,17 +114,17 @@ impl Queue {
         push: LossyPush<'_>,
         len_max: usize,
         since: Since,
-    ) -> Option<Lost> {
+    ) -> Option<PushLoss> {
         let LossyPush { package, lossy, framing } = push;
         let lost = match lossy {
             Lossy::KeepLatest(_) => {
                 let is_older = |entry: &Entry| entry.lossy == Some(lossy);
                 let older = self.entries.iter().position(is_older);
-                older.map(|at| self.remove(at)).map(|()| Lost::Replaced)
+                older.map(|at| self.remove(at)).map(|()| PushLoss::Replaced)
             }
             Lossy::DropOldest => {
                 let is_full = self.droppable >= len_max;
-                (is_full && self.drop_oldest()).then_some(Lost::Dropped)
+                (is_full && self.drop_oldest()).then_some(PushLoss::Dropped)
             }
         };
         let segment = Segment::Shared(package.clone());

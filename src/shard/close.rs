@@ -189,7 +189,7 @@ impl Shard {
         self.tell_workers(workers, || Mail::Closed { session: id, data: Arc::clone(&data) });
         let registry = Rc::clone(&self.registry);
         if !registry.on_closed.is_empty() {
-            let context = Context { link: Rc::clone(&self.link) };
+            let context = Context { thread: Rc::clone(&self.thread) };
             let view = SessionView { id, data: &data };
             for told in &registry.on_closed {
                 chain::guarded(|| told(&view, &context));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::dialect::Dialect;
 use super::listener::ListenerIndex;
 use crate::route::edition::EditionId;
-use crate::session::{Outbox, SessionData, Snapshot, Uid};
+use crate::session::{Outbox, SessionData, SessionSnapshot, Uid};
 use crate::wire::websocket::Fragments;
 
 /// The shell's name for a socket.
@@ -149,7 +149,7 @@ pub(crate) struct Connection {
     /// A WebSocket message whose last fragment has not come yet.
     pub(crate) message: Option<Box<FragmentedMessage>>,
     /// INVARIANT: there before anything is told of the session to a handler or worker.
-    pub(crate) data: Option<Snapshot>,
+    pub(crate) data: Option<SessionSnapshot>,
     pub(crate) binding: Option<Box<Binding>>,
     /// What it was told of routes, once the handshake is answered.
     pub(crate) edition: EditionId,
@@ -218,7 +218,7 @@ impl Connection {
 
     /// What the session holds; made when it is first asked for.
     #[inline]
-    pub(crate) fn data(&mut self) -> &mut Snapshot {
+    pub(crate) fn data(&mut self) -> &mut SessionSnapshot {
         let (number, peer) = (self.number, self.peer);
         self.data.get_or_insert_with(|| new_data(number, peer))
     }
@@ -229,6 +229,6 @@ impl Connection {
 }
 
 #[cold]
-fn new_data(number: u64, peer: SocketAddr) -> Snapshot {
-    Snapshot::Shard(Rc::new(Arc::new(SessionData::new(number, peer))))
+fn new_data(number: u64, peer: SocketAddr) -> SessionSnapshot {
+    SessionSnapshot::Shard(Rc::new(Arc::new(SessionData::new(number, peer))))
 }

@@ -322,7 +322,7 @@ impl Shard {
                 Target::Unknown => {}
                 Target::Attack => return self.handle_attack(client.session.slot()),
                 _ => {
-                    let route = self.link.routes.find(text.as_bytes());
+                    let route = self.thread.routes.find(text.as_bytes());
                     let client = ClientCall { route, ..*client };
                     let request = Request::new(&text, request.id(), request.body());
                     return self.handle_routed(&client, target, &request);

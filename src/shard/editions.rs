@@ -43,7 +43,7 @@ impl Editions {
 impl Shard {
     /// Sessions that have been told of another edition keep that one.
     pub(super) fn handle_edition(&mut self, edition: Arc<Edition>) {
-        self.link.edition.replace(Arc::clone(&edition));
+        self.thread.edition.replace(Arc::clone(&edition));
         // The host has no lane to workers.
         if self.index == ShardIndex(0) {
             let hub = Arc::clone(self.endpoint.hub());

@@ -2,11 +2,12 @@
 //!
 //! Most messages of most games are for a handler of this shard or for a worker, with no schema or
 //! bound on their rate, and with no filter that has to wait. Handlers and filters can't touch the
-//! shard, they can only ask ([`Link::ops`]); so what has been looked up for one message of a buffer
-//! holds for the next. Those for a worker go there together. Whatever is out of the ordinary ends
+//! shard, they can only ask ([`ThreadState::ops`]); so what has been looked up for one message of a
+//! buffer holds for the next. Those for a worker go there together. Whatever is out of the ordinary
+//! ends the loop and goes the way that all other messages go, with the same outcome.
 //! the loop and goes the way that all other messages go, with the same outcome.
 //!
-//! [`Link::ops`]: crate::dispatch::context::Link::ops
+//! [`ThreadState::ops`]: crate::dispatch::context::ThreadState::ops
 
 use std::rc::Rc;
 
@@ -16,14 +17,14 @@ use super::connection::{Connection, Transport};
 use super::forward_batch::{BatchTarget, Room};
 use super::global_handle::{RecentRoutes, Target, is_same};
 use crate::dispatch::chain::{self, Stop};
-use crate::dispatch::context::{ClientCall, Link};
+use crate::dispatch::context::{ClientCall, ThreadState};
 use crate::dispatch::reply::{Reply, ReplyBody};
 use crate::dispatch::{Request, Session};
 use crate::forward::Carrier;
 use crate::forward::message_batch::Head;
 use crate::route::edition::Edition;
 use crate::route::table::{RouteEntry, RouteId, RouteTable};
-use crate::session::{BufferPool, SessionId, Slot, Snapshot};
+use crate::session::{BufferPool, SessionId, SessionSnapshot, Slot};
 use crate::wire::answer;
 use crate::wire::message::{self, MessageType, RouteRef};
 use crate::wire::package::{self, HEADER_BYTES, Package, PackageType, Status};
@@ -118,7 +119,7 @@ impl Shard {
     #[inline(never)] // It has the registers to itself.
     pub(super) fn handle_fast(&mut self, session: SessionId, input: &mut [u8]) -> Run {
         let mut run = Run { consumed: 0, is_interrupted: false };
-        let (link, registry) = (Rc::clone(&self.link), Rc::clone(&self.registry));
+        let (thread, registry) = (Rc::clone(&self.thread), Rc::clone(&self.registry));
         let (config, endpoint, calls) = (&self.config, &self.endpoint, &self.calls);
         let Some(connection) = self.connections.at_mut(session.slot()) else { return run };
         if connection.message.is_some() {
@@ -130,7 +131,7 @@ impl Shard {
         let (lane_waits, memory_left) = (&self.lane_waits, self.memory.left());
         let room = Room { config, endpoint, calls, lane_waits, memory_left, is_filtered };
         let routes = Routes {
-            table: &link.routes,
+            table: &thread.routes,
             edition: self.editions.get(connection.edition),
             fast_paths: &self.fast_paths,
         };
@@ -146,7 +147,7 @@ impl Shard {
             run.consumed += end;
             tally.count(is_notify);
             let client = || ClientCall { session, id, route: Some(route.id), bytes: 0, started_us };
-            let seen = session_for(&mut snapshot, session, connection.data(), &link);
+            let seen = session_for(&mut snapshot, session, connection.data(), &thread);
             let request = Request::new(route.text, id, body);
             if is_filtered && let Err(stop) = chain::before(filters, 0, &request, seen) {
                 break Some(Interruption::Stopped { client: client(), request, stop });
@@ -164,14 +165,14 @@ impl Shard {
             let mut reply = Reply::error();
             chain::handle(&registry, Some(handler), &request, seen, &mut reply);
             let is_plain = !reply.failed && !matches!(reply.body, ReplyBody::Later(_));
-            if !is_plain || link.has_ops() || !answer(connection, &mut self.pool, id, &reply) {
+            if !is_plain || thread.has_ops() || !answer(connection, &mut self.pool, id, &reply) {
                 break Some(Interruption::Handled { client: client(), request, reply });
             }
             tally.answers += u64::from(id != 0);
             if is_filtered {
                 chain::after_answer(filters, &request, seen, &reply);
             }
-            let has_ops = is_filtered && link.has_ops();
+            let has_ops = is_filtered && thread.has_ops();
             if has_ops || connection.outbox.bytes() > self.outbox_pauses.pause_bytes() {
                 break Some(Interruption::Answered);
             }
@@ -229,13 +230,13 @@ impl Shard {
 fn session_for<'a>(
     snapshot: &'a mut Option<Session>,
     session: SessionId,
-    data: &Snapshot,
-    link: &Rc<Link>,
+    data: &SessionSnapshot,
+    thread: &Rc<ThreadState>,
 ) -> &'a mut Session {
     if !snapshot.as_mut().is_some_and(|it| it.renew(session, data)) {
         *snapshot = None;
     }
-    snapshot.get_or_insert_with(|| Session::new(session, data.clone(), Rc::clone(link)))
+    snapshot.get_or_insert_with(|| Session::new(session, data.clone(), Rc::clone(thread)))
 }
 
 /// The routes as one session knows them.

@@ -10,10 +10,12 @@ use super::dialect::Dialect;
 use super::lane_full::LaneWaits;
 use crate::dispatch::reply::Reply;
 use crate::dispatch::{Request, Session, chain};
-use crate::forward::calls::{Calls, Forwarded, HeldMessages, PendingBatch};
 use crate::forward::mail::{Mail, WorkerReply};
 use crate::forward::message_batch::{
     self, BODY_BYTES_MAX, BatchPool, Head, MESSAGES_MAX, MessageBatch,
+};
+use crate::forward::pending_forwards::{
+    HeldMessages, PendingBatch, PendingForward, PendingForwards,
 };
 use crate::forward::{Carrier, Endpoint};
 use crate::session::SessionId;
@@ -44,7 +46,7 @@ const LISTS_KEPT_MAX: usize = 1024;
 pub(super) struct Room<'a> {
     pub(super) config: &'a ShardConfig,
     pub(super) endpoint: &'a Endpoint,
-    pub(super) calls: &'a Calls,
+    pub(super) calls: &'a PendingForwards,
     pub(super) lane_waits: &'a LaneWaits,
     /// What is left of `shard_bytes_max`.
     pub(super) memory_left: usize,
@@ -245,7 +247,7 @@ impl Shard {
             let started_us = self.clock.now_us;
             let awaited = PendingBatch { session, started_us, ids, pending, bytes, held };
             let deadline_us = started_us + self.config.forward_timeout_us();
-            batch.token = self.calls.add(Forwarded::Batch(awaited), deadline_us);
+            batch.token = self.calls.add(PendingForward::Batch(awaited), deadline_us);
         }
         let messages = batch.messages.len();
         self.batches.away[usize::from(worker)] += messages;
@@ -295,7 +297,7 @@ impl Shard {
         debug_assert_eq!(awaited.pending & answered, answered, "a message is answered once");
         awaited.pending &= !answered;
         if awaited.pending == 0
-            && let Some(Forwarded::Batch(awaited)) = self.calls.take(token)
+            && let Some(PendingForward::Batch(awaited)) = self.calls.take(token)
         {
             self.release_in_flight(awaited.session, awaited.bytes);
             self.batches.give(awaited.ids, awaited.held);
@@ -323,12 +325,12 @@ impl Shard {
 
     /// Lets the global after filters see answers as they were laid out.
     fn show_answers(&mut self, held: &mut HeldMessages, answered: u64, bytes: &[u8]) {
-        let (link, registry) = (Rc::clone(&self.link), Rc::clone(&self.registry));
+        let (thread, registry) = (Rc::clone(&self.thread), Rc::clone(&self.registry));
         let mut bodies = answer::bodies(bytes);
         for (index, (head, body, session)) in held.iter_mut().enumerate() {
             if answered >> index & 1 == 1 {
                 let reply = bodies.next().map_or_else(Reply::error, Reply::borrowed);
-                let request = Request::new(&link.routes.entry(head.route).text, head.id, body);
+                let request = Request::new(&thread.routes.entry(head.route).text, head.id, body);
                 chain::after_answer(&registry.global_filters, &request, session, &reply);
             }
         }
@@ -339,7 +341,7 @@ impl Shard {
     pub(super) fn handle_part(&mut self, token: u64, index: u8, reply: WorkerReply) {
         let Some(awaited) = self.calls.batch_mut(token) else { return };
         let index = usize::from(index);
-        let (client, held) = awaited.part(index, &self.link.routes);
+        let (client, held) = awaited.part(index, &self.thread.routes);
         self.settle(token, 1 << index);
         self.handle_answer(&client, held, &reply.into_reply());
     }
@@ -348,7 +350,7 @@ impl Shard {
     pub(super) fn expire_batch(&mut self, awaited: PendingBatch, reply: &Reply<'_>) {
         for index in (0..awaited.ids.len()).filter(|index| awaited.pending >> index & 1 == 1) {
             self.counters.forward_timeouts.one();
-            let (client, held) = awaited.part(index, &self.link.routes);
+            let (client, held) = awaited.part(index, &self.thread.routes);
             self.handle_answer(&client, held, reply);
         }
         self.release_in_flight(awaited.session, awaited.bytes);

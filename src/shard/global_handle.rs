@@ -13,12 +13,12 @@ use super::connection::CloseReason;
 use super::forward_batch::copies;
 use super::lane_full::{Destination, ForwardMessage};
 use crate::dispatch::chain::{self, Stop};
-use crate::dispatch::context::{Call, ClientCall, Held, Op, Origin};
+use crate::dispatch::context::{Call, ClientCall, HeldRequest, Op, Origin};
 use crate::dispatch::reply::{Failure, Reply, ReplyBody};
 use crate::dispatch::{Registry, Request, Session};
 use crate::forward::Carrier;
-use crate::forward::calls::Forwarded;
 use crate::forward::mail::{ForwardRoute, WorkerReply};
+use crate::forward::pending_forwards::PendingForward;
 use crate::route::default_route;
 use crate::route::edition::Edition;
 use crate::route::table::{RouteEntry, RouteId, RouteTable};
@@ -182,8 +182,8 @@ impl Shard {
                 return None;
             }
         };
-        let link = Rc::clone(&self.link);
-        let known = self.find_route(&link.routes, session.slot(), message.route?);
+        let thread = Rc::clone(&self.thread);
+        let known = self.find_route(&thread.routes, session.slot(), message.route?);
         let client =
             ClientCall { session, id, route: known, bytes: 0, started_us: self.clock.now_us };
         if let Some(message_rate) = &mut self.message_rate
@@ -220,8 +220,8 @@ impl Shard {
         let Some(route) = message.route else { return };
         match client.route {
             Some(known) => {
-                let link = Rc::clone(&self.link);
-                let entry = link.routes.entry(known);
+                let thread = Rc::clone(&self.thread);
+                let entry = thread.routes.entry(known);
                 let target = self.targets[known.index()];
                 // Clients of Pitaya have not been told of schemas.
                 let schema = entry.client.as_ref().filter(|_| !self.is_pitaya(session.slot()));
@@ -339,7 +339,7 @@ impl Shard {
     ) {
         let Some(connection) = self.connections.at_mut(client.session.slot()) else { return };
         let data = connection.data().clone();
-        let mut session = Session::new(client.session, data, Rc::clone(&self.link));
+        let mut session = Session::new(client.session, data, Rc::clone(&self.thread));
         if !self.registry.global_filters.is_empty() {
             let registry = Rc::clone(&self.registry);
             let admitted = chain::before(&registry.global_filters, 0, request, &mut session);
@@ -386,13 +386,13 @@ impl Shard {
             self.apply_ops();
             return self.finish(client, &Reply::error(), request, &mut session);
         };
-        let (registry, link) = (Rc::clone(&self.registry), Rc::clone(&self.link));
-        let mut held = Box::new(Held { request: request.to_owned(), session });
+        let (registry, thread) = (Rc::clone(&self.registry), Rc::clone(&self.thread));
+        let mut held = Box::new(HeldRequest { request: request.to_owned(), session });
         let future = Box::pin(async move {
-            let Held { request, session } = &mut *held;
+            let HeldRequest { request, session } = &mut *held;
             let filters = &registry.global_filters;
             let admitted = chain::wait(filters, index, verdict, request, session).await;
-            link.ask(Op::Admit { client, held, admitted });
+            thread.ask(Op::Admit { client, held, admitted });
         });
         let spawned = self.tasks.spawn(future);
         debug_assert!(spawned.is_ok());
@@ -404,11 +404,11 @@ impl Shard {
     pub(super) fn handle_admit(
         &mut self,
         client: &ClientCall,
-        held: Held,
+        held: HeldRequest,
         admitted: Result<(), Reply<'static>>,
     ) {
         self.end_in_flight(client);
-        let Held { request, mut session } = held;
+        let HeldRequest { request, mut session } = held;
         let request = request.get();
         let is_there = self.find(client.session).is_some_and(|(_, c)| c.state.is_working());
         match admitted {
@@ -488,9 +488,9 @@ impl Shard {
         self.apply_ops();
     }
 
-    fn hold(&self, request: &Request<'_>, session: Session) -> Option<Box<Held>> {
+    fn hold(&self, request: &Request<'_>, session: Session) -> Option<Box<HeldRequest>> {
         (!self.registry.global_filters.is_empty())
-            .then(|| Box::new(Held { request: request.to_owned(), session }))
+            .then(|| Box::new(HeldRequest { request: request.to_owned(), session }))
     }
 
     fn answer_later(
@@ -508,10 +508,10 @@ impl Shard {
             return self.finish(client, &Reply::error(), request, &mut session);
         };
         let held = self.hold(request, session);
-        let (link, reply) = (Rc::clone(&self.link), reply.into_owned());
+        let (thread, reply) = (Rc::clone(&self.thread), reply.into_owned());
         let future = Box::pin(async move {
             let reply = chain::settle(reply).await;
-            link.ask(Op::Answer { call: Call { origin: Origin::Client(client), held }, reply });
+            thread.ask(Op::Answer { call: Call { origin: Origin::Client(client), held }, reply });
         });
         let spawned = self.tasks.spawn(future);
         debug_assert!(spawned.is_ok());
@@ -522,7 +522,7 @@ impl Shard {
     pub(super) fn handle_answer(
         &mut self,
         client: &ClientCall,
-        held: Option<Box<Held>>,
+        held: Option<Box<HeldRequest>>,
         reply: &Reply<'_>,
     ) {
         self.end_in_flight(client);
@@ -532,7 +532,7 @@ impl Shard {
         match held {
             None => self.answer(client, reply),
             Some(mut held) => {
-                let Held { request, session } = &mut *held;
+                let HeldRequest { request, session } = &mut *held;
                 self.finish(client, reply, &request.get(), session);
             }
         }
@@ -625,7 +625,7 @@ impl Shard {
 
     /// A worker has answered. An answer after its deadline finds nothing.
     pub(super) fn handle_worker_answer(&mut self, token: u64, reply: WorkerReply) {
-        let Some(Forwarded::One { client, held }) = self.calls.take(token) else { return };
+        let Some(PendingForward::One { client, held }) = self.calls.take(token) else { return };
         self.handle_answer(&client, held, &reply.into_reply());
     }
 
@@ -634,11 +634,11 @@ impl Shard {
         while let Some(call) = self.calls.take_due(self.clock.now_us) {
             let reply = Reply::failure(Failure::TimedOut);
             match call {
-                Forwarded::One { client, held } => {
+                PendingForward::One { client, held } => {
                     self.counters.forward_timeouts.one();
                     self.handle_answer(&client, held, &reply);
                 }
-                Forwarded::Batch(batch) => self.expire_batch(batch, &reply),
+                PendingForward::Batch(batch) => self.expire_batch(batch, &reply),
             }
         }
     }

@@ -16,10 +16,10 @@ use super::Shard;
 use super::connection::worker_bit;
 use super::fairness::Pause;
 use super::forward_batch::copies;
-use crate::dispatch::context::{ClientCall, Held};
+use crate::dispatch::context::{ClientCall, HeldRequest};
 use crate::dispatch::reply::Reply;
-use crate::forward::calls::Forwarded;
 use crate::forward::mail::{Forward, ForwardRoute, Mail};
+use crate::forward::pending_forwards::PendingForward;
 use crate::forward::{Carrier, LaneFull};
 use crate::session::{SessionData, SessionId};
 
@@ -28,7 +28,7 @@ pub(super) struct ForwardMessage {
     pub(super) client: ClientCall,
     pub(super) destination: Destination,
     pub(super) data: Arc<SessionData>,
-    pub(super) held: Option<Box<Held>>,
+    pub(super) held: Option<Box<HeldRequest>>,
     pub(super) route: ForwardRoute,
     pub(super) bytes: Bytes,
 }
@@ -194,7 +194,7 @@ impl Shard {
         let is_answered = is_near || client.id != 0 || held.is_some();
         let deadline_us = self.clock.now_us + self.config.forward_timeout_us();
         let token = match is_answered {
-            true => self.calls.add(Forwarded::One { client, held }, deadline_us),
+            true => self.calls.add(PendingForward::One { client, held }, deadline_us),
             false => 0,
         };
         let (session, id) = (client.session, client.id);

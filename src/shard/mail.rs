@@ -113,13 +113,13 @@ impl Shard {
 
     /// Does what handlers, filters and futures have asked for, in order.
     pub(super) fn apply_ops(&mut self) {
-        if !self.link.has_ops() {
+        if !self.thread.has_ops() {
             return;
         }
         loop {
             // Taken out, as doing one may lead to the next.
             let mut ops = std::mem::take(&mut self.ops);
-            std::mem::swap(&mut *self.link.ops.borrow_mut(), &mut ops);
+            std::mem::swap(&mut *self.thread.ops.borrow_mut(), &mut ops);
             if ops.is_empty() {
                 self.ops = ops;
                 return;

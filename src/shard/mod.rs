@@ -76,11 +76,11 @@ use rate::{MessageRate, Rate};
 use wide_ids::WideIds;
 use work::Work;
 
-use crate::dispatch::context::{Link, Op};
+use crate::dispatch::context::{Op, ThreadState};
 use crate::dispatch::tasks::Tasks;
 use crate::dispatch::{Handlers, HostFilter, Logins, Registry};
-use crate::forward::asks::Asks;
-use crate::forward::calls::Calls;
+use crate::forward::asks::PendingAsks;
+use crate::forward::pending_forwards::PendingForwards;
 use crate::forward::{Chunk, Endpoint, Hub, Party};
 use crate::metrics::{Counters, Latency};
 use crate::session::{BufferPool, Directory, Segment, SessionId, ShardIndex, Slot, Table};
@@ -108,7 +108,7 @@ pub(crate) struct Shard {
     #[cfg(feature = "tls")]
     tls: tls::TlsStreams,
 
-    link: Rc<Link>,
+    thread: Rc<ThreadState>,
     registry: Rc<Registry>,
     /// What is to be done with each known route.
     targets: Vec<Target>,
@@ -119,8 +119,8 @@ pub(crate) struct Shard {
     tasks: Tasks,
     is_running_tasks: bool,
     ops: Vec<Op>,
-    asks: Asks,
-    calls: Calls,
+    asks: PendingAsks,
+    calls: PendingForwards,
     endpoint: Endpoint,
     /// How much mail each worker had sent when the turn's reading began.
     waiting: Vec<usize>,
@@ -233,8 +233,8 @@ impl Shard {
         let limits = &config.limits;
         let edition = config.edition();
         let id = || Arc::clone(&config.server_id);
-        let link = Link::new(id(), id(), Arc::clone(&config.routes), Arc::clone(&edition));
-        let registry = Handlers::collect(&link, &config.registers);
+        let thread = ThreadState::new(id(), id(), Arc::clone(&config.routes), Arc::clone(&edition));
+        let registry = Handlers::collect(&thread, &config.registers);
         let targets: Vec<Target> =
             config.routes.iter().map(|entry| config.target(&registry, &entry.text)).collect();
         let fast_paths = fast_path::fast_paths(&config, &targets);
@@ -254,7 +254,7 @@ impl Shard {
             keys: FxHashMap::default(),
             #[cfg(feature = "tls")]
             tls: tls::TlsStreams::new(&config.listeners),
-            link,
+            thread,
             registry,
             targets,
             fast_paths,
@@ -263,8 +263,8 @@ impl Shard {
             tasks: Tasks::new(limits.tasks_max, Arc::clone(hub.bell(party)) as _),
             is_running_tasks: false,
             ops: Vec::new(),
-            asks: Asks::new(limits.backlog_len_max),
-            calls: Calls::default(),
+            asks: PendingAsks::new(limits.backlog_len_max),
+            calls: PendingForwards::default(),
             endpoint: Endpoint::new(Arc::clone(hub), party, limits.backlog_len_max),
             waiting: Vec::new(),
             chunks: (0..workers).map(|_| Chunk::default()).collect(),
@@ -305,13 +305,13 @@ impl Shard {
         self.dirty.extend(self.deferred.drain(..));
         self.pool.begin_turn(self.clock.patient_ms);
         self.forwarded = 0;
-        self.link.now_us.set(self.clock.now_us);
+        self.thread.now_us.set(self.clock.now_us);
     }
 
     /// Ends the turn: what it has answered is now with the sockets.
     pub(crate) fn end_turn(&mut self, now_us: u64) {
         let lag_us = now_us.saturating_sub(self.clock.now_us);
-        self.link.lag_us.set(lag_us);
+        self.thread.lag_us.set(lag_us);
         let answers = std::mem::take(&mut self.answers_this_turn);
         if answers > 0 {
             self.latency.record(lag_us, answers);
@@ -387,7 +387,7 @@ impl Shard {
 
     /// Reads mail, runs futures, lets deadlines pass. Whether there is more to do at once.
     pub(crate) fn run(&mut self) -> bool {
-        self.link.handle_time(self.clock.now_us);
+        self.thread.handle_time(self.clock.now_us);
         self.endpoint.flush();
         self.receive_mail();
         self.send_waiting();
@@ -543,7 +543,7 @@ impl Shard {
         // Nobody tells of room in a lane that was not quite full.
         let waits = self.endpoint.has_backlog() || !self.lane_waits.is_empty();
         let backlog = waits.then_some(self.clock.now_us + BACKLOG_RETRY_US);
-        [self.link.next_timer_us(), self.calls.next_deadline_us(), backlog]
+        [self.thread.next_timer_us(), self.calls.next_deadline_us(), backlog]
             .into_iter()
             .flatten()
             .min()

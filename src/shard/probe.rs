@@ -85,7 +85,7 @@ impl Shard {
             calls: self.calls.len(),
             asks: self.asks.len(),
             tasks: self.tasks.len(),
-            timers: self.link.timers_len(),
+            timers: self.thread.timers_len(),
             backlog: self.endpoint.outgoing_len_sum(),
             lane_waits: self.lane_waits.len(),
             held_bytes: self.budgets.held_bytes(),

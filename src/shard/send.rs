@@ -9,7 +9,7 @@ use crate::dispatch::context::ClientCall;
 use crate::dispatch::reply::Reply;
 use crate::route::push::{Lossy, Push};
 use crate::route::table::encode_body;
-use crate::session::{BufferPool, Framing, LossyPush, Lost, Slot};
+use crate::session::{BufferPool, Framing, LossyPush, PushLoss, Slot};
 use crate::wire::package::{HEADER_BYTES, Header, PackageType};
 use crate::wire::{answer, websocket};
 
@@ -63,8 +63,8 @@ impl Shard {
             let len_max = self.config.limits.outbox_pushes_max;
             match connection.outbox.push_lossy(push, len_max, &mut self.pool) {
                 None => {}
-                Some(Lost::Replaced) => self.counters.pushes_replaced.one(),
-                Some(Lost::Dropped) => self.counters.pushes_dropped.one(),
+                Some(PushLoss::Replaced) => self.counters.pushes_replaced.one(),
+                Some(PushLoss::Dropped) => self.counters.pushes_dropped.one(),
             }
             return self.queued_push(slot);
         }
@@ -82,7 +82,7 @@ impl Shard {
             return;
         }
         let slot = call.session.slot();
-        let link = &self.link;
+        let thread = &self.thread;
         let Some(connection) = self.connections.get_mut(slot, call.session.generation()) else {
             return;
         };
@@ -90,7 +90,7 @@ impl Shard {
             return self.answer_pitaya(call, reply);
         }
         let text = reply.text();
-        let entry = call.route.map(|route| link.routes.entry(route));
+        let entry = call.route.map(|route| thread.routes.entry(route));
         let scratch;
         let body: &[u8] = match entry.and_then(|entry| Some((entry, entry.server.as_ref()?))) {
             None => &text,

@@ -15,7 +15,7 @@ use super::*;
 use crate::dispatch::{Register, Reply};
 use crate::forward::HubLimits;
 use crate::limits::Limits;
-use crate::metrics::Snapshot;
+use crate::metrics::CounterSnapshot;
 use crate::route::SlowConsumer;
 use crate::route::edition::{Edition, EditionId};
 use crate::route::table::RouteTable;
@@ -168,7 +168,7 @@ impl Rig {
         }
     }
 
-    fn counters(&self) -> Snapshot {
+    fn counters(&self) -> CounterSnapshot {
         self.shard.counters().snapshot()
     }
 
@@ -235,7 +235,7 @@ fn one_by_one(limits: Limits) -> Limits {
 }
 
 /// Everything that can be told apart of a connection that was fed these pieces.
-fn outcome(pieces: &[&[u8]], in_one_turn: bool) -> (Vec<u8>, Vec<Command>, Snapshot) {
+fn outcome(pieces: &[&[u8]], in_one_turn: bool) -> (Vec<u8>, Vec<Command>, CounterSnapshot) {
     let mut rig = Rig::new(Some(Duration::from_secs(60)), Limits::default());
     let session = rig.accept().unwrap();
     if in_one_turn {
@@ -547,7 +547,10 @@ fn a_stale_id_reaches_nobody() {
         shard.handle_socket_closed(stale);
     });
     let bytes_in = before.bytes_in + 4;
-    assert_eq!((rig.counters(), &rig.commands[..]), (Snapshot { bytes_in, ..before }, &[][..]));
+    assert_eq!(
+        (rig.counters(), &rig.commands[..]),
+        (CounterSnapshot { bytes_in, ..before }, &[][..])
+    );
     rig.receive(session, &request(1, ECHO, "1"));
     assert_eq!(rig.sent[1], response(1, "1"));
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use shaddock::SessionId;
 use shaddock::internals::simulated::{SessionProbe, Stage};
-use shaddock::metrics::Snapshot;
+use shaddock::metrics::CounterSnapshot;
 use shaddock::wire::message::{self, MessageType, RouteRef};
 use shaddock::wire::package::{HEADER_BYTES, PackageType};
 
@@ -440,7 +440,7 @@ impl World {
     }
 
     fn check_end(&mut self) -> Checked {
-        let mut sum = Snapshot::default();
+        let mut sum = CounterSnapshot::default();
         for shard in 0..self.plan.shards {
             let probe = self.engine.probe(shard);
             let left = probe.deadlines + probe.uids + probe.logins;

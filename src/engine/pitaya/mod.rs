@@ -26,7 +26,7 @@ use super::builder::Builder;
 use super::eventfd::Eventfd;
 use super::network::{self, ForwarderContext, NetworkForwarder};
 use super::start::Join;
-use crate::dispatch::tasks::Ring as _;
+use crate::dispatch::tasks::WakeThread as _;
 use crate::error::StartError;
 use crate::forward::remote::{Remote, RemoteConfig};
 use crate::limits::Limits;
@@ -179,7 +179,7 @@ impl Thread {
         self.member.run();
         self.nats.send(&mut self.member);
         while let Some(party) = self.member.poll_bell() {
-            threads.eventfds[party.index()].ring();
+            threads.eventfds[party.index()].wake();
         }
     }
 

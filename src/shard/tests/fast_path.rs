@@ -226,7 +226,7 @@ const PACKAGES: usize = if cfg!(miri) { 16 } else { 40 };
 struct Outcome {
     sent: Vec<Vec<u8>>,
     commands: Vec<Command>,
-    counters: Snapshot,
+    counters: CounterSnapshot,
     seen: Vec<String>,
 }
 

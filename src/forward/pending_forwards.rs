@@ -1,17 +1,17 @@
 //! The requests that a shard has forwarded and not yet answered.
 
 use super::message_batch::{Head, KEPT_BYTES_MAX, Messages};
-use crate::dispatch::context::{ClientCall, Held};
+use crate::dispatch::context::{ClientCall, HeldRequest};
 use crate::dispatch::{Request, Session};
 use crate::route::table::RouteTable;
 use crate::session::SessionId;
 
-/// Forwarded requests by token, and in the order of their deadlines.
+/// PendingForward requests by token, and in the order of their deadlines.
 ///
 /// All deadlines of a shard are equally far away, so the order of forwarding is the order of
 /// deadlines: a list through the entries keeps it, and leaving it is cheap.
 #[derive(Default)]
-pub(crate) struct Calls {
+pub(crate) struct PendingForwards {
     entries: Vec<Entry>,
     free: Vec<u32>,
     first: Option<u32>,
@@ -25,15 +25,15 @@ struct Entry {
     deadline_us: u64,
     next: Option<u32>,
     previous: Option<u32>,
-    call: Option<Forwarded>,
+    call: Option<PendingForward>,
 }
 
 /// What was forwarded at once.
-pub(crate) enum Forwarded {
+pub(crate) enum PendingForward {
     One {
         client: ClientCall,
         /// For the global after filters, where there are any.
-        held: Option<Box<Held>>,
+        held: Option<Box<HeldRequest>>,
     },
     Batch(PendingBatch),
 }
@@ -59,7 +59,7 @@ impl PendingBatch {
         &self,
         index: usize,
         routes: &RouteTable,
-    ) -> (ClientCall, Option<Box<Held>>) {
+    ) -> (ClientCall, Option<Box<HeldRequest>>) {
         let (session, started_us) = (self.session, self.started_us);
         let id = self.ids[index];
         let client = ClientCall { session, id, route: None, bytes: 0, started_us };
@@ -87,10 +87,10 @@ impl HeldMessages {
     }
 
     /// One of them by itself.
-    fn get(&self, index: usize, routes: &RouteTable) -> Option<Box<Held>> {
+    fn get(&self, index: usize, routes: &RouteTable) -> Option<Box<HeldRequest>> {
         let (head, body) = self.messages.iter().nth(index)?;
         let request = Request::new(&routes.entry(head.route).text, head.id, body).to_owned();
-        Some(Box::new(Held { request, session: self.sessions.get(index)?.clone() }))
+        Some(Box::new(HeldRequest { request, session: self.sessions.get(index)?.clone() }))
     }
 
     /// Forgets them; whether the memory is worth keeping.
@@ -101,7 +101,7 @@ impl HeldMessages {
     }
 }
 
-impl Forwarded {
+impl PendingForward {
     /// The requests in it.
     fn len(&self) -> usize {
         match self {
@@ -111,14 +111,14 @@ impl Forwarded {
     }
 }
 
-impl Calls {
+impl PendingForwards {
     /// Requests, and notifies that went with them, of which at least one waits.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// Takes what is forwarded in; its token is never 0. Deadlines come in order.
-    pub(crate) fn add(&mut self, call: Forwarded, deadline_us: u64) -> u64 {
+    pub(crate) fn add(&mut self, call: PendingForward, deadline_us: u64) -> u64 {
         self.len += call.len();
         let index = self.free.pop().unwrap_or_else(|| {
             self.entries.push(Entry {
@@ -148,7 +148,7 @@ impl Calls {
     pub(crate) fn batch_mut(&mut self, token: u64) -> Option<&mut PendingBatch> {
         let entry = self.entries.get_mut(token as u32 as usize)?;
         match &mut entry.call {
-            Some(Forwarded::Batch(awaited)) if u64::from(entry.generation) == token >> 32 => {
+            Some(PendingForward::Batch(awaited)) if u64::from(entry.generation) == token >> 32 => {
                 Some(awaited)
             }
             _ => None,
@@ -156,7 +156,7 @@ impl Calls {
     }
 
     /// Takes out what is of a token, unless it has been answered for.
-    pub(crate) fn take(&mut self, token: u64) -> Option<Forwarded> {
+    pub(crate) fn take(&mut self, token: u64) -> Option<PendingForward> {
         let index = token as u32;
         let entry = self.entries.get(index as usize)?;
         if u64::from(entry.generation) != token >> 32 {
@@ -166,7 +166,7 @@ impl Calls {
     }
 
     /// Takes out the first whose deadline has come.
-    pub(crate) fn take_due(&mut self, now_us: u64) -> Option<Forwarded> {
+    pub(crate) fn take_due(&mut self, now_us: u64) -> Option<PendingForward> {
         let first = self.first?;
         if self.entries[first as usize].deadline_us > now_us {
             return None;
@@ -178,7 +178,7 @@ impl Calls {
         Some(self.entries[self.first? as usize].deadline_us)
     }
 
-    fn remove(&mut self, index: u32) -> Option<Forwarded> {
+    fn remove(&mut self, index: u32) -> Option<PendingForward> {
         let entry = &mut self.entries[index as usize];
         let call = entry.call.take()?;
         self.len -= call.len();
@@ -203,21 +203,21 @@ mod tests {
     use super::*;
     use crate::session::{Generation, SessionId, ShardIndex, Slot};
 
-    fn call(id: u32) -> Forwarded {
+    fn call(id: u32) -> PendingForward {
         let session = SessionId::new(ShardIndex(0), Slot(0), Generation::FIRST);
         let client = ClientCall { session, id, route: None, bytes: 0, started_us: 0 };
-        Forwarded::One { client, held: None }
+        PendingForward::One { client, held: None }
     }
 
-    fn id_of(call: Forwarded) -> u32 {
-        let Forwarded::One { client, .. } = call else { panic!("not what was added") };
+    fn id_of(call: PendingForward) -> u32 {
+        let PendingForward::One { client, .. } = call else { panic!("not what was added") };
         client.id
     }
 
     /// Random operations against a plain queue.
     #[test]
     fn behaves_like_a_queue_that_is_left_anywhere() {
-        let mut calls = Calls::default();
+        let mut calls = PendingForwards::default();
         let mut model: VecDeque<(u64, u32, u64)> = VecDeque::new();
         let (mut seed, mut now_us) = (0x1234_5678_9abc_def1_u64, 0);
         for id in 0..crate::testing::repetitions(50_000) {
