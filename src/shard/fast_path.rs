@@ -5,7 +5,6 @@
 //! shard, they can only ask ([`ThreadState::ops`]); so what has been looked up for one message of a
 //! buffer holds for the next. Those for a worker go there together. Whatever is out of the ordinary
 //! ends the loop and goes the way that all other messages go, with the same outcome.
-//! the loop and goes the way that all other messages go, with the same outcome.
 //!
 //! [`ThreadState::ops`]: crate::dispatch::context::ThreadState::ops
 
