@@ -58,6 +58,11 @@ impl<'a> Request<'a> {
         &self.body[..self.body_len]
     }
 
+    /// The body as its client has sent it: empty where handlers see an empty object.
+    pub(crate) fn sent_body(&self) -> &'a [u8] {
+        if self.is_empty() { b"" } else { self.body() }
+    }
+
     /// Whether it came without a body.
     pub(crate) fn is_empty(&self) -> bool {
         std::ptr::eq(self.body.as_ptr(), NOTHING.as_ptr())

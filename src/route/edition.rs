@@ -13,13 +13,14 @@ use crate::wire::protobuf::ProtoTable;
 
 /// Tells the editions of one engine apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct EditionId(pub(crate) u32);
+pub(crate) struct EditionId(pub(crate) u16);
 
 impl EditionId {
     /// The one that an engine starts with.
     pub(crate) const FIRST: Self = Self(0);
 
-    /// After four thousand million changes the first may come again; no session is as old.
+    /// After 65,536 changes the first comes again. A session that was told of it then has ended, or
+    /// its shard ends it.
     pub(crate) fn next(self) -> Self {
         Self(self.0.wrapping_add(1))
     }

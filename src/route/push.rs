@@ -251,7 +251,7 @@ mod tests {
     use crate::route::Dictionary;
     use crate::wire::protobuf::{ProtoTable, Protos};
 
-    fn edition(id: u32, user: &[&str], routes: &RouteTable) -> Edition {
+    fn edition(id: u16, user: &[&str], routes: &RouteTable) -> Edition {
         let dictionary = Dictionary::new([""; 0], user.iter().copied()).unwrap();
         Edition::new(EditionId(id), None, Some(dictionary), None, routes)
     }

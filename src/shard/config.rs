@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::listener::ListenerConfig;
-use crate::dispatch::{HostFilter, Register};
-use crate::forward::ServerType;
+use super::listener_config::{ListenerConfig, ListenerIndex};
+use crate::dispatch::{HostFilter, Register, chain};
+use crate::forward::{Carrier, ServerType};
 use crate::limits::Limits;
 use crate::metrics::Counters;
-use crate::route::Dictionary;
 use crate::route::edition::Edition;
 use crate::route::table::RouteTable;
+use crate::route::{Dictionary, default_route};
+use crate::session::SessionView;
 use crate::wire::handshake::HandshakeRequest;
 use crate::wire::pitaya;
 use crate::wire::protobuf::ProtoTable;
@@ -59,7 +60,7 @@ pub(crate) struct ShardConfig {
     pub(crate) check_client: Option<CheckClient>,
     pub(crate) user_handshake: Option<UserHandshake>,
     pub(crate) host_filter: HostFilter,
-    /// The listeners, by [`ListenerIndex`](super::ListenerIndex). INVARIANT: at least one.
+    /// The listeners, by [`ListenerIndex`]. INVARIANT: at least one.
     pub(crate) listeners: Vec<ListenerConfig>,
     pub(crate) routes: Arc<RouteTable>,
     pub(crate) server_types: Vec<ServerType>,
@@ -110,6 +111,25 @@ impl ShardConfig {
         let edition = Edition::new(id, interval, dictionary, protos, &self.routes);
         *newest = Arc::new(edition);
         Arc::clone(&newest)
+    }
+
+    #[inline]
+    pub(super) fn listener(&self, index: ListenerIndex) -> &ListenerConfig {
+        &self.listeners[usize::from(index.0)]
+    }
+
+    /// Picks the worker, by its place among all, that a session's messages for a server type go to.
+    pub(super) fn pick_worker(&self, place: usize, view: &SessionView<'_>) -> Option<u16> {
+        let (servers, first_worker, route) = match &self.server_types[place].carrier {
+            Carrier::Workers { servers, first_worker, route } => (servers, first_worker, route),
+            Carrier::Remote { worker } => return Some(*worker),
+        };
+        let index = match route {
+            None => default_route(view.uid().map_or("", |uid| uid.text()), servers.len()),
+            Some(route) => chain::guarded(|| route(view, servers)).flatten(),
+        };
+        let index = u16::try_from(index.filter(|index| *index < servers.len())?).ok()?;
+        Some(first_worker + index)
     }
 
     pub(super) fn handshake_timeout_ms(&self) -> u64 {

@@ -1,7 +1,7 @@
 //! What a simulation may see of a shard.
 
 use super::Shard;
-use super::connection::{Connection, State};
+use super::connections::{Connection, State};
 use crate::forward::Party;
 use crate::session::SessionId;
 
@@ -79,40 +79,43 @@ pub enum Stage {
 
 impl Shard {
     pub(crate) fn probe(&self) -> ShardProbe {
+        let dispatcher = &self.inbound.dispatcher;
+        let forwarder = &dispatcher.forwarder;
+        let connections = &forwarder.outbound.connections;
         ShardProbe {
-            connections: self.connections.len(),
-            deadlines: self.wheel.len(),
-            calls: self.calls.len(),
-            asks: self.asks.len(),
-            tasks: self.tasks.len(),
-            timers: self.thread.timers_len(),
-            backlog: self.endpoint.outgoing_len_sum(),
-            lane_waits: self.lane_waits.len(),
-            held_bytes: self.budgets.held_bytes(),
-            kept_bytes: self.memory.kept(),
-            uids: self.directory.len(),
-            logins: self.logins.len(),
+            connections: connections.len(),
+            deadlines: connections.deadlines(),
+            calls: forwarder.pending_len(),
+            asks: forwarder.asks_len(),
+            tasks: dispatcher.tasks_alive(),
+            timers: dispatcher.timers_len(),
+            backlog: forwarder.endpoint_ref().outgoing_len_sum(),
+            lane_waits: forwarder.lane_waits().len(),
+            held_bytes: connections.budgets().held_bytes(),
+            kept_bytes: connections.kept_bytes(),
+            uids: forwarder.directory().len(),
+            logins: forwarder.logins().len(),
         }
     }
 
     pub(crate) fn session_probes(&self) -> impl Iterator<Item = SessionProbe> {
-        self.connections.iter().map(|(slot, generation, connection)| {
-            let id = SessionId::new(self.index, slot, generation);
-            let is_held = self.budgets.is_held(id);
+        let connections = &self.inbound.dispatcher.forwarder.outbound.connections;
+        connections.iter().map(|(id, connection)| {
+            let is_held = connections.budgets().is_held(id);
             SessionProbe::new(id, connection, is_held)
         })
     }
 
     pub(crate) fn outgoing_len(&self, to: Party) -> usize {
-        self.endpoint.outgoing_len(to)
+        self.inbound.dispatcher.forwarder.endpoint_ref().outgoing_len(to)
     }
 
     pub(crate) fn incoming_len(&self, from: Party) -> usize {
-        self.endpoint.incoming_len(from)
+        self.inbound.dispatcher.forwarder.endpoint_ref().incoming_len(from)
     }
 
     pub(crate) fn directory_entry(&self, uid: &str) -> Vec<SessionId> {
-        self.directory.get(uid).to_vec()
+        self.inbound.dispatcher.forwarder.directory().get(uid).to_vec()
     }
 }
 
@@ -131,9 +134,9 @@ impl SessionProbe {
             outbox_bytes: connection.outbox.bytes(),
             partial_bytes: connection.partial.as_ref().map_or(0, |partial| partial.buffer.len()),
             message_bytes: connection.message.as_ref().map_or(0, |message| message.payload.len()),
-            in_flight: usize::from(connection.in_flight),
+            in_flight: usize::from(connection.session.in_flight),
             kept_bytes: connection.kept_bytes(),
-            in_flight_bytes: connection.in_flight_bytes as usize,
+            in_flight_bytes: connection.session.in_flight_bytes as usize,
             is_held,
             uid: connection.uid().map(|uid| uid.text().to_owned()),
         }

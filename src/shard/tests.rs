@@ -11,9 +11,16 @@ mod work;
 use std::sync::RwLock;
 use std::time::Duration;
 
+use std::sync::atomic::Ordering;
+
+use super::clock::PATIENCE_US;
+use super::connections::{Connections, UNCOUNTED_BYTES};
+use super::dispatcher::Dispatcher;
+use super::forwarder::Forwarder;
+use super::outbound::Outbound;
 use super::*;
-use crate::dispatch::{Register, Reply};
-use crate::forward::HubLimits;
+use crate::dispatch::{Handlers, Register, Reply};
+use crate::forward::{Endpoint, HubLimits};
 use crate::limits::Limits;
 use crate::metrics::CounterSnapshot;
 use crate::route::SlowConsumer;
@@ -38,6 +45,37 @@ fn handlers(handlers: &mut Handlers) {
             Reply::empty()
         },
     );
+}
+
+/// The parts of a shard.
+trait Parts {
+    fn dispatcher(&self) -> &Dispatcher;
+    fn forwarder(&self) -> &Forwarder {
+        &self.dispatcher().forwarder
+    }
+    fn outbound(&self) -> &Outbound {
+        &self.forwarder().outbound
+    }
+    fn connections(&self) -> &Connections {
+        &self.outbound().connections
+    }
+    fn forwarder_mut(&mut self) -> &mut Forwarder;
+    fn outbound_mut(&mut self) -> &mut Outbound {
+        &mut self.forwarder_mut().outbound
+    }
+    fn connections_mut(&mut self) -> &mut Connections {
+        &mut self.outbound_mut().connections
+    }
+}
+
+impl Parts for Shard {
+    fn dispatcher(&self) -> &Dispatcher {
+        &self.inbound.dispatcher
+    }
+
+    fn forwarder_mut(&mut self) -> &mut Forwarder {
+        &mut self.inbound.dispatcher.forwarder
+    }
 }
 
 /// A shard and a shell without a kernel: everything is sent at once, unless sends are held.
@@ -331,7 +369,7 @@ fn a_pipelined_burst_is_answered_in_order_and_in_one_piece() {
 }
 
 /// Routes that differ in little; more of them than are kept as recent.
-const NUMBERED: usize = 3 * global_handle::RECENT_ROUTES;
+const NUMBERED: usize = 3 * 32;
 
 fn numbered(number: usize) -> String {
     format!("connector.entryHandler.n{number}")
@@ -514,7 +552,9 @@ fn a_client_that_reads_nothing_is_cut_at_its_bound() {
     while rig.commands.is_empty() {
         // Something that it has not asked for: its own requests are not read that long.
         let slot = session.slot();
-        rig.turn(|shard| shard.send_package(slot, PackageType::Data, body.as_bytes()));
+        rig.turn(|shard| {
+            shard.outbound_mut().send_package(slot, PackageType::Data, body.as_bytes())
+        });
         queued += package(PackageType::Data, body.as_bytes()).len();
         assert!(queued <= OUTBOX_BYTES_MAX + 2 * 1024);
     }

@@ -158,8 +158,8 @@ fn a_session_that_ends_leaves_nothing_held() {
     let session = rig.ready();
     let flood = [request(1, KICK, ""), requests(35)].concat();
     one_turn(&mut rig, &[(session, &requests(35)), (session, &flood)]);
-    rig.turn(|shard| shard.kick(session.slot(), None, CloseReason::Kick));
-    assert!(!rig.shard.budgets.is_held(session));
+    rig.turn(|shard| shard.outbound_mut().kick(session.slot(), None, CloseReason::Kick));
+    assert!(!rig.shard.connections().budgets().is_held(session));
     assert_eq!(rig.counters().closed_by_kick, 1);
 }
 
@@ -176,7 +176,7 @@ fn a_held_session_is_not_silent() {
         rig.now_us += STEP_MS * 1_000;
         one_turn(&mut rig, &[]);
     }
-    assert!(rig.shard.find(session).is_some());
+    assert!(rig.shard.connections_mut().find(session).is_some());
     assert_eq!(rig.counters().closed_heartbeat_timeout, 0);
     rig.expect_silence_to_close(&interval);
 }
@@ -292,7 +292,7 @@ fn a_late_end_does_not_reach_the_next_session_of_its_place() {
     for end in [ReceiveEnd::Eof, ReceiveEnd::Error] {
         let mut rig = Rig::new(None, limits());
         let gone = rig.ready();
-        rig.turn(|shard| shard.kick(gone.slot(), None, CloseReason::Kick));
+        rig.turn(|shard| shard.outbound_mut().kick(gone.slot(), None, CloseReason::Kick));
         rig.turn(|shard| shard.handle_socket_closed(gone));
         let session = rig.ready();
         assert_eq!(session.slot(), gone.slot());
@@ -325,7 +325,7 @@ fn the_next_session_of_a_place_starts_anew() {
     rig.sent.push(Vec::new());
     assert_eq!(session.slot(), gone.slot());
     rig.shard.handle_receive(session, &mut [handshake(), ack(), requests(5)].concat());
-    assert_eq!(rig.shard.budgets.held_bytes(), 0, "all of it is read in this turn");
+    assert_eq!(rig.shard.connections().budgets().held_bytes(), 0, "all of it is read in this turn");
     rig.rest_of_turn();
     assert!(rig.sent[1].ends_with(&responses(1..=5)));
 }
@@ -358,7 +358,7 @@ fn what_an_unauthenticated_client_sends_does_not_put_off_its_deadline() {
             input.push((client, &again));
             one_turn(&mut rig, &input);
             // What makes no step whole is kept and not looked at.
-            let waits = rig.shard.budgets.is_held(client);
+            let waits = rig.shard.connections().budgets().is_held(client);
             assert!(waits || ["a head", "a package"].contains(&what), "{what}: it has to wait");
             rig.turn(|_| ());
         }

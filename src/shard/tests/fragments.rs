@@ -32,7 +32,7 @@ fn long(first: u8, len: usize, sent: usize) -> Vec<u8> {
 
 /// Bytes that the connection has allocated for what it keeps.
 fn kept(rig: &Rig, session: SessionId) -> usize {
-    let connection = rig.shard.connections.at(session.slot()).unwrap();
+    let connection = rig.shard.connections().at(session.slot()).unwrap();
     let partial = connection.partial.as_ref().map_or(0, |partial| partial.buffer.capacity());
     partial + connection.message.as_ref().map_or(0, |message| message.payload.capacity())
 }
@@ -83,7 +83,7 @@ fn no_more_is_kept_than_twice_of_what_has_come_nor_than_the_longest_message() {
         assert_eq!(rig.counters().closed_protocol, 0, "{first}, {cut}");
         rig.receive(session, &long(0x00, 2, 0));
         assert_eq!(rig.counters().package_too_long, 1);
-        assert!(rig.shard.connections.at(session.slot()).is_none_or(|it| it.message.is_none()));
+        assert!(rig.shard.connections().at(session.slot()).is_none_or(|it| it.message.is_none()));
     }
 }
 

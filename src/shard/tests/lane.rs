@@ -108,10 +108,15 @@ impl Chat {
     /// Asserts that nothing is left of any message.
     pub(super) fn expect_rest(&self) {
         let shard = &self.rig.shard;
-        assert_eq!((shard.lane_waits.len(), shard.budgets.held_bytes()), (0, 0));
-        assert_eq!((shard.calls.len(), shard.memory.kept()), (0, 0));
+        assert_eq!(
+            (shard.forwarder().lane_waits().len(), shard.connections().budgets().held_bytes()),
+            (0, 0)
+        );
+        assert_eq!((shard.forwarder().pending_len(), shard.connections().kept_bytes()), (0, 0));
         assert!(!shard.has_more);
-        assert!(shard.connections.iter().all(|(_, _, connection)| connection.in_flight == 0));
+        assert!(
+            shard.connections().iter().all(|(_, connection)| connection.session.in_flight == 0)
+        );
     }
 }
 
@@ -145,7 +150,11 @@ fn a_full_lane_pauses_its_session_and_no_other() {
     chat.rig.receive(session, &[ask(1..=5), request(6, ECHO, "1")].concat());
     assert_eq!((&chat.rig.sent[0][..], &chat.rig.commands[..]), (&b""[..], &[PAUSED][..]));
     assert_eq!(chat.rig.counters().lane_pauses, 1);
-    assert_eq!(chat.rig.shard.lane_waits.len(), 1, "one message, however many follow it");
+    assert_eq!(
+        chat.rig.shard.forwarder().lane_waits().len(),
+        1,
+        "one message, however many follow it"
+    );
     // What the kernel had under way.
     chat.rig.receive(session, &request(7, ECHO, "1"));
     chat.rig.receive(other, &request(1, ECHO, "1"));
@@ -247,7 +256,11 @@ fn what_waits_in_vain_is_refused_and_what_follows_at_once() {
 
     assert_eq!(chat.answer(1), [1]);
     chat.rig.receive(session, &ask(7..=8));
-    assert_eq!(chat.rig.shard.lane_waits.len(), 1, "there was room: it is waited for again");
+    assert_eq!(
+        chat.rig.shard.forwarder().lane_waits().len(),
+        1,
+        "there was room: it is waited for again"
+    );
     assert_eq!(chat.answer(9), [2, 7]);
     assert_eq!(chat.answer(9), [8]);
     chat.expect_rest();
@@ -259,11 +272,11 @@ fn a_session_that_ends_leaves_nothing_waiting() {
     let (first, second) = (chat.rig.ready(), chat.rig.ready());
     chat.rig.receive(first, &ask(1..=5));
     chat.rig.receive(second, &ask(1..=5));
-    assert_eq!(chat.rig.shard.lane_waits.len(), 2);
+    assert_eq!(chat.rig.shard.forwarder().lane_waits().len(), 2);
     chat.rig.turn(|shard| shard.handle_receive_end(first, ReceiveEnd::Error));
-    assert_eq!(chat.rig.shard.lane_waits.len(), 1);
-    chat.rig.turn(|shard| shard.kick(second.slot(), None, CloseReason::Kick));
-    assert_eq!(chat.rig.shard.lane_waits.len(), 0);
+    assert_eq!(chat.rig.shard.forwarder().lane_waits().len(), 1);
+    chat.rig.turn(|shard| shard.outbound_mut().kick(second.slot(), None, CloseReason::Kick));
+    assert_eq!(chat.rig.shard.forwarder().lane_waits().len(), 0);
     assert_eq!(chat.answer(9), [1, 2]);
     chat.expect_rest();
 }
@@ -326,8 +339,12 @@ fn a_session_that_waits_is_not_silent() {
     let (session, silent) = (chat.rig.ready(), chat.rig.ready());
     chat.rig.receive(session, &ask(1..=5));
     chat.rig.pass(3_000);
-    assert!(chat.rig.shard.find(session).is_some_and(|(_, c)| c.state.is_working()));
-    assert!(chat.rig.shard.find(silent).is_none_or(|(_, c)| !c.state.is_working()));
+    assert!(
+        chat.rig.shard.connections_mut().find(session).is_some_and(|(_, c)| c.state.is_working())
+    );
+    assert!(
+        chat.rig.shard.connections_mut().find(silent).is_none_or(|(_, c)| !c.state.is_working())
+    );
     for _ in 0..5 {
         chat.answer(1);
     }
@@ -346,7 +363,7 @@ fn what_waits_is_bounded() {
     let others: Vec<SessionId> = (0..20).map(|_| chat.rig.ready()).collect();
     for other in others {
         chat.rig.receive(other, &ask(9..=9));
-        assert!(chat.rig.shard.budgets.held_bytes() <= 2_000);
+        assert!(chat.rig.shard.connections().budgets().held_bytes() <= 2_000);
     }
     let counters = chat.rig.counters();
     assert!(counters.lane_pauses > 0 && counters.forward_rejects > 1, "{counters:?}");
@@ -405,7 +422,7 @@ fn a_batch_is_no_longer_than_its_lane_and_what_does_not_fit_waits() {
             }
         }
         chat.expect_rest();
-        assert_eq!(chat.rig.shard.batches.away(0), 0);
+        assert_eq!(chat.rig.shard.forwarder().away(0), 0);
     }
 }
 
@@ -422,7 +439,7 @@ fn a_batch_that_is_late_is_answered_for_and_its_notifies_are_not() {
         package(PackageType::Data, &out)
     };
     chat.rig.receive(session, &[ask(1..=1), notify].concat());
-    assert_eq!(chat.rig.shard.calls.len(), 2);
+    assert_eq!(chat.rig.shard.forwarder().pending_len(), 2);
     chat.rig.pass(Limits::default().forward_timeout.as_millis() as u64 + 2 * STEP_MS);
     assert_eq!(chat.rig.sent[0], response(1, FAILED));
     assert_eq!(chat.rig.counters().forward_timeouts, 1);
@@ -430,5 +447,5 @@ fn a_batch_that_is_late_is_answered_for_and_its_notifies_are_not() {
     assert_eq!(chat.answer(1), [1, 0]);
     assert_eq!(chat.rig.sent[0], response(1, FAILED));
     chat.expect_rest();
-    assert_eq!(chat.rig.shard.batches.away(0), 0);
+    assert_eq!(chat.rig.shard.forwarder().away(0), 0);
 }

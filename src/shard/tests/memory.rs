@@ -62,7 +62,7 @@ fn a_lane_is_bounded_in_bytes() {
         assert_eq!(counters.forwards, 6, "half of what was left");
         chat.rig.receive(small, &request(9, CHAT, "1"));
         assert_eq!(chat.rig.counters().forwards, 7, "a little always finds room");
-        assert!(chat.rig.shard.memory.kept() <= 8 * BODY + 1);
+        assert!(chat.rig.shard.connections().kept_bytes() <= 8 * BODY + 1);
         chat.answer(99);
         chat.expect_rest();
         chat.rig.receive(greedy, &message);
@@ -93,7 +93,7 @@ fn a_message_waits_for_bytes_where_the_lane_pauses() {
     let ids = 1..=20;
     let requests: Vec<u8> = ids.clone().flat_map(|id| request(id, CHAT, &body())).collect();
     chat.rig.receive(session, &requests);
-    assert_eq!(chat.rig.shard.lane_waits.len(), 1);
+    assert_eq!(chat.rig.shard.forwarder().lane_waits().len(), 1);
     let mut seen = Vec::new();
     while seen.len() < 20 {
         let more = chat.answer(2);
@@ -116,9 +116,9 @@ fn a_session_is_bounded_in_bytes() {
     let counters = chat.rig.counters();
     assert_eq!((counters.forwards, counters.session_in_flight_rejects), (5, 46));
     assert_eq!(chat.rig.sent[0], response(2, FAILED));
-    assert_eq!(chat.rig.shard.memory.kept(), 8 * BODY);
+    assert_eq!(chat.rig.shard.connections().kept_bytes(), 8 * BODY);
     chat.answer(99);
-    assert_eq!(chat.rig.shard.memory.kept(), 3 * BODY);
+    assert_eq!(chat.rig.shard.connections().kept_bytes(), 3 * BODY);
 }
 
 /// Sixteen bodies are the shard's: a session gets half of them, the next half of the rest.
@@ -129,7 +129,7 @@ fn the_sessions_of_a_shard_are_bounded_together() {
     let sessions: Vec<SessionId> = (0..12).map(|_| chat.rig.ready()).collect();
     for session in &sessions {
         chat.rig.receive(*session, &many(50, &request(1, WAIT, &body())));
-        assert!(chat.rig.shard.memory.kept() <= 16 * BODY);
+        assert!(chat.rig.shard.connections().kept_bytes() <= 16 * BODY);
     }
     let rejects = chat.rig.counters().memory_rejects;
     assert_eq!(rejects, 50 * 12 - 8 - 4 - 2 - 1 - 1, "{:?}", chat.rig.counters());
@@ -141,7 +141,7 @@ fn the_sessions_of_a_shard_are_bounded_together() {
 /// Answers that are not read, and packages that never become whole, are closed for.
 #[test]
 fn input_and_output_count_above_a_floor() {
-    const LARGE: usize = 4 * memory::UNCOUNTED_BYTES;
+    const LARGE: usize = 4 * UNCOUNTED_BYTES;
     let limits = Limits {
         package_bytes_max: LARGE,
         lane_bytes_max: LARGE,
@@ -158,7 +158,7 @@ fn input_and_output_count_above_a_floor() {
     for session in &sessions {
         chat.rig.receive(*session, begun);
     }
-    let kept = chat.rig.shard.memory.kept();
+    let kept = chat.rig.shard.connections().kept_bytes();
     assert!((LARGE..=4 * LARGE).contains(&kept), "{kept}");
     let closed = chat.rig.counters().closed_memory;
     assert!((4..8).contains(&closed), "{closed}");
@@ -173,6 +173,6 @@ fn input_and_output_count_above_a_floor() {
         chat.rig.receive(*session, &package);
         chat.rig.receive(*session, &package);
     }
-    assert!(chat.rig.shard.memory.kept() <= 4 * LARGE);
+    assert!(chat.rig.shard.connections().kept_bytes() <= 4 * LARGE);
     assert!(chat.rig.counters().closed_memory > closed);
 }

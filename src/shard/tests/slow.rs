@@ -26,10 +26,10 @@ fn stuck(limits: Limits) -> (Rig, SessionId) {
 
 fn push(rig: &mut Rig, route: &str, body: &str) {
     let push = {
-        let config = &rig.shard.config;
+        let config = rig.shard.forwarder().config();
         Push::encode(&config.routes, &config.edition(), route, body.as_bytes()).unwrap()
     };
-    rig.turn(|shard| shard.broadcast(&push, &Audience::all()));
+    rig.turn(|shard| shard.forwarder_mut().broadcast(&push, &Audience::all()));
 }
 
 fn pushed(route: &str, body: &str) -> Vec<u8> {
@@ -135,7 +135,7 @@ fn what_is_owed_is_never_dropped() {
         let answer = |rig: &mut Rig, id| {
             let client = ClientCall { session, id, route: None, bytes: 0, started_us: 0 };
             // Of a request that was read long ago: what is asked now is not read any more.
-            rig.turn(|shard| shard.answer(&client, &Reply::bytes(body.clone())));
+            rig.turn(|shard| shard.outbound_mut().answer(&client, &Reply::bytes(body.clone())));
         };
         for id in 2..5 {
             answer(&mut rig, id);
@@ -154,7 +154,7 @@ fn a_client_that_reads_nothing_for_too_long_is_disconnected() {
     let idle = rig.ready();
     rig.expect_after(AGE_MS, Command::Close(SocketIndex(0)));
     assert_eq!(rig.counters().closed_outbox_age, 1);
-    assert!(rig.shard.find(idle).is_some(), "nothing waits for it");
+    assert!(rig.shard.connections_mut().find(idle).is_some(), "nothing waits for it");
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn an_answer_does_not_wait_for_a_push_to_all_others() {
     let mut rig = Rig::new(None, Limits::default());
     let sessions: Vec<SessionId> = (0..SESSIONS).map(|_| rig.ready()).collect();
     let tick = {
-        let config = &rig.shard.config;
+        let config = rig.shard.forwarder().config();
         Push::encode(&config.routes, &config.edition(), "onTick", b"1").unwrap()
     };
     let first = |rig: &mut Rig, count: usize| -> Vec<Transmit> {
@@ -190,7 +190,7 @@ fn an_answer_does_not_wait_for_a_push_to_all_others() {
     };
     for asking in [0, SESSIONS / 2, SESSIONS - 1] {
         rig.shard.begin_turn(rig.now_us);
-        rig.shard.broadcast(&tick, &Audience::all());
+        rig.shard.forwarder_mut().broadcast(&tick, &Audience::all());
         rig.shard.handle_receive(sessions[asking], &mut request(1, ECHO, "1"));
         let some = first(&mut rig, 4);
         let place = SocketIndex(asking as u32);
@@ -221,7 +221,7 @@ fn a_client_that_asks_and_does_not_read_is_not_read_either() {
     let stream: Vec<u8> = (2..=REQUESTS).flat_map(|id| request(id, ECHO, &body)).collect();
     for piece in stream.chunks(3_000) {
         rig.receive(session, piece);
-        assert!(rig.shard.find(session).unwrap().1.outbox.bytes() < 4_200);
+        assert!(rig.shard.connections_mut().find(session).unwrap().1.outbox.bytes() < 4_200);
     }
     assert_eq!(rig.commands, [Command::PauseReading(SocketIndex(0))]);
     rig.receive(other, &request(1, ECHO, "1"));
@@ -235,7 +235,9 @@ fn a_client_that_asks_and_does_not_read_is_not_read_either() {
     assert!(counters.outbox_pauses > 1 && counters.requests > read);
     assert_eq!((counters.closed_slow_consumer, counters.reading_pauses), (0, 0));
     assert_eq!(rig.commands.last(), Some(&Command::ResumeReading(SocketIndex(0))));
-    assert!(rig.shard.outbox_pauses.is_empty() && rig.shard.budgets.held_bytes() == 0);
+    assert!(
+        rig.shard.outbound().has_no_pauses() && rig.shard.connections().budgets().held_bytes() == 0
+    );
 }
 
 /// However full pushes keep an outbox: a client that reads is read.
@@ -261,7 +263,7 @@ fn pushes_do_not_keep_a_client_that_reads_from_being_read() {
             // Whatever has gone, as much comes: it is never below a quarter.
             let held = std::mem::take(&mut rig.held);
             rig.turn(|shard| finish(shard, held, SendEnd::Sent));
-            while rig.shard.find(session).unwrap().1.outbox.bytes() < 5_000 {
+            while rig.shard.connections_mut().find(session).unwrap().1.outbox.bytes() < 5_000 {
                 push(&mut rig, route, &body);
             }
         }
@@ -287,7 +289,9 @@ fn a_client_that_asks_and_never_reads_is_disconnected() {
     assert_eq!(rig.counters().closed_outbox_age + rig.counters().closed_idle, 0);
     rig.pass(AGE_MS / 4 + LATE_MS);
     assert_eq!(rig.counters().closed_outbox_age, 1);
-    assert!(rig.shard.outbox_pauses.is_empty() && rig.shard.budgets.held_bytes() == 0);
+    assert!(
+        rig.shard.outbound().has_no_pauses() && rig.shard.connections().budgets().held_bytes() == 0
+    );
 }
 
 /// Nor is who pings and does not read, whatever the ping is.
@@ -315,6 +319,6 @@ fn a_client_that_does_not_read_its_heartbeats_or_pongs_is_not_read() {
         }
         assert_eq!(rig.counters().closed_slow_consumer, 0, "WebSocket: {is_websocket}");
         assert_eq!(rig.counters().outbox_pauses, 1);
-        assert!(rig.shard.budgets.is_held(session));
+        assert!(rig.shard.connections().budgets().is_held(session));
     }
 }

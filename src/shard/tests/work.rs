@@ -72,8 +72,8 @@ fn a_large_body_is_inflated_a_share_in_each_turn_and_what_follows_it_comes_behin
     let Limits { bytes_per_turn_max, work_per_turn_max, .. } = Limits::default();
     let least = 2 * LARGE / bytes_per_turn_max.min(work_per_turn_max);
     assert!((least..2 * least).contains(&turns), "{turns} turns");
-    assert_eq!((rig.counters().work_waits, rig.shard.work_waits()), (2, 0));
-    assert_eq!(rig.shard.budgets.held_bytes(), 0);
+    assert_eq!((rig.counters().work_waits, rig.shard.dispatcher().work_waits()), (2, 0));
+    assert_eq!(rig.shard.connections().budgets().held_bytes(), 0);
     assert_eq!(rig.commands.last(), Some(&Command::ResumeReading(SocketIndex(0))));
 }
 
@@ -144,12 +144,15 @@ fn a_session_that_ends_while_its_body_is_inflated_leaves_nothing() {
     let (first, second) = (rig.ready(), rig.ready());
     one_turn(&mut rig, &[(first, &compressed(1, LARGE)), (second, &compressed(1, LARGE))]);
     one_turn(&mut rig, &[]);
-    assert_eq!(rig.shard.work_waits(), 2);
+    assert_eq!(rig.shard.dispatcher().work_waits(), 2);
     rig.turn(|shard| {
-        shard.kick(first.slot(), None, CloseReason::Kick);
-        shard.kick(second.slot(), None, CloseReason::Kick);
+        shard.outbound_mut().kick(first.slot(), None, CloseReason::Kick);
+        shard.outbound_mut().kick(second.slot(), None, CloseReason::Kick);
     });
-    assert_eq!((rig.shard.work_waits(), rig.shard.budgets.held_bytes()), (0, 0));
+    assert_eq!(
+        (rig.shard.dispatcher().work_waits(), rig.shard.connections().budgets().held_bytes()),
+        (0, 0)
+    );
     assert_eq!(rig.counters().closed_by_kick, 2);
 }
 
@@ -171,7 +174,7 @@ fn a_message_that_has_to_wait_where_nothing_more_may_be_held_is_refused() {
     let mut rig = pitaya(Limits { held_bytes_max: 0, ..Limits::default() });
     let session = rig.ready();
     one_turn(&mut rig, &[(session, &[compressed(1, LARGE), plain(2)].concat())]);
-    assert_eq!((rig.counters().work_rejects, rig.shard.work_waits()), (1, 0));
+    assert_eq!((rig.counters().work_rejects, rig.shard.dispatcher().work_waits()), (1, 0));
     assert!(rig.sent[0].ends_with(&answer(2, 1)));
 }
 

@@ -1,0 +1,456 @@
+//! Each session's share of a turn, and what waits for the next one.
+//!
+//! A client may send as fast as it likes; what it has sent above its share of a turn is held, and
+//! read in later turns, a share in each, while the others come first. Meanwhile its socket is not
+//! read, so that it is the client's own sending that slows down.
+//!
+//! Unauthenticated connections share something, too: a turn takes a few steps of their handshakes,
+//! and holds what the others have sent, so that thousands who connect again at once are answered
+//! between the messages of those who are in.
+//!
+//! What holds a session's bytes for a turn also holds them for as long as something else has to
+//! come first: a [`Pause`].
+
+use std::collections::VecDeque;
+
+use rustc_hash::FxHashMap;
+
+use crate::limits::Limits;
+use crate::session::SessionId;
+use crate::shard::shell::ReceiveEnd;
+
+/// What each session of a shard may read in a turn. Sessions that send little have no entry
+/// anywhere.
+#[derive(Debug)]
+pub(in crate::shard) struct ReadBudgets {
+    bytes_max: usize,
+    messages_max: u32,
+    held_bytes_max: usize,
+    /// Messages that the session which is being read may yet have in this turn.
+    pub(in crate::shard) left: u32,
+    /// Steps of handshakes that this turn may yet take; long ones are several.
+    handshake_steps: u32,
+    /// Somebody waits for those already, and comes first.
+    has_unauthenticated: bool,
+    /// The session that is being read.
+    reading: Option<SessionId>,
+    /// Work has used up its share.
+    is_charged: bool,
+    /// A step of that one was none of a handshake's: it has changed nothing.
+    pub(in crate::shard) has_strayed: bool,
+    /// What sessions have used of this turn's share that have sent much at once.
+    used: FxHashMap<SessionId, Used>,
+    held: FxHashMap<SessionId, HeldInput>,
+    held_bytes: usize,
+    /// Held sessions whose turn has come, in order.
+    ready: VecDeque<SessionId>,
+    /// Those that were held in this turn.
+    next: Vec<SessionId>,
+    /// Held ones whose handshake is not done, in the order they came.
+    unauthenticated: VecDeque<SessionId>,
+}
+
+#[derive(Debug, Default)]
+struct Used {
+    bytes: usize,
+    messages: u32,
+}
+
+/// Input of a session that nobody has read yet.
+#[derive(Debug, Default)]
+pub(in crate::shard) struct HeldInput {
+    /// The packages behind the last one that was read of its WebSocket message.
+    pub(in crate::shard) packages: Vec<u8>,
+    pub(in crate::shard) bytes: Vec<u8>,
+    /// How much of `bytes` has been read.
+    pub(in crate::shard) at: usize,
+    /// The stream has ended behind it.
+    pub(in crate::shard) end: Option<ReceiveEnd>,
+    /// Its socket is not read meanwhile. Who waits for the first answer sends no more until then,
+    /// mostly, so it is stopped only if it does.
+    pub(in crate::shard) is_paused: bool,
+    /// The pauses that have to end before it is read, by their bits.
+    pauses: u8,
+    /// Its turn is set: it is in `ready` or `next`.
+    is_listed: bool,
+    /// Since when, on the shard's patient clock.
+    since_ms: u64,
+    /// It waits for what it has sent itself and no handshake needs.
+    is_own_doing: bool,
+}
+
+/// The effect of holding some bytes.
+pub(super) struct HeldNow {
+    /// Nothing of the session was held before.
+    pub(super) is_first: bool,
+    /// The session's socket has to be stopped.
+    pub(super) pauses: bool,
+}
+
+/// Why a session is not read on before something has happened, however long that takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::shard) enum Pause {
+    /// One of its messages waits for room in a lane.
+    Lane = 1,
+    /// It does not read its answers.
+    Outbox = 2,
+    /// One of its messages waits for what has to be done for it first.
+    Work = 4,
+    /// Its share of the turn is used up in the middle of a WebSocket message.
+    Turn = 8,
+    /// So many of its requests wait for answers as may.
+    InFlight = 16,
+}
+
+impl HeldInput {
+    fn len(&self) -> usize {
+        self.packages.len() + self.bytes.len() - self.at
+    }
+
+    /// Takes the time that it was held back for since then.
+    pub(in crate::shard) fn take_held_back_ms(&mut self, now_ms: u64) -> u64 {
+        let held_back_ms = self.held_back_ms(now_ms);
+        self.since_ms = now_ms;
+        held_back_ms
+    }
+
+    fn held_back_ms(&self, now_ms: u64) -> u64 {
+        if self.is_own_doing { 0 } else { now_ms.saturating_sub(self.since_ms) }
+    }
+}
+
+/// Held sessions that get their share in one turn.
+const HELD_PER_TURN: usize = 8;
+/// What a turn does for those who are yet to come in: a look at the first bytes, at a request for
+/// an upgrade, at a handshake and at its acknowledgement are a step each. About as many as the
+/// connections that a turn lets in.
+const HANDSHAKE_STEPS_PER_TURN: u32 = 16;
+/// A handshake takes as many steps more as it has these: its JSON takes 13 ns for a byte.
+const HANDSHAKE_STEP_BYTES: usize = 4096;
+/// A session has to send this part of its share at once to be remembered for the turn. Others
+/// can't come to much, as a shard's buffers bound the turn.
+const REMEMBERED_PART: u32 = 16;
+
+impl ReadBudgets {
+    pub(in crate::shard) fn new(limits: &Limits) -> Self {
+        Self {
+            bytes_max: limits.bytes_per_turn_max,
+            messages_max: limits.messages_per_turn_max,
+            held_bytes_max: limits.held_bytes_max,
+            left: 0,
+            handshake_steps: 0,
+            has_unauthenticated: false,
+            reading: None,
+            is_charged: false,
+            has_strayed: false,
+            used: FxHashMap::default(),
+            held: FxHashMap::default(),
+            held_bytes: 0,
+            ready: VecDeque::new(),
+            next: Vec::new(),
+            unauthenticated: VecDeque::new(),
+        }
+    }
+
+    pub(in crate::shard) fn begin_turn(&mut self) {
+        if !self.used.is_empty() {
+            self.used.clear();
+        }
+        self.handshake_steps = HANDSHAKE_STEPS_PER_TURN;
+    }
+
+    /// Whether a step of a handshake may be taken; if not, it has to wait for a later turn.
+    pub(in crate::shard) fn may_take_handshake_step(&self) -> bool {
+        self.handshake_steps > 0 && !self.has_unauthenticated
+    }
+
+    /// One has been taken, with so many bytes.
+    pub(in crate::shard) fn took_handshake_step(&mut self, bytes: usize) {
+        let steps = 1 + bytes / HANDSHAKE_STEP_BYTES;
+        self.handshake_steps =
+            self.handshake_steps.saturating_sub(u32::try_from(steps).unwrap_or(u32::MAX));
+    }
+
+    /// Whether many come at once: this turn has taken many steps of handshakes, or some wait.
+    pub(in crate::shard) fn is_crowded(&self) -> bool {
+        !self.unauthenticated.is_empty() || self.handshake_steps < HANDSHAKE_STEPS_PER_TURN / 2
+    }
+
+    /// A session is to be read; whether it has anything left of its share.
+    #[inline]
+    pub(in crate::shard) fn begin(&mut self, session: SessionId) -> bool {
+        self.left = self.messages_max;
+        self.reading = Some(session);
+        (self.is_charged, self.has_strayed) = (false, false);
+        (self.used.is_empty() && self.held.is_empty()) || self.begin_again(session)
+    }
+
+    #[inline(never)]
+    fn begin_again(&mut self, session: SessionId) -> bool {
+        if self.held.contains_key(&session) {
+            return false;
+        }
+        let Some(used) = self.used.get(&session) else { return true };
+        self.left = self.messages_max.saturating_sub(used.messages);
+        self.left > 0 && used.bytes < self.bytes_max
+    }
+
+    /// A session has been read, with so many bytes and from that many messages left.
+    #[inline]
+    pub(in crate::shard) fn end(&mut self, session: SessionId, bytes: usize, left_before: u32) {
+        self.reading = None;
+        let messages = left_before.saturating_sub(self.left);
+        if bytes > self.bytes_max / REMEMBERED_PART as usize
+            || messages > self.messages_max / REMEMBERED_PART
+        {
+            let used = self.used.entry(session).or_default();
+            used.bytes += bytes;
+            used.messages += messages;
+        }
+    }
+
+    /// Counts what a message has taken besides its bytes against the share of the session that is
+    /// being read. Behind the message it is not read on where that was all of it.
+    pub(in crate::shard) fn charge(&mut self, bytes: usize) {
+        let Some(slot) = self.reading else { return };
+        let used = self.used.entry(slot).or_default();
+        used.bytes += bytes;
+        if used.bytes >= self.bytes_max {
+            (self.left, self.is_charged) = (0, true);
+        }
+    }
+
+    /// There is no room to hold anything: the session is read on.
+    pub(in crate::shard) fn extend(&mut self) {
+        (self.left, self.is_charged) = (self.messages_max, false);
+        (self.handshake_steps, self.has_unauthenticated) = (HANDSHAKE_STEPS_PER_TURN, false);
+    }
+
+    pub(in crate::shard) fn messages_max(&self) -> u32 {
+        self.messages_max
+    }
+
+    pub(in crate::shard) fn is_held(&self, session: SessionId) -> bool {
+        !self.held.is_empty() && self.held.contains_key(&session)
+    }
+
+    /// For how long something of a session has been held, if that is the shard's doing.
+    pub(in crate::shard) fn held_back_ms(&self, session: SessionId, now_ms: u64) -> u64 {
+        self.held.get(&session).map_or(0, |held| held.held_back_ms(now_ms))
+    }
+
+    /// Whether a session waits for its own requests, and for nothing else.
+    pub(super) fn waits_for_answers(&self, session: SessionId) -> bool {
+        self.held.get(&session).is_some_and(|held| held.pauses == Pause::InFlight as u8)
+    }
+
+    /// Keeps an end for after what is held; whether there is anything.
+    pub(in crate::shard) fn defer_end(&mut self, session: SessionId, end: ReceiveEnd) -> bool {
+        if self.held.is_empty() {
+            return false;
+        }
+        self.held.get_mut(&session).map(|held| held.end = Some(end)).is_some()
+    }
+
+    /// Whether a held session is to be read on in the next turn.
+    pub(in crate::shard) fn has_ready(&self) -> bool {
+        !self.ready.is_empty() || !self.next.is_empty() || !self.unauthenticated.is_empty()
+    }
+
+    /// Whether that many bytes more may be kept of what sessions have sent.
+    pub(in crate::shard) fn has_room(&self, bytes: usize) -> bool {
+        self.held_bytes + bytes <= self.held_bytes_max
+    }
+
+    /// Counts a message that is kept elsewhere.
+    pub(in crate::shard) fn keep(&mut self, bytes: usize) {
+        self.held_bytes += bytes;
+    }
+
+    /// It is kept no more.
+    pub(in crate::shard) fn release(&mut self, bytes: usize) {
+        self.held_bytes -= bytes;
+    }
+
+    /// Bytes of all sessions that wait.
+    #[cfg(any(test, feature = "internals"))]
+    pub(in crate::shard) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// Holds what a session sends until the pause ends; whether its socket has yet to be stopped.
+    pub(super) fn pause(&mut self, session: SessionId, why: Pause) -> bool {
+        if self.reading == Some(session) {
+            // What of it is being read stops behind this package.
+            self.left = 0;
+        }
+        let held = self.held.entry(session).or_default();
+        held.pauses |= why as u8;
+        !std::mem::replace(&mut held.is_paused, true)
+    }
+
+    /// A pause has ended. Behind the last one the session's turn comes as that of others does.
+    pub(in crate::shard) fn resume(&mut self, session: SessionId, why: Pause) {
+        let Some(held) = self.held.get_mut(&session) else { return };
+        held.pauses &= !(why as u8);
+        if held.pauses == 0 && !std::mem::replace(&mut held.is_listed, true) {
+            self.next.push(session);
+        }
+    }
+
+    /// The session has ended.
+    pub(in crate::shard) fn forget(&mut self, session: SessionId) {
+        if self.held.is_empty() {
+            return;
+        }
+        if let Some(held) = self.held.remove(&session) {
+            self.held_bytes -= held.len();
+        }
+    }
+
+    /// Whether nothing is held of a session.
+    pub(in crate::shard) fn has_forgotten(&self, session: SessionId) -> bool {
+        !self.held.contains_key(&session)
+    }
+
+    /// True if work has used up the share of the session that is being read.
+    pub(super) fn is_charged(&self) -> bool {
+        self.is_charged
+    }
+
+    /// Keeps what a session has sent for a later turn; `None` where too much is held.
+    pub(super) fn hold(
+        &mut self,
+        session: SessionId,
+        bytes: &[u8],
+        is_unauthenticated: bool,
+        now_ms: u64,
+    ) -> Option<HeldNow> {
+        let is_first = !self.held.contains_key(&session);
+        if is_first {
+            if !self.has_room(bytes.len()) {
+                return None;
+            }
+            self.line_up(session, is_unauthenticated);
+            let is_own_doing = self.has_strayed;
+            let held =
+                HeldInput { is_listed: true, since_ms: now_ms, is_own_doing, ..Default::default() };
+            self.held.insert(session, held);
+        }
+        let held = self.held.entry(session).or_default();
+        let pauses = !held.is_paused && (!is_first || !is_unauthenticated);
+        held.is_paused |= pauses;
+        held.bytes.extend_from_slice(bytes);
+        self.held_bytes += bytes.len();
+        Some(HeldNow { is_first, pauses })
+    }
+
+    /// Keeps packages of a WebSocket message of which those before are read, if the session is
+    /// held; true if it is.
+    pub(super) fn keep_packages(&mut self, session: SessionId, packages: &[u8]) -> bool {
+        let Some(held) = self.held.get_mut(&session) else { return false };
+        held.packages = packages.to_vec();
+        self.held_bytes += packages.len();
+        true
+    }
+
+    /// Held sessions that are to be read in this turn, at most.
+    pub(in crate::shard) fn ready_len(&self) -> usize {
+        self.ready.len().min(HELD_PER_TURN)
+    }
+
+    /// The next of them, with what is held of it unless it is paused.
+    pub(in crate::shard) fn next_ready(&mut self) -> Option<(SessionId, Option<HeldInput>)> {
+        let session = self.ready.pop_front()?;
+        Some((session, self.take(session)))
+    }
+
+    /// Lines up for the next turn what was held in this one, and gives the unauthenticated that
+    /// wait the steps that the turn has not used.
+    pub(in crate::shard) fn begin_unauthenticated(&mut self) {
+        self.ready.extend(self.next.drain(..));
+        if std::mem::take(&mut self.has_unauthenticated) {
+            self.handshake_steps = HANDSHAKE_STEPS_PER_TURN;
+        }
+    }
+
+    /// The next of the unauthenticated, as long as the turn has steps.
+    pub(in crate::shard) fn next_unauthenticated(
+        &mut self,
+    ) -> Option<(SessionId, Option<HeldInput>)> {
+        if self.handshake_steps == 0 {
+            return None;
+        }
+        let session = self.unauthenticated.pop_front()?;
+        Some((session, self.take(session)))
+    }
+
+    /// Lets those that are still waiting come first in the next turn.
+    pub(in crate::shard) fn end_unauthenticated(&mut self) {
+        self.has_unauthenticated = !self.unauthenticated.is_empty();
+    }
+
+    /// The length of the next piece of held input.
+    pub(in crate::shard) fn piece_len(&self, held: &HeldInput) -> usize {
+        (held.bytes.len() - held.at).min(self.bytes_max)
+    }
+
+    /// Takes out what is held of a session whose turn has come, unless it is paused.
+    fn take(&mut self, session: SessionId) -> Option<HeldInput> {
+        let held = self.held.get_mut(&session)?;
+        held.is_listed = false;
+        if held.pauses != 0 {
+            return None;
+        }
+        let held = self.held.remove(&session)?;
+        self.held_bytes -= held.len();
+        self.used.remove(&session);
+        Some(held)
+    }
+
+    /// Puts back what has not been read of it. What of the last piece was held anew stands at the
+    /// piece's end, and is not needed twice.
+    pub(in crate::shard) fn put_back(
+        &mut self,
+        session: SessionId,
+        mut held: HeldInput,
+        piece_len: usize,
+        is_unauthenticated: bool,
+    ) {
+        match self.held.get_mut(&session) {
+            None => {
+                self.held_bytes += held.len();
+                held.is_own_doing |= self.has_strayed;
+                held.is_listed = true;
+                self.held.insert(session, held);
+                self.line_up(session, is_unauthenticated);
+            }
+            Some(again) if again.bytes.len() <= piece_len => {
+                self.held_bytes += held.len();
+                held.at -= again.bytes.len();
+                held.packages = std::mem::take(&mut again.packages);
+                (held.pauses, held.is_listed) = (again.pauses, again.is_listed);
+                held.is_paused |= again.is_paused;
+                held.is_own_doing |= again.is_own_doing;
+                *again = held;
+            }
+            // A head that had come in pieces, with what stood behind it.
+            Some(again) => {
+                let rest = &held.bytes[held.at..];
+                self.held_bytes += rest.len();
+                again.bytes.extend_from_slice(rest);
+                again.end = held.end;
+                again.is_paused |= held.is_paused;
+                again.is_own_doing |= held.is_own_doing;
+            }
+        }
+    }
+
+    fn line_up(&mut self, session: SessionId, is_unauthenticated: bool) {
+        if is_unauthenticated {
+            self.unauthenticated.push_back(session);
+        } else {
+            self.next.push(session);
+        }
+    }
+}

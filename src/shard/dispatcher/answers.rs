@@ -1,0 +1,150 @@
+//! Answers to clients, at once or later, and the global after filters that see them.
+
+use std::rc::Rc;
+
+use super::Dispatcher;
+use crate::dispatch::chain::{self, Stop};
+use crate::dispatch::context::{Call, ClientCall, HeldRequest, Op, Origin};
+use crate::dispatch::reply::{LocalFuture, Reply, ReplyBody};
+use crate::dispatch::{Request, Session, Verdict};
+use crate::shard::forwarder::copies;
+
+impl Dispatcher {
+    /// Goes on with a message that a global filter has not let by.
+    pub(super) fn handle_stopped(
+        &mut self,
+        client: &ClientCall,
+        stop: Stop,
+        request: &Request<'_>,
+        mut session: Session,
+    ) {
+        match stop {
+            Stop::Refused(reply) => {
+                self.apply_ops();
+                self.finish(client, &reply, request, &mut session);
+            }
+            Stop::Waiting { index, verdict } => {
+                self.wait_for_filters(client, index, verdict, request, session);
+            }
+        }
+    }
+
+    fn wait_for_filters(
+        &mut self,
+        client: &ClientCall,
+        index: usize,
+        verdict: LocalFuture<Verdict>,
+        request: &Request<'_>,
+        mut session: Session,
+    ) {
+        let Some(client) = self.begin_task(client, request.body().len()) else {
+            self.apply_ops();
+            return self.finish(client, &Reply::error(), request, &mut session);
+        };
+        let (registry, thread) = (Rc::clone(&self.registry), Rc::clone(&self.thread));
+        let mut held = Box::new(HeldRequest { request: request.to_owned(), session });
+        let future = Box::pin(async move {
+            let HeldRequest { request, session } = &mut *held;
+            let filters = &registry.global_filters;
+            let admitted = chain::wait(filters, index, verdict, request, session).await;
+            thread.ask(Op::Admit { client, held, admitted });
+        });
+        let spawned = self.tasks.spawn(future);
+        debug_assert!(spawned.is_ok());
+        self.apply_ops();
+    }
+
+    /// Goes on with a message that a handler of this shard was called for.
+    pub(super) fn finish_handled(
+        &mut self,
+        client: &ClientCall,
+        reply: Reply<'_>,
+        request: &Request<'_>,
+        mut session: Session,
+    ) {
+        self.apply_ops();
+        match reply.body {
+            ReplyBody::Later(_) => self.answer_later(client, reply, request, session),
+            _ => {
+                self.answers_this_turn += u64::from(client.id != 0);
+                self.finish(client, &reply, request, &mut session);
+            }
+        }
+    }
+
+    /// Answers, and lets the global after filters look at what was answered.
+    pub(super) fn finish(
+        &mut self,
+        client: &ClientCall,
+        reply: &Reply<'_>,
+        request: &Request<'_>,
+        session: &mut Session,
+    ) {
+        self.outbound().answer(client, reply);
+        if !self.registry.global_filters.is_empty() {
+            chain::after_answer(&self.registry.global_filters, request, session, reply);
+            self.apply_ops();
+        }
+    }
+
+    /// What is kept of a message for the global after filters, where there are any.
+    pub(super) fn hold(&self, request: &Request<'_>, session: Session) -> Option<Box<HeldRequest>> {
+        (!self.registry.global_filters.is_empty())
+            .then(|| Box::new(HeldRequest { request: request.to_owned(), session }))
+    }
+
+    fn answer_later(
+        &mut self,
+        client: &ClientCall,
+        reply: Reply<'_>,
+        request: &Request<'_>,
+        mut session: Session,
+    ) {
+        let copies = copies(!self.registry.global_filters.is_empty());
+        let Some(client) = self.begin_task(client, copies * request.body().len()) else {
+            // The local after filters run when the future is dropped, so before the global ones.
+            drop(reply);
+            self.apply_ops();
+            return self.finish(client, &Reply::error(), request, &mut session);
+        };
+        let held = self.hold(request, session);
+        let (thread, reply) = (Rc::clone(&self.thread), reply.into_owned());
+        let future = Box::pin(async move {
+            let reply = chain::settle(reply).await;
+            thread.ask(Op::Answer { call: Call { origin: Origin::Client(client), held }, reply });
+        });
+        let spawned = self.tasks.spawn(future);
+        debug_assert!(spawned.is_ok());
+    }
+
+    /// Counts a message that waits in a future, where it may.
+    fn begin_task(&mut self, client: &ClientCall, bytes: usize) -> Option<ClientCall> {
+        if self.tasks.is_full() {
+            self.counters.task_rejects.one();
+            return None;
+        }
+        self.connections().begin_in_flight(client, bytes)
+    }
+
+    /// Takes the answer of an async handler or a worker.
+    pub(super) fn handle_answer(
+        &mut self,
+        client: &ClientCall,
+        held: Option<Box<HeldRequest>>,
+        reply: &Reply<'_>,
+    ) {
+        self.connections().end_in_flight(client);
+        if client.id != 0 {
+            let now_us = self.connections().now_us();
+            self.latency.record(now_us.saturating_sub(client.started_us), 1);
+        }
+        match held {
+            None => self.outbound().answer(client, reply),
+            Some(mut held) => {
+                let HeldRequest { request, session } = &mut *held;
+                self.finish(client, reply, &request.get(), session);
+            }
+        }
+        self.outbound().close_if_done(client.session);
+    }
+}

@@ -1,0 +1,199 @@
+//! Messages to handlers and workers, and answers back: Pomelo's `globalHandle`
+//! (docs/protocol/sessions.md, "Life of a message").
+//!
+//! The fourth part of a [`Shard`](super::Shard), above its [`Forwarder`]. Handlers and filters
+//! can't touch the shard, they can only ask: what they ask for is done in [`Dispatcher::settle`].
+
+mod answers;
+mod forward;
+mod inflate;
+mod mail;
+mod messages;
+mod ops;
+mod pitaya;
+mod plan;
+mod prepare;
+#[cfg(feature = "crypto")]
+mod signed;
+mod turn;
+mod work;
+mod work_waits;
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+#[cfg(feature = "crypto")]
+use rustc_hash::FxHashMap;
+
+use ops::Completed;
+use plan::{Plan, RecentRoutes};
+use work::Work;
+
+use super::config::ShardConfig;
+use super::connections::Connections;
+use super::forwarder::{Forwarder, copies};
+use super::outbound::Outbound;
+use super::rate::{MessageRate, Rate};
+use crate::dispatch::context::{Op, ThreadState};
+use crate::dispatch::tasks::Tasks;
+use crate::dispatch::{Handlers, Registry};
+use crate::forward::{Hub, Party};
+use crate::metrics::{Counters, Latency};
+use crate::session::{SessionId, ShardIndex};
+#[cfg(feature = "crypto")]
+use crate::wire::signature::PublicKey;
+
+/// The handlers, filters and futures of one shard.
+pub(super) struct Dispatcher {
+    pub(super) forwarder: Forwarder,
+    config: Arc<ShardConfig>,
+    counters: Arc<Counters>,
+    /// The state that handlers, filters and futures share with this shard.
+    thread: Rc<ThreadState>,
+    registry: Rc<Registry>,
+    /// The plan for each known route.
+    plans: Vec<Plan>,
+    recent_routes: RecentRoutes,
+    tasks: Tasks,
+    /// Memory for what handlers have asked for; empty between calls.
+    ops: Vec<Op>,
+    /// Messages that filters, futures or lanes are done with, and that are yet to go on.
+    completed: VecDeque<Completed>,
+    /// The keys of clients, where requests are signed.
+    #[cfg(feature = "crypto")]
+    keys: FxHashMap<SessionId, PublicKey>,
+    work: Work,
+    /// There where it is bounded.
+    message_rate: Option<MessageRate>,
+    /// Memory for JSON that is made of protobuf.
+    scratch: Vec<u8>,
+    latency: Latency,
+    /// Requests answered in the turn they came in.
+    answers_this_turn: u64,
+}
+
+impl Dispatcher {
+    /// A dispatcher with the handlers that the embedder registers on this thread.
+    pub(super) fn new(config: &Arc<ShardConfig>, index: ShardIndex, hub: &Arc<Hub>) -> Self {
+        let limits = &config.limits;
+        let id = || Arc::clone(&config.server_id);
+        let thread = ThreadState::new(id(), id(), Arc::clone(&config.routes), config.edition());
+        let registry = Handlers::collect(&thread, &config.registers);
+        let plans = config.routes.iter().map(|entry| Plan::new(config, &registry, entry)).collect();
+        let copies = copies(!registry.global_filters.is_empty());
+        let connections = Connections::new(config, index, copies);
+        let outbound = Outbound::new(connections, config);
+        Self {
+            forwarder: Forwarder::new(outbound, config, hub),
+            thread,
+            registry,
+            plans,
+            recent_routes: RecentRoutes::default(),
+            tasks: Tasks::new(limits.tasks_max, Arc::clone(hub.bell(Party::from(index))) as _),
+            ops: Vec::new(),
+            completed: VecDeque::new(),
+            #[cfg(feature = "crypto")]
+            keys: FxHashMap::default(),
+            work: Work::new(limits),
+            message_rate: Rate::new(limits.messages_per_second, limits.messages_burst)
+                .map(MessageRate::new),
+            scratch: Vec::new(),
+            latency: Latency::default(),
+            answers_this_turn: 0,
+            counters: Arc::clone(&config.counters[index.index()]),
+            config: Arc::clone(config),
+        }
+    }
+
+    #[inline]
+    pub(super) fn outbound(&mut self) -> &mut Outbound {
+        &mut self.forwarder.outbound
+    }
+
+    #[inline]
+    pub(super) fn connections(&mut self) -> &mut Connections {
+        &mut self.forwarder.outbound.connections
+    }
+
+    pub(super) fn begin_turn(&mut self, now_us: u64) {
+        self.connections().begin_turn(now_us);
+        self.outbound().begin_turn();
+        self.forwarder.begin_turn();
+        self.thread.now_us.set(self.forwarder.outbound.connections.now_us());
+    }
+
+    /// Ends the sleeps that are due, and sends what has waited for room.
+    pub(super) fn handle_time(&mut self) {
+        let now_us = self.connections().now_us();
+        self.thread.handle_time(now_us);
+        self.forwarder.endpoint().flush();
+    }
+
+    /// Ends what a turn does after its reading.
+    pub(super) fn end_work(&mut self) {
+        self.work.end_turn();
+    }
+
+    /// Ends a turn that has taken so long.
+    pub(super) fn end_turn(&mut self, lag_us: u64) {
+        self.thread.lag_us.set(lag_us);
+        let answers = std::mem::take(&mut self.answers_this_turn);
+        if answers > 0 {
+            self.latency.record(lag_us, answers);
+        }
+    }
+
+    /// Begins a session, with a full bucket of messages.
+    pub(super) fn begin_session(&mut self, session: SessionId) {
+        if let Some(message_rate) = &mut self.message_rate {
+            message_rate.begin(session.slot());
+        }
+    }
+
+    /// Keeps the key of a client whose requests are signed.
+    #[cfg(feature = "crypto")]
+    pub(super) fn keep_key(&mut self, session: SessionId, key: PublicKey) {
+        self.keys.insert(session, key);
+    }
+
+    /// True if nothing is kept by the id of a session that is gone.
+    pub(super) fn has_forgotten(&self, session: SessionId) -> bool {
+        #[cfg(feature = "crypto")]
+        if self.keys.contains_key(&session) {
+            return false;
+        }
+        self.forwarder.has_forgotten(session)
+    }
+
+    /// Futures alive on this shard.
+    pub(super) fn tasks_alive(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// True if a future has something to do.
+    pub(super) fn has_ready(&self) -> bool {
+        self.tasks.has_ready()
+    }
+
+    /// True if messages wait for work that the next turn can do.
+    pub(super) fn has_work_waiting(&self) -> bool {
+        self.work.has_more()
+    }
+
+    /// When a sleep ends.
+    pub(super) fn next_timer_us(&self) -> Option<u64> {
+        self.thread.next_timer_us()
+    }
+
+    #[cfg(feature = "internals")]
+    pub(super) fn timers_len(&self) -> usize {
+        self.thread.timers_len()
+    }
+
+    /// Messages that wait for work.
+    #[cfg(test)]
+    pub(super) fn work_waits(&self) -> usize {
+        self.work.len()
+    }
+}

@@ -1,0 +1,134 @@
+//! What handlers, filters and futures ask for, and what follows on the ends of sessions.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::Dispatcher;
+use crate::dispatch::context::{ClientCall, HeldRequest, Op, Origin};
+use crate::dispatch::reply::Reply;
+use crate::dispatch::{Context, chain};
+use crate::forward::asks::Ask;
+use crate::forward::mail::{Mail, Others};
+use crate::session::{SessionView, ShardIndex};
+use crate::shard::connections::Ended;
+use crate::shard::forwarder::ForwardMessage;
+
+/// A message that somebody is done with, and that is yet to go on.
+pub(super) enum Completed {
+    /// A future has answered.
+    Answered { client: ClientCall, held: Option<Box<HeldRequest>>, reply: Reply<'static> },
+    /// The global before filters, one of which waited, have come to a verdict.
+    Admitted { client: ClientCall, held: Box<HeldRequest>, admitted: Result<(), Reply<'static>> },
+    /// It has waited for a lane in vain.
+    Rejected(ForwardMessage),
+}
+
+impl Dispatcher {
+    /// Does what was asked for, in order. Messages that are done are left in `completed`.
+    #[inline]
+    pub(super) fn apply_ops(&mut self) {
+        if self.thread.has_ops() || self.forwarder.has_unsettled() {
+            self.apply_all();
+        }
+    }
+
+    #[inline(never)]
+    fn apply_all(&mut self) {
+        loop {
+            self.settle_forwarder();
+            // Taken out, as doing one may lead to the next.
+            let mut ops = std::mem::take(&mut self.ops);
+            std::mem::swap(&mut *self.thread.ops.borrow_mut(), &mut ops);
+            if ops.is_empty() {
+                self.ops = ops;
+                return;
+            }
+            for op in ops.drain(..) {
+                self.apply(op);
+                self.settle_forwarder();
+            }
+            self.ops = ops;
+        }
+    }
+
+    /// Handles mail from this shard to itself, ended sessions, and messages that found no lane.
+    fn settle_forwarder(&mut self) {
+        while self.forwarder.has_unsettled() {
+            self.forwarder.handle_own_mail();
+            while let Some(ended) = self.connections().take_ended() {
+                self.handle_ended(&ended);
+            }
+            while let Some(message) = self.forwarder.take_rejected() {
+                self.completed.push_back(Completed::Rejected(message));
+            }
+        }
+    }
+
+    fn apply(&mut self, op: Op) {
+        match op {
+            Op::Bind { session, uid, done } => {
+                let mail = |reply_to| Mail::Bind { session, uid, reply_to };
+                self.forwarder.ask(session.shard(), Ask::Bind(done), mail);
+            }
+            Op::Unbind { session, uid, done } => {
+                let mail = |reply_to| Mail::Unbind { session, uid, reply_to };
+                self.forwarder.ask(session.shard(), Ask::Bind(done), mail);
+            }
+            Op::Set { session, settings, done } => {
+                done.complete(self.forwarder.set(session, settings, Others::Keep));
+            }
+            Op::Kick { session, reason } => {
+                // Counted by `try_send` if it is refused.
+                self.forwarder.try_send(session.shard(), Mail::Kick { session, reason }).ok();
+            }
+            Op::KickUid { uid, reason, done } => {
+                let home = self.forwarder.home(&uid);
+                let mail = |to| Mail::HomeKick { uid, reason, reply_to: Some(to) };
+                self.forwarder.ask(home, Ask::Kick(done), mail);
+            }
+            Op::Push { uids, push, done } => self.forwarder.push(uids, &push, done),
+            Op::Broadcast { push, audience } => {
+                for shard in (0..self.forwarder.shards()).map(ShardIndex) {
+                    let (push, audience) = (Arc::clone(&push), audience.clone());
+                    // Counted by `try_send` if it is refused.
+                    self.forwarder.try_send(shard, Mail::Broadcast { push, audience }).ok();
+                }
+            }
+            Op::Spawn(future) => {
+                if self.tasks.spawn(future).is_err() {
+                    self.counters.task_rejects.one();
+                    crate::log::seldom!(warn, "too many futures on a shard; one was dropped");
+                }
+            }
+            Op::Answer { call, reply } => match call.origin {
+                Origin::Client(client) => {
+                    let held = call.held;
+                    self.completed.push_back(Completed::Answered { client, held, reply });
+                }
+                Origin::Shard { .. } | Origin::Batch { .. } => {
+                    debug_assert!(false, "a shard handles its own clients");
+                }
+            },
+            Op::Admit { client, held, admitted } => {
+                self.completed.push_back(Completed::Admitted { client, held, admitted });
+            }
+        }
+    }
+
+    /// Takes a session out of everything that knows it, and tells the embedder's code. What that
+    /// asks for is done when the turn comes to it; the session is half closed.
+    fn handle_ended(&mut self, ended: &Ended) {
+        #[cfg(feature = "crypto")]
+        self.keys.remove(&ended.id);
+        self.forwarder.handle_ended(ended);
+        let Some(data) = &ended.worked else { return };
+        let registry = Rc::clone(&self.registry);
+        if !registry.on_closed.is_empty() {
+            let context = Context { thread: Rc::clone(&self.thread) };
+            let view = SessionView { id: ended.id, data };
+            for told in &registry.on_closed {
+                chain::guarded(|| told(&view, &context));
+            }
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Batches of messages to workers, while they are filled.
+
+use std::sync::Arc;
+
+use super::lane_waits::LaneWaits;
+use crate::dispatch::Session;
+use crate::forward::message_batch::{
+    self, BODY_BYTES_MAX, BatchPool, Head, MESSAGES_MAX, MessageBatch,
+};
+use crate::forward::pending_forwards::{HeldMessages, PendingForwards};
+use crate::forward::{Carrier, Endpoint};
+use crate::session::SessionId;
+use crate::shard::config::ShardConfig;
+use crate::shard::connections::{Connection, Transport};
+
+/// What a shard keeps of batches.
+#[derive(Default)]
+pub(super) struct ForwardBatches {
+    pool: BatchPool,
+    /// Messages in batches that each worker has not sent back.
+    away: Vec<usize>,
+    /// Memory for the ids of messages that are away.
+    ids: Vec<Vec<u32>>,
+    /// Memory for what filters are to see of them.
+    #[allow(clippy::vec_box)] // The boxes are what goes to and fro.
+    held: Vec<Box<HeldMessages>>,
+}
+
+/// How often a message is kept: once more where filters see it again behind its answer.
+pub(in crate::shard) fn copies(is_held: bool) -> usize {
+    1 + usize::from(is_held)
+}
+
+/// Lists of ids, and of held messages, that are kept for the next batches, at most.
+const LISTS_KEPT_MAX: usize = 1024;
+
+/// What bounds how much is forwarded.
+pub(super) struct Room<'a> {
+    pub(super) config: &'a ShardConfig,
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) pending: &'a PendingForwards,
+    pub(super) lane_waits: &'a LaneWaits,
+    /// What is left of `shard_bytes_max`.
+    pub(super) memory_left: usize,
+    /// Whether global filters are to see what becomes of each message.
+    pub(super) is_filtered: bool,
+}
+
+impl Room<'_> {
+    /// Whether a session may send a whole batch more, whatever its length.
+    fn has_bytes(&self, connection: &Connection, worker: u16) -> bool {
+        let limits = &self.config.limits;
+        let batch = copies(self.is_filtered) * message_batch::BYTES_MAX;
+        let in_flight = connection.session.in_flight_bytes as usize + batch;
+        let party = self.endpoint.hub().worker(worker);
+        in_flight <= limits.in_flight_bytes_per_session_max
+            && connection.kept_bytes() + batch <= self.memory_left
+            && in_flight <= self.endpoint.bytes_left(party, limits.lane_bytes_max, in_flight)
+    }
+
+    /// The worker that a message goes to. Where the uid alone tells, it is that of the batch which
+    /// is being filled.
+    #[inline(always)]
+    fn pick_worker(
+        &self,
+        builder: Option<&BatchBuilder>,
+        place: usize,
+        seen: &Session,
+    ) -> Option<u16> {
+        match builder {
+            Some(builder) if builder.place == place && builder.is_by_uid => {
+                Some(builder.batch.worker)
+            }
+            _ => self.config.pick_worker(place, &seen.view()),
+        }
+    }
+}
+
+/// The batches of a shard, and the room that they find.
+pub(in crate::shard) struct Batching<'a> {
+    pub(super) batches: &'a mut ForwardBatches,
+    pub(super) room: Room<'a>,
+}
+
+impl Batching<'_> {
+    /// Puts a message into the batch that is being filled, or into a new one where there is none.
+    /// An error is the worker, if there is any, that it has to go to alone: it is long, filters
+    /// have changed the session's data for it, it is for another worker than those before it, or
+    /// there is no room and what becomes of it is decided there.
+    #[inline(always)]
+    pub(in crate::shard) fn put(
+        &mut self,
+        builder: &mut Option<BatchBuilder>,
+        to: BatchTarget<'_>,
+        body: &[u8],
+        seen: &mut Option<Session>,
+    ) -> Result<(), Alone> {
+        let Some(session) = seen else { return Err(Alone { worker: None }) };
+        let (worker, head) = (self.room.pick_worker(builder.as_ref(), to.place, session), to.head);
+        let is_as_others =
+            body.len() <= BODY_BYTES_MAX && session.data().is_same(to.connection.data());
+        let Some(index) = worker.filter(|_| is_as_others) else { return Err(Alone { worker }) };
+        if builder.is_none() {
+            *builder = self.batches.open(to, index, &self.room);
+        }
+        let Some(builder) = builder.as_mut().filter(|builder| builder.takes_more(index)) else {
+            return Err(Alone { worker });
+        };
+        builder.push(head, body, if self.room.is_filtered { seen.take() } else { None });
+        Ok(())
+    }
+}
+
+/// A message that goes to a worker by itself, if one was picked.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::shard) struct Alone {
+    pub(in crate::shard) worker: Option<u16>,
+}
+
+/// Whose message goes where.
+pub(in crate::shard) struct BatchTarget<'a> {
+    pub(in crate::shard) session: SessionId,
+    pub(in crate::shard) connection: &'a mut Connection,
+    /// The server type, by its place.
+    pub(in crate::shard) place: usize,
+    pub(in crate::shard) head: Head,
+}
+
+/// A batch that is being filled.
+pub(in crate::shard) struct BatchBuilder {
+    pub(super) batch: Box<MessageBatch>,
+    /// The server type, by its place.
+    place: usize,
+    /// Whether all messages of its session for that type go to its worker.
+    is_by_uid: bool,
+    /// How many messages it may have.
+    room: usize,
+    /// The ids of its messages, and those of them that wait for an answer, a bit each.
+    pub(super) ids: Vec<u32>,
+    pub(super) pending: u64,
+    /// For the global after filters, where there are any.
+    pub(super) held: Option<Box<HeldMessages>>,
+}
+
+impl BatchBuilder {
+    /// Whether another message for a worker may go into it.
+    #[inline(always)]
+    fn takes_more(&self, worker: u16) -> bool {
+        let batch = &self.batch;
+        batch.worker == worker && batch.messages.len() < self.room && !batch.messages.is_full()
+    }
+
+    /// Adds a message, with the session as filters have seen it.
+    #[inline(always)]
+    fn push(&mut self, head: Head, body: &[u8], seen: Option<Session>) {
+        let is_told = head.id != 0 || self.held.is_some();
+        self.pending |= u64::from(is_told) << self.ids.len();
+        self.ids.push(head.id);
+        self.batch.messages.push(head, body);
+        if let (Some(held), Some(seen)) = (&mut self.held, seen) {
+            held.push(head, body, seen);
+        }
+    }
+}
+
+impl ForwardBatches {
+    pub(super) fn new(workers: usize) -> Self {
+        Self { away: vec![0; workers], ..Self::default() }
+    }
+
+    /// Begins a batch to a worker, if there is room for a message, and for as many bytes as a
+    /// batch may have.
+    fn open(&mut self, to: BatchTarget<'_>, worker: u16, room: &Room<'_>) -> Option<BatchBuilder> {
+        let BatchTarget { session, connection, place, .. } = to;
+        let limits = &room.config.limits;
+        // Who waits for a lane comes first.
+        if !room.lane_waits.is_empty() {
+            return None;
+        }
+        let bounds = [
+            self.lane_room(worker, room.endpoint, limits.lane_len),
+            usize::from(
+                limits.in_flight_per_session_max.saturating_sub(connection.session.in_flight),
+            ),
+            limits.forwards_in_flight_max.saturating_sub(room.pending.len()),
+        ];
+        let messages_max = bounds.into_iter().fold(MESSAGES_MAX, usize::min);
+        if messages_max == 0 || !room.has_bytes(connection, worker) {
+            return None;
+        }
+        let mut batch = self.pool.take(session);
+        let data = connection.data().shared();
+        batch.data = Some([Arc::clone(data), Arc::clone(data)]);
+        batch.worker = worker;
+        batch.is_websocket = connection.transport == Transport::WebSocket;
+        batch.tells_all = room.is_filtered;
+        let carrier = &room.config.server_types[place].carrier;
+        Some(BatchBuilder {
+            batch,
+            place,
+            is_by_uid: matches!(carrier, Carrier::Workers { route: None, .. }),
+            room: messages_max,
+            ids: self.ids.pop().unwrap_or_default(),
+            pending: 0,
+            held: room.is_filtered.then(|| self.held.pop().unwrap_or_default()),
+        })
+    }
+
+    /// How many messages more may go into the lane to a worker.
+    #[inline]
+    pub(super) fn lane_room(&self, worker: u16, endpoint: &Endpoint, lane_len: usize) -> usize {
+        match endpoint.has_room_within(endpoint.hub().worker(worker), lane_len) {
+            true => lane_len.saturating_sub(self.away[usize::from(worker)]),
+            false => 0,
+        }
+    }
+
+    /// Messages in batches that a worker has not sent back.
+    #[cfg(test)]
+    pub(in crate::shard) fn away(&self, worker: u16) -> usize {
+        self.away[usize::from(worker)]
+    }
+
+    /// Counts messages that went to a worker.
+    pub(super) fn add_away(&mut self, worker: u16, messages: usize) {
+        self.away[usize::from(worker)] += messages;
+    }
+
+    /// Counts messages that a worker has sent back.
+    pub(super) fn remove_away(&mut self, worker: u16, messages: usize) {
+        let away = &mut self.away[usize::from(worker)];
+        debug_assert!(*away >= messages);
+        *away = away.saturating_sub(messages);
+    }
+
+    /// Takes the memory back of a batch that has come back.
+    pub(super) fn give_batch(&mut self, batch: Box<MessageBatch>) {
+        self.pool.give(batch);
+    }
+
+    /// Takes the memory back of what was kept of a batch whose messages are answered.
+    pub(super) fn give(&mut self, mut ids: Vec<u32>, held: Option<Box<HeldMessages>>) {
+        if self.ids.len() < LISTS_KEPT_MAX {
+            ids.clear();
+            self.ids.push(ids);
+        }
+        if let Some(mut held) = held
+            && self.held.len() < LISTS_KEPT_MAX
+            && held.clear()
+        {
+            self.held.push(held);
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Sessions that have ended, as other threads hear of it.
+
+use std::sync::Arc;
+
+use super::Forwarder;
+use crate::forward::mail::Mail;
+use crate::session::SessionId;
+use crate::shard::connections::Ended;
+
+impl Forwarder {
+    /// Takes a session out of everything that knows it here and elsewhere.
+    pub(in crate::shard) fn handle_ended(&mut self, ended: &Ended) {
+        let session = ended.id;
+        self.outbound.forget(session);
+        self.forget_waiting(session);
+        if let Some(uid) = &ended.uid {
+            self.logins.remove(uid);
+        }
+        if let Some(uid) = ended.uid.as_ref().or(ended.binding.as_ref()) {
+            let home = self.endpoint.hub().home(uid);
+            self.send(home, Mail::HomeUnbind { session, uid: uid.clone() });
+        }
+        if let Some(data) = &ended.worked {
+            let workers = ended.workers | self.config.subscribers_to_all;
+            self.tell_workers(workers, || Mail::Closed { session, data: Arc::clone(data) });
+        }
+    }
+
+    /// True if nothing is kept by the id of a session that is gone. The lists of those whose turn
+    /// comes may name it yet, by its id, which finds nobody.
+    pub(in crate::shard) fn has_forgotten(&self, session: SessionId) -> bool {
+        self.lane_waits.has_forgotten(session) && self.outbound.has_forgotten(session)
+    }
+}

@@ -1,0 +1,195 @@
+//! Messages, questions and mail to other threads, and which sessions each uid has.
+//!
+//! The third part of a [`Shard`](super::Shard), above its [`Outbound`]. Mail to the own shard waits
+//! in [`Forwarder::handle_own_mail`] until the code that has sent it is done.
+
+mod batches;
+mod bind;
+mod ended;
+mod lane;
+mod lane_waits;
+mod push;
+mod send;
+mod send_batch;
+mod session_mail;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+pub(in crate::shard) use batches::{Alone, BatchBuilder, BatchTarget, Batching, copies};
+pub(in crate::shard) use lane::Rejected;
+pub(in crate::shard) use lane_waits::{Destination, ForwardMessage};
+pub(in crate::shard) use send_batch::AnsweredBatch;
+
+use batches::{ForwardBatches, Room};
+use lane_waits::LaneWaits;
+
+use super::config::ShardConfig;
+use super::outbound::Outbound;
+use crate::dispatch::Logins;
+use crate::forward::asks::PendingAsks;
+use crate::forward::mail::Mail;
+use crate::forward::pending_forwards::{PendingForward, PendingForwards};
+use crate::forward::{Chunk, Endpoint, Hub, Party};
+use crate::metrics::Counters;
+use crate::session::{Directory, ShardIndex, Uid};
+
+/// One shard's side of the lanes to all other parties, and its part of the directory of uids.
+pub(super) struct Forwarder {
+    pub(super) outbound: Outbound,
+    config: Arc<ShardConfig>,
+    counters: Arc<Counters>,
+    endpoint: Endpoint,
+    /// Mail to this shard from itself, in order.
+    own_mail: VecDeque<Mail>,
+    /// Questions to other parties that are not answered.
+    asks: PendingAsks,
+    /// The sessions of each uid whose home this shard is.
+    directory: Directory,
+    /// The bound sessions of this shard.
+    logins: Logins,
+    /// Messages that are forwarded and not answered.
+    pending: PendingForwards,
+    batches: ForwardBatches,
+    lane_waits: LaneWaits,
+    /// The bodies for each worker are carved from memory of its own, so that one that is slow
+    /// keeps nothing of what is for others.
+    chunks: Vec<Chunk>,
+    /// Messages that went to workers in this turn.
+    forwarded: usize,
+}
+
+impl Forwarder {
+    pub(super) fn new(outbound: Outbound, config: &Arc<ShardConfig>, hub: &Arc<Hub>) -> Self {
+        let limits = &config.limits;
+        let me = Party::from(outbound.connections.index());
+        let workers = usize::from(hub.parties() - hub.shards());
+        Self {
+            endpoint: Endpoint::new(Arc::clone(hub), me, limits.backlog_len_max),
+            own_mail: VecDeque::new(),
+            asks: PendingAsks::new(limits.backlog_len_max),
+            directory: Directory::default(),
+            logins: Logins::default(),
+            pending: PendingForwards::default(),
+            batches: ForwardBatches::new(workers),
+            lane_waits: LaneWaits::default(),
+            chunks: (0..workers).map(|_| Chunk::default()).collect(),
+            forwarded: 0,
+            counters: Arc::clone(&config.counters[me.index()]),
+            config: Arc::clone(config),
+            outbound,
+        }
+    }
+
+    pub(super) fn begin_turn(&mut self) {
+        self.forwarded = 0;
+    }
+
+    pub(super) fn endpoint(&mut self) -> &mut Endpoint {
+        &mut self.endpoint
+    }
+
+    #[cfg(feature = "internals")]
+    pub(super) fn endpoint_ref(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// True if something here is left for whoever calls: mail from this shard to itself, an ended
+    /// session, a message that found no lane.
+    #[inline]
+    pub(super) fn has_unsettled(&self) -> bool {
+        !self.own_mail.is_empty()
+            || self.outbound.connections.has_ended()
+            || self.lane_waits.has_rejected()
+    }
+
+    /// The home shard of a uid.
+    pub(super) fn home(&self, uid: &Uid) -> ShardIndex {
+        self.endpoint.hub().home(uid)
+    }
+
+    pub(super) fn shards(&self) -> u16 {
+        self.endpoint.hub().shards()
+    }
+
+    pub(super) fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    pub(super) fn logins(&self) -> &Logins {
+        &self.logins
+    }
+
+    #[cfg(feature = "internals")]
+    pub(super) fn asks_len(&self) -> usize {
+        self.asks.len()
+    }
+
+    #[cfg(any(test, feature = "internals"))]
+    pub(super) fn pending_len(&self) -> usize {
+        self.pending.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn config(&self) -> &ShardConfig {
+        &self.config
+    }
+
+    /// Messages in batches that a worker has not sent back.
+    #[cfg(test)]
+    pub(super) fn away(&self, worker: u16) -> usize {
+        self.batches.away(worker)
+    }
+
+    #[cfg(any(test, feature = "internals"))]
+    pub(super) fn lane_waits(&self) -> &LaneWaits {
+        &self.lane_waits
+    }
+
+    /// Messages that went to workers in this turn.
+    pub(super) fn forwarded(&self) -> usize {
+        self.forwarded
+    }
+
+    /// Takes out what was forwarded and whose deadline has come.
+    pub(super) fn take_due(&mut self) -> Option<PendingForward> {
+        self.pending.take_due(self.outbound.connections.now_us())
+    }
+
+    /// Takes out the message of a token, unless it has been answered for.
+    pub(super) fn take_pending(&mut self, token: u64) -> Option<PendingForward> {
+        self.pending.take(token)
+    }
+
+    /// True if something came in, or may go out now, that this turn has not seen.
+    pub(super) fn has_work(&self) -> bool {
+        self.endpoint.has_work() || self.has_sendable()
+    }
+
+    /// When something here has to be looked at again at the latest.
+    pub(super) fn next_deadline_us(&self) -> Option<u64> {
+        // Nobody tells of room in a lane that was not quite full.
+        let waits = self.endpoint.has_backlog() || !self.lane_waits.is_empty();
+        let now_us = self.outbound.connections.now_us();
+        let backlog = waits.then_some(now_us + BACKLOG_RETRY_US);
+        [self.pending.next_deadline_us(), backlog].into_iter().flatten().min()
+    }
+
+    /// What puts messages of one session into batches, and the rest of the shard below it.
+    #[inline]
+    pub(super) fn batching(&mut self, is_filtered: bool) -> (Batching<'_>, &mut Outbound) {
+        let memory_left = self.outbound.connections.bytes_left();
+        let room = Room {
+            config: &self.config,
+            endpoint: &self.endpoint,
+            pending: &self.pending,
+            lane_waits: &self.lane_waits,
+            memory_left,
+            is_filtered,
+        };
+        (Batching { batches: &mut self.batches, room }, &mut self.outbound)
+    }
+}
+
+/// A full lane is tried again after this time.
+const BACKLOG_RETRY_US: u64 = 1_000;

@@ -1,0 +1,90 @@
+//! What comes from clients: connections that are accepted, bytes, frames, packages, handshakes.
+//!
+//! The fifth part of a [`Shard`](super::Shard), above its [`Dispatcher`].
+
+mod address_rate;
+mod admission;
+mod frames;
+mod handshake;
+mod held;
+mod layers;
+mod packages;
+mod receive;
+#[cfg(feature = "tls")]
+mod tls_input;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use address_rate::AddressRate;
+
+use super::config::ShardConfig;
+use super::connections::Connections;
+use super::dispatcher::Dispatcher;
+use super::outbound::Outbound;
+use super::rate::Rate;
+use crate::dispatch::{HostFilter, HostRule};
+use crate::forward::Hub;
+use crate::forward::mail::HostChange;
+use crate::metrics::Counters;
+use crate::session::ShardIndex;
+
+/// The reading side of one shard.
+pub(super) struct Inbound {
+    pub(super) dispatcher: Dispatcher,
+    config: Arc<ShardConfig>,
+    counters: Arc<Counters>,
+    /// The hosts that may not connect.
+    host_filter: HostFilter,
+    /// There where it is bounded.
+    accept_rate: Option<AddressRate>,
+}
+
+impl Inbound {
+    pub(super) fn new(config: &Arc<ShardConfig>, index: ShardIndex, hub: &Arc<Hub>) -> Self {
+        let limits = &config.limits;
+        Self {
+            dispatcher: Dispatcher::new(config, index, hub),
+            host_filter: config.host_filter.clone(),
+            accept_rate: Rate::new(limits.accepts_per_ip_per_second, limits.accepts_per_ip_burst)
+                .map(AddressRate::new),
+            counters: Arc::clone(&config.counters[index.index()]),
+            config: Arc::clone(config),
+        }
+    }
+
+    #[inline]
+    pub(super) fn outbound(&mut self) -> &mut Outbound {
+        &mut self.dispatcher.forwarder.outbound
+    }
+
+    #[inline]
+    pub(super) fn connections(&mut self) -> &mut Connections {
+        &mut self.dispatcher.forwarder.outbound.connections
+    }
+
+    /// Changes the hosts that may not connect.
+    pub(super) fn change_hosts(&mut self, rules: Vec<HostRule>, change: HostChange) {
+        let changed = match change {
+            HostChange::Add => self.host_filter.add(&rules),
+            HostChange::Remove => {
+                self.host_filter.remove(&rules);
+                Ok(())
+            }
+            HostChange::Replace => self.host_filter.replace(rules),
+        };
+        if let Err(error) = changed {
+            tracing::warn!(%error, "host rules were not taken");
+        }
+    }
+}
+
+/// Writes an IPv4 address that a listener for both families has written as `::ffff:a.b.c.d` as
+/// what it is, as the host filter does.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::new(ip.into(), address.port()),
+        // An IPv6 address may have a scope.
+        IpAddr::V6(_) => address,
+    }
+}

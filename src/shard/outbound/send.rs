@@ -1,0 +1,99 @@
+//! Answers and pushes into outboxes, as each client's dialect has them.
+
+use super::Outbound;
+use crate::dispatch::context::ClientCall;
+use crate::dispatch::reply::Reply;
+use crate::route::push::Push;
+use crate::route::table::encode_body;
+use crate::session::{SessionId, Slot};
+use crate::shard::connections::{State, Transport};
+use crate::shard::listener_config::Dialect;
+use crate::wire::answer;
+
+/// A session's state, as in [`Outbound::answer`].
+const WORKING: State = State::Working(Dialect::Pomelo);
+
+impl Outbound {
+    /// Queues a push that is laid out already.
+    pub(in crate::shard) fn send_shared(&mut self, slot: Slot, push: &Push) {
+        let Some(connection) = self.connections.at(slot) else { return };
+        if connection.state == State::Working(Dialect::Pitaya) {
+            return self.send_shared_pitaya(slot, push);
+        }
+        let edition = self.editions.get(connection.session.edition);
+        let own;
+        let package = match edition.filter(|edition| !push.suits(edition)) {
+            None => push.package(),
+            Some(edition) => match push.encode_for(edition) {
+                Ok(package) => {
+                    own = package;
+                    &own
+                }
+                // Its code is shorter than its text, and the package was as long as can be.
+                Err(error) => {
+                    crate::log::seldom!(
+                        warn, %error, "a push is lost on a session of another dictionary"
+                    );
+                    return;
+                }
+            },
+        };
+        self.queue_shared(slot, package, push.lossy());
+    }
+
+    /// Answers a request of a client that is still there. A notify gets nothing.
+    pub(in crate::shard) fn answer(&mut self, call: &ClientCall, reply: &Reply<'_>) {
+        if call.id == 0 {
+            return;
+        }
+        let Some(connection) = self.connections.get(call.session) else { return };
+        if connection.state != WORKING {
+            return self.answer_pitaya(call, reply);
+        }
+        let text = reply.text();
+        let entry = call.route.map(|route| self.config.routes.entry(route));
+        let scratch;
+        let body: &[u8] = match entry.and_then(|entry| Some((entry, entry.server.as_ref()?))) {
+            None => &text,
+            Some((entry, schema)) => {
+                let mut encoded = self.connections.pool().take();
+                encode_body(schema, &entry.text, &text, &mut encoded);
+                scratch = encoded;
+                &scratch
+            }
+        };
+        if !answer::fits(body) {
+            // No client could read it: a package's length has 24 bits.
+            crate::log::seldom!(warn, bytes = body.len(), "an answer is too long for a package");
+            return self.answer(call, &Reply::error());
+        }
+        let Some((connection, pool)) = self.connections.get_with_pool(call.session) else { return };
+        let is_websocket = connection.transport == Transport::WebSocket;
+        answer::encode(is_websocket, call.id, body, connection.outbox.open(pool));
+        self.counters.answers.one();
+        self.queue.mark_dirty(call.session, connection);
+        if connection.outbox.bytes() > self.pauses.pause_bytes() {
+            self.pause_for_outbox(call.session.slot());
+        }
+    }
+
+    /// Queues answers that are laid out already for a client of Pomelo's.
+    pub(in crate::shard) fn append_answers(
+        &mut self,
+        session: SessionId,
+        answers: u16,
+        bytes: &[u8],
+    ) {
+        let Some((connection, pool)) = self.connections.get_with_pool(session) else { return };
+        debug_assert!(connection.session.in_flight >= answers);
+        connection.session.in_flight = connection.session.in_flight.saturating_sub(answers);
+        if connection.state == WORKING {
+            connection.outbox.open(pool).extend_from_slice(bytes);
+            self.counters.answers.add(u64::from(answers));
+            self.queue.mark_dirty(session, connection);
+            if connection.outbox.bytes() > self.pauses.pause_bytes() {
+                self.pause_for_outbox(session.slot());
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The order in which outboxes are sent.
+
+use std::collections::VecDeque;
+
+use crate::session::SessionId;
+use crate::shard::connections::{Connection, Listed};
+
+/// The sessions whose outboxes may have something to send.
+#[derive(Debug, Default)]
+pub(super) struct SendQueue {
+    /// Those that have got more than pushes, in the order they got it.
+    dirty: VecDeque<SessionId>,
+    /// Those that have got nothing but pushes.
+    pushed: VecDeque<SessionId>,
+    /// The list that the next one is taken from is the second.
+    takes_pushed: bool,
+    /// Those of the first list that are left for the next turn.
+    deferred: Vec<SessionId>,
+}
+
+impl SendQueue {
+    pub(super) fn begin_turn(&mut self) {
+        self.dirty.extend(self.deferred.drain(..));
+    }
+
+    /// Lists a session that has got something else than a push.
+    #[inline]
+    pub(super) fn mark_dirty(&mut self, session: SessionId, connection: &mut Connection) {
+        if !connection.listed.is_dirty() {
+            connection.listed = connection.listed.with_dirty();
+            self.dirty.push_back(session);
+        }
+    }
+
+    /// Lists a session that has got a push.
+    #[inline]
+    pub(super) fn mark_pushed(&mut self, session: SessionId, connection: &mut Connection) {
+        if connection.listed == Listed::Not {
+            connection.listed = Listed::Pushed;
+            self.pushed.push_back(session);
+        }
+    }
+
+    /// Leaves a session that [`Self::next`] has given for the next turn.
+    pub(super) fn defer(&mut self, session: SessionId, connection: &mut Connection) {
+        connection.listed = Listed::Deferred;
+        self.deferred.push(session);
+    }
+
+    /// The next session to look at, and where one is still listed that was in both lists.
+    ///
+    /// Sessions that have got nothing but pushes come in turns with the others: an answer overtakes
+    /// a push to thousands that was queued before it, and nobody waits for ever.
+    #[inline]
+    pub(super) fn next(&mut self) -> Option<(SessionId, Listed)> {
+        self.takes_pushed = !self.takes_pushed;
+        if (self.takes_pushed || self.dirty.is_empty())
+            && let Some(session) = self.pushed.pop_front()
+        {
+            return Some((session, Listed::Dirty));
+        }
+        Some((self.dirty.pop_front()?, Listed::Pushed))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.dirty.is_empty() && self.pushed.is_empty()
+    }
+}

@@ -1,0 +1,86 @@
+//! Outboxes to the shell, and back once they are sent.
+
+use super::Outbound;
+use crate::session::{Segment, SessionId};
+#[cfg(feature = "tls")]
+use crate::shard::connections::Layer;
+use crate::shard::connections::{CloseReason, Listed, State};
+use crate::shard::shell::{SendEnd, Transmit};
+
+impl Outbound {
+    /// The next buffer to send. `is_turn_next` tells that another turn follows at once.
+    ///
+    /// A session that waits for more answers is left for the next turn, once, if that follows at
+    /// once: a worker answers requests in the order they came, so the rest of what the client
+    /// has pipelined is on its way, and goes into the same send.
+    pub(in crate::shard) fn poll_transmit(&mut self, is_turn_next: bool) -> Option<Transmit> {
+        loop {
+            let (session, listed) = self.queue.next()?;
+            let slot = session.slot();
+            let Some(connection) = self.connections.get_mut(session) else { continue };
+            let waits = connection.session.in_flight > 0 && connection.listed == Listed::Dirty;
+            if is_turn_next && waits {
+                self.queue.defer(session, connection);
+                continue;
+            }
+            connection.listed = match connection.listed {
+                Listed::Both => listed,
+                _ => Listed::Not,
+            };
+            self.connections.recount_output(slot);
+            let Some((connection, pool)) = self.connections.at_with_pool(slot) else { continue };
+            if connection.outbox.is_in_flight() || connection.state == State::Dead {
+                continue;
+            }
+            let socket = connection.socket;
+            let segment = match connection.layer {
+                #[cfg(feature = "tls")]
+                Layer::Tls => self.take_sealed(slot),
+                _ => connection.outbox.take(pool),
+            };
+            if let Some(segment) = segment {
+                return Some(Transmit { session, socket, segment });
+            }
+        }
+    }
+
+    /// True if [`Self::poll_transmit`] may have more: the shell may leave that for the next turn.
+    pub(in crate::shard) fn has_transmits(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Takes back a segment from [`Self::poll_transmit`] that is done with.
+    pub(in crate::shard) fn handle_sent(
+        &mut self,
+        session: SessionId,
+        segment: Segment,
+        end: SendEnd,
+    ) {
+        let bytes = segment.as_slice().len();
+        let slot = session.slot();
+        let Some((connection, pool)) = self.connections.get_with_pool(session) else { return };
+        connection.outbox.finish(segment, pool);
+        let is_counted = connection.io_bytes > 0;
+        if end == SendEnd::Error {
+            return self.connections.cut(slot, CloseReason::Peer);
+        }
+        self.counters.bytes_out.add(bytes as u64);
+        let state = connection.state;
+        #[cfg(feature = "tls")]
+        let layer = connection.layer;
+        let is_waiting = connection.outbox.is_waiting();
+        if !self.pauses.is_empty() {
+            self.resume_for_outbox(session, bytes);
+        }
+        if is_counted {
+            self.connections.recount(slot);
+        }
+        #[cfg(feature = "tls")]
+        let is_waiting = is_waiting || self.has_tls_output(session, layer);
+        if is_waiting {
+            self.mark_dirty(slot);
+        } else if state == State::Closing {
+            self.finish_writing(slot);
+        }
+    }
+}
