@@ -1,4 +1,4 @@
-//! What is said in the log: not too often, and without secrets.
+//! Log lines: rate-limited where a peer can repeat their cause, and without secrets.
 
 use std::borrow::Cow;
 #[cfg(any(feature = "pitaya", feature = "pomelo"))]
@@ -7,16 +7,16 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How often one cause is told in the log, where a peer can repeat it.
+/// The shortest time between two lines of one cause.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
-/// One cause of lines in the log: lets one of them through in a second, and counts the others.
+/// One cause of log lines: it lets one line through per second and counts the others.
 ///
-/// It reads the clock, which the core otherwise leaves to its caller: nothing but the log depends
-/// on it, and only code that has something to tell comes here.
+/// It reads the clock, which the rest of the core gets from its caller. Only the log depends on it,
+/// and only code that is about to log calls it.
 #[derive(Debug)]
 pub(crate) struct Cause {
-    /// When the next line may be told, in milliseconds since the first one of the process.
+    /// The earliest time of the next line, in milliseconds since the first line of the process.
     next_ms: AtomicU64,
     left_out: AtomicU64,
 }
@@ -26,7 +26,8 @@ impl Cause {
         Self { next_ms: AtomicU64::new(0), left_out: AtomicU64::new(0) }
     }
 
-    /// Whether to tell it now; if so, how many lines of this cause were left out before.
+    /// Returns the number of lines of this cause that were left out, if the next one may be logged
+    /// now.
     pub(crate) fn take(&self) -> Option<u64> {
         static START: OnceLock<Instant> = OnceLock::new();
         let since = START.get_or_init(Instant::now).elapsed();
@@ -47,8 +48,8 @@ impl Cause {
     }
 }
 
-/// The same cause with several peers, each of which is told for itself, as far as their names'
-/// hashes have places of their own.
+/// One cause with many peers, each limited by itself. Peers whose names' hashes collide share a
+/// limit.
 #[cfg(any(feature = "pitaya", feature = "pomelo"))]
 #[derive(Debug)]
 pub(crate) struct Causes([Cause; 64]);
@@ -65,9 +66,9 @@ impl Causes {
     }
 }
 
-/// A line for something that a peer can bring about as often as it likes: one in a second, with the
-/// number of those that were left out. The words are those of tracing's macros, the level first; in
-/// front of it, `of` and a name tell of which peer it is one in a second.
+/// Logs a line whose cause a peer can repeat: one line per second, with the number of lines that
+/// were left out. The arguments are those of tracing's macros, with the level first. `of` and a
+/// name in front of them limit the lines of each peer by themselves.
 macro_rules! seldom {
     (of $name:expr, $level:ident, $($line:tt)+) => {{
         static CAUSES: $crate::log::Causes = $crate::log::Causes::new();
@@ -88,10 +89,11 @@ macro_rules! seldom {
 }
 pub(crate) use seldom;
 
-/// The text without the logins of the addresses in it: `nats://amy:secret@host` becomes
+/// Replaces the login in each address of `text`: `nats://amy:secret@host` becomes
 /// `nats://***@host`, and so does any word with an `@`.
 ///
-/// Where in doubt it takes away too much: a password may have any characters in it.
+/// Where it is not clear how long the login is, the longer reading is replaced, as a password may
+/// contain any character.
 ///
 /// ```
 /// let line = "can't reach `nats://amy:se/c@ret@10.0.0.2:4222`";

@@ -1,6 +1,6 @@
-//! What threads share: atomics, and the lock-free queues.
+//! Atomics and lock-free queues, for whatever threads share.
 //!
-//! Under `--cfg shaddock_loom` a unit test gets loom's, which try every order in which threads may
+//! Under `--cfg shaddock_loom` unit tests get loom's, which try every order in which threads may
 //! see each other's writes; see `docs/reliability.md`.
 
 #[cfg(not(all(test, shaddock_loom)))]

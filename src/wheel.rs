@@ -4,15 +4,15 @@ use crate::session::{ROOM_MAX, Slot};
 
 /// Deadlines by slot.
 ///
-/// A wheel turns one bucket each [`TICK_MS`]; a deadline farther away than a whole turn stays in
-/// its bucket for as many turns. Each slot is in one list at most, so a wheel of n sessions holds n
-/// nodes and no more.
+/// A wheel advances one bucket each [`TICK_MS`]. A deadline farther away than one revolution stays
+/// in its bucket for as many revolutions. Each slot is in at most one list, so a wheel of n
+/// sessions holds n nodes.
 #[derive(Debug)]
 pub(crate) struct Wheel {
     nodes: Vec<Node>,
     /// The first node of each bucket.
     buckets: Box<[u32]>,
-    /// The first tick that has not been looked at.
+    /// The first tick that [`Self::advance`] has not reached.
     tick: u64,
 }
 
@@ -23,7 +23,7 @@ struct Node {
     previous: u32,
 }
 
-/// The wheel's unit: deadlines are kept to this, never early.
+/// The resolution of deadlines in milliseconds; a deadline never fires early.
 pub(crate) const TICK_MS: u64 = 50;
 const BUCKETS: usize = 512;
 const NONE: u32 = u32::MAX;
@@ -32,26 +32,27 @@ const UNLINKED: u32 = u32::MAX - 1;
 const _: () = assert!(BUCKETS.is_power_of_two());
 
 impl Wheel {
-    /// A wheel with room for so many slots from the start, or [`ROOM_MAX`]; it grows beyond.
+    /// A wheel with capacity for `slots` slots from the start, at most [`ROOM_MAX`]; it grows on
+    /// demand.
     pub(crate) fn with_room(slots: usize) -> Self {
         let nodes = Vec::with_capacity(slots.min(ROOM_MAX));
         Self { nodes, buckets: vec![NONE; BUCKETS].into(), tick: 0 }
     }
 
-    /// How many slots have a deadline.
+    /// The number of slots with a deadline.
     #[cfg(feature = "internals")]
     pub(crate) fn len(&self) -> usize {
         self.nodes.iter().filter(|node| node.previous != UNLINKED).count()
     }
 
-    /// Sets the deadline of a slot; an earlier one of the same slot is forgotten.
+    /// Sets the deadline of a slot, in place of an earlier one.
     pub(crate) fn set(&mut self, slot: Slot, deadline_ms: u64) {
         if self.nodes.len() <= slot.index() {
             let unlinked = Node { deadline_tick: 0, next: NONE, previous: UNLINKED };
             self.nodes.resize(slot.index() + 1, unlinked);
         }
         self.clear(slot);
-        // Rounded up, so that nothing fires early; never in a bucket that has gone by.
+        // Rounded up, so that nothing fires early, and never in a bucket that has passed.
         let deadline_tick = (deadline_ms.div_ceil(TICK_MS)).max(self.tick);
         let bucket = bucket(deadline_tick);
         let next = self.buckets[bucket];
@@ -62,7 +63,7 @@ impl Wheel {
         self.buckets[bucket] = slot.0;
     }
 
-    /// Forgets the deadline of a slot, if it has one.
+    /// Removes the deadline of a slot, if it has one.
     pub(crate) fn clear(&mut self, slot: Slot) {
         let Some(node) = self.nodes.get_mut(slot.index()) else { return };
         let Node { deadline_tick, next, previous } = *node;
@@ -77,15 +78,15 @@ impl Wheel {
         self.nodes[slot.index()].previous = UNLINKED;
     }
 
-    /// Whether a slot has a deadline.
+    /// True if a slot has a deadline.
     pub(crate) fn is_set(&self, slot: Slot) -> bool {
         self.nodes.get(slot.index()).is_some_and(|node| node.previous != UNLINKED)
     }
 
-    /// Takes the slots whose deadlines have come into `due`.
+    /// Moves the slots whose deadlines have passed into `due`.
     pub(crate) fn advance(&mut self, now_ms: u64, due: &mut Vec<Slot>) {
         let now_tick = now_ms / TICK_MS;
-        // More than a whole turn behind: one look at each bucket is enough.
+        // After more than one revolution each bucket is visited once.
         let first = self.tick.max((now_tick + 1).saturating_sub(BUCKETS as u64));
         for tick in first..=now_tick {
             let mut node = self.buckets[bucket(tick)];
@@ -139,7 +140,7 @@ mod tests {
         assert_eq!(due, [Slot(0)]);
     }
 
-    /// Random operations against a plain map, with jumps longer than a turn of the wheel.
+    /// Random operations agree with a plain map, with jumps of more than one revolution.
     #[test]
     fn behaves_like_a_map_of_deadlines() {
         let mut wheel = Wheel::with_room(4);
@@ -154,7 +155,7 @@ mod tests {
                 0..=4 => {
                     let deadline_ms = now_ms + (seed >> 32) % 60_000;
                     wheel.set(Slot(slot), deadline_ms);
-                    // As the wheel keeps it: rounded up, never in a tick that has gone by.
+                    // The wheel rounds up, and never to a tick that has passed.
                     let tick = deadline_ms.div_ceil(TICK_MS).max(wheel.tick);
                     model.insert(slot, tick * TICK_MS);
                 }

@@ -1,4 +1,4 @@
-//! What a session holds besides its connection.
+//! A session's data apart from its connection: ids, peer, uid and settings.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -8,16 +8,15 @@ use serde_json::{Map, Value};
 
 use super::{SessionId, Uid};
 
-/// A session's place in the world, uid and settings: shared by all who read it, copied when it
-/// changes.
+/// A session's number, peer, uid and settings. Readers share it; a change copies it.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct SessionData {
     /// The id that clients and backends see: a counter from 1, in the order of accepting.
     pub number: u64,
-    /// Where the client connects from.
+    /// The client's address.
     pub peer: SocketAddr,
-    /// Who is logged in, if anyone.
+    /// The uid, if one is bound.
     pub uid: Option<Uid>,
     /// The settings, in the order they were set.
     pub settings: Map<String, Value>,
@@ -26,11 +25,11 @@ pub struct SessionData {
 /// A session's data as one thread holds it.
 #[derive(Debug, Clone)]
 pub(crate) enum SessionSnapshot {
-    /// On its shard. The outer pointer is that thread's own, so that a message's snapshot costs no
-    /// atomic operation; the inner one goes to workers with what is forwarded.
-    #[allow(clippy::redundant_allocation)] // The two counts are what it is for.
+    /// A shard's. The outer pointer stays on that thread, so a snapshot for a message costs no
+    /// atomic operation; the inner one goes to workers with forwarded messages.
+    #[allow(clippy::redundant_allocation)] // The two counts are intended.
     Shard(Rc<Arc<SessionData>>),
-    /// On a worker, as it came with a message.
+    /// A worker's, as it came with a message.
     Worker(Arc<SessionData>),
 }
 
@@ -42,7 +41,7 @@ impl SessionSnapshot {
         }
     }
 
-    /// The data as a worker has got it.
+    /// The data of a worker's snapshot.
     pub(crate) fn into_shared(self) -> Option<Arc<SessionData>> {
         match self {
             Self::Worker(data) => Some(data),
@@ -50,7 +49,7 @@ impl SessionSnapshot {
         }
     }
 
-    /// Whether both are one and the same.
+    /// True if both point to the same data.
     #[inline]
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
@@ -60,7 +59,7 @@ impl SessionSnapshot {
         }
     }
 
-    /// The data to change; copied if anybody else holds it.
+    /// The data for a change; copied if there are other holders.
     pub(crate) fn make_mut(&mut self) -> &mut SessionData {
         match self {
             Self::Shard(data) => Arc::make_mut(Rc::make_mut(data)),
@@ -83,13 +82,13 @@ impl SessionData {
     }
 }
 
-/// One look at a session, as routers, broadcast filters and close events get it.
+/// A read-only view of a session, for routers, broadcast filters and close events.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct SessionView<'a> {
     /// The session's id in this process.
     pub id: SessionId,
-    /// What it holds.
+    /// Its data.
     pub data: &'a SessionData,
 }
 
@@ -100,19 +99,19 @@ impl<'a> SessionView<'a> {
         self.data.number
     }
 
-    /// Where the client connects from.
+    /// The client's address.
     #[must_use]
     pub fn peer(&self) -> SocketAddr {
         self.data.peer
     }
 
-    /// Who is logged in, if anyone.
+    /// The uid, if one is bound.
     #[must_use]
     pub fn uid(&self) -> Option<&'a Uid> {
         self.data.uid.as_ref()
     }
 
-    /// A setting.
+    /// The value of one setting.
     #[must_use]
     pub fn setting(&self, key: &str) -> Option<&'a Value> {
         self.data.settings.get(key)

@@ -1,7 +1,7 @@
-//! Which sessions a uid has, over all shards.
+//! The sessions of each uid, over all shards.
 //!
-//! Each uid has a home shard, found by a hash of its text, which alone keeps the uid's entry. Two
-//! logins of one uid therefore meet in one place, and the order in which their mails arrive there
+//! Each uid has a home shard, found by a hash of its text, which alone keeps the uid's entry. So
+//! all logins of one uid meet on one shard, and the order in which their mail arrives there
 //! decides.
 
 use std::collections::HashMap;
@@ -33,7 +33,8 @@ impl Directory {
         self.entries.get(uid).map_or(&[], |sessions| sessions)
     }
 
-    /// Adds a session; with `single` only where the uid has no other.
+    /// Adds a session; with `single` only if the uid has no other. True if the session is bound
+    /// now.
     pub(crate) fn bind(&mut self, uid: &str, session: SessionId, single: bool) -> bool {
         match self.entries.get_mut(uid) {
             None => {
@@ -46,7 +47,7 @@ impl Directory {
         true
     }
 
-    /// Takes a session out; whether it was there.
+    /// Removes a session. True if it was there.
     pub(crate) fn unbind(&mut self, uid: &str, session: SessionId) -> bool {
         let Some(sessions) = self.entries.get_mut(uid) else { return false };
         let before = sessions.len();
@@ -58,7 +59,7 @@ impl Directory {
         found
     }
 
-    /// Takes all sessions of a uid out, to be kicked.
+    /// Removes all sessions of a uid and returns them, to be kicked.
     pub(crate) fn remove(&mut self, uid: &str) -> Sessions {
         self.entries.remove(uid).unwrap_or_default()
     }

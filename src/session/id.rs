@@ -1,24 +1,24 @@
-//! Who a session is.
+//! Ids of shards, slots and sessions.
 
 use std::num::NonZeroU64;
 
-/// A shard: one thread, one ring, the sessions that it accepted.
+/// A shard's index. A shard is one thread with one ring and the sessions it accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ShardIndex(pub(crate) u16);
 
 impl ShardIndex {
-    /// The shard's place, from 0.
+    /// The index, from 0.
     #[must_use]
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
 }
 
-/// A place in one shard's table.
+/// The index of an entry in one shard's table.
 ///
-/// It says nothing of whose place it is, so it is good for the call in which it was looked up. What
-/// outlives that call keeps a [`SessionId`]: the place may be another's by then. For that reason it
-/// is no key of any map either.
+/// A slot does not name its session, so it is valid only during the call that looked it up: later
+/// it may belong to another session. Whatever outlives that call keeps a [`SessionId`]. For the
+/// same reason a slot is no key of a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot(pub(crate) u32);
 
@@ -28,23 +28,24 @@ impl Slot {
     }
 }
 
-/// How often a slot has been taken, so that a stale id never reaches another client.
+/// The number of times a slot was taken, so that a stale id never reaches another client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Generation(pub(crate) u32);
 
 impl Generation {
     pub(crate) const FIRST: Self = Self(1);
 
-    /// INVARIANT: never 0, which keeps a [`SessionId`] from being 0.
+    /// The generation of the slot's next session. INVARIANT: never 0, which keeps a [`SessionId`]
+    /// from being 0.
     pub(crate) fn next(self) -> Self {
         let next = (self.0 + 1) & GENERATION_MASK;
         Self(next.max(1))
     }
 }
 
-/// A session of this process: shard, slot and generation in one word.
+/// The id of a session within this process: shard, slot and generation in one word.
 ///
-/// It is not the id that clients and backends see; that one is a counter, as in Pomelo (see
+/// Clients and backends see another id, a counter as in Pomelo (see
 /// [`SessionView::number`](crate::SessionView)).
 ///
 /// ```text

@@ -1,4 +1,4 @@
-//! Sessions: their ids, what they hold, what waits to be sent to them, and who is logged in where.
+//! Sessions: ids, data, outboxes, and the directory of uids.
 
 pub(crate) mod data;
 mod directory;

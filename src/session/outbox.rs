@@ -1,4 +1,4 @@
-//! What waits to be sent to one client.
+//! The queue of bytes to be sent to one client.
 
 use bytes::Bytes;
 
@@ -7,7 +7,7 @@ use super::queue::{LossyPush, PushLoss, Queue};
 /// A buffer on its way to the socket.
 #[derive(Debug)]
 pub(crate) enum Segment {
-    /// Bytes of this session alone; the buffer goes back to the pool.
+    /// Bytes of this session alone; the buffer returns to the pool.
     Owned(Vec<u8>),
     /// Bytes that many sessions share.
     Shared(Bytes),
@@ -22,29 +22,29 @@ impl Segment {
     }
 }
 
-/// The bytes queued for one client, in order. An idle one owns no buffer.
+/// The bytes queued for one client, in order. An empty outbox owns no buffer.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    /// The end of the queue, open for small pieces.
+    /// The end of the queue, to which small pieces are appended.
     open: Vec<u8>,
-    /// What stands before `open`: pushes too large to copy, and those that may yet be dropped.
-    /// INVARIANT: not empty.
+    /// The entries in front of `open`: pushes too large to copy, and those that may still be
+    /// dropped. INVARIANT: not empty.
     queue: Option<Box<Queue>>,
-    /// Bytes of a segment that the shell has taken and not yet sent.
+    /// Bytes of the segment that the shell has taken and not yet sent.
     in_flight_bytes: u32,
-    /// What the queue counts. Kept here, as it is asked for with every answer.
+    /// The queue's own byte count, copied here because every answer reads it.
     queued_bytes: u32,
     in_flight_since: Since,
     open_since: Since,
 }
 
-/// Since when something waits that its client has to get, in milliseconds of a clock that starts
-/// anew every seven weeks.
+/// The time from which a required piece has waited, in milliseconds of a clock that wraps every
+/// seven weeks. Required are all bytes but the pushes that may be dropped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Since(u32);
 
 impl Since {
-    /// Nothing waits, or nothing but pushes that may be dropped.
+    /// Nothing waits, or only pushes that may be dropped.
     pub(crate) const NEVER: Self = Self(0);
 
     pub(crate) fn now(now_ms: u64) -> Self {
@@ -53,23 +53,23 @@ impl Since {
 
     pub(crate) fn age_ms(self, now_ms: u64) -> Option<u64> {
         let age_ms = u64::from((now_ms as u32).wrapping_sub(self.0));
-        // A start that was 0 counts as 1, and so may lie a millisecond ahead.
+        // A start at 0 is stored as 1, so it may lie a millisecond ahead.
         (self != Self::NEVER).then_some(if age_ms > u64::from(u32::MAX / 2) { 0 } else { age_ms })
     }
 }
 
-/// A shared push of at least this many bytes is queued by reference, a shorter one is copied.
+/// The size in bytes from which a shared push is queued by reference; a shorter one is copied.
 pub(super) const SHARE_BYTES_MIN: usize = 2048;
-/// Small pieces are gathered into one segment of about this many bytes.
+/// The approximate size of a segment that is gathered from small pieces, in bytes.
 pub(super) const GATHER_BYTES: usize = 16 * 1024;
 
 impl Outbox {
-    /// Bytes not yet sent, and what waiting pushes take besides.
+    /// Bytes not yet sent, and the fixed cost of queued pushes that may be dropped.
     pub(crate) fn bytes(&self) -> usize {
         self.open.len() + self.queued_bytes as usize + self.in_flight_bytes as usize
     }
 
-    /// The same without pushes that it shares with others, but for one that is on its way.
+    /// The same without queued pushes that other sessions share; a shared segment in flight counts.
     pub(crate) fn own_bytes(&self) -> usize {
         self.bytes() - self.queue.as_ref().map_or(0, |queue| queue.shared_bytes())
     }
@@ -78,12 +78,12 @@ impl Outbox {
         self.in_flight_bytes > 0
     }
 
-    /// Whether there is something for [`Self::take`].
+    /// True if [`Self::take`] would return a segment.
     pub(crate) fn is_waiting(&self) -> bool {
         !self.open.is_empty() || self.queue.is_some()
     }
 
-    /// The buffer to append small pieces to.
+    /// The buffer to which small pieces are appended.
     #[inline]
     pub(crate) fn open(&mut self, pool: &mut BufferPool) -> &mut Vec<u8> {
         if self.open.capacity() == 0 {
@@ -93,7 +93,7 @@ impl Outbox {
         &mut self.open
     }
 
-    /// Appends bytes that other sessions get too.
+    /// Appends bytes that other sessions share.
     pub(crate) fn push_shared(&mut self, bytes: &Bytes, pool: &mut BufferPool) {
         if bytes.len() < SHARE_BYTES_MIN {
             self.open(pool).extend_from_slice(bytes);
@@ -105,8 +105,8 @@ impl Outbox {
         self.queued_bytes = as_u32(queue.bytes());
     }
 
-    /// Appends a push that may be dropped, as long as it waits, by its route's policy. What was
-    /// dropped for it is told.
+    /// Appends a push that its route's policy may drop while it waits. Returns the loss that it
+    /// caused.
     pub(crate) fn push_lossy(
         &mut self,
         push: LossyPush<'_>,
@@ -120,7 +120,7 @@ impl Outbox {
         lost
     }
 
-    /// Closes what is open, so that what follows stands behind it.
+    /// Moves the open buffer into the queue, so that the next entry follows it.
     fn queue_up(&mut self, pool: &mut BufferPool) -> &mut Queue {
         let queue = self.queue.get_or_insert_with(|| pool.take_queue());
         if !self.open.is_empty() {
@@ -129,8 +129,8 @@ impl Outbox {
         queue
     }
 
-    /// Drops the oldest pushes that may be dropped until no more than that many bytes wait, as far
-    /// as there are any; how many were dropped.
+    /// Drops the oldest pushes that may be dropped, until at most `bytes_max` bytes wait or none is
+    /// left. Returns the number dropped.
     #[cold]
     pub(crate) fn make_room(&mut self, bytes_max: usize, pool: &mut BufferPool) -> u64 {
         let mut dropped = 0;
@@ -143,7 +143,8 @@ impl Outbox {
         dropped
     }
 
-    /// Drops the pushes that may be dropped and have waited for longer; how many.
+    /// Drops the pushes that may be dropped and have waited longer than `age_ms`. Returns the
+    /// number dropped.
     pub(crate) fn drop_older(&mut self, age_ms: u64, now_ms: u64, pool: &mut BufferPool) -> u64 {
         let Some(queue) = &mut self.queue else { return 0 };
         let dropped = queue.drop_older(age_ms, now_ms);
@@ -151,7 +152,7 @@ impl Outbox {
         dropped
     }
 
-    /// For how long the oldest has waited of what its client has to get.
+    /// The waiting time of the oldest required piece.
     pub(crate) fn owed_ms(&self, now_ms: u64) -> Option<u64> {
         let in_flight = self.is_in_flight().then(|| self.in_flight_since.age_ms(now_ms)).flatten();
         let queued = || self.queue.as_ref().and_then(|queue| queue.owed_ms(now_ms));
@@ -159,7 +160,7 @@ impl Outbox {
         in_flight.or_else(queued).or_else(open)
     }
 
-    /// Takes the next segment to send. One is in flight at a time, so that order holds.
+    /// Takes the next segment to send. At most one is in flight, which keeps the order.
     pub(crate) fn take(&mut self, pool: &mut BufferPool) -> Option<Segment> {
         debug_assert!(!self.is_in_flight());
         let segment = if self.queue.is_some() {
@@ -181,7 +182,7 @@ impl Outbox {
         let queue = self.queue.as_mut()?;
         let (mut segment, mut since) = queue.take(pool)?;
         self.keep_queue(pool);
-        // What is open goes along where that is no more than a little copying.
+        // The open buffer is appended where that copies little.
         if self.queue.is_none()
             && let Segment::Owned(bytes) = &mut segment
             && !self.open.is_empty()
@@ -197,7 +198,7 @@ impl Outbox {
         Some(segment)
     }
 
-    /// Something may have left the queue, which is given back once it is empty.
+    /// Updates the byte count after a removal, and returns an empty queue to the pool.
     fn keep_queue(&mut self, pool: &mut BufferPool) {
         self.queued_bytes = as_u32(self.queue.as_ref().map_or(0, |queue| queue.bytes()));
         if let Some(queue) = self.queue.take_if(|queue| queue.is_empty()) {
@@ -205,14 +206,14 @@ impl Outbox {
         }
     }
 
-    /// A segment of another length is in flight in place of what was taken: its bytes sealed.
+    /// Records a segment of another length, the encrypted bytes, as the one in flight.
     #[cfg(feature = "tls")]
     pub(crate) fn put_in_flight(&mut self, bytes: usize) {
         debug_assert!(!self.is_in_flight());
         self.in_flight_bytes = as_u32(bytes);
     }
 
-    /// The segment in flight has been sent whole, or never will be.
+    /// Ends the flight of the segment: it was sent whole, or never will be.
     pub(crate) fn finish(&mut self, segment: Segment, pool: &mut BufferPool) {
         debug_assert_eq!(self.in_flight_bytes as usize, segment.as_slice().len());
         self.in_flight_bytes = 0;
@@ -221,7 +222,7 @@ impl Outbox {
         }
     }
 
-    /// Drops what waits; a segment in flight still comes back to [`Self::finish`].
+    /// Drops the queue; a segment in flight still returns to [`Self::finish`].
     pub(crate) fn clear(&mut self, pool: &mut BufferPool) {
         self.queue = None;
         self.queued_bytes = 0;
@@ -229,41 +230,41 @@ impl Outbox {
     }
 }
 
-/// What waits for one client is far below, as `outbox_bytes_max` is.
+/// Narrows a size. `outbox_bytes_max` bounds an outbox far below 4 GiB.
 fn as_u32(bytes: usize) -> u32 {
     u32::try_from(bytes).expect("an outbox is bounded")
 }
 
-/// Send and assembly buffers that wait to be used again.
+/// Free buffers for sending and assembling.
 #[derive(Debug, Default)]
 pub(crate) struct BufferPool {
     free: Vec<Vec<u8>>,
-    /// What they take together.
+    /// The sum of their capacities.
     free_bytes: usize,
-    /// Giants that are on their way back to the system.
+    /// Large buffers that are being freed piece by piece.
     giants: Vec<Vec<u8>>,
     #[allow(clippy::vec_box)] // An outbox holds it boxed.
     queues: Vec<Box<Queue>>,
-    /// The turn's time, from which an outbox counts how long something has waited.
+    /// The time of this turn, from which waiting times are counted.
     now: Since,
 }
 
-/// Queues kept by one pool; one more is freed.
+/// The most queues that a pool keeps; further ones are freed.
 const QUEUES_LEN_MAX: usize = 256;
 
-/// Buffers kept by one pool; one more is freed.
+/// The most buffers that a pool keeps; further ones are freed.
 const POOL_LEN_MAX: usize = 1024;
-/// What they may take together; one more is freed.
+/// The most bytes that these may take together; a buffer above that is freed.
 const POOL_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// A buffer that has grown above this is freed instead of kept.
+/// The largest buffer that is kept, in bytes; a larger one is freed.
 const POOL_BUFFER_BYTES_MAX: usize = 64 * 1024;
-/// Capacity of a new buffer: a few small answers.
+/// The capacity of a new buffer: a few small answers.
 const BUFFER_BYTES: usize = 512;
-/// From this capacity on a buffer is a giant. To free one of 16 MiB takes the kernel 0.8 ms.
+/// The capacity from which a buffer counts as large. The kernel takes 0.8 ms to free 16 MiB.
 const GIANT_BYTES: usize = 1024 * 1024;
-/// What is given back of a giant at a time.
+/// The bytes of a large buffer that are freed at a time.
 const GIANT_PIECE_BYTES: usize = 256 * 1024;
-/// Giants that are given back in pieces; one more is freed at once.
+/// The most large buffers that are freed in pieces; further ones are freed at once.
 const GIANTS_LEN_MAX: usize = 8;
 
 impl BufferPool {
@@ -303,7 +304,7 @@ impl BufferPool {
         }
     }
 
-    /// Gives a piece of a giant back; whether there is more to give.
+    /// Frees a piece of a large buffer. True if there is more to free.
     #[inline]
     pub(crate) fn give_back(&mut self) -> bool {
         let Some(giant) = self.giants.last_mut() else { return false };

@@ -1,4 +1,4 @@
-//! The part of an outbox that is kept piece by piece: pushes too large to copy, and those that
+//! The entries of an outbox that are kept piece by piece: pushes too large to copy, and those that
 //! may be dropped while they wait.
 
 use std::collections::VecDeque;
@@ -18,20 +18,20 @@ pub(crate) struct LossyPush<'a> {
     pub(crate) framing: Framing,
 }
 
-/// Whether a WebSocket frame's header has to stand in front of a package. It is written when the
-/// package is sent, so that the two are dropped together.
+/// The framing that a package still needs. A WebSocket header is written when the package is sent,
+/// so that both are dropped together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
     None,
     WebSocket,
 }
 
-/// What had to go for a push.
+/// The loss that a new push caused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PushLoss {
-    /// The one before it of the same route.
+    /// The earlier push of the same route.
     Replaced,
-    /// The oldest that may be dropped.
+    /// The oldest push that may be dropped.
     Dropped,
 }
 
@@ -40,9 +40,9 @@ pub(crate) enum PushLoss {
 pub(crate) struct Queue {
     entries: VecDeque<Entry>,
     bytes: usize,
-    /// Those of pushes that other sessions get too.
+    /// Bytes of pushes that other sessions share.
     shared_bytes: usize,
-    /// How many of them may be dropped for room.
+    /// The number of entries that may be dropped for room.
     droppable: usize,
 }
 
@@ -51,19 +51,19 @@ struct Entry {
     segment: Segment,
     since: Since,
     framing: Framing,
-    /// Where it may be dropped: the policy of its route.
+    /// The policy of its route, if the entry may be dropped.
     lossy: Option<Lossy>,
 }
 
-/// What a push that is kept by itself counts for besides its bytes, so that many small ones are
-/// bounded too.
+/// The fixed cost of a push that is kept by itself, in bytes, so that many small ones are bounded
+/// too.
 const PUSH_BYTES: usize = 64;
 const _: () = assert!(size_of::<Entry>() <= PUSH_BYTES);
-/// A queue that has grown above this is freed instead of kept.
+/// The largest capacity of a queue that is kept, in entries; a larger one is freed.
 const KEPT_LEN_MAX: usize = 64;
 
 impl Entry {
-    /// What it counts for.
+    /// Its share of the outbox's bytes.
     fn bytes(&self) -> usize {
         self.segment.as_slice().len() + if self.lossy.is_some() { PUSH_BYTES } else { 0 }
     }
@@ -85,7 +85,7 @@ impl Queue {
         self.bytes
     }
 
-    /// Bytes of pushes that other sessions get too.
+    /// Bytes of pushes that other sessions share.
     pub(super) fn shared_bytes(&self) -> usize {
         debug_assert_eq!(
             self.shared_bytes,
@@ -102,13 +102,13 @@ impl Queue {
         self.entries.capacity() <= KEPT_LEN_MAX
     }
 
-    /// Appends what its client has to get.
+    /// Appends a required segment.
     pub(super) fn push(&mut self, segment: Segment, since: Since) {
         self.add(Entry { segment, since, framing: Framing::None, lossy: None });
     }
 
-    /// Appends a push that may be dropped. No more than `len_max` of those wait that are dropped
-    /// for room; of those that replace each other there is one for each route.
+    /// Appends a push that may be dropped. At most `len_max` pushes wait that may be dropped for
+    /// room; of those that replace each other, at most one per route.
     pub(super) fn push_lossy(
         &mut self,
         push: LossyPush<'_>,
@@ -147,13 +147,14 @@ impl Queue {
         }
     }
 
-    /// Drops the oldest push that may be dropped for room; whether there was one.
+    /// Drops the oldest push that may be dropped for room. True if there was one.
     pub(super) fn drop_oldest(&mut self) -> bool {
         let oldest = self.entries.iter().position(Entry::is_droppable);
         oldest.map(|at| self.remove(at)).is_some()
     }
 
-    /// Drops the pushes that may be dropped for room and have waited for longer; how many.
+    /// Drops the pushes that may be dropped for room and have waited longer than `age_ms`. Returns
+    /// the number dropped.
     pub(super) fn drop_older(&mut self, age_ms: u64, now_ms: u64) -> u64 {
         let mut dropped = 0;
         while self.droppable > 0
@@ -166,14 +167,14 @@ impl Queue {
         dropped
     }
 
-    /// For how long the oldest has waited of what may not be dropped.
+    /// The waiting time of the oldest required entry.
     pub(super) fn owed_ms(&self, now_ms: u64) -> Option<u64> {
         let owed = self.entries.iter().filter(|entry| entry.lossy.is_none());
         owed.filter_map(|entry| entry.since.age_ms(now_ms)).next()
     }
 
-    /// Takes what is to be sent next, small pieces together, and since when the oldest of it waits
-    /// of what may not be dropped.
+    /// Takes the next segment to send, with small pieces gathered, and the time from which its
+    /// oldest required piece has waited.
     pub(super) fn take(&mut self, pool: &mut BufferPool) -> Option<(Segment, Since)> {
         let is_whole = |entry: &Entry| {
             entry.framing == Framing::None && entry.segment.as_slice().len() >= SHARE_BYTES_MIN
@@ -207,7 +208,7 @@ impl Queue {
         Some((Segment::Owned(gathered), oldest))
     }
 
-    /// The first push's frame has begun, so it has to follow.
+    /// Makes the first entry required, as its frame's header has been taken.
     fn begin_frame(&mut self) {
         let Some(entry) = self.entries.front_mut() else { return };
         let (bytes, was_droppable) = (entry.bytes(), entry.is_droppable());
@@ -234,7 +235,7 @@ mod tests {
     use super::*;
     use crate::route::table::RouteTable;
 
-    /// What a test has queued: an ordinary piece or a push, by its number.
+    /// A test's entry: an ordinary piece or a push, by its number.
     #[derive(Debug, Clone, PartialEq)]
     struct Piece {
         number: u32,
@@ -248,7 +249,7 @@ mod tests {
         body
     }
 
-    /// Takes one segment apart at the pieces that are expected next.
+    /// Splits one segment into the pieces that are expected next.
     fn expect(model: &mut VecDeque<Piece>, framing: Framing, sent: &[u8], rest: &mut Vec<u8>) {
         rest.extend_from_slice(sent);
         while let Some(piece) = model.front() {
@@ -268,7 +269,7 @@ mod tests {
         assert!(rest.is_empty(), "more than was queued");
     }
 
-    /// Any order of operations sends what the policies have left, whole and in order.
+    /// Random operations send what the policies have left, whole and in order.
     #[test]
     fn what_is_sent_is_what_the_policies_have_left() {
         const PUSHES_MAX: usize = 3;
@@ -303,7 +304,7 @@ mod tests {
                         let package = bytes.clone().into();
                         let push = LossyPush { package: &package, lossy, framing };
                         let lost = outbox.push_lossy(push, PUSHES_MAX, &mut pool);
-                        // What has been begun has to follow, whatever comes.
+                        // A frame that has begun has to be finished, whatever else is dropped.
                         let begun = usize::from(!rest.is_empty());
                         let same = |piece: &Piece| piece.lossy == Some(lossy);
                         let same: Vec<usize> =
@@ -352,7 +353,7 @@ mod tests {
         let package = Bytes::from_static(b"push");
         let push =
             LossyPush { package: &package, lossy: Lossy::DropOldest, framing: Framing::None };
-        let at = |ms: u64| ms + u64::from(u32::MAX) - 50; // Over the clock's new start.
+        let at = |ms: u64| ms + u64::from(u32::MAX) - 50; // Across the wrap of the clock.
         pool.begin_turn(at(0));
         outbox.push_lossy(push, 9, &mut pool);
         assert_eq!(outbox.owed_ms(at(100)), None);

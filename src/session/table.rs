@@ -2,7 +2,7 @@
 
 use super::{Generation, Slot};
 
-/// Values by slot, with a generation that tells a slot's owners apart.
+/// Values by slot, with a generation that tells the successive owners of a slot apart.
 #[derive(Debug)]
 pub(crate) struct Table<T> {
     entries: Vec<Entry<T>>,
@@ -16,7 +16,7 @@ struct Entry<T> {
     value: Option<T>,
 }
 
-/// The most that room is made for at the start.
+/// The largest capacity that is reserved at the start.
 pub(crate) const ROOM_MAX: usize = 1 << 17;
 
 impl<T> Table<T> {
@@ -24,9 +24,9 @@ impl<T> Table<T> {
         Self { entries: Vec::new(), free: Vec::new(), len_max }
     }
 
-    /// With room for `len_max` values from the start, or [`ROOM_MAX`]: to move some ten thousand to
-    /// a larger place takes milliseconds, in which everybody waits. Room that was never used takes
-    /// addresses, but no memory.
+    /// A table with capacity for `len_max` values from the start, at most [`ROOM_MAX`]. Moving some
+    /// ten thousand values into a larger allocation takes milliseconds, during which the shard
+    /// serves nobody. Unused capacity takes addresses, but no memory.
     pub(crate) fn with_room(len_max: usize) -> Self {
         let room = len_max.min(ROOM_MAX);
         Self { entries: Vec::with_capacity(room), free: Vec::with_capacity(room), len_max }
@@ -36,7 +36,7 @@ impl<T> Table<T> {
         self.entries.len() - self.free.len()
     }
 
-    /// How many slots there are, taken or free.
+    /// The number of slots, taken or free.
     pub(crate) fn slots_len(&self) -> usize {
         self.entries.len()
     }
@@ -45,7 +45,7 @@ impl<T> Table<T> {
         self.len() == self.len_max
     }
 
-    /// Puts a value in; `None` when the table is full.
+    /// Inserts a value; `None` if the table is full.
     pub(crate) fn insert(&mut self, value: T) -> Option<(Slot, Generation)> {
         if let Some(slot) = self.free.pop() {
             let entry = &mut self.entries[slot.index()];
@@ -61,7 +61,7 @@ impl<T> Table<T> {
         Some((slot, Generation::FIRST))
     }
 
-    /// Takes a value out; ids of its generation are stale from here on.
+    /// Removes a value; ids of its generation are stale from here on.
     pub(crate) fn remove(&mut self, slot: Slot) -> Option<T> {
         let entry = self.entries.get_mut(slot.index())?;
         let value = entry.value.take()?;
@@ -70,7 +70,7 @@ impl<T> Table<T> {
         Some(value)
     }
 
-    /// The generation of the slot's present or next owner.
+    /// The generation of the slot's current owner, or of its next one if it is free.
     #[inline]
     pub(crate) fn generation(&self, slot: Slot) -> Generation {
         self.entries.get(slot.index()).map_or(Generation::FIRST, |entry| entry.generation)
@@ -104,7 +104,7 @@ impl<T> Table<T> {
         entry.value.as_mut()
     }
 
-    /// The slots that are taken, as they are now.
+    /// The slots that are taken at the moment of the call.
     pub(crate) fn slots(&self) -> Vec<Slot> {
         self.iter().map(|(slot, ..)| slot).collect()
     }
@@ -116,12 +116,12 @@ impl<T> Table<T> {
     }
 }
 
-/// A slot and its generation as a word, for others to name the value by.
+/// Packs a slot and its generation into a word that others name the value by.
 pub(crate) fn token_of((slot, generation): (Slot, Generation)) -> u64 {
     u64::from(slot.0) << 32 | u64::from(generation.0)
 }
 
-/// The other way round.
+/// Unpacks such a word.
 pub(crate) fn place_of(token: u64) -> (Slot, Generation) {
     (Slot((token >> 32) as u32), Generation(token as u32))
 }
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(table.len(), 1);
     }
 
-    /// Random operations against a plain map.
+    /// Random operations agree with a plain map.
     #[test]
     fn behaves_like_a_map() {
         let mut table = Table::new(64);

@@ -1,4 +1,4 @@
-//! The name a player logs in by.
+//! The uid: the name by which a player logs in.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use crate::wire::number::push_js_number;
 /// A uid: text or a number, as games bind them.
 ///
 /// Pomelo compares uids strictly (`42` is not `"42"`) but keeps them under their text, so both
-/// share one place in the directory (docs/protocol/sessions.md, "Sessions"). `Uid` does the same:
-/// `==` is strict, [`Uid::text`] is the key.
+/// share one directory entry (docs/protocol/sessions.md, "Sessions"). `Uid` does the same: `==` is
+/// strict, [`Uid::text`] is the key.
 ///
 /// ```
 /// use shaddock::Uid;
@@ -32,7 +32,7 @@ enum Kind {
 }
 
 impl Uid {
-    /// The uid as text, the key it is kept under.
+    /// The uid as text, which is its key in the directory.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
@@ -47,7 +47,7 @@ impl Uid {
         }
     }
 
-    /// Whether JavaScript takes it for nothing (`""` and `0`), in which case it can't be bound.
+    /// True if the uid is falsy in JavaScript (`""` and `0`). Such a uid can't be bound.
     #[must_use]
     pub fn is_falsy(&self) -> bool {
         self.text.is_empty() || (self.kind == Kind::Number && &*self.text == "0")
@@ -72,9 +72,9 @@ impl From<u32> for Uid {
     }
 }
 
-/// A JSON value that is neither text nor a finite number (made by whoever passed it on).
+/// A JSON value that is neither text nor a finite number; its sender is at fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(clippy::exhaustive_structs)] // It says all it can by its name.
+#[allow(clippy::exhaustive_structs)] // The name says all there is to say.
 pub struct UidError;
 
 impl std::fmt::Display for UidError {

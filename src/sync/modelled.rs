@@ -1,7 +1,7 @@
-//! Loom's atomics, and queues of the interfaces of crossbeam and rtrb on them.
+//! Loom's atomics, and queues on them with the interfaces of crossbeam and rtrb.
 //!
-//! The queues promise what crossbeam's documentation does and no more: what was written before a
-//! push is seen after the pop that takes it. Looking whether one is empty orders nothing.
+//! The queues promise no more than crossbeam's documentation: what was written before a push is
+//! seen after the pop that takes it. A check for emptiness orders nothing.
 
 mod ring;
 
@@ -13,7 +13,7 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 
 pub(crate) use ring::{Consumer, Producer, RingBuffer};
 
-/// A bounded queue in the way of Dmitry Vyukov's, as crossbeam's.
+/// A bounded queue after Dmitry Vyukov's, which is crossbeam's as well.
 #[derive(Debug)]
 pub(crate) struct ArrayQueue<T> {
     slots: Box<[Slot<T>]>,
@@ -23,9 +23,9 @@ pub(crate) struct ArrayQueue<T> {
 
 #[derive(Debug)]
 struct Slot<T> {
-    /// Twice the round in which it may be written, and one more once it may be read.
+    /// Twice the round in which the slot may be written; one more once it may be read.
     stamp: AtomicUsize,
-    /// Taken only by whom the stamp allows it, so nobody ever waits for it.
+    /// Locked only by the thread that the stamp admits, so the lock is never contended.
     value: Mutex<Option<T>>,
 }
 
@@ -124,7 +124,8 @@ impl<T> SegQueue<T> {
         value
     }
 
-    /// Without the lock, which would order more than crossbeam promises.
+    /// True if it is empty. It reads without the lock, which would order more than crossbeam
+    /// promises.
     pub(crate) fn is_empty(&self) -> bool {
         self.len.load(Ordering::Relaxed) == 0
     }

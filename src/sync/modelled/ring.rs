@@ -1,5 +1,5 @@
-//! A ring of one writer and one reader, as rtrb's: each keeps its own end and what it last saw of
-//! the other's, and publishes its end by one store.
+//! A single-producer, single-consumer ring like rtrb's. Each side keeps its own position and the
+//! other's as last seen, and publishes its own by one store.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -7,9 +7,9 @@ use std::sync::Arc;
 use loom::sync::Mutex;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 
-/// Makes the two ends.
+/// The ring's storage and its two positions.
 pub(crate) struct RingBuffer<T> {
-    /// Taken only by whom the ends allow it, so nobody ever waits for one.
+    /// Locked only by the side that the positions admit, so the lock is never contended.
     slots: Box<[Mutex<Option<T>>]>,
     head: AtomicUsize,
     tail: AtomicUsize,
@@ -27,14 +27,14 @@ pub(crate) struct Consumer<T> {
     tail_seen: Cell<usize>,
 }
 
-/// Room for several values, which are published together.
+/// Free slots for several values, which are published together.
 pub(crate) struct Room<'a, T> {
     producer: &'a mut Producer<T>,
     len: usize,
 }
 
 impl<T> RingBuffer<T> {
-    #[allow(clippy::new_ret_no_self)] // As the original.
+    #[allow(clippy::new_ret_no_self)] // As in rtrb.
     pub(crate) fn new(capacity: usize) -> (Producer<T>, Consumer<T>) {
         let ring = Arc::new(Self {
             slots: (0..capacity).map(|_| Mutex::new(None)).collect(),
