@@ -56,8 +56,8 @@ impl Dictionary {
         Self::build(routes.into_iter().zip(1..))
     }
 
-    /// Takes over an existing map from route to code, such as a running Pomelo hands out as
-    /// `dict`. In the same order it gets the same version.
+    /// Adopts an existing map from route to code, such as the `dict` of a running Pomelo. The same
+    /// order gives the same version.
     ///
     /// # Errors
     ///
@@ -66,7 +66,7 @@ impl Dictionary {
         map: impl IntoIterator<Item = (R, u32)>,
     ) -> Result<Self, DictionaryError> {
         let dictionary = Self::build(map.into_iter().map(|(route, code)| (route.into(), code)))?;
-        // Every entry claims a code of its own, so a route with two codes shows here.
+        // Each entry claims a code of its own, so this finds a route with two codes.
         let claimed = dictionary.routes.iter().enumerate();
         for (code, route) in claimed.filter_map(|(code, route)| Some((code, route.as_ref()?))) {
             if usize::from(dictionary.codes[route]) != code {
@@ -76,7 +76,7 @@ impl Dictionary {
         Ok(dictionary)
     }
 
-    /// The route that `code` stands for.
+    /// The route of `code`.
     #[must_use]
     pub fn route(&self, code: u16) -> Option<&str> {
         self.routes.get(usize::from(code))?.as_deref()
@@ -88,7 +88,7 @@ impl Dictionary {
         self.codes.get(route).copied()
     }
 
-    /// Every code in use and its route, in the order of the codes.
+    /// Every code in use with its route, in the order of the codes.
     pub fn iter(&self) -> impl Iterator<Item = (u16, &str)> {
         let routes = self.routes.iter().enumerate();
         routes.filter_map(|(code, route)| Some((u16::try_from(code).ok()?, route.as_deref()?)))
@@ -100,13 +100,13 @@ impl Dictionary {
         self.codes.len()
     }
 
-    /// Whether no route has a code.
+    /// True if no route has a code.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.codes.is_empty()
     }
 
-    /// The text a client compares with the one it stored: base64 of the MD5 of
+    /// The version text that a client compares with the one it stored: base64 of the MD5 of
     /// [`route_to_code_json`](Self::route_to_code_json).
     #[must_use]
     pub fn version(&self) -> &str {
@@ -125,8 +125,8 @@ impl Dictionary {
         &self.code_to_route_json
     }
 
-    /// The members of the handshake's `sys` that a client without the current version receives,
-    /// in Pomelo's order and without braces: `"dict":…`, `"routeToCode":…`, `"codeToRoute":…` and
+    /// The members of the handshake's `sys` for a client without the current version, in Pomelo's
+    /// order and without braces: `"dict":…`, `"routeToCode":…`, `"codeToRoute":…` and
     /// `"dictVersion":…`.
     #[must_use]
     pub fn handshake_members(&self) -> String {
@@ -173,7 +173,7 @@ impl Dictionary {
     }
 }
 
-/// Routes that cannot be numbered; the operator's mistake.
+/// Routes that cannot be numbered; the operator is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DictionaryError {
@@ -186,7 +186,7 @@ pub enum DictionaryError {
     },
     /// An imported route has two codes.
     RouteTwice {
-        /// The lesser of its codes.
+        /// The lower of its codes.
         code: u16,
     },
 }
@@ -211,8 +211,8 @@ mod tests {
 
     #[test]
     fn handler_routes_are_sorted_by_utf16_units_and_user_routes_are_not() {
-        // U+1F600 is the surrogate D83D first, which sorts before U+FF5E; by scalar value it would
-        // not.
+        // U+1F600 begins with the surrogate D83D, which sorts before U+FF5E; its scalar value would
+        // sort behind it.
         let dictionary = Dictionary::new(["\u{ff5e}", "\u{1f600}", "b"], ["z", "a"]).unwrap();
         let routes: Vec<_> = (1..=5).filter_map(|code| dictionary.route(code)).collect();
         assert_eq!(routes, ["b", "\u{1f600}", "\u{ff5e}", "z", "a"]);

@@ -1,4 +1,5 @@
-//! What clients are told of routes in the handshake, and what a code means to them from then on.
+//! Editions of the dictionary: the tables that a handshake hands out, and the meaning of codes in
+//! the session that got them.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -11,34 +12,34 @@ use crate::wire::handshake::{Answers, DictionaryParts, ProtosParts};
 use crate::wire::pitaya::{self, Compression, Deflater, Serializer};
 use crate::wire::protobuf::ProtoTable;
 
-/// Tells the editions of one engine apart.
+/// The number of an edition within one engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct EditionId(pub(crate) u16);
 
 impl EditionId {
-    /// The one that an engine starts with.
+    /// The edition with which an engine starts.
     pub(crate) const FIRST: Self = Self(0);
 
-    /// After 65,536 changes the first comes again. A session that was told of it then has ended, or
-    /// its shard ends it.
+    /// The next number. It wraps after 65,536 changes; a shard closes the sessions that still have
+    /// the earlier edition then.
     pub(crate) fn next(self) -> Self {
         Self(self.0.wrapping_add(1))
     }
 }
 
-/// A dictionary in use, and the answers to handshakes that hand it out.
+/// A dictionary in use, and the handshake answers that carry it.
 ///
-/// There is a new one when the dictionary changes while the engine runs. A session keeps the one
-/// it was told of until it ends, so that codes never change their meaning under a client.
+/// A change of the dictionary while the engine runs makes a new edition. A session keeps the
+/// edition of its handshake until it ends, so a code never changes its meaning for a client.
 #[derive(Debug)]
 pub(crate) struct Edition {
     id: EditionId,
     dictionary: Option<Dictionary>,
-    /// By code; a route that was not known when the engine started has a text only.
+    /// Route ids by code; a route that was unknown when the engine started has only a text.
     known: Vec<Option<RouteId>>,
     answers: Answers,
     heartbeat: Option<Duration>,
-    /// The answers to clients of Pitaya, by serializer and compression; made when one is wanted.
+    /// The answers to Pitaya's clients, by serializer and compression; each is made on first use.
     pitaya_answers: [OnceLock<Vec<u8>>; 4],
 }
 
@@ -75,7 +76,7 @@ impl Edition {
         &self.answers
     }
 
-    /// Appends the answer to a handshake of Pitaya's dialect, with what the game has to say in it.
+    /// Appends the answer to a handshake in Pitaya's dialect, with the game's `user`.
     pub(crate) fn answer_pitaya(
         &self,
         serializer: Serializer,
@@ -100,12 +101,12 @@ impl Edition {
             out.extend_from_slice(&answer);
         }
         if user.is_none() {
-            // Shards that come at once all make it, so that none has to wait for another.
+            // Shards that need it at the same time all make it, so that none waits for another.
             self.pitaya_answers[place].set(out[start..].to_vec()).ok();
         }
     }
 
-    /// Appends the answer to a handshake of Pitaya's dialect that is refused.
+    /// Appends the refusal of a handshake in Pitaya's dialect.
     pub(crate) fn refuse_pitaya(
         &self,
         serializer: Serializer,
@@ -122,13 +123,13 @@ impl Edition {
         }
     }
 
-    /// The known route that a code stands for.
+    /// The known route of a code.
     #[inline]
     pub(crate) fn find(&self, code: u16) -> Option<RouteId> {
         self.known.get(usize::from(code)).copied().flatten()
     }
 
-    /// The text of the route that a code stands for, known or not.
+    /// The text of a code's route, known or not.
     pub(crate) fn text(&self, code: u16) -> Option<&str> {
         self.dictionary.as_ref()?.route(code)
     }
@@ -138,7 +139,7 @@ impl Edition {
     }
 }
 
-/// For code that runs a shard by itself.
+/// Constructors for code that runs a single shard.
 #[cfg(any(test, feature = "internals"))]
 impl Edition {
     /// The first edition, without heartbeat and schemas.

@@ -1,4 +1,4 @@
-//! Pushes: laid out once, for as many sessions as there are.
+//! Pushes: each is encoded once, for any number of sessions.
 
 use std::sync::{Arc, OnceLock};
 
@@ -11,39 +11,39 @@ use crate::wire::package::{self, HEADER_BYTES, Header, PackageType};
 use crate::wire::pitaya::{self, Compression, Deflater};
 use crate::wire::protobuf::EncodeError;
 
-/// A whole package, ready for TCP, or for a WebSocket frame round it.
+/// A whole package as TCP carries it, or a WebSocket frame's payload.
 #[derive(Debug)]
 pub(crate) struct Push {
     package: Bytes,
-    /// Where the message's body begins in it.
+    /// The offset of the message's body.
     body_at: usize,
-    /// Where the route went out as a code.
+    /// The code, if the route was encoded as one.
     coded: Option<Coded>,
-    /// The body as it was given, where a schema has made another one of it.
+    /// The body as it was given, if a schema encoded another one.
     json: Option<Bytes>,
-    /// The package as clients of Pitaya get it, by compression; made for the first of them.
+    /// The package for Pitaya's clients, by compression; made on first use.
     pitaya: [OnceLock<Bytes>; 2],
     lossy: Option<Lossy>,
 }
 
-/// What becomes of the pushes of a route that wait for a client which does not read: its policy
+/// The policy for a route's pushes while they wait for a client that does not read
 /// ([`Builder::push_policy`](crate::Builder::push_policy)).
 ///
-/// A push that is on its way to the socket already is never taken back, and answers to requests
-/// are never dropped. What was dropped is counted.
+/// A push that is already on its way to the socket is never withdrawn, and answers to requests are
+/// never dropped. Dropped pushes are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum SlowConsumer {
-    /// None is lost. Where more than `outbox_bytes_max` waits, or anything for longer than
+    /// None is dropped. If more than `outbox_bytes_max` waits, or anything for longer than
     /// `outbox_age_max`, the client is disconnected (`closed_slow_consumer`, `closed_outbox_age`).
     #[default]
     Disconnect,
-    /// The oldest go: where otherwise more than `outbox_bytes_max` or `outbox_pushes_max` would
-    /// wait, and what has waited for longer than `outbox_age_max` (`pushes_dropped`). For what is
-    /// worth nothing late, such as effects.
+    /// The oldest are dropped, if more than `outbox_bytes_max` or `outbox_pushes_max` would wait,
+    /// and all that have waited for longer than `outbox_age_max` (`pushes_dropped`). For pushes
+    /// that are worthless when late, such as effects.
     DropOldest,
-    /// The newest replaces the one before it, so that one waits at most (`pushes_replaced`). For
-    /// what a newer push makes void, such as a position or a whole state.
+    /// The newest replaces the one before it, so at most one waits (`pushes_replaced`). For pushes
+    /// that a newer one makes void, such as a position or a whole state.
     KeepLatest,
 }
 
@@ -54,7 +54,7 @@ pub(crate) enum Lossy {
     KeepLatest(RouteId),
 }
 
-/// A code, and what it stands for in the edition that it is of.
+/// A code, and the route that it stands for in its edition.
 #[derive(Debug)]
 struct Coded {
     edition: EditionId,
@@ -63,7 +63,7 @@ struct Coded {
 }
 
 impl Push {
-    /// Lays out a push for the sessions of an edition.
+    /// Encodes a push for the sessions of an edition.
     pub(crate) fn encode(
         routes: &RouteTable,
         edition: &Edition,
@@ -76,8 +76,8 @@ impl Push {
         Self::encode_any(routes, edition, route, body)
     }
 
-    /// The same of any body, also of none: in protobuf that is a message like any other, whose
-    /// fields all have their defaults (docs/protocol/pitaya.md, "Client dialect").
+    /// The same for any body, also an empty one: in protobuf that is a message whose fields all
+    /// have their defaults (docs/protocol/pitaya.md, "Client dialect").
     pub(crate) fn encode_any(
         routes: &RouteTable,
         edition: &Edition,
@@ -93,10 +93,10 @@ impl Push {
         let id = routes.find(route.as_bytes());
         let entry = id.map(|id| routes.entry(id));
         let mut json = None;
-        // There is nothing in an empty one that a schema could be applied to.
+        // A schema does not apply to an empty body.
         match entry.and_then(|entry| entry.server.as_ref()).filter(|_| !body.is_empty()) {
             None => out.extend_from_slice(body),
-            // What makes the original's encoder throw reaches nobody there either.
+            // If the original's encoder throws, no client gets the push there either.
             Some(schema) => match schema.encode_json_text(body, &mut out) {
                 Ok(()) | Err(EncodeError::Nothing) => json = Some(Bytes::copy_from_slice(body)),
                 Err(error) => return Err(PushError::Schema(error)),
@@ -117,13 +117,13 @@ impl Push {
         &self.package
     }
 
-    /// How it may be dropped while it waits, if it may.
+    /// The policy by which it may be dropped while it waits, if it may.
     #[inline]
     pub(crate) fn lossy(&self) -> Option<Lossy> {
         self.lossy
     }
 
-    /// Whether the package means to a session of that edition what it says.
+    /// True if the package has its meaning in a session of that edition.
     #[inline]
     pub(crate) fn suits(&self, edition: &Edition) -> bool {
         self.coded.as_ref().is_none_or(|coded| {
@@ -131,14 +131,14 @@ impl Push {
         })
     }
 
-    /// Lays out the same push for a session of another edition.
+    /// Encodes the same push for a session of another edition.
     pub(crate) fn encode_for(&self, edition: &Edition) -> Result<Bytes, PushError> {
         self.recode(&self.package, edition)
     }
 
-    /// The package for a session of Pitaya's, of that edition.
+    /// The package for a session of Pitaya's dialect and that edition.
     ///
-    /// It is laid out once for all of them, and again only where the dictionary has changed.
+    /// It is encoded once for all of them, and again only after a change of the dictionary.
     pub(crate) fn pitaya(
         &self,
         edition: Option<&Edition>,
@@ -149,7 +149,7 @@ impl Push {
         let package = match place.get() {
             Some(package) => package,
             None => {
-                // Shards that come at once all make it, so that none has to wait for another.
+                // Shards that need it at the same time all make it, so that none waits for another.
                 let package = self.encode_pitaya(compression, deflater)?;
                 place.get_or_init(|| package)
             }
@@ -160,7 +160,7 @@ impl Push {
         }
     }
 
-    /// Pitaya's clients know compression, and nothing of schemas.
+    /// Encodes the package for Pitaya's clients, which know compression and no schemas.
     fn encode_pitaya(
         &self,
         compression: Compression,
@@ -179,7 +179,7 @@ impl Push {
         finish(out)
     }
 
-    /// One of this push's packages with the code, or the text, that an edition has for its route.
+    /// Replaces the route in one of this push's packages by its code or text in an edition.
     fn recode(&self, package: &Bytes, edition: &Edition) -> Result<Bytes, PushError> {
         let Some(Coded { route, .. }) = &self.coded else { return Ok(package.clone()) };
         let mut out = begin(route, edition.code(route), package.len() - self.body_at)?;
@@ -189,7 +189,7 @@ impl Push {
     }
 }
 
-/// A package up to the body of its message.
+/// Begins a package: all that precedes the message's body.
 fn begin(route: &str, code: Option<u16>, body_len: usize) -> Result<Vec<u8>, PushError> {
     let on_wire = code.map_or(RouteRef::Text(route.as_bytes()), RouteRef::Code);
     let mut out = Vec::with_capacity(HEADER_BYTES + 8 + route.len() + body_len);
@@ -198,7 +198,7 @@ fn begin(route: &str, code: Option<u16>, body_len: usize) -> Result<Vec<u8>, Pus
     Ok(out)
 }
 
-/// Writes the header into the place that was kept for it.
+/// Writes the header into the bytes reserved for it.
 fn finish(mut out: Vec<u8>) -> Result<Bytes, PushError> {
     let len = out.len() - HEADER_BYTES;
     if len > package::BODY_BYTES_MAX {
@@ -208,13 +208,13 @@ fn finish(mut out: Vec<u8>) -> Result<Bytes, PushError> {
     Ok(out.into())
 }
 
-/// A message that can't be pushed (made by the embedder).
+/// A message that can't be pushed; the embedder is at fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PushError {
     /// The body is empty, or `null`.
     Empty,
-    /// The route is empty, so no client could tell what it is.
+    /// The route is empty, so no client could recognise the push.
     RouteMissing,
     /// The route has more than 255 bytes.
     RouteTooLong,
@@ -222,7 +222,7 @@ pub enum PushError {
     Schema(EncodeError),
     /// The message does not fit in a package of 2^24 - 1 bytes.
     TooLong {
-        /// What it takes.
+        /// The bytes it would take.
         bytes: usize,
     },
 }
@@ -293,7 +293,7 @@ mod tests {
         assert!(matches!(push(br#"{"s":5}"#), Err(PushError::Schema(_))));
     }
 
-    /// One session after another gets the same bytes, which were made once.
+    /// Sessions get the same bytes, encoded once.
     #[test]
     fn clients_of_pitaya_share_a_package_of_their_own() {
         let routes = RouteTable::default();
@@ -337,7 +337,7 @@ mod tests {
         }
     }
 
-    /// A code that another edition has for another route never goes out to its sessions.
+    /// A code that another edition gives to another route never reaches that edition's sessions.
     #[test]
     fn a_session_of_another_edition_gets_its_own_code_or_the_text() {
         let routes = RouteTable::default();

@@ -1,4 +1,4 @@
-//! Which backend server of a type a session talks to.
+//! The choice of a backend server of a type for a session.
 
 use std::borrow::Cow;
 
@@ -6,11 +6,12 @@ use serde_json::Value;
 
 use crate::wire::number::push_js_number;
 
-/// Pomelo's default route: the place, among `servers` servers of a type, of the one that serves
-/// the session of `uid_text`. `None` if there is no server.
+/// Pomelo's default route: the index, among `servers` servers of a type, of the one that serves the
+/// session of `uid_text`. `None` if there is no server.
 ///
 /// It is the CRC-32 of the text as a signed number, without its sign, modulo the number of servers
-/// in the order they became known. The text of an unbound session is empty, which leads to the
+/// in the order they became known. The text of an unbound session is empty, which gives the first
+/// server. The checksum uses the low eight bits of each UTF-16 unit.
 /// first server. The checksum sees the low eight bits of each UTF-16 unit.
 ///
 /// # Examples
@@ -37,8 +38,8 @@ pub fn default_route(uid_text: &str, servers: usize) -> Option<usize> {
     distance.checked_rem(servers)
 }
 
-/// The text of a uid that [`default_route`] takes: what JavaScript prints for it, and the empty
-/// text for a uid it takes for false (none, `0`, `""`, `false`).
+/// The uid text that [`default_route`] takes: JavaScript's text of the uid, and the empty text for
+/// a falsy uid (none, `0`, `""`, `false`).
 ///
 /// # Examples
 ///
@@ -63,7 +64,7 @@ pub fn uid_text(uid: &Value) -> Cow<'_, str> {
                 String::from_utf8(text).expect("a number prints as ASCII").into()
             }
         },
-        // No uid by any account; JavaScript would print this.
+        // Neither is a valid uid; JavaScript prints this text.
         Value::Array(_) | Value::Object(_) => "[object Object]".into(),
     }
 }

@@ -1,4 +1,4 @@
-//! Every route that is known when the engine starts, by text and by id.
+//! The table of all routes that are known when the engine starts, by text and by id.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use super::{Dictionary, SlowConsumer};
 use crate::wire::protobuf::{EncodeError, ProtoTable, Schema};
 
-/// A route's place in the table.
+/// A route's index in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RouteId(u32);
 
@@ -17,7 +17,7 @@ impl RouteId {
         self.0
     }
 
-    /// What [`Self::to_bits`] gave.
+    /// The id whose [`Self::to_bits`] is `bits`.
     #[inline]
     pub(crate) fn from_bits(bits: u32) -> Self {
         Self(bits)
@@ -28,23 +28,23 @@ impl RouteId {
     }
 }
 
-/// What is known of a route.
+/// A route's schemas and policy.
 #[derive(Debug)]
 pub(crate) struct RouteEntry {
     pub(crate) text: Arc<str>,
-    /// How its requests are laid out; JSON if there is none.
+    /// The schema of its requests; they are JSON without one.
     pub(crate) client: Option<Schema>,
-    /// How its answers and pushes are laid out; JSON if there is none.
+    /// The schema of its answers and pushes; they are JSON without one.
     pub(crate) server: Option<Schema>,
-    /// What becomes of its pushes to clients that do not read.
+    /// The policy for its pushes to clients that do not read.
     pub(crate) slow_consumer: SlowConsumer,
 }
 
-/// The routes of handlers, dictionary and schemas. Built once, shared, never changed.
+/// The routes of handlers, dictionary and schemas: built once, shared, never changed.
 #[derive(Debug, Default)]
 pub(crate) struct RouteTable {
     entries: Vec<RouteEntry>,
-    /// Its keys are ours alone, so a fast hash is safe.
+    /// The keys come from the server's own configuration, so a fast hash is safe.
     by_text: FxHashMap<Box<[u8]>, RouteId>,
 }
 
@@ -74,7 +74,7 @@ impl RouteTable {
         table
     }
 
-    /// Gives pushes of some routes a policy; the last one counts.
+    /// Sets the push policy of some routes; the last one for a route counts.
     pub(crate) fn with_push_policies(
         mut self,
         policies: impl IntoIterator<Item = (String, SlowConsumer)>,
@@ -112,7 +112,7 @@ impl RouteTable {
     }
 }
 
-/// Lays out a body by a schema. One that does not fit goes out empty, as the original does
+/// Encodes a body by a schema. A body that does not fit is sent empty, as by the original
 /// (docs/protocol/protobuf.md, "Encoding rules and failures").
 pub(crate) fn encode_body(schema: &Schema, route: &str, body: &[u8], out: &mut Vec<u8>) {
     match schema.encode_json_text(body, out) {

@@ -1,4 +1,4 @@
-//! A listener's certificate, from its files.
+//! A listener's certificate and key, read from files.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,11 +13,11 @@ use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use super::fault::{self, CertificateFault};
 use crate::error::HandleError;
 
-/// The certificate of a listener, with all that TLS needs.
+/// The certificate of a listener and its TLS settings.
 ///
-/// TLS 1.3 and 1.2 are spoken, with the suites that rustls holds safe. Clients may resume a session
-/// by a ticket for twelve hours, on any shard; nothing is kept for them here. There is no early
-/// data, no renegotiation and no client certificate.
+/// TLS 1.3 and 1.2 are supported, with the cipher suites that rustls considers safe. Clients may
+/// resume a session by a ticket for twelve hours, on any shard; the server keeps no state for that.
+/// Early data, renegotiation and client certificates are not supported.
 ///
 /// ```no_run
 /// use shaddock::{Engine, Listener, Tls};
@@ -34,17 +34,17 @@ use crate::error::HandleError;
 pub struct Tls {
     certificate: PathBuf,
     key: PathBuf,
-    /// The same for all that is read from the files later, so that tickets stay good.
+    /// One key for tickets over all reloads, so that tickets stay valid.
     ticketer: Arc<dyn ProducesTickets>,
     config: Arc<ServerConfig>,
 }
 
 impl Tls {
-    /// Reads a certificate with the chain that leads to it, and its key (PKCS #8, PKCS #1 or
-    /// SEC 1), both as PEM. They may be in one file.
+    /// Reads a certificate with its chain, and its key (PKCS #8, PKCS #1 or SEC 1), both as PEM.
+    /// One file may hold both.
     ///
     /// # Errors
-    /// Which file is wrong, and how.
+    /// [`TlsError`] names the file and the fault.
     pub fn from_files(
         certificate: impl Into<PathBuf>,
         key: impl Into<PathBuf>,
@@ -55,12 +55,12 @@ impl Tls {
         Ok(Self { certificate, key, ticketer, config })
     }
 
-    /// What the files held when they were read first.
+    /// The configuration from the first read of the files.
     pub(crate) fn config(&self) -> &Arc<ServerConfig> {
         &self.config
     }
 
-    /// What the files hold now.
+    /// The configuration from a new read of the files.
     pub(crate) fn reload(&self) -> Result<Arc<ServerConfig>, TlsError> {
         read(&self.certificate, &self.key, &self.ticketer)
     }
@@ -75,37 +75,37 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// Why a certificate can't be used (made by the embedder or the operator).
+/// The reasons why a certificate can't be used; the embedder or the operator is at fault.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// A file can't be read, or is no PEM.
+    /// A file can't be read, or is not PEM.
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error of reading it.
         error: pem::Error,
     },
     /// There is no certificate in the file.
     NoCertificate(PathBuf),
-    /// The certificate or its key can't be used, for a reason that is known.
+    /// The certificate or its key can't be used, for a reason that was recognised.
     Unfit {
-        /// The file that is to be changed.
+        /// The file that has to be changed.
         path: PathBuf,
-        /// What is wrong.
+        /// The reason.
         fault: CertificateFault,
     },
-    /// The certificate or its key can't be used, for another reason.
+    /// The certificate or its key can't be used, for a reason that rustls gives.
     Refused {
         /// The certificate's file.
         path: PathBuf,
-        /// What is wrong.
+        /// The reason.
         error: rustls::Error,
     },
-    /// The system gives no random numbers for tickets.
+    /// The system provides no random numbers for tickets.
     Tickets(rustls::Error),
-    /// The engine did not take the certificates: it has stopped, or a shard is busy. Those shards
-    /// that come before it have taken them.
+    /// The engine did not take the certificates: it has stopped, or a shard is busy. The shards
+    /// before that one have taken them.
     Engine(HandleError),
 }
 
@@ -134,7 +134,7 @@ impl From<HandleError> for TlsError {
     }
 }
 
-/// Tickets for each full handshake: a game's client opens one connection.
+/// Tickets per full handshake: a game's client opens one connection.
 const TICKETS: usize = 1;
 
 fn read(
@@ -155,14 +155,14 @@ fn read(
     if let Some(fault) = fault {
         return Err(unfit(certificate, fault));
     }
-    // Named, as another crate of the process may bring another provider.
+    // Explicit, as another crate of the process may install another provider.
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key_der))
         .map_err(refused)?;
     config.ticketer = Arc::clone(ticketer);
     config.send_tls13_tickets = TICKETS;
-    // Sessions are in their tickets; a store would be a lock that all shards share.
+    // Sessions are stored in their tickets; a store would be a lock shared by all shards.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(Arc::new(config))
 }
@@ -190,7 +190,7 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     })
 }
 
-/// The file without the byte order mark that editors on Windows put in front.
+/// Reads a file without the byte order mark that editors on Windows prepend.
 fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
     let mut text = std::fs::read(path)
         .map_err(|error| TlsError::File { path: path.to_owned(), error: pem::Error::Io(error) })?;

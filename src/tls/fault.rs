@@ -1,22 +1,23 @@
-//! What is wrong with a certificate or a key that can't be used, as far as that shows in them.
+//! Diagnosis of a certificate or key that can't be used.
 
 use std::fmt;
 
 use rustls::pki_types::CertificateDer;
 
-/// Why a certificate or its key can't be used. The text says what to do.
+/// The reasons why a certificate or its key can't be used. The text says what to change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CertificateFault {
     /// The key is encrypted.
     EncryptedKey,
-    /// X.509 of version 1 or 2, which clients refuse.
+    /// An X.509 certificate of version 1 or 2, which clients refuse.
     Version(u8),
-    /// An RSA key that is too short, or longer than anybody takes.
+    /// An RSA key that is too short, or longer than implementations accept.
     RsaBits(usize),
-    /// A key on the curve P-521, or on one that is unknown here.
+    /// A key on the curve P-521, or on an unknown curve.
     Curve,
-    /// The key belongs to the certificate at that place of the chain, counted from 1.
+    /// The key belongs to another certificate of the chain than the first; its position is counted
+    /// from 1.
     NotFirst(usize),
     /// The key belongs to none of the certificates.
     OtherKey,
@@ -54,12 +55,12 @@ impl fmt::Display for CertificateFault {
     }
 }
 
-/// What is wrong with the chain, where its key could not be read.
+/// The fault of a chain whose key could not be read.
 pub(super) fn of_unread_key(chain: &[CertificateDer<'_>]) -> Option<CertificateFault> {
     chain.iter().find_map(|certificate| Parts::of(certificate)?.key_fault())
 }
 
-/// What is wrong with the chain, where its key is that one.
+/// The fault of a chain with this key.
 pub(super) fn of_chain(chain: &[CertificateDer<'_>], key: &[u8]) -> Option<CertificateFault> {
     let first = Parts::of(chain.first()?)?;
     if first.version < 3 {
@@ -75,7 +76,7 @@ pub(super) fn of_chain(chain: &[CertificateDer<'_>], key: &[u8]) -> Option<Certi
     }
 }
 
-/// What a certificate has in it (RFC 5280, section 4.1), as far as it matters here.
+/// The parts of a certificate (RFC 5280, section 4.1) that the diagnosis needs.
 struct Parts<'a> {
     version: u8,
     /// The whole SubjectPublicKeyInfo.
@@ -86,7 +87,7 @@ const SEQUENCE: u8 = 0x30;
 const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
 const OBJECT: u8 = 0x06;
-/// `[0] EXPLICIT Version`, which version 1 has not.
+/// `[0] EXPLICIT Version`, which version 1 omits.
 const VERSION: u8 = 0xa0;
 /// 1.2.840.113549.1.1.1
 const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
@@ -113,13 +114,13 @@ impl<'a> Parts<'a> {
         Some(Self { version, key: &rest[..rest.len() - signed.0.len()] })
     }
 
-    /// What is wrong with the kind of its key.
+    /// The fault of the key's kind or size.
     fn key_fault(&self) -> Option<CertificateFault> {
         let mut info = Der(Der(self.key).take(SEQUENCE)?);
         let mut algorithm = Der(info.take(SEQUENCE)?);
         match algorithm.take(OBJECT)? {
             RSA => {
-                // Behind the number of bits that are unused, which is 0.
+                // Behind the number of unused bits, which is 0.
                 let key = info.take(BIT_STRING)?.get(1..)?;
                 let modulus = Der(Der(key).take(SEQUENCE)?).take(INTEGER)?;
                 let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
@@ -136,11 +137,11 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// What is left of some DER (X.690, section 8.1).
+/// The rest of some DER (X.690, section 8.1).
 struct Der<'a>(&'a [u8]);
 
 impl<'a> Der<'a> {
-    /// The content of the next value, if it has that tag; else nothing is taken.
+    /// Takes the content of the next value if it has this tag; otherwise takes nothing.
     fn take(&mut self, tag: u8) -> Option<&'a [u8]> {
         let [first, len, rest @ ..] = self.0 else { return None };
         if *first != tag {

@@ -1,5 +1,5 @@
-//! TLS, as a layer between a socket's bytes and a connection's own. No I/O, but for the files that
-//! hold certificates.
+//! TLS as a layer between a socket's bytes and a connection's. It does no I/O, except for reading
+//! certificate files.
 
 mod certificate;
 mod fault;

@@ -1,4 +1,4 @@
-//! One connection's TLS: records in, the client's bytes out, and back.
+//! The TLS state of one connection: decrypts received records, and encrypts bytes to be sent.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use rustls::{HandshakeKind, ServerConfig};
 
 /// The server's side of one connection.
 ///
-/// An idle one owns no buffer: records are opened where the kernel has put them, and what is to be
-/// sent is taken as soon as the socket is free.
+/// An idle connection owns no buffer: records are decrypted where the kernel has put them, and
+/// output is taken as soon as the socket is free.
 pub(crate) struct TlsStream {
     connection: UnbufferedServerConnection,
-    /// The start of a record or handshake message whose rest has not come yet.
-    /// INVARIANT: [`PARTIAL_BYTES_MAX`] at most between reads.
+    /// The start of a record or handshake message whose rest has not arrived. INVARIANT: at most
+    /// [`PARTIAL_BYTES_MAX`] between reads.
     partial: Vec<u8>,
-    /// Records of the handshake, alerts and answers to key updates, to be sent before all else.
+    /// Handshake records, alerts and answers to key updates, which are sent before all else.
     output: Vec<u8>,
     stage: Stage,
 }
@@ -25,27 +25,27 @@ pub(crate) struct TlsStream {
 enum Stage {
     Handshake,
     Established,
-    /// Nothing is read or written any more, but for what is in `output`.
+    /// Nothing is read or written any more; `output` may still hold bytes.
     Closed,
 }
 
-/// What a read has led to.
+/// The outcome of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TlsRead {
     Open,
-    /// The handshake is done now; whether a ticket made it short.
+    /// The handshake is complete now; `is_resumed` is true if a ticket made it short.
     Established {
         is_resumed: bool,
     },
-    /// The client has said that it sends no more.
+    /// The client has announced that it sends no more.
     PeerClosed,
 }
 
-/// Why a connection's TLS ends; the peer is at fault.
+/// The reasons why a connection's TLS fails; the peer is at fault.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum TlsFailure {
     Tls(rustls::Error),
-    /// More is waited for than any record or message of a handshake has.
+    /// The unfinished input is longer than any record or handshake message.
     TooLong,
 }
 
@@ -58,10 +58,10 @@ impl fmt::Display for TlsFailure {
     }
 }
 
-/// A record has 16 KiB and some; a handshake message 64 KiB, with the heads of the records that it
-/// comes in.
+/// The longest unfinished input. A record has a little over 16 KiB; a handshake message has 64 KiB,
+/// plus the headers of its records.
 const PARTIAL_BYTES_MAX: usize = 96 * 1024;
-/// What a record is longer than what it holds, at most, for TLS 1.2 and 1.3.
+/// The most bytes by which a record is longer than its content, for TLS 1.2 and 1.3.
 const RECORD_OVERHEAD: usize = 64;
 const RECORD_BYTES_MAX: usize = 16 * 1024;
 
@@ -75,12 +75,12 @@ impl TlsStream {
         })
     }
 
-    /// Takes what the socket has received, and appends what it holds to `plain`: no more bytes than
-    /// have come. Bytes are opened in place.
+    /// Decrypts the socket's bytes in place and appends the content to `plain`: over all calls, no
+    /// more bytes than were received.
     ///
     /// # Errors
-    /// [`TlsFailure`]; [`Self::take_output`] then gives the alert for the peer, and nothing is read
-    /// any more. What is in `plain` came before.
+    /// [`TlsFailure`]; then [`Self::take_output`] returns the alert for the peer, and nothing is
+    /// read any more. The content in `plain` precedes the failure.
     pub(crate) fn read(
         &mut self,
         input: &mut [u8],
@@ -113,7 +113,7 @@ impl TlsStream {
         outcome
     }
 
-    /// Opens all that is whole, and says how much of the input that was.
+    /// Decrypts all whole records and returns the length of the input that they took.
     fn process(
         &mut self,
         input: &mut [u8],
@@ -149,7 +149,7 @@ impl TlsStream {
                     outcome = TlsRead::PeerClosed;
                     false
                 }
-                // Early data is never asked for, and so never comes.
+                // The server never accepts early data, so none arrives.
                 Ok(_) => true,
                 Err(error) => return (consumed + discard, Err(TlsFailure::Tls(error))),
             };
@@ -168,10 +168,10 @@ impl TlsStream {
         (consumed, Ok(outcome))
     }
 
-    /// The alert that a failure has led to.
+    /// Takes the alert that a failure has caused.
     fn take_alert(&mut self, kept: &mut [u8]) {
-        // As long as something is to be sent, it comes first; after that the library would read
-        // again what has led to the failure.
+        // While there is output, it comes first; afterwards the library would read again the input
+        // that failed.
         while self.connection.wants_write()
             && let Ok(ConnectionState::EncodeTlsData(mut data)) =
                 self.connection.process_tls_records(kept).state
@@ -180,25 +180,25 @@ impl TlsStream {
         }
     }
 
-    /// Whether [`Self::take_output`] gives anything.
+    /// True if [`Self::take_output`] would return bytes.
     pub(crate) fn has_output(&self) -> bool {
         !self.output.is_empty()
     }
 
-    /// What is to be sent without having been asked for.
+    /// Takes the output that the protocol itself needs: handshake records, alerts and key updates.
     pub(crate) fn take_output(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.output)
     }
 
-    /// Seals bytes for the client, behind all output, and appends them. Whether it could: not
-    /// before the handshake is done, nor after the end.
+    /// Encrypts bytes for the client, behind all output, and appends them. True if that was
+    /// possible: it is not before the handshake is done, nor after the end.
     pub(crate) fn write(&mut self, plain: &[u8], out: &mut Vec<u8>) -> bool {
         let records = plain.len() / RECORD_BYTES_MAX + 1;
         let expected = plain.len() + records * RECORD_OVERHEAD;
         self.seal(out, expected, |traffic, out| traffic.encrypt(plain, out))
     }
 
-    /// Says that nothing more is sent, if that has not been said: queues a `close_notify`.
+    /// Queues a `close_notify`, unless one was sent.
     pub(crate) fn close(&mut self) {
         if self.stage == Stage::Established {
             let mut output = std::mem::take(&mut self.output);
@@ -222,7 +222,8 @@ impl TlsStream {
         }
         out.append(&mut self.output);
         loop {
-            // The library counts from the start of what is kept, so it has to see that again.
+            // The library counts from the start of the kept bytes, so it has to see all of them
+            // again.
             match self.connection.process_tls_records(&mut self.partial).state {
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => {
                     return append(out, expected, |out| {
@@ -232,7 +233,7 @@ impl TlsStream {
                         })
                     });
                 }
-                // A change of keys, which has to go first.
+                // A key update has to go first.
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
                     encode(&mut data, out);
                 }
@@ -253,8 +254,8 @@ fn encode(data: &mut EncodeTlsData<'_, ServerConnectionData>, out: &mut Vec<u8>)
     });
 }
 
-/// Appends what `write` writes into as many bytes as it is given: first the expected number, then,
-/// where that is too small, the number that it names. Whether it has written.
+/// Calls `write` with a buffer of the expected size and, if that is too small, of the size that
+/// `write` names; appends the result. True if it was written.
 fn append(
     out: &mut Vec<u8>,
     expected: usize,
@@ -262,7 +263,7 @@ fn append(
 ) -> bool {
     let start = out.len();
     let mut len = expected;
-    // The number it names is enough, so it is asked twice at most.
+    // The size that it names is enough, so there are two calls at most.
     for _ in 0..2 {
         out.resize(start + len, 0);
         match write(&mut out[start..]) {
@@ -317,7 +318,7 @@ mod tests {
             }
         }
 
-        /// All that the client has to send.
+        /// Takes all that the client has to send.
         fn sent_by_client(&mut self) -> Vec<u8> {
             let mut bytes = Vec::new();
             while self.client.wants_write() {
@@ -326,7 +327,7 @@ mod tests {
             bytes
         }
 
-        /// Lets the client read; what it got.
+        /// Lets the client read `bytes`; returns what it decrypted.
         fn give_client(&mut self, mut bytes: &[u8]) -> Vec<u8> {
             let mut plain = Vec::new();
             while !bytes.is_empty() {
@@ -339,8 +340,8 @@ mod tests {
             plain
         }
 
-        /// Lets the server read in pieces of that size; what it got, and the last outcome but
-        /// "open".
+        /// Lets the server read pieces of `size` bytes; returns what it decrypted, and the last
+        /// outcome but "open".
         fn give_server(&mut self, bytes: &[u8], size: usize) -> (Vec<u8>, TlsRead) {
             let mut plain = Vec::new();
             let mut last = TlsRead::Open;
@@ -353,7 +354,7 @@ mod tests {
             (plain, last)
         }
 
-        /// Shakes hands, the client's bytes coming in pieces of that size.
+        /// Completes a handshake, with the client's bytes arriving in pieces of `size`.
         fn established(size: usize) -> Self {
             let mut pair = Self::new();
             assert!(!pair.server.write(b"too early", &mut Vec::new()));
@@ -393,7 +394,7 @@ mod tests {
         }
     }
 
-    /// The library counts from the start of what it has left, also when it is asked to write.
+    /// The library counts from the start of its remaining input, also when it is asked to write.
     #[test]
     fn the_server_may_write_while_part_of_a_record_waits() {
         let mut pair = Pair::established(1 << 20);
@@ -406,7 +407,7 @@ mod tests {
             let (plain, _) = pair.give_server(&[*byte], 1);
             assert!(plain.is_empty() || plain == b"in");
         }
-        // A change of keys is asked for in the middle of it.
+        // A key update in the middle of it.
         pair.client.refresh_traffic_keys().unwrap();
         let sealed = pair.sent_by_client();
         assert_eq!(pair.give_server(&sealed, 3).0, b"");
@@ -459,8 +460,8 @@ mod tests {
         assert!(!pair.server.write(b"late", &mut Vec::new()));
     }
 
-    /// Whatever byte is changed, in the hello or behind the handshake: it fails or it waits, and
-    /// what fails stays so.
+    /// A change of any byte, in the hello or after the handshake, makes it fail or wait, and a
+    /// failure is final.
     #[test]
     fn no_changed_byte_does_more_than_fail() {
         let mut pair = Pair::new();
@@ -489,15 +490,15 @@ mod tests {
             *byte ^= 0x41;
             let mut plain = Vec::new();
             let outcome = pair.server.read(&mut sealed, &mut plain);
-            // RFC 8446 5.1: the version of a record "MUST be ignored for all purposes". A length
-            // that has grown waits for more.
+            // RFC 8446 5.1: the version of a record "MUST be ignored for all purposes". A greater
+            // length waits for more.
             assert!(outcome.is_err() || matches!(at, 2..=4), "at {at}");
             assert!(plain.is_empty() || at == 2 && plain == b"text");
             at += 1;
         }
     }
 
-    /// A hello that announces more than it sends is held, but not without bound.
+    /// A hello that announces more than it sends is kept, within the bound.
     #[test]
     fn a_handshake_that_never_ends_is_bounded() {
         let mut pair = Pair::new();
