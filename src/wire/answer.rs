@@ -1,19 +1,19 @@
-//! An answer as its client gets it: a response in a package, in a WebSocket frame where there is
-//! one.
+//! The answer to a request as its client receives it: a response in a package, on a WebSocket in a
+//! frame.
 
 use super::package::{BODY_BYTES_MAX, HEADER_BYTES, Header, PackageType};
 use super::{message, varint, websocket};
 
-/// Whether an answer of this body surely fits into a package.
+/// True if an answer with this body fits into a package, whatever its id.
 #[inline]
 pub(crate) const fn fits(body: &[u8]) -> bool {
     message::RESPONSE_HEAD_BYTES_MAX + body.len() <= BODY_BYTES_MAX
 }
 
-/// What is stored of a head, whose own length is less.
+/// The size in which a head is stored; its own length is less.
 const HEAD_BYTES: usize = size_of::<u128>();
 
-/// Appends an answer that fits.
+/// Appends an answer that [`fits`].
 #[inline(always)]
 pub(crate) fn encode(is_websocket: bool, id: u32, body: &[u8], out: &mut Vec<u8>) {
     if is_websocket {
@@ -23,8 +23,8 @@ pub(crate) fn encode(is_websocket: bool, id: u32, body: &[u8], out: &mut Vec<u8>
     encode_package(message::RESPONSE_FLAG, id, body, out);
 }
 
-/// Appends the package of a message that has an id, by its flag and what stands behind the id, as
-/// far as that fits.
+/// Appends the package of a message that has an id, from its flag and the bytes behind the id. The
+/// package must fit.
 #[inline(always)]
 pub(crate) fn encode_package(flag: u8, id: u32, rest: &[u8], out: &mut Vec<u8>) {
     let (id, id_len) = varint::to_word(id);
@@ -32,18 +32,18 @@ pub(crate) fn encode_package(flag: u8, id: u32, rest: &[u8], out: &mut Vec<u8>) 
     out.reserve(HEAD_BYTES + rest.len());
     let header = u32::from_le_bytes(Header::encode(PackageType::Data, len));
     let head = u128::from(header) | u128::from(flag) << 32 | u128::from(id) << 40;
-    // Heads are stored as one length, and cut to their own. A copy of any length would be a call,
-    // and would read what has just been written in pieces, for which it would have to wait.
+    // Heads are stored with one length and cut to their own. A copy of variable length would be a
+    // call, and would stall on reading what was just written in pieces.
     let start = out.len();
     out.extend_from_slice(&head.to_le_bytes());
     out.truncate(start + HEADER_BYTES + 1 + id_len);
     out.extend_from_slice(rest);
 }
 
-/// The bodies of answers that stand one behind the other, as [`encode`] lays them out.
+/// The bodies of consecutive answers written by [`encode`].
 pub(crate) fn bodies(mut answers: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
-        // Their first byte tells a frame from a package.
+        // The first byte tells a frame from a package.
         let frame_head = websocket::binary_header_bytes(answers).unwrap_or(0);
         let (head, rest) = answers.get(frame_head..)?.split_first_chunk()?;
         let (response, rest) = rest.split_at_checked(Header::decode(*head).ok()?.body_len)?;
@@ -90,7 +90,7 @@ mod tests {
                 encode(is_websocket, id, body, &mut out);
             }
             assert!(bodies(&out).eq(&written));
-            // What is cut off is none.
+            // An answer that is cut off does not count.
             assert_eq!(bodies(&out[..out.len() - 1]).count(), written.len() - 1);
         }
     }

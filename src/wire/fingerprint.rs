@@ -1,4 +1,4 @@
-//! The version texts by which a client tells whether its stored tables are current.
+//! The version texts by which a client decides whether its stored tables are current.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -6,8 +6,8 @@ use md5::{Digest as _, Md5};
 
 /// Base64 of the MD5 of `parts`, one after the other.
 ///
-/// Pomelo derives both `dictVersion` and the `version` of the schemas this way, and clients keep
-/// the text between runs, so it has to come out the same here.
+/// Pomelo derives both `dictVersion` and the `version` of the schemas this way. Clients keep the
+/// text between runs, so the result must be the same as Pomelo's.
 pub(crate) fn fingerprint(parts: &[&str]) -> String {
     let mut hash = Md5::new();
     for part in parts {

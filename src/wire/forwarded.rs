@@ -1,18 +1,17 @@
-//! The client's address as proxies tell it in a header of the request that opens a WebSocket:
-//! `X-Forwarded-For`, `X-Real-IP`, and others written alike.
+//! The client's address from a header by which proxies pass it on in a WebSocket upgrade request:
+//! `X-Forwarded-For`, `X-Real-IP`, and others of the same form.
 
 use std::net::{IpAddr, SocketAddr};
 
-/// The client's address by the values of such a header, in the order they were sent.
+/// The client's address from the values of such a header, in the order sent.
 ///
-/// Each proxy appends the address that it was connected from, so what stands on the left may be
-/// the client's own invention: the list is read from the right, and the first address that is
-/// none of a trusted proxy's is the client's. If all are trusted, it is the leftmost.
+/// Each proxy appends the address that it was connected from, so entries on the left may be the
+/// client's own invention. The list is therefore read from the right, and the first address that is
+/// not a trusted proxy's is the client's. If all are trusted, the leftmost is.
 ///
-/// An entry that is no address ends the list: nothing to its left can be believed. A port may
-/// stand behind an address (`192.0.2.1:4711`, `[2001:db8::1]:4711`); it is 0 where none does.
-/// An IPv4 address written as `::ffff:a.b.c.d` is taken for what it is. `None` if there is no
-/// address at all.
+/// An entry that is not an address ends the list, as nothing to its left can be believed. An
+/// address may have a port (`192.0.2.1:4711`, `[2001:db8::1]:4711`); without one the port is 0. An
+/// IPv4 address written as `::ffff:a.b.c.d` is returned as IPv4. `None` if there is no address.
 ///
 /// ```
 /// use shaddock::wire::forwarded::client_address;
@@ -51,7 +50,7 @@ fn entry_address(entry: &[u8]) -> Option<SocketAddr> {
 mod tests {
     use super::*;
 
-    /// The client of these header lines where 10.0.0.0/8 and ::1 are proxies.
+    /// The client's address in these header lines, where 10.0.0.0/8 and ::1 are proxies.
     fn client(values: &[&str]) -> Option<String> {
         let is_trusted = |address: IpAddr| match address {
             IpAddr::V4(address) => address.octets()[0] == 10,

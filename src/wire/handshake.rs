@@ -1,4 +1,4 @@
-//! The handshake, the JSON bodies of the first package in each direction.
+//! The handshake: the JSON bodies of the first package in each direction.
 //!
 //! ```text
 //! request:  {"sys": {"type", "version", "dictVersion", "protoVersion", ...}, "user": any}
@@ -13,11 +13,11 @@ use serde_json::Value;
 use super::surrogate::parse_json;
 use super::truthy::is_truthy;
 
-/// The client may go on.
+/// The client may continue.
 pub const CODE_OK: u16 = 200;
 /// The request is malformed or the user's handshake handler refused it.
 pub const CODE_FAIL: u16 = 500;
-/// The client's type or version is not served any more.
+/// The client's type or version is no longer served.
 pub const CODE_OLD_CLIENT: u16 = 501;
 
 /// A client's handshake request.
@@ -32,7 +32,7 @@ pub struct HandshakeRequest {
     /// `sys.protoVersion`, the schemas the client has cached; never empty. The JavaScript client
     /// sends the number 0 as long as it has none, which is `None` here.
     pub proto_version: Option<String>,
-    /// `user`, whatever the game's client put there.
+    /// `user`: any value that the game's client has sent.
     pub user: Option<Value>,
     /// The whole request. INVARIANT: an object with a `sys` member that is true in JavaScript.
     pub message: Value,
@@ -42,8 +42,7 @@ impl HandshakeRequest {
     /// Reads the body of a handshake package.
     ///
     /// Invalid UTF-8 becomes U+FFFD before the text is read, as on the stock server, and so does
-    /// half of a surrogate pair. Nesting deeper
-    /// than 128 levels is refused.
+    /// half of a surrogate pair. Nesting deeper than 128 levels is refused.
     ///
     /// # Errors
     /// [`HandshakeError`] for everything the stock server answers with `{"code":500}`.
@@ -65,14 +64,14 @@ impl HandshakeRequest {
         })
     }
 
-    /// A member of `sys`, for those that are not texts or not known here.
+    /// A member of `sys`, for members that are not texts or have no field here.
     #[must_use]
     pub fn sys(&self, member: &str) -> Option<&Value> {
         self.message.get("sys")?.get(member)
     }
 }
 
-/// Why a handshake request was refused; the peer is at fault.
+/// The reasons to refuse a handshake request; the peer is at fault.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HandshakeError {
@@ -104,12 +103,12 @@ impl fmt::Display for HandshakeError {
 
 impl std::error::Error for HandshakeError {}
 
-/// The route dictionary as the success answer carries it.
+/// The dictionary as the success answer carries it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DictionaryParts<'a> {
-    /// Route text to code, a JSON object; sent as `dict` and as `routeToCode`.
+    /// The map from route to code, a JSON object; sent as `dict` and as `routeToCode`.
     pub dict: &'a str,
-    /// Code to route text, a JSON object.
+    /// The map from code to route, a JSON object.
     pub code_to_route: &'a str,
     /// Base64 MD5 of the dictionary, plain text.
     pub version: &'a str,
@@ -127,11 +126,11 @@ pub struct ProtosParts<'a> {
 /// The success answers of one configuration.
 ///
 /// A client that has the current dictionary or schemas cached gets an answer without them, so there
-/// are four bodies; all are laid out when the server starts or a file changes, and an answer is one
+/// are four bodies. All are encoded when the server starts or a file changes; an answer is one
 /// copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answers {
-    /// Everything up to the final brace; `user` may still follow. Indexed by [`variant`].
+    /// The bodies without the final brace, as `user` may follow. Indexed by [`variant`].
     bodies: [Vec<u8>; 4],
     /// `None` if no dictionary is used.
     dict_version: Option<String>,
@@ -140,7 +139,7 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// Lays out the answers. Pass `None` for a feature that is off: its members are then absent.
+    /// Encodes the answers. `None` stands for a feature that is off; its members are then absent.
     #[must_use]
     pub fn new(
         heartbeat: Option<Duration>,
@@ -175,8 +174,8 @@ impl Answers {
 
     /// Appends the body of the success answer to `request`.
     ///
-    /// `user` is what the game's handshake handler gave; like the stock server this leaves it out
-    /// if it is `null`, `false`, zero or empty.
+    /// `user` is the result of the game's handshake handler. It is left out if it is `null`,
+    /// `false`, zero or empty, as by the stock server.
     pub fn success(&self, request: &HandshakeRequest, user: Option<&Value>, out: &mut Vec<u8>) {
         let dict_cache = Cache::of(&request.dict_version, &self.dict_version);
         let protos_cache = Cache::of(&request.proto_version, &self.proto_version);
@@ -193,7 +192,7 @@ pub fn failure(code: u16, out: &mut Vec<u8>) {
     write!(out, "{{\"code\":{code}}}").expect("writing to a vector cannot fail");
 }
 
-/// Whether the client's copy of a table is the one in use.
+/// The state of the client's copy of a table, compared with the table in use.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Cache {
     Stale,

@@ -13,7 +13,7 @@ pub const HEADERS_MAX: usize = 64;
 pub enum UpgradeStatus<'a> {
     /// The client asks for a WebSocket; its first frame starts after `consumed` bytes.
     Complete {
-        /// What the client asked for.
+        /// The client's request.
         upgrade: Upgrade<'a>,
         /// The length of the request.
         consumed: usize,
@@ -34,8 +34,8 @@ pub struct Upgrade<'a> {
 }
 
 impl<'a> Upgrade<'a> {
-    /// The trimmed value of the first header called `name` in any case, for example the one in
-    /// which a proxy tells the client's address.
+    /// The trimmed value of the first header called `name` in any case, for example the header in
+    /// which a proxy passes on the client's address.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&'a [u8]> {
         self.values(name).next()
@@ -80,9 +80,9 @@ pub fn decode(input: &[u8], head_bytes_max: usize) -> Result<UpgradeStatus<'_>, 
     };
     // RFC 6455 4.2.1: "An |Upgrade| header field containing the value "websocket", treated as an
     // ASCII case-insensitive value", "A |Connection| header field that includes the token
-    // "Upgrade"", "A |Sec-WebSocket-Version| header field, with a value of 13". And "an HTTP/1.1 or
-    // higher GET request", which the original does not ask for: nginx says HTTP/1.0 unless it is
-    // told otherwise (`proxy_http_version`), and passes on a WebSocket as well.
+    // "Upgrade"", "A |Sec-WebSocket-Version| header field, with a value of 13". The RFC also asks
+    // for "an HTTP/1.1 or higher GET request"; the original does not, as nginx sends HTTP/1.0 by
+    // default (`proxy_http_version`) and passes on a WebSocket that way too.
     let headers = &*request.headers;
     if !has_token(headers, "Upgrade", "websocket")
         || !has_token(headers, "Connection", "upgrade")
@@ -106,8 +106,8 @@ pub fn decode(input: &[u8], head_bytes_max: usize) -> Result<UpgradeStatus<'_>, 
 
 /// Appends the response that accepts `upgrade`.
 ///
-/// The first subprotocol offered is echoed as the stock server does: a browser that offered some
-/// and gets none back fails the connection.
+/// The first subprotocol offered is echoed, as by the stock server: a browser that offered some and
+/// gets none back fails the connection.
 pub fn encode_accept(upgrade: &Upgrade<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(
         b"HTTP/1.1 101 Switching Protocols\r\n\
@@ -123,17 +123,17 @@ pub fn encode_accept(upgrade: &Upgrade<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n\r\n");
 }
 
-/// The whole response to a client whose address is not let in.
+/// The whole response to a client whose address is refused.
 pub const FORBIDDEN: &[u8] = b"HTTP/1.1 403 Forbidden\r\n\
     Connection: close\r\n\
     Content-Length: 0\r\n\r\n";
 
-/// The whole response to a client whose address connects too often.
+/// The whole response to a client whose address has connected too often.
 pub const TOO_MANY_REQUESTS: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\n\
     Connection: close\r\n\
     Content-Length: 0\r\n\r\n";
 
-/// Why a request is not upgraded; the peer is at fault.
+/// The reasons to refuse an upgrade; the peer is at fault.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HttpError {
@@ -141,9 +141,9 @@ pub enum HttpError {
     Malformed,
     /// The request exceeds the byte limit or [`HEADERS_MAX`].
     HeadTooLarge,
-    /// An upgrade by a method other than GET.
+    /// The method is not GET.
     MethodNotAllowed,
-    /// No upgrade, or a WebSocket version other than 13.
+    /// The request asks for no upgrade, or for a WebSocket version other than 13.
     UpgradeRequired,
     /// The key is absent, repeated, or not base64 of 16 bytes.
     KeyInvalid,
@@ -161,8 +161,8 @@ impl HttpError {
         }
     }
 
-    /// The whole response to send before closing; the stock server sends none and lets the client
-    /// hang.
+    /// The whole response to send before closing. The stock server sends none and leaves the client
+    /// waiting.
     #[must_use]
     pub const fn response(self) -> &'static [u8] {
         match self {
@@ -219,7 +219,7 @@ fn accept(key: &str) -> [u8; ACCEPT_BYTES] {
 }
 
 /// The lines between the request line and the empty line. httparse skips newlines in front of the
-/// request line, so they are skipped here, too.
+/// request line, so they are skipped here too.
 fn header_lines(head: &[u8]) -> &[u8] {
     let head = head.trim_ascii_start();
     let line_end = head.iter().position(|&byte| byte == b'\n');
@@ -242,7 +242,7 @@ fn has_token(headers: &[httparse::Header<'_>], name: &str, token: &str) -> bool 
         .any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 
-/// The key if it is base64 of 16 bytes: 22 characters and two of padding.
+/// The key, if it is base64 of 16 bytes: 22 characters and two of padding.
 fn checked_key(value: &[u8]) -> Option<&str> {
     let characters = value.trim_ascii().strip_suffix(b"==")?;
     let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
@@ -254,7 +254,7 @@ fn checked_key(value: &[u8]) -> Option<&str> {
 
 fn first_token(list: &[u8]) -> Option<&str> {
     let token = list.split(|&byte| byte == b',').next()?.trim_ascii();
-    // RFC 9110 5.6.2, the characters of a token. Anything else must not reach the response.
+    // RFC 9110 5.6.2: the characters of a token. No others may reach the response.
     let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     if token.is_empty() || !token.iter().all(is_token) {
         return None;
@@ -325,8 +325,8 @@ mod tests {
         assert_eq!(consumed, EXAMPLE.len());
     }
 
-    /// What nginx sends upstream with `proxy_set_header Upgrade $http_upgrade` and `Connection
-    /// "upgrade"`, and its default `proxy_http_version 1.0` (ngx_http_proxy_module).
+    /// The request that nginx sends upstream with `proxy_set_header Upgrade $http_upgrade` and
+    /// `Connection "upgrade"`, and its default `proxy_http_version 1.0` (ngx_http_proxy_module).
     #[test]
     fn http_1_0_will_do() {
         let request = EXAMPLE.replacen("HTTP/1.1", "HTTP/1.0", 1);

@@ -5,11 +5,10 @@ use serde_json::{Map, Value};
 /// The greatest array index; a larger number is an ordinary member name.
 const ARRAY_INDEX_MAX: u32 = u32::MAX - 1;
 
-/// Puts `members` in the order a JavaScript engine would list them: names that look like array
-/// indices first, ascending, then the others as they were inserted.
+/// Orders `members` as a JavaScript engine lists them: names that look like array indices first,
+/// ascending, then the others in insertion order.
 ///
-/// The version texts hash the JSON that `JSON.stringify` prints, so the order is part of the
-/// protocol.
+/// The version texts hash JSON as `JSON.stringify` prints it, so the order is part of the protocol.
 pub(crate) fn in_js_order(members: Map<String, Value>) -> Map<String, Value> {
     if !members.keys().any(|name| array_index(name).is_some()) {
         return members;
@@ -20,7 +19,7 @@ pub(crate) fn in_js_order(members: Map<String, Value>) -> Map<String, Value> {
     members.into_iter().collect()
 }
 
-/// The array index `name` spells in its canonical form, if it does.
+/// The array index that `name` spells in canonical form, if it does.
 fn array_index(name: &str) -> Option<u32> {
     let canonical = name == "0" || (!name.starts_with('0') && !name.starts_with('+'));
     let index = name.parse().ok()?;

@@ -22,7 +22,7 @@ use super::varint::{self, VarintError};
 /// The longest text route: its length is one byte.
 pub const ROUTE_BYTES_MAX: usize = 255;
 
-/// What a message asks for.
+/// The type of a message.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -33,14 +33,14 @@ pub enum MessageType {
     Notify = 1,
     /// The server's answer to the request of the same id.
     Response = 2,
-    /// A server's message of its own; from a client it is treated as a notify.
+    /// A message that the server sends unasked; from a client it is treated as a notify.
     Push = 3,
 }
 
 impl MessageType {
     #[inline]
     const fn has_id(self) -> bool {
-        // Requests and responses: one bit tells them from the others.
+        // One bit tells requests and responses from the others.
         self as u8 & 1 == 0
     }
 }
@@ -87,23 +87,23 @@ impl<'a> RouteRef<'a> {
 /// A decoded message; route and body borrow the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Message<'a> {
-    /// The request id, 0 where the type carries none.
+    /// The request id; 0 if the type has none.
     pub id: u32,
-    /// What the message asks for.
+    /// The message's type.
     pub kind: MessageType,
     /// `None` exactly for a response.
     pub route: Option<RouteRef<'a>>,
-    /// The rest: JSON, or Pomelo's protobuf if the route has a schema.
+    /// The remaining bytes: JSON, or Pomelo's protobuf if the route has a schema.
     pub body: &'a [u8],
-    /// The peer marked the body as compressed. Pomelo hands the mark on and never acts on it.
+    /// True if the peer has marked the body as compressed. Pomelo hands the mark on and never acts
+    /// on it.
     pub gzip: bool,
 }
 
 /// Decodes the body of a data package.
 ///
-/// # Errors
-/// [`MessageError::UnknownType`] asks the caller to drop the message; every other error means a
-/// malformed message and asks to close the session, where the stock server throws.
+/// [`MessageError::UnknownType`] asks the caller to drop the message. Every other error means a
+/// malformed message and asks the caller to close the session; the stock server throws there.
 ///
 /// # Examples
 /// ```
@@ -115,8 +115,8 @@ pub struct Message<'a> {
 /// assert_eq!(message.body, b"hi");
 /// # Ok::<(), message::MessageError>(())
 /// ```
-// Every message comes by here, and a shard has more than one place where it does: left to itself
-// the compiler would make a call of it in all of them, which costs a message 3 %.
+// Every message passes here, and a shard has several call sites. Left alone, the compiler makes a
+// call of it in each, which costs a message 3 %.
 #[inline(always)]
 pub fn decode(input: &[u8]) -> Result<Message<'_>, MessageError> {
     let Some((&flag, mut rest)) = input.split_first() else { return Err(MessageError::Empty) };
@@ -151,8 +151,8 @@ pub fn decode(input: &[u8]) -> Result<Message<'_>, MessageError> {
     Ok(Message { id, kind, route, body: rest, gzip: flag & GZIP_BIT != 0 })
 }
 
-/// Appends `message` to `out`. A response is written without its route, a message whose type has no
-/// id without its id.
+/// Appends `message` to `out`. A response is written without its route, and a type that has no id
+/// without its id.
 ///
 /// # Errors
 /// [`EncodeError`] if the route is missing or too long; `out` is left as it was.
@@ -188,27 +188,27 @@ pub(crate) const REQUEST_FLAG: u8 = (MessageType::Request as u8) << 1;
 /// The first byte of a notify by a text route.
 pub(crate) const NOTIFY_FLAG: u8 = (MessageType::Notify as u8) << 1;
 
-/// A response's first byte.
+/// The first byte of a response.
 pub(crate) const RESPONSE_FLAG: u8 = (MessageType::Response as u8) << 1;
 
-/// The most bytes that stand in front of a response body.
+/// The most bytes in front of a response's body.
 pub const RESPONSE_HEAD_BYTES_MAX: usize = 1 + varint::VARINT_BYTES_MAX;
 
-/// Appends what stands in front of a response body: the flag and the request's id.
+/// Appends the head of a response: the flag and the request's id.
 #[inline]
 pub fn encode_response_head(id: u32, out: &mut Vec<u8>) {
     out.push(RESPONSE_FLAG);
     varint::encode(id, out);
 }
 
-/// How many bytes [`encode_response_head`] appends.
+/// The number of bytes that [`encode_response_head`] appends.
 #[inline]
 #[must_use]
 pub const fn response_head_len(id: u32) -> usize {
     1 + varint::len(id)
 }
 
-/// Appends what stands in front of a push body: the flag and the route.
+/// Appends the head of a push: the flag and the route.
 ///
 /// # Errors
 /// [`EncodeError::RouteTooLong`]; `out` is left as it was.
@@ -220,25 +220,25 @@ pub fn encode_push_head(route: &RouteRef<'_>, out: &mut Vec<u8>) -> Result<(), E
     Ok(())
 }
 
-/// How many bytes [`encode_push_head`] appends.
+/// The number of bytes that [`encode_push_head`] appends.
 #[inline]
 #[must_use]
 pub const fn push_head_len(route: &RouteRef<'_>) -> usize {
     1 + route.encoded_len()
 }
 
-/// Why a message was refused; the peer is at fault.
+/// The reasons to refuse a message; the peer is at fault.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MessageError {
     /// A data package without a body.
     Empty,
-    /// The id, the route length, the route or the code runs past the end.
+    /// The id, the route's length, the route or the code runs past the end.
     Truncated,
     /// The id takes more than five bytes or exceeds 2^32 - 1.
     IdOverflow,
     /// Type 4 to 7. The stock server finds no route and drops the message with a log line; the
-    /// session lives on.
+    /// session stays open.
     UnknownType(u8),
 }
 
@@ -264,11 +264,11 @@ impl fmt::Display for MessageError {
 
 impl std::error::Error for MessageError {}
 
-/// Why a message cannot be sent; the embedder is at fault.
+/// The reasons why a message cannot be sent; the embedder is at fault.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EncodeError {
-    /// Every type but a response needs a route.
+    /// A route is missing, which every type but a response needs.
     RouteMissing,
     /// The route is longer than [`ROUTE_BYTES_MAX`].
     RouteTooLong {

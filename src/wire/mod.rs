@@ -1,6 +1,7 @@
-//! Bytes to values and back: packages, messages, handshakes, WebSocket frames, Pomelo's protobuf.
+//! Codecs between bytes and values: packages, messages, handshakes, WebSocket frames, Pomelo's
+//! protobuf.
 //!
-//! Nothing here does I/O or reads a clock, and decoding borrows its input.
+//! The module does no I/O and reads no clock, and decoding borrows its input.
 
 pub(crate) mod answer;
 pub(crate) mod fingerprint;

@@ -4,9 +4,9 @@ use std::fmt::{self, Write as _};
 
 /// Appends `number` as `JSON.stringify` prints it.
 ///
-/// The digits are the fewest that read back as the same double; below 1e21 and from 1e-6 on they
-/// are written out, otherwise with an exponent (`1e+21`, `1.5e-7`). Minus zero is `0`; what JSON
-/// cannot hold, NaN and the infinities, is `null`.
+/// The digits are the fewest that read back as the same double. Below 1e21 and from 1e-6 on they
+/// are written out, otherwise with an exponent (`1e+21`, `1.5e-7`). Minus zero is `0`. NaN and the
+/// infinities, which JSON cannot hold, are `null`.
 ///
 /// # Examples
 ///
@@ -33,10 +33,10 @@ pub fn push_js_number(number: f64, out: &mut Vec<u8>) {
     }
 }
 
-/// The number JavaScript's `Number(text)` makes of a text; NaN if it is none.
+/// The result of JavaScript's `Number(text)`, which is NaN if `text` is not a number.
 ///
-/// White space around it is ignored, the empty text is 0, and `Infinity` is a number, as are
-/// `0x10`, `0o17` and `0b11`.
+/// White space around the number is ignored, the empty text is 0, and `Infinity` is a number, as
+/// are `0x10`, `0o17` and `0b11`.
 ///
 /// # Examples
 ///
@@ -53,7 +53,7 @@ pub fn js_number_from_text(text: &str) -> f64 {
         "" => 0.0,
         "Infinity" | "+Infinity" => f64::INFINITY,
         "-Infinity" => f64::NEG_INFINITY,
-        // Rust would also read words such as `inf`; only the decimal alphabet gets through.
+        // Rust would also read words such as `inf`, so only the decimal alphabet passes.
         _ if text
             .bytes()
             .all(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')) =>
@@ -64,13 +64,13 @@ pub fn js_number_from_text(text: &str) -> f64 {
     }
 }
 
-/// A text without what JavaScript takes for white space around it, which is not quite what Unicode
-/// does.
+/// The text without the characters around it that JavaScript considers white space, a set that
+/// differs from Unicode's.
 pub(crate) fn js_trim(text: &str) -> &str {
     text.trim_matches(|c: char| c == '\u{feff}' || (c.is_whitespace() && c != '\u{85}'))
 }
 
-/// `0x10`, `0o17` or `0b11`; such a number has no sign.
+/// The value of `0x10`, `0o17` or `0b11`; such a number has no sign.
 fn prefixed(text: &str) -> Option<f64> {
     let (prefix, digits) = text.split_at_checked(2)?;
     let radix = match prefix {
@@ -100,8 +100,7 @@ pub(crate) fn push_integer(mut integer: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(&digits[start..]);
 }
 
-/// Appends a positive number that is no small integer, laid out by ECMAScript's
-/// `Number::toString`.
+/// Appends a positive number that is not a small integer, by ECMAScript's `Number::toString`.
 fn push_shortest(magnitude: f64, out: &mut Vec<u8>) {
     let mut text = Scratch { bytes: [0; SCRATCH_BYTES], len: 0 };
     // `{:e}` prints the shortest digits that read back as the same double: "1.2345e-7".
@@ -140,7 +139,7 @@ fn push_shortest(magnitude: f64, out: &mut Vec<u8>) {
     }
 }
 
-/// Room to print one number without allocating.
+/// A buffer for one printed number, without allocation.
 struct Scratch {
     bytes: [u8; SCRATCH_BYTES],
     /// INVARIANT: `len <= bytes.len()`.
@@ -157,11 +156,11 @@ impl fmt::Write for Scratch {
     }
 }
 
-/// Integers below 2^53 are exact in a double, so their digits need no search.
+/// The bound below which integers are exact in a double, 2^53, so their digits need no search.
 const INTEGER_EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 /// Digits of `u64::MAX`.
 const INTEGER_DIGITS_MAX: usize = 20;
-/// 17 significant digits, a point, `e-` and three digits of exponent, rounded up.
+/// The space for 17 significant digits, a point, `e-` and three digits of exponent, rounded up.
 const SCRATCH_BYTES: usize = 32;
 
 #[cfg(test)]
@@ -174,7 +173,7 @@ mod tests {
         String::from_utf8(out).expect("numbers are ASCII")
     }
 
-    /// The right-hand texts were printed by Node 20.
+    /// Node 20 has printed the texts on the right.
     #[test]
     fn a_prefix_changes_the_base() {
         for (text, number) in [("0x10", 16.0), (" 0XfF ", 255.0), ("0o17", 15.0), ("0B101", 5.0)] {

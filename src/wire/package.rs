@@ -2,34 +2,34 @@
 
 use std::fmt;
 
-/// Length of the package header: a type byte and a 24-bit body length.
+/// The length of the package header: a type byte and a 24-bit body length.
 pub const HEADER_BYTES: usize = 4;
 
 /// The longest body a package header can announce.
 ///
-/// The stock encoder lets a longer body wrap modulo 2^24 and corrupts the stream; [`encode`]
-/// refuses.
+/// The stock encoder lets a longer body wrap modulo 2^24, which corrupts the stream; [`encode`]
+/// refuses it.
 pub const BODY_BYTES_MAX: usize = (1 << 24) - 1;
 
-/// What a package carries.
+/// The type of a package.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum PackageType {
     /// The handshake request (client to server) or its answer, UTF-8 JSON.
     Handshake = 1,
-    /// The client has seen the handshake answer; a body is ignored.
+    /// The client's confirmation of the handshake answer; a body is ignored.
     HandshakeAck = 2,
     /// A sign of life in either direction; a body is ignored.
     Heartbeat = 3,
     /// One [message](super::message).
     Data = 4,
-    /// The server ends the session, `{"reason": text}`; never valid from a client.
+    /// The server's end of the session, `{"reason": text}`; never valid from a client.
     Kick = 5,
 }
 
 impl PackageType {
-    /// The type that `byte` stands for, `None` for a byte the protocol does not define.
+    /// The type of `byte`; `None` for a byte that the protocol does not define.
     #[inline]
     #[must_use]
     pub const fn from_byte(byte: u8) -> Option<Self> {
@@ -47,7 +47,7 @@ impl PackageType {
 /// The four bytes in front of every body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// What the body is.
+    /// The package's type.
     pub kind: PackageType,
     /// INVARIANT: `body_len <= BODY_BYTES_MAX` in every header made by [`Header::decode`].
     pub body_len: usize,
@@ -60,7 +60,7 @@ impl Header {
     /// [`PackageError::UnknownType`] if the first byte is not 1..=5.
     #[inline]
     pub const fn decode(bytes: [u8; HEADER_BYTES]) -> Result<Self, PackageError> {
-        // The wire picture (Pomelo package):
+        // The layout of a package:
         //
         //    0      1                    4
         //    +------+--------------------+----------------+
@@ -87,9 +87,9 @@ impl Header {
 /// A whole package; the body borrows the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Package<'a> {
-    /// What the body is.
+    /// The package's type.
     pub kind: PackageType,
-    /// The bytes after the header, possibly none.
+    /// The bytes behind the header, possibly none.
     pub body: &'a [u8],
 }
 
@@ -99,15 +99,15 @@ pub struct Package<'a> {
 pub enum Status<T> {
     /// A value was decoded from the first `consumed` bytes.
     Complete {
-        /// What was decoded.
+        /// The decoded value.
         value: T,
-        /// How many bytes it took, never zero.
+        /// The number of bytes it took, never zero.
         consumed: usize,
     },
-    /// The input ends too early; the bytes seen so far are good.
+    /// The input ends too early; the bytes so far are valid.
     Partial {
-        /// The input length at which decoding gets further: the whole package once its header is
-        /// there, the header before that. Always more than the input had.
+        /// The input length at which decoding proceeds: the whole package once its header is there,
+        /// the header before that. Always greater than the length of the input.
         needed: usize,
     },
 }
@@ -162,11 +162,11 @@ pub fn encode(kind: PackageType, body: &[u8], out: &mut Vec<u8>) -> Result<(), P
     Ok(())
 }
 
-/// Why a package was refused. From [`decode`] the peer is at fault, from [`encode`] the embedder.
+/// The reasons to refuse a package. In [`decode`] the peer is at fault, in [`encode`] the embedder.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PackageError {
-    /// The type byte is not 1..=5; the peer does not speak Pomelo or lost its framing.
+    /// The type byte is not 1..=5; the peer does not use Pomelo's protocol or has lost its framing.
     UnknownType(u8),
     /// The body is longer than allowed.
     TooLong {

@@ -1,7 +1,7 @@
-//! The PROXY protocol, versions 1 and 2: what a load balancer says of the client's address before
-//! the client's own bytes.
+//! The PROXY protocol, versions 1 and 2: a header in which a load balancer states the client's
+//! address in front of the client's own bytes.
 //!
-//! The specification is HAProxy's `proxy-protocol.txt`; its sentences are quoted where they decide.
+//! The specification is HAProxy's `proxy-protocol.txt`, quoted where it decides.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,16 +9,16 @@ use std::str::FromStr;
 
 use super::package::Status;
 
-/// The longest header that is taken, in bytes; a longer one is [`ProxyError::TooLong`]. The
-/// addresses need 232 at most; the rest is for what balancers add of their own.
+/// The longest header accepted, in bytes; a longer one is [`ProxyError::TooLong`]. The addresses
+/// need at most 232; the rest is for balancers' own additions.
 pub const HEADER_BYTES_MAX: usize = 4096;
 
-/// What a header says.
+/// The content of a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProxyHeader {
-    /// Where the client connects from. `None` if the balancer speaks for itself (a health check),
-    /// or the client has no IP address: then the connection's own address stands.
+    /// The client's address. `None` if the balancer connects for itself (a health check), or the
+    /// client has no IP address; then the connection's own address counts.
     pub source: Option<SocketAddr>,
 }
 
@@ -31,12 +31,12 @@ pub struct ProxyHeader {
 ///             | length, 2 bytes | source address | destination | source port | its port | more |
 /// ```
 ///
-/// What stands behind the addresses in version 2 is skipped. Both versions are taken: the bytes
-/// tell them apart.
+/// Bytes behind the addresses in version 2 are skipped. Both versions are accepted, as their first
+/// bytes differ.
 ///
 /// # Errors
-/// [`ProxyError`], by the sender's fault. "The receiver MUST NOT try to guess whether the protocol
-/// header is present or not", so bytes that are no header are an error too.
+/// [`ProxyError`]; the sender is at fault. "The receiver MUST NOT try to guess whether the protocol
+/// header is present or not", so bytes that are not a header are an error too.
 pub fn decode(input: &[u8]) -> Result<Status<ProxyHeader>, ProxyError> {
     match input.first() {
         None => Ok(Status::Partial { needed: 1 }),
@@ -45,7 +45,7 @@ pub fn decode(input: &[u8]) -> Result<Status<ProxyHeader>, ProxyError> {
     }
 }
 
-/// Appends a header of version 2 for a TCP connection, as a balancer would write it.
+/// Appends a header of version 2 for a TCP connection, as a balancer would.
 ///
 /// If the families differ, both addresses are written as IPv6.
 pub fn encode(source: SocketAddr, destination: SocketAddr, out: &mut Vec<u8>) {
@@ -71,18 +71,18 @@ pub fn encode(source: SocketAddr, destination: SocketAddr, out: &mut Vec<u8>) {
     out.extend_from_slice(&destination.port().to_be_bytes());
 }
 
-/// Why bytes are no header; the sender is at fault.
+/// The reasons why bytes are not a header; the sender is at fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProxyError {
-    /// They start as no version does.
+    /// The bytes begin like neither version.
     NotProxy,
-    /// A header of version 1 that is not written as it has to be.
+    /// A header of version 1 that breaks its syntax.
     Malformed,
-    /// A version, command or family that the specification does not know, or too few bytes for the
-    /// addresses.
+    /// A version, command or family that the specification does not define, or too few bytes for
+    /// the addresses.
     Unknown,
-    /// More than 107 bytes of version 1, or more than [`HEADER_BYTES_MAX`] of version 2.
+    /// More than 107 bytes in version 1, or more than [`HEADER_BYTES_MAX`] in version 2.
     TooLong,
 }
 
@@ -99,8 +99,8 @@ impl fmt::Display for ProxyError {
 
 impl std::error::Error for ProxyError {}
 
-/// "a 107-byte buffer is always enough to store all the line and a trailing zero", the line's end
-/// included.
+/// Decodes version 1: "a 107-byte buffer is always enough to store all the line and a trailing
+/// zero", the line's end included.
 fn decode_v1(input: &[u8]) -> Result<Status<ProxyHeader>, ProxyError> {
     let known = input.len().min(V1_PREFIX.len());
     if input[..known] != V1_PREFIX[..known] {
@@ -118,7 +118,7 @@ fn decode_v1(input: &[u8]) -> Result<Status<ProxyHeader>, ProxyError> {
     Ok(Status::Complete { value: ProxyHeader { source }, consumed: end + 2 })
 }
 
-/// The source in what follows `PROXY `; `None` where that is malformed.
+/// The source in the text behind `PROXY `; `None` if that is malformed.
 fn v1_source(text: &str) -> Option<Option<SocketAddr>> {
     // "the receiver must ignore anything presented before the CRLF is found".
     if text == "UNKNOWN" || text.starts_with("UNKNOWN ") {
@@ -139,13 +139,13 @@ fn v1_source(text: &str) -> Option<Option<SocketAddr>> {
     Some(Some(SocketAddr::new(source, port)))
 }
 
-/// The first of two addresses of one family.
+/// The first of two addresses of one family, if both are valid.
 fn both<A: FromStr>(source: &str, destination: &str) -> Option<A> {
     destination.parse::<A>().ok()?;
     source.parse().ok()
 }
 
-/// "in decimal and without leading zeroes".
+/// Reads a port "in decimal and without leading zeroes".
 fn v1_port(text: &str) -> Option<u16> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
     let is_padded = text.len() > 1 && text.starts_with('0');
@@ -179,7 +179,7 @@ fn decode_v2(input: &[u8]) -> Result<Status<ProxyHeader>, ProxyError> {
         FAMILY_TCP4 if is_told => TCP4_BYTES,
         FAMILY_TCP6 if is_told => TCP6_BYTES,
         // "the receiver must accept this connection as valid and must use the real connection
-        // endpoints"; so too for what is neither.
+        // endpoints"; the same holds for a family or transport other than these.
         _ => 0,
     };
     if len < addresses_len {
@@ -190,7 +190,7 @@ fn decode_v2(input: &[u8]) -> Result<Status<ProxyHeader>, ProxyError> {
     Ok(Status::Complete { value: ProxyHeader { source }, consumed: needed })
 }
 
-/// The source in the addresses of version 2, whose length tells the family.
+/// The source in the addresses of version 2, whose length gives the family.
 fn v2_source(addresses: &[u8]) -> Option<SocketAddr> {
     let port = |at: usize| u16::from_be_bytes([addresses[at], addresses[at + 1]]);
     match addresses.len() {
@@ -207,7 +207,7 @@ fn v2_source(addresses: &[u8]) -> Option<SocketAddr> {
 }
 
 const V1_PREFIX: &[u8] = b"PROXY ";
-/// The longest line with its end; the zero behind it that the specification counts is none of ours.
+/// The longest line with its end. The zero that the specification counts is not sent.
 const V1_BYTES_MAX: usize = 107;
 
 const V2_SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
@@ -232,7 +232,7 @@ mod tests {
         Ok(Status::Complete { value: ProxyHeader { source }, consumed })
     }
 
-    /// Decodes, and checks that no way to cut the input gives another result.
+    /// Decodes, and checks that every way to cut the input gives the same result.
     fn outcome(input: &[u8]) -> Result<Status<ProxyHeader>, ProxyError> {
         let whole = decode(input);
         for cut in 0..input.len() {

@@ -1,8 +1,7 @@
 //! Signed requests: the original's option `useCrypto` (docs/protocol/sessions.md, "Crypto").
 //!
-//! A client puts its RSA key into the handshake and a signature into each body. This proves that
-//! one client has sent all of them; it hides nothing, and does not keep anybody from sending a
-//! request twice.
+//! A client sends its RSA key in the handshake and a signature in each body. This proves that one
+//! client has sent all of them. It hides nothing, and does not prevent replay.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,23 +16,22 @@ use super::member_order::in_js_order;
 use super::number::push_js_number;
 use super::surrogate::parse_json;
 
-/// The shortest key that is taken, in bits; the stock client makes keys of 1,024.
+/// The shortest key accepted, in bits; the stock client makes keys of 1,024.
 pub const KEY_BITS_MIN: usize = 1024;
-/// The longest key that is taken, in bits: a longer one costs more time for each request than a
-/// client may ask for. One of 2,048 bits takes 40 microseconds of a wrong signature, one of 4,096
-/// takes 160.
+/// The longest key accepted, in bits. A longer one would take more time per request than a client
+/// may cause. A wrong signature takes 40 microseconds with 2,048 bits, and 160 with 4,096.
 pub const KEY_BITS_MAX: usize = 2048;
-/// The largest exponent that is taken. It is the stock client's; each bit of a longer one takes
-/// more time.
+/// The largest exponent accepted, which is the stock client's; each bit of a longer one takes more
+/// time.
 pub const EXPONENT_MAX: u32 = 65_537;
 
 /// A client's public key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicKey {
-    /// Big-endian without leading zeros. INVARIANT: [`KEY_BITS_MIN`] to [`KEY_BITS_MAX`], rounded
-    /// up to whole bytes, and odd.
+    /// Big-endian without leading zeros. INVARIANT: odd, and [`KEY_BITS_MIN`] to [`KEY_BITS_MAX`]
+    /// long, rounded up to whole bytes.
     modulus: Box<[u8]>,
-    /// The same. INVARIANT: odd, from 3 to [`EXPONENT_MAX`].
+    /// Big-endian without leading zeros. INVARIANT: odd, from 3 to [`EXPONENT_MAX`].
     exponent: Box<[u8]>,
 }
 
@@ -41,8 +39,8 @@ impl PublicKey {
     /// Reads `sys.rsa` of a handshake: `rsa_n`, the modulus in hexadecimal digits, and `rsa_e`, the
     /// exponent as a number, or in hexadecimal digits.
     ///
-    /// `None` for anything else, and for a key out of bounds. The original keeps what it gets and
-    /// refuses each request then.
+    /// `None` for anything else, and for a key out of bounds. The original keeps any key and then
+    /// refuses each request.
     #[must_use]
     pub fn from_handshake(rsa: &Value) -> Option<Self> {
         let modulus = without_zeros(&from_hex(rsa.get("rsa_n")?.as_str()?)?);
@@ -62,28 +60,28 @@ impl PublicKey {
         fits.then_some(Self { modulus, exponent })
     }
 
-    /// What it takes to check a body, in bytes as long as one that is inflated takes: 2 KiB for a
-    /// key of 1,024 bits, four times as much for one of twice the length, and for the JSON.
+    /// The work of checking `body`, in bytes whose inflation takes as long: 2 KiB for a key of
+    /// 1,024 bits, four times as much for twice the length, plus the body's JSON.
     #[must_use]
     pub fn verify_work(&self, body: &[u8]) -> usize {
         self.modulus.len() * self.modulus.len() / 8 + JSON_WORK * body.len()
     }
 
-    /// Checks a body that has to be signed by this key, and gives it without its signature: the
-    /// JSON text that the client has signed.
+    /// Checks a body that this key must have signed, and returns it without the signature: the JSON
+    /// text that the client signed.
     ///
     /// # Errors
-    /// [`SignatureError`]; the body is not to be handled then.
+    /// [`SignatureError`]; the body must not be handled then.
     pub fn verify(&self, body: &[u8]) -> Result<Vec<u8>, SignatureError> {
         let signed = Signed::parse(body)?;
-        // What the original checks, too: a signature is as long as the key.
+        // The original checks this too: a signature is as long as the key.
         let signature = from_hex(&signed.signature).ok_or(SignatureError::Malformed)?;
         if signed.signature.len() != 2 * self.modulus.len() {
             return Err(SignatureError::Malformed);
         }
         let key = RsaPublicKeyComponents { n: &self.modulus, e: &self.exponent };
         let text = hashed_bytes(&signed.text);
-        // The signature names its hash; the stock client uses the first.
+        // The signature names its hash; the stock client uses the first of these.
         [
             &RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY,
             &RSA_PKCS1_1024_8192_SHA1_FOR_LEGACY_USE_ONLY,
@@ -95,12 +93,12 @@ impl PublicKey {
     }
 }
 
-/// A body taken apart.
+/// The two parts of a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Signed {
     /// The body as `JSON.stringify` prints it without the signature.
     text: String,
-    /// What stands in its place.
+    /// The text of the signature.
     signature: String,
 }
 
@@ -120,18 +118,18 @@ impl Signed {
     }
 }
 
-/// Why a body is refused; the client is at fault.
+/// The reasons to refuse a body; the client is at fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SignatureError {
-    /// The body is no JSON object. A `null` ends the process of the original
+    /// The body is not a JSON object. A `null` ends the original's process
     /// (docs/protocol/differences.md, "Hostile input", A7).
     NotAnObject,
-    /// There is no `__crypto__`, or it is no text.
+    /// `__crypto__` is absent or not a text.
     Missing,
-    /// It is not in hexadecimal digits, or not as long as the key.
+    /// The signature is not hexadecimal, or not as long as the key.
     Malformed,
-    /// It is not of this key, or not of this body.
+    /// The signature is of another key or another body.
     Wrong,
 }
 
@@ -148,10 +146,10 @@ impl fmt::Display for SignatureError {
 
 impl std::error::Error for SignatureError {}
 
-/// The bytes that are hashed for a text.
+/// The bytes of a text that are hashed.
 ///
-/// If any character is from U+4E00 to U+9FA5, the client turns each UTF-16 unit above ASCII into
-/// its bytes as if they were characters, and encodes those as UTF-8 again.
+/// If any character lies in U+4E00 to U+9FA5, the client splits each UTF-16 unit above ASCII into
+/// its bytes, takes these for characters, and encodes them as UTF-8 again.
 fn hashed_bytes(text: &str) -> Cow<'_, [u8]> {
     if !text.chars().any(|character| ('\u{4e00}'..='\u{9fa5}').contains(&character)) {
         return Cow::Borrowed(text.as_bytes());
@@ -162,7 +160,7 @@ fn hashed_bytes(text: &str) -> Cow<'_, [u8]> {
         let bytes: &[u16] = match unit {
             0..0x80 => &[unit],
             0x80..0x800 => &[unit >> 6 | 0xc0, low],
-            // Halves of a pair each for itself, which is no UTF-8.
+            // Each half of a pair is encoded by itself, which is not UTF-8.
             _ => &[unit >> 12 | 0xe0, middle, low],
         };
         twice.extend(bytes.iter().map(|&byte| char::from(byte as u8)));
@@ -170,8 +168,8 @@ fn hashed_bytes(text: &str) -> Cow<'_, [u8]> {
     Cow::Owned(twice.into_bytes())
 }
 
-/// Appends a value as `JSON.stringify` prints what `JSON.parse` has made of it. No deeper than the
-/// parser lets it be.
+/// Appends a value as `JSON.stringify` prints the result of `JSON.parse`. The parser limits the
+/// depth.
 fn push_json(value: Value, out: &mut Vec<u8>) {
     match value {
         Value::Number(number) => push_js_number(number.as_f64().unwrap_or(f64::NAN), out),
@@ -203,7 +201,7 @@ fn push_json(value: Value, out: &mut Vec<u8>) {
     }
 }
 
-/// The bytes of hexadecimal digits; an odd first digit stands for itself.
+/// The bytes of hexadecimal digits; an odd first digit is a byte of its own.
 fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digit = |byte: &u8| char::from(*byte).to_digit(16).map(|digit| digit as u8);
     let (first, pairs) = text.as_bytes().split_at(text.len() % 2);
@@ -222,7 +220,7 @@ fn without_zeros(bytes: &[u8]) -> Box<[u8]> {
     bytes[start..].into()
 }
 
-/// The work of a byte of JSON that is read and printed again: 35 ns where it is all members.
+/// The work of reading and printing a byte of JSON again: 35 ns where it is all members.
 const JSON_WORK: usize = 4;
 
 const SIGNATURE_MEMBER: &str = "__crypto__";
@@ -313,7 +311,7 @@ mod tests {
             json!(null),
             json!({"rsa_n": "d".repeat(256)}),
             json!({"rsa_n": 5, "rsa_e": 3}),
-            // No modulus is even.
+            // A modulus is never even.
             json!({"rsa_n": "c".repeat(256), "rsa_e": 65537}),
         ] {
             assert_eq!(PublicKey::from_handshake(&rsa), None, "{rsa}");

@@ -1,10 +1,10 @@
-//! Tells a raw TCP client from an HTTP one by its first bytes.
+//! Detection of TCP and WebSocket clients by their first bytes.
 
-/// What the first bytes of a connection look like.
+/// The protocol that the first bytes of a connection suggest.
 #[allow(clippy::exhaustive_enums, reason = "one port serves these two; callers match all")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sniff {
-    /// Too little has arrived.
+    /// Too few bytes have arrived.
     NeedMore,
     /// Pomelo packages follow, or bytes that [`package::decode`](super::package::decode) refuses.
     Tcp,
@@ -12,13 +12,13 @@ pub enum Sniff {
     Http,
 }
 
-/// Decides by `prefix`, the bytes a connection has sent so far.
+/// Decides by `prefix`, the bytes that a connection has sent so far.
 ///
-/// A package starts with its type, 1 to 5; an HTTP request with four printable characters, so that
-/// a header of a type that does not exist is not waited for like a request. A request cut in them
-/// is still recognised; the stock server compares four bytes of the first read with a list of
-/// methods, takes a first read of `G` for TCP and closes. Methods outside that list, such as
-/// `OPTIONS`, get an HTTP answer here.
+/// A package starts with its type, 1 to 5, and an HTTP request with four printable characters; so a
+/// header of an undefined type is not awaited like a request. A request cut within them is still
+/// recognised. The stock server compares four bytes of the first read with a list of methods, so it
+/// treats a first read of `G` as TCP and closes. Methods outside that list, such as `OPTIONS`, get
+/// an HTTP answer here.
 #[inline]
 #[must_use]
 pub fn sniff(prefix: &[u8]) -> Sniff {
@@ -32,7 +32,8 @@ pub fn sniff(prefix: &[u8]) -> Sniff {
     }
 }
 
-/// The shortest method that HTTP has, and the space behind it: as many as in a package's header.
+/// The length of the shortest HTTP method with the space behind it, which is also that of a
+/// package's header.
 const PRINTABLE_BYTES: usize = 4;
 
 #[cfg(test)]
@@ -63,7 +64,7 @@ mod tests {
             assert_eq!(sniff(&[byte]), Sniff::Tcp);
             assert_eq!(sniff(&[byte, 0, 0, 0]), Sniff::Tcp);
         }
-        // A TLS client on a plain port fails the package type check at once.
+        // A TLS client on a plain port fails the check of the package's type at once.
         assert_eq!(sniff(&[0x16, 3, 1]), Sniff::Tcp);
     }
 }

@@ -1,17 +1,17 @@
-//! JSON text that JavaScript reads and Rust does not: escapes of half a surrogate pair, and
-//! numbers beyond the largest double.
+//! JSON text that JavaScript reads and Rust does not: escapes of half a surrogate pair, and numbers
+//! beyond the largest double.
 
 use serde_json::Value;
 
-/// Reads JSON as `JSON.parse` does, where `"\ud800"` alone is text too, and `1e400` a number.
+/// Reads JSON as `JSON.parse` does, including a lone `"\ud800"`, and `1e400` as a number.
 ///
-/// JavaScript prints half of a surrogate pair as an escape; UTF-8 and a Rust `String` have no
-/// place for it. It becomes U+FFFD here, which is what a JavaScript server puts on the wire for it.
-/// A number beyond the largest double is infinite in JavaScript, and that double here.
+/// JavaScript prints half of a surrogate pair as an escape; UTF-8, and so a Rust `String`, cannot
+/// hold it. It becomes U+FFFD, which a JavaScript server sends for it. A number beyond the largest
+/// double is infinite in JavaScript, and becomes that double here.
 ///
 /// # Errors
 ///
-/// The error of `serde_json` if `text` is no JSON at all.
+/// The error of `serde_json` if `text` is not JSON.
 ///
 /// # Examples
 ///
@@ -21,15 +21,15 @@ use serde_json::Value;
 /// assert_eq!(parse_json(br#""a\ud800""#).unwrap(), "a\u{fffd}");
 /// ```
 pub fn parse_json(text: &[u8]) -> serde_json::Result<Value> {
-    // Such text is rare, so it alone pays for the second look.
+    // Such text is rare, so only it pays for the second attempt.
     serde_json::from_slice(text).or_else(|error| {
         let mended = mend(text).ok_or(error)?;
         serde_json::from_slice(&mended)
     })
 }
 
-/// `text` with every unpaired surrogate escape turned into `\ufffd` and every number beyond the
-/// largest double into that; `None` if there is neither.
+/// Replaces every unpaired surrogate escape in `text` by `\ufffd`, and every number beyond the
+/// largest double by that double. `None` if there is neither.
 fn mend(text: &[u8]) -> Option<Vec<u8>> {
     let escapes = mend_escapes(text);
     let text = escapes.as_deref().unwrap_or(text);
@@ -44,7 +44,7 @@ fn mend_numbers(text: &[u8]) -> Option<Vec<u8>> {
     while at < text.len() {
         match text[at] {
             b'"' => is_text = !is_text,
-            // A backslash and what it escapes, which may be a quote.
+            // A backslash and the character it escapes, which may be a quote.
             b'\\' if is_text => at += 1,
             b'0'..=b'9' if !is_text => {
                 let is_part =
@@ -70,9 +70,9 @@ fn mend_numbers(text: &[u8]) -> Option<Vec<u8>> {
     Some(mended)
 }
 
-/// Whether this is a number of JSON that no double can hold.
+/// True if this is a JSON number beyond the largest double.
 fn is_infinite(number: &[u8]) -> bool {
-    // What Rust reads and JSON does not: leading zeros, and a point without digits behind it.
+    // Rust reads leading zeros, and a point without digits behind it; JSON does not.
     let has_leading_zero =
         number.starts_with(b"0") && number.get(1).is_some_and(u8::is_ascii_digit);
     let has_bare_point = number.windows(2).any(|two| two[0] == b'.' && !two[1].is_ascii_digit());
@@ -85,7 +85,7 @@ fn is_infinite(number: &[u8]) -> bool {
 /// The largest double.
 const NUMBER_MAX: &[u8] = b"1.7976931348623157e308";
 
-/// `text` with every unpaired surrogate escape turned into `\ufffd`; `None` if there is none.
+/// Replaces every unpaired surrogate escape in `text` by `\ufffd`. `None` if there is none.
 fn mend_escapes(text: &[u8]) -> Option<Vec<u8>> {
     let mut mended: Option<Vec<u8>> = None;
     let mut at = 0;
@@ -105,14 +105,15 @@ fn mend_escapes(text: &[u8]) -> Option<Vec<u8>> {
                 mended[at..at + ESCAPE_BYTES].copy_from_slice(br"\ufffd");
                 at += ESCAPE_BYTES;
             }
-            // A backslash and what it escapes, so that an escaped backslash starts nothing.
+            // A backslash and the character it escapes, so that an escaped backslash starts
+            // nothing.
             _ => at += 2,
         }
     }
     mended
 }
 
-/// The UTF-16 unit that an escape `\uXXXX` at `at` spells.
+/// The UTF-16 unit of an escape `\uXXXX` at `at`.
 fn escaped_unit(text: &[u8], at: usize) -> Option<u16> {
     let digits = text.get(at..at + ESCAPE_BYTES)?.strip_prefix(br"\u")?;
     digits.iter().try_fold(0, |unit, &digit| {
@@ -121,7 +122,7 @@ fn escaped_unit(text: &[u8], at: usize) -> Option<u16> {
     })
 }
 
-/// Bytes of `\uXXXX`.
+/// The length of `\uXXXX`.
 const ESCAPE_BYTES: usize = 6;
 
 #[cfg(test)]

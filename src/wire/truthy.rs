@@ -1,9 +1,8 @@
-//! What JavaScript takes for something.
+//! JavaScript's truth of a value.
 
 use serde_json::Value;
 
-/// Whether a value counts as true where JavaScript asks for a condition: everything but `null`,
-/// `false`, `0` and `""`.
+/// True if a value is truthy in JavaScript: everything but `null`, `false`, `0` and `""`.
 ///
 /// ```
 /// use serde_json::json;

@@ -1,22 +1,22 @@
-//! Base-128 integers, the form of request ids and of protobuf keys.
+//! Base-128 integers, the encoding of request ids and protobuf keys.
 
 use std::fmt;
 
-/// The most bytes a `u32` takes.
+/// The most bytes of a `u32`.
 pub const VARINT_BYTES_MAX: usize = 5;
 
-/// Reads a `u32` from the start of `input` and tells how many bytes it took.
+/// Reads a `u32` from the start of `input`. Returns the number and the bytes it took.
 ///
-/// Non-minimal forms (`81 00` for 1) are accepted as the stock server accepts them, up to
-/// [`VARINT_BYTES_MAX`] bytes. The stock decoder shifts in 32-bit signed arithmetic, so longer or
-/// larger numbers wrap there; here they are an error.
+/// Non-minimal forms (`81 00` for 1) of up to [`VARINT_BYTES_MAX`] bytes are accepted, as by the
+/// stock server. The stock decoder shifts in 32-bit signed arithmetic, so longer or larger numbers
+/// wrap there; here they are an error.
 ///
 /// # Errors
 /// [`VarintError::Truncated`] if the input ends inside the number, [`VarintError::Overflow`] if the
 /// number takes more than five bytes or does not fit a `u32`.
 #[inline]
 pub fn decode(input: &[u8]) -> Result<(u32, usize), VarintError> {
-    // Nearly all ids of a session take up to three bytes.
+    // Nearly all ids of a session take at most three bytes.
     match *input {
         [first, ..] if first < 0x80 => Ok((first.into(), 1)),
         [first, second, ..] if second < 0x80 => Ok((low(first) | u32::from(second) << 7, 2)),
@@ -27,7 +27,7 @@ pub fn decode(input: &[u8]) -> Result<(u32, usize), VarintError> {
     }
 }
 
-/// The bits of a byte that count.
+/// The bits of a byte that carry the value.
 const fn low(byte: u8) -> u32 {
     (byte & 0x7f) as u32
 }
@@ -35,18 +35,19 @@ const fn low(byte: u8) -> u32 {
 /// Appends the minimal form of `value` to `out`.
 #[inline]
 pub fn encode(value: u32, out: &mut Vec<u8>) {
-    // A copy of one length is a store, a copy of any length is a call.
+    // A copy of fixed length is a store, a copy of variable length is a call.
     let (word, len) = to_word(value);
     let start = out.len();
     out.extend_from_slice(&word.to_le_bytes());
     out.truncate(start + len);
 }
 
-/// The minimal form of `value`, its first byte lowest, and how many bytes it takes.
+/// The minimal form of `value`, first byte lowest, and its length in bytes.
 #[inline]
 pub(crate) const fn to_word(value: u32) -> (u64, usize) {
     let (value, len) = (value as u64, len(value));
-    // Most take one byte or two: a branch is less than the steps it spares (3 % of a turn).
+    // Most values take one or two bytes; the branch costs less than the steps it saves (3 % of a
+    // turn).
     let low = value & 0x7f | (value & 0x3f80) << 1;
     let word = match len {
         1 => return (value, 1),
@@ -55,23 +56,23 @@ pub(crate) const fn to_word(value: u32) -> (u64, usize) {
             low | (value & 0x1f_c000) << 2 | (value & 0xfe0_0000) << 3 | (value & 0xf000_0000) << 4
         }
     };
-    // All bytes but the last say that more follow.
+    // All bytes but the last have the bit for more bytes.
     (word | 0x80_8080_8080 & ((1 << (8 * (len - 1))) - 1), len)
 }
 
-/// How many bytes [`encode`] appends for `value`.
+/// The number of bytes that [`encode`] appends for `value`.
 #[inline]
 #[must_use]
 pub const fn len(value: u32) -> usize {
     match value {
         0..0x80 => 1,
         0x80..0x4000 => 2,
-        // Seven bits a byte.
+        // A byte carries seven bits.
         _ => (u32::BITS - value.leading_zeros()).div_ceil(7) as usize,
     }
 }
 
-/// Why a number could not be read; the peer is at fault.
+/// The reasons why a number can't be read; the peer is at fault.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VarintError {
@@ -95,7 +96,7 @@ impl std::error::Error for VarintError {}
 fn decode_long(input: &[u8]) -> Result<(u32, usize), VarintError> {
     let mut value: u32 = 0;
     for (index, &byte) in input.iter().take(VARINT_BYTES_MAX).enumerate() {
-        // The fifth byte has room for the top four bits only and must be the last.
+        // The fifth byte has room for the top four bits only, and must be the last.
         if index == VARINT_BYTES_MAX - 1 && byte > 0x0f {
             return Err(VarintError::Overflow);
         }
@@ -108,12 +109,12 @@ fn decode_long(input: &[u8]) -> Result<(u32, usize), VarintError> {
     Err(VarintError::Truncated)
 }
 
-/// Bytes of the longest number of 64 bits.
+/// The length of the longest number of 64 bits, in bytes.
 const LONG_BYTES_MAX: usize = 10;
 
-/// The base-128 form of `value`, low bits first, and how many bytes of it count.
+/// The base-128 form of `value`, low bits first, and its length in bytes.
 ///
-/// A fixed array keeps the growth check out of the loop.
+/// A fixed array keeps the check for growth out of the loop.
 pub(crate) fn to_bytes(mut value: u64) -> ([u8; LONG_BYTES_MAX], usize) {
     let mut bytes = [0; LONG_BYTES_MAX];
     let mut len = 0;

@@ -1,4 +1,4 @@
-//! What a failed request is answered with.
+//! The error body that answers a failed request.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -7,34 +7,34 @@ use super::Serializer;
 use crate::wire::surrogate::parse_json;
 use crate::wire::varint;
 
-/// The code of an error that has none.
+/// The code of an error without one.
 const CODE_UNKNOWN: &str = "PIT-000";
-/// The code of an error that says no more than that it is one.
+/// The code of an error that gives no further reason.
 const CODE_INTERNAL: &str = "PIT-500";
 
 /// Pitaya's error: `Error { string code = 1; string msg = 2; map<string, string> metadata = 3 }`
 /// (docs/protocol/pitaya.md, "Protobuf messages" and "Error codes").
-#[allow(clippy::exhaustive_structs)] // The protocol's own, and complete.
+#[allow(clippy::exhaustive_structs)] // Complete by the protocol's definition.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Error {
-    /// `PIT-` and a number for Pitaya's own, whatever a game has chosen for others.
+    /// `PIT-` and a number for Pitaya's own errors, any text for a game's.
     pub code: String,
-    /// What happened, in words. Pitaya leaves an empty one out.
+    /// A description in words. Pitaya leaves an empty one out.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub msg: String,
-    /// What else there is to say of it. Pitaya leaves an empty one out.
+    /// Further details. Pitaya leaves an empty map out.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub metadata: Map<String, Value>,
 }
 
 impl Error {
-    /// An error that has nothing else to say.
+    /// An error without metadata.
     #[must_use]
     pub fn new(code: &str, msg: &str) -> Self {
         Self { code: code.to_owned(), msg: msg.to_owned(), metadata: Map::new() }
     }
 
-    /// What a failed reply's JSON says, if it was written for Pitaya or not:
+    /// Converts a failed reply's JSON, whether it was written for Pitaya or not:
     ///
     /// | body | code | msg | metadata |
     /// |---|---|---|---|
@@ -44,8 +44,8 @@ impl Error {
     /// | a text | `PIT-500` | the text | |
     /// | anything else | `PIT-500` | the body | |
     ///
-    /// A `msg` that is no text and a `metadata` that is no object count as absent; a member of the
-    /// `metadata` that is no text becomes its JSON.
+    /// A `msg` that is not a text and a `metadata` that is not an object count as absent. A member
+    /// of `metadata` that is not a text becomes its JSON.
     #[must_use]
     pub fn from_body(body: &[u8]) -> Self {
         let mut object = match parse_json(body) {
@@ -75,7 +75,7 @@ impl Error {
         Self { code, msg, metadata }
     }
 
-    /// Appends the error as clients of a listener read it.
+    /// Appends the error in a listener's serialization.
     pub fn encode(&self, serializer: Serializer, out: &mut Vec<u8>) {
         match serializer {
             Serializer::Json => {
@@ -85,8 +85,8 @@ impl Error {
         }
     }
 
-    /// proto3: an empty text is left out, and a map is a message of key 1 and value 2 for each
-    /// entry.
+    /// Appends the error as proto3: an empty text is left out, and a map is a message of key 1 and
+    /// value 2 for each entry.
     fn encode_protobuf(&self, out: &mut Vec<u8>) {
         for (number, text) in [(1, &self.code), (2, &self.msg)] {
             append_text(number, text, out);
@@ -107,7 +107,7 @@ fn append_text(number: u8, text: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// A field of protobuf's wire type 2. What is longer than 4 GiB can't be in a package.
+/// Appends a field of protobuf's wire type 2. A package can't hold more than 4 GiB.
 fn append_bytes(number: u8, bytes: &[u8], out: &mut Vec<u8>) {
     out.push(number << 3 | 2);
     varint::encode(bytes.len() as u32, out);
@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(json_of(body)["metadata"], json!({"n": "1", "t": "u"}));
     }
 
-    /// Encoded by hand from the field numbers.
+    /// The bytes were encoded by hand from the field numbers.
     #[test]
     fn protobuf_is_laid_out_as_its_schema_says() {
         let body = br#"{"code":"PIT-404","msg":"no","metadata":{"route":"a.b","e":""}}"#;

@@ -1,4 +1,4 @@
-//! The handshake as Pitaya's clients have it.
+//! The handshake of Pitaya's dialect.
 //!
 //! ```text
 //! request:  {"sys": {"platform", "libVersion", "clientBuildNumber", "clientVersion"}, "user": {…}}
@@ -6,8 +6,8 @@
 //! failure:  {"code": 400, "sys": {…the same…}}
 //! ```
 //!
-//! Everything in a request may be left out. The answer may be compressed; nothing says so, a client
-//! sees it by zlib's first byte, with which no JSON begins.
+//! Every member of a request may be left out. The answer may be compressed without a mark: a client
+//! recognises it by zlib's first byte, with which no JSON begins.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -22,19 +22,17 @@ use crate::wire::truthy::is_truthy;
 /// The request is malformed, or the client is refused.
 pub const CODE_BAD_REQUEST: u16 = 400;
 
-/// How often the server sends heartbeats where nothing else is said: a client needs to be told of
-/// some time.
+/// The interval of the server's heartbeats if none is configured, as a client has to be given one.
 pub const HEARTBEAT: Duration = Duration::from_secs(30);
 
-/// The members of `sys`; texts all of them.
+/// The members of `sys`; all are texts.
 const SYS: [&str; 4] = ["platform", "libVersion", "clientBuildNumber", "clientVersion"];
 
-/// Reads the body of a handshake package. `None` is to be answered with [`CODE_BAD_REQUEST`]:
-/// what is no JSON, or has one of the known members in another shape.
+/// Reads the body of a handshake package. `None` if it is not JSON or has one of the known members
+/// in another shape; it is then answered with [`CODE_BAD_REQUEST`].
 ///
-/// A request is shown to the embedder as one of Pomelo's: its platform is the `sys_type`, and the
-/// version of its library is the `version`. The others can be asked for by
-/// [`HandshakeRequest::sys`].
+/// The embedder sees a request in Pomelo's form: the platform is its `sys_type`, and the library's
+/// version its `version`. [`HandshakeRequest::sys`] returns the other members.
 #[must_use]
 pub fn parse(body: &[u8]) -> Option<HandshakeRequest> {
     let message = parse_json(String::from_utf8_lossy(body).as_bytes()).ok()?;
@@ -65,10 +63,10 @@ pub fn parse(body: &[u8]) -> Option<HandshakeRequest> {
     Some(HandshakeRequest { sys_type, version, dict_version, proto_version, user, message })
 }
 
-/// Appends the body of the answer to a good request.
+/// Appends the body of the answer to a valid request.
 ///
-/// `dict` is a JSON object of routes and their codes. `user` is what the game's handshake handler
-/// gave; Pitaya has no such member, so a client that does not know of it will not look at it.
+/// `dict` is a JSON object of routes and their codes. `user` is the result of the game's handshake
+/// handler. Pitaya has no such member, so a client that does not know it ignores it.
 pub fn success(
     dict: &str,
     heartbeat: Duration,
@@ -83,16 +81,15 @@ pub fn success(
         .expect("writing to a vector cannot fail");
 }
 
-/// Appends the body of the answer to a request that is refused. It has all that a good one's has:
-/// Pitaya's own client for Go reads `sys` before it looks at the code, and panics where there is
-/// none.
+/// Appends the body of the answer to a refused request, with the same members as a success.
+/// Pitaya's own Go client reads `sys` before it looks at the code, and panics if it is absent.
 pub fn failure(dict: &str, heartbeat: Duration, serializer: Serializer, out: &mut Vec<u8>) {
     let sys = Sys { dict, heartbeat, serializer };
     write!(out, r#"{{"code":{CODE_BAD_REQUEST},"sys":{sys}}}"#)
         .expect("writing to a vector cannot fail");
 }
 
-/// What both kinds of answers tell of the server.
+/// The server's members, which both kinds of answers have.
 struct Sys<'a> {
     dict: &'a str,
     heartbeat: Duration,

@@ -1,7 +1,7 @@
 //! Pitaya's dialect of the protocol, where it differs from Pomelo's (docs/protocol/pitaya.md,
 //! "Client dialect").
 //!
-//! Packages are the same, and so are message ids and route codes. What differs:
+//! Packages, message ids and route codes are the same. These differ:
 //!
 //! ```text
 //!  flag:   bit 0     the route is a dictionary code
@@ -10,7 +10,7 @@
 //!          bit 5     the body is an error
 //! ```
 //!
-//! Besides: what a handshake says ([`handshake`]), and what an error is ([`Error`]).
+//! The handshake's members ([`handshake`]) and errors ([`Error`]) differ too.
 
 mod error;
 pub mod handshake;
@@ -25,32 +25,32 @@ pub use zlib::{Deflater, INPUT_WORK, InflateError, Inflated, Inflater};
 use super::message;
 use super::message::MessageError;
 
-/// The flag's bit of a compressed body.
+/// The flag's bit for a compressed body.
 pub const COMPRESSED_BIT: u8 = 0x10;
-/// The flag's bit of a body that is an [`Error`].
+/// The flag's bit for a body that is an [`Error`].
 pub const ERROR_BIT: u8 = 0x20;
 
-/// A shorter body is sent as it is. zlib's own head and sum take 6 bytes and its block a few more,
-/// so of a few dozen bytes there is next to nothing to gain; and to begin a stream costs a few
-/// microseconds whatever its length, more than all else that is done for a small message.
+/// The shortest body that is compressed. zlib's header and checksum take 6 bytes and its block a
+/// few more, so a few dozen bytes gain next to nothing. Beginning a stream takes a few microseconds
+/// whatever its length, longer than the rest of a small message's way.
 pub const COMPRESS_BYTES_MIN: usize = 256;
-/// A longer body is sent as it is, too: what compresses it serves nobody else meanwhile, and this
-/// much takes about a millisecond.
+/// The longest body that is compressed. The shard serves nobody else meanwhile, and this much takes
+/// about a millisecond.
 pub const COMPRESS_BYTES_MAX: usize = 256 * 1024;
 
-/// How a listener's bodies are written, as its clients are told in the handshake.
+/// The serialization of a listener's bodies, which its handshakes announce.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Serializer {
     /// JSON text.
     #[default]
     Json,
-    /// Protobuf. Handlers get and give the bytes of it.
+    /// Protobuf. Handlers receive and return encoded bytes.
     Protobuf,
 }
 
 impl Serializer {
-    /// Its name on the wire.
+    /// The name on the wire.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -60,30 +60,30 @@ impl Serializer {
     }
 }
 
-/// Whether what is sent is compressed where that makes it shorter.
+/// The compression of sent bodies, where it makes them shorter.
 #[allow(clippy::exhaustive_enums, reason = "a switch has two positions")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Compression {
-    /// Nothing is. What clients send compressed is understood all the same.
+    /// Nothing is compressed. Compressed messages from clients are read all the same.
     Off,
-    /// Handshakes, and the bodies of responses and pushes.
+    /// Handshakes, and the bodies of responses and pushes, are compressed.
     #[default]
     On,
 }
 
-/// Whether the body of a client's message is compressed.
+/// True if the body of a client's message is compressed.
 #[inline]
 #[must_use]
 pub fn is_compressed(message: &[u8]) -> bool {
     message.first().is_some_and(|flag| flag & COMPRESSED_BIT != 0)
 }
 
-/// Appends a client's compressed message as it would be without compression: its own head without
-/// the bit, and its body inflated.
+/// Appends a client's compressed message in its uncompressed form: its head without the bit, and
+/// its body inflated.
 ///
 /// # Errors
-/// What [`message::decode`] refuses, and a body that is no zlib stream or is longer than
-/// `body_bytes_max`; `out` holds no more than that then, and nothing of use.
+/// The errors of [`message::decode`], and those of a body that is not a zlib stream or is longer
+/// than `body_bytes_max`. `out` then holds at most that many bytes more, and they are of no use.
 pub fn inflate_message(
     message: &[u8],
     body_bytes_max: usize,
@@ -100,13 +100,13 @@ pub fn inflate_message(
     inflater.inflate(body, body_bytes_max, out).map_err(CompressedError::Body)
 }
 
-/// Why a compressed message was refused; the peer is at fault.
+/// The reasons to refuse a compressed message; the peer is at fault.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CompressedError {
     /// The message itself is malformed.
     Message(MessageError),
-    /// Its body can't be inflated.
+    /// The body can't be inflated.
     Body(InflateError),
 }
 

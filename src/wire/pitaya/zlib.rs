@@ -1,4 +1,4 @@
-//! Bodies in zlib's format (RFC 1950), with bounds on what comes out.
+//! Bodies in zlib's format (RFC 1950), with bounds on their inflated size.
 
 use std::fmt;
 
@@ -6,17 +6,16 @@ use flate2::{Compress, Decompress, FlushCompress, FlushDecompress, Status};
 
 use super::{COMPRESS_BYTES_MAX, COMPRESS_BYTES_MIN, Compression};
 
-/// Makes bodies shorter.
+/// A compressor of bodies.
 ///
-/// It holds a few hundred kilobytes once it has been used; one for each thread is enough.
+/// It holds a few hundred kilobytes once it has been used; one per thread is enough.
 #[derive(Debug, Default)]
 pub struct Deflater {
     stream: Option<Box<Compress>>,
 }
 
 impl Deflater {
-    /// Appends `input` compressed, if it is shorter then; else `out` is left as it was, and the
-    /// answer is `false`.
+    /// Appends `input` compressed. False, with `out` left as it was, if that would not be shorter.
     pub fn deflate(&mut self, input: &[u8], out: &mut Vec<u8>) -> bool {
         let stream = match &mut self.stream {
             Some(stream) => {
@@ -28,7 +27,7 @@ impl Deflater {
             }
         };
         let start = out.len();
-        // A stream that does not end in this room is no shorter.
+        // A stream that does not end within this space is no shorter.
         out.resize(start + input.len().saturating_sub(1), 0);
         let status = stream.compress(input, &mut out[start..], FlushCompress::Finish);
         let is_shorter = matches!(status, Ok(Status::StreamEnd));
@@ -37,36 +36,35 @@ impl Deflater {
         is_shorter
     }
 
-    /// The same for the body of a message, where there is something to gain: not if it is off,
-    /// shorter than [`COMPRESS_BYTES_MIN`] or longer than [`COMPRESS_BYTES_MAX`].
+    /// The same for a message's body, if compression is on and the body has [`COMPRESS_BYTES_MIN`]
+    /// to [`COMPRESS_BYTES_MAX`] bytes.
     pub fn compress(&mut self, body: &[u8], compression: Compression, out: &mut Vec<u8>) -> bool {
         is_worth_compressing(body.len(), compression) && self.deflate(body, out)
     }
 }
 
-/// Whether it is tried to compress a body of such a length.
+/// True if compression is tried on a body of this length.
 pub(crate) fn is_worth_compressing(len: usize, compression: Compression) -> bool {
     compression == Compression::On && (COMPRESS_BYTES_MIN..=COMPRESS_BYTES_MAX).contains(&len)
 }
 
-/// What matters is that small bodies cost little. Level 1 makes JSON two fifths longer; level 3
-/// makes JSON of a few kilobytes a thirtieth shorter, and takes a third longer.
+/// The compression level, chosen so that small bodies cost little. Level 1 makes JSON two fifths
+/// longer; level 3 makes JSON of a few kilobytes a thirtieth shorter, and takes a third longer.
 const LEVEL: u32 = 2;
 
-/// Reads what others have made shorter.
+/// A decompressor of bodies.
 ///
-/// It holds some tens of kilobytes once it has been used; one for each thread is enough.
+/// It holds some tens of kilobytes once it has been used; one per thread is enough.
 #[derive(Debug, Default)]
 pub struct Inflater {
     stream: Option<Box<Decompress>>,
 }
 
 impl Inflater {
-    /// Appends `input` as it was before it was compressed. What stands behind the stream's end is
-    /// ignored, as by Pitaya.
+    /// Appends `input` decompressed. Bytes behind the stream's end are ignored, as by Pitaya.
     ///
     /// # Errors
-    /// [`InflateError`]. Of an output that gets longer than `bytes_max`, no more than that is made.
+    /// [`InflateError`]. An output longer than `bytes_max` is not produced beyond that length.
     pub fn inflate(
         &mut self,
         input: &[u8],
@@ -74,12 +72,12 @@ impl Inflater {
         out: &mut Vec<u8>,
     ) -> Result<(), InflateError> {
         self.begin();
-        // Nobody waits, so it goes on to the end.
+        // Nobody else waits, so it continues to the end.
         while self.advance(input, bytes_max, &mut { usize::MAX }, out)? == Inflated::Part {}
         Ok(())
     }
 
-    /// Begins with another body, of which [`Self::advance`] then makes a part at a time.
+    /// Begins another body, of which each [`Self::advance`] produces a part.
     pub fn begin(&mut self) {
         match &mut self.stream {
             Some(stream) => stream.reset(true),
@@ -87,14 +85,14 @@ impl Inflater {
         }
     }
 
-    /// Goes on with the body that [`Self::begin`] has begun with, until it is whole or `work` is
-    /// done. `input` is the whole of it each time, and `out` ends with what was made so far.
+    /// Continues the body that [`Self::begin`] has begun, until it is complete or `work` is used
+    /// up. Each call passes the whole `input`, and an `out` that ends with the output so far.
     ///
-    /// A byte that is made is one of work. A byte of input is [`INPUT_WORK`], as a stream may be
-    /// made of blocks that make nothing and take their time nevertheless.
+    /// Each byte of output is one unit of work. Each byte of input is [`INPUT_WORK`], as a stream
+    /// may consist of blocks that produce nothing and take time nevertheless.
     ///
     /// # Errors
-    /// As for [`Self::inflate`].
+    /// The errors of [`Self::inflate`].
     pub fn advance(
         &mut self,
         input: &[u8],
@@ -108,7 +106,7 @@ impl Inflater {
             let start = out.len() - made;
             let unread = input.get(read..).unwrap_or_default();
             let piece = &unread[..unread.len().min((*work / INPUT_WORK).clamp(1, PIECE_BYTES))];
-            // One byte above the bound shows that it is passed.
+            // One byte above the bound shows that it is exceeded.
             let room = (bytes_max.saturating_add(1) - made).min(ROOM_BYTES).min(*work);
             grow(out, start + made + room, start + bytes_max.saturating_add(1));
             let status = stream.decompress(piece, &mut out[start + made..], FlushDecompress::None);
@@ -119,7 +117,7 @@ impl Inflater {
                 Err(_) => return Err(InflateError::Malformed),
                 Ok(_) if made_now > bytes_max => return Err(InflateError::TooLong),
                 Ok(Status::StreamEnd) => return Ok(Inflated::Whole),
-                // There was room, so it is the input that has no more to give.
+                // There was room for output, so the input is used up.
                 Ok(_) if (read_now, made_now) == (read, made) => {
                     return Err(InflateError::Truncated);
                 }
@@ -130,26 +128,25 @@ impl Inflater {
     }
 }
 
-/// How far a body is inflated.
+/// The progress of a body's inflation.
 #[allow(clippy::exhaustive_enums, reason = "there is no third answer; callers match both")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Inflated {
-    /// All of it.
+    /// The body is complete.
     Whole,
-    /// There is more to do.
+    /// More work is left.
     Part,
 }
 
-/// The work of reading a byte of input, in bytes made: what takes longest for its length are blocks
-/// that only bring the tables of their codes, which take 40 ns for a byte, and a byte that is made
-/// takes 5 ns where little is saved.
+/// The work of one byte of input, in bytes of output. The slowest input per byte are blocks that
+/// hold only code tables, at 40 ns; a byte of output takes 5 ns where compression gains little.
 pub const INPUT_WORK: usize = 8;
-/// What is read at a time.
+/// The bytes that are read at a time.
 const PIECE_BYTES: usize = 4096;
-/// What is made at a time.
+/// The bytes that are produced at a time.
 const ROOM_BYTES: usize = 16 * 1024;
 
-/// Makes a buffer so long, with twice the room each time it has none, up to `len_max`.
+/// Extends a buffer to `len`, doubling its capacity as needed, up to `len_max`.
 fn grow(out: &mut Vec<u8>, len: usize, len_max: usize) {
     if len > out.capacity() {
         let room = out.capacity().saturating_mul(2).min(len_max).max(len);
@@ -158,15 +155,15 @@ fn grow(out: &mut Vec<u8>, len: usize, len_max: usize) {
     out.resize(len, 0);
 }
 
-/// Why a body could not be inflated; the peer is at fault.
+/// The reasons why a body can't be inflated; the peer is at fault.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InflateError {
-    /// It is no zlib stream, or its sum is wrong.
+    /// The body is not a zlib stream, or its checksum is wrong.
     Malformed,
-    /// The stream does not end.
+    /// The stream has no end.
     Truncated,
-    /// What comes out is longer than allowed.
+    /// The output is longer than allowed.
     TooLong,
 }
 
@@ -204,7 +201,7 @@ mod tests {
     #[test]
     fn bodies_survive_the_round_trip_one_after_another() {
         let (mut deflater, mut inflater) = (Deflater::default(), Inflater::default());
-        // The last is longer than the window, which has 32 KiB.
+        // The last is longer than the window of 32 KiB.
         for len in [20, 100, 5000, if cfg!(miri) { 40_000 } else { 300_000 }] {
             let body: Vec<u8> = (0..len).map(|at| (at % 7) as u8 + b'a').collect();
             let (mut short, mut back) = (vec![9], vec![8]);
@@ -240,12 +237,12 @@ mod tests {
         assert!(out.capacity() <= bytes_max + 1, "{}", out.capacity());
     }
 
-    /// A stream of blocks that make nothing takes long for its length, so that its length counts.
+    /// Blocks that produce nothing take long for their length, so their input counts as work.
     #[test]
     fn what_is_made_in_parts_is_the_same_and_no_part_takes_more_than_its_work() {
         let body: Vec<u8> = (0..20_000_u32).map(|at| ((at * at) >> 7) as u8 % 13).collect();
         let good = deflated(&body);
-        // Stored blocks of no bytes, and the end.
+        // Stored blocks without bytes, and the end.
         let empty = [&[0x78, 0x9c][..], &[0, 0, 0, 0xff, 0xff].repeat(2_000)].concat();
         let empty = [&empty[..], &[3, 0, 0, 0, 0, 1]].concat();
         for (short, expected) in [(good, body), (empty, Vec::new())] {
@@ -264,7 +261,7 @@ mod tests {
                     assert_eq!(left, 0);
                 }
                 assert_eq!(out.strip_prefix(b"before"), Some(&expected[..]));
-                // A step may take all of the work for its input, and again for its output.
+                // A step may use all of the work on its input, and again on its output.
                 let all = expected.len() + INPUT_WORK * short.len();
                 assert!(parts >= all / (2 * work + INPUT_WORK), "{parts} of {work}");
             }
@@ -293,7 +290,7 @@ mod tests {
         *sum.last_mut().unwrap() ^= 1;
         assert_eq!(inflate(&sum, BYTES_MAX), Err(InflateError::Malformed));
         assert_eq!(inflate(b"{\"a\":1}", BYTES_MAX), Err(InflateError::Malformed));
-        // gzip's head.
+        // The header of gzip.
         assert_eq!(
             inflate(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0], BYTES_MAX),
             Err(InflateError::Malformed)

@@ -1,4 +1,4 @@
-//! From the text of a schema file to compiled messages.
+//! The compiler from a schema file's text to message types.
 
 use std::error::Error;
 use std::fmt;
@@ -11,15 +11,15 @@ use super::MESSAGE_DEPTH_MAX;
 use super::schema::{Field, FieldOption, Kind, MessageType, TypeIndex};
 use crate::wire::member_order::in_js_order;
 
-/// A schema file that cannot be served; the operator's mistake.
+/// A schema file that cannot be served; the operator is at fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SchemaError {
-    /// The route, or the `message <Name>` beside the routes; empty if it is the whole file.
+    /// The route, or the `message <Name>` beside the routes; empty if the whole file is at fault.
     pub route: Box<str>,
-    /// The declaration as written; empty if it is the whole route.
+    /// The declaration as written; empty if the whole route is at fault.
     pub field: Box<str>,
-    /// What is wrong there.
+    /// The fault.
     pub kind: SchemaErrorKind,
 }
 
@@ -42,22 +42,22 @@ impl fmt::Display for SchemaError {
 
 impl Error for SchemaError {}
 
-/// What is wrong with a schema file.
+/// The faults of a schema file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SchemaErrorKind {
-    /// The file is no JSON.
+    /// The file is not JSON.
     NotJson,
-    /// The file is JSON, but no object.
+    /// The file is JSON, but not an object.
     NotAnObject,
-    /// The type is no scalar of the dialect and no message in reach; `bool`, `bytes` and the
+    /// The type is neither a scalar of the dialect nor a message in scope; `bool`, `bytes` and the
     /// 64-bit types do not exist.
     UnsupportedType,
-    /// The tag is no integer from 0 to 2^28 - 1.
+    /// The tag is not an integer from 0 to 2^28 - 1.
     Tag,
-    /// The name is one that the parsed form uses itself.
+    /// The name is one that the parsed form itself uses.
     ReservedName,
-    /// Messages are declared inside each other beyond [`MESSAGE_DEPTH_MAX`].
+    /// Messages are declared inside each other more than [`MESSAGE_DEPTH_MAX`] deep.
     TooDeep,
 }
 
@@ -74,7 +74,7 @@ impl fmt::Display for SchemaErrorKind {
     }
 }
 
-/// The messages of a file while the names of their types are still open.
+/// The messages of a file before the names of their types are resolved.
 #[derive(Default)]
 pub(super) struct Declarations {
     messages: Vec<Declaration>,
@@ -82,13 +82,13 @@ pub(super) struct Declarations {
     pub(super) shared: FxHashMap<Box<str>, TypeIndex>,
 }
 
-/// One message whose fields still name their types.
+/// A message whose fields still name their types.
 #[derive(Default)]
 struct Declaration {
-    /// The root entry it belongs to, for errors.
+    /// The root entry that contains it, for errors.
     route: Box<str>,
     fields: Vec<OpenField>,
-    /// Tag to index in `fields`.
+    /// The index in `fields` for each tag.
     by_tag: Vec<(u32, usize)>,
     nested: FxHashMap<Box<str>, TypeIndex>,
 }
@@ -103,7 +103,7 @@ struct OpenField {
 }
 
 impl Declarations {
-    /// Reads one message and those inside it. Returns its place and its parsed form.
+    /// Reads one message and those inside it. Returns its index and its parsed form.
     pub(super) fn message(
         &mut self,
         route: &str,
@@ -116,9 +116,10 @@ impl Declarations {
         let mut declaration = Declaration { route: route.into(), ..Declaration::default() };
         let mut parsed = Map::new();
         let mut messages = Map::new();
-        // Pomelo takes an entry that is no object, such as a comment, for an empty message.
+        // Pomelo reads an entry that is not an object, such as a comment, as an empty message.
         for (declared_as, value) in members.as_object().into_iter().flatten() {
-            // Single spaces: two in a row make an empty word, and the member is ignored.
+            // Words are split at single spaces: two in a row give an empty word, and the member is
+            // ignored.
             let words: Vec<_> = declared_as.split(' ').collect();
             match *words {
                 ["message", name] => {
@@ -142,7 +143,7 @@ impl Declarations {
         Ok((TypeIndex(self.messages.len() - 1), Value::Object(in_js_order(parsed))))
     }
 
-    /// Replaces the names of types by their places.
+    /// Replaces the names of types by their indices.
     pub(super) fn resolve(self) -> Result<Arc<[MessageType]>, SchemaError> {
         let shared = &self.shared;
         self.messages.into_iter().map(|message| message.resolve(shared)).collect()
@@ -150,7 +151,7 @@ impl Declarations {
 }
 
 impl Declaration {
-    /// Notes a field. Returns whether it counts: one whose tag is taken does not.
+    /// Adds a field. True if it counts; one whose tag is taken does not.
     fn field(
         &mut self,
         declared_as: &str,
@@ -170,7 +171,7 @@ impl Declaration {
         }
         let (declared_as, type_name) = (declared_as.into(), type_name.into());
         let field = OpenField { declared_as, name: name.into(), type_name, tag, option };
-        // A name declared again takes the place of the first; both tags then lead to it.
+        // A name declared again replaces the first field; both tags then lead to the second.
         let index = match self.fields.iter().position(|field| &*field.name == name) {
             Some(index) => {
                 self.fields[index] = field;
@@ -185,7 +186,7 @@ impl Declaration {
         Ok(true)
     }
 
-    /// The `__tags` of the parsed form: tag to name.
+    /// The `__tags` of the parsed form, from tag to name.
     fn tags_form(&self) -> Value {
         let tags = self.by_tag.iter();
         let tags = tags.map(|&(tag, index)| (tag.to_string(), (*self.fields[index].name).into()));
@@ -225,10 +226,10 @@ impl FieldOption {
     }
 }
 
-/// The greatest tag whose key `tag << 3 | wire type` JavaScript computes without a sign.
+/// The greatest tag whose key `tag << 3 | wire type` is not negative in JavaScript.
 const TAG_MAX: u32 = (1 << 28) - 1;
 
-/// Members of the parsed form that are no fields.
+/// A member of the parsed form that is not a field.
 const MESSAGES_MEMBER: &str = "__messages";
 const TAGS_MEMBER: &str = "__tags";
 
@@ -294,7 +295,7 @@ mod tests {
     fn messages_nest_to_a_limit() {
         let file = |levels| {
             let innermost = json!({"optional string s": 1});
-            // Moved, as `json!` would copy all that is inside at each level.
+            // Moved, as `json!` would copy the content at each level.
             let outer = |inner: Value, _| Value::from_iter([("message M", inner)]);
             Value::from_iter([("r", (1..levels).fold(innermost, outer))])
         };

@@ -1,4 +1,4 @@
-//! A protobuf body to JSON text.
+//! The decoder from a protobuf body to JSON text.
 
 use std::error::Error;
 use std::fmt;
@@ -13,20 +13,20 @@ use crate::wire::number::push_js_number;
 impl Schema {
     /// Appends the body `input` to `out` as the compact JSON that `JSON.stringify` prints for it.
     ///
-    /// Members stand in the order in which they first occur; a later value replaces an earlier
-    /// one, and several runs of a repeated field are one array. An empty body is `{}`: nothing
-    /// is required on this side. Numbers JSON cannot hold become `null`, bytes that are no UTF-8
-    /// U+FFFD; only minus zero, of a float or double, keeps its sign (`-0.0`). As in Pomelo, a
-    /// text cut short by the end of the body is taken as it is.
+    /// Members stand in the order of their first occurrence. A later value replaces an earlier one,
+    /// and several runs of a repeated field form one array. An empty body is `{}`, as decoding
+    /// requires no member. Numbers that JSON cannot hold become `null`, and bytes that are not
+    /// UTF-8 become U+FFFD; only minus zero, in a float or double, keeps its sign (`-0.0`). A text
+    /// cut short by the end of the body is accepted as it is, as in Pomelo.
     ///
     /// # Errors
     ///
-    /// If the body does not follow the schema; the client caused it. `out` is left as it was.
+    /// The body does not follow the schema; the client is at fault. `out` is left as it was.
     pub fn decode_to_json(&self, input: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError> {
         self.decode_to_json_within(usize::MAX, input, out)
     }
 
-    /// The same where no more than `bytes_max` may come of it: names of fields are longer than
+    /// The same with at most `bytes_max` bytes of JSON, as the names of fields are longer than
     /// their tags.
     ///
     /// # Errors
@@ -50,7 +50,8 @@ impl Schema {
     }
 }
 
-/// Pomelo hands the number to the handler without a text between, where minus zero lives on.
+/// Appends a double. Pomelo passes the number to the handler without a text between, which keeps
+/// minus zero.
 fn push_double(number: f64, out: &mut Vec<u8>) {
     if number == 0.0 && number.is_sign_negative() {
         out.extend_from_slice(b"-0.0");
@@ -59,7 +60,7 @@ fn push_double(number: f64, out: &mut Vec<u8>) {
     }
 }
 
-/// A body that does not follow its schema; the client's mistake.
+/// A body that does not follow its schema; the client is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DecodeError {
@@ -67,13 +68,13 @@ pub enum DecodeError {
     Truncated,
     /// A varint is longer than ten bytes.
     VarintTooLong,
-    /// The schema has no field with this tag. Plain JSON on a route with a schema ends here.
+    /// The schema has no field with this tag. Plain JSON on a route with a schema gives this error.
     UnknownTag,
     /// A run announces more elements than the rest of the body can hold.
     TooManyElements,
     /// Messages nest beyond [`MESSAGE_DEPTH_MAX`].
     TooDeep,
-    /// More JSON would come of it than is allowed.
+    /// The JSON would be longer than allowed.
     TooLong,
 }
 
@@ -95,9 +96,9 @@ impl Error for DecodeError {}
 struct Decoder<'a> {
     types: &'a [MessageType],
     input: &'a [u8],
-    /// The next byte to read. It passes the end of the input when a text was cut short.
+    /// The offset of the next byte. It passes the end of the input if a text was cut short.
     at: usize,
-    /// How long the output may get.
+    /// The longest output allowed.
     len_max: usize,
 }
 
@@ -108,8 +109,8 @@ impl Decoder<'_> {
 
     /// Reads fields until `end` and prints them as one object.
     ///
-    /// A field that begins before `end` is read whole even if it crosses it, as in Pomelo; every
-    /// turn reads at least a key, so the body bounds the work.
+    /// A field that begins before `end` is read whole even if it crosses `end`, as in Pomelo. Every
+    /// iteration reads at least a key, so the body bounds the work.
     fn message(
         &mut self,
         message: TypeIndex,
@@ -147,7 +148,8 @@ impl Decoder<'_> {
         Ok(())
     }
 
-    /// One occurrence of a repeated field: a counted run of numbers, or a single other element.
+    /// Reads one occurrence of a repeated field: a counted run of numbers, or a single other
+    /// element.
     fn elements(&mut self, kind: Kind, depth: usize, out: &mut Vec<u8>) -> Result<(), DecodeError> {
         let Some(bytes_min) = kind.counted_bytes_min() else {
             separate(out);
@@ -186,7 +188,7 @@ impl Decoder<'_> {
         Ok(())
     }
 
-    /// A varint as JavaScript reads it: a double, exact to 2^53.
+    /// Reads a varint as JavaScript does: a double, exact up to 2^53.
     fn varint(&mut self) -> Result<f64, DecodeError> {
         let mut exact = 0;
         for shift in (0..7 * EXACT_BYTES_MAX).step_by(7) {
@@ -196,7 +198,8 @@ impl Decoder<'_> {
                 return Ok(exact as f64);
             }
         }
-        // Added up in doubles from here on, in the order that rounds as the original does.
+        // From here on the value is summed in doubles, in the order that rounds as the original
+        // does.
         let mut value = exact as f64;
         for place in EXACT_BYTES_MAX..VARINT_BYTES_MAX {
             let [byte] = self.take()?;
@@ -208,7 +211,7 @@ impl Decoder<'_> {
         Err(DecodeError::VarintTooLong)
     }
 
-    /// A length or count; one beyond the address space is as good as the largest.
+    /// Reads a length or count; one beyond the address space becomes the largest.
     fn length(&mut self) -> Result<usize, DecodeError> {
         Ok(self.varint()? as usize)
     }
@@ -223,15 +226,16 @@ impl Decoder<'_> {
 
 /// The members of one object while it is printed.
 ///
-/// Each occurrence of a field is printed where it is read, which is right as long as the
-/// occurrences of a field follow each other. Only a body that mixes them, which no known client
-/// writes, is put in order in the end.
+/// Each occurrence of a field is printed where it is read, which is correct as long as the
+/// occurrences of a field follow each other. A body that mixes them, which no known client sends,
+/// is put in order at the end.
 struct Members {
-    /// Index of the field and start of its text. A comma stands between a text and the next start.
+    /// The field's index and the start of its text. A comma stands between a text and the next
+    /// start.
     texts: SmallVec<[(usize, usize); MEMBERS_INLINE]>,
-    /// Where the first text starts.
+    /// The start of the first text.
     start: usize,
-    /// Whether a field came back after another one.
+    /// True if a field has occurred again after another one.
     mixed: bool,
 }
 
@@ -240,7 +244,7 @@ impl Members {
         Self { texts: SmallVec::new(), start, mixed: false }
     }
 
-    /// Prints what precedes the value, or the first element, of the field `index`.
+    /// Prints the bytes in front of the value, or of the first element, of the field `index`.
     fn begin(&mut self, index: usize, field: &Field, out: &mut Vec<u8>) {
         let repeated = field.option == FieldOption::Repeated;
         match self.texts.last() {
@@ -253,8 +257,8 @@ impl Members {
                 if last.is_some() {
                     out.push(b',');
                 }
-                // No search once it is known, or a hostile body would make this quadratic. Until
-                // then the texts are at most as many as the schema has fields.
+                // The search ends once `mixed` is set, or a hostile body would make this quadratic.
+                // Until then there are at most as many texts as the schema has fields.
                 self.mixed = self.mixed || self.texts.iter().any(|&(seen, _)| seen == index);
                 self.texts.push((index, out.len()));
                 out.extend_from_slice(&field.member);
@@ -265,7 +269,7 @@ impl Members {
         }
     }
 
-    /// Prints the members again, those of a field together where the first one was.
+    /// Prints the members again, with all values of a field where its first one stood.
     fn gather(&self, message: &MessageType, out: &mut Vec<u8>) {
         let printed = out.split_off(self.start);
         let mut groups: Vec<(usize, Vec<&[u8]>)> = Vec::new();
@@ -303,7 +307,7 @@ impl Members {
     }
 }
 
-/// Prints the comma before an element, unless the array has just been opened: no element ends in
+/// Prints the comma before an element, unless the array has just been opened. No element ends with
 /// an open bracket.
 fn separate(out: &mut Vec<u8>) {
     if out.last() != Some(&b'[') {
@@ -320,15 +324,15 @@ fn push_text(text: &[u8], out: &mut Vec<u8>) {
     printed.expect("a text prints, and a Vec takes every byte");
 }
 
-/// The tag of a key; the wire type below it says nothing the schema does not.
+/// The tag of a key; the wire type in its low bits is not needed beside the schema.
 fn tag_of(key: f64) -> Option<u32> {
     (key <= f64::from(u32::MAX)).then_some(key as u32 >> 3)
 }
 
-/// 2n becomes n, and 2n - 1 becomes -n.
+/// Maps 2n to n, and 2n - 1 to -n.
 fn unzigzag(value: f64) -> f64 {
     if value >= INTEGER_EXACT_MAX {
-        // Doubles of this size are even.
+        // All doubles of this size are even.
         return value / 2.0;
     }
     let value = value as u64;
@@ -336,13 +340,13 @@ fn unzigzag(value: f64) -> f64 {
     if value % 2 == 1 { -magnitude } else { magnitude }
 }
 
-/// Bytes of the longest varint accepted.
+/// The longest varint accepted, in bytes.
 const VARINT_BYTES_MAX: usize = 10;
-/// Bytes of a varint that are summed as an integer; their 49 bits are exact in a double too.
+/// The bytes of a varint that are summed as an integer; their 49 bits are also exact in a double.
 const EXACT_BYTES_MAX: usize = 7;
-/// Integers below 2^53 are exact in a double.
+/// The bound below which integers are exact in a double, 2^53.
 const INTEGER_EXACT_MAX: f64 = 9_007_199_254_740_992.0;
-/// Members of an object that are noted without allocating.
+/// The members of an object that are recorded without allocating.
 const MEMBERS_INLINE: usize = 16;
 
 #[cfg(test)]

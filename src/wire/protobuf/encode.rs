@@ -1,4 +1,4 @@
-//! JSON to a protobuf body.
+//! The encoder from JSON to a protobuf body.
 
 use std::error::Error;
 use std::fmt;
@@ -15,15 +15,15 @@ use crate::wire::varint::to_bytes;
 impl Schema {
     /// Appends `message` to `out` as a protobuf body.
     ///
-    /// Fields follow the order of the message; members the schema does not know are skipped.
-    /// Integers take what JavaScript's `parseInt` takes, floats and doubles what its `Number()`
-    /// takes. An optional integer, text or message that is `null` counts as absent; the original
-    /// throws there, or says nothing of the whole message.
+    /// Fields follow the order of the message; members unknown to the schema are skipped. Integers
+    /// accept what JavaScript's `parseInt` accepts, floats and doubles what its `Number()` accepts.
+    /// An optional integer, text or message that is `null` counts as absent; the original throws,
+    /// or sends an empty body.
     ///
     /// # Errors
     ///
-    /// Whatever the error, a Pomelo server logs it and sends an empty body. `out` is left as it
-    /// was.
+    /// [`EncodeError`]. A Pomelo server logs each of them and sends an empty body. `out` is left as
+    /// it was.
     pub fn encode_json(&self, message: &Value, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let start = out.len();
         let mut encoder = Encoder { types: &self.types, out };
@@ -40,20 +40,20 @@ impl Schema {
         }
     }
 
-    /// Appends the message that `text` spells in JSON to `out` as a protobuf body.
+    /// Appends the message in the JSON `text` to `out` as a protobuf body.
     ///
     /// # Errors
     ///
-    /// As [`Schema::encode_json`], or if `text` is no JSON.
+    /// The errors of [`Schema::encode_json`], and [`EncodeError::NotJson`].
     pub fn encode_json_text(&self, text: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let message = parse_json(text).map_err(|_| EncodeError::NotJson)?;
         self.encode_json(&message, out)
     }
 }
 
-/// A message that has no protobuf body; the handler's mistake, or its wish to say nothing.
+/// A message without a protobuf body; the handler is at fault, or meant to send nothing.
 ///
-/// The tag is that of the field in its own message, which may be a nested one.
+/// The tag is that of the field in its own message, which may be nested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EncodeError {
@@ -64,14 +64,14 @@ pub enum EncodeError {
         /// The field.
         tag: u32,
     },
-    /// The value of an integer field is negative without a sign to carry it, or infinite.
+    /// The value of an integer field is infinite, or negative where the type has no sign.
     OutOfRange {
         /// The field.
         tag: u32,
     },
     /// Messages nest beyond [`MESSAGE_DEPTH_MAX`].
     TooDeep,
-    /// The text is no JSON.
+    /// The text is not JSON.
     NotJson,
 }
 
@@ -95,7 +95,7 @@ struct Encoder<'a> {
 }
 
 impl Encoder<'_> {
-    /// Writes the fields of one message, without a length.
+    /// Writes the fields of one message, without its length.
     fn message(
         &mut self,
         message: TypeIndex,
@@ -123,18 +123,18 @@ impl Encoder<'_> {
                 }
             }
         }
-        // Names are unique in an object, so the count tells whether one was missing.
+        // Names are unique in an object, so the count shows whether one is missing.
         if required == message.required { Ok(()) } else { Err(EncodeError::Nothing) }
     }
 
-    /// Numbers are one key, the count of elements, then the elements; texts and messages have a
-    /// key each. An empty array writes nothing.
+    /// Writes a repeated field. Numbers have one key, the count of elements, then the elements;
+    /// texts and messages have a key each. An empty array writes nothing.
     fn array(&mut self, field: &Field, value: &Value, depth: usize) -> Result<(), EncodeError> {
         let len = match value {
             Value::Array(elements) => elements.len(),
-            // JavaScript finds a text's code units in it.
+            // JavaScript iterates over a text's code units.
             Value::String(text) => text.encode_utf16().count(),
-            // What has no length is no array: Pomelo skips it.
+            // A value without a length is not an array; Pomelo skips it.
             _ => 0,
         };
         if len == 0 {
@@ -164,7 +164,7 @@ impl Encoder<'_> {
         match field.kind {
             Kind::UInt32 => self.integer(unsigned(value, field.tag)?),
             Kind::SInt32 => self.integer(zigzag(value, field.tag)?),
-            // Out of the range of a float becomes infinite, as in JavaScript.
+            // A value out of a float's range becomes infinite, as in JavaScript.
             Kind::Float => self.out.extend_from_slice(&(double(value) as f32).to_le_bytes()),
             Kind::Double => self.out.extend_from_slice(&double(value).to_le_bytes()),
             Kind::Text => {
@@ -184,13 +184,13 @@ impl Encoder<'_> {
         value: &Value,
         depth: usize,
     ) -> Result<(), EncodeError> {
-        // The length comes before bytes not written yet. One byte is kept for it, which is enough
-        // for most; a longer one pushes the message back.
+        // The length precedes bytes that are not written yet. One byte is reserved for it, which is
+        // mostly enough; for a longer length the message is moved.
         let length_at = self.out.len();
         self.out.push(0);
         match value {
             Value::Object(members) => self.message(message, members, depth + 1)?,
-            // Pomelo's check turns falsy values away and finds no members in the others.
+            // Pomelo's check refuses falsy values and finds no members in the others.
             _ if is_falsy(value) || self.types[message.0].required > 0 => {
                 return Err(EncodeError::Nothing);
             }
@@ -210,14 +210,14 @@ impl Encoder<'_> {
         self.varint(u64::from(field.tag << 3 | field.kind.wire_type()));
     }
 
-    /// Writes an integer that is not negative, which takes ten bytes up to 2^64 and may take 147.
+    /// Writes an integer that is not negative; it takes ten bytes up to 2^64 and may take 147.
     fn integer(&mut self, mut integer: f64) {
         debug_assert!(integer >= 0.0 && integer.is_finite());
         while integer >= UNSIGNED_END {
             self.out.push((integer % 128.0) as u8 | 0x80);
             integer = (integer / 128.0).floor();
         }
-        // The cast is exact: what is left is an integer of 64 bits.
+        // The cast is exact, as the rest is an integer of 64 bits.
         self.varint(integer as u64);
     }
 
@@ -233,12 +233,12 @@ fn integer(value: &Value, tag: u32) -> Result<f64, EncodeError> {
 
 fn unsigned(value: &Value, tag: u32) -> Result<f64, EncodeError> {
     let number = integer(value, tag)?;
-    // An infinite one would keep the original busy for ever.
+    // An infinite value would put the original into an endless loop.
     let in_range = (0.0..f64::INFINITY).contains(&number);
     if in_range { Ok(number) } else { Err(EncodeError::OutOfRange { tag }) }
 }
 
-/// n becomes 2n, and -n becomes 2n - 1: in doubles, and by way of a text once more.
+/// Maps n to 2n, and -n to 2n - 1, in doubles and by way of a text once more.
 fn zigzag(value: &Value, tag: u32) -> Result<f64, EncodeError> {
     let number = integer(value, tag)?;
     let doubled = if number < 0.0 { number.abs() * 2.0 - 1.0 } else { number * 2.0 };
@@ -246,7 +246,7 @@ fn zigzag(value: &Value, tag: u32) -> Result<f64, EncodeError> {
     if number.is_finite() { Ok(number) } else { Err(EncodeError::OutOfRange { tag }) }
 }
 
-/// What JavaScript's `Number()` makes of a value; it never fails.
+/// The result of JavaScript's `Number(value)`; it never fails.
 fn double(value: &Value) -> f64 {
     match value {
         Value::Bool(set) => f64::from(u8::from(*set)),
@@ -254,14 +254,15 @@ fn double(value: &Value) -> f64 {
     }
 }
 
-/// What `Number()` makes of a value's text, and of a number itself.
+/// The result of `Number()` for a value's text, and for a number itself.
 fn double_of_text(mut value: &Value) -> f64 {
     loop {
         match value {
             Value::Number(number) => return number.as_f64().unwrap_or(f64::NAN),
             Value::String(text) => return js_number_from_text(text),
             Value::Null => return 0.0,
-            // An array of one has the text of that one, and one of none has no text, which is 0.
+            // The text of an array of one element is that element's; an empty array has the empty
+            // text, which is 0.
             Value::Array(elements) => match &elements[..] {
                 [] => return 0.0,
                 [one] => value = one,
@@ -272,12 +273,12 @@ fn double_of_text(mut value: &Value) -> f64 {
     }
 }
 
-/// Whether a value is written as a float of either size, which `null` is good for: it is 0.
+/// True if a value is written as a float or double, for which `null` counts as 0.
 fn is_fraction(kind: Kind) -> bool {
     matches!(kind, Kind::Float | Kind::Double)
 }
 
-/// Whether JavaScript takes a value for false.
+/// True if a value is falsy in JavaScript.
 fn is_falsy(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
@@ -287,7 +288,7 @@ fn is_falsy(value: &Value) -> bool {
     }
 }
 
-/// 2^64, the first double that no longer fits 64 bits.
+/// The first double that does not fit into 64 bits, 2^64.
 const UNSIGNED_END: f64 = 18_446_744_073_709_551_616.0;
 
 #[cfg(test)]
@@ -378,7 +379,7 @@ mod tests {
     #[test]
     fn messages_nest_to_a_limit() {
         let schema = schema(json!({"repeated Node n": 1}));
-        // Moved, as `json!` would copy all that is inside at each level.
+        // Moved, as `json!` would copy the content at each level.
         let outer = |inner, _| Value::from_iter([("n", vec![inner])]);
         let nest = |levels| (1..levels).fold(json!({}), outer);
         assert!(encode(&schema, &nest(MESSAGE_DEPTH_MAX)).is_ok());

@@ -1,27 +1,27 @@
-//! Integers as JavaScript's `parseInt` takes them from any value.
+//! Integers by JavaScript's `parseInt`, which accepts any value.
 
 use serde_json::Value;
 
 use crate::wire::number::js_trim;
 
-/// What `parseInt(value)` makes of a value; `None` where it makes NaN.
+/// The result of `parseInt(value)`; `None` stands for NaN.
 ///
-/// It reads the value's *text* as far as that is an integer: 12 of `"12abc"`, 31 of `"0x1F"`, and
-/// 1 of 1e21 and of 1e-7, whose texts are `1e+21` and `1e-7`. It may be infinite.
+/// It reads the value's *text* as far as that is an integer: 12 of `"12abc"`, 31 of `"0x1F"`, and 1
+/// of 1e21 and of 1e-7, whose texts are `1e+21` and `1e-7`. The result may be infinite.
 pub(super) fn parse_int(mut value: &Value) -> Option<f64> {
     loop {
         match value {
             Value::Number(number) => return number.as_f64().map(parse_int_of_number),
             Value::String(text) => return parse_int_of_text(text),
-            // The text of an array is that of its elements with commas between them, and a comma
-            // ends an integer.
+            // An array's text has its elements with commas between them, and a comma ends an
+            // integer.
             Value::Array(elements) => value = elements.first()?,
             Value::Null | Value::Bool(_) | Value::Object(_) => return None,
         }
     }
 }
 
-/// What `parseInt` makes of a number by way of its text.
+/// The result of `parseInt` for a number's text.
 pub(super) fn parse_int_of_number(number: f64) -> f64 {
     let magnitude = number.abs();
     if magnitude == 0.0 || (WRITTEN_OUT_MIN..WRITTEN_OUT_END).contains(&magnitude) {
@@ -30,7 +30,7 @@ pub(super) fn parse_int_of_number(number: f64) -> f64 {
     if !magnitude.is_finite() {
         return number;
     }
-    // The digit in front of the point of `1.5e+21`; `{:e}` prints the same digits.
+    // The digit before the point of `1.5e+21`; `{:e}` prints the same digits.
     let digit = format!("{magnitude:e}").as_bytes()[0] - b'0';
     f64::from(digit).copysign(number)
 }
@@ -58,14 +58,14 @@ fn parse_int_of_text(text: &str) -> Option<f64> {
     Some(sign * magnitude)
 }
 
-/// The double next to a hexadecimal number of any length; of two, the even one.
+/// The double nearest to a hexadecimal number of any length; a tie goes to the even one.
 fn of_hex(digits: &str) -> f64 {
     let (mut head, mut exponent) = (0_u64, 0_i32);
     for digit in digits.chars().filter_map(|digit| digit.to_digit(16)) {
         if head >> 60 == 0 {
             head = head << 4 | u64::from(digit);
         } else {
-            // A digit this far behind the last bit that counts only says that there is no tie.
+            // A digit this far behind the last bit that counts only shows that there is no tie.
             head |= u64::from(digit != 0);
             exponent = exponent.saturating_add(4);
         }
@@ -73,7 +73,7 @@ fn of_hex(digits: &str) -> f64 {
     head as f64 * 2_f64.powi(exponent)
 }
 
-/// Numbers from here on, and up to the next one, have no exponent in their texts.
+/// The lower end of the numbers whose texts have no exponent; the next constant is the upper end.
 const WRITTEN_OUT_MIN: f64 = 1e-6;
 const WRITTEN_OUT_END: f64 = 1e21;
 
@@ -83,7 +83,7 @@ mod tests {
 
     use super::*;
 
-    /// The right-hand numbers were printed by Node 20.
+    /// Node 20 has printed the numbers on the right.
     #[test]
     fn texts_are_read_as_far_as_they_are_integers() {
         for (text, number) in [

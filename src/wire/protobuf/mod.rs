@@ -10,7 +10,7 @@
 //!
 //! - `int32` is zigzag, and integers are doubles: no 32-bit limit, no sign extension;
 //! - repeated numbers are one key, the *count* of elements, then the elements without keys;
-//! - an unknown tag is an error, and the wire type is not looked at when reading;
+//! - an unknown tag is an error, and the wire type is ignored when reading;
 //! - fields follow the order of the message object;
 //! - nothing has a default and nothing is merged: a later value replaces an earlier one.
 //!
@@ -47,9 +47,9 @@ pub use encode::EncodeError;
 pub use schema::{Protos, Schema};
 pub use table::ProtoTable;
 
-/// Messages nested in each other, the outermost included. One level deeper is an error, for a
-/// schema as for a body, so that no input decides how deep the stack grows.
+/// The deepest nesting of messages, the outermost included. A deeper level is an error, in a schema
+/// as in a body, so no input decides the depth of the stack.
 ///
-/// A repeated message is an object in an array, and the innermost may hold one more array. That is
-/// 126 levels of JSON, and `serde_json` reads 127: what decodes can be read.
+/// A repeated message is an object in an array, and the innermost may hold one more array. That
+/// makes 126 levels of JSON. `serde_json` reads 127, so every decoded body can be read.
 pub const MESSAGE_DEPTH_MAX: usize = 63;

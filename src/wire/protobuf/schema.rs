@@ -1,4 +1,4 @@
-//! Schema files, compiled: per message its fields, found by tag or by name.
+//! Compiled schema files: the fields of each message, by tag and by name.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::compile::{Declarations, SchemaError, SchemaErrorKind};
 use crate::wire::member_order::in_js_order;
 
-/// One schema file: which routes carry protobuf bodies, and how.
+/// One schema file: the routes with protobuf bodies, and their schemas.
 ///
 /// The default has no route, like an empty file.
 #[derive(Clone, Debug)]
@@ -21,14 +21,14 @@ pub struct Protos {
 impl Protos {
     /// Compiles a schema file.
     ///
-    /// As in Pomelo, members that are no declaration (not exactly three words, an unknown option)
-    /// are ignored, and so is a second field with a tag already used. A name used as a type is
-    /// looked up among the messages of the enclosing object, then among those beside the routes.
+    /// As in Pomelo, members that are not declarations (not exactly three words, an unknown option)
+    /// are ignored, and so is a second field with the same tag. The name of a type is looked up
+    /// among the messages of the enclosing object, then among those beside the routes.
     ///
     /// # Errors
     ///
-    /// If the file declares what the dialect cannot carry. Pomelo accepts such a file and then
-    /// writes broken bodies.
+    /// [`SchemaError`] if the file declares something that the dialect cannot carry. Pomelo accepts
+    /// such a file and then writes broken bodies.
     pub fn parse(file: &Value) -> Result<Self, SchemaError> {
         let Value::Object(file) = file else {
             return Err(SchemaError::new("", "", SchemaErrorKind::NotAnObject));
@@ -58,9 +58,9 @@ impl Protos {
     ///
     /// # Errors
     ///
-    /// As [`Protos::parse`], or if the text is no JSON.
+    /// The errors of [`Protos::parse`], and [`SchemaErrorKind::NotJson`].
     pub fn parse_text(file: &str) -> Result<Self, SchemaError> {
-        // As Node does when it reads a file of JSON.
+        // Node does the same when it reads a JSON file.
         let file = file.strip_prefix('\u{feff}').unwrap_or(file);
         if file.trim().is_empty() {
             return Ok(Self::default());
@@ -70,7 +70,8 @@ impl Protos {
         Self::parse(&file)
     }
 
-    /// The schema of `route`'s bodies. It is a reference to shared tables: cheap to clone and keep.
+    /// The schema of `route`'s bodies. It refers to shared tables, so it is cheap to clone and
+    /// keep.
     #[must_use]
     pub fn schema(&self, route: &str) -> Option<&Schema> {
         self.routes.get(route)
@@ -81,8 +82,8 @@ impl Protos {
         self.routes.keys().map(|route| &**route)
     }
 
-    /// The parsed form that the handshake hands to clients, as compact JSON in the order a
-    /// JavaScript server prints it.
+    /// The parsed form that the handshake sends to clients, as compact JSON in a JavaScript
+    /// server's order.
     #[must_use]
     pub fn to_json(&self) -> &str {
         &self.json
@@ -95,7 +96,7 @@ impl Default for Protos {
     }
 }
 
-/// How the bodies of one route are laid out.
+/// The layout of one route's bodies.
 #[derive(Clone)]
 pub struct Schema {
     pub(super) types: Arc<[MessageType]>,
@@ -104,31 +105,31 @@ pub struct Schema {
 
 impl fmt::Debug for Schema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Types may refer to each other in circles, so only the outermost level is shown.
+        // Types may refer to each other in cycles, so only the outermost level is shown.
         let fields = self.types[self.root.0].fields.iter().map(|field| &field.name);
         f.debug_set().entries(fields).finish()
     }
 }
 
-/// The place of a message type in its file's table.
+/// The index of a message type in its file's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TypeIndex(pub(super) usize);
 
 /// One message type, compiled.
 #[derive(Debug)]
 pub(super) struct MessageType {
-    /// In the order of declaration.
+    /// The fields, in the order of declaration.
     pub(super) fields: Box<[Field]>,
-    /// Tag and index of a field, sorted by tag. A name declared twice has two tags here.
+    /// The tag and index of each field, sorted by tag. A name declared twice has two tags here.
     by_tag: Box<[(u32, usize)]>,
-    /// Indices of fields, sorted by name.
+    /// The indices of the fields, sorted by name.
     by_name: Box<[usize]>,
-    /// How many of the fields are required.
+    /// The number of required fields.
     pub(super) required: usize,
 }
 
 impl MessageType {
-    /// Indexes `fields`; `by_tag` holds tags and indices of fields in any order.
+    /// Builds the lookups for `fields`. `by_tag` holds tags and field indices in any order.
     pub(super) fn new(fields: Box<[Field]>, mut by_tag: Vec<(u32, usize)>) -> Self {
         by_tag.sort_unstable();
         let mut by_name: Box<[_]> = (0..fields.len()).collect();
@@ -137,9 +138,9 @@ impl MessageType {
         Self { fields, by_tag: by_tag.into(), by_name, required }
     }
 
-    /// The index of the field that a body calls `tag`.
+    /// The index of the field with `tag`.
     pub(super) fn field_by_tag(&self, tag: u32) -> Option<usize> {
-        // Tags mostly count up from 1, so the field usually sits at its own place.
+        // Tags mostly count up from 1, so a field usually stands at its own position.
         match self.by_tag.get((tag as usize).wrapping_sub(1)) {
             Some(&(found, index)) if found == tag => Some(index),
             _ => {
@@ -149,8 +150,8 @@ impl MessageType {
         }
     }
 
-    /// The index of the field called `name`. `likely` is tried first: messages mostly list their
-    /// members in the order of the schema.
+    /// The index of the field called `name`. `likely` is tried first, as messages mostly list their
+    /// members in the schema's order.
     pub(super) fn field_by_name(&self, name: &str, likely: usize) -> Option<usize> {
         if self.fields.get(likely).is_some_and(|field| &*field.name == name) {
             return Some(likely);
@@ -164,7 +165,7 @@ impl MessageType {
 #[derive(Debug)]
 pub(super) struct Field {
     pub(super) name: Box<str>,
-    /// The name as it opens a JSON member: quoted, escaped, with the colon.
+    /// The name as it begins a JSON member: quoted, escaped, with the colon.
     pub(super) member: Box<[u8]>,
     /// INVARIANT: `tag <= TAG_MAX`, so that the key fits 32 bits.
     pub(super) tag: u32,
@@ -172,7 +173,7 @@ pub(super) struct Field {
     pub(super) kind: Kind,
 }
 
-/// How often a field may occur.
+/// The number of times that a field may occur.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FieldOption {
     Required,
@@ -180,7 +181,7 @@ pub(super) enum FieldOption {
     Repeated,
 }
 
-/// What a field holds. `int32` and `sInt32` are the same on the wire.
+/// The type of a field's value. `int32` and `sInt32` are the same on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     UInt32,
@@ -214,8 +215,7 @@ impl Kind {
         }
     }
 
-    /// The fewest bytes an element takes in a counted run; `None` if every element has its own
-    /// key.
+    /// The fewest bytes of an element in a counted run; `None` if every element has its own key.
     pub(super) fn counted_bytes_min(self) -> Option<usize> {
         match self {
             Self::UInt32 | Self::SInt32 => Some(1),

@@ -1,9 +1,9 @@
-//! The schemas of both directions, as the handshake hands them to a client.
+//! The schemas of both directions, as the handshake sends them to a client.
 
 use super::schema::Protos;
 use crate::wire::fingerprint::fingerprint;
 
-/// The schemas a connector works with, and what its handshake answer says of them.
+/// A connector's schemas, and their form in its handshake answers.
 ///
 /// The default is a server without schema files; its version is the empty text.
 #[derive(Clone, Debug)]
@@ -15,8 +15,8 @@ pub struct ProtoTable {
 }
 
 impl ProtoTable {
-    /// Puts the two directions together: `client` describes bodies from clients
-    /// (`clientProtos.json`), `server` bodies to clients (`serverProtos.json`).
+    /// Combines the two directions: `client` describes bodies from clients (`clientProtos.json`),
+    /// `server` bodies to clients (`serverProtos.json`).
     #[must_use]
     pub fn new(client: Protos, server: Protos) -> Self {
         let version = fingerprint(&[client.to_json(), server.to_json()]);
@@ -35,8 +35,8 @@ impl ProtoTable {
         &self.server
     }
 
-    /// The text a client compares with the one it stored: base64 of the MD5 of the parsed client
-    /// schemas followed by the parsed server schemas, both as compact JSON.
+    /// The version text that a client compares with the one it stored: base64 of the MD5 of the
+    /// parsed client schemas followed by the parsed server schemas, both as compact JSON.
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
@@ -97,7 +97,7 @@ mod tests {
         }
     }"#;
 
-    /// What Pomelo 2.2.7 answered with the two files above.
+    /// The answer of Pomelo 2.2.7 with the two files above.
     const HANDSHAKE: &str = concat!(
         r#"{"server":{"connector.entryHandler.proto":{"#,
         r#""code":{"option":"required","type":"uInt32","tag":1},"#,

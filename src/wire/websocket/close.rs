@@ -5,15 +5,15 @@ use super::{
     frame::{FIN_BIT, Opcode},
 };
 
-/// The session has ended as it should; Pomelo uses it for a kick, too.
+/// Close code: the session has ended normally. Pomelo uses it for a kick too.
 pub const CLOSE_NORMAL: u16 = 1000;
-/// Close code: the server goes down (RFC 6455 section 7.4.1). Clients connect again.
+/// Close code: the server shuts down (RFC 6455 section 7.4.1). Clients connect again.
 pub const CLOSE_GOING_AWAY: u16 = 1001;
-/// The peer broke the WebSocket protocol or, above it, Pomelo's.
+/// Close code: the peer broke the WebSocket protocol or, above it, Pomelo's.
 pub const CLOSE_PROTOCOL_ERROR: u16 = 1002;
-/// A text is not UTF-8.
+/// Close code: a text is not UTF-8.
 pub const CLOSE_BAD_TEXT: u16 = 1007;
-/// A frame or message is longer than allowed.
+/// Close code: a frame or message is longer than allowed.
 pub const CLOSE_TOO_BIG: u16 = 1009;
 
 /// Reads the unmasked payload of a close frame: the code, or `None` if the peer gave none.
@@ -36,16 +36,16 @@ pub fn decode_close(payload: &[u8]) -> Result<Option<u16>, FrameError> {
     Ok(Some(code))
 }
 
-/// Appends a close frame without a reason, as the stock server sends it.
+/// Appends a close frame without a reason, as the stock server does.
 pub fn encode_close(code: u16, out: &mut Vec<u8>) {
     debug_assert!(is_valid(code));
     let [high, low] = code.to_be_bytes();
     out.extend_from_slice(&[FIN_BIT | Opcode::Close as u8, 2, high, low]);
 }
 
-/// The codes an endpoint may send: those the RFC and the IANA registry define, without the three
-/// (1005, 1006, 1015) that "MUST NOT be set as a status code in a Close control frame", and the
-/// ranges 3000 to 4999 for libraries and applications.
+/// True if an endpoint may send the code: those that the RFC and the IANA registry define, without
+/// the three (1005, 1006, 1015) that "MUST NOT be set as a status code in a Close control frame",
+/// and the ranges 3000 to 4999 for libraries and applications.
 const fn is_valid(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }

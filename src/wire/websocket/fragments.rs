@@ -2,8 +2,8 @@
 
 use super::{FrameError, FrameHeader, Opcode};
 
-/// Where a connection stands between the fragments of a message. It holds no bytes: the caller
-/// keeps the payloads and this says whether the next frame may follow.
+/// The state of a connection between the fragments of a message. It holds no bytes: the caller
+/// keeps the payloads, and this decides whether the next frame may follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fragments {
     /// The kind of the message that waits for more fragments.
@@ -14,15 +14,15 @@ pub struct Fragments {
 }
 
 impl Fragments {
-    /// No message is open. A message of more than `message_bytes_max` bytes, however it is cut,
-    /// ends the connection.
+    /// The state in which no message is open. A message of more than `message_bytes_max` bytes in
+    /// any number of frames ends the connection.
     #[must_use]
     pub const fn new(message_bytes_max: usize) -> Self {
         Self { open: None, message_bytes: 0, message_bytes_max }
     }
 
-    /// Takes note of a client's frame as soon as its header is decoded, before its payload is
-    /// there. A control frame changes nothing; a data frame with `fin` ends the message.
+    /// Processes a client's frame as soon as its header is decoded, before its payload is there. A
+    /// control frame changes nothing; a data frame with `fin` ends the message.
     ///
     /// # Errors
     /// [`FrameError::ContinuationUnexpected`], [`FrameError::ContinuationExpected`], or
@@ -52,7 +52,7 @@ impl Fragments {
         Ok(())
     }
 
-    /// The most bytes that a message may have.
+    /// The most bytes of a message.
     #[inline]
     #[must_use]
     pub const fn message_bytes_max(&self) -> usize {
@@ -69,7 +69,7 @@ impl Fragments {
 
 /// Checks a whole, unmasked text message.
 ///
-/// Pomelo takes the bytes for a package and does not need this; RFC 6455 8.1 asks for it.
+/// Pomelo reads the bytes as a package and does not need this; RFC 6455 8.1 asks for it.
 ///
 /// # Errors
 /// [`FrameError::BadText`] if the message is not UTF-8.

@@ -1,35 +1,35 @@
-//! Frame headers and the frames a server sends.
+//! Frame headers, and the frames that a server sends.
 
 use super::{FrameError, mask::MASK_BYTES};
 
-/// The shortest header of a client's frame: two bytes and the mask.
+/// The length of the shortest header of a client's frame: two bytes and the mask.
 pub const HEADER_BYTES_MIN: usize = 6;
-/// The longest header of a client's frame: the 64-bit length form.
+/// The length of the longest header of a client's frame: the 64-bit length form.
 pub const HEADER_BYTES_MAX: usize = 14;
-/// The longest payload of a control frame.
+/// The length of the longest payload of a control frame.
 pub const CONTROL_BYTES_MAX: usize = 125;
 
-/// What a frame is.
+/// The type of a frame.
 #[allow(clippy::exhaustive_enums, reason = "the RFC defines these six; callers match all")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Opcode {
     /// More of the message begun by an earlier frame.
     Continuation = 0,
-    /// A message, or the start of one, in UTF-8. Pomelo takes its bytes for a package.
+    /// A message, or the start of one, in UTF-8. Pomelo reads its bytes as a package.
     Text = 1,
     /// A message, or the start of one.
     Binary = 2,
-    /// The peer sends nothing after this.
+    /// The peer's last frame.
     Close = 8,
-    /// To be answered with a pong of the same payload.
+    /// A ping, answered with a pong of the same payload.
     Ping = 9,
-    /// A sign of life; never answered.
+    /// A pong, never answered.
     Pong = 10,
 }
 
 impl Opcode {
-    /// Whether the frame may stand between the fragments of a message and is not part of it.
+    /// True if the frame may stand between the fragments of a message without being part of it.
     #[inline]
     #[must_use]
     pub const fn is_control(self) -> bool {
@@ -53,15 +53,15 @@ impl Opcode {
 /// The header of a client's frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameHeader {
-    /// This frame ends its message.
+    /// True if this frame ends its message.
     pub fin: bool,
-    /// What the frame is.
+    /// The frame's type.
     pub opcode: Opcode,
     /// The key for [`unmask`](super::unmask).
     pub mask: [u8; MASK_BYTES],
     /// INVARIANT: within the limit given to [`decode_header`], or within [`CONTROL_BYTES_MAX`].
     pub payload_len: usize,
-    /// Where the payload starts; 6, 8 or 14.
+    /// The offset of the payload: 6, 8 or 14.
     pub header_len: usize,
 }
 
@@ -71,22 +71,23 @@ pub struct FrameHeader {
 pub enum HeaderStatus {
     /// The header is whole; the payload may not be.
     Complete(FrameHeader),
-    /// The input ends too early; the bytes seen so far are good.
+    /// The input ends too early; the bytes so far are valid.
     Partial {
-        /// The input length at which decoding gets further, always more than the input had.
+        /// The input length at which decoding proceeds, always greater than the length of the
+        /// input.
         needed: usize,
     },
 }
 
 /// Decodes the header of the client's frame at the start of `input`.
 ///
-/// A data frame's length in a longer form than necessary is accepted as tungstenite and ws accept
-/// it; for a control frame the longer forms are refused as ws does. Errors are reported at the
-/// first byte that proves them.
+/// A data frame's length in a longer form than necessary is accepted, as by tungstenite and ws; a
+/// control frame's longer forms are refused, as by ws. An error is reported at the first byte that
+/// proves it.
 ///
 /// # Errors
-/// [`FrameError`] for a frame no client may send, or for a data frame of more than
-/// `payload_bytes_max` bytes; a control frame only has to keep the limit of the RFC.
+/// [`FrameError`] for a frame that no client may send, or for a data frame of more than
+/// `payload_bytes_max` bytes. A control frame only has to keep the RFC's limit.
 #[inline]
 pub fn decode_header(input: &[u8], payload_bytes_max: usize) -> Result<HeaderStatus, FrameError> {
     // RFC 6455 5.2:
@@ -138,7 +139,7 @@ pub fn decode_header(input: &[u8], payload_bytes_max: usize) -> Result<HeaderSta
     Ok(HeaderStatus::Complete(FrameHeader { fin, opcode, mask, payload_len, header_len }))
 }
 
-/// How many bytes [`encode_binary_header`] appends.
+/// The number of bytes that [`encode_binary_header`] appends.
 #[inline]
 #[must_use]
 pub const fn binary_header_len(payload_len: usize) -> usize {
@@ -149,10 +150,10 @@ pub const fn binary_header_len(payload_len: usize) -> usize {
     }
 }
 
-/// What an unfragmented binary frame starts with.
+/// The first byte of an unfragmented binary frame.
 const BINARY_START: u8 = FIN_BIT | Opcode::Binary as u8;
 
-/// How many bytes of header a frame has that [`encode_binary_header`] began; `None` if it did not.
+/// The header length of a frame that [`encode_binary_header`] began; `None` for other frames.
 pub(crate) fn binary_header_bytes(frame: &[u8]) -> Option<usize> {
     match *frame {
         [BINARY_START, LENGTH_U64, ..] => Some(10),
@@ -179,7 +180,7 @@ pub fn encode_binary_header(payload_len: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends the pong that answers a ping of this payload, unmasked.
+/// Appends the unmasked pong that answers a ping of this payload.
 ///
 /// `payload` must not exceed [`CONTROL_BYTES_MAX`], which [`decode_header`] has checked for a ping.
 pub fn encode_pong(payload: &[u8], out: &mut Vec<u8>) {
@@ -193,7 +194,7 @@ enum Length {
     Partial { needed: usize },
 }
 
-/// The payload length from the seven bits of the second byte and the bytes after it.
+/// The payload length from the seven bits of the second byte and the bytes behind it.
 #[inline]
 fn long_length(short: u8, rest: &[u8]) -> Result<Length, FrameError> {
     match short {

@@ -1,14 +1,14 @@
-//! The mask that hides a client's payload from proxies.
+//! The mask of a client's payload.
 
-/// Unmasks a part of a payload in place. `offset` is how many bytes of the same payload came before
-/// this part, so a frame cut over reads is unmasked as it arrives.
+/// Unmasks a part of a payload in place. `offset` is the number of bytes of the payload that
+/// precede this part, so a frame cut over several reads is unmasked as it arrives.
 ///
 /// RFC 6455 5.3: "octet i of the transformed data is the XOR of octet i of the original data with
 /// octet at index i modulo 4 of the masking key".
 #[inline]
 pub fn unmask(payload: &mut [u8], mut mask: [u8; MASK_BYTES], offset: usize) {
-    // The key is turned to where this part starts and repeated to one word; whole words need no
-    // index arithmetic, which lets the compiler use vector registers.
+    // The key is rotated to the part's start and repeated to one word. Whole words need no index
+    // arithmetic, so the compiler can use vector registers.
     mask.rotate_left(offset % MASK_BYTES);
     let key: [u8; WORD_BYTES] = std::array::from_fn(|index| mask[index % MASK_BYTES]);
     let word_key = u64::from_ne_bytes(key);

@@ -36,15 +36,15 @@ pub use frame::{
 };
 pub use mask::unmask;
 
-/// Why a frame ends the connection; the peer is at fault.
+/// The reasons why a frame ends the connection; the peer is at fault.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameError {
-    /// A reserved bit is set although no extension was negotiated.
+    /// A reserved bit is set, although no extension was negotiated.
     ReservedBits,
     /// An opcode the RFC does not define.
     ReservedOpcode(u8),
-    /// A client must mask every frame.
+    /// A frame without a mask, which a client must use.
     Unmasked,
     /// A control frame without the final bit.
     ControlFragmented,
@@ -72,7 +72,7 @@ pub enum FrameError {
 }
 
 impl FrameError {
-    /// The code for the close frame that tells the peer.
+    /// The code of the close frame that informs the peer.
     #[must_use]
     pub const fn close_code(self) -> u16 {
         match self {
