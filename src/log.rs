@@ -8,20 +8,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// The shortest time between two lines of one cause.
-const TELL_EVERY: Duration = Duration::from_secs(1);
+const LINE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// One cause of log lines: it lets one line through per second and counts the others.
+/// The rate limit of one cause of log lines: one line per second passes, the others are counted.
 ///
 /// It reads the clock, which the rest of the core gets from its caller. Only the log depends on it,
 /// and only code that is about to log calls it.
 #[derive(Debug)]
-pub(crate) struct Cause {
+pub(crate) struct RateLimit {
     /// The earliest time of the next line, in milliseconds since the first line of the process.
     next_ms: AtomicU64,
     left_out: AtomicU64,
 }
 
-impl Cause {
+impl RateLimit {
     pub(crate) const fn new() -> Self {
         Self { next_ms: AtomicU64::new(0), left_out: AtomicU64::new(0) }
     }
@@ -36,7 +36,7 @@ impl Cause {
 
     fn take_at(&self, now_ms: u64) -> Option<u64> {
         let next_ms = self.next_ms.load(Ordering::Relaxed);
-        let then_ms = now_ms.saturating_add(TELL_EVERY.as_millis() as u64);
+        let then_ms = now_ms.saturating_add(LINE_INTERVAL.as_millis() as u64);
         let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
         let is_mine = now_ms >= next_ms
             && self.next_ms.compare_exchange(next_ms, then_ms, success, failure).is_ok();
@@ -48,19 +48,19 @@ impl Cause {
     }
 }
 
-/// One cause with many peers, each limited by itself. Peers whose names' hashes collide share a
-/// limit.
+/// The rate limits of one cause with many peers, one for each peer. Peers whose names' hashes
+/// collide share a limit.
 #[cfg(any(feature = "pitaya", feature = "pomelo"))]
 #[derive(Debug)]
-pub(crate) struct Causes([Cause; 64]);
+pub(crate) struct RateLimits([RateLimit; 64]);
 
 #[cfg(any(feature = "pitaya", feature = "pomelo"))]
-impl Causes {
+impl RateLimits {
     pub(crate) const fn new() -> Self {
-        Self([const { Cause::new() }; 64])
+        Self([const { RateLimit::new() }; 64])
     }
 
-    pub(crate) fn of(&self, name: &str) -> &Cause {
+    pub(crate) fn of(&self, name: &str) -> &RateLimit {
         let hash = rustc_hash::FxBuildHasher.hash_one(name);
         &self.0[(hash % self.0.len() as u64) as usize]
     }
@@ -71,16 +71,16 @@ impl Causes {
 /// name in front of them limit the lines of each peer by themselves.
 macro_rules! seldom {
     (of $name:expr, $level:ident, $($line:tt)+) => {{
-        static CAUSES: $crate::log::Causes = $crate::log::Causes::new();
-        match CAUSES.of($name).take() {
+        static LIMITS: $crate::log::RateLimits = $crate::log::RateLimits::new();
+        match LIMITS.of($name).take() {
             None => {}
             Some(0) => ::tracing::$level!($($line)+),
             Some(left_out) => ::tracing::$level!(left_out, $($line)+),
         }
     }};
     ($level:ident, $($line:tt)+) => {{
-        static CAUSE: $crate::log::Cause = $crate::log::Cause::new();
-        match CAUSE.take() {
+        static LIMIT: $crate::log::RateLimit = $crate::log::RateLimit::new();
+        match LIMIT.take() {
             None => {}
             Some(0) => ::tracing::$level!($($line)+),
             Some(left_out) => ::tracing::$level!(left_out, $($line)+),
@@ -127,14 +127,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cause_is_told_once_a_second_with_what_was_left_out() {
-        let cause = Cause::new();
-        assert_eq!(cause.take_at(0), Some(0));
-        assert_eq!((cause.take_at(1), cause.take_at(999)), (None, None));
-        assert_eq!(cause.take_at(1_000), Some(2));
-        assert_eq!(cause.take_at(1_500), None);
-        assert_eq!(cause.take_at(60_000), Some(1));
-        assert_eq!(cause.take_at(60_000), None);
+    fn one_line_per_second_passes_with_the_number_left_out() {
+        let limit = RateLimit::new();
+        assert_eq!(limit.take_at(0), Some(0));
+        assert_eq!((limit.take_at(1), limit.take_at(999)), (None, None));
+        assert_eq!(limit.take_at(1_000), Some(2));
+        assert_eq!(limit.take_at(1_500), None);
+        assert_eq!(limit.take_at(60_000), Some(1));
+        assert_eq!(limit.take_at(60_000), None);
     }
 
     #[test]

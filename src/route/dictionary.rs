@@ -150,16 +150,16 @@ impl Dictionary {
         for (route, code) in entries {
             let code = u16::try_from(code).ok().filter(|&code| code > 0);
             let code = code.ok_or(DictionaryError::CodeOutOfRange)?;
-            let place = usize::from(code);
-            if place >= routes.len() {
-                routes.resize(place + 1, None);
+            let index = usize::from(code);
+            if index >= routes.len() {
+                routes.resize(index + 1, None);
             }
-            if routes[place].is_some() {
+            if routes[index].is_some() {
                 return Err(DictionaryError::CodeTwice { code });
             }
             let name: Arc<str> = route.as_str().into();
             codes.insert(name.clone(), code);
-            routes[place] = Some(name);
+            routes[index] = Some(name);
             route_to_code.insert(route, code.into());
         }
         let code_to_route = routes.iter().enumerate().filter_map(|(code, route)| {

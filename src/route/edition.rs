@@ -61,9 +61,9 @@ impl Edition {
         let answers = Answers::new(heartbeat, parts, protos);
         let mut known = Vec::new();
         for (code, route) in dictionary.iter().flat_map(Dictionary::iter) {
-            let place = usize::from(code);
-            known.resize(known.len().max(place + 1), None);
-            known[place] = routes.find(route.as_bytes());
+            let index = usize::from(code);
+            known.resize(known.len().max(index + 1), None);
+            known[index] = routes.find(route.as_bytes());
         }
         Self { id, dictionary, known, answers, heartbeat, pitaya_answers: Default::default() }
     }
@@ -85,9 +85,9 @@ impl Edition {
         deflater: &mut Deflater,
         out: &mut Vec<u8>,
     ) {
-        let place = 2 * serializer as usize + compression as usize;
+        let index = 2 * serializer as usize + compression as usize;
         if user.is_none()
-            && let Some(answer) = self.pitaya_answers[place].get()
+            && let Some(answer) = self.pitaya_answers[index].get()
         {
             out.extend_from_slice(answer);
             return;
@@ -102,7 +102,7 @@ impl Edition {
         }
         if user.is_none() {
             // Shards that need it at the same time all make it, so that none waits for another.
-            self.pitaya_answers[place].set(out[start..].to_vec()).ok();
+            self.pitaya_answers[index].set(out[start..].to_vec()).ok();
         }
     }
 

@@ -145,13 +145,13 @@ impl Push {
         compression: Compression,
         deflater: &mut Deflater,
     ) -> Result<Bytes, PushError> {
-        let place = &self.pitaya[compression as usize];
-        let package = match place.get() {
+        let cell = &self.pitaya[compression as usize];
+        let package = match cell.get() {
             Some(package) => package,
             None => {
                 // Shards that need it at the same time all make it, so that none waits for another.
                 let package = self.encode_pitaya(compression, deflater)?;
-                place.get_or_init(|| package)
+                cell.get_or_init(|| package)
             }
         };
         match edition.filter(|edition| !self.suits(edition)) {

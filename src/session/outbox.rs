@@ -138,7 +138,7 @@ impl Outbox {
             && self.queue.as_mut().is_some_and(|queue| queue.drop_oldest())
         {
             dropped += 1;
-            self.keep_queue(pool);
+            self.update_queue(pool);
         }
         dropped
     }
@@ -148,7 +148,7 @@ impl Outbox {
     pub(crate) fn drop_older(&mut self, age_ms: u64, now_ms: u64, pool: &mut BufferPool) -> u64 {
         let Some(queue) = &mut self.queue else { return 0 };
         let dropped = queue.drop_older(age_ms, now_ms);
-        self.keep_queue(pool);
+        self.update_queue(pool);
         dropped
     }
 
@@ -181,7 +181,7 @@ impl Outbox {
     fn take_queued(&mut self, pool: &mut BufferPool) -> Option<Segment> {
         let queue = self.queue.as_mut()?;
         let (mut segment, mut since) = queue.take(pool)?;
-        self.keep_queue(pool);
+        self.update_queue(pool);
         // The open buffer is appended where that copies little.
         if self.queue.is_none()
             && let Segment::Owned(bytes) = &mut segment
@@ -199,7 +199,7 @@ impl Outbox {
     }
 
     /// Updates the byte count after a removal, and returns an empty queue to the pool.
-    fn keep_queue(&mut self, pool: &mut BufferPool) {
+    fn update_queue(&mut self, pool: &mut BufferPool) {
         self.queued_bytes = as_u32(self.queue.as_ref().map_or(0, |queue| queue.bytes()));
         if let Some(queue) = self.queue.take_if(|queue| queue.is_empty()) {
             pool.give_queue(queue);
@@ -242,7 +242,7 @@ pub(crate) struct BufferPool {
     /// The sum of their capacities.
     free_bytes: usize,
     /// Large buffers that are being freed piece by piece.
-    giants: Vec<Vec<u8>>,
+    large: Vec<Vec<u8>>,
     #[allow(clippy::vec_box)] // An outbox holds it boxed.
     queues: Vec<Box<Queue>>,
     /// The time of this turn, from which waiting times are counted.
@@ -261,11 +261,11 @@ const POOL_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// The capacity of a new buffer: a few small answers.
 const BUFFER_BYTES: usize = 512;
 /// The capacity from which a buffer counts as large. The kernel takes 0.8 ms to free 16 MiB.
-const GIANT_BYTES: usize = 1024 * 1024;
+const LARGE_BYTES: usize = 1024 * 1024;
 /// The bytes of a large buffer that are freed at a time.
-const GIANT_PIECE_BYTES: usize = 256 * 1024;
+const LARGE_PIECE_BYTES: usize = 256 * 1024;
 /// The most large buffers that are freed in pieces; further ones are freed at once.
-const GIANTS_LEN_MAX: usize = 8;
+const LARGE_LEN_MAX: usize = 8;
 
 impl BufferPool {
     pub(crate) fn begin_turn(&mut self, now_ms: u64) {
@@ -298,21 +298,21 @@ impl BufferPool {
             buffer.clear();
             self.free_bytes += bytes;
             self.free.push(buffer);
-        } else if bytes >= GIANT_BYTES && self.giants.len() < GIANTS_LEN_MAX {
+        } else if bytes >= LARGE_BYTES && self.large.len() < LARGE_LEN_MAX {
             buffer.clear();
-            self.giants.push(buffer);
+            self.large.push(buffer);
         }
     }
 
     /// Frees a piece of a large buffer. True if there is more to free.
     #[inline]
     pub(crate) fn give_back(&mut self) -> bool {
-        let Some(giant) = self.giants.last_mut() else { return false };
-        giant.shrink_to(giant.capacity().saturating_sub(GIANT_PIECE_BYTES));
-        if giant.capacity() < GIANT_BYTES {
-            self.giants.pop();
+        let Some(buffer) = self.large.last_mut() else { return false };
+        buffer.shrink_to(buffer.capacity().saturating_sub(LARGE_PIECE_BYTES));
+        if buffer.capacity() < LARGE_BYTES {
+            self.large.pop();
         }
-        !self.giants.is_empty()
+        !self.large.is_empty()
     }
 }
 
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pool_keeps_no_giants() {
+    fn the_pool_keeps_no_large_buffers() {
         let mut pool = BufferPool::default();
         pool.give(Vec::with_capacity(POOL_BUFFER_BYTES_MAX + 1));
         pool.give(Vec::new());
@@ -358,16 +358,16 @@ mod tests {
     }
 
     #[test]
-    fn giants_go_back_piece_by_piece() {
+    fn large_buffers_are_freed_piece_by_piece() {
         let mut pool = BufferPool::default();
         assert!(!pool.give_back());
-        let giant = || vec![1; GIANT_BYTES + 2 * GIANT_PIECE_BYTES];
-        (0..=GIANTS_LEN_MAX).for_each(|_| pool.give(giant()));
-        assert_eq!(pool.giants.len(), GIANTS_LEN_MAX, "one was freed at once");
-        for left in (0..3 * GIANTS_LEN_MAX).rev() {
+        let buffer = || vec![1; LARGE_BYTES + 2 * LARGE_PIECE_BYTES];
+        (0..=LARGE_LEN_MAX).for_each(|_| pool.give(buffer()));
+        assert_eq!(pool.large.len(), LARGE_LEN_MAX, "one was freed at once");
+        for left in (0..3 * LARGE_LEN_MAX).rev() {
             assert_eq!(pool.give_back(), left > 0);
         }
-        assert!(pool.free.is_empty() && pool.giants.is_empty());
+        assert!(pool.free.is_empty() && pool.large.is_empty());
     }
 
     #[test]

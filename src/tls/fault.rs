@@ -43,9 +43,9 @@ impl fmt::Display for CertificateFault {
             Self::Curve => {
                 f.write_str("the key must be on the curve P-256 or P-384, be Ed25519, or be RSA")
             }
-            Self::NotFirst(place) => write!(
+            Self::NotFirst(position) => write!(
                 f,
-                "the key belongs to certificate {place} of the file; put the server's own \
+                "the key belongs to certificate {position} of the file; put the server's own \
                  certificate first, and behind it those that lead to the root"
             ),
             Self::OtherKey => {
@@ -71,7 +71,7 @@ pub(super) fn of_chain(chain: &[CertificateDer<'_>], key: &[u8]) -> Option<Certi
     };
     match chain.iter().position(is_its) {
         Some(0) => None,
-        Some(place) => Some(CertificateFault::NotFirst(place + 1)),
+        Some(position) => Some(CertificateFault::NotFirst(position + 1)),
         None => Some(CertificateFault::OtherKey),
     }
 }

@@ -175,8 +175,8 @@ fn push_json(value: Value, out: &mut Vec<u8>) {
         Value::Number(number) => push_js_number(number.as_f64().unwrap_or(f64::NAN), out),
         Value::Array(items) => {
             out.push(b'[');
-            for (place, item) in items.into_iter().enumerate() {
-                if place > 0 {
+            for (index, item) in items.into_iter().enumerate() {
+                if index > 0 {
                     out.push(b',');
                 }
                 push_json(item, out);
@@ -185,8 +185,8 @@ fn push_json(value: Value, out: &mut Vec<u8>) {
         }
         Value::Object(members) => {
             out.push(b'{');
-            for (place, (name, member)) in in_js_order(members).into_iter().enumerate() {
-                if place > 0 {
+            for (index, (name, member)) in in_js_order(members).into_iter().enumerate() {
+                if index > 0 {
                     out.push(b',');
                 }
                 push_json(Value::String(name), out);

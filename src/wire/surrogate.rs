@@ -23,21 +23,21 @@ use serde_json::Value;
 pub fn parse_json(text: &[u8]) -> serde_json::Result<Value> {
     // Such text is rare, so only it pays for the second attempt.
     serde_json::from_slice(text).or_else(|error| {
-        let mended = mend(text).ok_or(error)?;
-        serde_json::from_slice(&mended)
+        let readable = replace_unreadable(text).ok_or(error)?;
+        serde_json::from_slice(&readable)
     })
 }
 
 /// Replaces every unpaired surrogate escape in `text` by `\ufffd`, and every number beyond the
 /// largest double by that double. `None` if there is neither.
-fn mend(text: &[u8]) -> Option<Vec<u8>> {
-    let escapes = mend_escapes(text);
+fn replace_unreadable(text: &[u8]) -> Option<Vec<u8>> {
+    let escapes = replace_unpaired(text);
     let text = escapes.as_deref().unwrap_or(text);
     mend_numbers(text).or(escapes)
 }
 
 fn mend_numbers(text: &[u8]) -> Option<Vec<u8>> {
-    let mut mended = Vec::new();
+    let mut readable = Vec::new();
     let mut copied = 0;
     let mut at = 0;
     let mut is_text = false;
@@ -52,8 +52,8 @@ fn mend_numbers(text: &[u8]) -> Option<Vec<u8>> {
                 let rest = &text[at..];
                 let end = at + rest.iter().position(|byte| !is_part(byte)).unwrap_or(rest.len());
                 if is_infinite(&text[at..end]) {
-                    mended.extend_from_slice(&text[copied..at]);
-                    mended.extend_from_slice(NUMBER_MAX);
+                    readable.extend_from_slice(&text[copied..at]);
+                    readable.extend_from_slice(NUMBER_MAX);
                     copied = end;
                 }
                 at = end;
@@ -66,8 +66,8 @@ fn mend_numbers(text: &[u8]) -> Option<Vec<u8>> {
     if copied == 0 {
         return None;
     }
-    mended.extend_from_slice(&text[copied..]);
-    Some(mended)
+    readable.extend_from_slice(&text[copied..]);
+    Some(readable)
 }
 
 /// True if this is a JSON number beyond the largest double.
@@ -86,8 +86,8 @@ fn is_infinite(number: &[u8]) -> bool {
 const NUMBER_MAX: &[u8] = b"1.7976931348623157e308";
 
 /// Replaces every unpaired surrogate escape in `text` by `\ufffd`. `None` if there is none.
-fn mend_escapes(text: &[u8]) -> Option<Vec<u8>> {
-    let mut mended: Option<Vec<u8>> = None;
+fn replace_unpaired(text: &[u8]) -> Option<Vec<u8>> {
+    let mut readable: Option<Vec<u8>> = None;
     let mut at = 0;
     while at < text.len() {
         if text[at] != b'\\' {
@@ -101,8 +101,8 @@ fn mend_escapes(text: &[u8]) -> Option<Vec<u8>> {
                 at += 2 * ESCAPE_BYTES;
             }
             Some(0xd800..=0xdfff) => {
-                let mended = mended.get_or_insert_with(|| text.to_vec());
-                mended[at..at + ESCAPE_BYTES].copy_from_slice(br"\ufffd");
+                let readable = readable.get_or_insert_with(|| text.to_vec());
+                readable[at..at + ESCAPE_BYTES].copy_from_slice(br"\ufffd");
                 at += ESCAPE_BYTES;
             }
             // A backslash and the character it escapes, so that an escaped backslash starts
@@ -110,7 +110,7 @@ fn mend_escapes(text: &[u8]) -> Option<Vec<u8>> {
             _ => at += 2,
         }
     }
-    mended
+    readable
 }
 
 /// The UTF-16 unit of an escape `\uXXXX` at `at`.

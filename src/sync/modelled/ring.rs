@@ -28,7 +28,7 @@ pub(crate) struct Consumer<T> {
 }
 
 /// Free slots for several values, which are published together.
-pub(crate) struct Room<'a, T> {
+pub(crate) struct WriteChunkUninit<'a, T> {
     producer: &'a mut Producer<T>,
     len: usize,
 }
@@ -68,15 +68,18 @@ impl<T> Producer<T> {
         self.cached_slots() == 0 && self.slots() == 0
     }
 
-    pub(crate) fn write_chunk_uninit(&mut self, len: usize) -> Result<Room<'_, T>, usize> {
+    pub(crate) fn write_chunk_uninit(
+        &mut self,
+        len: usize,
+    ) -> Result<WriteChunkUninit<'_, T>, usize> {
         if self.cached_slots() < len && self.slots() < len {
             return Err(self.cached_slots());
         }
-        Ok(Room { producer: self, len })
+        Ok(WriteChunkUninit { producer: self, len })
     }
 }
 
-impl<T> Room<'_, T> {
+impl<T> WriteChunkUninit<'_, T> {
     pub(crate) fn fill_from_iter(self, values: impl IntoIterator<Item = T>) -> usize {
         let Producer { ring, tail, .. } = self.producer;
         let before = *tail;

@@ -105,9 +105,9 @@ impl Inflater {
             let (read, made) = (stream.total_in() as usize, stream.total_out() as usize);
             let start = out.len() - made;
             let unread = input.get(read..).unwrap_or_default();
-            let piece = &unread[..unread.len().min((*work / INPUT_WORK).clamp(1, PIECE_BYTES))];
+            let piece = &unread[..unread.len().min((*work / INPUT_WORK).clamp(1, INPUT_BYTES))];
             // One byte above the bound shows that it is exceeded.
-            let room = (bytes_max.saturating_add(1) - made).min(ROOM_BYTES).min(*work);
+            let room = (bytes_max.saturating_add(1) - made).min(OUTPUT_BYTES).min(*work);
             grow(out, start + made + room, start + bytes_max.saturating_add(1));
             let status = stream.decompress(piece, &mut out[start + made..], FlushDecompress::None);
             let (read_now, made_now) = (stream.total_in() as usize, stream.total_out() as usize);
@@ -142,9 +142,9 @@ pub enum Inflated {
 /// hold only code tables, at 40 ns; a byte of output takes 5 ns where compression gains little.
 pub const INPUT_WORK: usize = 8;
 /// The bytes that are read at a time.
-const PIECE_BYTES: usize = 4096;
+const INPUT_BYTES: usize = 4096;
 /// The bytes that are produced at a time.
-const ROOM_BYTES: usize = 16 * 1024;
+const OUTPUT_BYTES: usize = 16 * 1024;
 
 /// Extends a buffer to `len`, doubling its capacity as needed, up to `len_max`.
 fn grow(out: &mut Vec<u8>, len: usize, len_max: usize) {

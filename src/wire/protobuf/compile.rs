@@ -87,14 +87,14 @@ pub(super) struct Declarations {
 struct Declaration {
     /// The root entry that contains it, for errors.
     route: Box<str>,
-    fields: Vec<OpenField>,
+    fields: Vec<UnresolvedField>,
     /// The index in `fields` for each tag.
     by_tag: Vec<(u32, usize)>,
     nested: FxHashMap<Box<str>, TypeIndex>,
 }
 
 /// A field with the name of its type.
-struct OpenField {
+struct UnresolvedField {
     declared_as: Box<str>,
     name: Box<str>,
     type_name: Box<str>,
@@ -170,7 +170,7 @@ impl Declaration {
             return Ok(false);
         }
         let (declared_as, type_name) = (declared_as.into(), type_name.into());
-        let field = OpenField { declared_as, name: name.into(), type_name, tag, option };
+        let field = UnresolvedField { declared_as, name: name.into(), type_name, tag, option };
         // A name declared again replaces the first field; both tags then lead to the second.
         let index = match self.fields.iter().position(|field| &*field.name == name) {
             Some(index) => {
@@ -207,7 +207,7 @@ impl Declaration {
                         SchemaError::new(&route, &field.declared_as, kind)
                     })?;
                 let member = format!("{}:", Value::from(&*field.name)).into_bytes().into();
-                let OpenField { name, tag, option, .. } = field;
+                let UnresolvedField { name, tag, option, .. } = field;
                 Ok(Field { name, member, tag, option, kind })
             })
             .collect::<Result<Box<[_]>, _>>()?;

@@ -201,9 +201,9 @@ impl Decoder<'_> {
         // From here on the value is summed in doubles, in the order that rounds as the original
         // does.
         let mut value = exact as f64;
-        for place in EXACT_BYTES_MAX..VARINT_BYTES_MAX {
+        for index in EXACT_BYTES_MAX..VARINT_BYTES_MAX {
             let [byte] = self.take()?;
-            value += f64::from(byte & 0x7f) * (1_u128 << (7 * place)) as f64;
+            value += f64::from(byte & 0x7f) * (1_u128 << (7 * index)) as f64;
             if byte < 0x80 {
                 return Ok(value);
             }
@@ -274,8 +274,8 @@ impl Members {
         let printed = out.split_off(self.start);
         let mut groups: Vec<(usize, Vec<&[u8]>)> = Vec::new();
         let mut group_of = FxHashMap::default();
-        for (place, &(index, start)) in self.texts.iter().enumerate() {
-            let end = match self.texts.get(place + 1) {
+        for (at, &(index, start)) in self.texts.iter().enumerate() {
+            let end = match self.texts.get(at + 1) {
                 Some(&(_, next)) => next - 1,
                 None => self.start + printed.len(),
             };
@@ -287,8 +287,8 @@ impl Members {
             });
             groups[group].1.push(value);
         }
-        for (place, (index, values)) in groups.iter().enumerate() {
-            if place > 0 {
+        for (at, (index, values)) in groups.iter().enumerate() {
+            if at > 0 {
                 out.push(b',');
             }
             let field = &message.fields[*index];

@@ -144,8 +144,8 @@ impl MessageType {
         match self.by_tag.get((tag as usize).wrapping_sub(1)) {
             Some(&(found, index)) if found == tag => Some(index),
             _ => {
-                let place = self.by_tag.binary_search_by_key(&tag, |&(found, _)| found).ok()?;
-                Some(self.by_tag[place].1)
+                let at = self.by_tag.binary_search_by_key(&tag, |&(found, _)| found).ok()?;
+                Some(self.by_tag[at].1)
             }
         }
     }
@@ -157,7 +157,7 @@ impl MessageType {
             return Some(likely);
         }
         let found = self.by_name.binary_search_by(|&index| (*self.fields[index].name).cmp(name));
-        found.ok().map(|place| self.by_name[place])
+        found.ok().map(|at| self.by_name[at])
     }
 }
 
