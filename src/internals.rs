@@ -179,7 +179,7 @@ pub struct Wheel {
 
 impl Default for Wheel {
     fn default() -> Self {
-        Self { wheel: TimerWheel::with_room(0), due: Vec::new() }
+        Self { wheel: TimerWheel::with_capacity(0), due: Vec::new() }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A timer wheel: one deadline for each slot, set and cleared in constant time.
 
-use crate::session::{ROOM_MAX, Slot};
+use crate::session::{CAPACITY_MAX, Slot};
 
 /// Deadlines by slot.
 ///
@@ -32,10 +32,10 @@ const UNLINKED: u32 = u32::MAX - 1;
 const _: () = assert!(BUCKETS.is_power_of_two());
 
 impl Wheel {
-    /// A wheel with capacity for `slots` slots from the start, at most [`ROOM_MAX`]; it grows on
-    /// demand.
-    pub(crate) fn with_room(slots: usize) -> Self {
-        let nodes = Vec::with_capacity(slots.min(ROOM_MAX));
+    /// A wheel with capacity for `slots` slots from the start, at most [`CAPACITY_MAX`]; it grows
+    /// on demand.
+    pub(crate) fn with_capacity(slots: usize) -> Self {
+        let nodes = Vec::with_capacity(slots.min(CAPACITY_MAX));
         Self { nodes, buckets: vec![NONE; BUCKETS].into(), tick: 0 }
     }
 
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn nothing_fires_early_or_twice() {
-        let mut wheel = Wheel::with_room(4);
+        let mut wheel = Wheel::with_capacity(4);
         let mut due = Vec::new();
         wheel.set(Slot(3), 120);
         wheel.advance(119, &mut due);
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_far_deadline_waits_for_its_turn() {
-        let mut wheel = Wheel::with_room(4);
+        let mut wheel = Wheel::with_capacity(4);
         let mut due = Vec::new();
         let far_ms = TICK_MS * BUCKETS as u64 * 3 + 100;
         wheel.set(Slot(0), far_ms);
@@ -143,7 +143,7 @@ mod tests {
     /// Random operations agree with a plain map, with jumps of more than one revolution.
     #[test]
     fn behaves_like_a_map_of_deadlines() {
-        let mut wheel = Wheel::with_room(4);
+        let mut wheel = Wheel::with_capacity(4);
         let mut model: BTreeMap<u32, u64> = BTreeMap::new();
         let (mut seed, mut now_ms) = (88_172_645_463_325_252_u64, 0);
         for _ in 0..crate::testing::repetitions(50_000) {

@@ -9,7 +9,7 @@ use super::accepts::{Accepts, Listeners};
 use super::buffers::{Buffers, GROUP};
 use super::churn::ChurnLimiter;
 use super::ring::{Completion, RawAddress, Ring, Token};
-use crate::session::{ROOM_MAX, Segment, SessionId};
+use crate::session::{CAPACITY_MAX, Segment, SessionId};
 use crate::shard::{Command, ListenerIndex, ReceiveEnd, SendEnd, Shard, SocketIndex, Transmit};
 
 /// The sockets of one shard.
@@ -68,7 +68,7 @@ impl Sockets {
         Self {
             accepts: Accepts::new(listeners, sockets_max),
             churn: ChurnLimiter::default(),
-            sockets: Vec::with_capacity(ROOM_MAX.min(sockets_max as usize)),
+            sockets: Vec::with_capacity(CAPACITY_MAX.min(sockets_max as usize)),
             ended: VecDeque::new(),
             sends: Vec::new(),
             free_sends: Vec::new(),

@@ -15,5 +15,5 @@ pub(crate) use id::{Generation, Slot};
 pub use id::{SessionId, ShardIndex};
 pub(crate) use outbox::{BufferPool, Outbox, Segment};
 pub(crate) use queue::{Framing, LossyPush, PushLoss};
-pub(crate) use table::{ROOM_MAX, Table, place_of, token_of};
+pub(crate) use table::{CAPACITY_MAX, Table, place_of, token_of};
 pub use uid::{Uid, UidError};

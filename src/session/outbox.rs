@@ -153,9 +153,9 @@ impl Outbox {
     }
 
     /// The waiting time of the oldest required piece.
-    pub(crate) fn owed_ms(&self, now_ms: u64) -> Option<u64> {
+    pub(crate) fn wait_ms(&self, now_ms: u64) -> Option<u64> {
         let in_flight = self.is_in_flight().then(|| self.in_flight_since.age_ms(now_ms)).flatten();
-        let queued = || self.queue.as_ref().and_then(|queue| queue.owed_ms(now_ms));
+        let queued = || self.queue.as_ref().and_then(|queue| queue.wait_ms(now_ms));
         let open = || if self.open.is_empty() { None } else { self.open_since.age_ms(now_ms) };
         in_flight.or_else(queued).or_else(open)
     }

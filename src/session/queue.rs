@@ -168,7 +168,7 @@ impl Queue {
     }
 
     /// The waiting time of the oldest required entry.
-    pub(super) fn owed_ms(&self, now_ms: u64) -> Option<u64> {
+    pub(super) fn wait_ms(&self, now_ms: u64) -> Option<u64> {
         let owed = self.entries.iter().filter(|entry| entry.lossy.is_none());
         owed.filter_map(|entry| entry.since.age_ms(now_ms)).next()
     }
@@ -356,18 +356,18 @@ mod tests {
         let at = |ms: u64| ms + u64::from(u32::MAX) - 50; // Across the wrap of the clock.
         pool.begin_turn(at(0));
         outbox.push_lossy(push, 9, &mut pool);
-        assert_eq!(outbox.owed_ms(at(100)), None);
+        assert_eq!(outbox.wait_ms(at(100)), None);
         pool.begin_turn(at(40));
         outbox.open(&mut pool).extend_from_slice(b"answer");
-        assert_eq!(outbox.owed_ms(at(100)), Some(60));
+        assert_eq!(outbox.wait_ms(at(100)), Some(60));
         assert_eq!(outbox.drop_older(100, at(100), &mut pool), 0);
         assert_eq!(outbox.drop_older(99, at(100), &mut pool), 1);
         let segment = outbox.take(&mut pool).unwrap();
         assert_eq!(segment.as_slice(), b"answer");
         pool.begin_turn(at(70));
         outbox.open(&mut pool).extend_from_slice(b"later");
-        assert_eq!(outbox.owed_ms(at(100)), Some(60), "what is in flight waits, too");
+        assert_eq!(outbox.wait_ms(at(100)), Some(60), "what is in flight waits, too");
         outbox.finish(segment, &mut pool);
-        assert_eq!(outbox.owed_ms(at(100)), Some(30));
+        assert_eq!(outbox.wait_ms(at(100)), Some(30));
     }
 }

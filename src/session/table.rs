@@ -17,19 +17,20 @@ struct Entry<T> {
 }
 
 /// The largest capacity that is reserved at the start.
-pub(crate) const ROOM_MAX: usize = 1 << 17;
+pub(crate) const CAPACITY_MAX: usize = 1 << 17;
 
 impl<T> Table<T> {
     pub(crate) fn new(len_max: usize) -> Self {
         Self { entries: Vec::new(), free: Vec::new(), len_max }
     }
 
-    /// A table with capacity for `len_max` values from the start, at most [`ROOM_MAX`]. Moving some
-    /// ten thousand values into a larger allocation takes milliseconds, during which the shard
-    /// serves nobody. Unused capacity takes addresses, but no memory.
-    pub(crate) fn with_room(len_max: usize) -> Self {
-        let room = len_max.min(ROOM_MAX);
-        Self { entries: Vec::with_capacity(room), free: Vec::with_capacity(room), len_max }
+    /// A table with capacity for `len_max` values from the start, at most [`CAPACITY_MAX`].
+    ///
+    /// Moving some ten thousand values into a larger allocation takes milliseconds, during which
+    /// the shard serves nobody. Unused capacity takes addresses, but no memory.
+    pub(crate) fn with_capacity(len_max: usize) -> Self {
+        let len = len_max.min(CAPACITY_MAX);
+        Self { entries: Vec::with_capacity(len), free: Vec::with_capacity(len), len_max }
     }
 
     pub(crate) fn len(&self) -> usize {

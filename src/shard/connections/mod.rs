@@ -66,8 +66,8 @@ impl Connections {
         Self {
             index,
             clock: Clock::default(),
-            table: Table::with_room(len_max),
-            wheel: Wheel::with_room(len_max),
+            table: Table::with_capacity(len_max),
+            wheel: Wheel::with_capacity(len_max),
             pool: BufferPool::default(),
             memory: Memory::new(limits.shard_bytes_max),
             copies,

@@ -52,7 +52,7 @@ impl Outbound {
         let outbox = &connection.outbox;
         if has_gone
             || outbox.bytes() < self.pauses.resume_bytes()
-            || outbox.owed_ms(now_ms).is_none()
+            || outbox.wait_ms(now_ms).is_none()
         {
             self.pauses.forget(session);
             self.connections.budgets_mut().resume(session, Pause::Outbox);
@@ -83,7 +83,7 @@ impl Outbound {
                 continue;
             }
             self.counters.pushes_dropped.add(connection.outbox.drop_older(age_ms, now_ms, pool));
-            if connection.outbox.owed_ms(now_ms).is_some_and(|waited_ms| waited_ms > age_ms) {
+            if connection.outbox.wait_ms(now_ms).is_some_and(|waited_ms| waited_ms > age_ms) {
                 self.connections.cut(slot, CloseReason::OutboxAge);
             }
         }
