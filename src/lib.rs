@@ -79,7 +79,7 @@ pub use engine::{
 pub use error::{HandleError, IoUringBlock, StartError};
 pub use forward::{LaneFull, ServerId, Workers};
 pub use limits::{LimitError, Limits};
-pub use log::redact_logins;
+pub use log::redact_credentials;
 #[cfg(feature = "pitaya")]
 pub use pitaya::{PitayaCluster, PitayaLimits};
 #[cfg(feature = "pomelo")]

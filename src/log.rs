@@ -89,18 +89,18 @@ macro_rules! seldom {
 }
 pub(crate) use seldom;
 
-/// Replaces the login in each address of `text`: `nats://amy:secret@host` becomes
+/// Replaces the credentials in each address of `text`: `nats://amy:secret@host` becomes
 /// `nats://***@host`, and so does any word with an `@`.
 ///
-/// Where it is not clear how long the login is, the longer reading is replaced, as a password may
-/// contain any character.
+/// Where it is not clear how far they reach, the longer reading counts, as a password may contain
+/// any character.
 ///
 /// ```
 /// let line = "can't reach `nats://amy:se/c@ret@10.0.0.2:4222`";
-/// assert_eq!(shaddock::redact_logins(line), "can't reach `nats://***@10.0.0.2:4222`");
+/// assert_eq!(shaddock::redact_credentials(line), "can't reach `nats://***@10.0.0.2:4222`");
 /// ```
 #[must_use]
-pub fn redact_logins(text: &str) -> Cow<'_, str> {
+pub fn redact_credentials(text: &str) -> Cow<'_, str> {
     if !text.contains('@') {
         return Cow::Borrowed(text);
     }
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn logins_are_taken_out_of_a_text() {
+    fn credentials_are_taken_out_of_a_text() {
         for (text, expected) in [
             ("", ""),
             ("nats://10.0.0.2:4222", "nats://10.0.0.2:4222"),
@@ -153,7 +153,7 @@ mod tests {
             ("@", "***@"),
             (" @ @ ", " ***@ "),
         ] {
-            assert_eq!(redact_logins(text), expected, "{text}");
+            assert_eq!(redact_credentials(text), expected, "{text}");
         }
     }
 }

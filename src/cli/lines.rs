@@ -13,7 +13,7 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
-use shaddock::redact_logins;
+use shaddock::redact_credentials;
 
 /// Bytes that wait to be written on one of the two. A line that would be more is lost.
 const QUEUE_BYTES_MAX: usize = 1024 * 1024;
@@ -56,7 +56,7 @@ pub(crate) fn stdout() -> &'static Arc<Lines> {
 
 /// Tells something on stderr, without the logins that are in it.
 pub(crate) fn tell(text: &str) {
-    stderr().write(redact_logins(text).as_bytes());
+    stderr().write(redact_credentials(text).as_bytes());
 }
 
 /// Waits until all is written, but not for long. To be called when the process is about to end.

@@ -19,7 +19,7 @@ use super::sockets::Sockets;
 use crate::dispatch::tasks::WakeThread as _;
 use crate::error::StartError;
 use crate::forward::{Hub, Party};
-use crate::log::redact_logins;
+use crate::log::redact_credentials;
 use crate::session::ShardIndex;
 use crate::shard::{Shard, ShardConfig};
 
@@ -56,7 +56,7 @@ impl Threads {
     /// so the whole engine ends rather than serve some and hang others.
     pub(super) fn fail(&self, failure: String) {
         // What a library says of a connection may have its address in it.
-        let failure = redact_logins(&failure).into_owned();
+        let failure = redact_credentials(&failure).into_owned();
         tracing::error!("{failure}; the engine stops");
         let deadline_us = self.now_us() + FAILURE_NOTICE_US;
         self.failure.get_or_init(|| failure);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::servers::{Entry, ServerName};
 use super::subjects;
-use crate::log::redact_logins;
+use crate::log::redact_credentials;
 
 /// Joins a Pitaya cluster as one of its frontends, over NATS and etcd: what clients send to backend
 /// types is forwarded to the servers there are, and they bind, push and kick as ever
@@ -51,7 +51,7 @@ pub struct PitayaCluster {
 impl std::fmt::Debug for PitayaCluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let without = |addresses: &[String]| -> Vec<String> {
-            addresses.iter().map(|address| redact_logins(address).into_owned()).collect()
+            addresses.iter().map(|address| redact_credentials(address).into_owned()).collect()
         };
         f.debug_struct("PitayaCluster")
             .field("nats", &without(&self.nats))

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use shaddock::redact_logins;
+use shaddock::redact_credentials;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
@@ -340,7 +340,7 @@ impl<'i> Table<'i> {
 
     /// The first of what stands there, without logins: the problems of a file may go anywhere.
     fn found(&self, span: Range<usize>) -> String {
-        let text = redact_logins(self.source.text.get(span).unwrap_or_default());
+        let text = redact_credentials(self.source.text.get(span).unwrap_or_default());
         let line = text.lines().next().unwrap_or_default();
         let mut found: String = line.chars().take(FOUND_CHARS_MAX).collect();
         if found.len() < text.len() {
