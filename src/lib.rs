@@ -41,30 +41,31 @@
 //! A handler or filter that panics answers its request with 500 and hurts nobody else. That needs
 //! `panic = "unwind"`, Rust's default.
 
-mod dispatch;
-mod engine;
-mod error;
-mod forward;
-#[cfg(feature = "internals")]
-#[doc(hidden)]
-pub mod internals;
-mod limits;
+// Each module uses only those above it: `MODULE_ORDER` in `tests/tidy.rs`.
+#[cfg(test)]
+mod testing;
+mod sync;
 mod log;
+pub mod wire;
+mod limits;
 pub mod metrics;
+pub mod route;
+mod error;
+#[cfg(feature = "tls")]
+mod tls;
+mod session;
+mod dispatch;
+mod forward;
 #[cfg(feature = "pitaya")]
 mod pitaya;
 #[cfg(feature = "pomelo")]
 mod pomelo;
-pub mod route;
-mod session;
-mod shard;
-mod sync;
-#[cfg(test)]
-mod testing;
-#[cfg(feature = "tls")]
-mod tls;
 mod wheel;
-pub mod wire;
+mod shard;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals;
+mod engine;
 
 pub use dispatch::{
     Audience, Bind, BindError, Channel, Context, Filter, Handlers, HostFilter, HostFilterError,
