@@ -1,8 +1,8 @@
-//! The connector tier of a Pomelo game cluster, on io_uring, one thread per core.
+//! The connector tier of a Pomelo game cluster, on io_uring, with one thread per core.
 //!
-//! Shaddock accepts game clients over TCP and WebSocket on one port, speaks Pomelo's wire protocol
-//! byte for byte, keeps their sessions, and carries each message to `globalHandle`: filters, then a
-//! handler of this process, or a worker behind a lane, and the answer back.
+//! Shaddock accepts game clients over TCP and WebSocket on one port, implements Pomelo's wire
+//! protocol byte for byte, and keeps the clients' sessions. Each message passes filters and reaches
+//! a handler of this process or a worker thread; the answer returns the same way.
 //!
 //! ```no_run
 //! use shaddock::{Engine, Reply};
@@ -19,27 +19,28 @@
 //! # }
 //! ```
 //!
-//! # What is where
+//! # Contents
 //! - [`Engine::builder`] describes an engine; [`Builder::start`] starts its threads.
-//! - A handler gets a [`Request`] and a [`Session`] and gives a [`Reply`]; it runs on the shard
-//!   that owns the session. Async handlers and [`Session::defer`] answer later.
-//! - [`Builder::forward`] hands a server type to [`Workers`]: threads with handlers of their own.
+//! - A handler receives a [`Request`] and a [`Session`] and returns a [`Reply`]. It runs on the
+//!   shard that owns the session. Async handlers and [`Session::defer`] answer later.
+//! - [`Builder::forward`] sends a server type's messages to [`Workers`]: threads with handlers of
+//!   their own.
 //! - [`Filter`]s run before and after handlers; [`Serial`], [`Timeout`], [`Time`] and [`TooBusy`]
 //!   are Pomelo's.
 //! - [`Context`] pushes, broadcasts, kicks, sleeps, and keeps [`Channel`]s; [`Handle`] does so for
 //!   other threads.
-//! - [`Limits`] bounds everything, and [`metrics`] counts what happened at each bound.
-//! - [`wire`] and [`route`] are the protocol by itself, without I/O.
+//! - [`Limits`] bounds every queue and buffer, and [`metrics`] has a counter for each bound.
+//! - [`wire`] and [`route`] are the protocol alone, without I/O.
 //!
 //! # Threads
-//! A shard is a thread pinned to a core, with its own ring and its own sessions; nothing on the way
-//! of a message is shared with another one. The code of handlers runs there, so a handler that
-//! blocks delays its shard's clients, though nobody is closed for it. The shard is also a glommio
-//! executor: an async handler may use glommio's timers and files.
+//! A shard is a thread pinned to a core, with its own ring and its own sessions. Shards share
+//! nothing while they process a message. Handlers run on the shard, so a handler that blocks delays
+//! the shard's clients, although no session is closed for it. The shard is also a glommio executor:
+//! an async handler may use glommio's timers and files.
 //!
 //! # Panics
-//! A handler or filter that panics answers its request with 500 and hurts nobody else. That needs
-//! `panic = "unwind"`, Rust's default.
+//! A handler or filter that panics answers its request with 500 and affects no other request. This
+//! needs `panic = "unwind"`, Rust's default.
 
 // Each module uses only those above it: `MODULE_ORDER` in `tests/tidy.rs`.
 #[cfg(test)]

@@ -12,7 +12,6 @@ use crate::wire::number::push_js_number;
 /// It is the CRC-32 of the text as a signed number, without its sign, modulo the number of servers
 /// in the order they became known. The text of an unbound session is empty, which gives the first
 /// server. The checksum uses the low eight bits of each UTF-16 unit.
-/// first server. The checksum sees the low eight bits of each UTF-16 unit.
 ///
 /// # Examples
 ///
