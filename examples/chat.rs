@@ -1,8 +1,8 @@
-//! A chat room: players log in on the connector, and talk through a channel on a worker.
+//! A chat room: players log in on the connector and talk through a channel on a worker.
 //!
-//! The connector's handlers run where the client's bytes arrive and must be quick. What is behind
-//! the server type `chat` runs on threads of its own, the workers; each player always talks to the
-//! same one, picked by uid.
+//! The connector's handlers run on the shard that receives the client's bytes, so they must be
+//! quick. The handlers of the server type `chat` run on threads of their own, the workers. Each
+//! player's messages go to the same worker, chosen by uid.
 //!
 //! Run it, with an address if 127.0.0.1:3010 is taken:
 //!
@@ -33,8 +33,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let engine = Engine::builder()
         .listen(address)
         .async_handler("connector.entryHandler.enter", enter)
-        // One worker, so that all players share its room. With more of them a room would need a
-        // route that leads all its players to the same worker.
+        // One worker, so that all players share its room. With several, a room would need a router
+        // that sends all its players to the same worker.
         .forward("chat", Workers::new(1, chat))
         .start()?;
     println!("listening on {}", engine.local_addr());
@@ -64,7 +64,8 @@ struct Say {
     text: String,
 }
 
-/// Sets up the worker. It runs on the worker's thread, so handlers may share state by `Rc`.
+/// Registers the worker's handlers. It runs on the worker's thread, so handlers may share state by
+/// `Rc`.
 fn chat(handlers: &mut Handlers) {
     handlers
         .handler("chat.roomHandler.join", |_, session| {
@@ -77,7 +78,8 @@ fn chat(handlers: &mut Handlers) {
         .handler("chat.roomHandler.say", |request, session| {
             let Ok(Say { text }) = request.json() else { return Reply::error() };
             let message = json!({"from": session.uid(), "text": text}).to_string();
-            // The push is under way whether or not the result, who could not be reached, is read.
+            // The push is on its way, whether or not the result, which names failed deliveries, is
+            // read.
             match session.context().channel("room").push("onChat", message.as_bytes()) {
                 Ok(_) => Reply::json(&json!({"code": 200})),
                 Err(error) => Reply::error_json(&json!({"code": 413, "msg": error.to_string()})),

@@ -1,4 +1,4 @@
-//! The smallest connector: one handler that sends back what it gets.
+//! The smallest connector: one handler that returns the body it receives.
 //!
 //! Run it, with an address if 127.0.0.1:3010 is taken:
 //!
@@ -6,8 +6,8 @@
 //! cargo run --release --example echo
 //! ```
 //!
-//! Talk to it without any client from Bash, with a handshake, its ACK and one request in a row (the
-//! answer ends in `{"a":1}`):
+//! Send it a handshake, an ACK and one request from Bash, without any client (the answer ends in
+//! `{"a":1}`):
 //!
 //! ```text
 //! exec 3<>/dev/tcp/127.0.0.1/3010

@@ -1,10 +1,11 @@
-//! Answers that take their time: from a future on the shard, and from another thread.
+//! Answers that take time: from a future on the shard, and from another thread.
 //!
 //! `later` is an async handler. It runs on the shard's own thread, in glommio's executor, and may
-//! wait for anything that works there: timers, sockets, files.
+//! await whatever works there: timers, sockets, files.
 //!
-//! `elsewhere` hands its answer to a plain thread, as one would to a database pool or to another
-//! async runtime. Its responder may go anywhere; should it be dropped, the client gets an error.
+//! `elsewhere` leaves its answer to a plain thread, as one would to a database pool or another
+//! async runtime. Its responder may be sent to any thread. If it is dropped, the client gets an
+//! error.
 //!
 //! Run it, with an address if 127.0.0.1:3010 is taken:
 //!
@@ -37,7 +38,7 @@ struct Later {
     ms: u64,
 }
 
-/// Waits on the shard's executor. Other clients are served meanwhile.
+/// Waits on the shard's executor, which serves other clients meanwhile.
 async fn later(request: OwnedRequest, _: Session) -> Reply<'static> {
     let Ok(Later { ms }) = request.json() else { return Reply::error() };
     glommio::timer::sleep(Duration::from_millis(ms)).await;
@@ -49,10 +50,10 @@ struct Job {
     n: u64,
 }
 
-/// Jobs that may wait. One more is answered with an error.
+/// The most jobs that may wait; a further one is answered with an error.
 const JOBS_MAX: usize = 1_024;
 
-/// Does the jobs one after the other, for as long as there is anybody to send some.
+/// Does the jobs in order, until no sender is left.
 fn work(jobs: &mpsc::Receiver<(Job, Responder)>) {
     for (Job { n }, responder) in jobs {
         let product = (1..=n).try_fold(1_u64, u64::checked_mul);
@@ -72,7 +73,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .async_handler("connector.jobHandler.later", later)
         .handler("connector.jobHandler.elsewhere", move |request, session| {
             let Ok(job) = request.json::<Job>() else { return Reply::error() };
-            // A full queue gives the responder back, whose drop is an answer.
+            // A full queue returns the responder, whose drop answers with an error.
             session.defer(|responder| drop(send.try_send((job, responder))))
         })
         .start()?;

@@ -1,36 +1,36 @@
-//! A backend of a Pitaya cluster, written from the protocol: to try the connector with, to test it
-//! and to measure it. It has nothing of the engine's in it.
+//! A backend of a Pitaya cluster, written from the protocol, with which the connector can be tried,
+//! tested and measured. It uses nothing of the engine.
 //!
 //! ```sh
 //! cargo run --release --example pitaya_backend -- nats://127.0.0.1:4222 127.0.0.1:2379 room room-1
 //! ```
 //!
-//! As a real one at its defaults it reads its subject through a channel of 75 messages, and what
-//! finds that full is dropped without a word (`pitaya.cluster.rpc.server.nats.buffer.messages`,
-//! Pitaya cluster, "Corrections and additions"). `--buffer N` makes it another length.
+//! Like a real backend at its defaults, it reads its subject through a channel of 75 messages, and
+//! a message that finds the channel full is dropped without an error (docs/protocol/pitaya.md,
+//! "NATS subjects"). `--buffer N` sets another length.
 //!
-//! Its routes are `type.service.method`, of any service, with these methods:
+//! Its routes are `type.service.method`, with any service and these methods:
 //!
-//! | method | what it does, and answers |
+//! | method | effect or answer |
 //! |---|---|
 //! | `echo` | the body |
-//! | `session` | what has been told of the session and of the request, as JSON |
+//! | `session` | the session and the request as the backend got them, as JSON |
 //! | `bind` | binds the session to the uid in the body, pushes `onBound` to it, then answers |
 //! | `pushsession` | replaces the session's data by the body |
 //! | `kick` | kicks the uid in the body, by `sys.kick` |
 //! | `kickuser` | kicks the uid in the body, on its subject |
 //! | `push` | pushes `{"uid","route","data"}`, without waiting |
-//! | `slow` | `"slow"`, after as many milliseconds as the body says |
-//! | `silent` | nothing, ever |
+//! | `slow` | `"slow"`, after the number of milliseconds in the body |
+//! | `silent` | no answer |
 //! | `error` | an error |
-//! | `count` | how many requests and notifies have come, itself included |
-//! | `call` | what the frontend answers to `{"route","data"}`, data in hexadecimal |
-//! | `length` | how many bytes the body has |
-//! | `empty` | no bytes at all |
+//! | `count` | the number of requests and notifies so far, itself included |
+//! | `call` | the frontend's answer to `{"route","data"}`, data in hexadecimal |
+//! | `length` | the body's length in bytes |
+//! | `empty` | an empty body |
 //! | `nopush` | pushes an empty body by `{"uid","route"}`, without waiting |
 //!
 //! A notify is acknowledged with `ack` on its reply subject once it is handled, whatever its method
-//! would answer; by `silent` never.
+//! would answer; `silent` never acknowledges.
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
@@ -46,26 +46,26 @@ use futures_util::StreamExt as _;
 use prost::Message as _;
 use serde_json::{Value, json};
 
-/// Where the backend belongs.
+/// The backend's addresses, identity and buffer.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// NATS's URL.
     pub nats: String,
-    /// Host and port.
+    /// The host and port of etcd.
     pub etcd: String,
-    /// Its type, such as `room`.
+    /// The server type, such as `room`.
     pub server_type: String,
-    /// Its id, which no other server has.
+    /// The server id, unique in the cluster.
     pub id: String,
-    /// How many messages may wait to be read; more are dropped.
+    /// The most messages that may wait to be read; further ones are dropped.
     pub buffer: usize,
 }
 
-/// Pitaya's own.
+/// Pitaya's default.
 const BUFFER: usize = 75;
 
 impl Options {
-    /// Reads them from the command line's words.
+    /// Reads the options from the words of a command line.
     pub fn parse(mut words: impl Iterator<Item = String>) -> Option<Self> {
         let mut next = || words.next();
         let (nats, etcd, server_type, id) = (next()?, next()?, next()?, next()?);
@@ -93,9 +93,9 @@ pub fn run(options: Options) {
     runtime.expect("a runtime").block_on(serve(options)).expect("NATS serves");
 }
 
-/// Long enough for a process that is stopped for a while to stay in the list.
+/// Long enough for a process that is stopped for a while to stay registered.
 const LEASE_SECONDS: u64 = 15;
-/// How long a frontend may take to answer.
+/// The time within which a frontend must answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -169,7 +169,7 @@ struct KickMsg {
     user_id: String,
 }
 
-/// `Msg.type` of a notify.
+/// The `Msg.type` of a notify.
 const NOTIFY: i32 = 1;
 
 /// A running backend.
@@ -180,7 +180,7 @@ struct Backend {
 
 async fn serve(options: Options) -> Result<(), async_nats::Error> {
     let connect = async_nats::ConnectOptions::new().retry_on_initial_connect();
-    // What finds a subscription's channel full is dropped by this client, as by Go's.
+    // This client drops messages for a full subscription channel, as Go's does.
     let connect = connect.max_reconnects(None).subscription_capacity(options.buffer);
     let connect = connect.reconnect_delay_callback(|_| Duration::from_millis(100));
     let client = connect.connect(&*options.nats).await?;
@@ -216,7 +216,7 @@ async fn serve(options: Options) -> Result<(), async_nats::Error> {
     Ok(())
 }
 
-/// One request of a client's.
+/// One request of a client.
 struct Call {
     session: Session,
     msg: Msg,
@@ -241,7 +241,7 @@ impl Backend {
     fn handle_at_once(&self, call: &Call) -> Option<Answer> {
         let Call { session, msg, frontend_id, metadata, .. } = call;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        // It needs what a real one needs.
+        // A real backend needs an object, too.
         if !metadata.is_object() {
             let msg = "no context found".to_owned();
             return Some(Err(Error { code: "PIT-500".into(), msg, ..Error::default() }));
@@ -283,7 +283,7 @@ impl Backend {
             "bind" => {
                 let session = Session { id, uid: body.clone(), data: Vec::new() };
                 let answer = self.call(call, "sys.bindsession", session.encode_to_vec()).await?;
-                // The first push comes right behind the bind.
+                // The first push follows directly on the bind.
                 self.push(call, &body, "onBound", b"{\"bound\":true}").await;
                 Ok(answer)
             }
@@ -329,7 +329,7 @@ impl Backend {
         self.client.publish(subject, push.encode_to_vec().into()).await.ok();
     }
 
-    /// Calls the frontend that the client is at; its answer's data, in hexadecimal.
+    /// Calls the client's frontend; returns the answer's data in hexadecimal.
     async fn call(&self, call: &Call, route: &str, data: Vec<u8>) -> Answer {
         let request = Request {
             kind: 1,
@@ -367,7 +367,7 @@ fn from_hex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).filter_map(pair).collect()
 }
 
-/// Puts the backend into etcd's list, and keeps it there, by etcd's JSON gateway.
+/// Registers the backend in etcd and keeps its lease alive, by etcd's JSON gateway.
 fn register(options: &Options) {
     let Options { etcd, server_type, id, .. } = options;
     let key = format!("pitaya/servers/{server_type}/{id}");
@@ -387,7 +387,7 @@ fn register(options: &Options) {
             let is_put = granted.is_string() && post(etcd, "/v3/kv/put", &put).is_ok();
             lease = is_put.then_some(granted);
             if is_put {
-                // Whoever has started it may have read enough.
+                // The process that started this one may have closed the pipe.
                 writeln!(std::io::stdout(), "\npitaya_backend: {server_type} {id} is ready").ok();
             }
         }
@@ -396,7 +396,7 @@ fn register(options: &Options) {
     }
 }
 
-/// One call of etcd's JSON gateway.
+/// Makes one call of etcd's JSON gateway.
 pub fn post(etcd: &str, path: &str, body: &Value) -> std::io::Result<Value> {
     let mut stream = TcpStream::connect(etcd)?;
     stream.set_read_timeout(Some(CALL_TIMEOUT))?;
