@@ -1,12 +1,13 @@
-//! What NATS and etcd bring a frontend of a Pitaya cluster, among what its clients do.
+//! Messages from NATS and etcd to a frontend of a Pitaya cluster, among its clients' requests.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use shaddock::internals::cluster::{Effect, Frontend, TIMEOUT_US, forwarded, pushed_to};
 
-/// Whatever comes, in whatever order: each client's request is answered once, and each backend's at
-/// most once, and once if it can be read while there is a connection; a message is forwarded as it
-/// came; a push reaches nobody but its user; who is listened to is who is logged in.
+/// In any order of events, each client's request is answered once; each backend's request is
+/// answered at most once, and exactly once if it can be read while there is a connection. A
+/// forwarded message is unchanged, a push reaches only its user, and the subscriptions are those of
+/// the users who are logged in.
 pub fn check(input: &[u8]) {
     let mut run = Run::new();
     let mut rest = input;
@@ -26,13 +27,13 @@ struct Run {
     is_connected: bool,
     /// Requests of clients that wait: route and body, by token.
     waiting: BTreeMap<u64, (String, Vec<u8>)>,
-    /// Where answers to forwarded requests are to go, in the order of sending.
+    /// The reply subjects of forwarded requests, in the order of sending.
     replies: Vec<String>,
-    /// The questions of backends that are to be answered, by where.
+    /// The reply subjects of backends' requests without an answer.
     questions: BTreeSet<String>,
     asked: u64,
     tokens: u64,
-    /// Whom the last push was for.
+    /// The user of the last push.
     pushed_to: Option<String>,
 }
 
@@ -87,7 +88,7 @@ impl Run {
             11 => {
                 self.is_connected = !self.is_connected;
                 self.frontend.set_connected(self.is_connected);
-                // What was under way towards the backends is lost.
+                // Requests on their way to the backends are lost.
                 self.questions.clear();
             }
             _ => {}
@@ -96,8 +97,8 @@ impl Run {
         assert!(counted <= 2, "{counted} bad messages in one");
     }
 
-    /// A backend's question. More than the queue has room for may go unanswered, so each is
-    /// answered before the next one.
+    /// Sends a backend's request. More requests than the queue has room for may go unanswered, so
+    /// each is answered before the next one.
     fn ask(&mut self, payload: &[u8]) {
         self.asked += 1;
         let reply = format!("reply.{}", self.asked);
@@ -112,9 +113,9 @@ impl Run {
         self.frontend.forward(session, self.tokens, route, body);
     }
 
-    /// Has everything done, and looks at it.
+    /// Runs everything that is due, and checks the effects.
     fn look(&mut self) {
-        // A question goes to the shard, its answer comes back, and is sent.
+        // A request goes to the shard, its answer returns, and is sent.
         for _ in 0..3 {
             self.frontend.turn(0);
         }
@@ -141,7 +142,7 @@ impl Run {
     }
 
     fn look_at_sent(&mut self, subject: &str, reply: Option<String>, payload: &[u8]) {
-        // A token that is one of these stands for any; within a name they are characters.
+        // A wildcard token matches any token; within a name these are ordinary characters.
         let is_wild = |token: &str| matches!(token, "" | "*" | ">");
         let is_one_subject = !subject.contains([' ', '\t', '\r', '\n']);
         assert!(is_one_subject && !subject.split('.').any(is_wild), "{subject:?}");
@@ -161,7 +162,7 @@ impl Run {
         }
     }
 
-    /// Time passes until everything is answered.
+    /// Advances the time until everything is answered.
     fn finish(&mut self) {
         self.frontend.turn(TIMEOUT_US);
         self.look();

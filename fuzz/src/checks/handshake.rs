@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::Value;
 use shaddock::wire::handshake::{self, Answers, DictionaryParts, HandshakeRequest, ProtosParts};
 
-/// A request that is accepted reads the same after printing, and every answer is JSON that says
-/// what the client does not have yet.
+/// A request that is accepted reads the same after printing, and every answer is JSON with the
+/// tables that the client lacks.
 pub fn check(input: &[u8]) {
     let request = match HandshakeRequest::parse(input) {
         Ok(request) => request,
@@ -38,7 +38,7 @@ fn check_answers(request: &HandshakeRequest) {
         for protos in [None, Some(protos)] {
             let answers = Answers::new(Some(Duration::from_secs(3)), dictionary, protos);
             let mut out = b"before".to_vec();
-            // The client's own value stands for whatever a handshake handler may answer.
+            // The client's own value stands for any result of a handshake handler.
             answers.success(request, request.user.as_ref(), &mut out);
             let answer = object(out.strip_prefix(b"before").expect("answers are appended"));
             assert_eq!(answer["code"], 200);

@@ -1,10 +1,10 @@
-//! The request that opens a WebSocket, and the switch in front of it.
+//! The request that opens a WebSocket, and the protocol detection in front of it.
 
 use shaddock::wire::http::{self, HttpError, Upgrade, UpgradeStatus};
 use shaddock::wire::sniff::{Sniff, sniff};
 
-/// A prefix is incomplete or has the result of the whole; an accepted request is answered as
-/// another implementation would, and nothing it holds can add a line to the answer.
+/// A prefix is incomplete or has the result of the whole. An accepted request is answered as
+/// another implementation would, and none of its values can add a line to the answer.
 pub fn check(input: &[u8]) {
     for head_bytes_max in [256, 8 * 1024] {
         let whole = http::decode(input, head_bytes_max);
@@ -64,7 +64,7 @@ fn check_refused(error: HttpError) {
     assert!(headers.contains(&("Content-Length".to_owned(), "0".to_owned())));
 }
 
-/// The status, then the headers, of a response that holds nothing else.
+/// The status and the headers of a response that holds nothing else.
 fn response(bytes: &[u8]) -> Vec<(String, String)> {
     let mut headers = [httparse::EMPTY_HEADER; 16];
     let mut response = httparse::Response::new(&mut headers);

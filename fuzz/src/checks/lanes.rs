@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use arbitrary::{Arbitrary, Result, Unstructured};
 use shaddock::internals::mailing::Lanes;
 
-/// Whatever two shards, two workers and the host do in turn: mail arrives once and in order, what
-/// may be refused is refused at its bound and not before, and nobody sleeps over mail.
+/// After any operations of two shards, two workers and the host, mail arrives once and in order,
+/// mail is refused at its bound and not before, and no party sleeps while it has mail.
 pub fn check(input: &[u8]) {
     let mut input = Unstructured::new(input);
     let Ok(limits) = Limits::arbitrary(&mut input) else { return };
@@ -21,7 +21,7 @@ pub fn check(input: &[u8]) {
     model.end();
 }
 
-/// How long everything is, from 1.
+/// The lengths of the queues, from 1.
 #[derive(Debug)]
 struct Limits {
     lane: u8,
@@ -29,7 +29,7 @@ struct Limits {
     backlog: u8,
 }
 
-/// What one party does.
+/// An operation of one party.
 #[derive(Debug)]
 enum Op {
     Send {
@@ -58,17 +58,17 @@ enum Op {
     Flush {
         me: u8,
     },
-    /// The end of a turn: bells are rung.
+    /// The end of a turn, which rings the doorbells.
     Ring {
         me: u8,
     },
-    /// A turn's end, and sleep if there is nothing to do.
+    /// The end of a turn, and sleep if there is no mail.
     Sleep {
         me: u8,
     },
 }
 
-// By hand and by the byte, so that a seed can be written, and a short input does much.
+// Written by hand and by the byte, so that a seed can be written, and a short input does much.
 
 impl<'a> Arbitrary<'a> for Limits {
     fn arbitrary(input: &mut Unstructured<'a>) -> Result<Self> {
@@ -79,7 +79,7 @@ impl<'a> Arbitrary<'a> for Limits {
 
 impl<'a> Arbitrary<'a> for Op {
     fn arbitrary(input: &mut Unstructured<'a>) -> Result<Self> {
-        // What, who, to whom and how often.
+        // The operation, its party, the other party, and the count.
         let word = u8::arbitrary(input)?;
         let (from, to, me) = (word >> 3 & 3, word >> 5 & 3, word >> 3 & 3);
         let count = 1 + (word >> 7) * 6;
@@ -100,7 +100,7 @@ const SHARDS: u16 = 2;
 const WORKERS: u16 = 2;
 const PARTIES: u16 = SHARDS + WORKERS;
 const OPS_MAX: usize = 500;
-/// A lane's ring is no longer than this (`LANE_RING_LEN_MAX`); the limits here stay below it.
+/// The length of a lane's ring (`LANE_RING_LEN_MAX`); the limits here stay below it.
 const LEN_MAX: usize = 16;
 
 struct Model {
@@ -108,7 +108,7 @@ struct Model {
     lane_len: usize,
     inbox_len: usize,
     backlog_len_max: usize,
-    /// By sender and receiver: what has not been received.
+    /// The mail that has not been received, by sender and receiver.
     queues: Vec<VecDeque<u32>>,
     from_host: Vec<VecDeque<u32>>,
     sleeps: Vec<bool>,
@@ -136,7 +136,7 @@ impl Model {
         &mut self.queues[usize::from(from * PARTIES + to)]
     }
 
-    /// The room of the lane between two parties; `None` if they have none.
+    /// The length of the ring between two parties; `None` if they have none.
     fn ring_len(&self, from: u16, to: u16) -> Option<usize> {
         match (from < SHARDS, to < SHARDS) {
             _ if from == to => None,
@@ -171,7 +171,7 @@ impl Model {
                 self.send(party(from), party(to), count, |model, from, to, number| {
                     let unread = model.queue(from, to).len();
                     let room = model.ring_len(from, to).expect("they have a lane");
-                    // What waits goes first, though there may be room by now.
+                    // Mail in the backlog goes first, though the ring may have room by now.
                     let waits = model.lanes.backlog_len(from, to) > 0;
                     let is_taken = model.lanes.send_within(from, to, number, room);
                     assert!(is_taken || waits || unread >= room, "refused with room for it");
@@ -219,14 +219,14 @@ impl Model {
     }
 
     fn is_awake(&mut self, party: u16) -> bool {
-        // Rung, or woken by time.
+        // Rung, or woken by a timer.
         if std::mem::take(&mut self.sleeps[usize::from(party)]) {
             self.lanes.disarm(party);
         }
         true
     }
 
-    /// As in a turn: looks how much there is, and reads some of it.
+    /// Reads up to `count` of the mail that a turn finds.
     fn receive(&mut self, me: u16, from: u16, count: u8) {
         self.is_awake(me);
         if self.ring_len(from, me).is_some() {
@@ -265,8 +265,8 @@ impl Model {
         }
     }
 
-    /// Nobody sleeps over mail once its senders have rung; one of whom nobody has asked to ring is
-    /// still in its turn. One that has a backlog looks by itself.
+    /// Checks that no party sleeps while it has mail whose senders have rung. A sender that was not
+    /// told to ring is still in its turn. A party with a backlog wakes by itself.
     fn check_sleepers(&mut self) {
         for party in 0..PARTIES {
             self.sleeps[usize::from(party)] &= self.lanes.is_armed(party);
@@ -278,7 +278,7 @@ impl Model {
         }
     }
 
-    /// Everything arrives in the end.
+    /// Runs until all mail has arrived.
     fn end(&mut self) {
         for _ in 0..=self.next {
             for me in 0..PARTIES {

@@ -2,7 +2,7 @@
 
 use shaddock::wire::message::{self, Message, MessageError, MessageType};
 
-/// A message that decodes survives the round trip; a prefix is cut off, or the same message with
+/// A message that decodes survives the round trip. A prefix is truncated, or the same message with
 /// less body, or refused for the same reason.
 pub fn check(input: &[u8]) {
     let whole = message::decode(input);
@@ -32,7 +32,7 @@ fn check_round_trip(input: &[u8], message: &Message<'_>) {
     let mut encoded = Vec::new();
     message::encode(message, &mut encoded).expect("a decoded message can be sent");
     assert_eq!(message::decode(&encoded), Ok(*message));
-    // Only a request id may have been written longer than necessary.
+    // Only a request id may have been encoded longer than necessary.
     assert!(encoded.len() <= input.len());
     if let Some(route) = message.route
         && message.kind == MessageType::Push

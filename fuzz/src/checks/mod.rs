@@ -1,5 +1,5 @@
-//! One check for each decoder: it takes bytes that a peer might send and panics where a promise of
-//! the decoder is broken.
+//! One check per decoder: it takes bytes that a peer might send, and panics if the decoder breaks a
+//! promise.
 
 #[cfg(feature = "pitaya")]
 pub mod cluster;
@@ -16,10 +16,11 @@ pub mod rpc;
 pub mod session;
 pub mod websocket;
 
-/// Lengths at which an input is cut: all of them if it is short, else some spread over it.
+/// Lengths at which an input is cut: all of them if it is short, otherwise a sample.
 fn cuts(len: usize) -> impl Iterator<Item = usize> {
     (0..len).step_by(len / CUTS_MAX + 1)
 }
 
-/// Decoding a prefix costs up to the whole input, so the work for one input is bounded by this.
+/// The most cuts of one input. Decoding a prefix costs up to the whole input, so this bounds the
+/// work.
 const CUTS_MAX: usize = 256;

@@ -1,9 +1,9 @@
-//! A stream of packages: however it is cut, the same packages and the same end.
+//! A stream of packages: the same packages and the same end, whatever the cuts.
 
 use shaddock::wire::package::{self, HEADER_BYTES, Package, PackageError, PackageType, Status};
 
-/// The stream decodes the same whole, in reads of any size, and cut anywhere; each package encodes
-/// to the bytes it came from.
+/// The stream decodes the same whole, in reads of any size, and cut anywhere. Each package encodes
+/// to its original bytes.
 pub fn check(input: &[u8]) {
     for body_bytes_max in [BODY_BYTES_MAX, package::BODY_BYTES_MAX] {
         let whole = read(input, input.len(), body_bytes_max);
@@ -14,7 +14,7 @@ pub fn check(input: &[u8]) {
     }
 }
 
-/// Every prefix of the first package asks for more, and for no more than it takes.
+/// Every prefix of the first package asks for more, and for no more than the package takes.
 fn check_first(input: &[u8], body_bytes_max: usize) {
     let whole = package::decode(input, body_bytes_max);
     let len = match whole {
@@ -30,7 +30,7 @@ fn check_first(input: &[u8], body_bytes_max: usize) {
     }
 }
 
-/// Why a stream ends, and how many of its bytes are left.
+/// The error that ends a stream, and the number of bytes left.
 type End = (Option<PackageError>, usize);
 
 /// Reads packages as a session does, `step` bytes at a time.
@@ -61,5 +61,5 @@ fn read(input: &[u8], step: usize, body_bytes_max: usize) -> (Vec<(PackageType, 
     }
 }
 
-/// Short, so that inputs of a fuzzer's size reach it.
+/// The longest body, short enough that a fuzzer's inputs reach it.
 const BODY_BYTES_MAX: usize = 300;

@@ -1,14 +1,14 @@
-//! What Pitaya's clients send: messages whose bodies may be compressed, handshakes, and the errors
-//! that are made of any body.
+//! Input from Pitaya's clients: messages whose bodies may be compressed, handshakes, and the errors
+//! made from any body.
 
 use shaddock::wire::message::{self, Message, MessageType, RouteRef};
 use shaddock::wire::pitaya::{
     self, COMPRESSED_BIT, CompressedError, Deflater, Error, InflateError, Inflater, Serializer,
 };
 
-/// A message that can be inflated is the same one without its bit and with a body within the
-/// bound; a bound below that refuses it. The input as a body survives compression, makes an error
-/// that reads back, and is taken for a handshake or not.
+/// A message that can be inflated is the same message without its bit and with a body within the
+/// bound; a smaller bound refuses it. The input as a body survives compression, makes an error that
+/// reads back, and is accepted or refused as a handshake.
 pub fn check(input: &[u8]) {
     check_inflate(input);
     check_round_trip(input);
@@ -68,5 +68,5 @@ fn check_error(body: &[u8]) {
     assert_eq!((protobuf[0], protobuf.is_empty()), (0x0a, false));
 }
 
-/// Small, so that inputs that reach it are found.
+/// The largest body, small enough that a fuzzer reaches it.
 const BODY_BYTES_MAX: usize = 4096;

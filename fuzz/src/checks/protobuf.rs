@@ -3,8 +3,8 @@
 use serde_json::Value;
 use shaddock::wire::protobuf::{Protos, Schema};
 
-/// The first line is a schema file and the rest a body for each of its routes. If the line is no
-/// schema, the whole input is a body for [`EVERYTHING`].
+/// The first line is a schema file, and the rest a body for each of its routes. If the line is not
+/// a schema, the whole input is a body for [`EVERYTHING`].
 pub fn check(input: &[u8]) {
     let line_end = input.iter().position(|&byte| byte == b'\n');
     let (line, body) = input.split_at(line_end.unwrap_or(0));
@@ -23,8 +23,8 @@ pub fn check(input: &[u8]) {
     }
 }
 
-/// A body gives JSON of a bounded size, or leaves the output alone. What that JSON encodes to is
-/// stable: it decodes and encodes to itself.
+/// A body gives JSON of a bounded size, or leaves the output alone. The body that this JSON encodes
+/// to is stable: it decodes and encodes to itself.
 fn check_body(schema: &Schema, body: &[u8]) {
     let Some(json) = decode(schema, body) else { return };
     let value: Value = serde_json::from_slice(&json)
@@ -51,7 +51,7 @@ fn encode(schema: &Schema, json: &[u8]) -> Option<Vec<u8>> {
     encoded.is_ok().then_some(body)
 }
 
-/// A field of every kind, and a message that holds itself.
+/// A schema with a field of every kind, and a message that contains itself.
 const EVERYTHING: &str = r#"{
     "r": {
         "optional uInt32 u": 1, "optional int32 i": 2, "optional float f": 3,

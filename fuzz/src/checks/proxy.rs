@@ -1,4 +1,4 @@
-//! What proxies say of the client's address: the PROXY header, and the list in an HTTP header.
+//! The client's address from a proxy: the PROXY header, and the list in an HTTP header.
 
 use std::net::IpAddr;
 
@@ -6,8 +6,8 @@ use shaddock::wire::forwarded::client_address;
 use shaddock::wire::package::Status;
 use shaddock::wire::proxy::{self, HEADER_BYTES_MAX};
 
-/// A prefix of a header is incomplete or has the result of the whole, and asks for no more than
-/// the whole takes; a source that is told encodes and decodes to itself.
+/// A prefix of a header is incomplete or has the result of the whole, and asks for no more than the
+/// whole takes. A decoded source encodes and decodes to itself.
 pub fn check(input: &[u8]) {
     let whole = proxy::decode(input);
     let len = match whole {
@@ -41,7 +41,7 @@ pub fn check(input: &[u8]) {
     check_list(input);
 }
 
-/// An address that is found stands in the list; trusting nobody gives the last one.
+/// A decoded address stands in the list; without trusted proxies it is the last one.
 fn check_list(input: &[u8]) {
     let values = || input.split(|&byte| byte == b'\n');
     let last = client_address(values(), |_| false);

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value};
 use shaddock::route::{Dictionary, default_route};
 
-/// Each line is a route: of a handler, or of the user's list if it starts with `+`. The whole input
-/// is a uid, too.
+/// Each line is a route: a handler's, or one of the user's list if it starts with `+`. The whole
+/// input is also a uid.
 pub fn check(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let (user, handlers): (Vec<&str>, Vec<&str>) =
@@ -18,8 +18,8 @@ pub fn check(input: &[u8]) {
     check_default_route(&text);
 }
 
-/// The codes count up from 1, lead to a route and back, and both tables are JSON that another
-/// server can take over with the same version.
+/// The codes count up from 1 and lead to a route and back. Both tables are JSON that another server
+/// can import with the same version.
 fn check_dictionary(dictionary: &Dictionary, lines: usize) {
     let codes: Vec<u16> = dictionary.iter().map(|(code, _)| code).collect();
     assert!(codes.iter().map(|&code| usize::from(code)).eq(1..=lines));
@@ -45,7 +45,7 @@ fn check_dictionary(dictionary: &Dictionary, lines: usize) {
     assert_eq!(imported.route_to_code_json(), dictionary.route_to_code_json());
 }
 
-/// The place is the checksum modulo the number of servers.
+/// The index is the checksum modulo the number of servers.
 fn check_default_route(uid: &str) {
     assert_eq!(default_route(uid, 0), None);
     let checksum = crc32(uid.encode_utf16().map(|unit| unit as u8)).cast_signed().unsigned_abs();
@@ -54,7 +54,7 @@ fn check_default_route(uid: &str) {
     }
 }
 
-/// CRC-32 bit by bit.
+/// CRC-32, bit by bit.
 fn crc32(bytes: impl Iterator<Item = u8>) -> u32 {
     let bit = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
     !bytes.fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(byte), |crc, _| bit(crc)))

@@ -3,8 +3,8 @@
 use serde_json::Value;
 use shaddock::internals::rpc::{self, Answer, Call, DEPTH_MAX, First, Packet, Reader};
 
-/// The stream gives the same packets and the same end whole and in pieces; what is read is written
-/// and read again as it was; a client's body becomes one JSON value in a call.
+/// The stream gives the same packets and the same end whole and in pieces. What was read encodes
+/// and decodes to itself, and a client's body becomes one JSON value in a call.
 pub fn check(input: &[u8]) {
     for bytes_max in [SHORT_BYTES_MAX, LONG_BYTES_MAX] {
         let (packets, end) = read(input, std::iter::repeat(input.len().max(1)), bytes_max);
@@ -12,7 +12,7 @@ pub fn check(input: &[u8]) {
             let pieces = read(input, std::iter::repeat(step), bytes_max);
             assert_eq!(pieces, (packets.clone(), end.clone()), "in pieces of {step}");
         }
-        // Cuts that the input decides.
+        // The input decides the cuts.
         let steps = input.iter().rev().map(|&byte| usize::from(byte) % 97 + 1);
         let pieces = read(input, steps.chain(std::iter::repeat(97)), bytes_max);
         assert_eq!(pieces, (packets.clone(), end), "in pieces of {:?}", input.last());
@@ -23,12 +23,12 @@ pub fn check(input: &[u8]) {
             }
         }
     }
-    // What stands in no packet, too.
+    // The input that makes no packet is a payload, too.
     check_payload(input);
     check_forward(input);
 }
 
-/// Reads packets from pieces, as a link does.
+/// Reads packets from pieces, as a connection does.
 fn read(
     input: &[u8],
     steps: impl Iterator<Item = usize>,
@@ -52,8 +52,8 @@ fn read(
 }
 
 /// A prefix of the first packet asks for more, and for no more than the packet has; or it is
-/// refused for what the whole is refused for. The packet is the reader's first, and is written as
-/// it came if it came as one that we write.
+/// refused for the whole packet's reason. The packet is the reader's first. Its encoding equals its
+/// bytes if these have the encoder's form.
 fn check_first(input: &[u8], bytes_max: usize, read: Option<&Packet>) {
     let whole = rpc::first(input, bytes_max);
     let len = match &whole {
@@ -82,13 +82,13 @@ fn check_first(input: &[u8], bytes_max: usize, read: Option<&Packet>) {
                 assert_eq!(First::Bad(error), whole, "cut at {cut}");
                 is_refused = true;
             }
-            // A malformed packet may have others behind it; the cuts go over them, too.
+            // A malformed packet may have others behind it; the cuts pass over them, too.
             First::Packet(..) => panic!("a packet in {cut} of its {len} bytes"),
         }
     }
 }
 
-/// A payload is published and read again.
+/// Publishes a payload and reads it again.
 fn check_publish(topic: &[u8], payload: &[u8]) {
     check_payload(payload);
     let Ok(topic) = std::str::from_utf8(topic) else { return };
@@ -99,7 +99,7 @@ fn check_publish(topic: &[u8], payload: &[u8]) {
     assert_eq!(rpc::first(&out[b"before".len()..], len), First::Packet(packet, len));
 }
 
-/// Answers and calls are written and read again, alone and several at once.
+/// Answers and calls are encoded and decoded, alone and several at once.
 fn check_payload(payload: &[u8]) {
     let (answers, _) = rpc::answers(payload);
     let written: Vec<String> = answers.iter().map(written_answer).collect();
@@ -111,7 +111,7 @@ fn check_payload(payload: &[u8]) {
 
     for (id, call) in rpc::calls(payload) {
         let Some(call) = call else { continue };
-        // An id that is no number of ours is answered without one.
+        // An id that is not a number of ours is answered without one.
         let mut out = Vec::new();
         rpc::answer(id, "null", &mut out);
         let (answers, bad) = rpc::answers(&out);
@@ -131,10 +131,10 @@ fn written_answer(answer: &Answer) -> String {
     String::from_utf8(out).expect("JSON is text")
 }
 
-/// A call of the game's with the same names and arguments is read as it was written.
+/// A call from the game decodes with the same names and arguments.
 fn check_call(id: u64, call: &Call) {
     let values = call.arguments.iter().map(|text| serde_json::from_str(text).ok());
-    // Some JSON is no value for us: numbers beyond a double's, halves of surrogate pairs.
+    // Some JSON has no value here: numbers beyond a double's, and halves of surrogate pairs.
     let Some(arguments) = values.collect::<Option<Vec<Value>>>() else { return };
     let name = format!("chat.{}.{}", call.service, call.method);
     let mut out = Vec::new();
@@ -155,7 +155,7 @@ fn check_call(id: u64, call: &Call) {
     assert_eq!(values.collect::<Result<Vec<Value>, _>>().expect("our own JSON"), arguments);
 }
 
-/// Whatever a client sends, the call that carries it is one call, its body one JSON value.
+/// Whatever a client sends, the call that carries it is one call, and its body one JSON value.
 fn check_forward(body: &[u8]) {
     let spliced = rpc::spliced(body);
     assert_eq!(rpc::spliced(&spliced), spliced);
@@ -182,7 +182,7 @@ fn check_forward(body: &[u8]) {
     }
 }
 
-/// How deep JSON is nested.
+/// The depth to which JSON is nested.
 fn depth(json: &[u8]) -> usize {
     let (mut depth, mut depth_max, mut bytes) = (0_usize, 0, json.iter());
     let mut is_text = false;
@@ -201,8 +201,8 @@ fn depth(json: &[u8]) -> usize {
 
 const SESSION: &str = r#"{"id":1,"frontendId":"connector-1","uid":null,"settings":{}}"#;
 const ROUTE_BYTES_MAX: usize = 255;
-/// Short, so that inputs of a fuzzer's size reach it.
+/// A bound short enough that a fuzzer's inputs reach it.
 const SHORT_BYTES_MAX: usize = 130;
 const LONG_BYTES_MAX: usize = 1 << 20;
-/// Where a packet's length ends at the latest; what is shorter may be kept whatever the bound.
+/// The last byte at which a packet's length can end; a shorter part may be kept whatever the bound.
 const LENGTH_END: usize = 5;

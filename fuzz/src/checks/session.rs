@@ -1,4 +1,4 @@
-//! One session of a shard against a plain reading of what its client has sent.
+//! One session of a shard, compared with a plain reading of its client's bytes.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use shaddock::internals::simulated::{Sending, Setup, Simulated, Stage, Wish};
@@ -8,8 +8,8 @@ use shaddock::wire::package::{self, PackageType, Status};
 use shaddock::wire::sniff::{Sniff, sniff};
 use shaddock::{Handlers, Limits, Reply, SessionId};
 
-/// Whatever a client does, and however its bytes are cut: the same bytes come back, each request is
-/// answered once and in order, and everything stays within its bounds and ends.
+/// For any operations of a client and any cuts of its bytes, the same bytes are sent back, each
+/// request is answered once and in order, all sizes stay within their bounds, and the session ends.
 pub fn check(input: &[u8]) {
     let mut input = Unstructured::new(input);
     let Ok(options) = Options::arbitrary(&mut input) else { return };
@@ -26,23 +26,23 @@ pub fn check(input: &[u8]) {
     }
 }
 
-/// What differs from session to session.
+/// The settings that differ between sessions.
 #[derive(Debug)]
 struct Options {
     has_heartbeat: bool,
     any_package: bool,
-    /// Bytes of a piece, less one.
+    /// The bytes of a piece, less one.
     cut: u8,
 }
 
-/// What a client does next.
+/// One operation of a client or the host.
 #[derive(Debug)]
 enum Op<'a> {
-    /// Sends bytes as they are.
+    /// The client sends bytes as they are.
     Raw(&'a [u8]),
-    /// Opens a WebSocket.
+    /// The client opens a WebSocket.
     Upgrade,
-    /// Shakes hands.
+    /// The client starts the handshake.
     Begin {
         is_framed: bool,
     },
@@ -64,15 +64,15 @@ enum Op<'a> {
     Wait {
         ms: u16,
     },
-    /// Stops reading.
+    /// The client stops reading.
     Hold,
-    /// Reads again.
+    /// The client reads again.
     Release,
-    /// Its connection fails while it is sent something.
+    /// The connection fails while it is sent something.
     FailSends,
     Eof,
     Reset,
-    /// The host kicks it.
+    /// The host kicks the session.
     Kick,
 }
 
@@ -88,7 +88,7 @@ enum Route<'a> {
     Text(&'a [u8]),
 }
 
-// By hand and by the byte, so that a seed can be written, and a short input does much.
+// Written by hand and by the byte, so that a seed can be written, and a short input does much.
 
 impl<'a> Arbitrary<'a> for Options {
     fn arbitrary(input: &mut Unstructured<'a>) -> Result<Self> {
@@ -139,7 +139,7 @@ impl<'a> Arbitrary<'a> for Route<'a> {
     }
 }
 
-/// A length, and as many bytes, if there are so many.
+/// Reads a length, and as many bytes as there are up to it.
 fn bytes<'a>(input: &mut Unstructured<'a>) -> Result<&'a [u8]> {
     let len = usize::from(u8::arbitrary(input)?);
     input.bytes(len.min(input.len()))
@@ -152,7 +152,7 @@ const HEAD_BYTES_MAX: usize = 512;
 const OUTBOX_BYTES_MAX: usize = 4_096;
 const TIMEOUT_MS: u64 = 1_000;
 const TICK_MS: u64 = 50;
-/// Beside packages: an upgrade's answer, a close frame.
+/// The bytes beside packages: an upgrade's answer, a close frame.
 const SLACK_BYTES: usize = 256;
 const HEAD: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
@@ -174,12 +174,12 @@ fn handlers(handlers: &mut Handlers) {
         });
 }
 
-/// What came of a session.
+/// The outcome of a session.
 struct Outcome {
     out: Vec<u8>,
-    /// After each step.
+    /// The stage after each step.
     stages: Vec<Option<Stage>>,
-    /// Whether it was closed because it did not read.
+    /// True if it was closed because it did not read.
     is_slow: bool,
 }
 
@@ -249,7 +249,7 @@ fn play(options: &Options, ops: &[Op<'_>], piece: usize) -> Outcome {
     Outcome { out: play.out, stages: play.stages, is_slow }
 }
 
-/// Appends what the client sends; `false` if the operation is none that sends.
+/// Appends the bytes that the client sends. False if the operation sends none.
 fn write(op: &Op<'_>, out: &mut Vec<u8>) -> bool {
     let mut package = Vec::new();
     match op {
@@ -278,7 +278,7 @@ fn write(op: &Op<'_>, out: &mut Vec<u8>) -> bool {
 }
 
 impl Play {
-    /// The client's bytes arrive in pieces.
+    /// Delivers the client's bytes in pieces.
     fn receive(&mut self, bytes: &[u8], piece: usize) {
         if self.is_ended || bytes.is_empty() {
             return;
@@ -294,7 +294,7 @@ impl Play {
         self.stages.push(self.stage());
     }
 
-    /// Everything else that happens.
+    /// Applies an operation that sends no bytes.
     fn act(&mut self, op: &Op<'_>) {
         match op {
             Op::Wait { ms } => self.now_ms += u64::from(*ms) % (2 * TIMEOUT_MS),
@@ -318,7 +318,7 @@ impl Play {
         self.stages.push(self.stage());
     }
 
-    /// Turns until nothing more happens at this time.
+    /// Runs turns until nothing more happens at this time.
     fn turn(&mut self, act: impl FnOnce(&mut Simulated, SessionId)) {
         if self.is_gone {
             return;
@@ -341,7 +341,8 @@ impl Play {
                         self.is_finished = true;
                     }
                     Wish::Close(_) => self.is_closed = true,
-                    // What comes in spite of a pause is held, as what a kernel has under way is.
+                    // Bytes that arrive in spite of a pause are held, like those that the kernel
+                    // already has.
                     Wish::PauseReading(_) | Wish::ResumeReading(_) => {}
                 }
             }
@@ -352,7 +353,7 @@ impl Play {
                 for sending in self.held.drain(..) {
                     has_sent = true;
                     let is_sent = !self.fails;
-                    // How much of a held send a closed connection has carried, nobody knows.
+                    // The part of a held send that a closed connection has carried is unknown.
                     if is_sent && !(self.holds && self.is_closed) {
                         self.out.extend_from_slice(sending.bytes());
                     }
@@ -390,14 +391,14 @@ impl Play {
         assert_eq!((sizes.tasks, sizes.asks, sizes.calls), (0, 0, 0), "{sizes:?}");
     }
 
-    /// The packages so far, against what the client has sent.
+    /// Compares the packages so far with the client's bytes.
     fn check_packages(&self, has_heartbeat: bool) {
         let counters = self.engine.counters(0);
         assert!(counters.answers <= counters.requests);
         let Some(expected) = expected(&self.stream, has_heartbeat) else { return };
         let mut got = got(&self.out);
         if got.last() == Some(&Sent::Kick) && !expected.starts_with(&got) {
-            // By the host.
+            // The host's kick.
             got.pop();
         }
         assert!(expected.starts_with(&got), "{got:?} of {expected:?}");
@@ -406,7 +407,7 @@ impl Play {
         }
     }
 
-    /// A client that does nothing more is closed in the end, and nothing of it is left.
+    /// A client that does nothing more is closed in the end, and leaves nothing.
     fn end(&mut self) {
         self.holds = false;
         for _ in 0..ENDS_MAX {
@@ -425,12 +426,12 @@ impl Play {
     }
 }
 
-/// A handshake, a silence, a linger, each with its tick.
+/// The ticks of a handshake, a silence and a linger.
 const ENDS_MAX: u64 = 3 * (TIMEOUT_MS / TICK_MS + 2);
-/// Each send is one, and what waits fits into a few.
+/// The most turns: each send takes one, and the queue fits into a few.
 const TURNS_MAX: usize = 1_000;
 
-/// A package of the server's.
+/// A package from the server.
 #[derive(Debug, PartialEq, Eq)]
 enum Sent {
     Handshake,
@@ -439,7 +440,7 @@ enum Sent {
     Kick,
 }
 
-/// What a TCP client's bytes are answered with; `None` for bytes that are no TCP client's.
+/// The answers to a TCP client's bytes; `None` if the bytes are not a TCP client's.
 fn expected(stream: &[u8], has_heartbeat: bool) -> Option<Vec<Sent>> {
     if sniff(stream) == Sniff::Http {
         return None;
@@ -484,7 +485,7 @@ fn expected(stream: &[u8], has_heartbeat: bool) -> Option<Vec<Sent>> {
     }
 }
 
-/// Whether a route leads to a kick: by its handler, or by naming a method that attackers do.
+/// True if a route leads to a kick: by its handler, or by naming a method that attackers use.
 fn is_kicked(route: Option<RouteRef<'_>>) -> bool {
     let Some(RouteRef::Text(text)) = route else { return false };
     let parts: Vec<&[u8]> = text.split(|byte| *byte == b'.').collect();
@@ -493,7 +494,7 @@ fn is_kicked(route: Option<RouteRef<'_>>) -> bool {
     is_attack || text == b"connector.e.kick"
 }
 
-/// The packages that a TCP client has got.
+/// The packages that a TCP client has received.
 fn got(mut out: &[u8]) -> Vec<Sent> {
     let mut sent = Vec::new();
     while let Ok(Status::Complete { value, consumed }) =
@@ -546,7 +547,7 @@ fn frame_if(is_framed: bool, payload: &[u8], out: &mut Vec<u8>) {
     if is_framed { frame(0x82, payload, out) } else { out.extend_from_slice(payload) }
 }
 
-/// A frame whose mask is 0, so that its payload can be read in a finding.
+/// Appends a frame whose mask is 0, so that its payload is readable in a finding.
 fn frame(first: u8, payload: &[u8], out: &mut Vec<u8>) {
     out.push(first);
     match payload.len() {

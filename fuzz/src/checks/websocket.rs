@@ -10,7 +10,7 @@ use tungstenite::{
     protocol::{Role, WebSocket, WebSocketConfig},
 };
 
-/// Frames, valid or not, are read as tungstenite reads them, but for what [`tolerated`] names.
+/// Frames, valid or not, are read as tungstenite reads them, except where [`tolerated`] allows.
 pub fn check(input: &[u8]) {
     let (ours, theirs) = read_both(input, MESSAGE_BYTES_MAX);
     if ours.events != theirs.events {
@@ -18,7 +18,7 @@ pub fn check(input: &[u8]) {
     }
 }
 
-/// What both make of `input`; ours is the same for reads of every size.
+/// The outcomes of both on `input`; ours is the same for reads of every size.
 pub fn read_both(input: &[u8], message_bytes_max: usize) -> (Outcome, Outcome) {
     let ours = read_ours(input, message_bytes_max, Reads { header: 1, payload: 5 });
     let reads = Reads { header: HEADER_BYTES_MAX, payload: input.len().max(1) };
@@ -29,9 +29,9 @@ pub fn read_both(input: &[u8], message_bytes_max: usize) -> (Outcome, Outcome) {
     (ours, theirs)
 }
 
-/// Where the two differ on purpose: Shaddock refuses a frame at the byte that proves it wrong,
-/// tungstenite once the frame is there; tungstenite takes a control frame whose length has a longer
-/// form than necessary, and predates the registration of close code 1014.
+/// True where the two differ on purpose. Shaddock refuses a frame at the byte that proves it wrong,
+/// tungstenite once the frame is complete. tungstenite accepts a control frame whose length has a
+/// longer form than necessary, and predates the registration of close code 1014.
 fn tolerated(ours: &Outcome, theirs: &Outcome) -> bool {
     let (Some(last), before) = (ours.events.last(), &ours.events[..ours.events.len().max(1) - 1])
     else {
@@ -42,7 +42,7 @@ fn tolerated(ours: &Outcome, theirs: &Outcome) -> bool {
             theirs.events.starts_with(before)
         }
         Event::Error => theirs.events == before,
-        // A reason of a client's own may look like the close that tungstenite makes up.
+        // A client's own close reason may look like the close that tungstenite makes up.
         Event::Close(Some(1014 | websocket::CLOSE_PROTOCOL_ERROR)) => {
             theirs.events.strip_prefix(before) == Some(&[Event::Error])
         }
@@ -50,7 +50,7 @@ fn tolerated(ours: &Outcome, theirs: &Outcome) -> bool {
     }
 }
 
-/// What a reader reports.
+/// An event that a reader reports.
 #[derive(Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -68,7 +68,7 @@ pub enum Event {
     Error,
 }
 
-/// What became of an input.
+/// The outcome of an input.
 #[derive(Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Outcome {
@@ -76,18 +76,18 @@ pub struct Outcome {
     pub events: Vec<Event>,
     /// The answers to pings.
     pub written: Vec<u8>,
-    /// Why ours ended with [`Event::Error`].
+    /// The error behind our [`Event::Error`].
     error: Option<FrameError>,
 }
 
-/// How an input is cut: the most bytes seen at once.
+/// The cuts of an input: the most bytes seen at once.
 #[derive(Clone, Copy)]
 struct Reads {
     header: usize,
     payload: usize,
 }
 
-/// A session's read loop reduced to the codec: the payload is unmasked in place as it arrives.
+/// Reads as a session does, by the codec alone: the payload is unmasked in place as it arrives.
 fn read_ours(bytes: &[u8], message_bytes_max: usize, reads: Reads) -> Outcome {
     let mut outcome = Outcome::default();
     let mut fragments = Fragments::new(message_bytes_max);
@@ -121,7 +121,7 @@ fn read_ours(bytes: &[u8], message_bytes_max: usize, reads: Reads) -> Outcome {
     outcome
 }
 
-/// Decodes a header from reads of growing length; every answer on the way must agree with the last.
+/// Decodes a header from reads of growing length; every result on the way must agree with the last.
 fn read_header(
     bytes: &[u8],
     payload_bytes_max: usize,
@@ -150,7 +150,7 @@ fn read_header(
     }
 }
 
-/// Returns false when the peer has closed.
+/// Handles one frame. False once the peer has closed.
 fn handle(
     header: &FrameHeader,
     payload: Vec<u8>,
@@ -175,7 +175,7 @@ fn handle(
         opcode => *message = (opcode, payload),
     }
     if message.0 == Opcode::Text {
-        // tungstenite checks fragments as they come; a character may be cut between two.
+        // tungstenite checks fragments as they arrive; a character may be cut between two.
         let checked = std::str::from_utf8(&message.1);
         if checked.is_err_and(|error| error.error_len().is_some()) {
             return Err(FrameError::BadText);
@@ -240,7 +240,7 @@ pub struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    /// Nothing is written yet.
+    /// A socket to which nothing has been written.
     #[must_use]
     pub const fn new(input: &'a [u8]) -> Self {
         Self { input, written: Vec::new() }
@@ -266,5 +266,5 @@ impl Write for Stream<'_> {
     }
 }
 
-/// Short, so that inputs of a fuzzer's size reach it.
+/// The longest message, short enough that a fuzzer's inputs reach it.
 const MESSAGE_BYTES_MAX: usize = 1_000;
