@@ -1,10 +1,10 @@
-//! The ceiling: a bare io_uring server with the best settings known, and nothing else.
+//! The ceiling: a bare io_uring server with the best known settings.
 //!
-//! Multishot accept into direct descriptors, multishot receive from one ring of provided buffers,
-//! one send for each connection and batch, `SINGLE_ISSUER | DEFER_TASKRUN`, one system call for
-//! each batch. What it costs is what the kernel charges for moving the bytes.
+//! It uses multishot accept into direct descriptors, multishot receive from one ring of provided
+//! buffers, one send per connection and batch, `SINGLE_ISSUER | DEFER_TASKRUN`, and one system call
+//! per batch. Its cost is the kernel's cost of moving the bytes.
 
-#![allow(unsafe_code)] // A ring by hand, with the memory that the kernel works on.
+#![allow(unsafe_code)] // The ring is programmed by hand, with memory shared with the kernel.
 
 use std::collections::VecDeque;
 use std::net::TcpListener;
@@ -25,26 +25,26 @@ const CLOSE: u64 = 4 << 32;
 const PUSH: u64 = 5 << 32;
 const MSG_WAITALL: i32 = 0x100;
 
-/// What the kernel offers beside the settings of the ceiling, one thing at a time, to see whether
-/// it would be a better one.
+/// Kernel features beyond the ceiling's settings, tried one at a time to see if one makes a better
+/// ceiling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Variant {
     Plain,
-    /// Submissions without the indirection of their array (Linux 6.6).
+    /// Submissions without the indirection array (Linux 6.6).
     NoSqArray,
-    /// The ring's own descriptor registered, which spares a look-up for each system call.
+    /// The ring's own descriptor registered, which saves a look-up per system call.
     RingFd,
     /// A receive that fills several small buffers (Linux 6.10).
     Bundle,
-    /// Large buffers that several receives fill one after the other (Linux 6.12).
+    /// Large buffers that several receives fill in turn (Linux 6.12).
     Incremental,
-    /// A wait that goes on for a moment for more completions than one (Linux 6.12).
+    /// A wait that lasts a moment longer for further completions (Linux 6.12).
     MinWait,
     /// Sends from the server's own pages.
     ZeroCopy,
-    /// No sleep at all.
+    /// Busy polling without sleep.
     BusyPoll,
-    /// The plain one, which also sends the body of a request for it to all connections, as a push.
+    /// The plain server, which also sends a request's body to all connections as a push, if asked.
     PushToAll,
 }
 
@@ -74,7 +74,7 @@ impl Variant {
         }
     }
 
-    /// How many provided buffers, and how large: all of them 4 MiB.
+    /// The number and size of the provided buffers, which take 4 MiB in all.
     fn buffers(self) -> (u16, usize) {
         match self {
             Self::Bundle => (2048, 2 * 1024),
@@ -84,7 +84,7 @@ impl Variant {
     }
 }
 
-/// How many completions a wait would like, and for how long.
+/// The number of completions that a wait asks for; its time limit follows.
 const MIN_WAIT_COMPLETIONS: usize = 32;
 const MIN_WAIT_US: u32 = 20;
 /// `IOU_PBUF_RING_INC`.
@@ -105,9 +105,9 @@ struct Server {
     uring: IoUring,
     buffers: u16,
     buffer_bytes: usize,
-    /// Bundles: the buffers in the order in which the kernel takes them.
+    /// With bundles: the buffers in the order in which the kernel uses them.
     order: VecDeque<u16>,
-    /// Incremental buffers: how far each is filled.
+    /// With incremental buffers: the filled bytes of each.
     filled: Vec<usize>,
     /// The entries of the buffer ring, page-aligned, and the buffers behind them.
     entries: *mut BufRingEntry,
@@ -115,7 +115,7 @@ struct Server {
     tail: u16,
     connections: Vec<Connection>,
     dirty: Vec<u32>,
-    /// The latest push; it is not changed while sends of it are under way.
+    /// The latest push; it is not changed while sends of it are in flight.
     push: Vec<u8>,
     pushes_under_way: usize,
 }
@@ -149,7 +149,7 @@ impl Server {
     fn new(variant: Variant, sockets: u32) -> std::io::Result<Self> {
         let mut builder = IoUring::builder();
         builder.setup_single_issuer().setup_defer_taskrun().setup_submit_all();
-        // All completions of a push to many at once.
+        // Room for all completions of a push to many.
         builder.setup_cqsize(if variant == Variant::PushToAll { 32_768 } else { 8192 });
         if variant == Variant::NoSqArray {
             builder.setup_no_sqarray();
@@ -200,7 +200,7 @@ impl Server {
             _ => submitter.submit_and_wait(1),
         };
         match waited {
-            // ETIME: nothing came, or less than was wanted.
+            // ETIME: fewer completions arrived than asked for, or none.
             Err(error) if error.raw_os_error() != Some(62) => Err(error),
             _ => Ok(()),
         }
@@ -216,7 +216,7 @@ impl Server {
 
     fn give_back(&mut self, buffer: u16) {
         let place = usize::from(self.tail & (self.buffers - 1));
-        // SAFETY: the place is within the ring, past the tail that the kernel has seen.
+        // SAFETY: the index is within the ring, past the tail that the kernel has seen.
         unsafe {
             let entry = &mut *self.entries.add(place);
             entry.set_addr(self.memory.add(usize::from(buffer) * self.buffer_bytes) as u64);
@@ -229,7 +229,8 @@ impl Server {
         self.tail = self.tail.wrapping_add(1);
     }
 
-    /// Answers what a receive has put into its buffers, and gives back those that are done with.
+    /// Answers the bytes that a receive has put into its buffers, and returns the buffers that are
+    /// used up.
     fn take(&mut self, place: u32, buffer: u16, len: usize, flags: u32) {
         match self.variant {
             Variant::Bundle => {
@@ -279,8 +280,8 @@ impl Server {
         }
     }
 
-    /// Sends the same bytes to all connections, none of which copies them. One with something else
-    /// under way gets them behind that.
+    /// Sends the same bytes to all connections without a copy. A connection with another send in
+    /// flight gets them behind it.
     fn push_to_all(&mut self) {
         for place in 0..self.connections.len() as u32 {
             let connection = &mut self.connections[place as usize];
@@ -334,7 +335,7 @@ impl Server {
                     }
                 }
             }
-            // A send without a copy completes twice: its bytes are needed until the second time.
+            // A zero-copy send completes twice; its bytes are needed until the second completion.
             SEND if self.variant == Variant::ZeroCopy && cqueue::more(flags) => {}
             SEND | PUSH => {
                 self.pushes_under_way -= usize::from(token & !0xffff_ffff == PUSH);

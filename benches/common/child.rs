@@ -1,4 +1,4 @@
-//! A server in a process of its own, which is this program again.
+//! A server in a child process, which runs this program again.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
@@ -12,12 +12,12 @@ pub(crate) struct Child {
     process: Process,
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
-    /// Where it listens, at least one.
+    /// The addresses it listens on, at least one.
     pub(crate) addresses: Vec<SocketAddr>,
 }
 
 impl Child {
-    /// Starts this program with other arguments, by which it serves as [`obey`] has it.
+    /// Starts this program with other arguments, with which it serves by [`obey`].
     pub(crate) fn start(arguments: &[&str]) -> std::io::Result<Self> {
         let mut process = Command::new(std::env::current_exe()?)
             .args(arguments)
@@ -34,7 +34,7 @@ impl Child {
         Ok(child)
     }
 
-    /// Asks the server for what it understands by a line: for its figures, or to do something.
+    /// Sends the server one line, a query or a command, and returns its answer.
     pub(crate) fn ask(&mut self, order: &str) -> std::io::Result<String> {
         writeln!(self.orders, "{order}")?;
         self.answer()
@@ -64,8 +64,8 @@ impl Drop for Child {
     }
 }
 
-/// The other end: tells where it listens, and answers each line with another, until standard input
-/// ends.
+/// The child's side: prints its addresses, and answers each line of standard input with a line,
+/// until the input ends.
 pub(crate) fn obey(addresses: &[SocketAddr], mut answer: impl FnMut(&str) -> String) {
     let mut out = std::io::stdout();
     let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
@@ -77,7 +77,7 @@ pub(crate) fn obey(addresses: &[SocketAddr], mut answer: impl FnMut(&str) -> Str
     }
 }
 
-/// Waits until somebody listens.
+/// Waits until an address accepts connections.
 pub(crate) fn wait_for(address: SocketAddr) -> std::io::Result<()> {
     for _ in 0..200 {
         if std::net::TcpStream::connect(address).is_ok() {

@@ -1,4 +1,4 @@
-//! How much of the processor a server takes.
+//! The CPU time of a server.
 
 use std::io;
 use std::sync::Once;
@@ -8,30 +8,29 @@ use perf_event::events::Software;
 use perf_event::{Builder, Counter};
 use shaddock::load::{CpuTime, ProcessCpu};
 
-/// Counts a process's CPU from its making on.
+/// Measures a process's CPU time from its creation on.
 ///
-/// What counts is for how long its threads are on a core, by perf's task clock. What the scheduler
-/// charges them with (`schedstat`, which `top` shows) is more for a thread that shares its core:
-/// one that is woken while another is in a system call is charged from then on, though it gets the
-/// core at that call's end only (`docs/benchmarks.md`, "How").
+/// The measure is the time that its threads are on a core, by perf's task clock. The scheduler's
+/// own accounting (`schedstat`, which `top` shows) charges more to a thread that shares its core: a
+/// thread that is woken during another's system call is charged from then on, although it gets the
+/// core only at the end of that call (`docs/benchmarks.md`, "How").
 pub(crate) struct CpuMeter {
     pid: u32,
     charged: ProcessCpu,
-    /// `None` where perf's events are not to be had.
+    /// `None` if perf's events are not available.
     on_core: Option<Vec<Counter>>,
 }
 
-/// What a process took.
+/// The CPU time of a process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cpu {
-    /// For how long its threads were on a core; what they were charged with, where that is not
-    /// known.
+    /// The time that its threads were on a core; the scheduler's account where that is unknown.
     pub(crate) on_core: Duration,
     pub(crate) charged: CpuTime,
 }
 
 impl CpuMeter {
-    /// Counts for all threads that a process has now.
+    /// Starts measuring all threads that a process has now.
     pub(crate) fn start(pid: u32) -> io::Result<Self> {
         static TELLS: Once = Once::new();
         let tell = |error| {

@@ -1,6 +1,6 @@
-//! What the benches of whole servers share.
+//! Parts shared by the benches of whole servers.
 
-#![allow(dead_code)] // Each of them uses its own part of it.
+#![allow(dead_code)] // Each bench uses a part of it.
 
 pub(crate) mod ceiling;
 pub(crate) mod child;
@@ -14,14 +14,14 @@ use rustix::process::setpriority_process;
 use rustix::thread::{CpuSet, gettid, sched_setaffinity};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Where servers run, and where what loads them does.
+/// The core of the servers; the next constant is that of the load.
 pub(crate) const SERVER_CORE: usize = 0;
 pub(crate) const OTHER_CORE: usize = 1;
 
-/// Connections waiting to be accepted, as the engine has them.
+/// The length of the accept queue, the same as the engine's.
 pub(crate) const BACKLOG: i32 = 4096;
 
-/// Listens for a bare server, as the engine does: others may listen on the same port.
+/// Listens for a bare server with the engine's options: the port may be shared.
 pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_port(true)?;
@@ -31,7 +31,7 @@ pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Pins the calling thread, and those it starts, to some cores, as far as they are there.
+/// Pins the calling thread, and those it starts, to the cores of the list that exist.
 pub(crate) fn pin(cores: &[usize]) {
     let mut set = CpuSet::new();
     cores.iter().for_each(|core| set.set(*core));

@@ -1,4 +1,5 @@
-//! Just enough of Pomelo for an echo: what the servers that Shaddock is compared with share.
+//! The part of Pomelo's protocol that an echo needs, shared by the servers that Shaddock is
+//! compared with.
 
 /// One connection's half-read package.
 #[derive(Default)]
@@ -14,7 +15,7 @@ const HELLO: &[u8] = b"\x01\x00\x00\x23{\"code\":200,\"sys\":{\"heartbeat\":30}}
 const BEAT: &[u8] = b"\x03\x00\x00\x00";
 
 impl Conversation {
-    /// Reads what came, and appends the answers.
+    /// Reads received bytes, and appends the answers.
     pub(crate) fn handle(&mut self, input: &[u8], out: &mut Vec<u8>) {
         if self.partial.is_empty() {
             let consumed = answer_all(input, out);
@@ -29,7 +30,7 @@ impl Conversation {
     }
 }
 
-/// Lays out the body of a request as a push, if one came that asks for it, alone and whole.
+/// Encodes a request's body as a push. True if the input was one whole request for a push.
 pub(crate) fn push_of(input: &[u8], push: &mut Vec<u8>) -> bool {
     const ROUTE: &[u8] = b"\x06\x05onAll";
     if input[0] != DATA {
@@ -63,7 +64,7 @@ fn answer_all(input: &[u8], out: &mut Vec<u8>) -> usize {
     consumed
 }
 
-/// Where the route of a request begins, behind the flag and the id.
+/// The offset of a request's route, behind the flag and the id.
 fn route_at(message: &[u8]) -> usize {
     2 + message[1..].iter().position(|byte| byte & 0x80 == 0).expect("an id ends")
 }

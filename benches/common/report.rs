@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-/// Least, middle and greatest.
+/// The least value, the median and the greatest.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Spread {
     pub(crate) min: f64,
@@ -20,18 +20,18 @@ impl Spread {
         Some(Self { min, median: values[values.len() / 2], max })
     }
 
-    /// Median, and least and greatest behind it.
+    /// The median, followed by the least and the greatest.
     pub(crate) fn text(self, digits: usize) -> String {
         format!("{:.digits$} ({:.digits$}–{:.digits$})", self.median, self.min, self.max)
     }
 }
 
-/// What stands for a figure that there is none of.
+/// The text for a missing figure.
 pub(crate) fn unknown() -> String {
     "?".into()
 }
 
-/// A table of a page.
+/// A table of an HTML page.
 pub(crate) fn table<const N: usize>(
     columns: &[&str; N],
     rows: impl Iterator<Item = [String; N]>,
@@ -44,7 +44,7 @@ pub(crate) fn table<const N: usize>(
     page.push_str("</table>");
 }
 
-/// How a page begins.
+/// The head of an HTML page.
 pub(crate) fn page(title: &str) -> String {
     format!(
         "<!doctype html><meta charset=utf-8><title>Shaddock, {title}</title>\
@@ -67,7 +67,7 @@ pub(crate) fn write(name: &str, results: &impl Serialize, page: &str) -> std::io
     Ok(())
 }
 
-/// Kernel and processor, as the system names them.
+/// The kernel and processor, as the system names them.
 pub(crate) fn machine() -> String {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

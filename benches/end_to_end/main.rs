@@ -10,10 +10,11 @@
 //!
 //! The real Pomelo is a column once `.ci/oracle` has installed it.
 //!
-//! Each run is a fresh server process, pinned to the first core, and the load client on the second
-//! one. All servers are measured at one point after the other before the next point, and all points
-//! before the next round, so that a machine whose speed drifts treats them alike; the ratios to the
-//! ceiling are taken round by round. Writes `target/end_to_end.json` and `target/end_to_end.html`.
+//! Each run is a fresh server process, pinned to the first core, with the load client on the
+//! second. All servers are measured at one point before the next point, and all points before the
+//! next round, so that a drift of the machine's speed affects them alike. The ratios to the ceiling
+//! are computed within each round. The bench writes `target/end_to_end.json` and
+//! `target/end_to_end.html`.
 
 mod allocations;
 #[path = "../common/mod.rs"]
@@ -74,15 +75,15 @@ fn point(name: &str) -> Result<Point, String> {
     point.ok_or_else(|| format!("expected one of {}", names()))
 }
 
-/// What is to be done.
+/// The work to be done.
 struct Arguments {
     rounds: usize,
     shape: Shape,
     servers: Vec<Server>,
     points: Vec<Point>,
-    /// Rounds of the open loop, if not as many as of the others.
+    /// Rounds of the open loop, if they differ from the others.
     open_loop: Option<usize>,
-    /// Whether they are counted, in runs of their own.
+    /// True if system calls are counted, in runs of their own.
     system_calls: bool,
 }
 
@@ -92,10 +93,10 @@ const QUICK: Shape = shape(100, 500);
 /// Rounds of the original, which takes seconds to start.
 const POMELO_ROUNDS: usize = 3;
 const SMOKE: Shape = shape(20, 100);
-/// The point whose rate the open loop halves. One message at a time on each connection, as in an
-/// open loop: where many share a send, no client could keep up with messages that come singly.
+/// The point whose rate the open loop halves. Each connection has one message in flight, as in an
+/// open loop: if many shared a send, no client could keep up with messages that come singly.
 const OPEN_LOOP: Point = Point { connections: 50, pipeline: 1 };
-/// How many messages may be late on one connection of the open loop.
+/// The most messages that may be late on one connection of the open loop.
 const OPEN_LOOP_LATE_MAX: u32 = 64;
 
 const fn shape(warmup_ms: u64, measure_ms: u64) -> Shape {
@@ -188,16 +189,16 @@ fn run(arguments: &Arguments) -> std::io::Result<()> {
     results.write()
 }
 
-/// Latency at half the ceiling's rate, counted from when each request was due.
+/// Latency at half the ceiling's rate, counted from the due time of each request.
 fn open_loop(arguments: &Arguments, results: &mut Results) -> std::io::Result<()> {
     let Some(rate) = results.rate(Server::CEILING, OPEN_LOOP) else { return Ok(()) };
     let rate = rate / 2.0;
     let point = Point { pipeline: OPEN_LOOP_LATE_MAX, ..OPEN_LOOP };
-    // The original comes nowhere near that rate.
+    // The original does not come near that rate.
     let servers = arguments.servers.iter().filter(|server| **server != Server::Pomelo);
     let mut servers: Vec<&Server> = servers.collect();
     for round in 0..arguments.open_loop.unwrap_or(arguments.rounds) {
-        // Nobody always follows on the same one.
+        // The order alternates, so that no server always follows the same one.
         servers.reverse();
         for server in &servers {
             eprint!("\ropen loop, round {}: {:<24}", round + 1, server.name());

@@ -32,27 +32,27 @@ impl Point {
     }
 }
 
-/// What one run shows.
+/// The figures of one run.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Sample {
     pub(crate) messages_per_second: f64,
-    /// Server CPU for each message, in microseconds: for how long its threads were on a core.
+    /// Server CPU per message, in microseconds: the time that its threads were on a core.
     pub(crate) cpu_us: f64,
-    /// Its parts, in the proportion that the clock's ticks found them in.
+    /// Its parts, in the proportion of the clock's ticks.
     pub(crate) user_us: f64,
     pub(crate) system_us: f64,
-    /// What the scheduler charged for each message.
+    /// The scheduler's account per message.
     pub(crate) charged_us: f64,
-    /// The load client's CPU for each message, counted as the server's is.
+    /// The load client's CPU per message, measured like the server's.
     pub(crate) client_cpu_us: f64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
     pub(crate) p999_us: f64,
-    /// `None` where the server can't count them.
+    /// `None` if the server can't count them.
     pub(crate) allocations: Option<f64>,
 }
 
-/// How long each run takes, and how large its messages are.
+/// The duration of each run, and the size of its messages.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
     pub(crate) warmup: Duration,
@@ -60,7 +60,7 @@ pub(crate) struct Shape {
     pub(crate) body_bytes: usize,
 }
 
-/// Loads a fresh server. With a rate it is an open loop.
+/// Puts load on a fresh server; with a rate, as an open loop.
 pub(crate) fn measure(
     server: Server,
     point: Point,
@@ -73,7 +73,7 @@ pub(crate) fn measure(
     let mut begin = None;
     let mut end = None;
     let report = load::run(&options, |progress| {
-        // The first word from the phase that counts comes within its first moments.
+        // The first report of the measuring phase comes in its first moments.
         match progress.phase {
             Phase::Measure if begin.is_none() => {
                 let allocations = process.allocations();
@@ -144,7 +144,7 @@ fn options(
     }
 }
 
-/// System calls for each message, by `perf stat` where there is one that may look.
+/// System calls per message, by `perf stat` if it is available and permitted.
 pub(crate) fn system_calls(server: Server, point: Point, shape: Shape) -> Option<f64> {
     let process = Process::start(server).ok()?;
     let options = options(server, point, shape, None, process.address);

@@ -15,18 +15,18 @@ pub(crate) struct Process {
 }
 
 enum Kind {
-    /// This program, which counts its allocations when it is asked to.
+    /// This program, which counts its allocations on request.
     Own(Child),
     /// The original, of whose processes the connector is measured.
     Pomelo { script: PathBuf, connector: u32 },
 }
 
-/// Where `.ci/oracle` installs the original, and where that listens.
+/// The folder into which `.ci/oracle` installs the original; its address follows.
 const POMELO_FOLDER: &str = "target/oracle";
 const POMELO_ADDRESS: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 13010);
 
-/// Whether the original can be started.
+/// True if the original can be started.
 pub(crate) fn has_pomelo() -> bool {
     Path::new(POMELO_FOLDER).join("node_modules/pomelo").exists()
 }
@@ -55,7 +55,7 @@ impl Process {
         Ok(Self { kind: Kind::Pomelo { script, connector }, address: POMELO_ADDRESS })
     }
 
-    /// How much the server has allocated, if it can tell.
+    /// The number of the server's allocations, if it counts them.
     pub(crate) fn allocations(&mut self) -> std::io::Result<Option<u64>> {
         let Kind::Own(child) = &mut self.kind else { return Ok(None) };
         child.ask("")?.parse().map(Some).map_err(std::io::Error::other)

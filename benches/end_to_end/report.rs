@@ -72,7 +72,7 @@ impl Results {
         Some(row.spread(|sample| sample.messages_per_second)?.median)
     }
 
-    /// CPU for each message as a multiple of the ceiling's, round by round.
+    /// CPU per message as a multiple of the ceiling's, within each round.
     fn ratio(&self, row: &Row) -> Option<Spread> {
         let ceiling = self.row(Server::CEILING.name(), row.point)?;
         let pairs = row.samples.iter().zip(&ceiling.samples);
@@ -121,7 +121,7 @@ impl Results {
         ]
     }
 
-    /// A server's median, and the ratio to the ceiling's, round by round.
+    /// A server's median, and its ratio to the ceiling's within each round.
     fn open_loop_latency(&self, server: &'static str, value: fn(&Sample) -> f64) -> [String; 2] {
         let values = |server: &'static str| {
             let runs = self.open_loop.iter().filter(move |run| run.server == server);
@@ -136,8 +136,8 @@ impl Results {
         ]
     }
 
-    /// Latencies of each server, in the order in which they came: medians, and behind each the
-    /// ratio to the ceiling's, round by round.
+    /// Latencies of each server, in the order of measuring: medians, each followed by the ratio to
+    /// the ceiling's within each round.
     fn open_loop_cells(&self) -> Vec<[String; 7]> {
         let mut servers: Vec<&'static str> = Vec::new();
         for run in &self.open_loop {
@@ -179,7 +179,7 @@ impl Results {
         page
     }
 
-    /// Bars of CPU for each message, with the spread over the rounds.
+    /// Bars of CPU per message, with the spread over the rounds.
     fn plot(&self, point: Point, page: &mut String) {
         let rows: Vec<(&Row, Spread)> = self
             .rows

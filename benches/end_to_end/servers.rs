@@ -10,7 +10,7 @@ use crate::common::ceiling::{self, Variant};
 use crate::common::pomelo::Conversation;
 use crate::common::{OTHER_CORE, SERVER_CORE, child, listen, pin};
 
-/// A server, and the way to talk to it.
+/// A server under test and its protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Server {
     Ceiling(Variant),
@@ -25,7 +25,7 @@ pub(crate) enum Server {
 
 impl Server {
     pub(crate) const CEILING: Self = Self::Ceiling(Variant::Plain);
-    /// What is measured unless something else is asked for; [`Self::Pomelo`] joins where it is.
+    /// The servers measured by default; [`Self::Pomelo`] is added where it is installed.
     pub(crate) const ALL: [Self; 6] = [
         Self::CEILING,
         Self::Glommio,
@@ -63,15 +63,15 @@ impl Server {
 
 const LOCAL: &str = "connector.entryHandler.echo";
 const FORWARD: &str = "chat.chatHandler.echo";
-/// Connections of the ceiling, at most.
+/// The most connections of the ceiling.
 const CEILING_SOCKETS: u32 = 16_384;
 
 pub(crate) fn pin_client() {
     pin(&[OTHER_CORE]);
 }
 
-/// Runs a server until standard input ends. Prints its address first, and how much it has
-/// allocated whenever it reads a line.
+/// Runs a server until standard input ends. Prints its address first, and its number of allocations
+/// for each line it reads.
 pub(crate) fn serve(server: Server) {
     pin(match server {
         Server::ShaddockForward => &[SERVER_CORE, OTHER_CORE],
@@ -161,7 +161,7 @@ fn shaddock() {
         .forward(
             "chat",
             Workers::new(1, |handlers: &mut Handlers| {
-                // Runs on the worker's own thread.
+                // This runs on the worker's own thread.
                 pin(&[OTHER_CORE]);
                 handlers.handler(FORWARD, |request, _| Reply::borrowed(request.body()));
             }),

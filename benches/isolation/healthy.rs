@@ -1,4 +1,4 @@
-//! Clients that do nothing but ask and wait.
+//! Clients that only send requests and wait for the answers.
 
 use std::io::IoSliceMut;
 use std::net::SocketAddr;
@@ -17,20 +17,20 @@ use crate::server::{ECHO, SHARD};
 pub(crate) struct Healthy {
     clients: Vec<Client>,
     id: u32,
-    /// When they have last sent heartbeats.
+    /// The time of their last heartbeats.
     beat: Instant,
 }
 
-/// How long requests took, in nanoseconds.
+/// The latency of requests, in nanoseconds.
 pub(crate) struct Latency {
-    /// As clients on a core of their own would have it: from when each was due.
+    /// As clients on a core of their own would measure it: from the time each request was due.
     pub(crate) served: Histogram<u64>,
-    /// As the thread had it that stands for them here, which waits for its core as well.
+    /// As the thread measured it that runs all of them, which also waits for its core.
     pub(crate) seen: Histogram<u64>,
 }
 
 const CLIENTS: usize = 4;
-/// From one request to the next.
+/// The time between two requests.
 const INTERVAL: Duration = Duration::from_millis(1);
 const HEARTBEAT: Duration = Duration::from_secs(3);
 
@@ -40,7 +40,7 @@ impl Healthy {
         let mut clients = Vec::new();
         while clients.len() < CLIENTS {
             let mut client = Client::ready(address);
-            // A bare server says what it was told.
+            // A bare server returns the request's body.
             if client.ask(1, SHARD, &last) == last {
                 setsockopt(&client.stream, sockopt::ReceiveTimestampns, &true)
                     .expect("the kernel knows when something came");
@@ -51,8 +51,8 @@ impl Healthy {
         Self { clients, id: 1, beat: Instant::now() }
     }
 
-    /// Sends a request each [`INTERVAL`]. One that is answered late makes those behind it late, and
-    /// they count so.
+    /// Sends a request each [`INTERVAL`]. A late answer delays the requests behind it, and they are
+    /// counted as late.
     ///
     /// # Panics
     /// If a client is closed, an answer is wrong, or none comes.
@@ -61,7 +61,8 @@ impl Healthy {
         let mut latency = Latency { served: histogram(), seen: histogram() };
         let began = Instant::now();
         let mut due = Duration::ZERO;
-        // When the one before would have been answered if it had been sent in time.
+        // The time at which the previous answer would have come if its request had been sent in
+        // time.
         let mut answered = Duration::ZERO;
         while due < during {
             std::thread::sleep(due.saturating_sub(began.elapsed()));
@@ -77,7 +78,7 @@ impl Healthy {
         latency
     }
 
-    /// The time from when a request is sent until the kernel has its answer for the client.
+    /// The time from sending a request until the kernel has its answer for the client.
     fn ask(&mut self) -> Duration {
         self.id += 1;
         let client = &mut self.clients[self.id as usize % CLIENTS];
@@ -90,7 +91,7 @@ impl Healthy {
                 match event {
                     Event::Response { id, body: answer } if id == self.id => {
                         assert_eq!(answer, body.as_bytes());
-                        // A clock that was set back meanwhile.
+                        // The clock was set back meanwhile.
                         return came.duration_since(sent).unwrap_or_default();
                     }
                     Event::End => panic!("a healthy client was closed"),
@@ -101,7 +102,7 @@ impl Healthy {
     }
 }
 
-/// Receives something; tells when it came to this machine's end of the connection.
+/// Receives bytes; returns the time at which they reached this machine's end of the connection.
 fn receive(client: &mut Client) -> SystemTime {
     let mut bytes = [0; 64 * 1024];
     let mut space = nix::cmsg_space!(TimeSpec);
@@ -120,7 +121,7 @@ fn receive(client: &mut Client) -> SystemTime {
         break (message.bytes, came);
     };
     client.feed(&bytes[..len]);
-    // The end of a connection comes without a time.
+    // The end of a connection has no timestamp.
     came.map_or_else(SystemTime::now, |came| SystemTime::UNIX_EPOCH + came)
 }
 

@@ -1,4 +1,4 @@
-//! What a healthy client notices of others' troubles.
+//! The latency of healthy clients while others cause trouble.
 //!
 //! ```text
 //! cargo bench --bench isolation                          # 5 rounds, some eight minutes
@@ -7,20 +7,22 @@
 //! cargo bench --bench isolation -- --soak 30             # 30 minutes, see `soak`
 //! ```
 //!
-//! For each trouble and round: a fresh server, pinned to the first core, where its nice value puts
-//! it before what else the machine runs; healthy clients that send an echo every millisecond, on
-//! the second core; their latency first without the trouble, then with it. The trouble's own
-//! threads run at the lowest priority. Prints a table, and writes `target/isolation.json`.
+//! Each trouble and round has a fresh server, pinned to the first core, where its nice value puts
+//! it before everything else on the machine. Healthy clients on the second core send an echo every
+//! millisecond. Their latency is measured first without the trouble, then with it. The trouble's
+//! own threads run at the lowest priority. The bench prints a table, and writes
+//! `target/isolation.json`.
 //!
-//! Latency is what the server makes of it: from when a request was due until the kernel has its
-//! answer for the client, as a client on a core of its own would have it. What those who make the
-//! trouble take of the second core, which they share with the healthy clients, is not the server's
-//! doing: the kernel clears up behind thousands of sockets that they close, for a millisecond at a
-//! time. The p99 as the clients' thread saw it, with all of that, stands beside it (`seen`).
+//! Latency is the server's share: from the time a request was due until the kernel has its answer
+//! for the client, as a client on a core of its own would measure it. The healthy clients share the
+//! second core with those that cause the trouble, and that delay is not the server's: the kernel
+//! cleans up behind thousands of sockets that they close, for a millisecond at a time. The p99 as
+//! the clients' thread measured it, with all of that, stands beside it (`seen`).
 //!
-//! Figures are shown, not judged, as they depend on the machine. What has to hold on any machine is
-//! checked, and ends the run with an error: no healthy session is closed, each answer is the right
-//! one, everything that was asked for is answered, and who is to be closed is closed.
+//! The figures depend on the machine, so they are shown without a verdict. Promises that hold on
+//! any machine are checked, and end the run with an error: no healthy session is closed, each
+//! answer is correct, every request is answered, and every offender that has to be closed is
+//! closed.
 
 #[path = "../../tests/common/mod.rs"]
 mod client;
@@ -59,7 +61,7 @@ struct Options {
     /// Minutes of everything at once, instead of one trouble after the other
     #[arg(long, value_name = "MINUTES", value_parser = minutes)]
     soak: Option<f64>,
-    /// What the soak draws from
+    /// Seed of the soak
     #[arg(long, requires = "soak")]
     seed: Option<u64>,
     /// Messages in a second of the soak, at most
@@ -83,25 +85,26 @@ fn minutes(text: &str) -> Result<f64, String> {
     minutes.ok_or_else(|| "expected 0.1 to 100000".into())
 }
 
-/// What one round shows. Latencies are in microseconds.
+/// The figures of one round. Latencies are in microseconds.
 #[derive(Serialize)]
 struct Sample {
     p50_us: f64,
     p99_us: f64,
     p50_in_trouble_us: f64,
     p99_in_trouble_us: f64,
-    /// The same as the clients' thread saw it, which has its core from others when they leave it.
+    /// The same as the clients' thread measured it, which shares its core.
     p99_seen_us: f64,
     p99_seen_in_trouble_us: f64,
-    /// Resident memory of the server before the trouble, at its end, and once it has passed.
+    /// The server's resident memory before the trouble, at its end, and some time after it.
     before_bytes: u64,
     during_bytes: u64,
     after_bytes: u64,
-    /// The same once the allocator was asked for what is free, as the program does when it is idle.
+    /// The same after a request to the allocator for its free memory, which the program makes when
+    /// it is idle.
     trimmed_bytes: u64,
-    /// The slowest answer while the trouble came to its end, whatever that takes of it.
+    /// The slowest answer while the trouble ended, however long that took.
     slowest_ending_us: u64,
-    /// What has become of those who made it.
+    /// The outcome for the clients that caused it.
     outcome: String,
 }
 
@@ -111,7 +114,7 @@ struct Row {
     samples: Vec<Sample>,
 }
 
-/// How long memory may take to return.
+/// The time within which memory must return.
 const RETURN_WITHIN: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
@@ -121,7 +124,8 @@ fn main() -> ExitCode {
             soak::setting()
         } else {
             let Some(trouble) = Trouble::find(name) else { return ExitCode::FAILURE };
-            // What clients do to each other is looked for, not what else the machine runs.
+            // The bench looks for the effects of clients on each other, not of the rest of the
+            // machine.
             set_nice(-20);
             if trouble.is_bare {
                 server::serve_bare();
@@ -213,7 +217,7 @@ fn measure(trouble: &'static Trouble, during: Duration) -> Result<Sample, String
         while !stage.is_on.load(Ordering::Acquire) && !thread.is_finished() {
             std::thread::sleep(Duration::from_millis(1));
         }
-        // Also when a healthy client fails, so that the thread ends.
+        // Also if a healthy client fails, so that the thread ends.
         let end = End(&stage.ends);
         let troubled = healthy.run(during);
         let during_bytes = process.resident_bytes();
@@ -235,7 +239,7 @@ fn measure(trouble: &'static Trouble, during: Duration) -> Result<Sample, String
     }
     process.order("trim");
     let trimmed_bytes = process.resident_bytes();
-    // Whoever was healthy still is.
+    // The healthy clients still are.
     healthy.run(Duration::from_millis(100));
     let quantile = |latency: &hdrhistogram::Histogram<u64>, share| {
         latency.value_at_quantile(share) as f64 / 1e3

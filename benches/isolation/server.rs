@@ -1,4 +1,4 @@
-//! The server, in a process of its own that does as it is told line by line.
+//! The server, in a child process that takes commands line by line.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,27 +14,27 @@ use crate::common::{SERVER_CORE, listen, pin};
 
 /// Answers with the body.
 pub(crate) const ECHO: &str = "connector.entryHandler.echo";
-/// Answers with the shard's place, counted from 1.
+/// Answers with the shard's number, counted from 1.
 pub(crate) const SHARD: &str = "connector.entryHandler.shard";
-/// Binds the session to its body as a uid, so that it gets what is pushed to all that are bound.
+/// Binds the session to its body as a uid, so that it receives pushes to all bound sessions.
 pub(crate) const ENTER: &str = "connector.entryHandler.enter";
 /// Answers with the body's length.
 pub(crate) const SINK: &str = "connector.entryHandler.sink";
 /// Blocks its shard for [`BLOCK`].
 pub(crate) const SLOW: &str = "connector.entryHandler.slow";
-/// Answers with the body, on a worker that can be held.
+/// Answers with the body, on a worker that can be stopped.
 pub(crate) const REMOTE: &str = "room.roomHandler.echo";
 const PUSH: &str = "onTick";
 
 pub(crate) const BLOCK: Duration = Duration::from_millis(50);
 pub(crate) const PUSH_BYTES: usize = 16 * 1024;
-/// For a trouble whose packages are small: a client that does not read is closed soon.
+/// The outbox bound for a trouble with small packages; a client that does not read is closed soon.
 pub(crate) const OUTBOX_BYTES_MAX: usize = 256 * 1024;
 pub(crate) const FORWARD_TIMEOUT: Duration = Duration::from_millis(500);
 
 static IS_HELD: AtomicBool = AtomicBool::new(false);
 
-/// What a server is like.
+/// The settings of a server.
 pub(crate) struct Setting {
     pub(crate) shards: u16,
     pub(crate) limits: Limits,
@@ -50,7 +50,7 @@ fn engine(setting: Setting) -> Engine {
         .handler(ECHO, |request, _| Reply::borrowed(request.body()))
         .handler(SHARD, |_, session| Reply::json(&(session.id().shard().index() + 1)))
         .handler(ENTER, |request, session| {
-            // Whether it is done shows in what the client gets.
+            // The client's pushes show whether the bind succeeded.
             drop(session.bind(String::from_utf8_lossy(request.body()).into_owned()));
             Reply::borrowed(request.body())
         })
@@ -74,10 +74,10 @@ fn engine(setting: Setting) -> Engine {
         .expect("the engine starts")
 }
 
-/// Runs a server until standard input ends, which does what each line says.
+/// Runs a server until standard input ends, and executes each line of it.
 pub(crate) fn serve(setting: Setting) {
     pin(&[SERVER_CORE]);
-    // As the program does.
+    // The program does the same.
     shaddock::return_large_memory();
     let engine = engine(setting);
     let mut pushes = 0_u64;
@@ -108,11 +108,11 @@ pub(crate) fn serve(setting: Setting) {
     });
 }
 
-/// Connections of a bare server, at most.
+/// The most connections of a bare server.
 const BARE_SOCKETS: u32 = 16_384;
 
-/// Runs the bare io_uring server that other benches compare with, until standard input ends.
-/// Whatever the route, it answers with the body.
+/// Runs the bare io_uring server that other benches compare with, until standard input ends. It
+/// answers every route with the body.
 pub(crate) fn serve_bare() {
     pin(&[SERVER_CORE]);
     let listener = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
@@ -128,7 +128,7 @@ pub(crate) struct Process {
     pid: u32,
     child: Mutex<Child>,
     pub(crate) address: SocketAddr,
-    /// For clients of Pitaya's; of the bare server the same.
+    /// The address for Pitaya's clients; the same one for the bare server.
     pub(crate) pitaya_address: SocketAddr,
 }
 
@@ -144,7 +144,7 @@ impl Process {
         })
     }
 
-    /// Gives an order, and waits until it is done.
+    /// Gives a command, and waits until it is done.
     pub(crate) fn order(&self, order: &str) -> String {
         let mut child = self.child.lock().expect("nobody panics here");
         child.ask(order).expect("the server answers")
@@ -163,12 +163,11 @@ impl Process {
         std::fs::read_dir(folder).expect("the server runs").count()
     }
 
-    /// The names of its threads, without those by which the kernel works for its rings: they come
-    /// and go as it sees fit.
+    /// The names of its threads, without the kernel's workers for its rings, whose number varies.
     pub(crate) fn threads(&self) -> Vec<String> {
         let folder = format!("/proc/{}/task", self.pid);
         let entries = std::fs::read_dir(folder).expect("the server runs").flatten();
-        // One that has ended meanwhile has no name.
+        // A thread that has ended meanwhile has no name.
         let names =
             entries.filter_map(|entry| std::fs::read_to_string(entry.path().join("comm")).ok());
         let mut names: Vec<String> = names.map(|name| name.trim().to_owned()).collect();

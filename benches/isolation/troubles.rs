@@ -1,4 +1,4 @@
-//! What others do to a server.
+//! The troubles that clients cause a server.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -25,29 +25,30 @@ pub(crate) struct Trouble {
     pub(crate) name: &'static str,
     /// Shards of the server; the healthy clients are on the last one.
     pub(crate) shards: u16,
-    /// Clients that come and go once before anything is measured, as a server that has been up for
-    /// a while has seen as many.
+    /// Clients that connect and disconnect once before the measurement, as a server that has run
+    /// for a while has seen as many.
     pub(crate) crowd: usize,
-    /// Where packages are large.
+    /// The bound on packages, where they are large.
     pub(crate) package_bytes_max: Option<usize>,
-    /// How often an address may connect in a second; 0 is no bound.
+    /// The connections per second allowed to an address; 0 is no bound.
     pub(crate) connects_per_second: u32,
-    /// Made to a bare io_uring server instead: what nothing above the kernel can help.
+    /// True if a bare io_uring server gets the trouble instead, which shows the kernel's part of
+    /// it.
     pub(crate) is_bare: bool,
-    /// Makes the trouble until it is told to end; says what it came to.
+    /// Causes the trouble until the stage ends; returns the outcome.
     pub(crate) make: fn(&Stage<'_>) -> Outcome,
 }
 
 pub(crate) type Outcome = Result<String, String>;
 
-/// Where trouble is made.
+/// The state that a trouble shares with the bench.
 pub(crate) struct Stage<'a> {
     pub(crate) process: &'a Process,
-    /// Set once the trouble is there in full.
+    /// Set once the trouble is at its full extent.
     pub(crate) is_on: AtomicBool,
-    /// Set when it is to end.
+    /// Set when the trouble has to end.
     pub(crate) ends: AtomicBool,
-    /// Clients of most troubles, those of a storm, and the bytes of large packages.
+    /// The clients of most troubles; the clients of a storm and the bytes of large packages follow.
     pub(crate) crowd: usize,
     pub(crate) storm: usize,
     pub(crate) large_bytes: usize,
@@ -71,7 +72,7 @@ pub(crate) const ALL: [Trouble; 11] = [
     trouble("half-open", half_open_handshakes),
     trouble("dripping", clients_that_drip),
     Trouble { package_bytes_max: Some(2 << 20), ..trouble("inflating", bodies_that_grow) },
-    // With a bound of the outbox that a reader of low priority keeps below.
+    // The bound of the outbox is one that a reader of low priority stays below.
     Trouble { package_bytes_max: Some(8 << 20), ..trouble("flood", flood) },
     Trouble { package_bytes_max: Some(LARGE_BYTES), ..trouble("large", large_packages) },
     Trouble { crowd: STORM, ..trouble("storm", reconnects) },
@@ -82,7 +83,7 @@ pub(crate) const ALL: [Trouble; 11] = [
 
 const CROWD: usize = 1_000;
 const STORM: usize = 10_000;
-/// The most that a package can hold is a byte less than 16 MiB.
+/// The largest body of a package, a byte less than 16 MiB.
 const LARGE_BYTES: usize = (1 << 24) - 1;
 
 impl Trouble {
@@ -90,7 +91,7 @@ impl Trouble {
         ALL.iter().find(|trouble| trouble.name == name)
     }
 
-    /// The server that it is made to.
+    /// The settings of the server for this trouble.
     pub(crate) fn setting(&self) -> Setting {
         let (package_bytes_max, outbox_bytes_max) = match self.package_bytes_max {
             Some(bytes) => (bytes, 2 * bytes),
@@ -107,9 +108,9 @@ impl Trouble {
     }
 }
 
-/// Gives the calling thread, and those it starts, the lowest priority: that of what runs when
-/// nothing else wants to. To any other the scheduler leaves a slice of some milliseconds once it
-/// runs, which the healthy clients would wait for.
+/// Gives the calling thread, and those it starts, the lowest priority: it runs only when nothing
+/// else is ready. Other priorities get a slice of some milliseconds once they run, for which the
+/// healthy clients would wait.
 pub(crate) fn yield_to_others() {
     if !is_scheduled_as("--idle") {
         set_nice(19);
@@ -154,7 +155,7 @@ impl Stage<'_> {
         Client::ready(self.process.address)
     }
 
-    /// Clients that work. They ask all together, so that the server is not waited for so often.
+    /// Clients after their handshakes, which all run at the same time.
     pub(crate) fn gather(&self, count: usize) -> Vec<Client> {
         let mut clients: Vec<Client> =
             (0..count).map(|_| Client::connect(self.process.address)).collect();
@@ -171,8 +172,8 @@ pub(crate) fn expect(holds: bool, what: impl FnOnce() -> String) -> Result<(), S
     if holds { Ok(()) } else { Err(what()) }
 }
 
-/// A worker stands still with requests of as many clients; their deadline passes meanwhile, and
-/// when it goes on, so do they.
+/// A worker stops with requests of as many clients; their deadline passes meanwhile, and they
+/// continue with it.
 pub(crate) fn stopped_worker(stage: &Stage<'_>) -> Outcome {
     let mut clients = stage.gather(stage.crowd);
     stage.process.order("hold");
@@ -199,12 +200,12 @@ pub(crate) fn stopped_worker(stage: &Stage<'_>) -> Outcome {
     ))
 }
 
-/// Pushes go to clients that never read.
+/// Pushes to clients that never read.
 fn clients_that_never_read(stage: &Stage<'_>) -> Outcome {
     const EVERY: Duration = Duration::from_millis(500);
     let clients = stage.gather(stage.crowd);
     for client in &clients {
-        // So that the kernel takes little of it.
+        // The kernel then buffers little of it.
         SockRef::from(&client.stream).set_recv_buffer_size(4096).map_err(|e| e.to_string())?;
     }
     stage.begin();
@@ -216,7 +217,7 @@ fn clients_that_never_read(stage: &Stage<'_>) -> Outcome {
     }
     while closed() < stage.crowd && began.elapsed() < 4 * PATIENCE {
         stage.process.order("push");
-        // Slowly enough that who reads is never behind by an outbox.
+        // Slow enough that a client that reads never has an outbox waiting.
         std::thread::sleep(EVERY / 4);
     }
     let closed = closed();
@@ -224,7 +225,7 @@ fn clients_that_never_read(stage: &Stage<'_>) -> Outcome {
     Ok(format!("{closed} closed, {} KiB a push", PUSH_BYTES / 1024))
 }
 
-/// Connections of which nothing comes.
+/// Connections that never send a byte.
 pub(crate) fn half_open_handshakes(stage: &Stage<'_>) -> Outcome {
     let clients: Vec<Client> =
         (0..stage.crowd).map(|_| Client::connect(stage.process.address)).collect();
@@ -233,7 +234,7 @@ pub(crate) fn half_open_handshakes(stage: &Stage<'_>) -> Outcome {
     Ok(format!("{} waiting", clients.len()))
 }
 
-/// Connections of which a byte comes each second.
+/// Connections that send one byte per second.
 pub(crate) fn clients_that_drip(stage: &Stage<'_>) -> Outcome {
     let mut clients: Vec<Client> =
         (0..stage.crowd).map(|_| Client::connect(stage.process.address)).collect();
@@ -256,7 +257,7 @@ pub(crate) fn clients_that_drip(stage: &Stage<'_>) -> Outcome {
     Ok(format!("{sent} single bytes"))
 }
 
-/// A client that sends requests as fast as they go, and reads their answers.
+/// A client that sends requests at full speed and reads their answers.
 fn flood(stage: &Stage<'_>) -> Outcome {
     let client = stage.client();
     let stream = &client.stream;
@@ -279,7 +280,7 @@ fn flood(stage: &Stage<'_>) -> Outcome {
     Ok(format!("{} MiB of answers", read >> 20))
 }
 
-/// The bytes read until the stream ends.
+/// The number of bytes read until the stream ends.
 pub(crate) fn read_to_end(mut stream: &TcpStream) -> usize {
     let (mut buffer, mut len) = (vec![0; 64 * 1024], 0);
     loop {
@@ -292,7 +293,7 @@ pub(crate) fn read_to_end(mut stream: &TcpStream) -> usize {
     }
 }
 
-/// Clients of Pitaya's whose messages are of some kilobytes and become megabytes.
+/// Clients of Pitaya whose messages have some kilobytes and inflate to megabytes.
 fn bodies_that_grow(stage: &Stage<'_>) -> Outcome {
     const CLIENTS: usize = 16;
     const PLAIN_BYTES: usize = (2 << 20) - 64;
@@ -309,7 +310,8 @@ fn bodies_that_grow(stage: &Stage<'_>) -> Outcome {
                 yield_to_others();
                 let patience = Some(Duration::from_millis(20));
                 client.stream.set_write_timeout(patience).expect("it is more than nothing");
-                // What the server does not read yet is refused by the kernel, in the middle of one.
+                // The kernel refuses bytes that the server does not read yet, in the middle of a
+                // message.
                 let mut at = 0;
                 while stage.goes_on() {
                     at = (at + client.stream.write(&message[at..]).unwrap_or(0)) % message.len();
@@ -328,16 +330,16 @@ fn bodies_that_grow(stage: &Stage<'_>) -> Outcome {
 const COMPRESSED_NOTIFY: u8 = 0x12;
 const BEST: flate2::Compression = flate2::Compression::best();
 
-/// What a client sends at once.
+/// The bytes that a client sends at once.
 const PIECE_BYTES: usize = 64 * 1024;
-/// What the kernel keeps of it.
+/// The size of its send buffer.
 const SEND_BYTES: usize = 256 * 1024;
 
-/// A client that sends packages of nearly 16 MiB, one after the other.
+/// A client that sends packages of nearly 16 MiB in sequence.
 pub(crate) fn large_packages(stage: &Stage<'_>) -> Outcome {
     let mut client = stage.client();
-    // So that the kernel, which sends on one core what is received on the other, hands over no
-    // megabytes at once either: no network would.
+    // The kernel sends on one core and receives on the other, so a larger buffer would deliver
+    // megabytes at once, which no network does.
     SockRef::from(&client.stream).set_send_buffer_size(SEND_BYTES).map_err(|e| e.to_string())?;
     let len = stage.large_bytes - request(0, SINK, "").len();
     let body = "x".repeat(len);
@@ -345,8 +347,8 @@ pub(crate) fn large_packages(stage: &Stage<'_>) -> Outcome {
     let mut count = 0;
     while stage.goes_on() {
         count += 1;
-        // In pieces: the kernel, which may be one that is not preempted, would be at it for
-        // milliseconds otherwise, and the healthy clients wait for their core.
+        // In pieces, as a kernel without preemption would otherwise be busy for milliseconds, and
+        // the healthy clients wait for their core.
         for piece in request(count, SINK, &body).chunks(PIECE_BYTES) {
             client.send(piece);
         }
@@ -356,15 +358,15 @@ pub(crate) fn large_packages(stage: &Stage<'_>) -> Outcome {
     Ok(format!("{count} packages"))
 }
 
-/// Clients that connect, all break off at once, and come back, over and over.
+/// Clients that connect, all disconnect at once, and come back, repeatedly.
 ///
-/// They break off without a word (RST). What remains of an ordered end (TIME-WAIT) would stay for a
-/// minute on the server's core, which sends the last of it, and the timers of a storm, that many at
-/// once, would hit the rounds to come; where clients have machines of their own, it is with them.
+/// They reset their connections (RST). An orderly end would leave TIME-WAIT sockets for a minute on
+/// the server's core, which sends the last segment, and the timers of a storm of them would disturb
+/// later rounds. Where clients have machines of their own, those sockets stay there.
 pub(crate) fn reconnects(stage: &Stage<'_>) -> Outcome {
     stage.begin();
     let (mut times, mut slowest) = (0, Duration::ZERO);
-    // Once at least, however slow the machine is.
+    // At least once, however slow the machine is.
     while times == 0 || stage.goes_on() {
         let began = Instant::now();
         let clients = stage.gather(stage.storm);
@@ -379,7 +381,7 @@ pub(crate) fn reconnects(stage: &Stage<'_>) -> Outcome {
     Ok(format!("{} came {times} times, at most {:.2} s each", stage.storm, slowest.as_secs_f64()))
 }
 
-/// A handler that blocks its shard, not the one of the healthy clients.
+/// A handler that blocks its shard, which is not that of the healthy clients.
 fn slow_handler(stage: &Stage<'_>) -> Outcome {
     let mut client = stage.client();
     while client.ask(1, SHARD, "") != "1" {
@@ -394,14 +396,14 @@ fn slow_handler(stage: &Stage<'_>) -> Outcome {
     Ok(format!("blocked {count} times"))
 }
 
-/// Connections that an address tries in a second.
+/// The connections that an address attempts per second.
 const CONNECTS_PER_SECOND: u32 = 6_000;
 
-/// An address that connects far more often than it may, while players log in from others.
+/// An address that connects far more often than allowed, while players log in from others.
 fn refused_connects(stage: &Stage<'_>) -> Outcome {
     let logins = std::thread::scope(|scope| {
         let storm = scope.spawn(|| storm_of_connects(stage));
-        // Players do not yield to who makes the trouble.
+        // Players do not yield to the clients that cause the trouble.
         is_scheduled_as("--other");
         stage.begin();
         let (mut logins, mut number) = (Vec::new(), 0);
@@ -439,7 +441,7 @@ fn storm_of_connects(stage: &Stage<'_>) -> Result<(), String> {
         );
         let socket = socket_from(Ipv4Addr::new(127, 0, 0, 2))?;
         socket.set_nonblocking(true).map_err(|error| error.to_string())?;
-        // It is under way, or refused already.
+        // The connection is under way, or refused already.
         socket.connect(&stage.process.address.into()).ok();
         kept.push_back(socket);
         if kept.len() > KEPT {
@@ -449,7 +451,7 @@ fn storm_of_connects(stage: &Stage<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// How long an address waits for the answer to its handshake.
+/// The time until an address gets the answer to its handshake.
 fn log_in(stage: &Stage<'_>, from: Ipv4Addr) -> Result<Duration, String> {
     let began = Instant::now();
     let socket = socket_from(from)?;
@@ -465,7 +467,7 @@ fn log_in(stage: &Stage<'_>, from: Ipv4Addr) -> Result<Duration, String> {
 fn socket_from(address: Ipv4Addr) -> Result<Socket, String> {
     let socket =
         Socket::new(Domain::IPV4, Type::STREAM, None).map_err(|error| error.to_string())?;
-    // Nothing of it is to remain: thousands of those would fill the tables of the kernel.
+    // The socket leaves no state behind: thousands of those would fill the kernel's tables.
     socket.set_linger(Some(Duration::ZERO)).map_err(|error| error.to_string())?;
     socket.bind(&SocketAddr::from((address, 0)).into()).map_err(|error| error.to_string())?;
     Ok(socket)

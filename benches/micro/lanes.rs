@@ -1,7 +1,7 @@
 //! From a shard to a worker and back.
 //!
-//! Each mail carries what a forwarded message does: a session's data and a body, both shared. Two
-//! threads need two idle cores; where there is only one, they wait for the scheduler.
+//! Each mail carries the parts of a forwarded message: a session's data and a body, both shared.
+//! Two threads need two idle cores; with a single core they wait for the scheduler.
 
 use std::hint::{black_box, spin_loop};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ const BATCH: u64 = 64;
 const HOPS: u64 = 2;
 
 pub(crate) fn hops(criterion: &mut Criterion) {
-    // Counted, like a body that is carved from a shard's chunk.
+    // Reference-counted, like a body that is a slice of a shard's chunk.
     let body = Bytes::copy_from_slice(BODY);
     let mut group = criterion.benchmark_group("lane hop");
     group.throughput(Throughput::Elements(BATCH * HOPS));

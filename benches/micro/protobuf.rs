@@ -1,4 +1,4 @@
-//! Bodies by a schema.
+//! Bodies with a schema.
 
 use std::hint::black_box;
 

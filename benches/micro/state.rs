@@ -1,4 +1,4 @@
-//! What a shard keeps: routes, sessions, outboxes, deadlines.
+//! A shard's state: routes, sessions, outboxes, deadlines.
 
 use std::hint::black_box;
 
@@ -13,7 +13,7 @@ const SESSIONS: usize = 10_000;
 const ANSWERS: usize = 16;
 /// 4 bytes of package, 3 of message, and the body.
 const ANSWER_BYTES: usize = 4 + 3 + BODY.len();
-/// How often clients are looked at, and how long they may be silent.
+/// The time between two turns; the time that clients may be silent follows.
 const TURN_MS: u64 = 50;
 const SILENCE_MS: u64 = 60_000;
 
@@ -53,7 +53,7 @@ pub(crate) fn sessions(criterion: &mut Criterion) {
     });
 }
 
-/// The same order in every run.
+/// Shuffles into the same order in every run.
 fn shuffle<T>(items: &mut [T]) {
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
     for last in (1..items.len()).rev() {
@@ -106,6 +106,6 @@ pub(crate) fn wheel(criterion: &mut Criterion) {
             due += wheel.advance(now_ms, SILENCE_MS) as u64;
         });
     });
-    // Each has its turn once in its time.
+    // Each deadline fires once in its time.
     assert!(due <= (turns * TURN_MS / SILENCE_MS + 1) * SESSIONS as u64);
 }

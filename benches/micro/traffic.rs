@@ -1,4 +1,4 @@
-//! What clients send, as real ones do.
+//! Packages as real clients send them.
 
 use shaddock::wire::message::{self, Message, MessageType, RouteRef};
 use shaddock::wire::package::{self, PackageType};
@@ -8,7 +8,7 @@ pub(crate) const BODY: &[u8; 64] =
     br#"{"rid":"lobby-1","content":"hello, who is in today?","target":0}"#;
 /// A route of ordinary length.
 pub(crate) const ROUTE: &str = "connector.entryHandler.echo";
-/// Other routes of the same server type, for traffic that is mixed.
+/// Other routes of the same server type, for mixed traffic.
 pub(crate) const ROUTES: [&str; 8] = [
     ROUTE,
     "connector.entryHandler.enter",
@@ -19,9 +19,9 @@ pub(crate) const ROUTES: [&str; 8] = [
     "connector.teamHandler.invite",
     "connector.shopHandler.list",
 ];
-/// Far enough into a session that an id takes two bytes.
+/// An id of two bytes, as in a session that has run for a while.
 pub(crate) const FIRST_ID: u32 = 1_000;
-/// No limit of these is ever met.
+/// A limit that is never reached.
 pub(crate) const BYTES_MAX: usize = 1 << 20;
 
 /// A JSON text of 1 KiB.
@@ -48,7 +48,7 @@ pub(crate) fn package(kind: PackageType, body: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A client's binary frame. `payload` is masked by `mask`.
+/// A client's binary frame, with `payload` masked by `mask`.
 pub(crate) fn frame(mask: [u8; 4], payload: &[u8]) -> Vec<u8> {
     let mut out = vec![0x82];
     match payload.len() {

@@ -1,4 +1,5 @@
-//! A whole turn of the core without sockets: what a busy shard does between two looks at its ring.
+//! A whole turn of the core without sockets: the work of a busy shard between two waits on its
+//! ring.
 
 use std::hint::black_box;
 
@@ -16,8 +17,8 @@ const REQUESTS: usize = 16;
 const TURN_US: u64 = 100;
 /// 4 bytes of package, 3 of message, and the body.
 const ANSWER_BYTES: usize = 4 + 3 + BODY.len();
-/// A mask that leaves the bytes as they are, so that each turn can read the same buffer. Taking it
-/// off costs the same.
+/// A mask that leaves the bytes unchanged, so that each turn can read the same buffer. Unmasking
+/// costs the same with it.
 const MASK: [u8; 4] = [0; 4];
 const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
@@ -38,7 +39,7 @@ pub(crate) fn turns(criterion: &mut Criterion) {
     bench_websocket(&mut group, "WebSocket, text route", frames);
 }
 
-/// What one client sends for one turn.
+/// The bytes that one client sends for one turn.
 fn requests<'a>(
     route: impl Fn(usize) -> RouteRef<'a>,
     wrap: impl Fn(Vec<u8>) -> Vec<u8>,
@@ -79,7 +80,7 @@ fn run(
         core.receive(session, &mut hello.to_vec());
     }
     core.end_turn(|_, _| ());
-    // Each client's bytes stand in a buffer of their own, as the kernel puts them.
+    // Each client's bytes have a buffer of their own, as the kernel delivers them.
     let mut inputs = vec![input; SESSIONS];
     group.bench_function(name, |bencher| {
         bencher.iter(|| {

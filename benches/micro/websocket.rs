@@ -15,7 +15,7 @@ pub(crate) fn frames(criterion: &mut Criterion) {
         let mut input = frame(MASK, &vec![b'x'; len]);
         group.throughput(Throughput::Bytes(len as u64));
         group.bench_function(name, |bencher| {
-            // Each pass undoes the one before it, so that no copy is measured.
+            // Each pass undoes the one before it, so no copy is measured.
             bencher.iter(|| {
                 let header = websocket::decode_header(black_box(&input), BYTES_MAX);
                 let Ok(HeaderStatus::Complete(header)) = header else { panic!("it is whole") };

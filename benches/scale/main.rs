@@ -7,12 +7,12 @@
 //! cargo bench --bench scale -- --parts count --counts 1000,100000 --rate 30000
 //! ```
 //!
-//! Each run is a fresh server process, pinned to the first core, and the load client on the second
-//! one. A ring's table of sockets can't be larger than the process's descriptor limit, so many
-//! connections are spread over several rings, on both sides: the server has several shards on its
-//! core. In the part `count` there are as many of them for 1,000 connections as for 100,000, so
-//! that nothing differs but the number. Servers take turns within a round; ratios are taken round
-//! by round. Writes `target/scale.json` and `target/scale.html`.
+//! Each run is a fresh server process, pinned to the first core, with the load client on the
+//! second. A ring's table of sockets can't be larger than the process's descriptor limit, so many
+//! connections are spread over several rings on both sides: the server has several shards on its
+//! core. The part `count` has as many shards for 1,000 connections as for 100,000, so that only the
+//! number differs. Servers take turns within a round, and ratios are computed within each round.
+//! The bench writes `target/scale.json` and `target/scale.html`.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -41,7 +41,7 @@ struct Options {
     /// Each part once, with few connections
     #[arg(long, alias = "test")]
     quick: bool,
-    /// What is measured
+    /// Parts to measure
     #[arg(long, value_delimiter = ',')]
     parts: Vec<Part>,
     /// Connections of a set-up, a storm, a push to all
@@ -58,17 +58,17 @@ struct Options {
     bench: bool,
 }
 
-/// What is to be done.
+/// The work to be done.
 struct Arguments {
     rounds: usize,
     parts: Vec<Part>,
     shape: Shape,
-    /// Idle connections whose memory is weighed.
+    /// Idle connections whose memory is measured.
     memory: Vec<u32>,
     /// Connections of a set-up, a storm, a push to all.
     sessions: u32,
     heartbeat_s: u64,
-    /// Connections over which messages come at the same rate.
+    /// The numbers of connections over which messages come at the same rate.
     counts: Vec<u32>,
     rate: f64,
 }
@@ -83,7 +83,7 @@ enum Part {
 }
 
 const PUSH_BODY_BYTES: [usize; 2] = [64, 1024];
-/// Idle connections are only looked at.
+/// The shape for idle connections, which are only counted.
 const BRIEF: Shape = shape(200, 300);
 
 const fn shape(warmup_ms: u64, measure_ms: u64) -> Shape {
@@ -155,7 +155,7 @@ fn run(arguments: &Arguments) -> std::io::Result<()> {
     let mut results = Results::new();
     let measured = measure_all(arguments, &mut results);
     eprintln!("\r{:<60}", "");
-    // What was measured before an error still counts.
+    // Results from before an error still count.
     results.print();
     results.write()?;
     measured
@@ -235,7 +235,7 @@ fn count(arguments: &Arguments, results: &mut Results) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Whether the machine can hold so many connections; says why if it can't.
+/// True if the machine can hold so many connections; otherwise prints the reason.
 fn is_possible(connections: u32) -> bool {
     match system::obstacle(connections) {
         None => true,

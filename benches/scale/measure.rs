@@ -9,7 +9,7 @@ use crate::common::child::Child;
 use crate::servers::{self, ECHO, Figures, Server, Setting, TO_ALL};
 use crate::system;
 
-/// Memory for each idle connection.
+/// Memory per idle connection.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Memory {
     pub(crate) server: Server,
@@ -20,28 +20,28 @@ pub(crate) struct Memory {
     pub(crate) kernel_bytes: f64,
 }
 
-/// How connections are set up.
+/// The rate and cost of setting connections up.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct SetUp {
     pub(crate) server: Server,
     pub(crate) connections: u32,
     pub(crate) per_second: f64,
-    /// Server CPU for each connection.
+    /// Server CPU per connection.
     pub(crate) cpu_us: f64,
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
 }
 
-/// All clients drop, and come again at once.
+/// All clients disconnect, and connect again at once.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Storm {
     pub(crate) server: Server,
     pub(crate) connections: u32,
-    /// From the drop until all were handshaken.
+    /// From the disconnection until all handshakes were done.
     pub(crate) seconds: f64,
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
-    /// Connections that failed or were closed, from the drop on.
+    /// Connections that failed or were closed since the disconnection.
     pub(crate) lost: u64,
     pub(crate) heartbeat_closes: u64,
 }
@@ -53,7 +53,7 @@ pub(crate) struct Push {
     pub(crate) connections: u32,
     pub(crate) body_bytes: usize,
     pub(crate) pushes: u64,
-    /// Server CPU for each push to one session.
+    /// Server CPU per push and session.
     pub(crate) cpu_us: f64,
     pub(crate) user_us: f64,
 }
@@ -64,7 +64,7 @@ pub(crate) struct Count {
     pub(crate) server: Server,
     pub(crate) connections: u32,
     pub(crate) rate: f64,
-    /// Server CPU for each message.
+    /// Server CPU per message.
     pub(crate) cpu_us: f64,
     pub(crate) user_us: f64,
     pub(crate) p50_us: f64,
@@ -72,14 +72,14 @@ pub(crate) struct Count {
     pub(crate) resident_mib: f64,
 }
 
-/// How long things take.
+/// The durations of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
     pub(crate) warmup: Duration,
     pub(crate) measure: Duration,
 }
 
-/// What a load has shown of its server, while that was counted.
+/// The figures of a load, and of its server meanwhile.
 struct Loaded {
     report: LoadReport,
     cpu: load::CpuTime,
@@ -92,14 +92,14 @@ struct Loaded {
     connected: ProcessCpu,
 }
 
-/// Nobody sends heartbeats in a run that has none.
+/// The heartbeat interval of a run without heartbeats.
 const NEVER: Duration = Duration::from_secs(3600);
-/// How many messages may be late on one connection of an open loop.
+/// The most messages that may be late on one connection of an open loop.
 const LATE_MAX: u32 = 64;
-/// Pushes to everyone in a second: half of what a core can do for 10,000 sessions, so that each is
-/// done with before the next.
+/// Pushes to everyone per second: half of a core's capacity for 10,000 sessions, so that each is
+/// complete before the next.
 const PUSHES_PER_SECOND: f64 = 10.0;
-/// Rings of the load client where there are many connections, and, to compare, where there are few.
+/// Rings of the load client for many connections, and, for comparison, for few.
 pub(crate) const CLIENT_RINGS: u32 = 6;
 
 fn options(child: &Child, server: Server, connections: u32, shape: Shape) -> LoadOptions {
@@ -115,7 +115,8 @@ fn options(child: &Child, server: Server, connections: u32, shape: Shape) -> Loa
     }
 }
 
-/// Loads a server; a wrong answer or a lost connection is an error unless it is to be counted.
+/// Puts load on a server. A wrong answer is an error, and so is a lost connection unless losses are
+/// counted.
 fn load(child: &Child, options: &LoadOptions) -> std::io::Result<Loaded> {
     let (mut connected, mut begin, mut end) = (None, None, None);
     let report = load::run(options, |progress| {
@@ -152,7 +153,7 @@ fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-/// What a process has grown by for each of its idle connections.
+/// The growth of a process for each of its idle connections.
 pub(crate) fn memory(server: Server, connections: u32, shape: Shape) -> std::io::Result<Memory> {
     let ports = system::ports_needed(connections);
     let child = servers::start(server, Setting { rings: 1, ports, heartbeat_s: 0 })?;
@@ -172,7 +173,7 @@ pub(crate) fn memory(server: Server, connections: u32, shape: Shape) -> std::io:
     })
 }
 
-/// How fast connections are set up, 128 at a time.
+/// The rate at which connections are set up, 128 at a time.
 pub(crate) fn set_up(server: Server, connections: u32, shape: Shape) -> std::io::Result<SetUp> {
     let ports = system::ports_needed(connections);
     let child = servers::start(server, Setting { rings: 1, ports, heartbeat_s: 0 })?;
@@ -190,8 +191,8 @@ pub(crate) fn set_up(server: Server, connections: u32, shape: Shape) -> std::io:
     })
 }
 
-/// All clients drop at once and come again at once, and stay for longer than the server waits for
-/// a heartbeat.
+/// All clients disconnect and connect again at once, and stay for longer than the heartbeat
+/// timeout.
 pub(crate) fn storm(server: Server, connections: u32, heartbeat_s: u64) -> std::io::Result<Storm> {
     let ports = system::ports_needed(connections * 2);
     let mut child = servers::start(server, Setting { rings: 1, ports, heartbeat_s })?;
@@ -217,7 +218,7 @@ pub(crate) fn storm(server: Server, connections: u32, heartbeat_s: u64) -> std::
     })
 }
 
-/// What a push to everyone costs for each session.
+/// The cost of a push to everyone for each session.
 pub(crate) fn push(
     server: Server,
     connections: u32,
@@ -249,7 +250,7 @@ pub(crate) fn push(
     })
 }
 
-/// What a message costs at a rate that does not depend on the number of connections.
+/// The cost of a message at a rate that does not depend on the number of connections.
 pub(crate) fn count(
     server: Server,
     connections: u32,

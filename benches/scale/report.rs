@@ -67,7 +67,7 @@ impl Results {
         report::write("scale", self, &page)
     }
 
-    /// Those of the parts that were measured.
+    /// The tables of the parts that were measured.
     fn tables(&self) -> Vec<Table> {
         let tables =
             [self.memory(), self.set_up(), self.storm(), self.push_to_all(), self.counts()];
@@ -201,7 +201,7 @@ fn spread<T>(samples: &[&T], digits: usize, value: impl Fn(&T) -> f64) -> String
     spread.map_or_else(unknown, |spread| spread.text(digits))
 }
 
-/// Round by round.
+/// The ratio within each round.
 fn ratio<T>(samples: &[&T], base: Option<&Vec<&T>>, value: impl Fn(&T) -> f64) -> String {
     let pairs = samples.iter().zip(base.into_iter().flatten());
     let spread = Spread::of(pairs.map(|(sample, base)| value(sample) / value(base)));

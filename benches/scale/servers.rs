@@ -11,7 +11,7 @@ use crate::common::ceiling::{self, Variant};
 use crate::common::child::{self, Child};
 use crate::common::{SERVER_CORE, listen, pin};
 
-/// A server, and the way to talk to it.
+/// A server under test and its protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Server {
@@ -40,25 +40,25 @@ impl Server {
     }
 }
 
-/// How a server is set up.
+/// The settings of a server.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Setting {
-    /// Rings, which are shards where there is an engine on them; all on one core.
+    /// The number of rings, each with a shard if there is an engine; all on one core.
     pub(crate) rings: u16,
-    /// Ports, each of which every ring listens on.
+    /// The number of ports, on each of which every ring listens.
     pub(crate) ports: u16,
-    /// 0 for none.
+    /// The heartbeat interval in seconds, 0 for none.
     pub(crate) heartbeat_s: u64,
 }
 
 pub(crate) const ECHO: &str = "connector.entryHandler.echo";
-/// Answers as the echo does, and pushes the body to everyone.
+/// Answers like the echo, and pushes the body to everyone.
 pub(crate) const TO_ALL: &str = "connector.entryHandler.toAll";
 const PUSH_ROUTE: &str = "onAll";
-/// How much of the descriptor limit a table of sockets may take.
+/// The largest share of the descriptor limit for one table of sockets.
 const SOCKETS_PER_RING_MAX: u64 = 1 << 20;
 
-/// What the engine has counted.
+/// The engine's counters.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Figures {
     pub(crate) handshakes: u64,
@@ -72,7 +72,7 @@ pub(crate) fn start(server: Server, setting: Setting) -> std::io::Result<Child> 
     Child::start(&["--serve", server.name(), &numbers[0], &numbers[1], &numbers[2]])
 }
 
-/// Asks an engine for its figures.
+/// Requests an engine's counters.
 pub(crate) fn figures(child: &mut Child) -> std::io::Result<Figures> {
     let line = child.ask("")?;
     let numbers: Option<Vec<u64>> = line.split(' ').map(|word| word.parse().ok()).collect();
@@ -84,7 +84,7 @@ pub(crate) fn figures(child: &mut Child) -> std::io::Result<Figures> {
     }
 }
 
-/// Serves as `arguments` have it, until standard input ends. `None` if they make no sense.
+/// Serves by `arguments` until standard input ends. `None` if they are not valid.
 pub(crate) fn serve(arguments: &[String]) -> Option<()> {
     let [name, rings, ports, heartbeat_s] = arguments else { return None };
     let server = Server::ALL.into_iter().find(|server| server.name() == *name)?;

@@ -1,19 +1,19 @@
-//! What the machine allows, and what it is doing.
+//! The machine's limits and its current load.
 
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// Memory that the kernel takes for one connection over loopback, both ends, with a margin.
+/// The kernel's memory for one connection over loopback, both ends, with a margin.
 const KERNEL_BYTES_PER_CONNECTION: u64 = 12 * 1024;
-/// The share of the ports of an address that can be counted on: those of connections that have just
-/// ended are not free at once.
+/// The usable share of an address's ports; those of connections that have just ended are not free
+/// at once.
 const PORTS_SHARE: f64 = 0.7;
-/// How long the sockets of the run before may take to go.
+/// The most time for the previous run's sockets to disappear.
 const SETTLE_MAX: Duration = Duration::from_secs(20);
-/// Sockets that may be there for other reasons.
+/// The number of sockets that may exist for other reasons.
 const SOCKETS_IDLE: u64 = 64;
 
-/// Ports by which one address can be reached at a time.
+/// The number of ports by which one address can be reached at a time.
 pub(crate) fn ports_per_address() -> u32 {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let mut words = range.split_whitespace().filter_map(|word| word.parse::<u32>().ok());
@@ -23,23 +23,23 @@ pub(crate) fn ports_per_address() -> u32 {
     }
 }
 
-/// Addresses that so many connections need.
+/// The number of addresses that so many connections need.
 pub(crate) fn ports_needed(connections: u32) -> u16 {
     let per_address = (f64::from(ports_per_address()) * PORTS_SHARE) as u32;
     connections.div_ceil(per_address.max(1)).max(1) as u16
 }
 
-/// Rings that so many connections need on the server's side, where the kernel shares them out by
-/// chance, and so not quite evenly.
+/// The number of rings that so many connections need on the server's side. The kernel distributes
+/// connections at random, so not quite evenly.
 pub(crate) fn rings_needed(connections: u32) -> u16 {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let per_ring = (limit.unwrap_or(u64::MAX).min(1 << 20) as f64 * 0.8) as u32;
     connections.div_ceil(per_ring.max(1)).max(1) as u16
 }
 
-/// What is in the way of so many connections, with what to do about it.
+/// The reason why so many connections are not possible, with advice.
 pub(crate) fn obstacle(connections: u32) -> Option<String> {
-    // 64 places to listen at.
+    // A server listens on at most 64 ports.
     if ports_needed(connections) > 64 {
         return Some(format!(
             "net.ipv4.ip_local_port_range has {} ports only: widen it",
@@ -62,7 +62,7 @@ pub(crate) fn obstacle(connections: u32) -> Option<String> {
     }
 }
 
-/// A warning where the queue of connections that wait to be accepted is cut short.
+/// A warning if the queue of connections waiting to be accepted is shortened.
 pub(crate) fn short_backlog(wanted: i32) -> Option<String> {
     let text = fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?;
     let max: i32 = text.trim().parse().ok()?;
@@ -83,8 +83,8 @@ pub(crate) fn kernel_bytes() -> f64 {
     number_after("/proc/meminfo", "Slab:").map_or(0.0, |kib| kib as f64 * 1024.0)
 }
 
-/// Waits until the sockets of the run before are gone: the kernel takes rings apart behind the
-/// back of those who had them.
+/// Waits until the previous run's sockets are gone: the kernel takes rings apart after their owners
+/// have ended.
 pub(crate) fn settle() {
     let start = Instant::now();
     while start.elapsed() < SETTLE_MAX {

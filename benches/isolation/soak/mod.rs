@@ -1,20 +1,22 @@
-//! A server at half of its capacity for a long time, while clients come, go and misbehave.
+//! A server at half of its capacity for a long time, while clients connect, disconnect and
+//! misbehave.
 //!
 //! ```text
 //! cargo bench --bench isolation -- --soak 30                  # minutes
 //! cargo bench --bench isolation -- --soak 30 --seed 7 --rate 20000
 //! ```
 //!
-//! One server with one shard; an open loop over 500 connections, which all come anew with each
-//! report, at half of what a closed loop has reached at the start, or at `--rate` if that is less;
-//! healthy clients that send an echo every millisecond; and one trouble after the other, each kind
-//! once in random order before any comes again. Reports once a minute, or three times if it is
-//! shorter. Writes `target/soak.json` and `target/soak.md`.
+//! The bench runs one server with one shard, under three kinds of load. An open loop has 500
+//! connections, which are renewed with each report, at half the rate that a closed loop reached at
+//! the start, or at `--rate` if that is less. Healthy clients send an echo every millisecond. One
+//! trouble follows another, each kind once in random order before any is repeated. Reports come
+//! once a minute, or three times in a shorter run. The results go to `target/soak.json` and
+//! `target/soak.md`.
 //!
-//! Ends with an error unless no healthy connection was closed, every answer was right, every
-//! trouble came to what it has to, the resident memory of the last third of the time was at most
-//! 5 % above that of the first third, descriptors and threads are as many at the end as at the
-//! start, and no connection is left when all clients have gone.
+//! The run ends with an error unless no healthy connection was closed, every answer was correct,
+//! every trouble had its expected outcome, the resident memory of the last third of the time was at
+//! most 5 % above that of the first third, there are as many descriptors and threads at the end as
+//! at the start, and no connection is left when all clients have disconnected.
 
 mod random;
 mod report;
@@ -38,32 +40,33 @@ use crate::server::{self, FORWARD_TIMEOUT, Process, Setting};
 use crate::soak::random::Random;
 use crate::troubles::{Stage, yield_to_others};
 
-/// By which the server's process knows what it is for.
+/// The name by which the child process knows its task.
 pub(crate) const NAME: &str = "soak";
 
-/// What was asked for.
+/// The options of a run.
 pub(crate) struct Options {
     minutes: f64,
     pub(crate) seed: u64,
     pub(crate) rate_max: f64,
 }
 
-/// Half a megabyte is more than a client that reads ever lets wait here.
+/// The outbox bound: half a megabyte is more than ever waits for a client that reads.
 const OUTBOX_BYTES_MAX: usize = 512 * 1024;
 const LARGE_BYTES: usize = OUTBOX_BYTES_MAX / 2;
 const CONNECTIONS: u32 = 500;
-/// Messages that may be late on one connection.
+/// The most messages that may be late on one connection.
 const LATE_MAX: u32 = 64;
-/// Memory may be as much above the first third's in the last third.
+/// The bound on the growth of memory from the first third to the last.
 const GROWTH_MAX: f64 = 0.05;
-/// Shorter runs do not say what memory does.
+/// The fewest reports from which a run judges the growth of memory.
 const REPORTS_MIN: usize = 9;
-/// How often memory is looked at.
+/// The interval at which memory is read.
 const GLANCE: Duration = Duration::from_millis(100);
-/// How long the server may take to notice that all have gone: more than a handshake may.
+/// The time within which the server must notice that all have disconnected: more than a handshake
+/// may take.
 const GONE_WITHIN: Duration = Duration::from_secs(15);
 
-/// What one interval has shown.
+/// The figures of one interval.
 #[derive(Serialize)]
 struct Row {
     seconds: f64,
@@ -82,7 +85,7 @@ struct Row {
     troubles: BTreeMap<&'static str, u64>,
 }
 
-/// The whole of it.
+/// The results of a run.
 #[derive(Serialize)]
 struct Results {
     machine: String,
@@ -98,11 +101,11 @@ struct Results {
     first_third_max_bytes: u64,
     last_third_max_bytes: u64,
     rows: Vec<Row>,
-    /// What does not hold.
+    /// The conditions that were not met.
     failures: Vec<String>,
 }
 
-/// What the threads of a run share.
+/// The state that a run's threads share.
 struct Shared<'a> {
     process: &'a Process,
     ends: AtomicBool,
@@ -113,14 +116,14 @@ struct Shared<'a> {
 }
 
 impl Options {
-    /// A soak, which draws from the time where no seed is given.
+    /// A soak; without a seed it takes one from the clock.
     pub(crate) fn new(minutes: f64, seed: Option<u64>, rate_max: Option<u32>) -> Self {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let seed = seed.unwrap_or_else(|| now.map_or(1, |time| time.as_secs()));
         Self { minutes, seed, rate_max: rate_max.map_or(f64::INFINITY, f64::from) }
     }
 
-    /// How many reports there are, and how long each takes.
+    /// The number of reports, and the time of each.
     fn intervals(&self) -> (usize, Duration) {
         let count = (self.minutes.round() as usize).max(3);
         (count, Duration::from_secs_f64(self.minutes * 60.0 / count as f64))
@@ -131,7 +134,7 @@ impl Options {
     }
 }
 
-/// Limits that let every trouble come to its end.
+/// Limits under which every trouble comes to its end.
 pub(crate) fn setting() -> Setting {
     let limits = Limits {
         package_bytes_max: LARGE_BYTES,
@@ -155,15 +158,15 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     pin(&[OTHER_CORE]);
     let process = Process::start(NAME).map_err(|error| error.to_string())?;
     let (warmup, measure) = (Duration::from_millis(500), Duration::from_secs(3));
-    // One message at a time on each connection, as the open loop mostly has it: many at once cost
-    // less, so that half of what can be done of those is all that can be done of these.
+    // Each connection has one message in flight, as the open loop mostly has. Many in flight cost
+    // less each, so half of that rate would be the whole capacity of these.
     let closed_loop = LoadOptions { pipeline: 1, warmup, measure, ..load_options(&process) };
     let report = load::run(&closed_loop, |_| {}).map_err(|error| error.to_string())?;
     let capacity = report.messages as f64 / report.elapsed.as_secs_f64();
     let rate = (capacity / 2.0).min(options.rate_max);
     println!("seed {}, capacity {capacity:.0}/s, load {rate:.0}/s", options.seed);
     let mut random = Random::new(options.seed);
-    // Everything is there once that there ever is, so that it is no growth later.
+    // Every kind of allocation is made once, so that it does not count as growth later.
     for (name, make) in troubles::ALL {
         let stage = stage(&process);
         stage.ends.store(true, Ordering::Release);
@@ -206,7 +209,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     if results.failures.is_empty() { Ok(()) } else { Err(results.failures.join("; ")) }
 }
 
-/// Waits until the server has no connection; gives those that are left.
+/// Waits until the server has no connection; returns the number of those left.
 fn wait_until_gone(process: &Process) -> u64 {
     let deadline = Instant::now() + GONE_WITHIN;
     loop {
@@ -230,7 +233,7 @@ fn load_options(process: &Process) -> LoadOptions {
     }
 }
 
-/// All threads, until the time is over or one of them has failed.
+/// Runs all threads until the time is over or one of them has failed.
 fn soak(
     options: &Options,
     process: &Process,
@@ -259,7 +262,7 @@ fn soak(
         let start = Instant::now();
         let mut counters = process.counters();
         while rows.len() < count && !healthy.is_finished() {
-            // Of what is late, the next interval is shorter.
+            // A late interval shortens the next one.
             let end = interval * (rows.len() as u32 + 1);
             let during = end.saturating_sub(start.elapsed()).max(interval / 2);
             match shared.interval(during, rate, &mut counters) {
@@ -307,7 +310,7 @@ impl Shared<'_> {
         }
     }
 
-    /// One trouble after the other. Each kind once, before any comes again.
+    /// Runs one trouble after another, each kind once before any is repeated.
     fn make_trouble(&self, random: &mut Random, longest_ms: u64) {
         yield_to_others();
         let mut all = troubles::ALL;
@@ -350,7 +353,7 @@ impl Shared<'_> {
         })
     }
 
-    /// The load of one interval, and what else there was meanwhile.
+    /// The load of one interval, and the other figures of that time.
     fn interval(
         &self,
         during: Duration,

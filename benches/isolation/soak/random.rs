@@ -1,4 +1,4 @@
-//! Numbers that a seed decides.
+//! Random numbers from a seed.
 
 /// SplitMix64.
 pub(crate) struct Random(u64);
@@ -16,7 +16,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `end`, evenly enough.
+    /// A number below `end`, with negligible bias.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }

@@ -1,4 +1,4 @@
-//! What a soak prints and writes.
+//! The output of a soak.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

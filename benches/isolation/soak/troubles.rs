@@ -1,5 +1,5 @@
-//! What is done to a server for hours: the troubles that are measured, of a size that leaves room
-//! for others, and some that need no figures.
+//! The troubles of a soak: those that the bench measures, of a size that leaves room for others,
+//! and some that need no figures.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
@@ -13,7 +13,7 @@ use crate::server::{ECHO, ENTER};
 use crate::soak::random::Random;
 use crate::troubles::{self, Outcome, Stage, expect};
 
-/// A name, and what is done.
+/// A name and a function that causes the trouble.
 pub(super) type Trouble = (&'static str, fn(&Stage<'_>, &mut Random) -> Outcome);
 
 pub(super) const ALL: [Trouble; 9] = [
@@ -32,10 +32,10 @@ pub(super) const ALL: [Trouble; 9] = [
 pub(super) const CROWD: usize = 200;
 pub(super) const STORM: usize = 2_000;
 const UNREAD: usize = 100;
-/// So that no uid is one that had a session before.
+/// A counter that makes each uid unique.
 static UIDS: AtomicU64 = AtomicU64::new(0);
 
-/// Pushes go to clients that never read, until the last of them has been closed.
+/// Pushes to clients that never read, until the last of them has been closed.
 fn clients_that_never_read(stage: &Stage<'_>, _: &mut Random) -> Outcome {
     let mut clients = stage.gather(UNREAD);
     for client in &mut clients {
@@ -55,8 +55,8 @@ fn clients_that_never_read(stage: &Stage<'_>, _: &mut Random) -> Outcome {
     Ok(format!("{UNREAD} closed"))
 }
 
-/// A client that sends requests as fast as they go. Where its answers are not read in time, it is
-/// closed, and another one goes on.
+/// A client that sends requests at full speed. If it does not read its answers in time it is
+/// closed, and another one continues.
 fn flood(stage: &Stage<'_>, _: &mut Random) -> Outcome {
     let block = request(7, ECHO, &"x".repeat(64)).repeat(500);
     stage.begin();
@@ -71,7 +71,7 @@ fn flood(stage: &Stage<'_>, _: &mut Random) -> Outcome {
             scope.spawn(|| read_on(stream));
             let mut writer: &TcpStream = stream;
             while stage.goes_on() && writer.write_all(&block).is_ok() {}
-            // Its end has perhaps come from the other side.
+            // The server may have ended it already.
             stream.shutdown(Shutdown::Write).ok();
         });
     }
@@ -83,7 +83,7 @@ fn read_on(mut stream: &TcpStream) {
     while stream.read(&mut buffer).is_ok_and(|len| len > 0) {}
 }
 
-/// Clients that send what is no package, before the handshake or behind it.
+/// Clients that send bytes that are not a package, before the handshake or after it.
 fn garbage(stage: &Stage<'_>, random: &mut Random) -> Outcome {
     stage.begin();
     let mut clients = 0;
@@ -97,7 +97,7 @@ fn garbage(stage: &Stage<'_>, random: &mut Random) -> Outcome {
         let mut bytes: Vec<u8> =
             std::iter::repeat_with(|| random.below(256) as u8).take(len).collect();
         if random.below(2) == 0 {
-            // The header of a package that the server reads.
+            // The header of a valid package.
             bytes.splice(0..0, [1 + random.below(5) as u8, 0, 0, random.below(64) as u8]);
         }
         // The server may close as soon as it has seen enough.
@@ -111,7 +111,7 @@ fn garbage(stage: &Stage<'_>, random: &mut Random) -> Outcome {
     Ok(format!("{clients} clients"))
 }
 
-/// Clients that break off without an end, at any point.
+/// Clients that reset their connection at any point.
 fn resets(stage: &Stage<'_>, random: &mut Random) -> Outcome {
     stage.begin();
     let mut clients = 0;
