@@ -1,12 +1,12 @@
 //! Rules about documents: what cites one names a file and a heading that are there, and links lead
-//! somewhere.
+//! somewhere. One rule is about doc comments: they begin with their subject.
 
 use std::collections::BTreeMap;
 use std::{fs, path::Path};
 
 use super::{File, Finding};
 
-/// Where the protocol's pages are. Written in two parts, as this file is looked at, too.
+/// The folder of the protocol's pages. Written in two parts, as this file is checked too.
 const PROTOCOL: &str = concat!("docs/", "protocol/");
 /// Names by which texts outside of the repository were cited; each stood in brackets.
 const OLD_NAMES: [&str; 8] = [
@@ -19,14 +19,32 @@ const OLD_NAMES: [&str; 8] = [
     "Pomelo's known bugs",
     "bugs and limits",
 ];
-/// What a path in a document begins with if it is one of the repository's.
+/// The beginnings of paths that a document may name if they exist in the repository.
 const CODE_FOLDERS: [&str; 4] = ["src/", "tests/", "benches/", "examples/"];
 
-/// The documents and what else they may lead to.
+/// Paths under which doc comments begin with a noun or a verb. Each folder joins once it does so.
+const SUBJECT_FIRST: [&str; 12] = [
+    "benches/",
+    "examples/",
+    "fuzz/",
+    "src/lib.rs",
+    "src/log.rs",
+    "src/route/",
+    "src/session/",
+    "src/sync",
+    "src/testing.rs",
+    "src/tls/",
+    "src/wheel.rs",
+    "src/wire/",
+];
+/// Words with which a doc comment puts its subject behind the predicate.
+const SUBJECT_LAST: [&str; 4] = ["What", "Whether", "How", "Where"];
+
+/// The documents, and the files that they may link to.
 pub(super) struct Docs {
     /// The headings of every document, by its path from the root.
     headings: BTreeMap<String, Vec<String>>,
-    /// Whether there is such a file or folder.
+    /// True if there is such a file or folder.
     exists: Box<dyn Fn(&str) -> bool>,
 }
 
@@ -110,6 +128,39 @@ pub(super) fn old_names(file: &File) -> Vec<Finding> {
     findings
 }
 
+/// A doc comment begins with a noun or a verb.
+fn first_words(file: &File) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut is_doc = false;
+    for (at, line) in file.text.lines().enumerate() {
+        let line = line.trim_start();
+        let doc = line.strip_prefix("///").or_else(|| line.strip_prefix("//!"));
+        let is_first = !std::mem::replace(&mut is_doc, doc.is_some());
+        let word = doc.filter(|_| is_first).and_then(|text| super::words(text).next());
+        if let Some(word) = word.filter(|word| SUBJECT_LAST.contains(word)) {
+            let advice = format!("begin with a noun or a verb, not with `{word}`");
+            findings.push(file.finding(at, advice));
+        }
+    }
+    findings
+}
+
+#[test]
+fn doc_comments_begin_with_their_subject() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for folder in super::FOLDERS {
+        super::collect(root, folder, &mut files);
+    }
+    for path in SUBJECT_FIRST {
+        assert!(files.iter().any(|file| file.path.starts_with(path)), "there is no {path}");
+    }
+    files.retain(|file| SUBJECT_FIRST.iter().any(|path| file.path.starts_with(path)));
+    let findings: Vec<Finding> = files.iter().flat_map(first_words).collect();
+    let report: String = findings.iter().map(|finding| format!("\n{finding}")).collect();
+    assert!(findings.is_empty(), "{} findings:{report}", findings.len());
+}
+
 /// A link of a document leads to a file of the repository, and its anchor to a heading.
 pub(super) fn links(file: &File, docs: &Docs) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -157,7 +208,7 @@ pub(super) fn code_paths(file: &File, docs: &Docs) -> Vec<Finding> {
 /// is found.
 struct Prose {
     text: String,
-    /// Where each line begins.
+    /// The offset of each line.
     starts: Vec<usize>,
 }
 
@@ -305,5 +356,18 @@ mod rules {
         let good = "`src/wire/mod.rs`, `src/*.rs`, `tests/a b`, `app/a.js`, src/none.rs";
         assert_eq!(found(code_paths, "docs/a.md", good), [0; 0]);
         assert_eq!(found(code_paths, "docs/a.md", "\nIn `src/wire.rs`.\n"), [2]);
+    }
+
+    #[test]
+    fn a_doc_comment_that_puts_its_subject_last_is_found() {
+        let found = |text: &str| -> Vec<usize> {
+            first_words(&File::new("src/a.rs", text)).iter().map(|finding| finding.line).collect()
+        };
+        for word in SUBJECT_LAST {
+            assert_eq!(found(&format!("\n/// {word} it is.")), [2]);
+            assert_eq!(found(&format!("//! {word}, then.\n\n    /// {word}.")), [1, 3]);
+            let good = format!("/// A thing.\n/// {word} it is.\n// {word}\n/// {word}ever.");
+            assert_eq!(found(&good), [0; 0]);
+        }
     }
 }
