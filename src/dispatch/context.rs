@@ -25,39 +25,7 @@ use crate::session::{SessionId, SessionView, Uid};
 /// What handlers, filters and tasks ask their shard or worker to do. It is done, in order, as
 /// soon as the code that asked has returned or waits.
 pub(crate) enum Op {
-    Bind {
-        session: SessionId,
-        uid: Uid,
-        done: Completion<Result<(), BindError>>,
-    },
-    Unbind {
-        session: SessionId,
-        uid: Uid,
-        done: Completion<Result<(), BindError>>,
-    },
-    Set {
-        session: SessionId,
-        settings: Map<String, Value>,
-        done: Completion<bool>,
-    },
-    Kick {
-        session: SessionId,
-        reason: Option<Arc<str>>,
-    },
-    KickUid {
-        uid: Uid,
-        reason: Option<Arc<str>>,
-        done: Completion<usize>,
-    },
-    Push {
-        uids: Vec<Uid>,
-        push: Arc<Push>,
-        done: Completion<Vec<Uid>>,
-    },
-    Broadcast {
-        push: Arc<Push>,
-        audience: Audience,
-    },
+    Session(SessionOp),
     Spawn(LocalFuture<()>),
     /// An async handler has answered.
     Answer {
@@ -70,6 +38,17 @@ pub(crate) enum Op {
         held: Box<HeldRequest>,
         admitted: Result<(), Reply<'static>>,
     },
+}
+
+/// What is asked of sessions, whichever shards they live on.
+pub(crate) enum SessionOp {
+    Bind { session: SessionId, uid: Uid, done: Completion<Result<(), BindError>> },
+    Unbind { session: SessionId, uid: Uid, done: Completion<Result<(), BindError>> },
+    Set { session: SessionId, settings: Map<String, Value>, done: Completion<bool> },
+    Kick { session: SessionId, reason: Option<Arc<str>> },
+    KickUid { uid: Uid, reason: Option<Arc<str>>, done: Completion<usize> },
+    Push { uids: Vec<Uid>, push: Arc<Push>, done: Completion<Vec<Uid>> },
+    Broadcast { push: Arc<Push>, audience: Audience },
 }
 
 /// A request that is not answered in place.
@@ -246,6 +225,10 @@ impl ThreadState {
         self.ops.borrow_mut().push(op);
     }
 
+    pub(super) fn ask_session(&self, op: SessionOp) {
+        self.ask(Op::Session(op));
+    }
+
     /// Ends the sleeps that are due, and tells when the next one is.
     pub(crate) fn handle_time(&self, now_us: u64) -> Option<u64> {
         self.now_us.set(now_us);
@@ -329,7 +312,7 @@ impl Context {
             return Ok(Pending::ready(uids));
         }
         let (done, pending) = Pending::new();
-        self.thread.ask(Op::Push { uids, push, done });
+        self.thread.ask_session(SessionOp::Push { uids, push, done });
         Ok(pending)
     }
 
@@ -339,7 +322,7 @@ impl Context {
     /// A message that can't be pushed.
     pub fn broadcast(&self, route: &str, body: &[u8], audience: Audience) -> Result<(), PushError> {
         let push = self.thread.encode_push(route, body)?;
-        self.thread.ask(Op::Broadcast { push, audience });
+        self.thread.ask_session(SessionOp::Broadcast { push, audience });
         Ok(())
     }
 
@@ -348,13 +331,14 @@ impl Context {
     /// Yields how many there were. By then none of them is bound any more.
     pub fn kick_uid(&self, uid: Uid, reason: Option<&str>) -> Pending<usize> {
         let (done, pending) = Pending::new();
-        self.thread.ask(Op::KickUid { uid, reason: reason.map(Arc::from), done });
+        let reason = reason.map(Arc::from);
+        self.thread.ask_session(SessionOp::KickUid { uid, reason, done });
         pending
     }
 
     /// Closes a session, on any shard; with a KICK package if there is a reason.
     pub fn kick(&self, session: SessionId, reason: Option<&str>) {
-        self.thread.ask(Op::Kick { session, reason: reason.map(Arc::from) });
+        self.thread.ask_session(SessionOp::Kick { session, reason: reason.map(Arc::from) });
     }
 
     /// Ends after a while, at the earliest turn after it. No timer of the runtime is involved.

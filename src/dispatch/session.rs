@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use smallvec::SmallVec;
 
 use super::BindError;
-use super::context::{Context, Op, ThreadState};
+use super::context::{Context, SessionOp, ThreadState};
 use super::pending::{Pending, Responder};
 use super::reply::Reply;
 use crate::session::{SessionData, SessionId, SessionSnapshot, SessionView, Uid};
@@ -137,7 +137,7 @@ impl Session {
 
     fn write(&self, settings: Map<String, Value>) -> Pending<bool> {
         let (done, pending) = Pending::new();
-        self.thread.ask(Op::Set { session: self.id, settings, done });
+        self.thread.ask_session(SessionOp::Set { session: self.id, settings, done });
         pending
     }
 
@@ -149,14 +149,14 @@ impl Session {
     pub fn bind(&mut self, uid: impl Into<Uid>) -> Bind<'_> {
         let uid = uid.into();
         let (done, pending) = Pending::new();
-        self.thread.ask(Op::Bind { session: self.id, uid: uid.clone(), done });
+        self.thread.ask_session(SessionOp::Bind { session: self.id, uid: uid.clone(), done });
         Bind { uid: Some(uid), pending, session: self }
     }
 
     /// Takes the session off its uid again.
     pub fn unbind(&mut self, uid: impl Into<Uid>) -> Bind<'_> {
         let (done, pending) = Pending::new();
-        self.thread.ask(Op::Unbind { session: self.id, uid: uid.into(), done });
+        self.thread.ask_session(SessionOp::Unbind { session: self.id, uid: uid.into(), done });
         Bind { uid: None, pending, session: self }
     }
 

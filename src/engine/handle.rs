@@ -14,7 +14,7 @@ use crate::dispatch::tasks::WakeThread as _;
 use crate::dispatch::{Audience, HostRule, Statistics};
 use crate::error::HandleError;
 use crate::forward::mail::{HostChange, Mail, Report, ReportKind};
-use crate::forward::worker::by_home;
+use crate::forward::scatter::by_home;
 use crate::metrics::{CounterSnapshot, Latency};
 use crate::route::Dictionary;
 use crate::route::push::Push;

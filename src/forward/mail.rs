@@ -259,6 +259,18 @@ pub(crate) enum Outcome {
     Exported(Vec<(SessionId, Arc<SessionData>)>),
 }
 
+impl Outcome {
+    /// Two outcomes of one question as one.
+    pub(super) fn and(mut self, more: Self) -> Self {
+        match (&mut self, more) {
+            (Self::Pushed(fails), Self::Pushed(more)) => fails.extend(more),
+            (Self::Exported(sessions), Self::Exported(more)) => sessions.extend(more),
+            _ => debug_assert!(false, "an outcome answers another question"),
+        }
+        self
+    }
+}
+
 /// Whether rules join the host filter, leave it, or are all that it has from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HostChange {

@@ -1,7 +1,6 @@
 //! From a shard to a worker and back, and between shards: lanes, doorbells, mail.
 
-pub(crate) mod asks;
-
+pub(crate) mod asker;
 mod chunk;
 mod doorbell;
 mod hub;
@@ -15,6 +14,7 @@ pub(crate) mod pending_forwards;
 #[cfg_attr(not(all(feature = "pitaya", feature = "pomelo")), allow(dead_code))]
 // Each has its own part.
 pub(crate) mod remote;
+pub(crate) mod scatter;
 mod session_futures;
 pub(crate) mod worker;
 mod workers;

@@ -23,22 +23,24 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use serde_json::{Map, Value};
 
+use super::asker::{Asker, Busy, PendingAsks};
 use super::hub::{Endpoint, Hub, Party};
 use super::mail::{Forward, Mail, Others, Outcome, ReplyTo, WorkerReply};
-use super::worker::{MESSAGES_PER_SHARD, by_home};
+use super::scatter::ByShard;
+use super::worker::MESSAGES_PER_SHARD;
 use crate::dispatch::{Audience, BindError};
 use crate::limits::Limits;
 use crate::route::PushError;
 use crate::route::edition::Edition;
 use crate::route::push::Push;
 use crate::route::table::RouteTable;
-use crate::session::{SessionData, SessionId, ShardIndex, Table, Uid, place_of, token_of};
+use crate::session::{SessionData, SessionId, ShardIndex, Uid};
 
 /// A forwarder's place in the engine. `C` is how it knows its questions by; `E` is the form in
 /// which its servers are told of a session.
 pub(crate) struct Remote<C, E> {
     endpoint: Endpoint,
-    asks: Table<Ask<C>>,
+    asks: PendingAsks<Caller<C>>,
     routes: Arc<RouteTable>,
     edition: Arc<Edition>,
     /// The sessions that servers know, by number.
@@ -63,13 +65,11 @@ struct Known<E> {
     export: Option<E>,
 }
 
-/// A question to shards.
-enum Ask<C> {
-    Bind { number: u64, caller: C },
-    Set(C),
-    Kick(C),
-    Push { left: usize, fails: Vec<Uid>, caller: C },
-    Find { left: usize, found: Vec<Arc<SessionData>>, caller: C },
+/// Whoever waits for the outcome of a question.
+pub(crate) struct Caller<C> {
+    caller: C,
+    /// The session that the question names, if it names one: an outcome does not.
+    number: Option<u64>,
 }
 
 /// What has come from the engine.
@@ -125,7 +125,7 @@ impl<C: Copy, E> Remote<C, E> {
             routes,
             edition,
             endpoint: Endpoint::new(Arc::clone(hub), me, limits.backlog_len_max),
-            asks: Table::new(limits.backlog_len_max),
+            asks: PendingAsks::new(hub, me, limits.backlog_len_max),
             sessions: FxHashMap::default(),
             unread: vec![0; usize::from(hub.shards())],
         }
@@ -227,21 +227,13 @@ impl<C: Copy, E> Remote<C, E> {
     /// Binds a session to a uid: [`Done::Bound`].
     pub(crate) fn bind(&mut self, number: u64, uid: Uid, caller: C) -> Result<(), Refused> {
         let session = self.session(number)?;
-        self.ask(session.shard(), Ask::Bind { number, caller }, |reply_to| Mail::Bind {
-            session,
-            uid,
-            reply_to,
-        })
+        asked(self.ask_bind(session, uid, Caller { caller, number: Some(number) }))
     }
 
     /// Unbinds a session from its uid: [`Done::Bound`].
     pub(crate) fn unbind(&mut self, number: u64, uid: Uid, caller: C) -> Result<(), Refused> {
         let session = self.session(number)?;
-        self.ask(session.shard(), Ask::Bind { number, caller }, |reply_to| Mail::Unbind {
-            session,
-            uid,
-            reply_to,
-        })
+        asked(self.ask_unbind(session, uid, Caller { caller, number: Some(number) }))
     }
 
     /// Overwrites settings of a session: [`Done::Set`].
@@ -253,20 +245,14 @@ impl<C: Copy, E> Remote<C, E> {
         caller: C,
     ) -> Result<(), Refused> {
         let session = self.session(number)?;
-        let settings = Box::new(settings);
-        self.ask(session.shard(), Ask::Set(caller), |reply_to| Mail::Set {
-            session,
-            settings,
-            others,
-            reply_to,
-        })
+        let caller = Caller { caller, number: Some(number) };
+        asked(self.ask_set(session, settings, others, caller))
     }
 
     /// Closes a session, with a KICK package if there is a reason. Nobody is told when.
     pub(crate) fn kick(&mut self, number: u64, reason: Option<Arc<str>>) -> Result<(), Refused> {
         let session = self.session(number)?;
-        let mail = Mail::Kick { session, reason };
-        self.endpoint.try_send(session.shard().into(), mail).map_err(|_| Refused::Busy)
+        Ok(self.tell_kick(session, reason)?)
     }
 
     /// Closes all sessions of a uid, with a KICK package if there is a reason: [`Done::Kicked`].
@@ -276,8 +262,7 @@ impl<C: Copy, E> Remote<C, E> {
         reason: Option<Arc<str>>,
         caller: C,
     ) -> Result<(), Refused> {
-        let home = self.endpoint.hub().home(&uid);
-        self.ask(home, Ask::Kick(caller), |to| Mail::HomeKick { uid, reason, reply_to: Some(to) })
+        asked(self.ask_kick_uid(uid, reason, Caller { caller, number: None }))
     }
 
     /// Lays out a push, as clients are to understand it from now on.
@@ -298,20 +283,7 @@ impl<C: Copy, E> Remote<C, E> {
         push: &Arc<Push>,
         caller: C,
     ) -> Result<(), Refused> {
-        debug_assert!(!uids.is_empty());
-        let parts = by_home(uids, self.endpoint.hub().shards());
-        let ask = Ask::Push { left: parts.len(), fails: Vec::new(), caller };
-        let token = self.keep(ask).ok_or(Refused::Busy)?;
-        let reply_to = Some(ReplyTo { party: self.endpoint.me(), token });
-        for (home, uids) in parts {
-            let mail = Mail::HomePush { uids, push: Arc::clone(push), reply_to };
-            if self.endpoint.try_send(home.into(), mail).is_err() {
-                // What the other homes say is not waited for: the whole push counts as refused.
-                self.asks.remove(place_of(token).0);
-                return Err(Refused::Busy);
-            }
-        }
-        Ok(())
+        asked(self.ask_push(uids, push, Caller { caller, number: None }))
     }
 
     /// Pushes to one session, in order with its answers, as both take the same way. Nobody is told
@@ -319,7 +291,7 @@ impl<C: Copy, E> Remote<C, E> {
     pub(crate) fn deliver(&mut self, number: u64, push: &Arc<Push>) -> Result<(), Refused> {
         let session = self.session(number)?;
         let mail = Mail::Deliver { sessions: vec![session], push: Arc::clone(push) };
-        self.endpoint.try_send(session.shard().into(), mail).map_err(|_| Refused::Busy)
+        self.try_mail(session.shard(), mail).map_err(|_| Refused::Busy)
     }
 
     /// Pushes to all sessions of an audience.
@@ -328,29 +300,24 @@ impl<C: Copy, E> Remote<C, E> {
         push: &Arc<Push>,
         audience: &Audience,
     ) -> Result<(), Refused> {
-        for shard in (0..self.endpoint.hub().shards()).map(Party) {
-            let (push, audience) = (Arc::clone(push), audience.clone());
-            let mail = Mail::Broadcast { push, audience };
-            self.endpoint.try_send(shard, mail).map_err(|_| Refused::Busy)?;
-        }
-        Ok(())
+        Ok(self.tell_broadcast(push, audience)?)
     }
 
     /// Looks at a session: [`Done::Found`], with one or none.
     pub(crate) fn find(&mut self, number: u64, caller: C) -> Result<(), Refused> {
         let session = self.session(number)?;
-        let ask = Ask::Find { left: 1, found: Vec::new(), caller };
-        self.ask(session.shard(), ask, |reply_to| Mail::Export {
+        let caller = Caller { caller, number: Some(number) };
+        asked(self.ask(session.shard(), caller, |reply_to| Mail::Export {
             sessions: vec![session],
             reply_to,
-        })
+        }))
     }
 
     /// Looks at all sessions of a uid: [`Done::Found`].
     pub(crate) fn find_uid(&mut self, uid: Uid, caller: C) -> Result<(), Refused> {
         let home = self.endpoint.hub().home(&uid);
-        let ask = Ask::Find { left: 1, found: Vec::new(), caller };
-        self.ask(home, ask, |reply_to| Mail::HomeSessions { uid, reply_to })
+        let caller = Caller { caller, number: None };
+        asked(self.ask(home, caller, |reply_to| Mail::HomeSessions { uid, reply_to }))
     }
 
     /// A party that has got mail and sleeps: it has to be woken.
@@ -373,109 +340,84 @@ impl<C: Copy, E> Remote<C, E> {
         self.sessions.get(&number).map(|known| known.id).ok_or(Refused::Gone { number })
     }
 
-    fn keep(&mut self, ask: Ask<C>) -> Option<u64> {
-        self.asks.insert(ask).map(token_of)
-    }
-
-    fn ask(
-        &mut self,
-        to: ShardIndex,
-        ask: Ask<C>,
-        mail: impl FnOnce(ReplyTo) -> Mail,
-    ) -> Result<(), Refused> {
-        let token = self.keep(ask).ok_or(Refused::Busy)?;
-        let reply_to = ReplyTo { party: self.endpoint.me(), token };
-        self.endpoint.try_send(to.into(), mail(reply_to)).map_err(|_| {
-            self.asks.remove(place_of(token).0);
-            Refused::Busy
-        })
-    }
-
     /// Takes an outcome; what the question came to, if that was all it waited for.
-    fn finish(&mut self, token: u64, outcome: Outcome) -> Option<(C, Done)> {
-        let (slot, generation) = place_of(token);
-        let ask = self.asks.get_mut(slot, generation)?;
-        match (ask, outcome) {
-            (Ask::Push { left, fails, .. }, Outcome::Pushed(more)) => {
-                fails.extend(more);
-                *left -= 1;
-                if *left > 0 {
-                    return None;
-                }
-            }
-            (Ask::Find { left, .. }, Outcome::Sessions(sessions)) => {
-                *left -= 1;
+    fn finish(&mut self, token: u64, mut outcome: Outcome) -> Option<(C, Done)> {
+        match &mut outcome {
+            Outcome::Sessions(sessions) => {
+                let sessions = std::mem::take(sessions);
                 self.ask_owners(token, sessions);
+                outcome = Outcome::Exported(Vec::new());
             }
-            (Ask::Find { left, found, .. }, Outcome::Exported(sessions)) => {
-                *left -= 1;
-                for (id, data) in sessions {
-                    found.push(Arc::clone(&data));
-                    let known = self.sessions.entry(data.number);
-                    known.or_insert(Known { id, data, export: None });
-                }
+            // At once: one of them may end before the others are heard of.
+            Outcome::Exported(sessions) => sessions.iter().for_each(|(id, data)| {
+                let (id, data) = (*id, Arc::clone(data));
+                let known = self.sessions.entry(data.number);
+                known.or_insert(Known { id, data, export: None });
+            }),
+            _ => {}
+        }
+        let (Caller { caller, number }, outcome) = self.asks.finish(token, outcome)?;
+        let done = match outcome {
+            Outcome::Bound(result) => Done::Bound(result.map_err(|error| match (error, number) {
+                // The shard does not know what number a session had.
+                (BindError::Gone { .. }, Some(number)) => BindError::Gone { number },
+                (error, _) => error,
+            })),
+            Outcome::Set(was_there) => Done::Set(was_there),
+            Outcome::Kicked(sessions) => Done::Kicked(sessions),
+            Outcome::Pushed(fails) => Done::Pushed(fails),
+            Outcome::Exported(sessions) => {
+                Done::Found(sessions.into_iter().map(|(_, data)| data).collect())
             }
-            (_, outcome) => {
-                return match (self.asks.remove(slot)?, outcome) {
-                    (Ask::Bind { number, caller }, Outcome::Bound(result)) => {
-                        // The shard does not know what number a session had.
-                        let result = result.map_err(|error| match error {
-                            BindError::Gone { .. } => BindError::Gone { number },
-                            error => error,
-                        });
-                        Some((caller, Done::Bound(result)))
-                    }
-                    (Ask::Set(caller), Outcome::Set(was_there)) => {
-                        Some((caller, Done::Set(was_there)))
-                    }
-                    (Ask::Kick(caller), Outcome::Kicked(count)) => {
-                        Some((caller, Done::Kicked(count)))
-                    }
-                    _ => {
-                        debug_assert!(false, "an outcome answers another question");
-                        None
-                    }
-                };
-            }
-        }
-        if let Some(Ask::Find { left, .. }) = self.asks.at(slot)
-            && *left > 0
-        {
-            return None;
-        }
-        match self.asks.remove(slot)? {
-            Ask::Push { fails, caller, .. } => Some((caller, Done::Pushed(fails))),
-            Ask::Find { found, caller, .. } => Some((caller, Done::Found(found))),
-            _ => None,
-        }
+            Outcome::Sessions(_) => unreachable!("their owners have been asked for what they hold"),
+        };
+        Some((caller, done))
     }
 
     /// The second half of a look at a uid: what its sessions hold, only their owners know.
     fn ask_owners(&mut self, token: u64, sessions: Vec<SessionId>) {
-        let mut owners: Vec<(ShardIndex, Vec<SessionId>)> = Vec::new();
-        for session in sessions {
-            match owners.iter_mut().find(|(shard, _)| *shard == session.shard()) {
-                Some((_, theirs)) => theirs.push(session),
-                None => owners.push((session.shard(), vec![session])),
-            }
-        }
         let reply_to = ReplyTo { party: self.endpoint.me(), token };
+        let mut owners = ByShard::new();
+        sessions.into_iter().for_each(|session| owners.add(session.shard(), session));
         let mut asked = 0;
-        for (shard, sessions) in owners {
-            let mail = Mail::Export { sessions, reply_to };
-            match self.endpoint.try_send(shard.into(), mail) {
+        for (owner, sessions) in owners {
+            match self.try_mail(owner, Mail::Export { sessions, reply_to }) {
                 Ok(()) => asked += 1,
-                Err(_) => {
-                    crate::log::seldom!(
-                        warn,
-                        "too much mail waits for a shard; a look-up lacks some"
-                    );
-                }
+                Err(_) => crate::log::seldom!(
+                    warn,
+                    "too much mail waits for a shard; a look-up lacks some sessions"
+                ),
             }
         }
-        if let Some(Ask::Find { left, .. }) = self.asks.at_mut(place_of(token).0) {
-            *left += asked;
-        }
+        self.asks.extend(token, asked);
+    }
+}
+
+impl<C, E> Asker for Remote<C, E> {
+    type Caller = Caller<C>;
+
+    fn asks_mut(&mut self) -> &mut PendingAsks<Caller<C>> {
+        &mut self.asks
+    }
+
+    fn try_mail(&mut self, to: ShardIndex, mail: Mail) -> Result<(), Mail> {
+        self.endpoint.try_send(to.into(), mail)
+    }
+
+    /// The other homes' outcomes are not waited for: the whole push counts as refused.
+    fn handle_refused_push(&mut self, token: u64, _: Vec<Uid>) -> Result<(), Caller<C>> {
+        self.asks.take(token).map_or(Ok(()), Err)
+    }
+}
+
+/// The caller knows itself that its question was refused.
+fn asked<C>(asked: Result<(), Caller<C>>) -> Result<(), Refused> {
+    asked.map_err(|_| Refused::Busy)
+}
+
+impl From<Busy> for Refused {
+    fn from(_: Busy) -> Self {
+        Self::Busy
     }
 }
 

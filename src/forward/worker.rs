@@ -9,25 +9,21 @@ use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
 
-use super::asks::{Ask, PendingAsks};
+use super::asker::{self, AskCompletion, Asker, PendingAsks};
 use super::hub::{Endpoint, Hub, Party};
-use super::mail::{Forward, ForwardRoute, Mail, Others, ReplyTo, WorkerReply};
+use super::mail::{Forward, ForwardRoute, Mail, Outcome, WorkerReply};
 use super::message_batch::MessageBatch;
 use super::session_futures::SessionFutures;
 use crate::dispatch::chain;
 use crate::dispatch::context::{BatchPart, Call, Op, Origin, ThreadState};
-use crate::dispatch::pending::Completion;
 use crate::dispatch::reply::{Reply, ReplyBody};
 use crate::dispatch::tasks::Tasks;
 use crate::dispatch::{Context, Handlers, Register, Registry, Request, Session};
 use crate::limits::Limits;
 use crate::metrics::Counters;
 use crate::route::edition::Edition;
-use crate::route::push::Push;
 use crate::route::table::RouteTable;
-use crate::session::{
-    Directory, SessionData, SessionId, SessionSnapshot, SessionView, ShardIndex, Uid,
-};
+use crate::session::{SessionData, SessionId, SessionSnapshot, SessionView, ShardIndex, Uid};
 use crate::wire::answer;
 
 /// A worker's handlers and everything under way on it.
@@ -40,7 +36,7 @@ pub(crate) struct Worker {
     is_running_tasks: bool,
     session_futures: SessionFutures,
     counters: Arc<Counters>,
-    asks: PendingAsks,
+    asks: PendingAsks<AskCompletion>,
     endpoint: Endpoint,
     ops: Vec<Op>,
 }
@@ -97,7 +93,7 @@ impl Worker {
             is_running_tasks: false,
             session_futures: SessionFutures::new(limits),
             counters: Arc::clone(&config.counters),
-            asks: PendingAsks::new(limits.backlog_len_max),
+            asks: PendingAsks::new(hub, me, limits.backlog_len_max),
             endpoint: Endpoint::new(Arc::clone(hub), me, limits.backlog_len_max),
             ops: Vec::new(),
         };
@@ -191,7 +187,7 @@ impl Worker {
                 }
                 self.apply_ops();
             }
-            Mail::Result { token, outcome } => self.asks.finish(token, outcome),
+            Mail::Result { token, outcome } => self.asks.complete(token, outcome),
             Mail::Edition(edition) => drop(self.thread.edition.replace(edition)),
             // For a forwarder whose bit is the same as this worker's.
             Mail::Login { .. } | Mail::Logout { .. } => {}
@@ -383,43 +379,7 @@ impl Worker {
 
     fn apply(&mut self, op: Op) {
         match op {
-            Op::Bind { session, uid, done } => self.ask(session.shard(), Ask::Bind(done), |to| {
-                Mail::Bind { session, uid, reply_to: to }
-            }),
-            Op::Unbind { session, uid, done } => {
-                self.ask(session.shard(), Ask::Bind(done), |to| Mail::Unbind {
-                    session,
-                    uid,
-                    reply_to: to,
-                });
-            }
-            Op::Set { session, settings, done } => {
-                let settings = Box::new(settings);
-                self.ask(session.shard(), Ask::Set(done), |to| Mail::Set {
-                    others: Others::Keep,
-                    session,
-                    settings,
-                    reply_to: to,
-                });
-            }
-            Op::Kick { session, reason } => {
-                self.tell(session.shard(), Mail::Kick { session, reason });
-            }
-            Op::KickUid { uid, reason, done } => {
-                let home = self.endpoint.hub().home(&uid);
-                self.ask(home, Ask::Kick(done), |to| Mail::HomeKick {
-                    uid,
-                    reason,
-                    reply_to: Some(to),
-                });
-            }
-            Op::Push { uids, push, done } => self.push(uids, &push, done),
-            Op::Broadcast { push, audience } => {
-                for shard in 0..self.endpoint.hub().shards() {
-                    let (push, audience) = (Arc::clone(&push), audience.clone());
-                    self.tell(ShardIndex(shard), Mail::Broadcast { push, audience });
-                }
-            }
+            Op::Session(op) => asker::apply(self, op),
             Op::Spawn(future) => {
                 if self.tasks.spawn(future).is_err() {
                     self.counters.task_rejects.one();
@@ -430,45 +390,27 @@ impl Worker {
             Op::Admit { .. } => debug_assert!(false, "a worker has no global filters"),
         }
     }
+}
 
-    fn ask(&mut self, to: ShardIndex, ask: Ask, mail: impl FnOnce(ReplyTo) -> Mail) {
-        let token = match self.asks.add(ask) {
-            Ok(token) => token,
-            Err(ask) => return ask.refuse(),
-        };
-        let reply_to = ReplyTo { party: self.endpoint.me(), token };
-        if self.endpoint.try_send(to.into(), mail(reply_to)).is_err()
-            && let Some(ask) = self.asks.take(token)
-        {
-            ask.refuse();
-        }
+impl Asker for Worker {
+    type Caller = AskCompletion;
+
+    fn asks_mut(&mut self) -> &mut PendingAsks<AskCompletion> {
+        &mut self.asks
     }
 
-    fn tell(&mut self, to: ShardIndex, mail: Mail) {
-        if self.endpoint.try_send(to.into(), mail).is_err() {
+    fn try_mail(&mut self, to: ShardIndex, mail: Mail) -> Result<(), Mail> {
+        self.endpoint.try_send(to.into(), mail).inspect_err(|_| {
             crate::log::seldom!(
                 warn,
-                "too much mail waits for a shard; a push or kick was dropped"
+                "too much mail waits for a shard; a push, a kick or a look-up was refused"
             );
-        }
+        })
     }
 
-    fn push(&mut self, uids: Vec<Uid>, push: &Arc<Push>, done: Completion<Vec<Uid>>) {
-        let shards = self.endpoint.hub().shards();
-        let parts = by_home(uids, shards);
-        let ask = Ask::Push { left: parts.len(), fails: Vec::new(), done };
-        let token = match self.asks.add(ask) {
-            Ok(token) => token,
-            Err(ask) => return ask.refuse(),
-        };
-        let me = self.endpoint.me();
-        for (home, uids) in parts {
-            let reply_to = Some(ReplyTo { party: me, token });
-            let mail = Mail::HomePush { uids, push: Arc::clone(push), reply_to };
-            if let Err(Mail::HomePush { uids, .. }) = self.endpoint.try_send(home.into(), mail) {
-                self.asks.finish(token, super::mail::Outcome::Pushed(uids));
-            }
-        }
+    fn handle_refused_push(&mut self, token: u64, uids: Vec<Uid>) -> Result<(), AskCompletion> {
+        self.asks.complete(token, Outcome::Pushed(uids));
+        Ok(())
     }
 }
 
@@ -479,19 +421,6 @@ fn counted(origin: &Origin) -> Option<(SessionId, usize)> {
         Origin::Batch { session, part } => Some((session, part.bytes as usize)),
         Origin::Client(_) => None,
     }
-}
-
-/// Uids by the shard that knows them.
-pub(crate) fn by_home(uids: Vec<Uid>, shards: u16) -> Vec<(ShardIndex, Vec<Uid>)> {
-    let mut parts: Vec<(ShardIndex, Vec<Uid>)> = Vec::new();
-    for uid in uids {
-        let home = Directory::home(uid.text(), shards);
-        match parts.iter_mut().find(|(shard, _)| *shard == home) {
-            Some((_, part)) => part.push(uid),
-            None => parts.push((home, vec![uid])),
-        }
-    }
-    parts
 }
 
 /// Whether nothing is to be known of a message's reply but what its client gets.

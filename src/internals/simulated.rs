@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crate::dispatch::{Handlers, Register};
 use crate::forward::mail::Mail;
-use crate::forward::worker::{Worker, WorkerConfig, by_home};
+use crate::forward::scatter::by_home;
+use crate::forward::worker::{Worker, WorkerConfig};
 use crate::forward::{Carrier, Hub, HubLimits, LaneFull, Party, ServerId, ServerType};
 use crate::limits::Limits;
 use crate::metrics::{CounterSnapshot, Counters};

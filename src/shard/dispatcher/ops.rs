@@ -1,15 +1,14 @@
 //! What handlers, filters and futures ask for, and what follows on the ends of sessions.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use super::Dispatcher;
-use crate::dispatch::context::{ClientCall, HeldRequest, Op, Origin};
+use crate::dispatch::context::{ClientCall, HeldRequest, Op, Origin, SessionOp};
 use crate::dispatch::reply::Reply;
 use crate::dispatch::{Context, chain};
-use crate::forward::asks::Ask;
-use crate::forward::mail::{Mail, Others};
-use crate::session::{SessionView, ShardIndex};
+use crate::forward::asker;
+use crate::forward::mail::Others;
+use crate::session::SessionView;
 use crate::shard::connections::Ended;
 use crate::shard::forwarder::ForwardMessage;
 
@@ -66,34 +65,11 @@ impl Dispatcher {
 
     fn apply(&mut self, op: Op) {
         match op {
-            Op::Bind { session, uid, done } => {
-                let mail = |reply_to| Mail::Bind { session, uid, reply_to };
-                self.forwarder.ask(session.shard(), Ask::Bind(done), mail);
-            }
-            Op::Unbind { session, uid, done } => {
-                let mail = |reply_to| Mail::Unbind { session, uid, reply_to };
-                self.forwarder.ask(session.shard(), Ask::Bind(done), mail);
-            }
-            Op::Set { session, settings, done } => {
+            // The session is one of this shard's.
+            Op::Session(SessionOp::Set { session, settings, done }) => {
                 done.complete(self.forwarder.set(session, settings, Others::Keep));
             }
-            Op::Kick { session, reason } => {
-                // Counted by `try_send` if it is refused.
-                self.forwarder.try_send(session.shard(), Mail::Kick { session, reason }).ok();
-            }
-            Op::KickUid { uid, reason, done } => {
-                let home = self.forwarder.home(&uid);
-                let mail = |to| Mail::HomeKick { uid, reason, reply_to: Some(to) };
-                self.forwarder.ask(home, Ask::Kick(done), mail);
-            }
-            Op::Push { uids, push, done } => self.forwarder.push(uids, &push, done),
-            Op::Broadcast { push, audience } => {
-                for shard in (0..self.forwarder.shards()).map(ShardIndex) {
-                    let (push, audience) = (Arc::clone(&push), audience.clone());
-                    // Counted by `try_send` if it is refused.
-                    self.forwarder.try_send(shard, Mail::Broadcast { push, audience }).ok();
-                }
-            }
+            Op::Session(op) => asker::apply(&mut self.forwarder, op),
             Op::Spawn(future) => {
                 if self.tasks.spawn(future).is_err() {
                     self.counters.task_rejects.one();

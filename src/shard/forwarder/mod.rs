@@ -27,12 +27,12 @@ use lane_waits::LaneWaits;
 use super::config::ShardConfig;
 use super::outbound::Outbound;
 use crate::dispatch::Logins;
-use crate::forward::asks::PendingAsks;
+use crate::forward::asker::{AskCompletion, PendingAsks};
 use crate::forward::mail::Mail;
 use crate::forward::pending_forwards::{PendingForward, PendingForwards};
 use crate::forward::{Chunk, Endpoint, Hub, Party};
 use crate::metrics::Counters;
-use crate::session::{Directory, ShardIndex, Uid};
+use crate::session::Directory;
 
 /// One shard's side of the lanes to all other parties, and its part of the directory of uids.
 pub(super) struct Forwarder {
@@ -43,7 +43,7 @@ pub(super) struct Forwarder {
     /// Mail to this shard from itself, in order.
     own_mail: VecDeque<Mail>,
     /// Questions to other parties that are not answered.
-    asks: PendingAsks,
+    asks: PendingAsks<AskCompletion>,
     /// The sessions of each uid whose home this shard is.
     directory: Directory,
     /// The bound sessions of this shard.
@@ -67,7 +67,7 @@ impl Forwarder {
         Self {
             endpoint: Endpoint::new(Arc::clone(hub), me, limits.backlog_len_max),
             own_mail: VecDeque::new(),
-            asks: PendingAsks::new(limits.backlog_len_max),
+            asks: PendingAsks::new(hub, me, limits.backlog_len_max),
             directory: Directory::default(),
             logins: Logins::default(),
             pending: PendingForwards::default(),
@@ -101,15 +101,6 @@ impl Forwarder {
         !self.own_mail.is_empty()
             || self.outbound.connections.has_ended()
             || self.lane_waits.has_rejected()
-    }
-
-    /// The home shard of a uid.
-    pub(super) fn home(&self, uid: &Uid) -> ShardIndex {
-        self.endpoint.hub().home(uid)
-    }
-
-    pub(super) fn shards(&self) -> u16 {
-        self.endpoint.hub().shards()
     }
 
     pub(super) fn directory(&self) -> &Directory {

@@ -2,40 +2,15 @@
 
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use super::Forwarder;
 use crate::dispatch::Audience;
-use crate::dispatch::pending::Completion;
-use crate::forward::asks::Ask;
+use crate::forward::asker::Asker as _;
 use crate::forward::mail::{Mail, Outcome, ReplyTo};
-use crate::forward::worker::by_home;
+use crate::forward::scatter::ByShard;
 use crate::route::push::Push;
-use crate::session::{SessionId, SessionView, ShardIndex, Uid};
+use crate::session::{SessionId, SessionView, Uid};
 
 impl Forwarder {
-    /// Asks the home shard of each uid.
-    pub(in crate::shard) fn push(
-        &mut self,
-        uids: Vec<Uid>,
-        push: &Arc<Push>,
-        done: Completion<Vec<Uid>>,
-    ) {
-        let parts = by_home(uids, self.endpoint.hub().shards());
-        let ask = Ask::Push { left: parts.len(), fails: Vec::new(), done };
-        let token = match self.asks.add(ask) {
-            Ok(token) => token,
-            Err(ask) => return ask.refuse(),
-        };
-        let reply_to = Some(ReplyTo { party: self.endpoint.me(), token });
-        for (home, uids) in parts {
-            let mail = Mail::HomePush { uids, push: Arc::clone(push), reply_to };
-            if let Err(Mail::HomePush { uids, .. }) = self.try_send(home, mail) {
-                self.asks.finish(token, Outcome::Pushed(uids));
-            }
-        }
-    }
-
     /// Finds the sessions of uids whose home this is.
     pub(super) fn push_home(
         &mut self,
@@ -43,23 +18,20 @@ impl Forwarder {
         push: &Arc<Push>,
         reply_to: Option<ReplyTo>,
     ) {
-        let mut owners: SmallVec<[(ShardIndex, Vec<SessionId>); 4]> = SmallVec::new();
+        let mut owners = ByShard::new();
         let mut fails = Vec::new();
         for uid in uids {
             let sessions = self.directory.get(uid.text());
             for session in sessions {
-                match owners.iter_mut().find(|(shard, _)| *shard == session.shard()) {
-                    Some((_, theirs)) => theirs.push(*session),
-                    None => owners.push((session.shard(), vec![*session])),
-                }
+                owners.add(session.shard(), *session);
             }
             if sessions.is_empty() {
                 fails.push(uid);
             }
         }
         for (shard, sessions) in owners {
-            // Counted by `try_send` if it is refused.
-            self.try_send(shard, Mail::Deliver { sessions, push: Arc::clone(push) }).ok();
+            // Counted by `try_mail` if it is refused.
+            self.try_mail(shard, Mail::Deliver { sessions, push: Arc::clone(push) }).ok();
         }
         if let Some(reply_to) = reply_to {
             self.reply(reply_to, Outcome::Pushed(fails));

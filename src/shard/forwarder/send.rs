@@ -1,9 +1,9 @@
 //! Mail to other parties, and questions.
 
 use super::Forwarder;
-use crate::forward::asks::Ask;
+use crate::forward::asker::{AskCompletion, Asker, PendingAsks};
 use crate::forward::mail::{Mail, Outcome, ReplyTo};
-use crate::session::ShardIndex;
+use crate::session::{ShardIndex, Uid};
 use crate::shard::connections::worker_bit;
 
 impl Forwarder {
@@ -16,39 +16,11 @@ impl Forwarder {
         }
     }
 
-    /// Sends mail that may be refused, which is counted.
-    pub(in crate::shard) fn try_send(&mut self, to: ShardIndex, mail: Mail) -> Result<(), Mail> {
-        if to == self.outbound.connections.index() {
-            self.own_mail.push_back(mail);
-            return Ok(());
-        }
-        self.endpoint.try_send(to.into(), mail).inspect_err(|_| self.counters.mail_rejects.one())
-    }
-
     pub(super) fn reply(&mut self, to: ReplyTo, outcome: Outcome) {
         if to.party == self.endpoint.me() {
-            self.asks.finish(to.token, outcome);
+            self.asks.complete(to.token, outcome);
         } else {
             self.endpoint.send(to.party, Mail::Result { token: to.token, outcome });
-        }
-    }
-
-    /// Keeps a question and asks a shard.
-    pub(in crate::shard) fn ask(
-        &mut self,
-        to: ShardIndex,
-        ask: Ask,
-        mail: impl FnOnce(ReplyTo) -> Mail,
-    ) {
-        let token = match self.asks.add(ask) {
-            Ok(token) => token,
-            Err(ask) => return ask.refuse(),
-        };
-        let reply_to = ReplyTo { party: self.endpoint.me(), token };
-        if self.try_send(to, mail(reply_to)).is_err()
-            && let Some(ask) = self.asks.take(token)
-        {
-            ask.refuse();
         }
     }
 
@@ -62,5 +34,27 @@ impl Forwarder {
             let party = self.endpoint.hub().worker(worker);
             self.endpoint.send(party, mail());
         }
+    }
+}
+
+impl Asker for Forwarder {
+    type Caller = AskCompletion;
+
+    fn asks_mut(&mut self) -> &mut PendingAsks<AskCompletion> {
+        &mut self.asks
+    }
+
+    /// Sends mail that may be refused, which is counted, to any shard, this one included.
+    fn try_mail(&mut self, to: ShardIndex, mail: Mail) -> Result<(), Mail> {
+        if to == self.outbound.connections.index() {
+            self.own_mail.push_back(mail);
+            return Ok(());
+        }
+        self.endpoint.try_send(to.into(), mail).inspect_err(|_| self.counters.mail_rejects.one())
+    }
+
+    fn handle_refused_push(&mut self, token: u64, uids: Vec<Uid>) -> Result<(), AskCompletion> {
+        self.asks.complete(token, Outcome::Pushed(uids));
+        Ok(())
     }
 }

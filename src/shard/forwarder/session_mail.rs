@@ -52,7 +52,7 @@ impl Forwarder {
                 self.reply(reply_to, Outcome::Sessions(sessions));
             }
             Mail::HomePush { uids, push, reply_to } => self.push_home(uids, &push, reply_to),
-            Mail::Result { token, outcome } => self.asks.finish(token, outcome),
+            Mail::Result { token, outcome } => self.asks.complete(token, outcome),
             _ => debug_assert!(false, "this mail is about no session or uid"),
         }
     }
