@@ -155,7 +155,9 @@ pub(crate) struct ThreadState {
     pub(crate) routes: Arc<RouteTable>,
     /// The newest; what pushes are laid out for.
     pub(crate) edition: RefCell<Arc<Edition>>,
-    pub(crate) ops: RefCell<Vec<Op>>,
+    ops: RefCell<Vec<Op>>,
+    /// Empty: memory for the next ones.
+    spare_ops: RefCell<Vec<Op>>,
     pub(crate) now_us: Cell<u64>,
     pub(crate) lag_us: Cell<u64>,
     timers: RefCell<BinaryHeap<Reverse<Timer>>>,
@@ -203,6 +205,7 @@ impl ThreadState {
             routes,
             edition: RefCell::new(edition),
             ops: RefCell::default(),
+            spare_ops: RefCell::default(),
             now_us: Cell::new(0),
             lag_us: Cell::new(0),
             timers: RefCell::default(),
@@ -219,6 +222,18 @@ impl ThreadState {
     #[inline]
     pub(crate) fn has_ops(&self) -> bool {
         !self.ops.borrow().is_empty()
+    }
+
+    /// All that has been asked for since the last time, if anything.
+    #[inline]
+    pub(crate) fn take_ops(&self) -> Option<Vec<Op>> {
+        self.has_ops().then(|| self.ops.replace(self.spare_ops.take()))
+    }
+
+    /// Takes back the memory of what has been done.
+    pub(crate) fn reuse(&self, ops: Vec<Op>) {
+        debug_assert!(ops.is_empty());
+        self.spare_ops.replace(ops);
     }
 
     pub(crate) fn ask(&self, op: Op) {

@@ -5,6 +5,7 @@ mod channel;
 pub(crate) mod context;
 mod filter;
 mod filters;
+pub(crate) mod handler_thread;
 mod handlers;
 mod host_filter;
 #[cfg(all(test, shaddock_loom))]

@@ -21,6 +21,7 @@ pub(crate) trait WakeThread: Send + Sync {
 pub(crate) struct Tasks {
     table: Table<Task>,
     ready: Arc<Ready>,
+    is_running: bool,
 }
 
 struct Task {
@@ -58,7 +59,8 @@ impl Wake for TaskWaker {
 
 impl Tasks {
     pub(crate) fn new(len_max: usize, bell: Arc<dyn WakeThread>) -> Self {
-        Self { table: Table::new(len_max), ready: Arc::new(Ready { queue: SegQueue::new(), bell }) }
+        let ready = Arc::new(Ready { queue: SegQueue::new(), bell });
+        Self { table: Table::new(len_max), ready, is_running: false }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -73,7 +75,7 @@ impl Tasks {
         !self.ready.queue.is_empty()
     }
 
-    /// Takes a future in, to be polled first by [`Self::run`]; gives it back when full.
+    /// Takes a future in, to be polled first by [`Self::run_one`]; gives it back when full.
     pub(crate) fn spawn(&mut self, future: LocalFuture<()>) -> Result<(), LocalFuture<()>> {
         let waker = Arc::new(TaskWaker {
             task: std::sync::OnceLock::new(),
@@ -88,6 +90,15 @@ impl Tasks {
         waker.task.set(key).expect("the waker is new");
         self.ready.queue.push(key);
         Ok(())
+    }
+
+    /// Begins to poll what is ready, unless that is under way already; whether it has begun.
+    pub(super) fn begin_run(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_running, true)
+    }
+
+    pub(super) fn end_run(&mut self) {
+        self.is_running = false;
     }
 
     /// Polls one task that is ready; whether there was one.

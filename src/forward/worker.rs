@@ -16,6 +16,7 @@ use super::message_batch::MessageBatch;
 use super::session_futures::SessionFutures;
 use crate::dispatch::chain;
 use crate::dispatch::context::{BatchPart, Call, Op, Origin, ThreadState};
+use crate::dispatch::handler_thread::HandlerThread;
 use crate::dispatch::reply::{Reply, ReplyBody};
 use crate::dispatch::tasks::Tasks;
 use crate::dispatch::{Context, Handlers, Register, Registry, Request, Session};
@@ -33,12 +34,10 @@ pub(crate) struct Worker {
     /// The handler of each known route.
     by_route: Vec<Option<usize>>,
     tasks: Tasks,
-    is_running_tasks: bool,
     session_futures: SessionFutures,
     counters: Arc<Counters>,
     asks: PendingAsks<AskCompletion>,
     endpoint: Endpoint,
-    ops: Vec<Op>,
 }
 
 /// Sizes of what a worker keeps, for a simulation.
@@ -70,8 +69,6 @@ pub(crate) struct WorkerConfig {
 /// Messages taken from one shard before the next one is looked at. The shard is woken once for all
 /// of their answers, so that it sends many of them at a time.
 pub(super) const MESSAGES_PER_SHARD: usize = 1024;
-/// Tasks run in one turn.
-const TASKS_PER_TURN: usize = 256;
 
 impl Worker {
     pub(crate) fn new(config: &WorkerConfig, hub: &Arc<Hub>, me: Party) -> Self {
@@ -90,12 +87,10 @@ impl Worker {
             registry,
             by_route,
             tasks: Tasks::new(limits.tasks_max, bell),
-            is_running_tasks: false,
             session_futures: SessionFutures::new(limits),
             counters: Arc::clone(&config.counters),
             asks: PendingAsks::new(hub, me, limits.backlog_len_max),
             endpoint: Endpoint::new(Arc::clone(hub), me, limits.backlog_len_max),
-            ops: Vec::new(),
         };
         worker.apply_ops();
         worker
@@ -119,22 +114,6 @@ impl Worker {
         }
         self.run_tasks();
         self.endpoint.has_work() || self.tasks.has_ready()
-    }
-
-    /// Runs what is ready. A handler that waits for nothing but this worker has answered when it
-    /// is back, so that what its client has pipelined behind it finds its work done.
-    fn run_tasks(&mut self) {
-        // What a task leads to may come here again.
-        if std::mem::replace(&mut self.is_running_tasks, true) {
-            return;
-        }
-        for _ in 0..TASKS_PER_TURN {
-            if !self.tasks.run_one() {
-                break;
-            }
-            self.apply_ops();
-        }
-        self.is_running_tasks = false;
     }
 
     pub(crate) fn poll_bell(&mut self) -> Option<Party> {
@@ -363,18 +342,15 @@ impl Worker {
             self.endpoint.send(shard.into(), Mail::Answer { token, reply });
         }
     }
+}
 
-    /// Does what handlers and tasks have asked for, in order.
-    fn apply_ops(&mut self) {
-        loop {
-            std::mem::swap(&mut *self.thread.ops.borrow_mut(), &mut self.ops);
-            if self.ops.is_empty() {
-                return;
-            }
-            let mut ops = std::mem::take(&mut self.ops);
-            ops.drain(..).for_each(|op| self.apply(op));
-            self.ops = ops;
-        }
+impl HandlerThread for Worker {
+    fn thread(&self) -> &ThreadState {
+        &self.thread
+    }
+
+    fn tasks_mut(&mut self) -> &mut Tasks {
+        &mut self.tasks
     }
 
     fn apply(&mut self, op: Op) {

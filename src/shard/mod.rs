@@ -54,6 +54,7 @@ pub(crate) use shell::{Command, ReceiveEnd, SendEnd, SocketIndex, Transmit};
 use connections::CloseReason;
 use inbound::Inbound;
 
+use crate::dispatch::handler_thread::HandlerThread as _;
 use crate::forward::mail::Mail;
 use crate::forward::{Hub, Party};
 use crate::metrics::Counters;

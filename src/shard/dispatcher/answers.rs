@@ -20,7 +20,7 @@ impl Dispatcher {
     ) {
         match stop {
             Stop::Refused(reply) => {
-                self.apply_ops();
+                self.do_ops();
                 self.finish(client, &reply, request, &mut session);
             }
             Stop::Waiting { index, verdict } => {
@@ -38,7 +38,7 @@ impl Dispatcher {
         mut session: Session,
     ) {
         let Some(client) = self.begin_task(client, request.body().len()) else {
-            self.apply_ops();
+            self.do_ops();
             return self.finish(client, &Reply::error(), request, &mut session);
         };
         let (registry, thread) = (Rc::clone(&self.registry), Rc::clone(&self.thread));
@@ -51,7 +51,7 @@ impl Dispatcher {
         });
         let spawned = self.tasks.spawn(future);
         debug_assert!(spawned.is_ok());
-        self.apply_ops();
+        self.do_ops();
     }
 
     /// Goes on with a message that a handler of this shard was called for.
@@ -62,7 +62,7 @@ impl Dispatcher {
         request: &Request<'_>,
         mut session: Session,
     ) {
-        self.apply_ops();
+        self.do_ops();
         match reply.body {
             ReplyBody::Later(_) => self.answer_later(client, reply, request, session),
             _ => {
@@ -83,7 +83,7 @@ impl Dispatcher {
         self.outbound().answer(client, reply);
         if !self.registry.global_filters.is_empty() {
             chain::after_answer(&self.registry.global_filters, request, session, reply);
-            self.apply_ops();
+            self.do_ops();
         }
     }
 
@@ -104,7 +104,7 @@ impl Dispatcher {
         let Some(client) = self.begin_task(client, copies * request.body().len()) else {
             // The local after filters run when the future is dropped, so before the global ones.
             drop(reply);
-            self.apply_ops();
+            self.do_ops();
             return self.finish(client, &Reply::error(), request, &mut session);
         };
         let held = self.hold(request, session);

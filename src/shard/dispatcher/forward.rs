@@ -91,7 +91,7 @@ impl Dispatcher {
                 chain::after_answer(&registry.global_filters, &request, session, &reply);
             }
         }
-        self.apply_ops();
+        self.do_ops();
     }
 
     /// Takes the answer of a worker to one message of a batch that global filters are to see.

@@ -270,7 +270,7 @@ impl Dispatcher {
             }
             Interruption::Answered => {
                 self.outbound().pause_for_outbox(session.id().slot());
-                self.apply_ops();
+                self.do_ops();
             }
         }
     }

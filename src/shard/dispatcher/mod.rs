@@ -35,7 +35,7 @@ use super::connections::Connections;
 use super::forwarder::{Forwarder, copies};
 use super::outbound::Outbound;
 use super::rate::{MessageRate, Rate};
-use crate::dispatch::context::{Op, ThreadState};
+use crate::dispatch::context::ThreadState;
 use crate::dispatch::tasks::Tasks;
 use crate::dispatch::{Handlers, Registry};
 use crate::forward::{Hub, Party};
@@ -56,8 +56,6 @@ pub(super) struct Dispatcher {
     plans: Vec<Plan>,
     recent_routes: RecentRoutes,
     tasks: Tasks,
-    /// Memory for what handlers have asked for; empty between calls.
-    ops: Vec<Op>,
     /// Messages that filters, futures or lanes are done with, and that are yet to go on.
     completed: VecDeque<Completed>,
     /// The keys of clients, where requests are signed.
@@ -91,7 +89,6 @@ impl Dispatcher {
             plans,
             recent_routes: RecentRoutes::default(),
             tasks: Tasks::new(limits.tasks_max, Arc::clone(hub.bell(Party::from(index))) as _),
-            ops: Vec::new(),
             completed: VecDeque::new(),
             #[cfg(feature = "crypto")]
             keys: FxHashMap::default(),

@@ -25,32 +25,20 @@ pub(super) enum Completed {
 impl Dispatcher {
     /// Does what was asked for, in order. Messages that are done are left in `completed`.
     #[inline]
-    pub(super) fn apply_ops(&mut self) {
-        if self.thread.has_ops() || self.forwarder.has_unsettled() {
-            self.apply_all();
-        }
-    }
-
-    #[inline(never)]
-    fn apply_all(&mut self) {
-        loop {
-            self.settle_forwarder();
-            // Taken out, as doing one may lead to the next.
-            let mut ops = std::mem::take(&mut self.ops);
-            std::mem::swap(&mut *self.thread.ops.borrow_mut(), &mut ops);
-            if ops.is_empty() {
-                self.ops = ops;
-                return;
-            }
+    pub(super) fn do_ops(&mut self) {
+        self.settle_forwarder();
+        // Doing one may lead to the next.
+        while let Some(mut ops) = self.thread.take_ops() {
             for op in ops.drain(..) {
-                self.apply(op);
+                self.do_op(op);
                 self.settle_forwarder();
             }
-            self.ops = ops;
+            self.thread.reuse(ops);
         }
     }
 
     /// Handles mail from this shard to itself, ended sessions, and messages that found no lane.
+    #[inline]
     fn settle_forwarder(&mut self) {
         while self.forwarder.has_unsettled() {
             self.forwarder.handle_own_mail();
@@ -63,7 +51,7 @@ impl Dispatcher {
         }
     }
 
-    fn apply(&mut self, op: Op) {
+    pub(super) fn do_op(&mut self, op: Op) {
         match op {
             // The session is one of this shard's.
             Op::Session(SessionOp::Set { session, settings, done }) => {

@@ -5,14 +5,14 @@ use std::ops::Range;
 use super::Dispatcher;
 use super::messages::Run;
 use super::ops::Completed;
+use crate::dispatch::context::{Op, ThreadState};
+use crate::dispatch::handler_thread::HandlerThread;
 use crate::dispatch::reply::Reply;
+use crate::dispatch::tasks::Tasks;
 use crate::session::SessionId;
 use crate::shard::config::KeptAliveBy;
 use crate::shard::connections::State;
 use crate::shard::listener_config::Dialect;
-
-/// Futures polled at once.
-const TASKS_PER_TURN: usize = 256;
 
 /// Progress of [`Dispatcher::read_packages`].
 pub(in crate::shard) struct Progress {
@@ -66,25 +66,13 @@ impl Dispatcher {
         self.run_tasks();
     }
 
-    /// Runs what is ready. A handler that waits for nothing but this shard has answered when it
-    /// is back, so that what its client has pipelined behind it finds its work done.
-    pub(in crate::shard) fn run_tasks(&mut self) {
-        self.settle();
-        for _ in 0..TASKS_PER_TURN {
-            if !self.tasks.run_one() {
-                break;
-            }
-            self.settle();
-        }
-    }
-
     /// Does what handlers, filters, futures and the ends of sessions have led to.
     #[inline]
     pub(in crate::shard) fn settle(&mut self) {
-        self.apply_ops();
+        self.do_ops();
         while let Some(completed) = self.completed.pop_front() {
             self.complete(completed);
-            self.apply_ops();
+            self.do_ops();
         }
     }
 
@@ -100,5 +88,23 @@ impl Dispatcher {
                 self.handle_answer(&message.client, message.held, &Reply::error());
             }
         }
+    }
+}
+
+impl HandlerThread for Dispatcher {
+    fn thread(&self) -> &ThreadState {
+        &self.thread
+    }
+
+    fn tasks_mut(&mut self) -> &mut Tasks {
+        &mut self.tasks
+    }
+
+    fn apply(&mut self, op: Op) {
+        self.do_op(op);
+    }
+
+    fn apply_ops(&mut self) {
+        self.settle();
     }
 }

@@ -1,0 +1,42 @@
+//! The part of a shard or worker that does what the code on it asks for.
+
+use super::context::{Op, ThreadState};
+use super::tasks::Tasks;
+
+/// A shard or worker: whoever calls handlers, filters and futures on its thread.
+pub(crate) trait HandlerThread {
+    fn thread(&self) -> &ThreadState;
+
+    fn tasks_mut(&mut self) -> &mut Tasks;
+
+    fn apply(&mut self, op: Op);
+
+    /// Does what handlers, filters and futures have asked for, in order.
+    #[inline]
+    fn apply_ops(&mut self) {
+        // Doing one may lead to the next.
+        while let Some(mut ops) = self.thread().take_ops() {
+            ops.drain(..).for_each(|op| self.apply(op));
+            self.thread().reuse(ops);
+        }
+    }
+
+    /// Runs what is ready. A handler that waits for nothing but this thread has answered when it
+    /// is back, so that what its client has pipelined behind it finds its work done.
+    fn run_tasks(&mut self) {
+        // What a task leads to may come here again.
+        if !self.tasks_mut().begin_run() {
+            return;
+        }
+        for _ in 0..TASKS_PER_TURN {
+            if !self.tasks_mut().run_one() {
+                break;
+            }
+            self.apply_ops();
+        }
+        self.tasks_mut().end_run();
+    }
+}
+
+/// Futures polled in one turn.
+const TASKS_PER_TURN: usize = 256;
