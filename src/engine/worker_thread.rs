@@ -16,8 +16,6 @@ const COMPLETIONS: u32 = 512;
 pub(super) const RING: RingSize = (SUBMISSIONS, COMPLETIONS);
 /// The longest sleep. It bounds how late anything is that nobody rings for.
 const SLEEP_MAX: Duration = Duration::from_millis(20);
-/// How soon a full lane is tried again.
-const BACKLOG_RETRY: Duration = Duration::from_millis(1);
 
 /// The running loop.
 pub(super) struct WorkerThread {
@@ -72,9 +70,10 @@ impl WorkerThread {
 
     fn patience(&self) -> Duration {
         let now_us = self.threads.now_us();
-        let timer = self.worker.next_timer_us().map(|timer_us| timer_us.saturating_sub(now_us));
-        let longest = if self.worker.has_backlog() { BACKLOG_RETRY } else { SLEEP_MAX };
-        timer.map_or(longest, |timer_us| longest.min(Duration::from_micros(timer_us)))
+        let deadline_us = self.worker.next_deadline_us();
+        deadline_us.map_or(SLEEP_MAX, |deadline_us| {
+            SLEEP_MAX.min(Duration::from_micros(deadline_us.saturating_sub(now_us)))
+        })
     }
 
     fn take_wakes(&mut self) {

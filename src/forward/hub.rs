@@ -53,6 +53,9 @@ const LANE_RING_LEN_MAX: usize = 1024;
 /// reader to begin while the writer goes on.
 const PUBLISH_LEN: usize = 32;
 
+/// How soon a full lane is tried again.
+pub(crate) const BACKLOG_RETRY_US: u64 = 1_000;
+
 /// How long the lanes of a hub are.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HubLimits {
@@ -353,9 +356,15 @@ impl Endpoint {
         self.lanes.readers[from.index()].as_ref().map_or(0, Consumer::slots)
     }
 
-    /// Whether mail waits for room in a lane; nobody rings when there is some.
+    /// Whether mail waits for room in a lane.
     pub(crate) fn has_backlog(&self) -> bool {
         self.outgoing_len > 0
+    }
+
+    /// The time at which a lane without room is tried again, if mail waits for one: nobody rings
+    /// when there is some.
+    pub(crate) fn backlog_retry_us(&self, now_us: u64) -> Option<u64> {
+        self.has_backlog().then_some(now_us + BACKLOG_RETRY_US)
     }
 }
 

@@ -20,6 +20,6 @@ pub(crate) mod worker;
 mod workers;
 
 pub(crate) use chunk::Chunk;
-pub(crate) use hub::{Endpoint, Hub, HubLimits, Party};
+pub(crate) use hub::{BACKLOG_RETRY_US, Endpoint, Hub, HubLimits, Party};
 pub(crate) use workers::{Carrier, Route, ServerType};
 pub use workers::{LaneFull, ServerId, Workers};

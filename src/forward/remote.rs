@@ -8,8 +8,8 @@
 //!
 //! It does no I/O. Its thread, in this order and over again: [`Remote::begin_turn`],
 //! [`Remote::receive`] until it gives nothing, its own sockets, [`Remote::poll_bell`] until it
-//! gives nothing; then it sleeps, for no longer than a millisecond while [`Remote::has_backlog`],
-//! unless [`Remote::has_work`] says otherwise once the doorbell is armed.
+//! gives nothing; then it sleeps until [`Remote::backlog_retry_us`] at the latest, unless
+//! [`Remote::has_work`] says otherwise once the doorbell is armed.
 //!
 //! # Sessions by number
 //! A cluster's servers call sessions by the number that they have been told, so the forwarder has
@@ -330,9 +330,14 @@ impl<C: Copy, E> Remote<C, E> {
         self.endpoint.has_work()
     }
 
-    /// Whether mail waits for room in a shard's lane, of which nobody tells.
+    /// Whether mail waits for room in a shard's lane.
     pub(crate) fn has_backlog(&self) -> bool {
         self.endpoint.has_backlog()
+    }
+
+    /// The time at which a lane without room is tried again, if mail waits for one.
+    pub(crate) fn backlog_retry_us(&self, now_us: u64) -> Option<u64> {
+        self.endpoint.backlog_retry_us(now_us)
     }
 
     /// The session of a number that servers may know.

@@ -125,11 +125,6 @@ impl Worker {
         self.endpoint.has_work() || self.tasks.has_ready()
     }
 
-    /// Whether mail waits for room in a shard's lane, of which nobody tells.
-    pub(crate) fn has_backlog(&self) -> bool {
-        self.endpoint.has_backlog()
-    }
-
     #[cfg(feature = "internals")]
     pub(crate) fn outgoing_len(&self, to: Party) -> usize {
         self.endpoint.outgoing_len(to)
@@ -150,8 +145,11 @@ impl Worker {
         }
     }
 
-    pub(crate) fn next_timer_us(&self) -> Option<u64> {
-        self.thread.next_timer_us()
+    /// When the shell has to run it again at the latest, even if nothing happens; `None` where the
+    /// bound of its own sleep is soon enough.
+    pub(crate) fn next_deadline_us(&self) -> Option<u64> {
+        let backlog = self.endpoint.backlog_retry_us(self.thread.now_us.get());
+        [self.thread.next_timer_us(), backlog].into_iter().flatten().min()
     }
 
     fn handle_mail(&mut self, mail: Mail) {

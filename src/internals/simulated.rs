@@ -306,7 +306,7 @@ impl Simulated {
     #[must_use]
     pub fn next_deadline_us(&self, party: PartyIndex) -> Option<u64> {
         match self.worker_of(party) {
-            Some(worker) => self.workers[worker].next_timer_us(),
+            Some(worker) => self.workers[worker].next_deadline_us(),
             None => self.shards[usize::from(party)].next_deadline_us(),
         }
     }

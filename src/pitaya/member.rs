@@ -118,8 +118,6 @@ pub(super) enum Next {
     Command(Command),
 }
 
-/// How soon a full lane is tried again.
-const BACKLOG_RETRY_US: u64 = 1_000;
 /// Characters of a request's id in the metadata, half of which count.
 const REQUEST_ID_DIGITS: usize = 22;
 
@@ -348,7 +346,7 @@ impl Member {
 
     /// When the shell has to run again at the latest.
     pub(crate) fn next_deadline_us(&self) -> Option<u64> {
-        let backlog = self.remote.has_backlog().then_some(self.now_us + BACKLOG_RETRY_US);
+        let backlog = self.remote.backlog_retry_us(self.now_us);
         let deadlines = [
             self.calls.next_deadline_us(),
             self.sent.next_deadline_us(),

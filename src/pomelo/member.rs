@@ -94,8 +94,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a server that answers stays in the list though the master that has come back does not
 /// name it: longer than its own wait before it comes back, too.
 const GRACE: Duration = Duration::from_secs(90);
-/// How soon a full lane is tried again.
-const BACKLOG_RETRY_US: u64 = 1_000;
 
 impl MemberConfig {
     /// The part of a description that the member needs; it has been checked.
@@ -610,7 +608,7 @@ impl Member {
     pub(crate) fn next_deadline_us(&self) -> Option<u64> {
         let mailboxes = self.mailboxes.iter().map(|(.., mailbox)| mailbox.next_deadline_us());
         let master = self.master.iter().map(Master::next_deadline_us);
-        let backlog = self.remote.has_backlog().then_some(self.now_us + BACKLOG_RETRY_US);
+        let backlog = self.remote.backlog_retry_us(self.now_us);
         mailboxes.chain(master).chain(backlog).min()
     }
 }

@@ -30,7 +30,7 @@ use crate::dispatch::Logins;
 use crate::forward::asker::{AskCompletion, PendingAsks};
 use crate::forward::mail::Mail;
 use crate::forward::pending_forwards::{PendingForward, PendingForwards};
-use crate::forward::{Chunk, Endpoint, Hub, Party};
+use crate::forward::{BACKLOG_RETRY_US, Chunk, Endpoint, Hub, Party};
 use crate::metrics::Counters;
 use crate::session::Directory;
 
@@ -181,6 +181,3 @@ impl Forwarder {
         (Batching { batches: &mut self.batches, room }, &mut self.outbound)
     }
 }
-
-/// A full lane is tried again after this time.
-const BACKLOG_RETRY_US: u64 = 1_000;
