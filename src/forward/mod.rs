@@ -2,6 +2,7 @@
 
 pub(crate) mod asker;
 mod chunk;
+pub(crate) mod deadline_list;
 mod doorbell;
 mod hub;
 mod lane_bytes;

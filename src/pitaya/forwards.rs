@@ -59,7 +59,7 @@ impl Member {
             stage: Stage::Waiting,
         };
         let deadline_us = self.now_us + self.config.request_timeout_us;
-        let call = self.calls.add(waiter, deadline_us).ok_or(Failure::Busy)?;
+        let call = self.calls.add(waiter, deadline_us);
         self.put(call, place, message);
         Ok(())
     }
@@ -114,7 +114,7 @@ impl Member {
         let sent = Sent { place, subject, call, bytes, payload: Some(payload) };
         let deadline_us = self.now_us + self.config.request_timeout_us;
         // There are never more of these than calls and orphans, which are bounded by the same.
-        let Some(token) = self.sent.add(sent, deadline_us) else { return };
+        let token = self.sent.add(sent, deadline_us);
         if let Some(server) = self.servers.table.at_mut(place.0) {
             server.window.under_way += 1;
         }

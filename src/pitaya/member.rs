@@ -26,12 +26,12 @@ use bytes::Bytes;
 use prost::Message as _;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::calls::Calls;
 use super::cluster::{PitayaCluster, PitayaLimits};
 use super::messages::Session;
 use super::remotes::{Asked, User};
 use super::servers::{Change, Random, Servers};
 use super::window::{Sent, Waiter};
+use crate::forward::deadline_list::DeadlineList;
 use crate::forward::remote::{Received, Remote};
 use crate::forward::{Chunk, Party, Route};
 use crate::metrics::Counters;
@@ -47,9 +47,9 @@ pub(crate) struct Member {
     pub(super) remote: Remote<Caller, Bytes>,
     pub(super) servers: Servers,
     /// Who waits for an answer, since when the message has come.
-    pub(super) calls: Calls<Waiter>,
+    pub(super) calls: DeadlineList<Waiter>,
     /// What has a place in a server's window, since when it was sent.
-    pub(super) sent: Calls<Sent>,
+    pub(super) sent: DeadlineList<Sent>,
     /// Those of the latter whose caller does not wait any more.
     pub(super) orphans: usize,
     /// Bytes of clients' messages that wait or are under way.
@@ -169,8 +169,8 @@ impl Member {
         Self {
             remote,
             servers: Servers::new(&cluster.server_types, routers, limits.servers_max, random),
-            calls: Calls::new(limits.calls_max),
-            sent: Calls::new(limits.calls_max),
+            calls: DeadlineList::default(),
+            sent: DeadlineList::default(),
             orphans: 0,
             bytes: 0,
             is_starved: false,

@@ -3,7 +3,6 @@
 
 #[cfg(any(test, feature = "internals"))]
 mod bare;
-mod calls;
 mod cluster;
 pub(crate) mod etcd;
 mod failure;
