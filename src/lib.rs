@@ -66,6 +66,8 @@ mod shard;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals;
+mod uring;
+pub mod load;
 mod engine;
 
 pub use dispatch::{
@@ -73,10 +75,9 @@ pub use dispatch::{
     HostRule, Login, OwnedRequest, Pending, Reply, Request, Responder, Serial, Session, Statistics,
     Time, Timeout, TooBusy, Verdict,
 };
-pub use engine::load;
 pub use engine::{
-    Builder, Drain, Engine, Handle, Listener, Metrics, Shards, ShutdownReport,
-    raise_descriptor_limit, return_free_memory, return_large_memory,
+    Builder, Drain, Engine, Handle, Listener, Metrics, Shards, ShutdownReport, return_free_memory,
+    return_large_memory,
 };
 pub use error::{HandleError, IoUringBlock, StartError};
 pub use forward::{LaneFull, ServerId, Workers};
@@ -91,6 +92,7 @@ pub use session::{SessionData, SessionId, SessionView, ShardIndex, Uid, UidError
 pub use shard::{Dialect, HandshakeRefusal};
 #[cfg(feature = "tls")]
 pub use tls::{CertificateFault, Tls, TlsError};
+pub use uring::raise_descriptor_limit;
 
 /// Runs the README's program through the compiler.
 #[cfg(doctest)]

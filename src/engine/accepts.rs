@@ -20,7 +20,7 @@ use socket2::Socket as ListeningSocket;
 
 use super::churn::ChurnLimiter;
 use super::listen::LISTENERS_MAX;
-use super::ring::{RAW_ADDRESS_BYTES, RawAddress, Ring};
+use crate::uring::{RAW_ADDRESS_BYTES, RawAddress, Ring};
 
 /// What an engine's shards accept from.
 pub(super) struct Listeners {

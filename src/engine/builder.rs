@@ -31,6 +31,7 @@ use crate::session::{SessionView, ShardIndex};
 use crate::shard::{
     CheckClient, HandshakeRefusal, Heartbeat, KeptAliveBy, ShardConfig, UserHandshake,
 };
+use crate::uring::sockets_max;
 use crate::wire::handshake::HandshakeRequest;
 use crate::wire::protobuf::ProtoTable;
 
@@ -398,7 +399,7 @@ impl Builder {
         let mut engine =
             Engine::new(Arc::clone(&config), Arc::clone(&threads), listening.addresses);
         let (opened, results) = channel();
-        let sockets_max = preflight::descriptors_max();
+        let sockets_max = sockets_max();
         let runtimes = Arc::<Runtimes>::default();
         for (index, listeners) in Listeners::shared(listening.by_shard).enumerate() {
             let shard = ShardThread {

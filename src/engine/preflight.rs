@@ -6,9 +6,9 @@ use std::io;
 use io_uring::{IoUring, Probe, opcode};
 use rustix::process::{Resource, getrlimit};
 
-use super::ring::Ring;
 use super::{shard_thread, worker_thread};
 use crate::error::{IoUringBlock, StartError};
+use crate::uring::Ring;
 
 /// Locked memory that the runtime asks for.
 const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
@@ -88,15 +88,6 @@ pub(super) fn ring_failed(
     let limit = getrlimit(Resource::Memlock).current;
     StartError::RingMemory { what, bytes_min: threads.ring_bytes(), limit }
 }
-
-/// Direct descriptors that one ring may hold: a table can't be larger than this.
-pub(super) fn descriptors_max() -> u32 {
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    u32::try_from(limit).unwrap_or(u32::MAX).min(SOCKET_TABLE_MAX)
-}
-
-/// The kernel's own bound of a table of direct descriptors.
-const SOCKET_TABLE_MAX: u32 = 1 << 20;
 
 fn check_memlock(limit: Option<u64>) -> Result<(), StartError> {
     match limit {

@@ -11,10 +11,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::accepts::Listeners;
-use super::buffers::Buffers;
 use super::eventfd::Eventfd;
 use super::preflight::{self, RingSize, RingThreads};
-use super::ring::{Completion, Ring, Token};
 use super::sockets::Sockets;
 use crate::dispatch::tasks::WakeThread as _;
 use crate::error::StartError;
@@ -22,6 +20,7 @@ use crate::forward::{Hub, Party};
 use crate::log::redact_credentials;
 use crate::session::ShardIndex;
 use crate::shard::{Shard, ShardConfig};
+use crate::uring::{Buffers, Completion, Ring, Token};
 
 /// What the threads of an engine share besides the core's hub.
 pub(super) struct Threads {

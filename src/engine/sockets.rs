@@ -6,11 +6,10 @@ use std::collections::VecDeque;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use super::accepts::{Accepts, Listeners};
-use super::buffers::{Buffers, GROUP};
 use super::churn::ChurnLimiter;
-use super::ring::{Completion, RawAddress, Ring, Token};
 use crate::session::{CAPACITY_MAX, Segment, SessionId};
 use crate::shard::{Command, ListenerIndex, ReceiveEnd, SendEnd, Shard, SocketIndex, Transmit};
+use crate::uring::{Buffers, Completion, GROUP, RawAddress, Ring, Token};
 
 /// The sockets of one shard.
 pub(super) struct Sockets {
@@ -418,8 +417,8 @@ fn peer_of(address: &RawAddress) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ring::RAW_ADDRESS_BYTES;
     use super::*;
+    use crate::uring::RAW_ADDRESS_BYTES;
 
     #[test]
     fn addresses_are_read_as_the_kernel_writes_them() {

@@ -4,11 +4,11 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use super::ring::faults;
 use super::{Drain, Engine, Shards};
 use crate::dispatch::{Handlers, Reply};
 use crate::error::HandleError;
 use crate::forward::Workers;
+use crate::uring::faults;
 
 const WHOAMI: &str = "connector.entryHandler.whoami";
 const CLIENTS: usize = 300;

@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::preflight::RingSize;
-use super::ring::{Completion, Ring};
 use super::shard_thread::Threads;
 use crate::forward::Party;
 use crate::forward::worker::{Worker, WorkerConfig};
+use crate::uring::{Completion, Ring};
 
 /// Submissions and completions of a worker's ring: wake-ups, nothing else.
 const SUBMISSIONS: u32 = 64;

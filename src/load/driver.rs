@@ -13,8 +13,7 @@ use super::run::Part;
 use super::script::Script;
 use super::together::{Step, Sums};
 use super::{LoadOptions, LoadProgress, LoadReport, LostCounts, Phase, histogram};
-use crate::engine::buffers::Buffers;
-use crate::engine::ring::{Completion, RawAddress, Ring};
+use crate::uring::{Buffers, Completion, RawAddress, Ring};
 
 const SUBMISSIONS: u32 = 2048;
 const COMPLETIONS: u32 = 16_384;

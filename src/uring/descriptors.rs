@@ -1,4 +1,4 @@
-//! How many descriptors the process may have.
+//! The bounds of descriptors: the process's, and those of a ring's table of sockets.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -23,3 +23,12 @@ pub fn raise_descriptor_limit() -> Option<u64> {
         }
     }
 }
+
+/// Sockets that one ring may hold: its table of direct descriptors can't be larger than this.
+pub(crate) fn sockets_max() -> u32 {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    u32::try_from(limit).unwrap_or(u32::MAX).min(SOCKET_TABLE_MAX)
+}
+
+/// The kernel's own bound of a table of direct descriptors.
+const SOCKET_TABLE_MAX: u32 = 1 << 20;

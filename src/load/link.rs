@@ -12,9 +12,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::Lost;
 use super::client::{Client, Piece, Seen, State};
 use super::driver::Driver;
-use crate::engine::buffers::GROUP;
-use crate::engine::ring::{Completion, RAW_ADDRESS_BYTES, RawAddress, Token};
 use crate::shard::SocketIndex;
+use crate::uring::{Completion, GROUP, RAW_ADDRESS_BYTES, RawAddress, Token};
 
 /// One connection with its socket.
 pub(super) struct Connection {

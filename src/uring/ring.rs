@@ -13,7 +13,7 @@ use io_uring::{IoUring, opcode, squeue};
 use crate::shard::SocketIndex;
 
 /// A ring of one thread.
-pub(super) struct Ring {
+pub(crate) struct Ring {
     uring: IoUring,
     /// Entries that the kernel has yet to make room for, in order.
     ///
@@ -34,7 +34,7 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(1);
 
 /// What a completion is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Token {
+pub(crate) enum Token {
     /// An accept, by the place that the peer's address goes to.
     Accept(u32),
     Receive(SocketIndex),
@@ -59,21 +59,21 @@ pub(super) enum Token {
 
 /// One completion.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Completion {
-    pub(super) token: Token,
+pub(crate) struct Completion {
+    pub(crate) token: Token,
     /// The result, or the negated error number.
-    pub(super) result: i32,
+    pub(crate) result: i32,
     flags: u32,
 }
 
 impl Completion {
     /// Whether a multishot operation goes on.
-    pub(super) fn has_more(self) -> bool {
+    pub(crate) fn has_more(self) -> bool {
         io_uring::cqueue::more(self.flags)
     }
 
     /// The provided buffer that was filled.
-    pub(super) fn buffer(self) -> Option<u16> {
+    pub(crate) fn buffer(self) -> Option<u16> {
         io_uring::cqueue::buffer_select(self.flags)
     }
 }
@@ -122,12 +122,12 @@ impl Token {
 /// The address of a peer, as the kernel writes it: room for IPv6.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(4))]
-pub(super) struct RawAddress {
-    pub(super) bytes: [u8; RAW_ADDRESS_BYTES],
-    pub(super) len: u32,
+pub(crate) struct RawAddress {
+    pub(crate) bytes: [u8; RAW_ADDRESS_BYTES],
+    pub(crate) len: u32,
 }
 
-pub(super) const RAW_ADDRESS_BYTES: usize = 28;
+pub(crate) const RAW_ADDRESS_BYTES: usize = 28;
 
 const SHUT_WR: i32 = 1;
 const MSG_WAITALL: i32 = 0x100;
@@ -136,7 +136,7 @@ const POLL_IN: u32 = 1;
 
 impl Ring {
     /// A ring for the thread that calls this, and no other.
-    pub(super) fn new(submissions: u32, completions: u32) -> io::Result<Self> {
+    pub(crate) fn new(submissions: u32, completions: u32) -> io::Result<Self> {
         let uring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -147,21 +147,21 @@ impl Ring {
         Ok(Self { uring, waiting: VecDeque::new(), refused_since: None, failure: None })
     }
 
-    pub(super) fn fd(&self) -> RawFd {
+    pub(crate) fn fd(&self) -> RawFd {
         self.uring.as_raw_fd()
     }
 
-    pub(super) fn uring(&self) -> &IoUring {
+    pub(crate) fn uring(&self) -> &IoUring {
         &self.uring
     }
 
     /// Makes the table of direct descriptors.
-    pub(super) fn register_sockets(&self, count: u32) -> io::Result<()> {
+    pub(crate) fn register_sockets(&self, count: u32) -> io::Result<()> {
         self.uring.submitter().register_files_sparse(count)
     }
 
     /// Puts a socket into that place of the table. It is open until it is closed there.
-    pub(super) fn install(&self, socket: &impl AsRawFd, place: SocketIndex) -> io::Result<()> {
+    pub(crate) fn install(&self, socket: &impl AsRawFd, place: SocketIndex) -> io::Result<()> {
         let update = &[socket.as_raw_fd()];
         self.uring.submitter().register_files_update(place.0, update).map(drop)
     }
@@ -241,7 +241,7 @@ impl Ring {
     ///
     /// # Safety
     /// `address` stays where it is until the completion of `Token::Accept(place)`.
-    pub(super) unsafe fn accept(&mut self, listener: RawFd, place: u32, address: *mut RawAddress) {
+    pub(crate) unsafe fn accept(&mut self, listener: RawFd, place: u32, address: *mut RawAddress) {
         // SAFETY: the caller keeps the address alive; these are its fields.
         let (bytes, len) = unsafe { (&raw mut (*address).bytes, &raw mut (*address).len) };
         let slot = io_uring::types::DestinationSlot::auto_target();
@@ -252,18 +252,18 @@ impl Ring {
     }
 
     /// Waits until somebody waits at a listening socket.
-    pub(super) fn watch_listener(&mut self, listener: RawFd, accept: u32) {
+    pub(crate) fn watch_listener(&mut self, listener: RawFd, accept: u32) {
         let entry = opcode::PollAdd::new(Fd(listener), POLL_IN).build();
         self.push(&entry.user_data(Token::Waiting(accept).encode()));
     }
 
-    pub(super) fn cancel_accept(&mut self, accept: u32) {
+    pub(crate) fn cancel_accept(&mut self, accept: u32) {
         let entry = opcode::AsyncCancel::new(Token::Accept(accept).encode()).build();
         self.push(&entry.user_data(Token::AcceptCancelled.encode()));
     }
 
     /// Cancels the accepts of a listening socket, and its watch.
-    pub(super) fn cancel_all(&mut self, listener: RawFd) {
+    pub(crate) fn cancel_all(&mut self, listener: RawFd) {
         let entry = opcode::AsyncCancel2::new(CancelBuilder::fd(Fd(listener)).all()).build();
         self.push(&entry.user_data(Token::AcceptCancelled.encode()));
     }
@@ -272,7 +272,7 @@ impl Ring {
     ///
     /// # Safety
     /// `address` stays where it is until the completion of `Token::Connected(place)`.
-    pub(super) unsafe fn connect(
+    pub(crate) unsafe fn connect(
         &mut self,
         socket: SocketIndex,
         place: u32,
@@ -285,13 +285,13 @@ impl Ring {
     }
 
     /// Receives for as long as there are buffers in the group.
-    pub(super) fn receive_multishot(&mut self, socket: SocketIndex, group: u16) {
+    pub(crate) fn receive_multishot(&mut self, socket: SocketIndex, group: u16) {
         let entry = opcode::RecvMulti::new(Fixed(socket.0), group).build();
         self.push(&entry.user_data(Token::Receive(socket).encode()));
     }
 
     /// Receives into one buffer of the group.
-    pub(super) fn receive_once(&mut self, socket: SocketIndex, group: u16) {
+    pub(crate) fn receive_once(&mut self, socket: SocketIndex, group: u16) {
         let entry = opcode::Recv::new(Fixed(socket.0), std::ptr::null_mut(), 0)
             .buf_group(group)
             .build()
@@ -303,7 +303,7 @@ impl Ring {
     ///
     /// # Safety
     /// `bytes` stay where they are, unchanged, until the completion of `Token::Send(place)`.
-    pub(super) unsafe fn send(&mut self, socket: SocketIndex, place: u32, bytes: &[u8]) {
+    pub(crate) unsafe fn send(&mut self, socket: SocketIndex, place: u32, bytes: &[u8]) {
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let entry = opcode::Send::new(Fixed(socket.0), bytes.as_ptr(), len)
             .flags(MSG_WAITALL | MSG_NOSIGNAL)
@@ -311,44 +311,44 @@ impl Ring {
         self.push(&entry.user_data(Token::Send(place).encode()));
     }
 
-    pub(super) fn finish_writing(&mut self, socket: SocketIndex) {
+    pub(crate) fn finish_writing(&mut self, socket: SocketIndex) {
         let entry = opcode::Shutdown::new(Fixed(socket.0), SHUT_WR).build();
         self.push(&entry.user_data(Token::FinishWriting(socket).encode()));
     }
 
     /// Cancels the receive of a socket. The kernel finds it by its token; by its socket it would
     /// look at everything that the ring waits for.
-    pub(super) fn cancel_receive(&mut self, socket: SocketIndex) {
+    pub(crate) fn cancel_receive(&mut self, socket: SocketIndex) {
         let entry = opcode::AsyncCancel::new(Token::Receive(socket).encode()).build();
         self.push(&entry.user_data(Token::Cancel(socket).encode()));
     }
 
     /// Cancels the send of the buffer in a place; found by its token, too.
-    pub(super) fn cancel_send(&mut self, socket: SocketIndex, place: u32) {
+    pub(crate) fn cancel_send(&mut self, socket: SocketIndex, place: u32) {
         let entry = opcode::AsyncCancel::new(Token::Send(place).encode()).build();
         self.push(&entry.user_data(Token::Cancel(socket).encode()));
     }
 
-    pub(super) fn close(&mut self, socket: SocketIndex) {
+    pub(crate) fn close(&mut self, socket: SocketIndex) {
         let entry = opcode::Close::new(Fixed(socket.0)).build();
         self.push(&entry.user_data(Token::Close(socket).encode()));
     }
 
     /// Watches an eventfd.
-    pub(super) fn watch(&mut self, eventfd: RawFd) {
+    pub(crate) fn watch(&mut self, eventfd: RawFd) {
         let entry = opcode::PollAdd::new(Fd(eventfd), POLL_IN).multi(true).build();
         self.push(&entry.user_data(Token::Bell.encode()));
     }
 
     /// Wakes the thread of another ring; completes only if that fails.
-    pub(super) fn wake(&mut self, ring: RawFd, party: u32) {
+    pub(crate) fn wake(&mut self, ring: RawFd, party: u32) {
         let entry = opcode::MsgRingData::new(Fd(ring), 0, Token::Woken.encode(), None).build();
         let entry = entry.user_data(Token::WakeFailed(party).encode());
         self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS));
     }
 
     /// Submits, and lets the kernel finish what it has ready. No system call if there is neither.
-    pub(super) fn submit(&mut self) -> io::Result<()> {
+    pub(crate) fn submit(&mut self) -> io::Result<()> {
         if let Some(error) = self.failure.take() {
             return Err(error);
         }
@@ -361,12 +361,12 @@ impl Ring {
     }
 
     /// Whether there is a completion to take, or would be after a system call.
-    pub(super) fn has_completions(&mut self) -> bool {
+    pub(crate) fn has_completions(&mut self) -> bool {
         !self.uring.completion().is_empty() || self.uring.submission().taskrun()
     }
 
     /// Submits, and waits for a completion.
-    pub(super) fn submit_and_wait(&mut self, patience: Duration) -> io::Result<()> {
+    pub(crate) fn submit_and_wait(&mut self, patience: Duration) -> io::Result<()> {
         if let Some(error) = self.failure.take() {
             return Err(error);
         }
@@ -374,7 +374,7 @@ impl Ring {
     }
 
     /// Takes the completions that are there, as far as `batch` has room without growing.
-    pub(super) fn reap(&mut self, batch: &mut Vec<Completion>) {
+    pub(crate) fn reap(&mut self, batch: &mut Vec<Completion>) {
         debug_assert!(batch.is_empty());
         let room = batch.capacity();
         for entry in self.uring.completion().take(room) {
@@ -410,7 +410,7 @@ fn refusal(error: &io::Error) -> Refusal {
 
 /// What the kernel might say to a submission. Only tests make it say so.
 #[cfg(test)]
-pub(super) mod faults {
+pub(crate) mod faults {
     use std::cell::RefCell;
     use std::io;
 
@@ -422,11 +422,11 @@ pub(super) mod faults {
     }
 
     /// The next submissions of the calling thread fail so.
-    pub(in super::super) fn fail(faults: &[(i32, usize)]) {
+    pub(crate) fn fail(faults: &[(i32, usize)]) {
         FAULTS.with_borrow_mut(|all| all.extend(faults.iter().rev()));
     }
 
-    pub(super) fn next() -> Option<io::Error> {
+    pub(crate) fn next() -> Option<io::Error> {
         FAULTS.with_borrow_mut(|faults| {
             let (number, times) = faults.last_mut()?;
             let error = io::Error::from_raw_os_error(*number);
@@ -442,7 +442,7 @@ pub(super) mod faults {
 #[cfg(not(test))]
 mod faults {
     #[inline]
-    pub(super) fn next() -> Option<std::io::Error> {
+    pub(crate) fn next() -> Option<std::io::Error> {
         None
     }
 }

@@ -7,7 +7,7 @@ use super::driver::Driver;
 use super::script::SLOTS_MAX;
 use super::together::{Step, Together};
 use super::{LoadOptions, LoadProgress, LoadReport, Mode, Phase};
-use crate::engine::preflight;
+use crate::uring::sockets_max;
 use crate::wire::message::ROUTE_BYTES_MAX;
 
 /// One ring's part of a run.
@@ -85,7 +85,7 @@ fn check(options: &LoadOptions) -> io::Result<()> {
 
 /// How many rings there are.
 fn rings(options: &LoadOptions) -> io::Result<u32> {
-    let per_ring = preflight::descriptors_max().max(1);
+    let per_ring = sockets_max().max(1);
     let needed = options.connections.div_ceil(per_ring);
     match options.rings {
         0 => Ok(needed),

@@ -19,7 +19,7 @@ use super::ring::Ring;
 ///
 /// INVARIANT: a buffer belongs to the kernel from [`Self::publish`] until a completion names it,
 /// and to the shard from then on.
-pub(super) struct Buffers {
+pub(crate) struct Buffers {
     /// The ring's entries; `count` of them, page-aligned.
     entries: NonNull<BufRingEntry>,
     /// The buffers, one after the other.
@@ -47,13 +47,13 @@ const PUBLISHES_PER_DECREASE: u16 = 64;
 
 const PAGE_BYTES: usize = 4096;
 /// The group's number; a shard has one.
-pub(super) const GROUP: u16 = 0;
+pub(crate) const GROUP: u16 = 0;
 
 impl Buffers {
     /// Makes the buffers and registers them with the ring.
     ///
     /// The caller drops the ring before the buffers.
-    pub(super) fn new(ring: &Ring, count: u16, buffer_bytes: u32) -> io::Result<Self> {
+    pub(crate) fn new(ring: &Ring, count: u16, buffer_bytes: u32) -> io::Result<Self> {
         assert!(count.is_power_of_two());
         let buffer_bytes = buffer_bytes as usize;
         let entries = allocate(Self::entries_layout(count)).cast::<BufRingEntry>();
@@ -91,12 +91,12 @@ impl Buffers {
     }
 
     /// How much fits into a buffer.
-    pub(super) fn buffer_bytes(&self) -> usize {
+    pub(crate) fn buffer_bytes(&self) -> usize {
         self.buffer_bytes
     }
 
     /// What the kernel has put into a buffer.
-    pub(super) fn filled(&mut self, buffer: u16, len: usize) -> &mut [u8] {
+    pub(crate) fn filled(&mut self, buffer: u16, len: usize) -> &mut [u8] {
         assert!(buffer < self.count && len <= self.buffer_bytes);
         // SAFETY: the buffer lies within `memory`, which was zeroed when it was allocated, and a
         // completion has just handed it to the shard, which holds no other reference to it.
@@ -108,20 +108,20 @@ impl Buffers {
 
     /// Takes a buffer back that a completion has named; the kernel may have it again after
     /// [`Self::publish`].
-    pub(super) fn give_back(&mut self, buffer: u16) {
+    pub(crate) fn give_back(&mut self, buffer: u16) {
         assert!(buffer < self.count && self.spare.len() < usize::from(self.count));
         self.spare.push(buffer);
         self.returned += 1;
     }
 
     /// The kernel has found no buffer; whether it had all there are.
-    pub(super) fn ran_dry(&mut self) -> bool {
+    pub(crate) fn ran_dry(&mut self) -> bool {
         self.is_dry = true;
         self.offered == self.count
     }
 
     /// Lets the kernel have as many as it shall have.
-    pub(super) fn publish(&mut self) {
+    pub(crate) fn publish(&mut self) {
         if std::mem::take(&mut self.is_dry) {
             self.offered = self.count;
         } else if self.returned > self.offered / 2 {
