@@ -67,6 +67,7 @@ mod shard;
 #[doc(hidden)]
 pub mod internals;
 mod uring;
+#[cfg(feature = "load")]
 pub mod load;
 mod engine;
 

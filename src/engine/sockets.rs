@@ -123,11 +123,11 @@ impl Sockets {
             Token::FinishWriting(socket) => self.handle_other(socket, ring),
             Token::Cancel(socket) => self.handle_other(socket, ring),
             Token::Close(socket) => self.handle_closed(socket, ring, shard),
-            Token::AcceptCancelled
-            | Token::Bell
-            | Token::Woken
-            | Token::WakeFailed(_)
-            | Token::Connected(_) => return false,
+            Token::AcceptCancelled | Token::Bell | Token::Woken | Token::WakeFailed(_) => {
+                return false;
+            }
+            #[cfg(feature = "load")]
+            Token::Connected(_) => return false,
         }
         true
     }

@@ -2,8 +2,9 @@
 
 use super::flight::Span;
 use super::{Check, LoadOptions, Mode, Transport};
+use crate::wire::message::MessageType;
 use crate::wire::package::{HEADER_BYTES, Header, PackageType};
-use crate::wire::{answer, message, varint, websocket};
+use crate::wire::{answer, varint, websocket};
 
 /// What all connections send.
 pub(super) struct Script {
@@ -44,6 +45,9 @@ const _: () = assert!(2 * SLOTS_MAX <= IDS_MAX);
 const TAPE_BYTES: usize = 32 * 1024;
 /// Where many large requests are in flight there is none.
 const TAPE_BYTES_MAX: usize = 1024 * 1024;
+/// The first bytes of messages by a text route.
+const REQUEST_FLAG: u8 = (MessageType::Request as u8) << 1;
+const NOTIFY_FLAG: u8 = (MessageType::Notify as u8) << 1;
 /// Frames of a client carry a mask. One of zeros leaves the payload as it is, for the client's
 /// sake; the server has the same work with it as with any other.
 const MASK: [u8; 4] = [0; 4];
@@ -153,14 +157,14 @@ impl Script {
     pub(super) fn request(&self, id: u32, routed_body: &[u8], out: &mut Vec<u8>) {
         let id_len = varint::len(id);
         self.frame(HEADER_BYTES + 1 + id_len + routed_body.len(), out);
-        answer::encode_package(message::REQUEST_FLAG, id, routed_body, out);
+        answer::encode_package(REQUEST_FLAG, id, routed_body, out);
     }
 
     fn notify(&self, out: &mut Vec<u8>) {
         let len = 1 + self.routed_body.len();
         self.frame(HEADER_BYTES + len, out);
         out.extend_from_slice(&Header::encode(PackageType::Data, len));
-        out.push(message::NOTIFY_FLAG);
+        out.push(NOTIFY_FLAG);
         out.extend_from_slice(&self.routed_body);
     }
 }

@@ -54,6 +54,7 @@ pub(crate) enum Token {
     /// Somebody waits at the listening socket of an accept.
     Waiting(u32),
     /// The load client's connection of that place is up.
+    #[cfg(feature = "load")]
     Connected(u32),
 }
 
@@ -93,6 +94,7 @@ impl Token {
             Self::Woken => (8, 0),
             Self::WakeFailed(party) => (9, party),
             Self::AcceptCancelled => (10, 0),
+            #[cfg(feature = "load")]
             Self::Connected(place) => (11, place),
             Self::Waiting(accept) => (12, accept),
         };
@@ -112,6 +114,7 @@ impl Token {
             8 => Self::Woken,
             9 => Self::WakeFailed(value),
             10 => Self::AcceptCancelled,
+            #[cfg(feature = "load")]
             11 => Self::Connected(value),
             12 => Self::Waiting(value),
             _ => return None,
@@ -161,6 +164,7 @@ impl Ring {
     }
 
     /// Puts a socket into that place of the table. It is open until it is closed there.
+    #[cfg(feature = "load")]
     pub(crate) fn install(&self, socket: &impl AsRawFd, place: SocketIndex) -> io::Result<()> {
         let update = &[socket.as_raw_fd()];
         self.uring.submitter().register_files_update(place.0, update).map(drop)
@@ -272,6 +276,7 @@ impl Ring {
     ///
     /// # Safety
     /// `address` stays where it is until the completion of `Token::Connected(place)`.
+    #[cfg(feature = "load")]
     pub(crate) unsafe fn connect(
         &mut self,
         socket: SocketIndex,
@@ -531,6 +536,7 @@ mod tests {
             Token::Woken,
             Token::WakeFailed(3),
             Token::AcceptCancelled,
+            #[cfg(feature = "load")]
             Token::Connected(2),
             Token::Waiting(3),
         ] {

@@ -182,12 +182,6 @@ pub fn encode(message: &Message<'_>, out: &mut Vec<u8>) -> Result<(), EncodeErro
     Ok(())
 }
 
-/// The first byte of a request by a text route.
-pub(crate) const REQUEST_FLAG: u8 = (MessageType::Request as u8) << 1;
-
-/// The first byte of a notify by a text route.
-pub(crate) const NOTIFY_FLAG: u8 = (MessageType::Notify as u8) << 1;
-
 /// The first byte of a response.
 pub(crate) const RESPONSE_FLAG: u8 = (MessageType::Response as u8) << 1;
 
