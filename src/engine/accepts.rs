@@ -1,58 +1,91 @@
-//! One shard's accepts: no more of them than it has places, so that whoever finds none waits in the
-//! kernel's backlog.
+//! One shard's accepts: no more of them than its table has room for sockets. A connection beyond
+//! that waits in the kernel's backlog.
 //!
-//! The kernel gives each connection to one shard's listening socket, whether that shard has a place
-//! or not. A full shard that somebody waits for calls the others, and each of them that has a place
-//! accepts from its listening sockets, too, for as long as it is full.
+//! The kernel gives each connection to one shard's listening socket, whether that shard has room
+//! or not. A shard that is full while connections wait for it says so to the others, and each of
+//! them that has room accepts from its listening sockets, too, for as long as it is full.
 //!
-//! An accept under way takes a place. Where there are fewer places than listening sockets, some
-//! have none under way; they are watched, and where one has somebody waiting, it gets the place of
-//! an accept that waits for nobody.
+//! An accept under way takes the room of a socket. Where there is room for fewer than there are
+//! listening sockets, some have no accept under way; they are watched, and where a connection waits
+//! at one, it gets the room of an accept for which none waits.
 
 #![allow(unsafe_code)] // Passes buffers to the ring; each block says what keeps them alive.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use rustix::io::Errno;
 use socket2::Socket as ListeningSocket;
 
 use super::churn::ChurnLimiter;
 use super::listen::LISTENERS_MAX;
-use crate::uring::{RAW_ADDRESS_BYTES, RawAddress, Ring};
+use crate::session::ShardIndex;
+use crate::shard::ListenerIndex;
+use crate::uring::{AcceptIndex, PeerAddress, Ring};
 
-/// What an engine's shards accept from.
+/// The listening sockets of an engine, as one of its shards has them.
 pub(super) struct Listeners {
     /// Of each shard, those of every listener in order. Empty once no more is accepted.
     by_shard: Vec<Vec<Arc<ListeningSocket>>>,
-    me: usize,
-    calls: Arc<Calls>,
-}
-
-/// The full shards that somebody waits for.
-#[derive(Debug)]
-struct Calls {
-    full: Vec<AtomicBool>,
-    /// How often one has called, or has had enough of it.
-    changes: AtomicU32,
+    me: ShardIndex,
+    full: Arc<FullShards>,
 }
 
 impl Listeners {
-    /// The listening sockets as each shard has them, in order.
+    /// The listening sockets for each shard, in order.
     pub(super) fn shared(by_shard: Vec<Vec<ListeningSocket>>) -> impl Iterator<Item = Self> {
         assert!(by_shard.iter().all(|sockets| (1..=LISTENERS_MAX).contains(&sockets.len())));
-        let full = by_shard.iter().map(|_| AtomicBool::new(false)).collect();
-        let calls = Arc::new(Calls { full, changes: AtomicU32::new(0) });
+        let full = Arc::new(FullShards::new(by_shard.len()));
         let by_shard: Vec<Vec<_>> = by_shard
             .into_iter()
             .map(|sockets| sockets.into_iter().map(Arc::new).collect())
             .collect();
-        (0..by_shard.len()).map(move |me| Self {
+        (0..by_shard.len() as u16).map(move |me| Self {
             by_shard: by_shard.clone(),
-            me,
-            calls: Arc::clone(&calls),
+            me: ShardIndex(me),
+            full: Arc::clone(&full),
         })
+    }
+
+    fn of(&self, shard: ShardIndex) -> &[Arc<ListeningSocket>] {
+        &self.by_shard[shard.index()]
+    }
+}
+
+/// The shards that are full while connections wait for them; all shards share it.
+#[derive(Debug)]
+struct FullShards {
+    by_shard: Vec<AtomicBool>,
+    /// How often any of them has changed.
+    changes: AtomicU32,
+}
+
+impl FullShards {
+    fn new(shards: usize) -> Self {
+        let by_shard = (0..shards).map(|_| AtomicBool::new(false)).collect();
+        Self { by_shard, changes: AtomicU32::new(0) }
+    }
+
+    fn contains(&self, shard: ShardIndex) -> bool {
+        self.by_shard[shard.index()].load(Ordering::Acquire)
+    }
+
+    /// Sets whether a shard is one of them, which only that shard does; `true` if that is a change.
+    fn set(&self, shard: ShardIndex, is_full: bool) -> bool {
+        let full = &self.by_shard[shard.index()];
+        if full.load(Ordering::Relaxed) == is_full {
+            return false;
+        }
+        full.store(is_full, Ordering::Release);
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        true
+    }
+
+    fn changes(&self) -> u32 {
+        self.changes.load(Ordering::Acquire)
     }
 }
 
@@ -62,32 +95,32 @@ pub(super) struct Accepts {
     /// Those of the shard's own listening sockets first.
     accepts: Vec<Accept>,
     /// Where the kernel writes peers' addresses, by accept. Boxed once, so they stay there.
-    addresses: Box<[RawAddress]>,
+    addresses: Box<[PeerAddress]>,
     /// Accepts of the shard's own listening sockets that are not under way.
-    idle: VecDeque<u32>,
-    /// Those that are to be the next: somebody waits for them.
-    wanted: VecDeque<u32>,
+    idle: VecDeque<AcceptIndex>,
+    /// Those that are to be the next: a connection waits for them.
+    wanted: VecDeque<AcceptIndex>,
     /// Accepting has failed for want of memory; it begins again at this time.
     again_us: Option<u64>,
-    /// The millisecond has no more places; the next one begins then. A connection that is turned
-    /// away gives its place back, so that accepting may begin again before.
-    places_us: Option<u64>,
-    places: u32,
-    /// Places of connections, and of accepts under way. INVARIANT: together `places` at most.
+    /// The accepts of this millisecond are used up; the next one begins then. A connection that is
+    /// refused gives its accept back, so that accepting may begin again before.
+    churn_us: Option<u64>,
+    sockets_max: u32,
+    /// Connections that are open, and accepts under way. INVARIANT: together `sockets_max` at most.
     open: u32,
     under_way: u32,
     /// Accepts under way that are being cancelled.
     cancelling: u32,
-    /// The calls that have been seen.
+    /// The changes of full shards that have been seen.
     changes: u32,
-    /// Somebody waits, and the others have yet to be woken.
-    has_called: bool,
+    /// This shard has become full, and the others have yet to be woken.
+    has_become_full: bool,
 }
 
 #[derive(Debug)]
 struct Accept {
-    shard: u16,
-    listener: u8,
+    shard: ShardIndex,
+    listener: ListenerIndex,
     state: State,
     /// Its listening socket is watched.
     is_watched: bool,
@@ -101,23 +134,21 @@ enum State {
 }
 
 /// Accepts under way for each of a shard's own listening sockets. They bound how many connections a
-/// turn lets in, so that those who are in are heard between thousands that come back at once.
+/// turn accepts, so that those that are open are served between thousands that reconnect at once.
 const ACCEPTS: usize = 8;
 /// After accepting has failed for want of memory.
 const PAUSE_US: u64 = 20_000;
 const _: () = assert!(LISTENERS_MAX <= u8::MAX as usize);
 
-const CANCELED: i32 = -125; // ECANCELED
-
 impl Accepts {
-    /// The accepts of a shard with so many places.
-    pub(super) fn new(listeners: Listeners, places: u32) -> Self {
+    /// The accepts of a shard whose table has room for so many sockets.
+    pub(super) fn new(listeners: Listeners, sockets_max: u32) -> Self {
         let me = listeners.me;
-        let count = listeners.by_shard[me].len();
-        let others = (0..listeners.by_shard.len()).filter(|shard| *shard != me);
+        let count = listeners.of(me).len();
+        let shards = (0..listeners.by_shard.len() as u16).map(ShardIndex);
         let accepts: Vec<Accept> = std::iter::repeat_n(me, ACCEPTS)
-            .chain(others)
-            .flat_map(|shard| (0..count).map(move |listener| (shard as u16, listener as u8)))
+            .chain(shards.filter(|shard| *shard != me))
+            .flat_map(|shard| (0..count as u8).map(move |index| (shard, ListenerIndex(index))))
             .map(|(shard, listener)| Accept {
                 shard,
                 listener,
@@ -125,101 +156,106 @@ impl Accepts {
                 is_watched: false,
             })
             .collect();
-        let empty = RawAddress { bytes: [0; RAW_ADDRESS_BYTES], len: RAW_ADDRESS_BYTES as u32 };
         Self {
             listeners,
-            addresses: vec![empty; accepts.len()].into(),
-            idle: (0..(ACCEPTS * count) as u32).collect(),
+            addresses: accepts.iter().map(|_| PeerAddress::empty()).collect(),
+            idle: (0..(ACCEPTS * count) as u32).map(AcceptIndex).collect(),
             accepts,
             wanted: VecDeque::new(),
             again_us: None,
-            places_us: None,
-            places,
+            churn_us: None,
+            sockets_max,
             open: 0,
             under_way: 0,
             cancelling: 0,
             changes: 0,
-            has_called: false,
+            has_become_full: false,
         }
     }
 
-    /// Where an accept's peer is.
-    pub(super) fn address(&self, accept: u32) -> &RawAddress {
-        &self.addresses[accept as usize]
+    /// Takes the address of an accept's peer.
+    pub(super) fn take_peer(&mut self, accept: AcceptIndex) -> SocketAddr {
+        self.addresses[accept.0 as usize].take()
     }
 
     /// The listener that an accept is of.
-    pub(super) fn listener(&self, accept: u32) -> usize {
-        usize::from(self.accepts[accept as usize].listener)
+    pub(super) fn listener(&self, accept: AcceptIndex) -> ListenerIndex {
+        self.accepts[accept.0 as usize].listener
     }
 
-    /// When there is something to do that no completion tells of.
+    /// The time of the next thing to do that no completion tells of.
     pub(super) fn next_deadline_us(&self) -> Option<u64> {
-        self.again_us.into_iter().chain(self.places_us).min()
+        self.again_us.into_iter().chain(self.churn_us).min()
     }
 
-    /// Whether the other shards are to be woken, as somebody waits for this one, which is full.
-    pub(super) fn calls(&mut self) -> bool {
-        std::mem::take(&mut self.has_called)
+    /// Tells once that this shard has become full, so that the others are to be woken.
+    pub(super) fn take_has_become_full(&mut self) -> bool {
+        std::mem::take(&mut self.has_become_full)
     }
 
-    /// Begins accepts, as many as there are places and may be.
+    /// Begins accepts, as many as there is room for and as may be.
     pub(super) fn begin(&mut self, ring: &mut Ring, churn: &mut ChurnLimiter) {
         if self.again_us.is_some() || self.is_over() {
             return;
         }
-        while self.has_place() {
+        let me = self.listeners.me;
+        while self.has_room() {
             if !self.has_next() {
-                self.call(false);
+                self.listeners.full.set(me, false);
                 return;
             }
             if !churn.try_accept() {
-                self.places_us = Some(churn.again_us());
+                self.churn_us = Some(churn.again_us());
                 return;
             }
             let Some(accept) = self.next_to_begin() else { continue };
             self.begin_one(ring, accept);
         }
-        let is_full = self.open == self.places;
-        let is_needed = || {
-            let mut wanted = self.wanted.iter().map(|accept| &self.accepts[*accept as usize]);
-            wanted.any(|accept| usize::from(accept.shard) == self.listeners.me)
+        let is_wanted = || {
+            let mut wanted = self.wanted.iter().map(|accept| &self.accepts[accept.0 as usize]);
+            wanted.any(|accept| accept.shard == me)
         };
-        let calls = is_full && (self.is_called(self.listeners.me) || is_needed());
-        self.has_called |= self.call(calls) && calls;
+        let is_full =
+            self.open == self.sockets_max && (self.listeners.full.contains(me) || is_wanted());
+        self.has_become_full |= self.listeners.full.set(me, is_full) && is_full;
         self.make_do(ring);
     }
 
-    /// Begins again after a pause, or when another shard has called.
+    /// Begins again after a pause, or when another shard has become full.
     pub(super) fn resume(&mut self, ring: &mut Ring, churn: &mut ChurnLimiter, now_us: u64) {
         let mut is_over = false;
-        for pause in [&mut self.again_us, &mut self.places_us] {
+        for pause in [&mut self.again_us, &mut self.churn_us] {
             is_over |= pause.take_if(|end_us| *end_us <= now_us).is_some();
         }
-        let changes = self.listeners.calls.changes.load(Ordering::Acquire);
+        let changes = self.listeners.full.changes();
         if is_over || std::mem::replace(&mut self.changes, changes) != changes {
             self.begin(ring, churn);
         }
     }
 
     /// An accept has ended. `Err` tells of a failure that will pass.
-    pub(super) fn handle_end(&mut self, accept: u32, result: i32, now_us: u64) -> Result<(), i32> {
-        let Accept { shard, state, .. } = self.accepts[accept as usize];
-        let is_mine = usize::from(shard) == self.listeners.me;
+    pub(super) fn handle_end(
+        &mut self,
+        accept: AcceptIndex,
+        result: Result<(), Errno>,
+        now_us: u64,
+    ) -> Result<(), Errno> {
+        let Accept { shard, state, .. } = self.accepts[accept.0 as usize];
+        let is_mine = shard == self.listeners.me;
         self.cancelling -= u32::from(state == State::Cancelling);
-        self.accepts[accept as usize].state = State::Idle;
+        self.accepts[accept.0 as usize].state = State::Idle;
         self.under_way -= 1;
         if is_mine {
             self.idle.push_back(accept);
         }
         match result {
-            0.. => self.open += 1,
-            CANCELED => {}
-            _ if self.is_over() => {}
-            error => {
+            Ok(()) => self.open += 1,
+            Err(Errno::CANCELED) => {}
+            Err(_) if self.is_over() => {}
+            Err(error) => {
                 self.again_us = Some(now_us + PAUSE_US);
                 // Another shard stops a little earlier than this one.
-                return if is_mine { Err(-error) } else { Ok(()) };
+                return if is_mine { Err(error) } else { Ok(()) };
             }
         }
         Ok(())
@@ -230,9 +266,9 @@ impl Accepts {
         self.open -= 1;
     }
 
-    /// Somebody waits at the listening socket of an accept, or has waited.
-    pub(super) fn handle_waiting(&mut self, accept: u32) {
-        self.accepts[accept as usize].is_watched = false;
+    /// A connection waits at the listening socket of an accept, or has waited.
+    pub(super) fn handle_waiting(&mut self, accept: AcceptIndex) {
+        self.accepts[accept.0 as usize].is_watched = false;
         if self.is_over() || self.is_accepting_as(accept) {
             return;
         }
@@ -244,21 +280,20 @@ impl Accepts {
     /// Stops for good.
     pub(super) fn stop(&mut self, ring: &mut Ring) {
         let by_shard = std::mem::take(&mut self.listeners.by_shard);
-        for (shard, listener) in by_shard
-            .iter()
-            .enumerate()
+        for (shard, listener) in (0..)
+            .map(ShardIndex)
+            .zip(&by_shard)
             .flat_map(|(shard, sockets)| sockets.iter().map(move |socket| (shard, socket)))
         {
             // At once: an accept under way holds the socket until the kernel has taken the ring
-            // apart, and clients would be let into a backlog that nobody looks at.
+            // apart, and clients would connect to a backlog from which nobody accepts.
             if shard == self.listeners.me
                 && let Err(error) = listener.shutdown(std::net::Shutdown::Both)
             {
                 tracing::error!(%error, "a socket goes on listening");
             }
             let is_used = |accept: &Accept| {
-                usize::from(accept.shard) == shard
-                    && (accept.state != State::Idle || accept.is_watched)
+                accept.shard == shard && (accept.state != State::Idle || accept.is_watched)
             };
             if self.accepts.iter().any(is_used) {
                 ring.cancel_all(listener.as_raw_fd());
@@ -274,95 +309,79 @@ impl Accepts {
         self.listeners.by_shard.is_empty()
     }
 
-    fn has_place(&self) -> bool {
-        self.open + self.under_way < self.places
-    }
-
-    fn is_called(&self, shard: usize) -> bool {
-        self.listeners.calls.full[shard].load(Ordering::Acquire)
-    }
-
-    /// Has the other shards accept for this one, or no longer; whether that is new.
-    fn call(&self, is_full: bool) -> bool {
-        let calls = &self.listeners.calls;
-        let full = &calls.full[self.listeners.me];
-        if full.load(Ordering::Relaxed) == is_full {
-            return false;
-        }
-        full.store(is_full, Ordering::Release);
-        calls.changes.fetch_add(1, Ordering::AcqRel);
-        true
+    fn has_room(&self) -> bool {
+        self.open + self.under_way < self.sockets_max
     }
 
     /// Whether there may be an accept to begin.
     fn has_next(&self) -> bool {
-        !self.wanted.is_empty() || !self.idle.is_empty() || self.others_that_call().next().is_some()
+        !self.wanted.is_empty() || !self.idle.is_empty() || self.of_full_shards().next().is_some()
     }
 
-    /// The accept to begin next: one that somebody waits for, one of a shard that has called, or
+    /// The accept to begin next: one that a connection waits for, one of a shard that is full, or
     /// one of its own.
-    fn next_to_begin(&mut self) -> Option<u32> {
+    fn next_to_begin(&mut self) -> Option<AcceptIndex> {
         while let Some(accept) = self.wanted.pop_front() {
-            if self.accepts[accept as usize].state == State::Idle {
+            if self.accepts[accept.0 as usize].state == State::Idle {
                 self.idle.retain(|other| *other != accept);
                 return Some(accept);
             }
         }
         // One of each listener of theirs, against several of its own.
-        let called = self.others_that_call().next();
-        called.or_else(|| self.idle.pop_front())
+        let of_others = self.of_full_shards().next();
+        of_others.or_else(|| self.idle.pop_front())
     }
 
-    /// Accepts for shards that have called, which are not under way.
-    fn others_that_call(&self) -> impl Iterator<Item = u32> {
-        let mine = ACCEPTS * self.listeners.by_shard[self.listeners.me].len();
+    /// Accepts for other shards, which are full, that are not under way.
+    fn of_full_shards(&self) -> impl Iterator<Item = AcceptIndex> {
+        let mine = ACCEPTS * self.listeners.of(self.listeners.me).len();
         (mine..self.accepts.len())
             .filter(|accept| {
                 let Accept { shard, state, .. } = self.accepts[*accept];
-                state == State::Idle && self.is_called(usize::from(shard))
+                state == State::Idle && self.listeners.full.contains(shard)
             })
-            .map(|accept| accept as u32)
+            .map(|accept| AcceptIndex(accept as u32))
     }
 
-    fn fd_of(&self, accept: u32) -> RawFd {
-        let Accept { shard, listener, .. } = self.accepts[accept as usize];
-        self.listeners.by_shard[usize::from(shard)][usize::from(listener)].as_raw_fd()
+    fn fd_of(&self, accept: AcceptIndex) -> RawFd {
+        let Accept { shard, listener, .. } = self.accepts[accept.0 as usize];
+        self.listeners.of(shard)[usize::from(listener.0)].as_raw_fd()
     }
 
-    fn begin_one(&mut self, ring: &mut Ring, accept: u32) {
+    fn begin_one(&mut self, ring: &mut Ring, accept: AcceptIndex) {
         let fd = self.fd_of(accept);
-        self.accepts[accept as usize].state = State::UnderWay;
+        self.accepts[accept.0 as usize].state = State::UnderWay;
         self.under_way += 1;
-        let address = &mut self.addresses[accept as usize];
-        address.len = RAW_ADDRESS_BYTES as u32;
+        let address = &mut self.addresses[accept.0 as usize];
         // SAFETY: the addresses are boxed and live as long as `self`, which outlives the ring;
         // each accept is under way once at a time.
         unsafe { ring.accept(fd, accept, address) };
     }
 
     /// Whether an accept of the same listening socket is under way.
-    fn is_accepting_as(&self, accept: u32) -> bool {
-        let Accept { shard, listener, .. } = self.accepts[accept as usize];
+    fn is_accepting_as(&self, accept: AcceptIndex) -> bool {
+        let Accept { shard, listener, .. } = self.accepts[accept.0 as usize];
         self.accepts.iter().any(|other| {
             (other.shard, other.listener) == (shard, listener) && other.state == State::UnderWay
         })
     }
 
-    /// There is no place: has those listening sockets watched that have no accept under way, and
-    /// takes places from those whose accepts wait in vain.
+    /// There is no room: has those listening sockets watched that have no accept under way, and
+    /// cancels accepts that wait in vain.
     #[cold]
     fn make_do(&mut self, ring: &mut Ring) {
-        let own = 0..self.listeners.by_shard[self.listeners.me].len() as u32;
-        let unwatched: Vec<u32> = own
-            .chain(self.others_that_call())
+        let own = 0..self.listeners.of(self.listeners.me).len() as u32;
+        let unwatched: Vec<AcceptIndex> = own
+            .map(AcceptIndex)
+            .chain(self.of_full_shards())
             .filter(|accept| {
-                !self.accepts[*accept as usize].is_watched
+                !self.accepts[accept.0 as usize].is_watched
                     && !self.wanted.contains(accept)
                     && !self.is_accepting_as(*accept)
             })
             .collect();
         for accept in unwatched {
-            self.accepts[accept as usize].is_watched = true;
+            self.accepts[accept.0 as usize].is_watched = true;
             ring.watch_listener(self.fd_of(accept), accept);
         }
         while (self.cancelling as usize) < self.wanted.len() {
@@ -370,7 +389,7 @@ impl Accepts {
             let Some(accept) = idle else { return };
             self.accepts[accept].state = State::Cancelling;
             self.cancelling += 1;
-            ring.cancel_accept(accept as u32);
+            ring.cancel_accept(AcceptIndex(accept as u32));
         }
     }
 }
@@ -379,10 +398,10 @@ impl Accepts {
 mod tests {
     use super::*;
 
-    /// In a shard that serves others a millisecond has few places. Who is turned away gives the
-    /// place back, also once all are taken and accepting waits for the next millisecond.
+    /// In a shard that serves others a millisecond has few accepts. A refused connection gives its
+    /// own back, also once all are used up and accepting waits for the next millisecond.
     #[test]
-    fn who_is_turned_away_makes_room_for_the_next_at_once() {
+    fn a_refused_connection_makes_room_for_the_next_at_once() {
         const STORM: u64 = 20;
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
         let listeners = Listeners::shared(vec![vec![socket.unwrap()]]).next().unwrap();
@@ -392,11 +411,11 @@ mod tests {
         let mut churn = ChurnLimiter::default();
         churn.begin_turn(5_000, 1);
         accepts.begin(&mut ring, &mut churn);
-        assert!(accepts.next_deadline_us().is_some(), "all places of the millisecond are taken");
+        assert!(accepts.next_deadline_us().is_some(), "all accepts of the millisecond are used up");
         for refused in 1..=STORM {
             let accept = accepts.accepts.iter().position(|it| it.state == State::UnderWay);
-            let accept = accept.expect("an accept is under way") as u32;
-            accepts.handle_end(accept, 7, 5_000).unwrap();
+            let accept = AcceptIndex(accept.expect("an accept is under way") as u32);
+            accepts.handle_end(accept, Ok(()), 5_000).unwrap();
             churn.refuse(refused);
             accepts.begin(&mut ring, &mut churn);
         }

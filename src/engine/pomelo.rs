@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::builder::Builder;
@@ -347,7 +348,7 @@ impl Thread {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         match socket.connect(&address.into()) {
-            Err(error) if error.raw_os_error() != Some(IN_PROGRESS) => Err(error),
+            Err(error) if Errno::from_io_error(&error) != Some(Errno::INPROGRESS) => Err(error),
             _ => self.add(link, socket, false),
         }
     }
@@ -453,9 +454,6 @@ fn write_all(stream: &mut TcpStream, output: &mut Output) -> std::io::Result<boo
     Ok(false)
 }
 
-/// What `connect` says of a socket that does not block.
-const IN_PROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
-
 /// The kernel's list of what is watched.
 struct Poll {
     epoll: OwnedFd,
@@ -488,7 +486,7 @@ impl Poll {
         let timeout = rustix::event::Timespec::try_from(patience).ok();
         let spare = rustix::buffer::spare_capacity(events);
         match epoll::wait(&self.epoll, spare, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }

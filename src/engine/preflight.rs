@@ -4,6 +4,7 @@
 use std::io;
 
 use io_uring::{IoUring, Probe, opcode};
+use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
 use super::{shard_thread, worker_thread};
@@ -82,7 +83,7 @@ pub(super) fn ring_failed(
     error: io::Error,
     threads: RingThreads,
 ) -> StartError {
-    if error.raw_os_error() != Some(ENOMEM) {
+    if Errno::from_io_error(&error) != Some(Errno::NOMEM) {
         return StartError::System { what, error };
     }
     let limit = getrlimit(Resource::Memlock).current;
@@ -113,7 +114,9 @@ fn check_plain_ring() -> io::Result<()> {
 /// What the failure of our ring means, in view of a plain one.
 fn explain(error: io::Error, plain: io::Result<()>, threads: RingThreads) -> StartError {
     match plain {
-        Ok(()) if error.raw_os_error() == Some(ENOMEM) => ring_failed(RING, error, threads),
+        Ok(()) if Errno::from_io_error(&error) == Some(Errno::NOMEM) => {
+            ring_failed(RING, error, threads)
+        }
         Ok(()) => StartError::KernelTooOld { missing: "SINGLE_ISSUER and DEFER_TASKRUN" },
         Err(plain) => explain_refusal(plain, "everything (ENOSYS)", threads),
     }
@@ -121,15 +124,15 @@ fn explain(error: io::Error, plain: io::Result<()>, threads: RingThreads) -> Sta
 
 /// What the refusal of something means that a kernel of the right age has.
 fn explain_refusal(error: io::Error, missing: &'static str, threads: RingThreads) -> StartError {
-    match error.raw_os_error() {
-        Some(EPERM | EACCES) => {
+    match Errno::from_io_error(&error) {
+        Some(Errno::PERM | Errno::ACCESS) => {
             StartError::IoUringBlocked { by: blocked_by(&Signs::seen()), error }
         }
         // Filters say so, too, of what they do not know.
-        Some(ENOSYS) if Signs::seen().has_filter => {
+        Some(Errno::NOSYS) if Signs::seen().has_filter => {
             StartError::IoUringBlocked { by: IoUringBlock::Seccomp, error }
         }
-        Some(ENOSYS | EINVAL) => StartError::KernelTooOld { missing },
+        Some(Errno::NOSYS | Errno::INVAL) => StartError::KernelTooOld { missing },
         _ => ring_failed(RING, error, threads),
     }
 }
@@ -168,11 +171,6 @@ fn blocked_by(signs: &Signs) -> IoUringBlock {
 }
 
 const RING: &str = "an io_uring";
-const EPERM: i32 = 1;
-const ENOMEM: i32 = 12;
-const EACCES: i32 = 13;
-const EINVAL: i32 = 22;
-const ENOSYS: i32 = 38;
 
 fn check_opcodes(
     ring: &Ring,
@@ -236,19 +234,18 @@ mod tests {
 
     #[test]
     fn a_blocked_io_uring_is_told_from_a_missing_one() {
-        let error = |number| io::Error::from_raw_os_error(number);
-        let explain = |number, plain| explain(error(number), plain, THREADS);
-        let explained = explain(EPERM, Err(error(EPERM)));
+        let explain = |errno: Errno, plain| explain(errno.into(), plain, THREADS);
+        let explained = explain(Errno::PERM, Err(Errno::PERM.into()));
         assert!(matches!(explained, StartError::IoUringBlocked { .. }), "{explained}");
         // Of which there may be one where the test runs.
         if !Signs::seen().has_filter {
-            let explained = explain(ENOSYS, Err(error(ENOSYS)));
+            let explained = explain(Errno::NOSYS, Err(Errno::NOSYS.into()));
             assert!(matches!(explained, StartError::KernelTooOld { .. }), "{explained}");
         }
-        let explained = explain(EINVAL, Ok(()));
+        let explained = explain(Errno::INVAL, Ok(()));
         assert!(matches!(explained, StartError::KernelTooOld { .. }), "{explained}");
-        for plain in [Ok(()), Err(error(ENOMEM))] {
-            let text = explain(ENOMEM, plain).to_string();
+        for plain in [Ok(()), Err(Errno::NOMEM.into())] {
+            let text = explain(Errno::NOMEM, plain).to_string();
             let sum = THREADS.ring_bytes().to_string();
             assert!(text.contains("`ulimit -l`") && text.contains(&sum), "{text}");
         }

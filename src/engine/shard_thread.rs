@@ -68,7 +68,7 @@ impl Threads {
     /// Wakes a party from a thread that has a ring.
     pub(super) fn wake(&self, party: Party, ring: &mut Ring) {
         match self.ring_of(party) {
-            Some(fd) => ring.wake(fd, u32::from(party.0)),
+            Some(fd) => ring.wake(fd, party),
             None => self.eventfds[party.index()].wake(),
         }
     }
@@ -83,7 +83,7 @@ impl Threads {
                     ring.watch(eventfd.raw());
                 }
             }
-            Token::WakeFailed(party) => self.eventfds[party as usize].wake(),
+            Token::WakeFailed(party) => self.eventfds[party.index()].wake(),
             _ => {}
         }
     }
@@ -238,7 +238,7 @@ impl Driver {
         while let Some(party) = self.shard.poll_bell() {
             self.threads.wake(party, &mut self.ring);
         }
-        if self.sockets.calls_others() {
+        if self.sockets.take_has_become_full() {
             self.wake_shards();
         }
         self.buffers.publish();

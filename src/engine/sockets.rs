@@ -3,13 +3,15 @@
 #![allow(unsafe_code)] // Passes buffers to the ring; each block says what keeps them alive.
 
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::SocketAddr;
+
+use rustix::io::Errno;
 
 use super::accepts::{Accepts, Listeners};
 use super::churn::ChurnLimiter;
 use crate::session::{CAPACITY_MAX, Segment, SessionId};
 use crate::shard::{Command, ListenerIndex, ReceiveEnd, SendEnd, Shard, SocketIndex, Transmit};
-use crate::uring::{Buffers, Completion, GROUP, RawAddress, Ring, Token};
+use crate::uring::{AcceptIndex, Buffers, Completion, Ring, SendIndex, Token};
 
 /// The sockets of one shard.
 pub(super) struct Sockets {
@@ -20,7 +22,7 @@ pub(super) struct Sockets {
     /// Sessions whose clients have ended their streams, which the core has not heard yet.
     ended: VecDeque<(SessionId, ReceiveEnd)>,
     sends: Vec<Option<Send>>,
-    free_sends: Vec<u32>,
+    free_sends: Vec<SendIndex>,
 }
 
 /// One direct descriptor.
@@ -36,8 +38,8 @@ struct Socket {
     /// something waits for all of it.
     eager: u8,
     is_sending: bool,
-    /// The place of the buffer that is being sent.
-    send_place: u32,
+    /// Which of the sends is under way, if one is.
+    send: SendIndex,
     /// Shutdowns and cancels whose completions are to come.
     others: u8,
     /// It is to be closed once nothing is under way.
@@ -57,9 +59,6 @@ const ENDS_PER_TURN: usize = 4;
 /// Receives in a row that a client who was paused must not fill, to be read as others are: one that
 /// sends without end does not fill each of them either, as it has to wait for its core.
 const EAGER_RECEIVES: u8 = 64;
-
-const NO_BUFFERS: i32 = -105; // ENOBUFS
-const CANCELED: i32 = -125; // ECANCELED
 
 impl Sockets {
     /// The sockets of a shard, as many as its ring has places for.
@@ -96,9 +95,9 @@ impl Sockets {
         self.accepts.resume(ring, &mut self.churn, now_us);
     }
 
-    /// Whether the other shards are to be woken, to accept for this one.
-    pub(super) fn calls_others(&mut self) -> bool {
-        self.accepts.calls()
+    /// Tells once that this shard has become full, so that the others are to be woken.
+    pub(super) fn take_has_become_full(&mut self) -> bool {
+        self.accepts.take_has_become_full()
     }
 
     /// What has happened on a socket. `false` where the completion is none of a socket's.
@@ -119,7 +118,7 @@ impl Sockets {
             Token::Receive(socket) => {
                 self.handle_receive(completion, socket, ring, buffers, shard);
             }
-            Token::Send(place) => self.handle_send(completion, place, ring, shard),
+            Token::Send(send) => self.handle_send(completion, send, ring, shard),
             Token::FinishWriting(socket) => self.handle_other(socket, ring),
             Token::Cancel(socket) => self.handle_other(socket, ring),
             Token::Close(socket) => self.handle_closed(socket, ring, shard),
@@ -135,18 +134,18 @@ impl Sockets {
     fn handle_accept(
         &mut self,
         completion: Completion,
-        accept: u32,
+        accept: AcceptIndex,
         ring: &mut Ring,
         shard: &mut Shard,
         now_us: u64,
     ) {
-        if let Err(error) = self.accepts.handle_end(accept, completion.result, now_us) {
+        let accepted = completion.result();
+        if let Err(error) = self.accepts.handle_end(accept, accepted.map(drop), now_us) {
             shard.counters().accept_failures.one();
-            crate::log::seldom!(warn, error, "accepting pauses");
+            crate::log::seldom!(warn, %error, "accepting pauses");
         }
-        if completion.result >= 0 {
-            let peer = peer_of(self.accepts.address(accept));
-            let socket = SocketIndex(completion.result as u32);
+        if let Ok(index) = accepted {
+            let (socket, peer) = (SocketIndex(index), self.accepts.take_peer(accept));
             self.opened(socket, self.accepts.listener(accept), peer, ring, shard);
         }
         self.accepts.begin(ring, &mut self.churn);
@@ -155,12 +154,11 @@ impl Sockets {
     fn opened(
         &mut self,
         socket: SocketIndex,
-        listener: usize,
+        listener: ListenerIndex,
         peer: SocketAddr,
         ring: &mut Ring,
         shard: &mut Shard,
     ) {
-        let listener = ListenerIndex(listener as u8);
         match shard.handle_accept_at(listener, socket, peer) {
             None => {
                 self.churn.refuse(shard.connections_refused());
@@ -170,17 +168,17 @@ impl Sockets {
                 let state = self.socket(socket);
                 debug_assert!(state.session.is_none());
                 *state = Socket { session: Some(session), is_receiving: true, ..Socket::default() };
-                ring.receive_multishot(socket, GROUP);
+                ring.receive_multishot(socket);
             }
         }
     }
 
     fn socket(&mut self, socket: SocketIndex) -> &mut Socket {
-        let place = socket.0 as usize;
-        if self.sockets.len() <= place {
-            self.sockets.resize(place + 1, Socket::default());
+        let index = socket.0 as usize;
+        if self.sockets.len() <= index {
+            self.sockets.resize(index + 1, Socket::default());
         }
-        &mut self.sockets[place]
+        &mut self.sockets[index]
     }
 
     fn handle_receive(
@@ -193,10 +191,11 @@ impl Sockets {
     ) {
         let state = self.socket(socket);
         let (session, is_closing) = (state.session, state.is_closing);
+        let received = completion.result();
         state.is_receiving = completion.has_more();
         if let Some(buffer) = completion.buffer() {
-            if let Some(session) = session.filter(|_| completion.result > 0 && !is_closing) {
-                let len = completion.result as usize;
+            if let (Ok(len @ 1..), Some(session), false) = (received, session, is_closing) {
+                let len = len as usize;
                 shard.handle_receive(session, buffers.filled(buffer, len));
                 let state = self.socket(socket);
                 if state.eager > 0 {
@@ -213,19 +212,19 @@ impl Sockets {
             return self.close_if_idle(socket, ring);
         };
         let is_paused = self.socket(socket).is_paused;
-        match completion.result {
+        match received {
             // Of a pause that may be over by now.
-            1.. | NO_BUFFERS | CANCELED if is_paused => {}
-            CANCELED => self.receive(socket, ring),
+            Ok(1..) | Err(Errno::NOBUFS | Errno::CANCELED) if is_paused => {}
+            Err(Errno::CANCELED) => self.receive(socket, ring),
             // A multishot may end though all is well; the kernel gets buffers in every turn.
-            1.. | NO_BUFFERS => {
-                if completion.result == NO_BUFFERS && buffers.ran_dry() {
+            Ok(1..) | Err(Errno::NOBUFS) => {
+                if received == Err(Errno::NOBUFS) && buffers.ran_dry() {
                     shard.counters().receive_buffers_empty.one();
                 }
                 self.receive(socket, ring);
             }
-            0 => self.ended.push_back((session, ReceiveEnd::Eof)),
-            _ => self.ended.push_back((session, ReceiveEnd::Error)),
+            Ok(0) => self.ended.push_back((session, ReceiveEnd::Eof)),
+            Err(_) => self.ended.push_back((session, ReceiveEnd::Error)),
         }
     }
 
@@ -251,9 +250,9 @@ impl Sockets {
         let state = self.socket(socket);
         state.is_receiving = true;
         if state.eager > 0 {
-            ring.receive_once(socket, GROUP);
+            ring.receive_once(socket);
         } else {
-            ring.receive_multishot(socket, GROUP);
+            ring.receive_multishot(socket);
         }
     }
 
@@ -280,41 +279,41 @@ impl Sockets {
 
     /// Sends a buffer of the core's.
     pub(super) fn send(&mut self, transmit: Transmit, ring: &mut Ring) {
-        let place = self.free_sends.pop().unwrap_or_else(|| {
+        let index = self.free_sends.pop().unwrap_or_else(|| {
             self.sends.push(None);
-            self.sends.len() as u32 - 1
+            SendIndex(self.sends.len() as u32 - 1)
         });
         let state = self.socket(transmit.socket);
-        (state.is_sending, state.send_place) = (true, place);
-        let send = self.sends[place as usize].insert(Send { transmit, sent: 0 });
+        (state.is_sending, state.send) = (true, index);
+        let send = self.sends[index.0 as usize].insert(Send { transmit, sent: 0 });
         // SAFETY: the segment's bytes are on the heap and stay there, unchanged, until it is
         // taken out of `sends` at its completion.
-        unsafe { ring.send(send.transmit.socket, place, send.transmit.segment.as_slice()) };
+        unsafe { ring.send(send.transmit.socket, index, send.transmit.segment.as_slice()) };
     }
 
     fn handle_send(
         &mut self,
         completion: Completion,
-        place: u32,
+        index: SendIndex,
         ring: &mut Ring,
         shard: &mut Shard,
     ) {
-        let Some(send) = &mut self.sends[place as usize] else { return };
+        let Some(send) = &mut self.sends[index.0 as usize] else { return };
         let socket = send.transmit.socket;
         let mut end = SendEnd::Error;
-        if completion.result > 0 {
-            send.sent += completion.result as usize;
+        if let Ok(len @ 1..) = completion.result() {
+            send.sent += len as usize;
             let is_closing = self.sockets[socket.0 as usize].is_closing;
             let rest = &send.transmit.segment.as_slice()[send.sent..];
             if !rest.is_empty() && !is_closing {
                 // SAFETY: as in `send`; the rest is part of the same segment.
-                unsafe { ring.send(socket, place, rest) };
+                unsafe { ring.send(socket, index, rest) };
                 return;
             }
             end = SendEnd::Sent;
         }
-        let Some(Send { transmit, .. }) = self.sends[place as usize].take() else { return };
-        self.free_sends.push(place);
+        let Some(Send { transmit, .. }) = self.sends[index.0 as usize].take() else { return };
+        self.free_sends.push(index);
         self.socket(socket).is_sending = false;
         let Transmit { session, segment, .. } = transmit;
         shard.handle_sent(session, segment, end);
@@ -352,7 +351,7 @@ impl Sockets {
         }
         if state.is_sending {
             state.others += 1;
-            ring.cancel_send(socket, state.send_place);
+            ring.cancel_send(socket, state.send);
         }
         self.close_if_idle(socket, ring);
     }
@@ -390,45 +389,5 @@ impl Drop for Sockets {
             let segment: Segment = send.transmit.segment;
             std::mem::forget(segment);
         }
-    }
-}
-
-/// Reads `sockaddr_in` or `sockaddr_in6`.
-fn peer_of(address: &RawAddress) -> SocketAddr {
-    const AF_INET: u16 = 2;
-    const AF_INET6: u16 = 10;
-    let bytes = &address.bytes;
-    let port = u16::from_be_bytes([bytes[2], bytes[3]]);
-    match u16::from_ne_bytes([bytes[0], bytes[1]]) {
-        AF_INET => {
-            let ip = Ipv4Addr::new(bytes[4], bytes[5], bytes[6], bytes[7]);
-            SocketAddr::new(ip.into(), port)
-        }
-        AF_INET6 => {
-            let mut ip = [0; 16];
-            ip.copy_from_slice(&bytes[8..24]);
-            let mut scope = [0; 4];
-            scope.copy_from_slice(&bytes[24..28]);
-            SocketAddrV6::new(Ipv6Addr::from(ip), port, 0, u32::from_ne_bytes(scope)).into()
-        }
-        _ => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::uring::RAW_ADDRESS_BYTES;
-
-    #[test]
-    fn addresses_are_read_as_the_kernel_writes_them() {
-        let mut raw = RawAddress { bytes: [0; RAW_ADDRESS_BYTES], len: 16 };
-        raw.bytes[..2].copy_from_slice(&2_u16.to_ne_bytes());
-        raw.bytes[2..8].copy_from_slice(&[0x0b, 0xc2, 127, 0, 0, 1]);
-        assert_eq!(peer_of(&raw), "127.0.0.1:3010".parse().unwrap());
-        raw.bytes[..2].copy_from_slice(&10_u16.to_ne_bytes());
-        raw.bytes[23] = 1;
-        assert_eq!(peer_of(&raw).port(), 3010);
-        assert!(peer_of(&raw).is_ipv6());
     }
 }

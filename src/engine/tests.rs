@@ -4,11 +4,13 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use super::{Drain, Engine, Shards};
 use crate::dispatch::{Handlers, Reply};
 use crate::error::HandleError;
 use crate::forward::Workers;
-use crate::uring::faults;
+use crate::uring;
 
 const WHOAMI: &str = "connector.entryHandler.whoami";
 const CLIENTS: usize = 300;
@@ -93,26 +95,22 @@ fn several_listeners_are_served() {
 
 const BREAK: &str = "connector.entryHandler.break";
 const BREAK_WORKER: &str = "room.roomHandler.break";
-const EAGAIN: i32 = 11;
-const ENOMEM: i32 = 12;
-const EBUSY: i32 = 16;
-const EBADF: i32 = 9;
 
 /// An engine whose handlers make the kernel refuse what their thread's ring submits next.
-fn fragile(shards: u16, faults: &'static [(i32, usize)]) -> Engine {
+fn fragile(shards: u16, faults: &'static [(Errno, usize)]) -> Engine {
     Engine::builder()
         .listen("127.0.0.1:0")
         .shards(Shards::Count(shards))
         .handler(WHOAMI, |_, session| Reply::json(&session.peer().to_string()))
         .handler(BREAK, move |_, _| {
-            faults::fail(faults);
+            uring::fail(faults);
             Reply::json(&"broken")
         })
         .forward(
             "room",
             Workers::new(1, move |handlers: &mut Handlers| {
                 handlers.handler(BREAK_WORKER, move |_, _| {
-                    faults::fail(faults);
+                    uring::fail(faults);
                     Reply::json(&"broken")
                 });
             }),
@@ -130,7 +128,8 @@ fn ask(stream: &mut TcpStream, route: &str) {
 /// Every answer still comes, though the kernel takes nothing for a while, again and again.
 #[test]
 fn a_ring_that_is_refused_for_a_while_loses_nothing() {
-    const FOR_A_WHILE: [(i32, usize); 4] = [(EAGAIN, 7), (EBUSY, 9), (ENOMEM, 11), (EAGAIN, 1)];
+    const FOR_A_WHILE: [(Errno, usize); 4] =
+        [(Errno::AGAIN, 7), (Errno::BUSY, 9), (Errno::NOMEM, 11), (Errno::AGAIN, 1)];
     let engine = fragile(1, &FOR_A_WHILE);
     let mut streams: Vec<TcpStream> = (0..50).map(|_| greet(engine.local_addr())).collect();
     for stream in &mut streams {
@@ -156,8 +155,8 @@ fn a_ring_that_is_refused_for_a_while_loses_nothing() {
 /// told what has failed.
 #[test]
 fn a_ring_that_fails_ends_the_engine_and_says_so() {
-    const FOR_GOOD: [(i32, usize); 1] = [(EBADF, 1)];
-    const TOO_LONG: [(i32, usize); 1] = [(ENOMEM, usize::MAX)];
+    const FOR_GOOD: [(Errno, usize); 1] = [(Errno::BADF, 1)];
+    const TOO_LONG: [(Errno, usize); 1] = [(Errno::NOMEM, usize::MAX)];
     let cases = [
         (BREAK, &FOR_GOOD, "of shard", "(os error 9)"),
         (BREAK, &TOO_LONG, "of shard", "(os error 12)"),

@@ -5,6 +5,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use socket2::SockAddr;
 
 use super::client::{Client, State};
 use super::link::{Connection, Link};
@@ -13,7 +14,7 @@ use super::run::Part;
 use super::script::Script;
 use super::together::{Step, Sums};
 use super::{LoadOptions, LoadProgress, LoadReport, LostCounts, Phase, histogram};
-use crate::uring::{Buffers, Completion, RawAddress, Ring};
+use crate::uring::{Buffers, Completion, Ring};
 
 const SUBMISSIONS: u32 = 2048;
 const COMPLETIONS: u32 = 16_384;
@@ -43,7 +44,7 @@ pub(super) struct Driver<'a> {
     pub(super) options: LoadOptions,
     part: Part<'a>,
     /// Boxed, as the kernel reads them.
-    pub(super) addresses: Box<[RawAddress]>,
+    pub(super) addresses: Box<[SockAddr]>,
     pub(super) connections: Vec<Connection>,
     batch: Vec<Completion>,
     pub(super) dirty: Vec<u32>,
@@ -86,7 +87,7 @@ impl<'a> Driver<'a> {
             ring,
             buffers,
             script,
-            addresses: options.addresses.iter().map(|address| RawAddress::from(*address)).collect(),
+            addresses: options.addresses.iter().map(|address| SockAddr::from(*address)).collect(),
             connections,
             batch: Vec::with_capacity(COMPLETIONS as usize),
             dirty: Vec::new(),

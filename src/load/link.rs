@@ -4,16 +4,16 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 
 use hdrhistogram::Histogram;
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Lost;
 use super::client::{Client, Piece, Seen, State};
 use super::driver::Driver;
 use crate::shard::SocketIndex;
-use crate::uring::{Completion, GROUP, RAW_ADDRESS_BYTES, RawAddress, Token};
+use crate::uring::{Completion, SendIndex, Token};
 
 /// One connection with its socket.
 pub(super) struct Connection {
@@ -96,7 +96,7 @@ impl Driver<'_> {
             self.connections[place as usize].link = Link::Connecting;
             let address = &self.addresses[number % self.addresses.len()];
             // SAFETY: the address is boxed and lives as long as `self`.
-            unsafe { self.ring.connect(SocketIndex(place), place, &raw const *address) };
+            unsafe { self.ring.connect(SocketIndex(place), address) };
         }
     }
 
@@ -111,17 +111,19 @@ impl Driver<'_> {
 
     pub(super) fn handle(&mut self, completion: Completion, now_ns: u64) {
         match completion.token {
-            Token::Connected(place) if completion.result >= 0 => {
-                let connection = &mut self.connections[place as usize];
-                connection.link = Link::Up;
-                connection.is_receiving = true;
-                connection.client.connected(&self.script);
-                self.ring.receive_multishot(SocketIndex(place), GROUP);
-                self.mark_dirty(place);
-            }
-            Token::Connected(place) => self.lose(place, Lost::Connect(-completion.result)),
+            Token::Connected(SocketIndex(place)) => match completion.result() {
+                Ok(_) => {
+                    let connection = &mut self.connections[place as usize];
+                    connection.link = Link::Up;
+                    connection.is_receiving = true;
+                    connection.client.connected(&self.script);
+                    self.ring.receive_multishot(SocketIndex(place));
+                    self.mark_dirty(place);
+                }
+                Err(error) => self.lose(place, Lost::Connect(error.raw_os_error())),
+            },
             Token::Receive(SocketIndex(place)) => self.handle_receive(completion, place, now_ns),
-            Token::Send(place) => self.handle_sent(completion, place),
+            Token::Send(SendIndex(place)) => self.handle_sent(completion, place),
             Token::Cancel(SocketIndex(place)) => {
                 self.connections[place as usize].cancels -= 1;
                 self.close_if_idle(place);
@@ -132,9 +134,9 @@ impl Driver<'_> {
     }
 
     fn handle_receive(&mut self, completion: Completion, place: u32, now_ns: u64) {
-        const NO_BUFFERS: i32 = -105;
+        let received = completion.result();
         if let Some(buffer) = completion.buffer() {
-            let len = usize::try_from(completion.result).unwrap_or_default();
+            let len = received.unwrap_or_default() as usize;
             let connection = &mut self.connections[place as usize];
             let mut seen = Seen::default();
             let (mut run, mut answers) = (Run::default(), 0);
@@ -158,19 +160,21 @@ impl Driver<'_> {
             return;
         }
         let connection = &mut self.connections[place as usize];
-        match completion.result {
-            1.. | NO_BUFFERS if connection.link == Link::Up => {
-                if completion.result == NO_BUFFERS {
+        match received {
+            Ok(1..) | Err(Errno::NOBUFS) if connection.link == Link::Up => {
+                if received.is_err() {
                     self.buffers.ran_dry();
                 }
-                self.ring.receive_multishot(SocketIndex(place), GROUP);
+                self.ring.receive_multishot(SocketIndex(place));
             }
-            result => {
+            Ok(_) | Err(_) => {
                 connection.is_receiving = false;
                 if connection.link == Link::Leaving {
                     return self.close_if_idle(place);
                 }
-                self.lose(place, if result < 0 { Lost::Receive(-result) } else { Lost::Ended });
+                let why =
+                    received.map_or_else(|e| Lost::Receive(e.raw_os_error()), |_| Lost::Ended);
+                self.lose(place, why);
             }
         }
     }
@@ -216,23 +220,24 @@ impl Driver<'_> {
         let (piece, _) = connection.sending.insert((piece, 0));
         // SAFETY: the script's tape never changes and lives longer than the ring; other bytes are
         // on the heap and stay there, unchanged, until the completion takes them out of `sending`.
-        unsafe { self.ring.send(SocketIndex(place), place, piece.bytes(&self.script)) };
+        unsafe { self.ring.send(SocketIndex(place), SendIndex(place), piece.bytes(&self.script)) };
     }
 
     fn handle_sent(&mut self, completion: Completion, place: u32) {
         let connection = &mut self.connections[place as usize];
         let Some((piece, sent)) = &mut connection.sending else { return };
-        if completion.result > 0 && connection.link == Link::Up {
-            *sent += completion.result as usize;
+        let len = completion.result().unwrap_or_default();
+        if len > 0 && connection.link == Link::Up {
+            *sent += len as usize;
             if let Some(rest @ [_, ..]) = piece.bytes(&self.script).get(*sent..) {
                 // SAFETY: as in `send`; the rest is part of the same piece.
-                unsafe { self.ring.send(SocketIndex(place), place, rest) };
+                unsafe { self.ring.send(SocketIndex(place), SendIndex(place), rest) };
                 return;
             }
         }
         connection.sending = None;
         match connection.link {
-            Link::Up if completion.result > 0 && connection.client.has_queued() => {
+            Link::Up if len > 0 && connection.client.has_queued() => {
                 self.mark_dirty(place);
             }
             Link::Leaving => self.close_if_idle(place),
@@ -265,7 +270,7 @@ impl Driver<'_> {
         connection.link = Link::Leaving;
         if connection.sending.is_some() {
             connection.cancels += 1;
-            self.ring.cancel_send(SocketIndex(place), place);
+            self.ring.cancel_send(SocketIndex(place), SendIndex(place));
         }
         if connection.is_receiving {
             connection.cancels += 1;
@@ -295,28 +300,5 @@ impl Driver<'_> {
             Some(_) => self.to_open.push_back(place),
             None => connection.client.state = State::Over,
         }
-    }
-}
-
-impl From<SocketAddr> for RawAddress {
-    /// Writes `sockaddr_in` or `sockaddr_in6`.
-    fn from(address: SocketAddr) -> Self {
-        const AF_INET: u16 = 2;
-        const AF_INET6: u16 = 10;
-        let mut raw = Self { bytes: [0; RAW_ADDRESS_BYTES], len: 16 };
-        raw.bytes[2..4].copy_from_slice(&address.port().to_be_bytes());
-        match address {
-            SocketAddr::V4(address) => {
-                raw.bytes[..2].copy_from_slice(&AF_INET.to_ne_bytes());
-                raw.bytes[4..8].copy_from_slice(&address.ip().octets());
-            }
-            SocketAddr::V6(address) => {
-                raw.bytes[..2].copy_from_slice(&AF_INET6.to_ne_bytes());
-                raw.bytes[8..24].copy_from_slice(&address.ip().octets());
-                raw.bytes[24..].copy_from_slice(&address.scope_id().to_ne_bytes());
-                raw.len = RAW_ADDRESS_BYTES as u32;
-            }
-        }
-        raw
     }
 }

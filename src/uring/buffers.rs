@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
 
-use super::ring::Ring;
+use super::completion::BufferIndex;
+use super::ring::{BUFFER_GROUP, Ring};
 
 /// The buffers of one group, and the ring by which they are given to the kernel.
 ///
@@ -28,7 +29,7 @@ pub(crate) struct Buffers {
     count: u16,
     tail: u16,
     /// What is neither with the kernel nor in use, the last one used at the end.
-    spare: Vec<u16>,
+    spare: Vec<BufferIndex>,
     /// How many the kernel shall have.
     offered: u16,
     /// How many have come back since it got some.
@@ -46,8 +47,6 @@ const OFFERED_MIN: u16 = 64;
 const PUBLISHES_PER_DECREASE: u16 = 64;
 
 const PAGE_BYTES: usize = 4096;
-/// The group's number; a shard has one.
-pub(crate) const GROUP: u16 = 0;
 
 impl Buffers {
     /// Makes the buffers and registers them with the ring.
@@ -64,7 +63,7 @@ impl Buffers {
             buffer_bytes,
             count,
             tail: 0,
-            spare: (0..count).rev().collect(),
+            spare: (0..count).rev().map(BufferIndex).collect(),
             offered: OFFERED_MIN.min(count),
             returned: 0,
             is_dry: false,
@@ -74,7 +73,12 @@ impl Buffers {
         // SAFETY: the entries are zeroed memory of the right size that lives until `self` is
         // dropped, which is after the ring.
         unsafe {
-            ring.uring().submitter().register_buf_ring_with_flags(address, count, GROUP, 0)?;
+            ring.uring().submitter().register_buf_ring_with_flags(
+                address,
+                count,
+                BUFFER_GROUP,
+                0,
+            )?;
         }
         buffers.publish();
         Ok(buffers)
@@ -96,20 +100,20 @@ impl Buffers {
     }
 
     /// What the kernel has put into a buffer.
-    pub(crate) fn filled(&mut self, buffer: u16, len: usize) -> &mut [u8] {
-        assert!(buffer < self.count && len <= self.buffer_bytes);
+    pub(crate) fn filled(&mut self, buffer: BufferIndex, len: usize) -> &mut [u8] {
+        assert!(buffer.0 < self.count && len <= self.buffer_bytes);
         // SAFETY: the buffer lies within `memory`, which was zeroed when it was allocated, and a
         // completion has just handed it to the shard, which holds no other reference to it.
         unsafe {
-            let start = self.memory.as_ptr().add(usize::from(buffer) * self.buffer_bytes);
+            let start = self.memory.as_ptr().add(usize::from(buffer.0) * self.buffer_bytes);
             std::slice::from_raw_parts_mut(start, len)
         }
     }
 
     /// Takes a buffer back that a completion has named; the kernel may have it again after
     /// [`Self::publish`].
-    pub(crate) fn give_back(&mut self, buffer: u16) {
-        assert!(buffer < self.count && self.spare.len() < usize::from(self.count));
+    pub(crate) fn give_back(&mut self, buffer: BufferIndex) {
+        assert!(buffer.0 < self.count && self.spare.len() < usize::from(self.count));
         self.spare.push(buffer);
         self.returned += 1;
     }
@@ -146,17 +150,17 @@ impl Buffers {
         }
     }
 
-    fn put(&mut self, buffer: u16) {
-        let place = usize::from(self.tail & (self.count - 1));
-        // SAFETY: `place` is below `count`, and the kernel does not look at an entry that lies
-        // past the published tail. The tail shares memory with the first entry's reserved field,
-        // which these setters leave alone.
+    fn put(&mut self, buffer: BufferIndex) {
+        let entry_index = usize::from(self.tail & (self.count - 1));
+        // SAFETY: `entry_index` is below `count`, and the kernel does not look at an entry that
+        // lies past the published tail. The tail shares memory with the first entry's reserved
+        // field, which these setters leave alone.
         unsafe {
-            let entry = &mut *self.entries.as_ptr().add(place);
-            let start = self.memory.as_ptr().add(usize::from(buffer) * self.buffer_bytes);
+            let entry = &mut *self.entries.as_ptr().add(entry_index);
+            let start = self.memory.as_ptr().add(usize::from(buffer.0) * self.buffer_bytes);
             entry.set_addr(start as u64);
             entry.set_len(self.buffer_bytes as u32);
-            entry.set_bid(buffer);
+            entry.set_bid(buffer.0);
         }
         self.tail = self.tail.wrapping_add(1);
     }
@@ -188,20 +192,22 @@ mod tests {
         let ring = Ring::new(8, 8).unwrap();
         let mut buffers = Buffers::new(&ring, 256, 4096).unwrap();
         let offered = |buffers: &Buffers| 256 - buffers.spare.len();
+        let ends_with =
+            |buffers: &Buffers, last: [u16; 3]| buffers.spare.ends_with(&last.map(BufferIndex));
         assert_eq!(offered(&buffers), 64);
 
         // What was used last is used next.
-        [5, 9].into_iter().for_each(|buffer| buffers.give_back(buffer));
-        assert!(buffers.spare.ends_with(&[64, 5, 9]));
+        [5, 9].into_iter().for_each(|buffer| buffers.give_back(BufferIndex(buffer)));
+        assert!(ends_with(&buffers, [64, 5, 9]));
         buffers.publish();
-        assert!(buffers.spare.ends_with(&[66, 65, 64]));
+        assert!(ends_with(&buffers, [66, 65, 64]));
 
         // A turn that took many is believed, and forgotten after a while.
-        (0..50).for_each(|buffer| buffers.give_back(buffer));
+        (0..50).for_each(|buffer| buffers.give_back(BufferIndex(buffer)));
         buffers.publish();
         assert_eq!(offered(&buffers), 100);
         for turn in 0..(100 - 64) * PUBLISHES_PER_DECREASE {
-            buffers.give_back(turn % 64);
+            buffers.give_back(BufferIndex(turn % 64));
             buffers.publish();
         }
         assert_eq!(offered(&buffers), 64);

@@ -9,7 +9,16 @@ use std::time::{Duration, Instant};
 
 use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
+#[cfg(feature = "load")]
+use socket2::SockAddr;
 
+use super::address::PeerAddress;
+use super::completion::{AcceptIndex, Completion, SendIndex, Token};
+use super::faults;
+use crate::forward::Party;
 use crate::shard::SocketIndex;
 
 /// A ring of one thread.
@@ -32,110 +41,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// When it is asked again.
 const REFUSED_PAUSE: Duration = Duration::from_millis(1);
 
-/// What a completion is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Token {
-    /// An accept, by the place that the peer's address goes to.
-    Accept(u32),
-    Receive(SocketIndex),
-    /// By the place of its buffer.
-    Send(u32),
-    FinishWriting(SocketIndex),
-    Cancel(SocketIndex),
-    Close(SocketIndex),
-    /// The doorbell's eventfd.
-    Bell,
-    /// Another thread's ring has woken this one.
-    Woken,
-    /// A party could not be woken by its ring.
-    WakeFailed(u32),
-    /// Accepts, or the watch of a listening socket, have been cancelled.
-    AcceptCancelled,
-    /// Somebody waits at the listening socket of an accept.
-    Waiting(u32),
-    /// The load client's connection of that place is up.
-    #[cfg(feature = "load")]
-    Connected(u32),
-}
-
-/// One completion.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Completion {
-    pub(crate) token: Token,
-    /// The result, or the negated error number.
-    pub(crate) result: i32,
-    flags: u32,
-}
-
-impl Completion {
-    /// Whether a multishot operation goes on.
-    pub(crate) fn has_more(self) -> bool {
-        io_uring::cqueue::more(self.flags)
-    }
-
-    /// The provided buffer that was filled.
-    pub(crate) fn buffer(self) -> Option<u16> {
-        io_uring::cqueue::buffer_select(self.flags)
-    }
-}
-
-const KIND_SHIFT: u32 = 56;
-
-impl Token {
-    fn encode(self) -> u64 {
-        let (kind, value) = match self {
-            Self::Accept(place) => (1, place),
-            Self::Receive(socket) => (2, socket.0),
-            Self::Send(place) => (3, place),
-            Self::FinishWriting(socket) => (4, socket.0),
-            Self::Cancel(socket) => (5, socket.0),
-            Self::Close(socket) => (6, socket.0),
-            Self::Bell => (7, 0),
-            Self::Woken => (8, 0),
-            Self::WakeFailed(party) => (9, party),
-            Self::AcceptCancelled => (10, 0),
-            #[cfg(feature = "load")]
-            Self::Connected(place) => (11, place),
-            Self::Waiting(accept) => (12, accept),
-        };
-        u64::from(value) | kind << KIND_SHIFT
-    }
-
-    fn decode(word: u64) -> Option<Self> {
-        let value = word as u32;
-        Some(match word >> KIND_SHIFT {
-            1 => Self::Accept(value),
-            2 => Self::Receive(SocketIndex(value)),
-            3 => Self::Send(value),
-            4 => Self::FinishWriting(SocketIndex(value)),
-            5 => Self::Cancel(SocketIndex(value)),
-            6 => Self::Close(SocketIndex(value)),
-            7 => Self::Bell,
-            8 => Self::Woken,
-            9 => Self::WakeFailed(value),
-            10 => Self::AcceptCancelled,
-            #[cfg(feature = "load")]
-            11 => Self::Connected(value),
-            12 => Self::Waiting(value),
-            _ => return None,
-        })
-    }
-}
-
-/// The address of a peer, as the kernel writes it: room for IPv6.
-#[derive(Debug, Clone, Copy)]
-#[repr(C, align(4))]
-pub(crate) struct RawAddress {
-    pub(crate) bytes: [u8; RAW_ADDRESS_BYTES],
-    pub(crate) len: u32,
-}
-
-pub(crate) const RAW_ADDRESS_BYTES: usize = 28;
-
-const SHUT_WR: i32 = 1;
-const MSG_WAITALL: i32 = 0x100;
-const MSG_NOSIGNAL: i32 = 0x4000;
-const POLL_IN: u32 = 1;
+/// All of a send's bytes, and no signal where the peer has gone.
+const SEND_FLAGS: i32 = (RecvFlags::WAITALL.bits() | SendFlags::NOSIGNAL.bits()) as i32;
+const READABLE: u32 = PollFlags::IN.bits() as u32;
+/// The group of receive buffers; a ring has one.
+pub(super) const BUFFER_GROUP: u16 = 0;
 
 impl Ring {
     /// A ring for the thread that calls this, and no other.
@@ -163,11 +73,11 @@ impl Ring {
         self.uring.submitter().register_files_sparse(count)
     }
 
-    /// Puts a socket into that place of the table. It is open until it is closed there.
+    /// Puts a socket into the table. It is open until it is closed there.
     #[cfg(feature = "load")]
-    pub(crate) fn install(&self, socket: &impl AsRawFd, place: SocketIndex) -> io::Result<()> {
+    pub(crate) fn install(&self, socket: &impl AsRawFd, index: SocketIndex) -> io::Result<()> {
         let update = &[socket.as_raw_fd()];
-        self.uring.submitter().register_files_update(place.0, update).map(drop)
+        self.uring.submitter().register_files_update(index.0, update).map(drop)
     }
 
     fn push(&mut self, entry: &squeue::Entry) {
@@ -244,24 +154,28 @@ impl Ring {
     /// Accepts one connection; tells its peer's address.
     ///
     /// # Safety
-    /// `address` stays where it is until the completion of `Token::Accept(place)`.
-    pub(crate) unsafe fn accept(&mut self, listener: RawFd, place: u32, address: *mut RawAddress) {
+    /// `address` stays where it is until the completion of `Token::Accept(accept)`.
+    pub(crate) unsafe fn accept(
+        &mut self,
+        listener: RawFd,
+        accept: AcceptIndex,
+        address: *mut PeerAddress,
+    ) {
         // SAFETY: the caller keeps the address alive; these are its fields.
-        let (bytes, len) = unsafe { (&raw mut (*address).bytes, &raw mut (*address).len) };
+        let (storage, len) = unsafe { (&raw mut (*address).storage, &raw mut (*address).len) };
         let slot = io_uring::types::DestinationSlot::auto_target();
-        let entry = opcode::Accept::new(Fd(listener), bytes.cast(), len.cast())
-            .file_index(Some(slot))
-            .build();
-        self.push(&entry.user_data(Token::Accept(place).encode()));
+        let entry =
+            opcode::Accept::new(Fd(listener), storage.cast(), len).file_index(Some(slot)).build();
+        self.push(&entry.user_data(Token::Accept(accept).encode()));
     }
 
-    /// Waits until somebody waits at a listening socket.
-    pub(crate) fn watch_listener(&mut self, listener: RawFd, accept: u32) {
-        let entry = opcode::PollAdd::new(Fd(listener), POLL_IN).build();
+    /// Watches a listening socket for a connection in its backlog.
+    pub(crate) fn watch_listener(&mut self, listener: RawFd, accept: AcceptIndex) {
+        let entry = opcode::PollAdd::new(Fd(listener), READABLE).build();
         self.push(&entry.user_data(Token::Waiting(accept).encode()));
     }
 
-    pub(crate) fn cancel_accept(&mut self, accept: u32) {
+    pub(crate) fn cancel_accept(&mut self, accept: AcceptIndex) {
         let entry = opcode::AsyncCancel::new(Token::Accept(accept).encode()).build();
         self.push(&entry.user_data(Token::AcceptCancelled.encode()));
     }
@@ -275,30 +189,24 @@ impl Ring {
     /// Connects a socket.
     ///
     /// # Safety
-    /// `address` stays where it is until the completion of `Token::Connected(place)`.
+    /// `address` stays where it is until the completion of `Token::Connected(socket)`.
     #[cfg(feature = "load")]
-    pub(crate) unsafe fn connect(
-        &mut self,
-        socket: SocketIndex,
-        place: u32,
-        address: *const RawAddress,
-    ) {
-        // SAFETY: the caller keeps the address alive; these are its fields.
-        let (bytes, len) = unsafe { (&raw const (*address).bytes, (*address).len) };
-        let entry = opcode::Connect::new(Fixed(socket.0), bytes.cast(), len).build();
-        self.push(&entry.user_data(Token::Connected(place).encode()));
+    pub(crate) unsafe fn connect(&mut self, socket: SocketIndex, address: &SockAddr) {
+        let entry =
+            opcode::Connect::new(Fixed(socket.0), address.as_ptr().cast(), address.len()).build();
+        self.push(&entry.user_data(Token::Connected(socket).encode()));
     }
 
-    /// Receives for as long as there are buffers in the group.
-    pub(crate) fn receive_multishot(&mut self, socket: SocketIndex, group: u16) {
-        let entry = opcode::RecvMulti::new(Fixed(socket.0), group).build();
+    /// Receives for as long as there are buffers.
+    pub(crate) fn receive_multishot(&mut self, socket: SocketIndex) {
+        let entry = opcode::RecvMulti::new(Fixed(socket.0), BUFFER_GROUP).build();
         self.push(&entry.user_data(Token::Receive(socket).encode()));
     }
 
-    /// Receives into one buffer of the group.
-    pub(crate) fn receive_once(&mut self, socket: SocketIndex, group: u16) {
+    /// Receives into one buffer.
+    pub(crate) fn receive_once(&mut self, socket: SocketIndex) {
         let entry = opcode::Recv::new(Fixed(socket.0), std::ptr::null_mut(), 0)
-            .buf_group(group)
+            .buf_group(BUFFER_GROUP)
             .build()
             .flags(squeue::Flags::BUFFER_SELECT);
         self.push(&entry.user_data(Token::Receive(socket).encode()));
@@ -307,17 +215,16 @@ impl Ring {
     /// Sends all of `bytes`.
     ///
     /// # Safety
-    /// `bytes` stay where they are, unchanged, until the completion of `Token::Send(place)`.
-    pub(crate) unsafe fn send(&mut self, socket: SocketIndex, place: u32, bytes: &[u8]) {
+    /// `bytes` stay where they are, unchanged, until the completion of `Token::Send(send)`.
+    pub(crate) unsafe fn send(&mut self, socket: SocketIndex, send: SendIndex, bytes: &[u8]) {
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let entry = opcode::Send::new(Fixed(socket.0), bytes.as_ptr(), len)
-            .flags(MSG_WAITALL | MSG_NOSIGNAL)
-            .build();
-        self.push(&entry.user_data(Token::Send(place).encode()));
+        let entry =
+            opcode::Send::new(Fixed(socket.0), bytes.as_ptr(), len).flags(SEND_FLAGS).build();
+        self.push(&entry.user_data(Token::Send(send).encode()));
     }
 
     pub(crate) fn finish_writing(&mut self, socket: SocketIndex) {
-        let entry = opcode::Shutdown::new(Fixed(socket.0), SHUT_WR).build();
+        let entry = opcode::Shutdown::new(Fixed(socket.0), Shutdown::Write as i32).build();
         self.push(&entry.user_data(Token::FinishWriting(socket).encode()));
     }
 
@@ -328,9 +235,9 @@ impl Ring {
         self.push(&entry.user_data(Token::Cancel(socket).encode()));
     }
 
-    /// Cancels the send of the buffer in a place; found by its token, too.
-    pub(crate) fn cancel_send(&mut self, socket: SocketIndex, place: u32) {
-        let entry = opcode::AsyncCancel::new(Token::Send(place).encode()).build();
+    /// Cancels a send of a socket; found by its token, too.
+    pub(crate) fn cancel_send(&mut self, socket: SocketIndex, send: SendIndex) {
+        let entry = opcode::AsyncCancel::new(Token::Send(send).encode()).build();
         self.push(&entry.user_data(Token::Cancel(socket).encode()));
     }
 
@@ -341,12 +248,12 @@ impl Ring {
 
     /// Watches an eventfd.
     pub(crate) fn watch(&mut self, eventfd: RawFd) {
-        let entry = opcode::PollAdd::new(Fd(eventfd), POLL_IN).multi(true).build();
+        let entry = opcode::PollAdd::new(Fd(eventfd), READABLE).multi(true).build();
         self.push(&entry.user_data(Token::Bell.encode()));
     }
 
     /// Wakes the thread of another ring; completes only if that fails.
-    pub(crate) fn wake(&mut self, ring: RawFd, party: u32) {
+    pub(crate) fn wake(&mut self, ring: RawFd, party: Party) {
         let entry = opcode::MsgRingData::new(Fd(ring), 0, Token::Woken.encode(), None).build();
         let entry = entry.user_data(Token::WakeFailed(party).encode());
         self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS));
@@ -383,19 +290,13 @@ impl Ring {
         debug_assert!(batch.is_empty());
         let room = batch.capacity();
         for entry in self.uring.completion().take(room) {
-            let Some(token) = Token::decode(entry.user_data()) else { continue };
-            batch.push(Completion { token, result: entry.result(), flags: entry.flags() });
+            let Some(completion) = Completion::decode(&entry) else { continue };
+            batch.push(completion);
         }
     }
 }
 
-const EINTR: i32 = 4;
-const EAGAIN: i32 = 11;
-const ENOMEM: i32 = 12;
-const EBUSY: i32 = 16;
-const ETIME: i32 = 62;
-
-/// What an error of the kernel's says about what was to be submitted.
+/// The meaning of an error of the kernel's for what was to be submitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refusal {
     /// Nothing: the wait has timed out, or a signal came.
@@ -406,49 +307,10 @@ enum Refusal {
 }
 
 fn refusal(error: &io::Error) -> Refusal {
-    match error.raw_os_error() {
-        Some(ETIME | EINTR) => Refusal::None,
-        Some(EBUSY | EAGAIN | ENOMEM) => Refusal::ForNow,
+    match Errno::from_io_error(error) {
+        Some(Errno::TIME | Errno::INTR) => Refusal::None,
+        Some(Errno::BUSY | Errno::AGAIN | Errno::NOMEM) => Refusal::ForNow,
         _ => Refusal::ForGood,
-    }
-}
-
-/// What the kernel might say to a submission. Only tests make it say so.
-#[cfg(test)]
-pub(crate) mod faults {
-    use std::cell::RefCell;
-    use std::io;
-
-    /// Error numbers, and how many times more each is to come.
-    type Faults = Vec<(i32, usize)>;
-
-    thread_local! {
-        static FAULTS: RefCell<Faults> = const { RefCell::new(Vec::new()) };
-    }
-
-    /// The next submissions of the calling thread fail so.
-    pub(crate) fn fail(faults: &[(i32, usize)]) {
-        FAULTS.with_borrow_mut(|all| all.extend(faults.iter().rev()));
-    }
-
-    pub(crate) fn next() -> Option<io::Error> {
-        FAULTS.with_borrow_mut(|faults| {
-            let (number, times) = faults.last_mut()?;
-            let error = io::Error::from_raw_os_error(*number);
-            *times -= 1;
-            if *times == 0 {
-                faults.pop();
-            }
-            Some(error)
-        })
-    }
-}
-
-#[cfg(not(test))]
-mod faults {
-    #[inline]
-    pub(crate) fn next() -> Option<std::io::Error> {
-        None
     }
 }
 
@@ -482,7 +344,7 @@ mod tests {
         const ROOM: u32 = 8;
         let mut ring = Ring::new(ROOM, 256).unwrap();
         let sockets = 0..ROOM * 5;
-        for refused in [EAGAIN, EBUSY, ENOMEM, EINTR] {
+        for refused in [Errno::AGAIN, Errno::BUSY, Errno::NOMEM, Errno::INTR] {
             faults::fail(&[(refused, 70)]);
             sockets.clone().for_each(|socket| ring.close(SocketIndex(socket)));
             assert!(!ring.waiting.is_empty());
@@ -500,18 +362,17 @@ mod tests {
 
     #[test]
     fn a_kernel_that_refuses_for_good_is_told() {
-        const EBADF: i32 = 9;
         let mut ring = Ring::new(8, 64).unwrap();
-        faults::fail(&[(EBADF, 1)]);
+        faults::fail(&[(Errno::BADF, 1)]);
         ring.close(SocketIndex(1));
-        assert_eq!(ring.submit().unwrap_err().raw_os_error(), Some(EBADF));
+        assert_eq!(Errno::from_io_error(&ring.submit().unwrap_err()), Some(Errno::BADF));
         // In the middle of a turn, too.
-        faults::fail(&[(EBADF, 1)]);
+        faults::fail(&[(Errno::BADF, 1)]);
         (0..9).for_each(|socket| ring.close(SocketIndex(socket)));
         let told = ring.submit_and_wait(Duration::ZERO).unwrap_err();
-        assert_eq!(told.raw_os_error(), Some(EBADF));
+        assert_eq!(Errno::from_io_error(&told), Some(Errno::BADF));
         // And one that never has any memory.
-        faults::fail(&[(ENOMEM, usize::MAX)]);
+        faults::fail(&[(Errno::NOMEM, usize::MAX)]);
         let started = Instant::now();
         let told = loop {
             if let Err(error) = ring.submit() {
@@ -519,29 +380,6 @@ mod tests {
             }
             assert!(started.elapsed() < PATIENCE);
         };
-        assert_eq!(told.raw_os_error(), Some(ENOMEM));
-    }
-
-    #[test]
-    fn tokens_come_back() {
-        let socket = SocketIndex(u32::MAX);
-        for token in [
-            Token::Accept(6),
-            Token::Receive(socket),
-            Token::Send(9),
-            Token::FinishWriting(socket),
-            Token::Cancel(socket),
-            Token::Close(socket),
-            Token::Bell,
-            Token::Woken,
-            Token::WakeFailed(3),
-            Token::AcceptCancelled,
-            #[cfg(feature = "load")]
-            Token::Connected(2),
-            Token::Waiting(3),
-        ] {
-            assert_eq!(Token::decode(token.encode()), Some(token));
-        }
-        assert_eq!(Token::decode(u64::MAX), None);
+        assert_eq!(Errno::from_io_error(&told), Some(Errno::NOMEM));
     }
 }
