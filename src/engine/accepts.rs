@@ -397,6 +397,7 @@ impl Accepts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::uring::RingSize;
 
     /// In a shard that serves others a millisecond has few accepts. A refused connection gives its
     /// own back, also once all are used up and accepting waits for the next millisecond.
@@ -407,7 +408,7 @@ mod tests {
         let listeners = Listeners::shared(vec![vec![socket.unwrap()]]).next().unwrap();
         let mut accepts = Accepts::new(listeners, 1_000);
         // Nothing is submitted, so that every accept ends as the test says.
-        let mut ring = Ring::new(64, 64).unwrap();
+        let mut ring = Ring::new(RingSize { submissions: 64, completions: 64 }).unwrap();
         let mut churn = ChurnLimiter::default();
         churn.begin_turn(5_000, 1);
         accepts.begin(&mut ring, &mut churn);

@@ -1,41 +1,35 @@
-//! From an embedder's description to a running engine.
+//! An embedder's description of an engine, and its checks.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use super::accepts::Listeners;
+use super::cores;
 use super::handle::Engine;
 use super::listen::{self, LISTENERS_MAX, Listener};
-use super::network::NetworkForwarder;
-use super::preflight::{self, RingThreads};
-use super::shard_thread::ShardThread;
-use super::start::{
-    Runtimes, Subscribers, core_count, cores, died, start_networks, start_shard, start_worker,
-    threads, wait_for_all,
-};
+use super::network::{NetworkForwarder, Subscribers};
+use super::preflight;
+use super::start::Plan;
+use super::threads::ThreadCounts;
 use crate::dispatch::{
     Filter, Handlers, HostFilter, OwnedRequest, Register, Reply, Request, Session,
 };
 use crate::error::StartError;
-use crate::forward::worker::WorkerConfig;
-use crate::forward::{Carrier, LaneFull, Party, Route, ServerId, ServerType, Workers};
+use crate::forward::{Carrier, LaneFull, Route, ServerId, ServerType, Workers};
 use crate::limits::Limits;
 use crate::route::edition::{Edition, EditionId};
 use crate::route::table::RouteTable;
 use crate::route::{Dictionary, SlowConsumer};
-use crate::session::{SessionView, ShardIndex};
+use crate::session::SessionView;
 use crate::shard::{
     CheckClient, HandshakeRefusal, Heartbeat, KeptAliveBy, ShardConfig, UserHandshake,
 };
-use crate::uring::sockets_max;
 use crate::wire::handshake::HandshakeRequest;
 use crate::wire::protobuf::ProtoTable;
 
-/// How many shards an engine has. Each is a thread, pinned to a core as far as there are any.
+/// The number of an engine's shards. Each is a thread, pinned to a core as far as there are any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Shards {
@@ -91,8 +85,15 @@ impl std::fmt::Debug for Builder {
     }
 }
 
+impl Engine {
+    /// Describes a new engine.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+}
+
 impl Builder {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         Self {
             listeners: Vec::new(),
             shards: Shards::PerCore,
@@ -122,14 +123,14 @@ impl Builder {
         }
     }
 
-    /// Where to listen, for TCP and WebSocket alike, e.g. `0.0.0.0:3010`. Given several times, the
-    /// engine listens in several places, each shard in all of them.
+    /// Listens on an address, for TCP and WebSocket alike, e.g. `0.0.0.0:3010`. Given several
+    /// times, the engine listens on all of them, with each shard.
     pub fn listen(mut self, listener: impl Into<Listener>) -> Self {
         self.listeners.push(listener.into());
         self
     }
 
-    /// How many shards there are.
+    /// Sets the number of shards.
     pub fn shards(mut self, shards: Shards) -> Self {
         self.shards = shards;
         self
@@ -147,13 +148,15 @@ impl Builder {
         self
     }
 
-    /// How often clients send heartbeats. A client that sends none for twice as long is closed.
+    /// Has clients send heartbeats at this interval. A client that sends none for twice as long is
+    /// closed.
     pub fn heartbeat(mut self, interval: Duration) -> Self {
         self.heartbeat = Some(interval);
         self
     }
 
-    /// How long a client may be silent, if not twice the heartbeat's interval.
+    /// Closes clients that are silent for longer than this, instead of for twice the heartbeat's
+    /// interval.
     pub fn heartbeat_timeout(mut self, timeout: Duration) -> Self {
         self.heartbeat_timeout = Some(timeout);
         self
@@ -185,7 +188,7 @@ impl Builder {
         self
     }
 
-    /// Whether a uid may have one session only: then a second bind of it fails.
+    /// Allows a uid one session only, or several: with one, a second bind of it fails.
     pub fn single_session(mut self, single: bool) -> Self {
         self.single_session = single;
         self
@@ -321,7 +324,7 @@ impl Builder {
     }
 
     /// Picks the server of a forwarded type, instead of Pomelo's default rule. `route` gets the
-    /// servers in order and gives a place among them; `None` answers 500.
+    /// servers in order and gives the index of one; `None` answers 500.
     pub fn route(
         mut self,
         server_type: impl Into<String>,
@@ -331,15 +334,15 @@ impl Builder {
         self
     }
 
-    /// What becomes of messages for a forwarded type that find the lane to their server full.
+    /// Sets the policy for messages of a forwarded type that find the lane to their server full.
     /// Without it they are refused; see [`LaneFull`].
     pub fn lane_full(mut self, server_type: impl Into<String>, policy: LaneFull) -> Self {
         self.lanes_full.push((server_type.into(), policy));
         self
     }
 
-    /// What becomes of the pushes of a route that wait for a client which does not read. Without
-    /// it the client is disconnected at the bounds of its outbox; see [`SlowConsumer`].
+    /// Sets the policy for the pushes of a route that wait for a client which does not read.
+    /// Without it the client is disconnected at the bounds of its outbox; see [`SlowConsumer`].
     ///
     /// ```
     /// use shaddock::{Engine, SlowConsumer};
@@ -353,18 +356,16 @@ impl Builder {
         self
     }
 
-    /// Whether the description holds, as far as that shows before [`Self::start`].
+    /// Checks the description, as far as that can be done before [`Self::start`].
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn check(&self) -> Result<(), StartError> {
-        self.limits.check()?;
         let shards = match self.shards {
             Shards::PerCore => 1,
             Shards::Count(count) => count,
         };
-        self.server_types()?;
-        self.check_options(shards, self.workers())?;
+        self.checked(shards)?;
         listen::resolve_all(&self.listeners).map(drop)
     }
 
@@ -373,78 +374,45 @@ impl Builder {
     /// # Errors
     /// What is wrong with the description, the machine or its limits, and what to do about it.
     pub fn start(mut self) -> Result<Engine, StartError> {
-        self.limits.check()?;
-        let cores = cores();
+        let cores = cores::cores();
         let shards = match self.shards {
-            Shards::PerCore => u16::try_from(core_count(&cores)).unwrap_or(u16::MAX),
+            Shards::PerCore => u16::try_from(cores::count(&cores)).unwrap_or(u16::MAX),
             Shards::Count(count) => count,
         };
-        let server_types = self.server_types()?;
-        self.check_options(shards, self.workers())?;
-        let workers = u16::try_from(self.workers()).expect("checked to be 1024 at most");
-        let ring_threads = RingThreads { shards: shards.into(), workers: workers.into() };
-        preflight::check(ring_threads)?;
-
+        let (counts, server_types) = self.checked(shards)?;
+        preflight::check(counts)?;
         let listening = listen::listen(&self.listeners, usize::from(shards), self.limits.backlog)?;
-        let subscribers = Subscribers::by(&self.networks, workers);
+        let subscribers = Subscribers::by(&self.networks, counts.workers);
+        let registers = self.forwards.iter().map(|(_, workers)| Arc::clone(&workers.register));
+        let registers = registers.collect();
         let networks = std::mem::take(&mut self.networks);
         let routers = std::mem::take(&mut self.routers);
-        let threads = threads(shards, workers + networks.len() as u16, &self.limits)?;
-        let registers: Vec<Register> =
-            self.forwards.iter().map(|(_, workers)| Arc::clone(&workers.register)).collect();
-        let parties = threads.hub.parties();
-        let config = Arc::new(self.into_config(parties, server_types, subscribers));
-
-        // From here on a failure stops what runs already: the engine is dropped.
-        let mut engine =
-            Engine::new(Arc::clone(&config), Arc::clone(&threads), listening.addresses);
-        let (opened, results) = channel();
-        let sockets_max = sockets_max();
-        let runtimes = Arc::<Runtimes>::default();
-        for (index, listeners) in Listeners::shared(listening.by_shard).enumerate() {
-            let shard = ShardThread {
-                config: Arc::clone(&config),
-                index: ShardIndex(index as u16),
-                listeners,
-                sockets_max,
-                ring_threads,
-                threads: Arc::clone(&threads),
-            };
-            let core = cores.get(index % cores.len().max(1)).copied();
-            engine.add_shard(start_shard(shard, core, &runtimes, opened.clone())?);
-        }
-        for (kind, register) in config.server_types.iter().zip(registers) {
-            // Those that workers carry come first.
-            let Carrier::Workers { servers, first_worker, .. } = &kind.carrier else { break };
-            for (place, server) in servers.iter().enumerate() {
-                let me = threads.hub.worker(first_worker + place as u16);
-                let worker = WorkerConfig {
-                    server_id: server.shared(),
-                    frontend_id: Arc::clone(&config.server_id),
-                    routes: Arc::clone(&config.routes),
-                    edition: config.edition(),
-                    register: Arc::clone(&register),
-                    limits: config.limits.clone(),
-                    counters: Arc::clone(&config.counters[me.index()]),
-                };
-                let opened = opened.clone();
-                engine.add_worker(start_worker(worker, &threads, me, ring_threads, opened)?);
-            }
-        }
-        drop(opened);
-        if let Err(why) = wait_for_all(&results, usize::from(shards) + usize::from(workers)) {
-            // Its threads have ended when it is gone, and said why.
-            drop(engine);
-            return Err(why.or_else(|| runtimes.error(ring_threads)).unwrap_or_else(died));
-        }
-        runtimes.is_started.store(true, Ordering::Release);
-        let first = Party(shards + workers);
-        start_networks(networks, &routers, first, &mut engine)?;
-        Ok(engine)
+        let config = Arc::new(self.into_config(counts.parties(), server_types, subscribers));
+        Plan { config, counts, cores, listening, registers, networks, routers }.start()
     }
 
-    fn workers(&self) -> usize {
-        self.forwards.iter().map(|(_, workers)| usize::from(workers.count)).sum()
+    /// Checks everything but the addresses; gives what it amounts to.
+    fn checked(&self, shards: u16) -> Result<(ThreadCounts, Vec<ServerType>), StartError> {
+        self.limits.check()?;
+        let server_types = self.server_types()?;
+        let counts = self.counts(shards)?;
+        self.check_options()?;
+        Ok((counts, server_types))
+    }
+
+    fn counts(&self, shards: u16) -> Result<ThreadCounts, StartError> {
+        let bad = |option, expected: &str| StartError::Option { option, expected: expected.into() };
+        if shards == 0 {
+            return Err(bad("shards", "at least 1"));
+        }
+        let workers: usize =
+            self.forwards.iter().map(|(_, workers)| usize::from(workers.count)).sum();
+        let networks = self.networks.len();
+        if usize::from(shards) + workers + networks > PARTIES_MAX {
+            return Err(bad("shards and workers", "1024 together at most"));
+        }
+        // Each is a part of a sum that is small enough.
+        Ok(ThreadCounts { shards, workers: workers as u16, networks: networks as u16 })
     }
 
     fn server_types(&self) -> Result<Vec<ServerType>, StartError> {
@@ -480,9 +448,9 @@ impl Builder {
             });
             first_worker = first_worker.saturating_add(workers.count);
         }
-        for (place, network) in self.networks.iter().enumerate() {
+        for (index, network) in self.networks.iter().enumerate() {
             // Too many are refused by their count, after the names.
-            let worker = first_worker.saturating_add(place as u16);
+            let worker = first_worker.saturating_add(index as u16);
             for name in &network.server_types {
                 check(&types, network.option, name)?;
                 let carrier = Carrier::Remote { worker };
@@ -493,14 +461,8 @@ impl Builder {
         Ok(types)
     }
 
-    fn check_options(&self, shards: u16, workers: usize) -> Result<(), StartError> {
+    fn check_options(&self) -> Result<(), StartError> {
         let bad = |option, expected: &str| StartError::Option { option, expected: expected.into() };
-        if shards == 0 {
-            return Err(bad("shards", "at least 1"));
-        }
-        if usize::from(shards) + workers + self.networks.len() > PARTIES_MAX {
-            return Err(bad("shards and workers", "1024 together at most"));
-        }
         if self.listeners.is_empty() {
             return Err(bad("listen", "an address like 127.0.0.1:3010"));
         }

@@ -1,4 +1,4 @@
-//! A running engine, and what any thread may ask of it.
+//! A running engine, and the handle by which any thread asks things of it.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -7,10 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-use super::builder::Builder;
-use super::shard_thread::Threads;
-use super::start::Join;
-use crate::dispatch::tasks::WakeThread as _;
+use super::threads::{Join, Threads};
 use crate::dispatch::{Audience, HostRule, Statistics};
 use crate::error::HandleError;
 use crate::forward::mail::{HostChange, Mail, Report, ReportKind};
@@ -55,7 +52,7 @@ impl std::fmt::Debug for Handle {
     }
 }
 
-/// How an engine stops.
+/// The way in which an engine stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drain {
     within: Duration,
@@ -63,7 +60,8 @@ pub struct Drain {
 
 impl Drain {
     /// Stops accepting, answers what is pending, closes every session (see
-    /// [`Builder::shutdown_kick`]) and ends after that time at the latest.
+    /// [`Builder::shutdown_kick`](crate::Builder::shutdown_kick)) and ends after that time at the
+    /// latest.
     #[must_use]
     pub fn within(within: Duration) -> Self {
         Self { within }
@@ -76,11 +74,11 @@ impl Drain {
     }
 }
 
-/// How an engine has stopped.
+/// The outcome of a shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// How long it took.
+    /// The time that it took.
     pub took: Duration,
     /// The counters at the end.
     pub counters: CounterSnapshot,
@@ -96,19 +94,14 @@ pub struct Metrics {
     pub uids: usize,
     /// The counters of all shards, since the start.
     pub counters: CounterSnapshot,
-    /// How long requests took, since the last time anybody asked for metrics.
+    /// The time that requests took, since the last time anybody asked for metrics.
     pub latency: Latency,
 }
 
-/// How long a shard may take to report. A turn lasts far less unless a handler blocks.
+/// The time in which a shard has to report. A turn lasts far less unless a handler blocks.
 const REPORT_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Engine {
-    /// Describes a new engine.
-    pub fn builder() -> Builder {
-        Builder::new()
-    }
-
     pub(super) fn new(
         config: Arc<ShardConfig>,
         threads: Arc<Threads>,
@@ -119,7 +112,7 @@ impl Engine {
         Self { handle, addresses, shards: Vec::new(), workers: Vec::new() }
     }
 
-    /// What its threads share, and where clients connect.
+    /// Configuration and state that its threads share, and the address where clients connect.
     pub(super) fn parts(&self) -> (Arc<ShardConfig>, Arc<Threads>, SocketAddr) {
         (Arc::clone(&self.handle.config), Arc::clone(&self.handle.threads), self.local_addr())
     }
@@ -132,14 +125,14 @@ impl Engine {
         self.workers.push(worker);
     }
 
-    /// Where clients connect, with the port that was found if it was 0; the first place if there
-    /// are several.
+    /// The address where clients connect, with the port that was found if it was 0; the first if
+    /// there are several.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.addresses[0]
     }
 
-    /// All places where clients connect, in the order they were given.
+    /// All addresses where clients connect, in the order they were given.
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addresses
@@ -160,13 +153,9 @@ impl Engine {
         let start = Instant::now();
         self.handle.is_stopped.store(true, Ordering::Release);
         let threads = &self.handle.threads;
-        let within_us = u64::try_from(drain.within.as_micros()).unwrap_or(u64::MAX / 2);
-        let deadline_us = threads.now_us().saturating_add(within_us).max(1);
-        threads.drain_deadline_us.store(deadline_us, Ordering::Release);
-        threads.eventfds.iter().for_each(|eventfd| eventfd.wake());
+        threads.drain(drain.within);
         self.shards.drain(..).for_each(|join| join());
-        threads.stop_workers.store(true, Ordering::Release);
-        threads.eventfds.iter().for_each(|eventfd| eventfd.wake());
+        threads.stop_workers();
         self.workers.drain(..).for_each(|join| join());
         ShutdownReport { took: start.elapsed(), counters: self.handle.counters() }
     }
@@ -276,7 +265,7 @@ impl Handle {
         self.change_hosts(rules, HostChange::Remove)
     }
 
-    /// Puts other rules into the place of all that the host filter has.
+    /// Replaces all rules that the host filter has.
     ///
     /// # Errors
     /// See [`HandleError`]. If a shard is [`Busy`](HandleError::Busy), those before it have got
@@ -336,7 +325,7 @@ impl Handle {
         Ok(fresh.len())
     }
 
-    /// Who is connected and who is logged in.
+    /// The number of connections, and the sessions that are logged in.
     ///
     /// # Errors
     /// See [`HandleError`].
@@ -409,12 +398,12 @@ impl Handle {
         Ok(all)
     }
 
-    /// What has ended the engine, if that was not [`Engine::shutdown`]: a ring that the kernel
-    /// refuses for good, or has refused for 10 s. Every client has been closed then, and
+    /// The failure that has ended the engine, if that was not [`Engine::shutdown`]: a ring that the
+    /// kernel refuses for good, or has refused for 10 s. Every client has been closed then, and
     /// everything asked of this handle is answered [`HandleError::Stopped`].
     #[must_use]
     pub fn failure(&self) -> Option<&str> {
-        self.threads.failure.get().map(String::as_str)
+        self.threads.failure()
     }
 
     fn is_stopped(&self) -> bool {

@@ -11,7 +11,7 @@ use crate::shard::{Dialect, ListenerConfig};
 use crate::tls::Tls;
 use crate::wire::pitaya::{Compression, Serializer};
 
-/// One place where an engine listens. Text is enough for most: [`Builder::listen`] takes it too.
+/// One address where an engine listens. Text is enough for most: [`Builder::listen`] takes it too.
 ///
 /// ```
 /// use shaddock::{Engine, Listener};
@@ -77,7 +77,7 @@ impl Listener {
     /// `https://game.example`; from others they are answered 403 (`refused_origin`). 64 at most.
     ///
     /// Without it pages of any site may connect in their visitors' name. A request without the
-    /// header `Origin` is let in: browsers always send one, and other clients may send any.
+    /// header `Origin` is accepted: browsers always send one, and other clients may send any.
     #[must_use]
     pub fn origins<T: Into<String>>(mut self, origins: impl IntoIterator<Item = T>) -> Self {
         self.config.origins = origins.into_iter().map(|origin| origin.into().into()).collect();
@@ -125,7 +125,7 @@ impl Listener {
         self
     }
 
-    /// How bodies are written in Pitaya's dialect, if not in JSON. It is told to clients, and
+    /// Writes bodies another way in Pitaya's dialect than in JSON. It is told to clients, and
     /// errors are written that way; other bodies are what handlers and backends make them.
     #[must_use]
     pub fn serializer(mut self, serializer: Serializer) -> Self {
@@ -133,8 +133,8 @@ impl Listener {
         self
     }
 
-    /// Whether bodies are compressed in Pitaya's dialect; they are by default, where that makes
-    /// them shorter and they are long enough to be tried:
+    /// Compresses bodies in Pitaya's dialect or leaves them; by default they are compressed where
+    /// that makes them shorter and they are long enough to be tried:
     /// [`COMPRESS_BYTES_MIN`](crate::wire::pitaya::COMPRESS_BYTES_MIN) or more.
     #[must_use]
     pub fn compression(mut self, compression: Compression) -> Self {
@@ -142,13 +142,13 @@ impl Listener {
         self
     }
 
-    /// Whether its clients know nothing of signatures.
+    /// Tells whether its clients speak Pitaya's dialect, and so know nothing of signatures.
     #[cfg(feature = "crypto")]
     pub(super) fn is_pitaya(&self) -> bool {
         self.config.dialect == Dialect::Pitaya
     }
 
-    /// Whether its options fit together.
+    /// Checks that its options fit together.
     pub(super) fn check(&self) -> Result<(), StartError> {
         let bad = |option, expected: &str| {
             Err(StartError::Option { option, expected: format!("{expected} ({})", self.address) })
@@ -209,7 +209,8 @@ impl From<SocketAddr> for Listener {
     }
 }
 
-/// Whether it is written as browsers do (RFC 6454, section 6.2): nothing behind host and port.
+/// Tells whether it is written as browsers do (RFC 6454, section 6.2): nothing behind host and
+/// port.
 fn is_origin(text: &str) -> bool {
     let Some((scheme, host)) = text.split_once("://") else { return text == "null" };
     let is_in_host = |byte: u8| byte.is_ascii_graphic() && !b"/?#@,".contains(&byte);
@@ -233,7 +234,7 @@ pub(super) const LISTENERS_MAX: usize = 64;
 pub(super) struct Listening {
     /// For each shard one socket of every listener, in order.
     pub(super) by_shard: Vec<Vec<Socket>>,
-    /// Where each listener is, with the port that was found.
+    /// The address of each listener, with the port that was found.
     pub(super) addresses: Vec<SocketAddr>,
 }
 
@@ -275,12 +276,12 @@ pub(super) fn resolve_all(listeners: &[Listener]) -> Result<Vec<SocketAddr>, Sta
     Ok(addresses)
 }
 
-/// Whether a listener for IPv4 has the port that one for IPv6 would else take for both.
+/// Tells whether a listener for IPv4 has the port that one for IPv6 would else take for both.
 fn is_ipv4_beside(other: SocketAddr, address: SocketAddr) -> bool {
     address.is_ipv6() && other.is_ipv4() && address.port() == other.port()
 }
 
-/// Which clients an address takes.
+/// The clients that an address takes, by family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Family {
     /// Those of its own family; `[::]` those of both.
@@ -389,7 +390,7 @@ mod tests {
         assert!(matches!(error, StartError::Option { option: "listen", .. }), "{error}");
     }
 
-    /// What operators of Node's and Go's servers write.
+    /// Addresses as operators of Node's and Go's servers write them.
     #[test]
     fn a_port_or_a_name_will_do() {
         for text in ["3010", ":3010"] {

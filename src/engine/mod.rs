@@ -5,6 +5,7 @@ mod accepts;
 mod allocator;
 mod builder;
 mod churn;
+mod cores;
 #[cfg(feature = "pomelo")]
 mod dial;
 mod eventfd;
@@ -18,11 +19,13 @@ mod pitaya;
 #[cfg(feature = "pomelo")]
 mod pomelo;
 mod preflight;
+mod ring_memory;
 mod shard_thread;
 mod sockets;
 mod start;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod worker_thread;
 
 pub use allocator::{return_free_memory, return_large_memory};

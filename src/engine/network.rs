@@ -1,4 +1,4 @@
-//! What a forwarder to servers outside the process gets from the engine, and gives to it.
+//! A forwarder to servers outside the process: what it gets from the engine, and gives to it.
 //!
 //! One such forwarder is one thread, whatever its protocol, and one party of the hub; the half of
 //! it that faces the engine is [`crate::forward::remote`].
@@ -6,22 +6,21 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::shard_thread::Threads;
-use super::start::Join;
+use super::threads::{Join, Threads};
 use crate::error::StartError;
 use crate::forward::{Party, Route};
 use crate::limits::Limits;
 use crate::metrics::Counters;
-use crate::shard::ShardConfig;
+use crate::shard::{ShardConfig, worker_bit};
 
 /// A network forwarder, as the embedder describes it.
 pub(super) struct NetworkForwarder {
-    /// The builder's method that added it, for errors.
+    /// The option that names its server types, for errors.
     pub(super) option: &'static str,
     /// The server types that it carries.
     pub(super) server_types: Vec<String>,
     pub(super) interest: Interest,
-    /// Whether it can be started, as far as that shows before.
+    /// Checks that it can be started, as far as that shows before.
     pub(super) check: Check,
     /// Starts its thread. What it has to bind or check, it does before it returns.
     pub(super) start: Start,
@@ -30,7 +29,7 @@ pub(super) struct NetworkForwarder {
 type Check = Box<dyn Fn(&Limits) -> Result<(), StartError> + Send>;
 type Start = Box<dyn FnOnce(ForwarderContext) -> Result<Join, StartError> + Send>;
 
-/// The ends of which sessions a forwarder is told.
+/// The sessions of whose ends a forwarder is told.
 #[cfg_attr(not(all(feature = "pitaya", feature = "pomelo")), allow(dead_code))] // Each has its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Interest {
@@ -42,9 +41,26 @@ pub(super) enum Interest {
     Logins,
 }
 
-/// A forwarder's place in the engine.
+/// The bits of the forwarders that are told of sessions besides those that they know.
+pub(super) struct Subscribers {
+    pub(super) of_all: u64,
+    pub(super) of_logins: u64,
+}
+
+impl Subscribers {
+    pub(super) fn by(networks: &[NetworkForwarder], workers: u16) -> Self {
+        let of = |interest| {
+            let those =
+                (workers..).zip(networks).filter(|(_, network)| network.interest == interest);
+            those.fold(0, |bits, (worker, _)| bits | worker_bit(worker))
+        };
+        Self { of_all: of(Interest::All), of_logins: of(Interest::Logins) }
+    }
+}
+
+/// A forwarder's part of the engine.
 pub(super) struct ForwarderContext {
-    /// Hub and clock; [`Threads::stop_workers`] is the sign to end.
+    /// Hub and clock; [`Threads::has_to_stop_workers`] is the sign to end.
     pub(super) threads: Arc<Threads>,
     pub(super) me: Party,
     pub(super) config: Arc<ShardConfig>,

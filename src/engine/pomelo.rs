@@ -7,7 +7,6 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
@@ -19,8 +18,7 @@ use super::builder::Builder;
 use super::dial::{self, Dialer, Lookup, Step};
 use super::listen::{self, Listener};
 use super::network::{ForwarderContext, Interest, NetworkForwarder};
-use super::shard_thread::Threads;
-use super::start::Join;
+use super::threads::{Join, Threads};
 use crate::dispatch::chain::guarded;
 use crate::dispatch::tasks::WakeThread as _;
 use crate::error::StartError;
@@ -120,7 +118,7 @@ fn start(
             Some((host, port)) => member.follow(host, port, registration),
             None => member.set_servers(cluster.fixed_servers().unwrap_or_default()),
         }
-        let eventfd = context.threads.eventfds[context.me.index()].clone();
+        let eventfd = context.threads.eventfd(context.me).clone();
         let wake = Arc::new(move || eventfd.wake());
         let dialer = Dialer::new(lookup, &cluster.limits, &context.counters, wake);
         let thread = Thread {
@@ -193,7 +191,7 @@ impl Thread {
             self.gather();
             self.sleep(&mut events, stop_at.is_some())?;
             self.turn(&events);
-            if self.threads.stop_workers.load(Ordering::Acquire) {
+            if self.threads.has_to_stop_workers() {
                 let stop_at = *stop_at.get_or_insert_with(|| Instant::now() + STOP_WITHIN);
                 let is_done = !self.member.has_work() && !self.member.is_sending();
                 if is_done || Instant::now() >= stop_at {
@@ -241,7 +239,7 @@ impl Thread {
         for event in events {
             let (data, flags) = (event.data, event.flags);
             match data.u64() {
-                BELL => self.threads.eventfds[self.me.index()].clear(),
+                BELL => self.threads.eventfd(self.me).clear(),
                 LISTENER => self.accept(now_us),
                 link => self.handle_socket(LinkId::from_word(link), flags),
             }
@@ -264,7 +262,7 @@ impl Thread {
             }
         }
         while let Some(party) = self.member.poll_bell() {
-            self.threads.eventfds[party.index()].wake();
+            self.threads.eventfd(party).wake();
         }
     }
 
@@ -467,7 +465,7 @@ impl Poll {
     /// Watches the doorbell and the listening socket.
     fn new(context: &ForwarderContext, listener: &Socket) -> std::io::Result<Self> {
         let poll = Self { epoll: epoll::create(CreateFlags::CLOEXEC)? };
-        poll.add(context.threads.eventfds[context.me.index()].fd(), BELL, EventFlags::IN)?;
+        poll.add(context.threads.eventfd(context.me).fd(), BELL, EventFlags::IN)?;
         poll.add(listener.as_fd(), LISTENER, EventFlags::IN)?;
         Ok(poll)
     }

@@ -1,5 +1,5 @@
-//! What is checked before the first thread starts, so that the errors are ours: a runtime that
-//! finds io_uring blocked panics with a text that leads nowhere.
+//! The checks before the first thread starts, so that the errors are ours: a runtime that finds
+//! io_uring blocked panics with a text that leads nowhere.
 
 use std::io;
 
@@ -7,12 +7,11 @@ use io_uring::{IoUring, Probe, opcode};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-use super::{shard_thread, worker_thread};
+use super::ring_memory::{MEMLOCK_BYTES_MIN, SHARD_RING, ring_failed};
+use super::threads::ThreadCounts;
 use crate::error::{IoUringBlock, StartError};
 use crate::uring::Ring;
 
-/// Locked memory that the runtime asks for.
-const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
 /// Descriptors that a program needs besides those of each thread.
 const DESCRIPTORS_BASE: u64 = 64;
 /// Those that nobody has opened yet, for files and connections to backends.
@@ -20,35 +19,11 @@ const DESCRIPTORS_SPARE: u64 = 32;
 /// Rings, eventfds and files of one thread, the runtime's included.
 const DESCRIPTORS_PER_THREAD: u64 = 24;
 
-/// The threads of an engine that have rings.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct RingThreads {
-    pub(super) shards: u64,
-    pub(super) workers: u64,
-}
-
-impl RingThreads {
-    /// Memory that the kernel takes for their rings, those of the runtime included.
-    pub(super) fn ring_bytes(self) -> u64 {
-        self.shards * (MEMLOCK_BYTES_MIN + ring_bytes(shard_thread::RING))
-            + self.workers * ring_bytes(worker_thread::RING)
-    }
-}
-
-/// Submissions and completions of a ring.
-pub(super) type RingSize = (u32, u32);
-
-/// Entries have 64 and 16 bytes; each ring also has a page of its own, and an index for each
-/// submission.
-fn ring_bytes((submissions, completions): RingSize) -> u64 {
-    u64::from(submissions) * (64 + 4) + u64::from(completions) * 16 + 4096
-}
-
-/// Whether the kernel and the limits will do.
+/// Checks that the kernel and the limits will do.
 ///
 /// On a thread of its own: when a ring is closed, the kernel interrupts the thread that used it,
 /// whose system calls then fail with `EINTR` where the embedder expects none.
-pub(super) fn check(threads: RingThreads) -> Result<(), StartError> {
+pub(super) fn check(threads: ThreadCounts) -> Result<(), StartError> {
     let checked = std::thread::Builder::new()
         .name("shaddock-preflight".into())
         .spawn(move || check_here(threads))
@@ -60,34 +35,20 @@ pub(super) fn check(threads: RingThreads) -> Result<(), StartError> {
     })
 }
 
-fn check_here(threads: RingThreads) -> Result<(), StartError> {
+fn check_here(threads: ThreadCounts) -> Result<(), StartError> {
     check_memlock(getrlimit(Resource::Memlock).current)?;
-    let count = threads.shards + threads.workers;
+    let count = u64::from(threads.shards + threads.workers);
     // Unless the embedder has more open than that.
     let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as u64;
     let base = DESCRIPTORS_BASE.max(open + DESCRIPTORS_SPARE);
     let limit_min = base + count * DESCRIPTORS_PER_THREAD;
     check_descriptors(getrlimit(Resource::Nofile).current, limit_min)?;
-    let (submissions, completions) = shard_thread::RING;
-    let ring = Ring::new(submissions, completions)
-        .map_err(|error| explain(error, check_plain_ring(), threads))?;
+    let ring =
+        Ring::new(SHARD_RING).map_err(|error| explain(error, check_plain_ring(), threads))?;
     let refused = |missing| move |error| explain_refusal(error, missing, threads);
     ring.uring().submitter().submit().map_err(refused("submissions"))?;
     check_opcodes(&ring, refused("a probe of its operations"))?;
     ring.register_sockets(1).map_err(refused("a sparse table of direct descriptors"))
-}
-
-/// What the failure of a thread's own ring means.
-pub(super) fn ring_failed(
-    what: &'static str,
-    error: io::Error,
-    threads: RingThreads,
-) -> StartError {
-    if Errno::from_io_error(&error) != Some(Errno::NOMEM) {
-        return StartError::System { what, error };
-    }
-    let limit = getrlimit(Resource::Memlock).current;
-    StartError::RingMemory { what, bytes_min: threads.ring_bytes(), limit }
 }
 
 fn check_memlock(limit: Option<u64>) -> Result<(), StartError> {
@@ -111,8 +72,8 @@ fn check_plain_ring() -> io::Result<()> {
     IoUring::new(8).map(drop)
 }
 
-/// What the failure of our ring means, in view of a plain one.
-fn explain(error: io::Error, plain: io::Result<()>, threads: RingThreads) -> StartError {
+/// Says what the failure of our ring means, in view of a plain one.
+fn explain(error: io::Error, plain: io::Result<()>, threads: ThreadCounts) -> StartError {
     match plain {
         Ok(()) if Errno::from_io_error(&error) == Some(Errno::NOMEM) => {
             ring_failed(RING, error, threads)
@@ -122,8 +83,8 @@ fn explain(error: io::Error, plain: io::Result<()>, threads: RingThreads) -> Sta
     }
 }
 
-/// What the refusal of something means that a kernel of the right age has.
-fn explain_refusal(error: io::Error, missing: &'static str, threads: RingThreads) -> StartError {
+/// Says what the refusal of something means that a kernel of the right age has.
+fn explain_refusal(error: io::Error, missing: &'static str, threads: ThreadCounts) -> StartError {
     match Errno::from_io_error(&error) {
         Some(Errno::PERM | Errno::ACCESS) => {
             StartError::IoUringBlocked { by: blocked_by(&Signs::seen()), error }
@@ -137,7 +98,7 @@ fn explain_refusal(error: io::Error, missing: &'static str, threads: RingThreads
     }
 }
 
-/// What shows of who refuses io_uring.
+/// The signs of who refuses io_uring.
 #[derive(Debug, Clone, Copy)]
 struct Signs {
     /// `kernel.io_uring_disabled`, 0 where there is no such thing.
@@ -156,7 +117,7 @@ impl Signs {
     }
 }
 
-/// Whether a line of `/proc/thread-self/status` says that there is a seccomp filter.
+/// Tells whether a line of `/proc/thread-self/status` shows a seccomp filter.
 fn is_filter(line: &str) -> bool {
     line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2")
 }
@@ -214,9 +175,10 @@ fn check_opcodes(
 
 #[cfg(test)]
 mod tests {
+    use super::super::ring_memory::ring_bytes;
     use super::*;
 
-    const THREADS: RingThreads = RingThreads { shards: 2, workers: 2 };
+    const THREADS: ThreadCounts = ThreadCounts { shards: 2, workers: 2, networks: 0 };
 
     #[test]
     fn this_machine_will_do() {
@@ -246,7 +208,7 @@ mod tests {
         assert!(matches!(explained, StartError::KernelTooOld { .. }), "{explained}");
         for plain in [Ok(()), Err(Errno::NOMEM.into())] {
             let text = explain(Errno::NOMEM, plain).to_string();
-            let sum = THREADS.ring_bytes().to_string();
+            let sum = ring_bytes(THREADS).to_string();
             assert!(text.contains("`ulimit -l`") && text.contains(&sum), "{text}");
         }
     }

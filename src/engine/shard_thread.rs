@@ -5,124 +5,49 @@
 //! too: the loop yields to it after each batch, blocks for a millisecond at most, and then awaits
 //! a short timer of the runtime's, which makes it look at its own ring.
 
-use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::accepts::Listeners;
-use super::eventfd::Eventfd;
-use super::preflight::{self, RingSize, RingThreads};
+use super::ring_memory::{SHARD_RING, ring_failed};
 use super::sockets::Sockets;
-use crate::dispatch::tasks::WakeThread as _;
+use super::threads::{ThreadCounts, Threads};
 use crate::error::StartError;
-use crate::forward::{Hub, Party};
-use crate::log::redact_credentials;
+use crate::forward::Party;
 use crate::session::ShardIndex;
 use crate::shard::{Shard, ShardConfig};
-use crate::uring::{Buffers, Completion, Ring, Token};
+use crate::uring::{Buffers, Completion, Ring};
 
-/// What the threads of an engine share besides the core's hub.
-pub(super) struct Threads {
-    pub(super) hub: Arc<Hub>,
-    pub(super) start: Instant,
-    /// The ring of each party; negative until it is up.
-    pub(super) rings: Vec<AtomicI32>,
-    /// The eventfd of each party.
-    pub(super) eventfds: Vec<Eventfd>,
-    /// When a drain has to be over, in microseconds since `start`; 0 while there is none.
-    pub(super) drain_deadline_us: std::sync::atomic::AtomicU64,
-    /// The workers stop once the shards have.
-    pub(super) stop_workers: AtomicBool,
-    /// What has ended the engine before anybody asked for that.
-    pub(super) failure: OnceLock<String>,
-}
-
-/// How long those who are connected may take to hear of an engine's failure.
-const FAILURE_NOTICE_US: u64 = 1_000_000;
-
-impl Threads {
-    pub(super) fn now_us(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
-    }
-
-    pub(super) fn ring_of(&self, party: Party) -> Option<RawFd> {
-        let fd = self.rings[party.index()].load(Ordering::Acquire);
-        (fd >= 0).then_some(fd)
-    }
-
-    /// A thread can't go on. Its sessions, and the uids whose home it is, are lost to the others,
-    /// so the whole engine ends rather than serve some and hang others.
-    pub(super) fn fail(&self, failure: String) {
-        // What a library says of a connection may have its address in it.
-        let failure = redact_credentials(&failure).into_owned();
-        tracing::error!("{failure}; the engine stops");
-        let deadline_us = self.now_us() + FAILURE_NOTICE_US;
-        self.failure.get_or_init(|| failure);
-        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
-        // Unless it stops anyway.
-        self.drain_deadline_us.compare_exchange(0, deadline_us, success, failure).ok();
-        self.eventfds.iter().for_each(Eventfd::wake);
-    }
-
-    /// Wakes a party from a thread that has a ring.
-    pub(super) fn wake(&self, party: Party, ring: &mut Ring) {
-        match self.ring_of(party) {
-            Some(fd) => ring.wake(fd, party),
-            None => self.eventfds[party.index()].wake(),
-        }
-    }
-
-    /// Somebody has rung this party's bell, or could not be reached by its ring.
-    pub(super) fn handle_wake(&self, me: Party, completion: Completion, ring: &mut Ring) {
-        let eventfd = &self.eventfds[me.index()];
-        match completion.token {
-            Token::Bell => {
-                eventfd.clear();
-                if !completion.has_more() {
-                    ring.watch(eventfd.raw());
-                }
-            }
-            Token::WakeFailed(party) => self.eventfds[party.index()].wake(),
-            _ => {}
-        }
-    }
-}
-
-/// What one shard's thread is made of.
+/// All that one shard's thread is made of.
 pub(super) struct ShardThread {
     pub(super) config: Arc<ShardConfig>,
     pub(super) index: ShardIndex,
     pub(super) listeners: Listeners,
     pub(super) sockets_max: u32,
-    /// All of the engine's.
-    pub(super) ring_threads: RingThreads,
+    /// Those of the whole engine.
+    pub(super) counts: ThreadCounts,
     pub(super) threads: Arc<Threads>,
 }
 
-/// Submissions that wait for a system call.
-const SUBMISSIONS: u32 = 1024;
-/// Completions that the kernel may keep for a busy thread; more go to a slower list.
-const COMPLETIONS: u32 = 8192;
-pub(super) const RING: RingSize = (SUBMISSIONS, COMPLETIONS);
 /// Completions handled in one turn, so that mail and deadlines get theirs.
 const COMPLETIONS_PER_TURN: usize = 4096;
 /// Sends begun in one turn, and their bytes. A push to thousands takes several turns, so that those
 /// who ask for something meanwhile are answered between them.
 const SENDS_PER_TURN: usize = 256;
 const SEND_BYTES_PER_TURN: usize = 64 * 1024;
-/// How often the kernel is asked again for what it has ready while many come or go at once. It
-/// gives some twenty completions each time, in the order things happened, so that a message of
-/// somebody who is in would stand behind thousands of handshakes.
+/// Submissions in a row, each of which has the kernel give what it has ready, while many
+/// connections open or close at once. It gives some twenty completions each time, in the order
+/// things happened, so that a message of an open session would stand behind thousands of
+/// handshakes.
 const CROWD_SUBMITS: usize = 12;
 /// The longest sleep. It bounds how late anything is that nobody rings for.
 const SLEEP_MAX: Duration = Duration::from_millis(20);
 /// The longest sleep while a future of the embedder's is alive.
 const SLEEP_MAX_WITH_TASKS: Duration = Duration::from_millis(1);
-/// How often the runtime is made to look at its own ring then.
+/// The interval at which the runtime is made to look at its own ring then.
 const RUNTIME_EVERY_US: u64 = 1_000;
 const RUNTIME_TIMER: Duration = Duration::from_micros(1);
-/// How long a shard looks for answers before it sleeps.
+/// The time for which a shard looks for answers before it sleeps.
 const SPIN_US: u64 = 20;
 /// The most messages forwarded in a turn for which it looks: where there are more, the next ones
 /// are on their way, and what is gained by waiting for them is a batch.
@@ -141,12 +66,12 @@ pub(super) struct Driver {
     me: Party,
     batch: Vec<Completion>,
     runtime_ran_us: u64,
-    /// Many come or go at once.
+    /// Many connections open or close at once.
     is_crowded: bool,
     drained: Drained,
 }
 
-/// How far a drain has come.
+/// The steps of a drain, by the last that was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Drained {
     Not,
@@ -160,9 +85,8 @@ impl ShardThread {
     pub(super) fn open(self) -> Result<Driver, StartError> {
         let failed = |what| move |error| StartError::System { what, error };
         let limits = &self.config.limits;
-        let refused = |what| move |error| preflight::ring_failed(what, error, self.ring_threads);
-        let mut ring =
-            Ring::new(SUBMISSIONS, COMPLETIONS).map_err(refused("the ring of a shard"))?;
+        let refused = |what| move |error| ring_failed(what, error, self.counts);
+        let mut ring = Ring::new(SHARD_RING).map_err(refused("the ring of a shard"))?;
         let sockets_max = self.sockets_max.min(limits.connections_per_shard_max);
         ring.register_sockets(sockets_max).map_err(refused("the table of sockets"))?;
         let buffers = Buffers::new(&ring, limits.receive_buffers, limits.receive_buffer_bytes)
@@ -171,10 +95,10 @@ impl ShardThread {
         let me = Party::from(self.index);
         let threads = self.threads;
         let shard = Shard::new(self.config, self.index, &threads.hub);
-        ring.watch(threads.eventfds[me.index()].raw());
+        ring.watch(threads.eventfd(me).raw());
         sockets.start(&mut ring);
         ring.submit().map_err(failed("the first submission"))?;
-        threads.rings[me.index()].store(ring.fd(), Ordering::Release);
+        threads.add_ring(me, &ring);
         Ok(Driver {
             ring,
             sockets,
@@ -205,7 +129,7 @@ impl Driver {
         }
     }
 
-    /// One turn; whether there is more to do at once.
+    /// Takes one turn. `true` if there is more to do at once.
     fn turn(&mut self) -> bool {
         let now_us = self.threads.now_us();
         self.shard.begin_turn(now_us);
@@ -254,7 +178,7 @@ impl Driver {
         }
     }
 
-    /// Sends what a turn may send; whether there is more.
+    /// Sends what a turn may send. `true` if there is more.
     fn transmit(&mut self) -> bool {
         let (mut sends, mut bytes) = (0, 0);
         while sends < SENDS_PER_TURN && bytes < SEND_BYTES_PER_TURN {
@@ -300,7 +224,7 @@ impl Driver {
     }
 
     /// Looks for the answers to what was just forwarded, for about as long as a worker takes to be
-    /// woken: to be woken in turn would take as long again. Whether there is something to do.
+    /// woken: to be woken in turn would take as long again. `true` if there is something to do.
     fn spin(&mut self) -> std::io::Result<bool> {
         self.ring.submit()?;
         let until_us = self.threads.now_us() + SPIN_US;
@@ -325,10 +249,7 @@ impl Driver {
 
     /// Takes the steps of a shutdown that are due.
     fn drain(&mut self, now_us: u64) {
-        let deadline_us = self.threads.drain_deadline_us.load(Ordering::Acquire);
-        if deadline_us == 0 {
-            return;
-        }
+        let Some(deadline_us) = self.threads.drain_deadline_us() else { return };
         if self.drained == Drained::Not {
             self.drained = Drained::Listener;
             self.sockets.stop_accepting(&mut self.ring);
@@ -356,7 +277,6 @@ impl Drop for Driver {
         if std::thread::panicking() {
             self.threads.fail(format!("shard {} has panicked", self.me.0));
         }
-        // Nobody may ring a ring that is gone.
-        self.threads.rings[self.me.index()].store(-1, Ordering::Release);
+        self.threads.remove_ring(self.me);
     }
 }

@@ -1,111 +1,126 @@
-//! The threads of an engine: made, pinned, and waited for.
+//! From a plan that has been checked to a running engine: its threads are started and waited for.
 
-use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use glommio::{GlommioError, LocalExecutorBuilder, Placement};
-use rustix::thread::CpuSet;
 
-use super::eventfd::Eventfd;
+use super::accepts::Listeners;
+use super::cores::pin;
 use super::handle::Engine;
-use super::network::{ForwarderContext, Interest, NetworkForwarder};
-use super::preflight::{self, RingThreads};
-use super::shard_thread::{ShardThread, Threads};
+use super::listen::Listening;
+use super::network::{ForwarderContext, NetworkForwarder};
+use super::ring_memory::ring_failed;
+use super::shard_thread::ShardThread;
+use super::threads::{Join, ThreadCounts, Threads};
 use super::worker_thread::WorkerThread;
+use crate::dispatch::Register;
 use crate::error::StartError;
 use crate::forward::worker::WorkerConfig;
-use crate::forward::{Hub, HubLimits, Party, Route};
-use crate::limits::Limits;
-use crate::shard::worker_bit;
+use crate::forward::{Carrier, Party, Route};
+use crate::session::ShardIndex;
+use crate::shard::ShardConfig;
+use crate::uring::sockets_max;
 
-/// The bits of the forwarders that are told of sessions besides those that they know.
-pub(super) struct Subscribers {
-    pub(super) of_all: u64,
-    pub(super) of_logins: u64,
+/// All that an engine is started from.
+pub(super) struct Plan {
+    pub(super) config: Arc<ShardConfig>,
+    pub(super) counts: ThreadCounts,
+    /// The cores that shards are pinned to; none where the system does not tell.
+    pub(super) cores: Vec<usize>,
+    pub(super) listening: Listening,
+    /// What the workers of each forwarded type register, in the order of the types.
+    pub(super) registers: Vec<Register>,
+    pub(super) networks: Vec<NetworkForwarder>,
+    pub(super) routers: Vec<(String, Route)>,
 }
 
-impl Subscribers {
-    pub(super) fn by(networks: &[NetworkForwarder], workers: u16) -> Self {
-        let of = |interest| {
-            let those =
-                (workers..).zip(networks).filter(|(_, network)| network.interest == interest);
-            those.fold(0, |bits, (worker, _)| bits | worker_bit(worker))
-        };
-        Self { of_all: of(Interest::All), of_logins: of(Interest::Logins) }
+impl Plan {
+    /// Starts the engine.
+    ///
+    /// # Errors
+    /// What the system refuses. The threads that were started have ended then.
+    pub(super) fn start(self) -> Result<Engine, StartError> {
+        let Self { config, counts, cores, listening, registers, networks, routers } = self;
+        let threads = Threads::new(counts, &config.limits)?;
+        // From here on a failure stops what runs already: the engine is dropped.
+        let mut engine =
+            Engine::new(Arc::clone(&config), Arc::clone(&threads), listening.addresses);
+        let (opened, results) = channel();
+        let sockets_max = sockets_max();
+        let runtimes = Arc::<Runtimes>::default();
+        for (index, listeners) in Listeners::shared(listening.by_shard).enumerate() {
+            let shard = ShardThread {
+                config: Arc::clone(&config),
+                index: ShardIndex(index as u16),
+                listeners,
+                sockets_max,
+                counts,
+                threads: Arc::clone(&threads),
+            };
+            let core = cores.get(index % cores.len().max(1)).copied();
+            engine.add_shard(start_shard(shard, core, &runtimes, opened.clone())?);
+        }
+        start_workers(&config, &threads, &registers, counts, &opened, &mut engine)?;
+        drop(opened);
+        let count = usize::from(counts.shards) + usize::from(counts.workers);
+        if let Err(unopened) = wait_for_all(&results, count) {
+            // Its threads have ended when it is gone, and said why.
+            drop(engine);
+            return Err(match unopened {
+                Unopened::Failed(error) => error,
+                Unopened::Silent => runtimes.error(counts).unwrap_or_else(died),
+            });
+        }
+        runtimes.is_started.store(true, Ordering::Release);
+        start_networks(networks, &routers, counts, &mut engine)?;
+        Ok(engine)
     }
 }
 
-/// The cores that this process may run on; none where the system does not tell.
-pub(super) fn cores() -> Vec<usize> {
-    match rustix::thread::sched_getaffinity(None) {
-        Ok(set) => (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect(),
-        Err(error) => {
-            tracing::warn!(%error, "the cores are not told: shards run unpinned");
-            Vec::new()
+/// Starts the workers of all types that have some.
+fn start_workers(
+    config: &ShardConfig,
+    threads: &Arc<Threads>,
+    registers: &[Register],
+    counts: ThreadCounts,
+    opened: &Sender<Opened>,
+    engine: &mut Engine,
+) -> Result<(), StartError> {
+    for (kind, register) in config.server_types.iter().zip(registers) {
+        // Those that workers carry come first.
+        let Carrier::Workers { servers, first_worker, .. } = &kind.carrier else { break };
+        for (worker, server) in (*first_worker..).zip(servers.iter()) {
+            let me = threads.hub.worker(worker);
+            let worker = WorkerConfig {
+                server_id: server.shared(),
+                frontend_id: Arc::clone(&config.server_id),
+                routes: Arc::clone(&config.routes),
+                edition: config.edition(),
+                register: Arc::clone(register),
+                limits: config.limits.clone(),
+                counters: Arc::clone(&config.counters[me.index()]),
+            };
+            engine.add_worker(start_worker(worker, threads, me, counts, opened.clone())?);
         }
     }
+    Ok(())
 }
 
-/// How many cores there are, as far as anybody says.
-pub(super) fn core_count(cores: &[usize]) -> usize {
-    match cores.len() {
-        0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
-        count => count,
-    }
-}
+/// The outcome of a thread's setting up.
+type Opened = Result<(), StartError>;
 
-/// Keeps this thread on a core. Without that it serves as well, if not as evenly.
-pub(super) fn pin(core: usize) {
-    let mut set = CpuSet::new();
-    set.set(core);
-    if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
-        crate::log::seldom!(warn, %error, core, "a shard runs unpinned");
-    }
-}
-
-pub(super) fn threads(
-    shards: u16,
-    workers: u16,
-    limits: &Limits,
-) -> Result<Arc<Threads>, StartError> {
-    let hub_limits = HubLimits { lane_len: limits.lane_len, inbox_len: limits.inbox_len };
-    let hub = Hub::new(shards, workers, hub_limits);
-    let parties = hub.parties();
-    let eventfds: Result<Vec<_>, _> = (0..parties).map(|_| Eventfd::new()).collect();
-    let eventfds = eventfds.map_err(|error| StartError::System { what: "an eventfd", error })?;
-    for (party, eventfd) in (0..parties).map(Party).zip(&eventfds) {
-        hub.bell(party).connect(Box::new(eventfd.clone()));
-    }
-    Ok(Arc::new(Threads {
-        hub,
-        start: Instant::now(),
-        rings: (0..parties).map(|_| AtomicI32::new(-1)).collect(),
-        eventfds,
-        drain_deadline_us: AtomicU64::new(0),
-        stop_workers: AtomicBool::new(false),
-        failure: OnceLock::new(),
-    }))
-}
-
-/// What a thread says when it is set up, or is not.
-pub(super) type Opened = Result<(), StartError>;
-
-/// A started thread; it has ended when this returns.
-pub(super) type Join = Box<dyn FnOnce() + Send>;
-
-/// What the runtimes of an engine's shards say of themselves.
+/// The failures of the runtimes of an engine's shards.
 #[derive(Default)]
-pub(super) struct Runtimes {
-    pub(super) is_started: AtomicBool,
-    /// Why one of them could not be made.
+struct Runtimes {
+    is_started: AtomicBool,
+    /// Says why one of them could not be made.
     error: Mutex<Option<std::io::Error>>,
 }
 
 impl Runtimes {
-    pub(super) fn fail(&self, error: GlommioError<()>) {
+    fn fail(&self, error: GlommioError<()>) {
         if self.is_started.load(Ordering::Acquire) {
             tracing::error!(%error, "a shard's runtime has failed");
             return;
@@ -117,18 +132,18 @@ impl Runtimes {
         self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
     }
 
-    pub(super) fn error(&self, threads: RingThreads) -> Option<StartError> {
+    fn error(&self, counts: ThreadCounts) -> Option<StartError> {
         let error = self.error.lock().unwrap_or_else(PoisonError::into_inner).take();
-        error.map(|error| preflight::ring_failed(RUNTIME, error, threads))
+        error.map(|error| ring_failed(RUNTIME, error, counts))
     }
 }
 
-pub(super) const RUNTIME: &str = "a shard's runtime";
+const RUNTIME: &str = "a shard's runtime";
 /// Memory that the runtime sets aside for files; its least.
-pub(super) const RUNTIME_IO_BYTES: usize = 64 * 1024;
-pub(super) const RUNTIME_RING_DEPTH: usize = 32;
+const RUNTIME_IO_BYTES: usize = 64 * 1024;
+const RUNTIME_RING_DEPTH: usize = 32;
 
-pub(super) fn start_shard(
+fn start_shard(
     shard: ShardThread,
     core: Option<usize>,
     runtimes: &Arc<Runtimes>,
@@ -171,18 +186,18 @@ pub(super) fn start_shard(
     }
 }
 
-pub(super) fn start_worker(
+fn start_worker(
     config: WorkerConfig,
     threads: &Arc<Threads>,
     me: Party,
-    ring_threads: RingThreads,
+    counts: ThreadCounts,
     opened: Sender<Opened>,
 ) -> Result<Join, StartError> {
     let (threads, told) = (Arc::clone(threads), Arc::clone(threads));
     let spawned = std::thread::Builder::new().name(config.server_id.to_string()).spawn(move || {
         match WorkerThread::open(&config, threads, me) {
             Err(error) => {
-                let error = preflight::ring_failed("the ring of a worker", error, ring_threads);
+                let error = ring_failed("the ring of a worker", error, counts);
                 opened.send(Err(error)).ok();
             }
             Ok(worker) => {
@@ -204,17 +219,16 @@ pub(super) fn start_worker(
     }))
 }
 
-/// Starts the network forwarders, whose places among the parties follow each other.
-pub(super) fn start_networks(
+/// Starts the network forwarders.
+fn start_networks(
     networks: Vec<NetworkForwarder>,
     routers: &[(String, Route)],
-    first: Party,
+    counts: ThreadCounts,
     engine: &mut Engine,
 ) -> Result<(), StartError> {
     let (config, threads, clients) = engine.parts();
-    for (place, network) in networks.into_iter().enumerate() {
+    for (me, network) in counts.networks().zip(networks) {
         let is_mine = |(name, _): &&(String, Route)| network.server_types.contains(name);
-        let me = Party(first.0 + place as u16);
         let context = ForwarderContext {
             me,
             threads: Arc::clone(&threads),
@@ -228,18 +242,22 @@ pub(super) fn start_networks(
     Ok(())
 }
 
-/// Waits until all threads are set up. Of one that is not, it gives what it has said, if anything.
-pub(super) fn wait_for_all(
-    results: &Receiver<Opened>,
-    count: usize,
-) -> Result<(), Option<StartError>> {
+/// A thread that was not set up.
+enum Unopened {
+    Failed(StartError),
+    /// It has ended and said nothing.
+    Silent,
+}
+
+/// Waits until all threads are set up.
+fn wait_for_all(results: &Receiver<Opened>, count: usize) -> Result<(), Unopened> {
     for _ in 0..count {
-        results.recv().map_err(|_| None)?.map_err(Some)?;
+        results.recv().map_err(|_| Unopened::Silent)?.map_err(Unopened::Failed)?;
     }
     Ok(())
 }
 
-pub(super) fn died() -> StartError {
+fn died() -> StartError {
     StartError::System {
         what: "a thread: it ended while it was set up",
         error: std::io::Error::other("see the log"),

@@ -1,19 +1,14 @@
 //! One worker's thread.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::preflight::RingSize;
-use super::shard_thread::Threads;
+use super::ring_memory::WORKER_RING;
+use super::threads::Threads;
 use crate::forward::Party;
 use crate::forward::worker::{Worker, WorkerConfig};
 use crate::uring::{Completion, Ring};
 
-/// Submissions and completions of a worker's ring: wake-ups, nothing else.
-const SUBMISSIONS: u32 = 64;
-const COMPLETIONS: u32 = 512;
-pub(super) const RING: RingSize = (SUBMISSIONS, COMPLETIONS);
 /// The longest sleep. It bounds how late anything is that nobody rings for.
 const SLEEP_MAX: Duration = Duration::from_millis(20);
 
@@ -34,19 +29,19 @@ impl WorkerThread {
         threads: Arc<Threads>,
         me: Party,
     ) -> std::io::Result<Self> {
-        let mut ring = Ring::new(SUBMISSIONS, COMPLETIONS)?;
-        ring.watch(threads.eventfds[me.index()].raw());
+        let mut ring = Ring::new(WORKER_RING)?;
+        ring.watch(threads.eventfd(me).raw());
         ring.submit()?;
         let worker = Worker::new(config, &threads.hub, me);
-        threads.rings[me.index()].store(ring.fd(), Ordering::Release);
-        let batch = Vec::with_capacity(COMPLETIONS as usize);
+        threads.add_ring(me, &ring);
+        let batch = Vec::with_capacity(WORKER_RING.completions as usize);
         Ok(Self { ring, worker, threads, me, name: Arc::clone(&config.server_id), batch })
     }
 
     /// Runs until the engine has stopped its shards.
     pub(super) fn run(mut self) -> std::io::Result<()> {
         let bell = Arc::clone(self.threads.hub.bell(self.me));
-        while !self.threads.stop_workers.load(Ordering::Acquire) {
+        while !self.threads.has_to_stop_workers() {
             let has_more = self.worker.run(self.threads.now_us());
             while let Some(party) = self.worker.poll_bell() {
                 self.threads.wake(party, &mut self.ring);
@@ -91,7 +86,6 @@ impl Drop for WorkerThread {
         if std::thread::panicking() {
             self.threads.fail(format!("worker {} has panicked", self.name));
         }
-        // Nobody may ring a ring that is gone.
-        self.threads.rings[self.me.index()].store(-1, Ordering::Release);
+        self.threads.remove_ring(self.me);
     }
 }

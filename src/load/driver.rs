@@ -14,10 +14,9 @@ use super::run::Part;
 use super::script::Script;
 use super::together::{Step, Sums};
 use super::{LoadOptions, LoadProgress, LoadReport, LostCounts, Phase, histogram};
-use crate::uring::{Buffers, Completion, Ring};
+use crate::uring::{Buffers, Completion, Ring, RingSize};
 
-const SUBMISSIONS: u32 = 2048;
-const COMPLETIONS: u32 = 16_384;
+const RING: RingSize = RingSize { submissions: 2048, completions: 16_384 };
 const RECEIVE_BUFFERS: u16 = 1024;
 const RECEIVE_BUFFER_BYTES: u32 = 16 * 1024;
 /// How long connecting, and the answers outstanding at the end, may take without progress.
@@ -73,7 +72,7 @@ pub(super) struct Driver<'a> {
 impl<'a> Driver<'a> {
     pub(super) fn new(part: Part<'a>) -> io::Result<Self> {
         let options = part.options.clone();
-        let ring = Ring::new(SUBMISSIONS, COMPLETIONS)?;
+        let ring = Ring::new(RING)?;
         ring.register_sockets(options.connections)?;
         let buffers = Buffers::new(&ring, RECEIVE_BUFFERS, RECEIVE_BUFFER_BYTES)?;
         let script = Script::new(&options);
@@ -89,7 +88,7 @@ impl<'a> Driver<'a> {
             script,
             addresses: options.addresses.iter().map(|address| SockAddr::from(*address)).collect(),
             connections,
-            batch: Vec::with_capacity(COMPLETIONS as usize),
+            batch: Vec::with_capacity(RING.completions as usize),
             dirty: Vec::new(),
             start: Instant::now(),
             beats: Rounds::new(options.heartbeat, options.connections, 0),

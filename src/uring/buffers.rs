@@ -185,11 +185,12 @@ fn allocate(layout: Layout) -> NonNull<u8> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ring::RingSize;
     use super::*;
 
     #[test]
     fn the_kernel_has_what_a_few_turns_need() {
-        let ring = Ring::new(8, 8).unwrap();
+        let ring = Ring::new(RingSize { submissions: 8, completions: 8 }).unwrap();
         let mut buffers = Buffers::new(&ring, 256, 4096).unwrap();
         let offered = |buffers: &Buffers| 256 - buffers.spare.len();
         let ends_with =

@@ -15,4 +15,4 @@ pub use descriptors::raise_descriptor_limit;
 pub(crate) use descriptors::sockets_max;
 #[cfg(test)]
 pub(crate) use faults::fail;
-pub(crate) use ring::Ring;
+pub(crate) use ring::{Ring, RingSize};

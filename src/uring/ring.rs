@@ -34,6 +34,21 @@ pub(crate) struct Ring {
     failure: Option<io::Error>,
 }
 
+/// The room that a ring has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RingSize {
+    pub(crate) submissions: u32,
+    pub(crate) completions: u32,
+}
+
+impl RingSize {
+    /// Memory that the kernel takes for it: entries have 64 and 16 bytes, and each ring also has a
+    /// page of its own and an index for each submission.
+    pub(crate) const fn bytes(self) -> u64 {
+        self.submissions as u64 * (64 + 4) + self.completions as u64 * 16 + 4096
+    }
+}
+
 /// For how long the kernel may refuse everything before the ring counts as failed: as good as for
 /// ever, to those who wait for an answer.
 const REFUSED_MAX: Duration = if cfg!(test) { Duration::from_millis(300) } else { PATIENCE };
@@ -49,14 +64,14 @@ pub(super) const BUFFER_GROUP: u16 = 0;
 
 impl Ring {
     /// A ring for the thread that calls this, and no other.
-    pub(crate) fn new(submissions: u32, completions: u32) -> io::Result<Self> {
+    pub(crate) fn new(size: RingSize) -> io::Result<Self> {
         let uring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
             .setup_taskrun_flag()
             .setup_submit_all()
-            .setup_cqsize(completions)
-            .build(submissions)?;
+            .setup_cqsize(size.completions)
+            .build(size.submissions)?;
         Ok(Self { uring, waiting: VecDeque::new(), refused_since: None, failure: None })
     }
 
@@ -322,7 +337,7 @@ mod tests {
     #[test]
     fn completions_beyond_the_room_for_them_come_later() {
         const ROOM: u32 = 8;
-        let mut ring = Ring::new(ROOM, ROOM).unwrap();
+        let mut ring = Ring::new(RingSize { submissions: ROOM, completions: ROOM }).unwrap();
         // There are no such sockets, so each close fails at once.
         let sockets = 0..ROOM * 20;
         sockets.clone().for_each(|socket| ring.close(SocketIndex(socket)));
@@ -342,7 +357,7 @@ mod tests {
     #[test]
     fn what_the_kernel_refuses_for_now_waits_its_turn() {
         const ROOM: u32 = 8;
-        let mut ring = Ring::new(ROOM, 256).unwrap();
+        let mut ring = Ring::new(RingSize { submissions: ROOM, completions: 256 }).unwrap();
         let sockets = 0..ROOM * 5;
         for refused in [Errno::AGAIN, Errno::BUSY, Errno::NOMEM, Errno::INTR] {
             faults::fail(&[(refused, 70)]);
@@ -362,7 +377,7 @@ mod tests {
 
     #[test]
     fn a_kernel_that_refuses_for_good_is_told() {
-        let mut ring = Ring::new(8, 64).unwrap();
+        let mut ring = Ring::new(RingSize { submissions: 8, completions: 64 }).unwrap();
         faults::fail(&[(Errno::BADF, 1)]);
         ring.close(SocketIndex(1));
         assert_eq!(Errno::from_io_error(&ring.submit().unwrap_err()), Some(Errno::BADF));

@@ -10,7 +10,6 @@ mod nats;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -25,7 +24,7 @@ use self::nats::Nats;
 use super::builder::Builder;
 use super::eventfd::Eventfd;
 use super::network::{self, ForwarderContext, NetworkForwarder};
-use super::start::Join;
+use super::threads::Join;
 use crate::dispatch::tasks::WakeThread as _;
 use crate::error::StartError;
 use crate::forward::remote::{Remote, RemoteConfig};
@@ -115,7 +114,7 @@ async fn run(cluster: PitayaCluster, context: ForwarderContext) -> std::io::Resu
     let (changes, servers) = mpsc::channel(CHANGES_MAX);
     let registrar = Registrar::new(&cluster, &config.server_type, &id, changes);
     let registrar = tokio::spawn(registrar.run());
-    let bell = watch(context.threads.eventfds[context.me.index()].clone())?;
+    let bell = watch(context.threads.eventfd(context.me).clone())?;
     let sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
     let mut thread =
         Thread { cluster, id, member, nats, moving: None, servers, context, bell, sleep };
@@ -161,7 +160,7 @@ impl Thread {
         let mut stop_at: Option<Instant> = None;
         loop {
             self.turn();
-            if self.context.threads.stop_workers.load(Ordering::Acquire) {
+            if self.context.threads.has_to_stop_workers() {
                 let stop_at = *stop_at.get_or_insert_with(|| Instant::now() + STOP_WITHIN);
                 let is_done = !self.member.has_work() && !self.member.has_commands();
                 if is_done || Instant::now() >= stop_at {
@@ -179,7 +178,7 @@ impl Thread {
         self.member.run();
         self.nats.send(&mut self.member);
         while let Some(party) = self.member.poll_bell() {
-            threads.eventfds[party.index()].wake();
+            threads.eventfd(party).wake();
         }
     }
 

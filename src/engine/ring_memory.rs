@@ -1,0 +1,37 @@
+//! The sizes of the threads' rings, and what they take of the memory that a user may lock.
+
+use std::io;
+
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
+
+use super::threads::ThreadCounts;
+use crate::error::StartError;
+use crate::uring::RingSize;
+
+/// Submissions that wait for a system call; completions that the kernel may keep for a busy thread,
+/// of which more go to a slower list.
+pub(super) const SHARD_RING: RingSize = RingSize { submissions: 1024, completions: 8192 };
+/// For wake-ups, and nothing else.
+pub(super) const WORKER_RING: RingSize = RingSize { submissions: 64, completions: 512 };
+/// Locked memory that the runtime of a shard asks for.
+pub(super) const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
+
+/// Memory that the kernel takes for the rings of an engine's threads, with those of the runtime.
+pub(super) fn ring_bytes(threads: ThreadCounts) -> u64 {
+    u64::from(threads.shards) * (MEMLOCK_BYTES_MIN + SHARD_RING.bytes())
+        + u64::from(threads.workers) * WORKER_RING.bytes()
+}
+
+/// Says what the failure of a thread's ring means.
+pub(super) fn ring_failed(
+    what: &'static str,
+    error: io::Error,
+    threads: ThreadCounts,
+) -> StartError {
+    if Errno::from_io_error(&error) != Some(Errno::NOMEM) {
+        return StartError::System { what, error };
+    }
+    let limit = getrlimit(Resource::Memlock).current;
+    StartError::RingMemory { what, bytes_min: ring_bytes(threads), limit }
+}

@@ -1,0 +1,174 @@
+//! What the threads of one engine share besides the core's hub: clock, wake-ups, and the signs by
+//! which they end.
+
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use super::eventfd::Eventfd;
+use crate::dispatch::tasks::WakeThread as _;
+use crate::error::StartError;
+use crate::forward::{Hub, HubLimits, Party};
+use crate::limits::Limits;
+use crate::log::redact_credentials;
+use crate::uring::{Completion, Ring, Token};
+
+/// The state that an engine's threads share.
+pub(super) struct Threads {
+    pub(super) hub: Arc<Hub>,
+    start: Instant,
+    /// The ring of each party; negative while it has none.
+    rings: Vec<AtomicI32>,
+    /// The eventfd of each party.
+    eventfds: Vec<Eventfd>,
+    /// When a drain has to be over, in microseconds since `start`; 0 while there is none.
+    drain_deadline_us: AtomicU64,
+    /// The workers stop once the shards have.
+    has_to_stop_workers: AtomicBool,
+    /// What has ended the engine before anybody asked for that.
+    failure: OnceLock<String>,
+}
+
+/// The number of an engine's threads, by what they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ThreadCounts {
+    pub(super) shards: u16,
+    pub(super) workers: u16,
+    pub(super) networks: u16,
+}
+
+impl ThreadCounts {
+    /// The parties of the hub.
+    pub(super) fn parties(self) -> u16 {
+        self.shards + self.workers + self.networks
+    }
+
+    /// Each network forwarder's party, in order.
+    pub(super) fn networks(self) -> impl Iterator<Item = Party> {
+        (self.shards + self.workers..self.parties()).map(Party)
+    }
+}
+
+/// A started thread; it has ended when this returns.
+pub(super) type Join = Box<dyn FnOnce() + Send>;
+
+/// For how long sessions may still be served, to be told of the end, after an engine's failure.
+const FAILURE_NOTICE_US: u64 = 1_000_000;
+
+impl Threads {
+    pub(super) fn new(counts: ThreadCounts, limits: &Limits) -> Result<Arc<Self>, StartError> {
+        let hub_limits = HubLimits { lane_len: limits.lane_len, inbox_len: limits.inbox_len };
+        let hub = Hub::new(counts.shards, counts.workers + counts.networks, hub_limits);
+        let parties = hub.parties();
+        let eventfds: Result<Vec<_>, _> = (0..parties).map(|_| Eventfd::new()).collect();
+        let eventfds =
+            eventfds.map_err(|error| StartError::System { what: "an eventfd", error })?;
+        for (party, eventfd) in (0..parties).map(Party).zip(&eventfds) {
+            hub.bell(party).connect(Box::new(eventfd.clone()));
+        }
+        Ok(Arc::new(Self {
+            hub,
+            start: Instant::now(),
+            rings: (0..parties).map(|_| AtomicI32::new(-1)).collect(),
+            eventfds,
+            drain_deadline_us: AtomicU64::new(0),
+            has_to_stop_workers: AtomicBool::new(false),
+            failure: OnceLock::new(),
+        }))
+    }
+
+    pub(super) fn now_us(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// The eventfd by which threads without a ring wake a party.
+    pub(super) fn eventfd(&self, party: Party) -> &Eventfd {
+        &self.eventfds[party.index()]
+    }
+
+    /// Lets other rings wake a party by its own.
+    pub(super) fn add_ring(&self, party: Party, ring: &Ring) {
+        self.rings[party.index()].store(ring.fd(), Ordering::Release);
+    }
+
+    /// Takes a party's ring out of use before it is closed.
+    pub(super) fn remove_ring(&self, party: Party) {
+        self.rings[party.index()].store(-1, Ordering::Release);
+    }
+
+    fn ring_of(&self, party: Party) -> Option<RawFd> {
+        let fd = self.rings[party.index()].load(Ordering::Acquire);
+        (fd >= 0).then_some(fd)
+    }
+
+    /// Wakes a party from a thread that has a ring.
+    pub(super) fn wake(&self, party: Party, ring: &mut Ring) {
+        match self.ring_of(party) {
+            Some(fd) => ring.wake(fd, party),
+            None => self.eventfd(party).wake(),
+        }
+    }
+
+    /// A bell of this party has rung, or another could not be woken by its ring.
+    pub(super) fn handle_wake(&self, me: Party, completion: Completion, ring: &mut Ring) {
+        match completion.token {
+            Token::Bell => {
+                let eventfd = self.eventfd(me);
+                eventfd.clear();
+                if !completion.has_more() {
+                    ring.watch(eventfd.raw());
+                }
+            }
+            Token::WakeFailed(party) => self.eventfd(party).wake(),
+            _ => {}
+        }
+    }
+
+    fn wake_all(&self) {
+        self.eventfds.iter().for_each(Eventfd::wake);
+    }
+
+    /// Has the shards end within that time.
+    pub(super) fn drain(&self, within: Duration) {
+        let within_us = u64::try_from(within.as_micros()).unwrap_or(u64::MAX / 2);
+        let deadline_us = self.now_us().saturating_add(within_us).max(1);
+        self.drain_deadline_us.store(deadline_us, Ordering::Release);
+        self.wake_all();
+    }
+
+    /// The time by which a drain has to be over, if there is one.
+    pub(super) fn drain_deadline_us(&self) -> Option<u64> {
+        Some(self.drain_deadline_us.load(Ordering::Acquire)).filter(|deadline_us| *deadline_us > 0)
+    }
+
+    /// Has workers and network forwarders end. The shards have ended.
+    pub(super) fn stop_workers(&self) {
+        self.has_to_stop_workers.store(true, Ordering::Release);
+        self.wake_all();
+    }
+
+    /// Whether workers and network forwarders are to end.
+    pub(super) fn has_to_stop_workers(&self) -> bool {
+        self.has_to_stop_workers.load(Ordering::Acquire)
+    }
+
+    /// Ends the whole engine, as a thread can't go on: its sessions, and the uids whose home it is,
+    /// are lost to the others, which would serve some and hang others.
+    pub(super) fn fail(&self, failure: String) {
+        // What a library says of a connection may have its address in it.
+        let failure = redact_credentials(&failure).into_owned();
+        tracing::error!("{failure}; the engine stops");
+        let deadline_us = self.now_us() + FAILURE_NOTICE_US;
+        self.failure.get_or_init(|| failure);
+        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+        // Unless it stops anyway.
+        self.drain_deadline_us.compare_exchange(0, deadline_us, success, failure).ok();
+        self.wake_all();
+    }
+
+    /// The failure that has ended the engine, if one has.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
+    }
+}
