@@ -12,8 +12,8 @@ pub enum StartError {
     Limits(LimitError),
     /// An option that can't hold (made by the embedder).
     Option {
-        /// The builder's method.
-        option: &'static str,
+        /// The option.
+        option: EngineOption,
         /// What may be given there.
         expected: String,
     },
@@ -75,6 +75,68 @@ pub enum StartError {
         /// What the system says.
         error: std::io::Error,
     },
+}
+
+/// An option of an engine's description: mostly a method of [`Builder`](crate::Builder) or
+/// [`Listener`](crate::Listener), by whose name it is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EngineOption {
+    /// `Builder::listen`.
+    Listen,
+    /// `Builder::shards`.
+    Shards,
+    /// `Builder::shards` and the workers of `Builder::forward`, counted together.
+    ShardsAndWorkers,
+    /// `Builder::forward`.
+    Forward,
+    /// `Builder::route`.
+    Route,
+    /// `Builder::lane_full`.
+    LaneFull,
+    /// `Builder::heartbeat`.
+    Heartbeat,
+    /// `Builder::heartbeat_timeout`.
+    HeartbeatTimeout,
+    /// `Builder::use_crypto`.
+    UseCrypto,
+    /// `Listener::proxy_protocol`.
+    ProxyProtocol,
+    /// `Listener::trusted_proxies`.
+    TrustedProxies,
+    /// `Listener::real_ip_header`.
+    RealIpHeader,
+    /// `Listener::origins`.
+    Origins,
+    /// `Listener::serializer`.
+    Serializer,
+    /// `Listener::compression`.
+    Compression,
+    /// An option of a cluster, by the cluster's kind and the option's name: `pomelo.keepalive`.
+    Cluster(&'static str),
+}
+
+impl std::fmt::Display for EngineOption {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Listen => "listen",
+            Self::Shards => "shards",
+            Self::ShardsAndWorkers => "shards and workers",
+            Self::Forward => "forward",
+            Self::Route => "route",
+            Self::LaneFull => "lane_full",
+            Self::Heartbeat => "heartbeat",
+            Self::HeartbeatTimeout => "heartbeat_timeout",
+            Self::UseCrypto => "use_crypto",
+            Self::ProxyProtocol => "proxy_protocol",
+            Self::TrustedProxies => "trusted_proxies",
+            Self::RealIpHeader => "real_ip_header",
+            Self::Origins => "origins",
+            Self::Serializer => "serializer",
+            Self::Compression => "compression",
+            Self::Cluster(name) => name,
+        })
+    }
 }
 
 impl std::fmt::Display for StartError {

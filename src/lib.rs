@@ -80,7 +80,7 @@ pub use engine::{
     Builder, Drain, Engine, Handle, Listener, Metrics, Shards, ShutdownReport, return_free_memory,
     return_large_memory,
 };
-pub use error::{HandleError, IoUringBlock, StartError};
+pub use error::{EngineOption, HandleError, IoUringBlock, StartError};
 pub use forward::{LaneFull, ServerId, Workers};
 pub use limits::{LimitError, Limits};
 pub use log::redact_credentials;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use common::{Client, Event, PATIENCE, builder, eventually, notify, request};
 use shaddock::metrics::CounterSnapshot;
-use shaddock::{Builder, Engine, LaneFull, Limits, Reply, StartError, Workers};
+use shaddock::{Builder, Engine, EngineOption, LaneFull, Limits, Reply, StartError, Workers};
 
 const ECHO: &str = "connector.play.echo";
 const ROOM: &str = "room.roomHandler.echo";
@@ -137,6 +137,6 @@ fn a_client_that_leaves_or_waits_for_too_long_is_forgotten() {
 #[test]
 fn a_policy_is_of_a_type_that_is_forwarded() {
     let error = builder(1).lane_full("area", LaneFull::Pause).start().unwrap_err();
-    assert!(matches!(error, StartError::Option { option: "lane_full", .. }), "{error}");
+    assert!(matches!(error, StartError::Option { option: EngineOption::LaneFull, .. }), "{error}");
     assert!(error.to_string().contains("`area`"));
 }

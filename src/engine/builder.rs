@@ -16,7 +16,7 @@ use super::threads::ThreadCounts;
 use crate::dispatch::{
     Filter, Handlers, HostFilter, OwnedRequest, Register, Reply, Request, Session,
 };
-use crate::error::StartError;
+use crate::error::{EngineOption, StartError};
 use crate::forward::{Carrier, LaneFull, Route, ServerId, ServerType, Workers};
 use crate::limits::Limits;
 use crate::route::edition::{Edition, EditionId};
@@ -403,13 +403,13 @@ impl Builder {
     fn counts(&self, shards: u16) -> Result<ThreadCounts, StartError> {
         let bad = |option, expected: &str| StartError::Option { option, expected: expected.into() };
         if shards == 0 {
-            return Err(bad("shards", "at least 1"));
+            return Err(bad(EngineOption::Shards, "at least 1"));
         }
         let workers: usize =
             self.forwards.iter().map(|(_, workers)| usize::from(workers.count)).sum();
         let networks = self.networks.len();
         if usize::from(shards) + workers + networks > PARTIES_MAX {
-            return Err(bad("shards and workers", "1024 together at most"));
+            return Err(bad(EngineOption::ShardsAndWorkers, "1024 together at most"));
         }
         // Each is a part of a sum that is small enough.
         Ok(ThreadCounts { shards, workers: workers as u16, networks: networks as u16 })
@@ -430,11 +430,11 @@ impl Builder {
         for (name, workers) in &self.forwards {
             if workers.count == 0 {
                 return Err(StartError::Option {
-                    option: "forward",
+                    option: EngineOption::Forward,
                     expected: format!("given at least one worker for `{name}`"),
                 });
             }
-            check(&types, "forward", name)?;
+            check(&types, EngineOption::Forward, name)?;
             let servers = (1..=workers.count).map(|n| ServerId::from(&*format!("{name}-{n}")));
             let route = self.routers.iter().rev().find(|(other, _)| other == name);
             types.push(ServerType {
@@ -464,34 +464,40 @@ impl Builder {
     fn check_options(&self) -> Result<(), StartError> {
         let bad = |option, expected: &str| StartError::Option { option, expected: expected.into() };
         if self.listeners.is_empty() {
-            return Err(bad("listen", "an address like 127.0.0.1:3010"));
+            return Err(bad(EngineOption::Listen, "an address like 127.0.0.1:3010"));
         }
         if self.listeners.len() > LISTENERS_MAX {
-            return Err(bad("listen", "given 64 times at most"));
+            return Err(bad(EngineOption::Listen, "given 64 times at most"));
         }
         self.listeners.iter().try_for_each(Listener::check)?;
         #[cfg(feature = "crypto")]
         if self.use_crypto && self.listeners.iter().any(Listener::is_pitaya) {
-            return Err(bad("use_crypto", "left out where a listener has Pitaya's dialect"));
+            return Err(bad(
+                EngineOption::UseCrypto,
+                "left out where a listener has Pitaya's dialect",
+            ));
         }
         // A heartbeat's timeout counts in milliseconds.
         let is_short = |time: Option<Duration>| time.is_some_and(|time| time.as_millis() == 0);
         if is_short(self.heartbeat) {
-            return Err(bad("heartbeat", "1 ms or more; leave it out to have none"));
+            return Err(bad(EngineOption::Heartbeat, "1 ms or more; leave it out to have none"));
         }
         if is_short(self.heartbeat_timeout) {
-            return Err(bad("heartbeat_timeout", "1 ms or more"));
+            return Err(bad(EngineOption::HeartbeatTimeout, "1 ms or more"));
         }
         if self.heartbeat_timeout.is_some() && self.heartbeat.is_none() {
-            return Err(bad("heartbeat_timeout", "left out where there is no heartbeat"));
+            return Err(bad(
+                EngineOption::HeartbeatTimeout,
+                "left out where there is no heartbeat",
+            ));
         }
         if let Some((name, _)) = self.routers.iter().find(|(name, _)| !self.is_forwarded(name)) {
             let expected = format!("of a server type that is forwarded, which `{name}` is not");
-            return Err(StartError::Option { option: "route", expected });
+            return Err(StartError::Option { option: EngineOption::Route, expected });
         }
         if let Some((name, _)) = self.lanes_full.iter().find(|(name, _)| !self.is_forwarded(name)) {
             let expected = format!("of a server type that is forwarded, which `{name}` is not");
-            return Err(StartError::Option { option: "lane_full", expected });
+            return Err(StartError::Option { option: EngineOption::LaneFull, expected });
         }
         self.networks.iter().try_for_each(|network| (network.check)(&self.limits))
     }

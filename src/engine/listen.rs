@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::dispatch::HostRule;
-use crate::error::StartError;
+use crate::error::{EngineOption, StartError};
 use crate::shard::{Dialect, ListenerConfig};
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
@@ -155,31 +155,34 @@ impl Listener {
         };
         let ListenerConfig { expects_proxy, trusted_proxies, real_ip_header, .. } = &self.config;
         if trusted_proxies.len() > TRUSTED_PROXIES_MAX {
-            return bad("trusted_proxies", "1024 rules at most");
+            return bad(EngineOption::TrustedProxies, "1024 rules at most");
         }
         if *expects_proxy && trusted_proxies.is_empty() {
-            return bad("proxy_protocol", "given together with trusted_proxies");
+            return bad(EngineOption::ProxyProtocol, "given together with trusted_proxies");
         }
         if self.config.origins.len() > ORIGINS_MAX {
-            return bad("origins", "64 at most");
+            return bad(EngineOption::Origins, "64 at most");
         }
         if !self.config.origins.iter().all(|origin| is_origin(origin)) {
-            return bad("origins", "each a scheme and a host, like https://game.example");
+            return bad(
+                EngineOption::Origins,
+                "each a scheme and a host, like https://game.example",
+            );
         }
         let is_pomelo = self.config.dialect == Dialect::Pomelo;
         if is_pomelo && self.config.serializer != Serializer::default() {
-            return bad("serializer", "given together with Pitaya's dialect");
+            return bad(EngineOption::Serializer, "given together with Pitaya's dialect");
         }
         if is_pomelo && self.config.compression != Compression::default() {
-            return bad("compression", "given together with Pitaya's dialect");
+            return bad(EngineOption::Compression, "given together with Pitaya's dialect");
         }
         let Some(name) = real_ip_header else { return Ok(()) };
         if trusted_proxies.is_empty() {
-            return bad("real_ip_header", "given together with trusted_proxies");
+            return bad(EngineOption::RealIpHeader, "given together with trusted_proxies");
         }
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         if name.is_empty() || !name.bytes().all(is_name) {
-            return bad("real_ip_header", "a header's name like X-Forwarded-For");
+            return bad(EngineOption::RealIpHeader, "a header's name like X-Forwarded-For");
         }
         Ok(())
     }
@@ -269,7 +272,7 @@ pub(super) fn resolve_all(listeners: &[Listener]) -> Result<Vec<SocketAddr>, Sta
         // Only a fixed port can be asked for twice.
         if address.port() != 0 && addresses.contains(&address) {
             let expected = format!("another one, as {address} is given twice");
-            return Err(StartError::Option { option: "listen", expected });
+            return Err(StartError::Option { option: EngineOption::Listen, expected });
         }
         addresses.push(address);
     }
@@ -387,7 +390,10 @@ mod tests {
         drop(listening);
         let twice = [Listener::from(address), address.into()];
         let error = listen(&twice, 1, 16).unwrap_err();
-        assert!(matches!(error, StartError::Option { option: "listen", .. }), "{error}");
+        assert!(
+            matches!(error, StartError::Option { option: EngineOption::Listen, .. }),
+            "{error}"
+        );
     }
 
     /// Addresses as operators of Node's and Go's servers write them.

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::threads::{Join, Threads};
-use crate::error::StartError;
+use crate::error::{EngineOption, StartError};
 use crate::forward::{Party, Route};
 use crate::limits::Limits;
 use crate::metrics::Counters;
@@ -16,7 +16,7 @@ use crate::shard::{ShardConfig, worker_bit};
 /// A network forwarder, as the embedder describes it.
 pub(super) struct NetworkForwarder {
     /// The option that names its server types, for errors.
-    pub(super) option: &'static str,
+    pub(super) option: EngineOption,
     /// The server types that it carries.
     pub(super) server_types: Vec<String>,
     pub(super) interest: Interest,

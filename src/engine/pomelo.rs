@@ -21,7 +21,7 @@ use super::network::{ForwarderContext, Interest, NetworkForwarder};
 use super::threads::{Join, Threads};
 use crate::dispatch::chain::guarded;
 use crate::dispatch::tasks::WakeThread as _;
-use crate::error::StartError;
+use crate::error::{EngineOption, StartError};
 use crate::forward::Party;
 use crate::forward::remote::{Remote, RemoteConfig};
 use crate::limits::Limits;
@@ -38,7 +38,7 @@ impl Builder {
 
     fn pomelo_with(self, cluster: PomeloCluster, lookup: Lookup) -> Self {
         self.network(NetworkForwarder {
-            option: "pomelo.server_type",
+            option: EngineOption::Cluster("pomelo.server_type"),
             server_types: cluster.server_types().map(str::to_owned).collect(),
             interest: match (cluster.wants_logins(), cluster.wants_ends()) {
                 (true, _) => Interest::Logins,
@@ -70,7 +70,8 @@ const STOP_WITHIN: Duration = Duration::from_millis(500);
 const ACCEPT_PAUSE_US: u64 = 100_000;
 
 fn check(cluster: &PomeloCluster, limits: &Limits) -> Result<(), StartError> {
-    let bad = |(option, expected)| StartError::Option { option, expected };
+    let bad =
+        |(option, expected)| StartError::Option { option: EngineOption::Cluster(option), expected };
     cluster.check(limits.forward_timeout).map_err(bad)?;
     let addresses = listen::resolve_all(&[rpc_listener(cluster)])?;
     if addresses.iter().all(|address| cluster.is_reachable(*address)) {

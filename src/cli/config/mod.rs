@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use shaddock::{Builder, Engine, Handle, HandleError, StartError};
+use shaddock::{Builder, Engine, EngineOption, Handle, HandleError, StartError};
 
 pub(crate) use problem::Problem;
 use problem::Source;
@@ -119,16 +119,16 @@ impl Config {
                 (format!("limits.{}", error.key), format!("must be {}", error.expected))
             }
             StartError::Option { option, expected } => {
-                let key = match *option {
-                    "shards" | "shards and workers" => "server.shards",
-                    "heartbeat" => "heartbeat.interval",
-                    "pomelo.server_type" => "pomelo.type",
-                    "pitaya.server_type" => "pitaya.type",
-                    "heartbeat_timeout" => "heartbeat.timeout",
-                    "use_crypto" => "server.use_crypto",
-                    "origins" => "listener",
-                    "listen" => self.listener_twice().unwrap_or("listener"),
-                    option => option,
+                let key = match option {
+                    EngineOption::Shards | EngineOption::ShardsAndWorkers => "server.shards",
+                    EngineOption::Heartbeat => "heartbeat.interval",
+                    EngineOption::Cluster("pomelo.server_type") => "pomelo.type",
+                    EngineOption::Cluster("pitaya.server_type") => "pitaya.type",
+                    EngineOption::HeartbeatTimeout => "heartbeat.timeout",
+                    EngineOption::UseCrypto => "server.use_crypto",
+                    EngineOption::Origins => "listener",
+                    EngineOption::Listen => self.listener_twice().unwrap_or("listener"),
+                    option => &option.to_string(),
                 };
                 (key.to_owned(), format!("must be {expected}"))
             }

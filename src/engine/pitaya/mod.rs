@@ -26,7 +26,7 @@ use super::eventfd::Eventfd;
 use super::network::{self, ForwarderContext, NetworkForwarder};
 use super::threads::Join;
 use crate::dispatch::tasks::WakeThread as _;
-use crate::error::StartError;
+use crate::error::{EngineOption, StartError};
 use crate::forward::remote::{Remote, RemoteConfig};
 use crate::limits::Limits;
 use crate::pitaya::{Change, Member, MemberConfig, PitayaCluster};
@@ -36,7 +36,7 @@ impl Builder {
     /// its frontends, over NATS and etcd.
     pub fn pitaya(self, cluster: PitayaCluster) -> Self {
         self.network(NetworkForwarder {
-            option: "pitaya.server_type",
+            option: EngineOption::Cluster("pitaya.server_type"),
             server_types: cluster.server_types.clone(),
             interest: network::Interest::Logins,
             check: {
@@ -56,7 +56,8 @@ const STOP_WITHIN: Duration = Duration::from_millis(1_000);
 const CHANGES_MAX: usize = 64;
 
 fn check(cluster: &PitayaCluster, limits: &Limits) -> Result<(), StartError> {
-    let bad = |(option, expected)| StartError::Option { option, expected };
+    let bad =
+        |(option, expected)| StartError::Option { option: EngineOption::Cluster(option), expected };
     cluster.check(limits.forward_timeout).map_err(bad)
 }
 
