@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use common::builder;
-use shaddock::load::{self, LoadOptions, LoadReport, Lost, Mode, Phase, Transport};
+use shaddock::load::{self, DisconnectReason, LoadOptions, LoadReport, Mode, Phase, Transport};
 use shaddock::{Audience, Engine, Reply};
 
 const ECHO: &str = "connector.entryHandler.echo";
@@ -55,7 +55,7 @@ fn several_rings_count_together() {
     })
     .unwrap();
     assert_eq!(phases[phases.len() - 3..], [Phase::Warmup, Phase::Measure, Phase::Done]);
-    assert_eq!((report.connections, report.wrong, report.lost.total()), (50, 0, 0));
+    assert_eq!((report.connections, report.wrong, report.disconnects.total()), (50, 0, 0));
     assert!(report.messages > 50);
     assert_eq!(report.latency.len(), report.messages);
     assert_eq!(report.handshake.len(), 50);
@@ -84,7 +84,12 @@ fn all_come_back_after_a_storm_and_stay() {
             measure: Duration::from_millis(2500),
             ..options(engine.local_addrs())
         });
-        assert_eq!((report.connections, report.lost.total()), (50, 0), "{}", report.lost);
+        assert_eq!(
+            (report.connections, report.disconnects.total()),
+            (50, 0),
+            "{}",
+            report.disconnects
+        );
         assert_eq!(report.handshake.len(), 50);
         assert!(report.reconnecting.unwrap() < Duration::from_secs(5));
         let counters = engine.handle().counters();
@@ -115,7 +120,7 @@ fn a_lost_connection_is_counted_once_with_its_reason() {
         ..options(engine.local_addrs())
     });
     assert_eq!(report.connections, 0);
-    assert_eq!(report.lost.iter().collect::<Vec<_>>(), [(Lost::Ended, 50)]);
+    assert_eq!(report.disconnects.iter().collect::<Vec<_>>(), [(DisconnectReason::Ended, 50)]);
 }
 
 #[test]

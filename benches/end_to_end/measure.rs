@@ -92,8 +92,8 @@ pub(crate) fn measure(
     let ([cpu, client], allocations, allocations_end, messages) = end.ok_or_else(too_short)?;
     let (cpu, client) = (cpu?, client?);
     let (allocations, allocations_end) = (allocations?, allocations_end?);
-    if report.wrong > 0 || report.lost.total() > 0 {
-        let text = format!("{} answers were wrong; lost: {}", report.wrong, report.lost);
+    if report.wrong > 0 || report.disconnects.total() > 0 {
+        let text = format!("{} answers were wrong; lost: {}", report.wrong, report.disconnects);
         return Err(std::io::Error::other(text));
     }
     let messages = (report.messages - messages) as f64;

@@ -134,8 +134,8 @@ fn load(child: &Child, options: &LoadOptions) -> std::io::Result<Loaded> {
     let (Some(connected), Some(begin), Some((end, memory))) = (connected, begin, end) else {
         return Err(std::io::Error::other("the run was too short to be measured"));
     };
-    if report.wrong > 0 || (options.mode != Mode::Storm && report.lost.total() > 0) {
-        let text = format!("{} answers were wrong; lost: {}", report.wrong, report.lost);
+    if report.wrong > 0 || (options.mode != Mode::Storm && report.disconnects.total() > 0) {
+        let text = format!("{} answers were wrong; lost: {}", report.wrong, report.disconnects);
         return Err(std::io::Error::other(text));
     }
     Ok(Loaded {
@@ -213,7 +213,7 @@ pub(crate) fn storm(server: Server, connections: u32, heartbeat_s: u64) -> std::
         seconds: report.reconnecting.unwrap_or_default().as_secs_f64(),
         p50_ms: quantile(0.5),
         p99_ms: quantile(0.99),
-        lost: report.lost.total(),
+        lost: report.disconnects.total(),
         heartbeat_closes,
     })
 }

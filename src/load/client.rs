@@ -1,8 +1,9 @@
 //! One connection of the load client, without its socket.
 
+use super::disconnects::DisconnectReason;
 use super::flight::{Flight, Span};
 use super::script::{Script, routed};
-use super::{Check, Lost, Transport};
+use super::{Check, Transport};
 use crate::wire::message::{self, MessageType};
 use crate::wire::package::{self, PackageType, Status};
 
@@ -22,7 +23,7 @@ pub(super) struct Client {
     pub(super) state: State,
     /// The start of a package whose rest has not come yet.
     partial: Vec<u8>,
-    /// What waits to be sent: requests of the tape, or bytes.
+    /// Requests of the tape that wait to be sent, or bytes.
     queued: Span,
     out: Vec<u8>,
     flight: Flight,
@@ -30,7 +31,7 @@ pub(super) struct Client {
     pub(super) number: u32,
 }
 
-/// What is sent in one piece.
+/// Bytes that are sent in one piece.
 #[derive(Debug)]
 pub(super) enum Piece {
     /// Requests of the script's tape.
@@ -38,20 +39,21 @@ pub(super) enum Piece {
     Bytes(Vec<u8>),
 }
 
-/// What came of a piece of input.
+/// The outcome of a piece of input.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// The connection has begun to work.
     pub(super) is_ready: bool,
     pub(super) wrong: u64,
     pub(super) pushes: u64,
-    /// The server has said goodbye, or what it says makes no sense.
-    pub(super) lost: Option<Lost>,
+    /// The reason to end the connection, if there is one.
+    pub(super) disconnect: Option<DisconnectReason>,
 }
 
 /// The id of the request that logs a client in.
 const LOGIN_ID: u32 = 1;
 const LOGIN_ROUTE: &[u8] = b"connector.entryHandler.entry";
+
 impl Piece {
     pub(super) fn bytes<'a>(&'a self, script: &'a Script) -> &'a [u8] {
         match self {
@@ -98,7 +100,8 @@ impl Client {
         script.package(PackageType::Heartbeat, b"", self.bytes(script));
     }
 
-    /// Sends up to `most` requests, as far as there are slots; they count from `at_ns`. How many.
+    /// Sends up to `most` requests, as far as there are slots; they count from `at_ns`. Gives their
+    /// number.
     pub(super) fn ask(&mut self, script: &Script, at_ns: u64, most: u32) -> u32 {
         let asked = most.min(script.slots - self.flight.len());
         let mut left = asked;
@@ -121,7 +124,7 @@ impl Client {
         script.append(span, self.bytes(script));
     }
 
-    /// Where to append what comes after all that waits.
+    /// The bytes that wait, to append to; requests of the tape go in front.
     fn bytes(&mut self, script: &Script) -> &mut Vec<u8> {
         script.append(std::mem::take(&mut self.queued), &mut self.out);
         &mut self.out
@@ -169,7 +172,7 @@ impl Client {
         seen: &mut Seen,
     ) -> usize {
         let mut consumed = 0;
-        while consumed < input.len() && seen.lost.is_none() {
+        while consumed < input.len() && seen.disconnect.is_none() {
             let rest = &input[consumed..];
             let expected = self.read_expected(script, rest, answered);
             if expected > 0 {
@@ -180,7 +183,7 @@ impl Client {
                 let Some(end) = rest.windows(4).position(|end| end == b"\r\n\r\n") else { break };
                 consumed += end + 4;
                 if !rest.starts_with(b"HTTP/1.1 101") {
-                    seen.lost = Some(Lost::Refused);
+                    seen.disconnect = Some(DisconnectReason::Refused);
                     break;
                 }
                 self.shake_hands(script);
@@ -192,7 +195,7 @@ impl Client {
                     None => break,
                     Some(Ok(head_len)) => head_len,
                     Some(Err(())) => {
-                        seen.lost = Some(Lost::Nonsense);
+                        seen.disconnect = Some(DisconnectReason::Malformed);
                         break;
                     }
                 },
@@ -203,13 +206,13 @@ impl Client {
                     self.handle(script, value.kind, value.body, answered, seen);
                 }
                 Ok(Status::Partial { .. }) => break,
-                Err(_) => seen.lost = Some(Lost::Nonsense),
+                Err(_) => seen.disconnect = Some(DisconnectReason::Malformed),
             }
         }
         consumed
     }
 
-    /// Reads as many answers as are there just as they are expected; how many bytes they are.
+    /// Reads as many answers as are there just as they are expected. Gives their bytes.
     fn read_expected(
         &mut self,
         script: &Script,
@@ -242,7 +245,7 @@ impl Client {
             (PackageType::Data, _) => self.handle_message(script, body, answered, seen),
             (PackageType::Handshake, State::Handshake) => {
                 if !body.starts_with(b"{\"code\":200") {
-                    seen.lost = Some(Lost::Refused);
+                    seen.disconnect = Some(DisconnectReason::Refused);
                     return;
                 }
                 script.package(PackageType::HandshakeAck, b"", &mut self.out);
@@ -259,7 +262,7 @@ impl Client {
                     }
                 }
             }
-            (PackageType::Kick, _) => seen.lost = Some(Lost::Kicked),
+            (PackageType::Kick, _) => seen.disconnect = Some(DisconnectReason::Kicked),
             _ => {}
         }
     }
@@ -272,7 +275,7 @@ impl Client {
         seen: &mut Seen,
     ) {
         let Ok(message) = message::decode(body) else {
-            seen.lost = Some(Lost::Nonsense);
+            seen.disconnect = Some(DisconnectReason::Malformed);
             return;
         };
         match message.kind {
@@ -283,14 +286,14 @@ impl Client {
             }
             MessageType::Response => {
                 let is_right = script.check == Check::Any || message.body == script.body;
-                let place = script.place(message.id);
-                let at_ns = place.and_then(|place| self.flight.take(place, script.ids));
+                let id = script.id_index(message.id);
+                let at_ns = id.and_then(|id| self.flight.take(id, script.ids));
                 if at_ns.is_none() || !is_right {
                     seen.wrong += 1;
                 }
                 at_ns.into_iter().for_each(|at_ns| answered(at_ns, 1));
             }
-            _ => seen.lost = Some(Lost::Nonsense),
+            _ => seen.disconnect = Some(DisconnectReason::Malformed),
         }
     }
 }
@@ -371,7 +374,7 @@ mod tests {
         let seen = client.receive(script, input, |at_ns, count| {
             times.extend(std::iter::repeat_n(at_ns, count as usize));
         });
-        assert_eq!(seen.lost, None);
+        assert_eq!(seen.disconnect, None);
         (times, seen.wrong)
     }
 

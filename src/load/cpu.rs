@@ -1,4 +1,4 @@
-//! What the server that is loaded costs.
+//! The CPU time of the server that is loaded.
 
 use std::io;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub struct CpuTime {
 }
 
 impl ProcessCpu {
-    /// What a process has used so far.
+    /// The time that a process has used so far.
     ///
     /// # Errors
     /// There is no such process, or it may not be looked at.
@@ -43,7 +43,7 @@ impl ProcessCpu {
         Ok(cpu)
     }
 
-    /// What it has used since an earlier moment.
+    /// The time that it has used since an earlier moment.
     #[must_use]
     pub fn since(self, earlier: Self) -> CpuTime {
         let total_ns = (self.total_ns - earlier.total_ns).max(0.0);

@@ -1,25 +1,16 @@
 //! The loop of one ring of the load client.
 
-use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
-use socket2::SockAddr;
-
-use super::client::{Client, State};
-use super::link::{Connection, Link};
 use super::pace::Rounds;
-use super::run::Part;
-use super::script::Script;
-use super::together::{Step, Sums};
-use super::{LoadOptions, LoadProgress, LoadReport, LostCounts, Phase, histogram};
-use crate::uring::{Buffers, Completion, Ring, RingSize};
+use super::part::Part;
+use super::run_barrier::{GivenUp, Step, Sums};
+use super::sockets::{FollowUp, Sockets};
+use super::{LoadProgress, LoadReport, Phase};
+use crate::shard::SocketIndex;
 
-const RING: RingSize = RingSize { submissions: 2048, completions: 16_384 };
-const RECEIVE_BUFFERS: u16 = 1024;
-const RECEIVE_BUFFER_BYTES: u32 = 16 * 1024;
-/// How long connecting, and the answers outstanding at the end, may take without progress.
+/// The time that connecting, and the answers outstanding at the end, may take without progress.
 const PATIENCE: Duration = Duration::from_secs(20);
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 /// In an open loop a request due sooner than this is waited for without sleeping, if the thread has
@@ -27,118 +18,66 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 const SPIN_NS: u64 = 200_000;
 /// The longest sleep while nothing is due but heartbeats.
 const SLEEP_MAX: Duration = Duration::from_millis(20);
-/// How often a driver that waits for others looks for them.
+/// The interval at which a driver that waits for others looks for them.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
-/// One ring, and the connections on it.
+/// The loop of one ring: when its connections do what.
 ///
 /// The steps of a run are called one after the other: [`Self::connect_all`], [`Self::begin`],
 /// [`Self::load`], and so on, as `run` has them.
 pub(super) struct Driver<'a> {
-    pub(super) ring: Ring,
-    /// After the ring, so that it is dropped after it.
-    pub(super) buffers: Buffers,
-    /// So is this, as the ring sends from it.
-    pub(super) script: Script,
-    pub(super) options: LoadOptions,
+    sockets: Sockets,
     part: Part<'a>,
-    /// Boxed, as the kernel reads them.
-    pub(super) addresses: Box<[SockAddr]>,
-    pub(super) connections: Vec<Connection>,
-    batch: Vec<Completion>,
-    pub(super) dirty: Vec<u32>,
-    start: Instant,
     beats: Rounds,
     next_due: f64,
-    next_connection: usize,
+    next_connection: u32,
     spin_ns: u64,
-    /// Whether all connections are up, so that answers are followed by new requests.
-    pub(super) is_loading: bool,
-
-    /// Connections that are to be opened, and how many are on the way.
-    pub(super) to_open: VecDeque<u32>,
-    pub(super) opening: u32,
-    /// When all connections were dropped, while they come again.
-    pub(super) storm_ns: Option<u64>,
-    pub(super) working: u32,
-    pub(super) messages: u64,
-    pub(super) latency: Histogram<u64>,
-    pub(super) handshake: Histogram<u64>,
-    pub(super) wrong: u64,
-    pub(super) lost: LostCounts,
-    pub(super) pushes: u64,
+    /// Whether requests are sent: all connections are up, and counting is not over.
+    is_loading: bool,
 }
 
 impl<'a> Driver<'a> {
     pub(super) fn new(part: Part<'a>) -> io::Result<Self> {
-        let options = part.options.clone();
-        let ring = Ring::new(RING)?;
-        ring.register_sockets(options.connections)?;
-        let buffers = Buffers::new(&ring, RECEIVE_BUFFERS, RECEIVE_BUFFER_BYTES)?;
-        let script = Script::new(&options);
-        let connections = (0..options.connections)
-            .map(|place| Connection::new(Client::new(&script, part.first + place)))
-            .collect();
+        let options = &part.options;
+        let sockets = Sockets::new(options, part.first)?;
         // Drivers that share a core would only keep each other from it.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let spin_ns = if part.together.len() as usize <= cores { SPIN_NS } else { 0 };
+        let spin_ns = if part.barrier.len() as usize <= cores { SPIN_NS } else { 0 };
         Ok(Self {
-            ring,
-            buffers,
-            script,
-            addresses: options.addresses.iter().map(|address| SockAddr::from(*address)).collect(),
-            connections,
-            batch: Vec::with_capacity(RING.completions as usize),
-            dirty: Vec::new(),
-            start: Instant::now(),
+            sockets,
             beats: Rounds::new(options.heartbeat, options.connections, 0),
             next_due: 0.0,
             next_connection: 0,
             spin_ns,
             is_loading: false,
-            to_open: (0..options.connections).collect(),
-            opening: 0,
-            storm_ns: None,
-            working: 0,
-            messages: 0,
-            latency: histogram(),
-            handshake: histogram(),
-            wrong: 0,
-            lost: LostCounts::default(),
-            pushes: 0,
-            options,
             part,
         })
-    }
-
-    pub(super) fn now_ns(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// Opens all connections. One that fails ends the run.
     pub(super) fn connect_all(
         &mut self,
         progress: &mut dyn FnMut(LoadProgress),
-    ) -> Result<(), Option<io::Error>> {
+    ) -> Result<(), GivenUp> {
         self.until_all_work(Phase::Connect, progress, |driver| {
-            if driver.lost.total() == 0 {
+            let disconnects = &driver.sockets.figures.disconnects;
+            if disconnects.total() == 0 {
                 return Ok(());
             }
-            Err(io::Error::new(io::ErrorKind::ConnectionRefused, driver.lost.to_string()))
+            Err(io::Error::new(io::ErrorKind::ConnectionRefused, disconnects.to_string()))
         })
     }
 
-    /// Drops all connections, and opens them again, those that fail once more; how long that took.
+    /// Drops all connections, and opens them again, those that fail once more. Gives the time that
+    /// it took.
     pub(super) fn storm(
         &mut self,
         progress: &mut dyn FnMut(LoadProgress),
-    ) -> Result<Duration, Option<io::Error>> {
+    ) -> Result<Duration, GivenUp> {
         let begin = Instant::now();
-        self.storm_ns = Some(self.now_ns());
-        self.handshake.reset();
-        (0..self.connections.len() as u32).for_each(|place| self.leave(place));
+        self.sockets.begin_storm();
         self.until_all_work(Phase::Storm, progress, |_| Ok(()))?;
-        self.storm_ns = None;
+        self.sockets.end_storm();
         Ok(begin.elapsed())
     }
 
@@ -147,37 +86,41 @@ impl<'a> Driver<'a> {
         phase: Phase,
         progress: &mut dyn FnMut(LoadProgress),
         check: impl Fn(&Self) -> io::Result<()>,
-    ) -> Result<(), Option<io::Error>> {
-        let total = self.options.connections;
+    ) -> Result<(), GivenUp> {
+        let total = self.part.options.connections;
         let mut told = Instant::now();
         let mut last = (0, Instant::now());
-        while self.working < total {
+        while self.sockets.working() < total {
             self.turn(Duration::from_millis(100))?;
             check(self)?;
             self.check_others()?;
-            if self.working > last.0 {
-                last = (self.working, Instant::now());
+            let working = self.sockets.working();
+            if working > last.0 {
+                last = (working, Instant::now());
             } else if last.1.elapsed() > PATIENCE {
-                let text = format!("only {} of {total} connections came up", self.working);
-                return Err(Some(io::Error::new(io::ErrorKind::TimedOut, text)));
+                let text = format!("only {working} of {total} connections came up");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, text).into());
             }
             if told.elapsed() >= PROGRESS_EVERY {
                 told = Instant::now();
-                self.tell(phase, f64::from(self.working) / f64::from(total), progress);
+                self.tell(phase, f64::from(working) / f64::from(total), progress);
             }
         }
         Ok(())
     }
 
-    /// `None` if another driver has given up.
-    fn check_others(&self) -> Result<(), Option<io::Error>> {
-        if self.part.together.has_failed() { Err(None) } else { Ok(()) }
+    /// Gives up if another driver has.
+    fn check_others(&self) -> Result<(), GivenUp> {
+        match self.part.barrier.has_failed() {
+            true => Err(GivenUp::WithAnother),
+            false => Ok(()),
+        }
     }
 
     /// Waits for the other drivers, without neglecting the connections.
-    pub(super) fn wait(&mut self, step: Step) -> Result<(), Option<io::Error>> {
-        self.part.together.arrive(step);
-        while !self.part.together.have_all_arrived(step) {
+    pub(super) fn wait(&mut self, step: Step) -> Result<(), GivenUp> {
+        self.part.barrier.arrive(step);
+        while !self.part.barrier.have_all_arrived(step) {
             self.check_others()?;
             let patience = if self.is_loading { self.ask_due() } else { LOOK_EVERY };
             self.turn(patience.min(LOOK_EVERY))?;
@@ -187,50 +130,50 @@ impl<'a> Driver<'a> {
 
     /// Tells how far the run is. Only the first driver is heard, for all.
     pub(super) fn tell(&self, phase: Phase, share: f64, progress: &mut dyn FnMut(LoadProgress)) {
-        self.tell_others();
-        if self.part.driver == 0 {
-            let Sums { messages, pushes, connections } = self.part.together.sums();
+        self.show_others();
+        if self.part.driver.0 == 0 {
+            let Sums { messages, pushes, connections } = self.part.barrier.sums();
             progress(LoadProgress { phase, share, messages, connections, pushes });
         }
     }
 
-    fn tell_others(&self) {
-        let (messages, pushes, connections) = (self.messages, self.pushes, self.working);
-        self.part.together.tell(self.part.driver, Sums { messages, pushes, connections });
+    fn show_others(&self) {
+        let (figures, connections) = (&self.sockets.figures, self.sockets.working());
+        let (messages, pushes) = (figures.messages, figures.pushes);
+        self.part.barrier.show(self.part.driver, Sums { messages, pushes, connections });
     }
 
     /// Fills every slot, or starts the clock of an open loop.
     pub(super) fn begin(&mut self) {
         self.is_loading = true;
-        self.next_due = self.now_ns() as f64;
-        if self.options.mode.is_quiet() || self.options.rate.is_some() {
+        self.next_due = self.sockets.now_ns() as f64;
+        if self.part.options.mode.is_quiet() {
             return;
         }
-        let now_ns = self.now_ns();
-        for place in 0..self.connections.len() as u32 {
-            self.connections[place as usize].client.ask(&self.script, now_ns, u32::MAX);
-            self.mark_dirty(place);
+        if self.part.options.rate.is_some() {
+            self.sockets.follow_up = FollowUp::OverdueRequests;
+        } else {
+            self.sockets.follow_up = FollowUp::NewRequests;
+            self.sockets.ask_all();
         }
     }
 
     pub(super) fn reset(&mut self) {
-        self.messages = 0;
-        self.wrong = 0;
-        self.pushes = 0;
-        self.latency.reset();
-        self.tell_others();
+        self.sockets.figures.reset();
+        self.show_others();
     }
 
+    /// Loads the server for that time.
     pub(super) fn load(
         &mut self,
         phase: Phase,
         length: Duration,
         progress: &mut dyn FnMut(LoadProgress),
-    ) -> Result<(), Option<io::Error>> {
+    ) -> Result<(), GivenUp> {
         let start = Instant::now();
         self.tell(phase, 0.0, progress);
         let mut told = start;
-        let mut last = (self.messages, start);
+        let mut last = (self.sockets.figures.messages, start);
         loop {
             let passed = start.elapsed();
             if passed >= length {
@@ -238,11 +181,12 @@ impl<'a> Driver<'a> {
             }
             let patience = self.ask_due().min(length.saturating_sub(passed));
             self.turn(patience)?;
-            if self.messages > last.0 || self.options.mode.is_quiet() {
-                last = (self.messages, Instant::now());
+            let messages = self.sockets.figures.messages;
+            if messages > last.0 || self.part.options.mode.is_quiet() {
+                last = (messages, Instant::now());
             } else if last.1.elapsed() > PATIENCE {
                 let text = "the server has stopped answering";
-                return Err(Some(io::Error::new(io::ErrorKind::TimedOut, text)));
+                return Err(io::Error::new(io::ErrorKind::TimedOut, text).into());
             }
             if told.elapsed() >= PROGRESS_EVERY {
                 told = Instant::now();
@@ -256,43 +200,38 @@ impl<'a> Driver<'a> {
     /// Ends the counting: no more requests, and the figures as they are now.
     pub(super) fn end(&mut self, elapsed: Duration, client_cpu: Duration) -> LoadReport {
         self.is_loading = false;
-        self.tell_others();
+        self.sockets.follow_up = FollowUp::Nothing;
+        self.show_others();
+        let figures = &self.sockets.figures;
         LoadReport {
-            connections: self.working,
+            connections: self.sockets.working(),
             connecting: Duration::ZERO,
             reconnecting: None,
-            handshake: self.handshake.clone(),
+            handshake: figures.handshake.clone(),
             elapsed,
-            messages: self.messages,
-            latency: self.latency.clone(),
-            wrong: self.wrong,
-            lost: self.lost.clone(),
-            pushes: self.pushes,
+            messages: figures.messages,
+            latency: figures.latency.clone(),
+            wrong: figures.wrong,
+            disconnects: figures.disconnects.clone(),
+            pushes: figures.pushes,
             client_cpu,
         }
     }
 
-    /// Sends what is due in an open loop; how long to wait for the next.
+    /// Sends what is due in an open loop. Gives the time until the next is.
     fn ask_due(&mut self) -> Duration {
-        let Some(rate) = self.options.rate.filter(|_| !self.options.mode.is_quiet()) else {
+        let options = &self.part.options;
+        let Some(rate) = options.rate.filter(|_| !options.mode.is_quiet()) else {
             return SLEEP_MAX;
         };
         let interval_ns = 1e9 / rate;
-        let now_ns = self.now_ns();
+        let now_ns = self.sockets.now_ns();
         while self.next_due <= now_ns as f64 {
             let due_ns = self.next_due as u64;
             self.next_due += interval_ns;
-            let place = self.next_connection;
-            self.next_connection = (place + 1) % self.connections.len();
-            let connection = &mut self.connections[place];
-            if connection.client.state != State::Working {
-                // It is lost, which is counted.
-                continue;
-            }
-            if connection.client.ask(&self.script, due_ns, 1) == 0 {
-                connection.overdue.push_back(due_ns);
-            }
-            self.mark_dirty(place as u32);
+            let socket = SocketIndex(self.next_connection);
+            self.next_connection = (self.next_connection + 1) % options.connections;
+            self.sockets.ask_due(socket, due_ns);
         }
         match (self.next_due as u64).saturating_sub(now_ns) {
             wait_ns if wait_ns < self.spin_ns => Duration::ZERO,
@@ -300,47 +239,14 @@ impl<'a> Driver<'a> {
         }
     }
 
-    pub(super) fn mark_dirty(&mut self, place: u32) {
-        let connection = &mut self.connections[place as usize];
-        if !std::mem::replace(&mut connection.is_dirty, true) {
-            self.dirty.push(place);
-        }
-    }
-
     fn turn(&mut self, patience: Duration) -> io::Result<()> {
-        self.beat();
-        self.open_more();
-        let mut dirty = std::mem::take(&mut self.dirty);
-        for place in dirty.drain(..) {
-            self.connections[place as usize].is_dirty = false;
-            self.send(place);
+        let now_ns = self.sockets.now_ns();
+        while let Some(index) = self.beats.next(now_ns) {
+            self.sockets.heartbeat(SocketIndex(index));
         }
-        self.dirty = dirty;
-        self.buffers.publish();
-        if patience.is_zero() {
-            self.ring.submit()?;
-        } else {
-            self.ring.submit_and_wait(patience.min(SLEEP_MAX))?;
-        }
-        let mut batch = std::mem::take(&mut self.batch);
-        self.ring.reap(&mut batch);
-        let now_ns = self.now_ns();
-        for completion in batch.drain(..) {
-            self.handle(completion, now_ns);
-        }
-        self.batch = batch;
+        self.sockets.open_more();
+        self.sockets.submit(patience.min(SLEEP_MAX))?;
+        self.sockets.handle_completions();
         Ok(())
-    }
-
-    /// Sends the heartbeats that are due.
-    fn beat(&mut self) {
-        let now_ns = self.now_ns();
-        while let Some(place) = self.beats.next(now_ns) {
-            let connection = &mut self.connections[place as usize];
-            if connection.link == Link::Up && connection.client.state == State::Working {
-                connection.client.heartbeat(&self.script);
-                self.mark_dirty(place);
-            }
-        }
     }
 }

@@ -2,8 +2,8 @@
 
 use smallvec::SmallVec;
 
-/// Some places of ids that follow each other. They may go on beyond the last, where the first come
-/// again.
+/// Ids that follow each other, by their indexes. They may go on beyond the last, where the first
+/// come again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Span {
     pub(super) start: u32,
@@ -16,9 +16,9 @@ pub(super) struct Flight {
     /// In the order in which they were sent.
     bursts: SmallVec<[Burst; 2]>,
     len: u32,
-    /// The place of the next request's id, if `free` is not 0.
+    /// The index of the next request's id, if `free` is not 0.
     next: u32,
-    /// How many from there on are known not to be in flight.
+    /// Ids from there on that are known not to be in flight.
     free: u32,
 }
 
@@ -73,20 +73,20 @@ impl Flight {
     #[cold]
     fn find_free(&mut self, ids: u32) {
         let mut is_in_flight = vec![false; ids as usize];
-        let places = self.bursts.iter().flat_map(|burst| burst.places(ids));
-        places.for_each(|place| is_in_flight[place as usize] = true);
+        let in_flight = self.bursts.iter().flat_map(|burst| burst.in_flight(ids));
+        in_flight.for_each(|index| is_in_flight[index as usize] = true);
         let from = |start| (0..ids).map(move |more| wrapped(start + more, ids));
-        let is_free = |place: &u32| !is_in_flight[*place as usize];
+        let is_free = |index: &u32| !is_in_flight[*index as usize];
         self.next = from(self.next).find(is_free).expect("some id is not in flight");
         self.free = from(self.next).take_while(is_free).count() as u32;
     }
 
-    /// Notes an answer; when its request was sent, if one of that place was in flight.
-    pub(super) fn take(&mut self, place: u32, ids: u32) -> Option<u64> {
+    /// Notes an answer. Gives the time when its request was sent, if one of that id was in flight.
+    pub(super) fn take(&mut self, id_index: u32, ids: u32) -> Option<u64> {
         let mut bursts = self.bursts.iter().enumerate();
         // Mostly it is of the first.
         let (index, bit) = bursts.find_map(|(index, burst)| {
-            let bit = 1_u64.checked_shl(burst.offset(place, ids))?;
+            let bit = 1_u64.checked_shl(burst.offset(id_index, ids))?;
             (burst.unanswered & bit != 0).then_some((index, bit))
         })?;
         Some(self.answered(index, bit))
@@ -100,7 +100,7 @@ impl Flight {
         Span { start: wrapped(burst.first + offset, ids), count }
     }
 
-    /// Notes the answers to the first of [`Self::oldest`]; when they were sent.
+    /// Notes the answers to the first of [`Self::oldest`]. Gives the time when they were sent.
     pub(super) fn take_oldest(&mut self, count: u32) -> u64 {
         let offset = self.bursts[0].unanswered.trailing_zeros();
         self.answered(0, (u64::MAX >> (u64::BITS - count)) << offset)
@@ -119,25 +119,25 @@ impl Flight {
 }
 
 impl Burst {
-    /// The bit of a place; it may have none here.
-    fn offset(&self, place: u32, ids: u32) -> u32 {
-        distance(self.first, place, ids)
+    /// The bit of an id; it may have none here.
+    fn offset(&self, id_index: u32, ids: u32) -> u32 {
+        distance(self.first, id_index, ids)
     }
 
-    /// The places of those in flight.
-    fn places(&self, ids: u32) -> impl Iterator<Item = u32> {
+    /// The ids in flight.
+    fn in_flight(&self, ids: u32) -> impl Iterator<Item = u32> {
         let is_in_flight = |offset: &u32| self.unanswered >> offset & 1 != 0;
         (0..u64::BITS).filter(is_in_flight).map(move |offset| wrapped(self.first + offset, ids))
     }
 }
 
-/// How far it is from one place on to another.
+/// The steps from one id on to another.
 fn distance(from: u32, to: u32, ids: u32) -> u32 {
     if to >= from { to - from } else { to + ids - from }
 }
 
-fn wrapped(place: u32, ids: u32) -> u32 {
-    if place >= ids { place - ids } else { place }
+fn wrapped(id_index: u32, ids: u32) -> u32 {
+    if id_index >= ids { id_index - ids } else { id_index }
 }
 
 #[cfg(test)]
@@ -178,18 +178,18 @@ mod tests {
                     let most = 1 + random(room.min(80));
                     let span = flight.begin(most, ids, at_ns);
                     assert!(span.start < ids && (1..=most).contains(&span.count));
-                    for place in span.start..span.start + span.count {
-                        assert_eq!(model.insert(wrapped(place, ids), at_ns), None);
+                    for index in span.start..span.start + span.count {
+                        assert_eq!(model.insert(wrapped(index, ids), at_ns), None);
                     }
                 } else if random(2) == 0 {
-                    let place = random(ids);
-                    assert_eq!(flight.take(place, ids), model.remove(&place));
+                    let index = random(ids);
+                    assert_eq!(flight.take(index, ids), model.remove(&index));
                 } else {
                     let Span { start, count } = flight.oldest(ids);
                     let taken = if count == 0 { 0 } else { 1 + random(count) };
                     let at_ns = (taken > 0).then(|| flight.take_oldest(taken));
-                    for place in start..start + taken {
-                        assert_eq!(model.remove(&wrapped(place, ids)), at_ns);
+                    for index in start..start + taken {
+                        assert_eq!(model.remove(&wrapped(index, ids)), at_ns);
                     }
                 }
                 assert_eq!(flight.len() as usize, model.len());

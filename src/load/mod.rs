@@ -9,14 +9,15 @@
 
 mod client;
 mod cpu;
+mod disconnects;
 mod driver;
 mod flight;
-mod link;
-mod lost;
 mod pace;
+mod part;
 mod run;
+mod run_barrier;
 mod script;
-mod together;
+mod sockets;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,19 +25,19 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 pub use cpu::{CpuTime, ProcessCpu};
-pub use lost::{Lost, LostCounts};
+pub use disconnects::{DisconnectCounts, DisconnectReason};
 pub use run::run;
 
-/// What to do to a server.
+/// A run: what is done to a server, and for how long.
 #[derive(Debug, Clone)]
 #[allow(clippy::exhaustive_structs)] // Built with `..LoadOptions::new(address)`.
 pub struct LoadOptions {
-    /// Where the server listens, at least one; connections take them in turn. A pair of addresses
-    /// has some 28,000 ports, so more connections need more addresses.
+    /// The addresses of the server, at least one; connections take them in turn. A pair of
+    /// addresses has some 28,000 ports, so more connections need more addresses.
     pub addresses: Vec<SocketAddr>,
-    /// How to connect.
+    /// The way to connect.
     pub transport: Transport,
-    /// What each connection does.
+    /// The work of each connection.
     pub mode: Mode,
     /// The route that is asked or notified.
     pub route: String,
@@ -52,17 +53,17 @@ pub struct LoadOptions {
     pub pipeline: u32,
     /// Bytes of each message's JSON body, at least 16.
     pub body_bytes: usize,
-    /// How long to count.
+    /// The time for which is counted.
     pub measure: Duration,
-    /// How long to load before that.
+    /// The time for which is loaded before that.
     pub warmup: Duration,
     /// Messages a second over all connections, which makes it an open loop.
     pub rate: Option<f64>,
     /// Logs each connection in by the demo's `entry`, under this text and a number.
     pub login: Option<String>,
-    /// What answers to requests must be.
+    /// The check of answers to requests.
     pub check: Check,
-    /// How often each connection sends a heartbeat. The connections' are spread over that time.
+    /// The interval of each connection's heartbeats. The connections' are spread over that time.
     pub heartbeat: Duration,
 }
 
@@ -90,7 +91,7 @@ impl LoadOptions {
     }
 }
 
-/// How the load client connects.
+/// The way in which the load client connects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Transport {
@@ -100,7 +101,7 @@ pub enum Transport {
     WebSocket,
 }
 
-/// What each connection does.
+/// The work of each connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mode {
@@ -110,42 +111,43 @@ pub enum Mode {
     Notify,
     /// Sends heartbeats only.
     Idle,
-    /// Sends heartbeats only; before the counting begins, all connections drop and come again, as
-    /// many as [`LoadOptions::opening`] at a time. One that fails then is counted and tried again.
+    /// Sends heartbeats only; before the counting begins, all connections are closed and opened
+    /// again, as many as [`LoadOptions::opening`] at a time. One that fails then is counted and
+    /// tried again.
     Storm,
 }
 
 impl Mode {
-    /// Whether there is nothing but heartbeats.
+    /// Tells whether it sends nothing but heartbeats.
     fn is_quiet(self) -> bool {
         matches!(self, Self::Idle | Self::Storm)
     }
 }
 
-/// What an answer is compared with.
+/// The check of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Check {
-    /// The request's body.
+    /// It is the request's body.
     Echo,
-    /// Nothing; any answer will do.
+    /// None; any answer will do.
     Any,
 }
 
-/// What came of it.
+/// The result of a run.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct LoadReport {
     /// Connections that were up when counting began.
     pub connections: u32,
-    /// How long it took to get there.
+    /// The time that it took to get there.
     pub connecting: Duration,
-    /// Of a storm: how long it took from the drop until all connections worked again.
+    /// Of a storm: the time from the drop until all connections worked again.
     pub reconnecting: Option<Duration>,
     /// Nanoseconds from when a connection was begun until its handshake was done; of a storm, from
     /// the drop.
     pub handshake: Histogram<u64>,
-    /// How long was counted.
+    /// The time for which was counted.
     pub elapsed: Duration,
     /// Messages answered, or notified and known to have arrived.
     pub messages: u64,
@@ -153,21 +155,21 @@ pub struct LoadReport {
     pub latency: Histogram<u64>,
     /// Answers that were not what they should be.
     pub wrong: u64,
-    /// Connections that the server closed or refused, each once, by what was seen of it.
-    pub lost: LostCounts,
+    /// Connections that the server closed or refused, each once, by reason.
+    pub disconnects: DisconnectCounts,
     /// Pushes received.
     pub pushes: u64,
     /// CPU time of the load client's own threads, while counting.
     pub client_cpu: Duration,
 }
 
-/// What is told while it runs.
+/// The progress of a run.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct LoadProgress {
-    /// Where the run is.
+    /// The part of the run that is under way.
     pub phase: Phase,
-    /// How far that phase is, from 0 to 1.
+    /// The share of that part that is done, from 0 to 1.
     pub share: f64,
     /// Messages of this phase so far.
     pub messages: u64,
@@ -185,7 +187,7 @@ pub enum Phase {
     Connect,
     /// Load, not counted.
     Warmup,
-    /// All have dropped and connect again.
+    /// All connections have been closed and are opened again.
     Storm,
     /// Load, counted.
     Measure,

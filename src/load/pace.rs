@@ -1,4 +1,4 @@
-//! When things are due that go round all connections.
+//! The times of what goes round all connections.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 pub(super) struct Rounds {
     interval_ns: f64,
     count: u32,
-    /// Whose turn is next, and when.
+    /// The connection whose turn is next, and the time of that.
     next: u32,
     due_ns: f64,
 }
@@ -30,9 +30,9 @@ impl Rounds {
         // After a stall each gets one turn, not one for each round that was missed.
         self.due_ns = self.due_ns.max(now_ns - self.interval_ns);
         self.due_ns += self.interval_ns / f64::from(self.count);
-        let place = self.next;
-        self.next = (place + 1) % self.count;
-        Some(place)
+        let index = self.next;
+        self.next = (index + 1) % self.count;
+        Some(index)
     }
 }
 

@@ -1,24 +1,15 @@
-//! A whole run: one driver after the other, or several at once.
+//! A whole run: the drivers, each with a thread, and the sum of what they report.
 
 use std::io;
 use std::time::{Duration, Instant};
 
 use super::driver::Driver;
+use super::part::Part;
+use super::run_barrier::{DriverIndex, GivenUp, RunBarrier, Step};
 use super::script::SLOTS_MAX;
-use super::together::{Step, Together};
 use super::{LoadOptions, LoadProgress, LoadReport, Mode, Phase};
 use crate::uring::sockets_max;
 use crate::wire::message::ROUTE_BYTES_MAX;
-
-/// One ring's part of a run.
-pub(super) struct Part<'a> {
-    pub(super) together: &'a Together,
-    pub(super) driver: u32,
-    /// The whole run's options with this part's numbers.
-    pub(super) options: LoadOptions,
-    /// The number of its first connection.
-    pub(super) first: u32,
-}
 
 /// Loads a server as described, and tells `progress` from time to time.
 ///
@@ -30,34 +21,48 @@ pub fn run(
 ) -> io::Result<LoadReport> {
     check(options)?;
     let rings = rings(options)?;
-    let together = Together::new(rings);
+    let barrier = RunBarrier::new(rings);
     std::thread::scope(|scope| {
         let spawn = |driver| {
-            let part = Part::new(options, &together, driver);
+            let part = Part::new(options, &barrier, DriverIndex(driver));
             let name = format!("shaddock-load-{driver}");
             std::thread::Builder::new()
                 .name(name)
                 .spawn_scoped(scope, || run_part(part, &mut |_| {}))
-                .inspect_err(|_| together.fail())
+                .inspect_err(|_| barrier.fail())
         };
         let others: Vec<_> = (1..rings).map(spawn).collect();
-        let mut result = run_part(Part::new(options, &together, 0), &mut progress);
+        let mut sum = run_part(Part::new(options, &barrier, DriverIndex(0)), &mut progress);
         for other in others {
-            let joined = other.map_err(Some).and_then(|other| {
+            let joined = other.map_err(GivenUp::Failed).and_then(|other| {
                 other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             });
-            result = match (result, joined) {
-                (Ok(mut sum), Ok(report)) => {
-                    sum.add(&report);
-                    Ok(sum)
-                }
-                // Of several errors, the one that made the others give up.
-                (Err(Some(error)), _) | (_, Err(Some(error))) => Err(Some(error)),
-                (_, Err(None)) | (Err(None), _) => Err(None),
-            };
+            sum = add(sum, joined);
         }
-        result.map_err(|error| error.unwrap_or_else(|| io::Error::other("a ring has given up")))
+        sum.map_err(|given_up| match given_up {
+            GivenUp::Failed(error) => error,
+            GivenUp::WithAnother => io::Error::other("a ring has given up"),
+        })
     })
+}
+
+/// The outcome of two parts. Of several errors, the one that made the others give up.
+fn add(
+    sum: Result<LoadReport, GivenUp>,
+    part: Result<LoadReport, GivenUp>,
+) -> Result<LoadReport, GivenUp> {
+    match (sum, part) {
+        (Ok(mut sum), Ok(report)) => {
+            sum.add(&report);
+            Ok(sum)
+        }
+        (Err(GivenUp::Failed(error)), _) | (_, Err(GivenUp::Failed(error))) => {
+            Err(GivenUp::Failed(error))
+        }
+        (_, Err(GivenUp::WithAnother)) | (Err(GivenUp::WithAnother), _) => {
+            Err(GivenUp::WithAnother)
+        }
+    }
 }
 
 fn check(options: &LoadOptions) -> io::Result<()> {
@@ -83,7 +88,7 @@ fn check(options: &LoadOptions) -> io::Result<()> {
     }
 }
 
-/// How many rings there are.
+/// The number of rings.
 fn rings(options: &LoadOptions) -> io::Result<u32> {
     let per_ring = sockets_max().max(1);
     let needed = options.connections.div_ceil(per_ring);
@@ -97,23 +102,17 @@ fn rings(options: &LoadOptions) -> io::Result<u32> {
     }
 }
 
-/// The whole way of one driver. `None` if it gives up because another has.
-fn run_part(
-    part: Part<'_>,
-    progress: &mut dyn FnMut(LoadProgress),
-) -> Result<LoadReport, Option<io::Error>> {
-    let together = part.together;
+/// Runs one driver from beginning to end. If it gives up, the others do.
+fn run_part(part: Part<'_>, progress: &mut dyn FnMut(LoadProgress)) -> Result<LoadReport, GivenUp> {
+    let barrier = part.barrier;
     let result = drive(part, progress);
     if result.is_err() {
-        together.fail();
+        barrier.fail();
     }
     result
 }
 
-fn drive(
-    part: Part<'_>,
-    progress: &mut dyn FnMut(LoadProgress),
-) -> Result<LoadReport, Option<io::Error>> {
+fn drive(part: Part<'_>, progress: &mut dyn FnMut(LoadProgress)) -> Result<LoadReport, GivenUp> {
     let (warmup, measure) = (part.options.warmup, part.options.measure);
     let is_storm = part.options.mode == Mode::Storm;
     let mut driver = Driver::new(part)?;
@@ -147,22 +146,6 @@ fn thread_cpu() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
 }
 
-impl<'a> Part<'a> {
-    fn new(options: &LoadOptions, together: &'a Together, driver: u32) -> Self {
-        let (all, rings) = (options.connections, together.len());
-        let share = |driver: u32| all / rings + u32::from(driver < all % rings);
-        let connections = share(driver);
-        let rate = |rate: f64| rate * f64::from(connections) / f64::from(all);
-        let options = LoadOptions {
-            connections,
-            opening: (options.opening / rings).max(1),
-            rate: options.rate.map(rate),
-            ..options.clone()
-        };
-        Self { together, driver, options, first: (0..driver).map(share).sum() }
-    }
-}
-
 impl LoadReport {
     /// Adds what another ring has seen at the same time.
     fn add(&mut self, other: &Self) {
@@ -174,7 +157,7 @@ impl LoadReport {
         self.latency.add(&other.latency).expect("the histograms have the same bounds");
         self.handshake.add(&other.handshake).expect("the histograms have the same bounds");
         self.wrong += other.wrong;
-        self.lost.add(&other.lost);
+        self.disconnects.add(&other.disconnects);
         self.pushes += other.pushes;
         self.client_cpu += other.client_cpu;
     }
@@ -183,18 +166,6 @@ impl LoadReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn connections_and_rate_are_shared_out() {
-        let address = "127.0.0.1:1".parse().unwrap();
-        let options =
-            LoadOptions { connections: 10, rate: Some(100.0), ..LoadOptions::new(address) };
-        let together = Together::new(3);
-        let parts: Vec<_> = (0..3).map(|n| Part::new(&options, &together, n)).collect();
-        let of = |part: &Part<'_>| (part.first, part.options.connections);
-        assert_eq!(parts.iter().map(of).collect::<Vec<_>>(), [(0, 4), (4, 3), (7, 3)]);
-        assert_eq!(parts[1].options.rate, Some(30.0));
-    }
 
     #[test]
     fn what_can_not_be_is_refused() {

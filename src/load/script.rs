@@ -1,4 +1,4 @@
-//! What all connections send, and what they expect.
+//! The messages that all connections send, and the answers they expect.
 
 use super::flight::Span;
 use super::{Check, LoadOptions, Mode, Transport};
@@ -6,7 +6,7 @@ use crate::wire::message::MessageType;
 use crate::wire::package::{HEADER_BYTES, Header, PackageType};
 use crate::wire::{answer, varint, websocket};
 
-/// What all connections send.
+/// The messages that all connections send, and the answers they expect.
 pub(super) struct Script {
     pub(super) transport: Transport,
     pub(super) check: Check,
@@ -14,7 +14,7 @@ pub(super) struct Script {
     pub(super) login: Option<String>,
     /// Requests in flight.
     pub(super) slots: u32,
-    /// How many ids there are; behind the last comes the first again.
+    /// The number of ids; behind the last comes the first again.
     pub(super) ids: u32,
     /// Notifies in front of each request.
     notifies: u32,
@@ -41,7 +41,7 @@ const IDS_MAX: u32 = (1 << 21) - FIRST_ID;
 /// There are ids for twice as many requests as are in flight.
 pub(super) const SLOTS_MAX: u32 = 1_000_000;
 const _: () = assert!(2 * SLOTS_MAX <= IDS_MAX);
-/// What a tape has for the ids, so that the cache next to the core holds it.
+/// Bytes of a tape that the ids get, so that the cache next to the core holds it.
 const TAPE_BYTES: usize = 32 * 1024;
 /// Where many large requests are in flight there is none.
 const TAPE_BYTES_MAX: usize = 1024 * 1024;
@@ -90,8 +90,8 @@ impl Script {
         self.write(Span { start: 1, count: count as u32 - 1 }, &mut requests);
         let is_websocket = self.transport == Transport::WebSocket;
         let mut answers = Vec::new();
-        for place in 0..count as u32 {
-            answer::encode(is_websocket, self.id(place), &self.body, &mut answers);
+        for id_index in 0..count as u32 {
+            answer::encode(is_websocket, self.id(id_index), &self.body, &mut answers);
         }
         let answer_bytes = answers.len() / count;
         self.tape = Some(Tape { requests, request_bytes, answers, answer_bytes });
@@ -102,13 +102,13 @@ impl Script {
         u64::from(self.notifies.max(1))
     }
 
-    /// The place of an id among all.
-    pub(super) fn place(&self, id: u32) -> Option<u32> {
-        id.checked_sub(FIRST_ID).filter(|place| *place < self.ids)
+    /// The index of an id among all.
+    pub(super) fn id_index(&self, id: u32) -> Option<u32> {
+        id.checked_sub(FIRST_ID).filter(|index| *index < self.ids)
     }
 
-    fn id(&self, place: u32) -> u32 {
-        FIRST_ID + place % self.ids
+    fn id(&self, id_index: u32) -> u32 {
+        FIRST_ID + id_index % self.ids
     }
 
     /// The requests of a span, if they are on the tape.
@@ -132,9 +132,9 @@ impl Script {
     }
 
     fn write(&self, span: Span, out: &mut Vec<u8>) {
-        for place in span.start..span.start + span.count {
+        for id_index in span.start..span.start + span.count {
             (0..self.notifies).for_each(|_| self.notify(out));
-            self.request(self.id(place), &self.routed_body, out);
+            self.request(self.id(id_index), &self.routed_body, out);
         }
     }
 
@@ -202,7 +202,7 @@ mod tests {
                 let span = Span { start, count: 5 };
                 let mut requests = Vec::new();
                 let mut answers = Vec::new();
-                for id in (start..start + 5).map(|place| FIRST_ID + place % script.ids) {
+                for id in (start..start + 5).map(|index| FIRST_ID + index % script.ids) {
                     script.request(id, &script.routed_body, &mut requests);
                     let is_websocket = transport == Transport::WebSocket;
                     answer::encode(is_websocket, id, &script.body, &mut answers);

@@ -376,8 +376,11 @@ impl Shared<'_> {
             }
         })
         .map_err(|error| error.to_string())?;
-        if report.wrong > 0 || report.lost.total() > 0 {
-            self.fail(format!("load: {} wrong answers; lost: {}", report.wrong, report.lost));
+        if report.wrong > 0 || report.disconnects.total() > 0 {
+            self.fail(format!(
+                "load: {} wrong answers; lost: {}",
+                report.wrong, report.disconnects
+            ));
         }
         let now = now.ok_or("the load was too short")?;
         let closes = now.iter().filter(|(name, _)| {

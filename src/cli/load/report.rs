@@ -81,8 +81,12 @@ impl Report {
             messages: report.messages,
             messages_per_second: report.messages as f64 / seconds,
             wrong_answers: report.wrong,
-            connections_lost: report.lost.total(),
-            lost_by_reason: report.lost.iter().map(|(why, n)| (why.to_string(), n)).collect(),
+            connections_lost: report.disconnects.total(),
+            lost_by_reason: report
+                .disconnects
+                .iter()
+                .map(|(why, n)| (why.to_string(), n))
+                .collect(),
             pushes: report.pushes,
             latency_us: Latency::of(&report.latency),
             client_cpu_us_per_message: each(report.client_cpu.as_secs_f64() * 1e6),

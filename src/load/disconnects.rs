@@ -1,13 +1,13 @@
-//! How connections are lost.
+//! The reasons for which connections end.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
-/// What the load client saw of the end of a connection.
+/// The reason for which a connection has ended, as the load client saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
-pub enum Lost {
+pub enum DisconnectReason {
     /// There is no socket, for the reason of that number.
     Open(i32),
     /// It did not come up, for the reason of that number.
@@ -16,22 +16,22 @@ pub enum Lost {
     Receive(i32),
     /// The server has closed it.
     Ended,
-    /// The server has said goodbye by a kick.
+    /// The server has kicked the client.
     Kicked,
     /// The server has refused the upgrade or the handshake.
     Refused,
-    /// What the server says makes no sense.
-    Nonsense,
+    /// The server has sent what is not of the protocol.
+    Malformed,
 }
 
-/// How many connections were lost, by what was seen of it.
+/// The number of connections that have ended, by reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LostCounts {
-    by_reason: BTreeMap<Lost, u64>,
+pub struct DisconnectCounts {
+    by_reason: BTreeMap<DisconnectReason, u64>,
 }
 
-impl LostCounts {
-    pub(super) fn one(&mut self, reason: Lost) {
+impl DisconnectCounts {
+    pub(super) fn one(&mut self, reason: DisconnectReason) {
         *self.by_reason.entry(reason).or_default() += 1;
     }
 
@@ -47,13 +47,13 @@ impl LostCounts {
         self.by_reason.values().sum()
     }
 
-    /// Each reason that there was, and how often.
-    pub fn iter(&self) -> impl Iterator<Item = (Lost, u64)> {
+    /// Each reason that there was, and its count.
+    pub fn iter(&self) -> impl Iterator<Item = (DisconnectReason, u64)> {
         self.by_reason.iter().map(|(reason, count)| (*reason, *count))
     }
 }
 
-impl fmt::Display for Lost {
+impl fmt::Display for DisconnectReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let why = |number: i32| io::Error::from_raw_os_error(number);
         match self {
@@ -63,15 +63,15 @@ impl fmt::Display for Lost {
             Self::Ended => f.write_str("closed by the server"),
             Self::Kicked => f.write_str("kicked"),
             Self::Refused => f.write_str("handshake refused"),
-            Self::Nonsense => f.write_str("not understood"),
+            Self::Malformed => f.write_str("not understood"),
         }
     }
 }
 
-impl fmt::Display for LostCounts {
+impl fmt::Display for DisconnectCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, (reason, count)) in self.iter().enumerate() {
-            let comma = if place > 0 { ", " } else { "" };
+        for (index, (reason, count)) in self.iter().enumerate() {
+            let comma = if index > 0 { ", " } else { "" };
             write!(f, "{comma}{count} {reason}")?;
         }
         Ok(())
@@ -83,11 +83,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn losses_are_counted_by_their_reasons() {
-        let (mut all, mut some) = (LostCounts::default(), LostCounts::default());
-        all.one(Lost::Kicked);
-        some.one(Lost::Connect(111));
-        some.one(Lost::Kicked);
+    fn ends_are_counted_by_their_reasons() {
+        let (mut all, mut some) = (DisconnectCounts::default(), DisconnectCounts::default());
+        all.one(DisconnectReason::Kicked);
+        some.one(DisconnectReason::Connect(111));
+        some.one(DisconnectReason::Kicked);
         all.add(&some);
         assert_eq!(all.total(), 3);
         let text = "1 not connected: Connection refused (os error 111), 2 kicked";
