@@ -46,7 +46,7 @@ pub(super) struct Registrar {
 
 /// Pitaya's own.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long etcd may take to answer anything.
+/// The time in which etcd has to answer anything.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// The waits before it is tried again: the first, and the greatest.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -54,9 +54,9 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 /// Etcd is told that this server lives so many times in its time to live.
 const BEATS_PER_TTL: u32 = 3;
 
-/// Why it has to begin anew.
+/// A failure after which it begins anew on another connection.
 #[derive(Debug)]
-enum Lost {
+enum EtcdError {
     Connection(tonic::transport::Error),
     Call(Status),
     /// It does not answer.
@@ -67,7 +67,7 @@ enum Lost {
     Watch(String),
 }
 
-impl std::fmt::Display for Lost {
+impl std::fmt::Display for EtcdError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Connection(error) => error.fmt(f),
@@ -79,7 +79,7 @@ impl std::fmt::Display for Lost {
     }
 }
 
-impl From<Status> for Lost {
+impl From<Status> for EtcdError {
     fn from(status: Status) -> Self {
         Self::Call(status)
     }
@@ -121,7 +121,7 @@ impl Registrar {
         }
     }
 
-    /// Runs until nobody wants to hear of changes any more; then takes this server off the list.
+    /// Runs until the receiver of changes is gone; then takes this server off the list.
     pub(super) async fn run(mut self) {
         let mut wait = RETRY_FIRST;
         let stopped = self.changes.clone();
@@ -129,19 +129,19 @@ impl Registrar {
             let began = Instant::now();
             let mut etcd = None;
             let session = self.serve(endpoint, &mut etcd);
-            let lost = tokio::select! {
-                lost = session => lost,
+            let error = tokio::select! {
+                error = session => error,
                 () = stopped.closed() => return self.leave(etcd).await,
             };
             if began.elapsed() > RETRY_MAX {
                 wait = RETRY_FIRST;
             }
-            if matches!(lost, Lost::Lease) {
+            if matches!(error, EtcdError::Lease) {
                 self.forget_lease();
             }
             crate::log::seldom!(
                 warn,
-                why = %lost,
+                why = %error,
                 "no connection to etcd; serving on with what is known"
             );
             tokio::select! {
@@ -153,25 +153,25 @@ impl Registrar {
     }
 
     /// Does everything on one connection until something fails.
-    async fn serve(&mut self, endpoint: &Endpoint, place: &mut Option<Etcd>) -> Lost {
-        match self.try_serve(endpoint, place).await {
+    async fn serve(&mut self, endpoint: &Endpoint, open: &mut Option<Etcd>) -> EtcdError {
+        match self.try_serve(endpoint, open).await {
             Ok(never) => match never {},
-            Err(lost) => lost,
+            Err(error) => error,
         }
     }
 
     async fn try_serve(
         &mut self,
         endpoint: &Endpoint,
-        place: &mut Option<Etcd>,
-    ) -> Result<Infallible, Lost> {
-        let channel = endpoint.connect().await.map_err(Lost::Connection)?;
-        let etcd = place.insert(Etcd::new(channel, self.list_bytes_max));
+        open: &mut Option<Etcd>,
+    ) -> Result<Infallible, EtcdError> {
+        let channel = endpoint.connect().await.map_err(EtcdError::Connection)?;
+        let etcd = open.insert(Etcd::new(channel, self.list_bytes_max));
         if let Some((name, password)) = self.login.clone() {
             etcd.log_in(name, password).await?;
         }
         // In front of the list, as it tells how to read it.
-        if self.lease.is_some() && matches!(self.keep_alive(etcd).await, Err(Lost::Lease)) {
+        if self.lease.is_some() && matches!(self.keep_alive(etcd).await, Err(EtcdError::Lease)) {
             self.forget_lease();
         }
         self.read_all(etcd).await?;
@@ -190,7 +190,7 @@ impl Registrar {
         }
     }
 
-    /// What the keys of all servers begin with.
+    /// The beginning of the keys of all servers.
     fn keys(&self) -> String {
         format!("{}{KEYS}", self.prefix)
     }
@@ -201,7 +201,7 @@ impl Registrar {
     }
 
     /// Puts this server into the list, on a lease that is good.
-    async fn register(&mut self, etcd: &mut Etcd) -> Result<(), Lost> {
+    async fn register(&mut self, etcd: &mut Etcd) -> Result<(), EtcdError> {
         let lease = match self.lease {
             Some(lease) => lease,
             None => {
@@ -217,27 +217,28 @@ impl Registrar {
         Ok(())
     }
 
-    async fn keep_alive(&mut self, etcd: &mut Etcd) -> Result<(), Lost> {
-        let Some(id) = self.lease else { return Err(Lost::Lease) };
+    async fn keep_alive(&mut self, etcd: &mut Etcd) -> Result<(), EtcdError> {
+        let Some(id) = self.lease else { return Err(EtcdError::Lease) };
         let one = stream::once(std::future::ready(LeaseRequest { id }));
         let answer = async {
             let mut answers: Streaming<LeaseKeepAliveResponse> =
                 etcd.stream(path::KEEP_ALIVE, one).await?;
             answers.message().await
         };
-        let answer = tokio::time::timeout(CALL_TIMEOUT, answer).await.map_err(|_| Lost::Silent)?;
+        let answer =
+            tokio::time::timeout(CALL_TIMEOUT, answer).await.map_err(|_| EtcdError::Silent)?;
         match answer? {
             Some(LeaseKeepAliveResponse { ttl: 1.. }) => Ok(()),
-            _ => Err(Lost::Lease),
+            _ => Err(EtcdError::Lease),
         }
     }
 
     /// Reads the whole list.
     ///
-    /// Where etcd has forgotten this server's lease, or what it has told already, it has lost its
-    /// data, most likely, and the list lacks servers that live: they put themselves in again at
+    /// Etcd that has forgotten this server's lease, or what it has told already, has lost its data,
+    /// most likely, and the list lacks servers that live: they put themselves in again at
     /// their next sign of life.
-    async fn read_all(&mut self, etcd: &mut Etcd) -> Result<(), Lost> {
+    async fn read_all(&mut self, etcd: &mut Etcd) -> Result<(), EtcdError> {
         let key = self.keys();
         let range_end = range_end(&key);
         let range = RangeRequest { key: key.into_bytes(), range_end, keys_only: true };
@@ -255,10 +256,10 @@ impl Registrar {
     }
 
     /// Takes over what the watch has told.
-    async fn follow(&mut self, told: Option<WatchResponse>) -> Result<(), Lost> {
-        let Some(told) = told else { return Err(Lost::Watch("its stream has ended".into())) };
+    async fn follow(&mut self, told: Option<WatchResponse>) -> Result<(), EtcdError> {
+        let Some(told) = told else { return Err(EtcdError::Watch("its stream has ended".into())) };
         if told.canceled {
-            return Err(Lost::Watch(told.cancel_reason));
+            return Err(EtcdError::Watch(told.cancel_reason));
         }
         let revision = told.header.map_or(0, |header| header.revision);
         self.revision = self.revision.max(revision);
@@ -284,14 +285,14 @@ impl Registrar {
     }
 
     async fn tell(&self, change: Change) {
-        // Whoever does not hear it any more stops this task, too.
+        // A receiver that is gone stops this task, too.
         self.changes.send(change).await.ok();
     }
 
     /// Takes this server off the list.
     async fn leave(&mut self, etcd: Option<Etcd>) {
         if let (Some(mut etcd), Some(id)) = (etcd, self.lease.take()) {
-            let left: Result<Empty, Lost> = etcd.call(path::REVOKE, LeaseRequest { id }).await;
+            let left: Result<Empty, EtcdError> = etcd.call(path::REVOKE, LeaseRequest { id }).await;
             if let Err(why) = left {
                 tracing::warn!(%why, "etcd was not told that this server leaves");
             }
@@ -309,7 +310,7 @@ fn ticks(interval: Duration) -> tokio::time::Interval {
 /// One connection.
 struct Etcd {
     grpc: Grpc<Channel>,
-    /// What stands for the login.
+    /// The token that stands for the login.
     token: Option<MetadataValue<Ascii>>,
 }
 
@@ -319,7 +320,7 @@ impl Etcd {
         Self { grpc, token: None }
     }
 
-    async fn log_in(&mut self, name: String, password: String) -> Result<(), Lost> {
+    async fn log_in(&mut self, name: String, password: String) -> Result<(), EtcdError> {
         let login = AuthenticateRequest { name, password };
         let AuthenticateResponse { token } = self.call(path::AUTHENTICATE, login).await?;
         let token = token.parse();
@@ -328,7 +329,7 @@ impl Etcd {
     }
 
     /// Asks one question.
-    async fn call<Q, A>(&mut self, path: &'static str, question: Q) -> Result<A, Lost>
+    async fn call<Q, A>(&mut self, path: &'static str, question: Q) -> Result<A, EtcdError>
     where
         Q: Message + Send + Sync + 'static,
         A: Message + Default + Send + Sync + 'static,
@@ -336,11 +337,11 @@ impl Etcd {
         let request = self.request(question);
         let codec = ProstCodec::<Q, A>::default();
         let answer = async {
-            self.grpc.ready().await.map_err(Lost::Connection)?;
+            self.grpc.ready().await.map_err(EtcdError::Connection)?;
             let path = PathAndQuery::from_static(path);
             Ok(self.grpc.unary(request, path, codec).await?.into_inner())
         };
-        tokio::time::timeout(CALL_TIMEOUT, answer).await.map_err(|_| Lost::Silent)?
+        tokio::time::timeout(CALL_TIMEOUT, answer).await.map_err(|_| EtcdError::Silent)?
     }
 
     /// Opens a stream of questions and answers.
@@ -367,7 +368,7 @@ impl Etcd {
         &mut self,
         keys: &str,
         start_revision: i64,
-    ) -> Result<Streaming<WatchResponse>, Lost> {
+    ) -> Result<Streaming<WatchResponse>, EtcdError> {
         let create = WatchCreateRequest {
             key: keys.as_bytes().to_vec(),
             range_end: range_end(keys),
@@ -377,7 +378,7 @@ impl Etcd {
         let questions = stream::once(std::future::ready(WatchRequest { create: Some(create) }))
             .chain(stream::pending());
         let opened = self.stream(path::WATCH, questions);
-        Ok(tokio::time::timeout(CALL_TIMEOUT, opened).await.map_err(|_| Lost::Silent)??)
+        Ok(tokio::time::timeout(CALL_TIMEOUT, opened).await.map_err(|_| EtcdError::Silent)??)
     }
 
     fn request<T>(&self, message: T) -> Request<T> {

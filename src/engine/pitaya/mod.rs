@@ -48,9 +48,9 @@ impl Builder {
     }
 }
 
-/// The longest sleep. It bounds how late anything is that nobody rings for.
+/// The longest sleep. It bounds the delay of work that rings no bell.
 const SLEEP_MAX: Duration = Duration::from_millis(500);
-/// How long what is to be told at the end may take.
+/// The time in which what is to be told at the end has to be sent.
 const STOP_WITHIN: Duration = Duration::from_millis(1_000);
 /// Changes of the list of servers that wait to be taken over.
 const CHANGES_MAX: usize = 64;
@@ -126,7 +126,7 @@ async fn run(cluster: PitayaCluster, context: ForwarderContext) -> std::io::Resu
         tracing::warn!("not all was sent to NATS");
     }
     drop(thread);
-    // It finds that nobody wants its changes any more, and takes this server off the list.
+    // It finds its channel closed, and takes this server off the list.
     if tokio::time::timeout(STOP_WITHIN, registrar).await.is_err() {
         tracing::warn!("etcd was not told that this server has gone; it will see so by itself");
     }
@@ -147,7 +147,7 @@ struct Thread {
     id: Arc<str>,
     member: Member,
     nats: Nats,
-    /// Where NATS's server is about to stop.
+    /// The way to another server of NATS's, as this one is about to stop.
     moving: Option<Moving>,
     servers: mpsc::Receiver<Change>,
     context: ForwarderContext,
@@ -188,7 +188,7 @@ impl Thread {
         let hub = Arc::clone(&self.context.threads.hub);
         let bell = hub.bell(self.context.me);
         bell.arm();
-        // The second look: what was pushed before the bell was armed rings nobody.
+        // The second look: mail that was pushed before the bell was armed has not rung it.
         if self.member.has_work() {
             bell.disarm();
             let look = |cx: &mut Context<'_>| Poll::Ready(self.poll_events(cx).is_ready());
@@ -235,7 +235,7 @@ impl Thread {
 }
 
 impl Thread {
-    /// Leaves a NATS server that is about to stop; whether anything has come.
+    /// Leaves a NATS server that is about to stop. `true` if anything has come.
     fn poll_moving(&mut self, cx: &mut Context<'_>) -> bool {
         if self.moving.is_none() && self.nats.is_lame() {
             let (cluster, id) = (self.cluster.clone(), Arc::clone(&self.id));

@@ -16,7 +16,7 @@ use tokio::time::Sleep;
 use super::nats::Nats;
 use crate::pitaya::Member;
 
-/// How far it has come.
+/// The steps of moving, by the last that was taken.
 pub(super) enum Moving {
     /// The other connection is being made.
     Connecting(BoxFuture<'static, std::io::Result<Nats>>),
@@ -26,11 +26,11 @@ pub(super) enum Moving {
     Leaving { old: Nats, until: Pin<Box<Sleep>> },
 }
 
-/// How long both connections are heard at last, for what one of them gets a little later.
+/// The time for which both connections are heard at last, for what one of them gets a little later.
 const LEAVE_AFTER: Duration = Duration::from_millis(50);
 
 impl Moving {
-    /// Goes on as far as it can; `None` when all is done. Whether anything has come.
+    /// Goes on as far as it can; `None` when all is done. Also tells whether anything has come.
     pub(super) fn poll(
         self,
         cx: &mut Context<'_>,

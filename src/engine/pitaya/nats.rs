@@ -1,4 +1,4 @@
-//! The connection to NATS: what is listened to, and what is sent.
+//! The connection to NATS: the subjects that are subscribed to, and the messages that are sent.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,15 +24,16 @@ pub(super) struct Nats {
     inbox: Subscriber,
     /// Requests of backends.
     requests: Subscriber,
-    /// Who has logged in at frontends of this type, if anybody cares.
+    /// Logins at frontends of this type, if they matter.
     bindings: Option<Subscriber>,
-    /// What is told of the connection.
-    states: mpsc::Receiver<Link>,
+    /// Changes of the connection.
+    changes: mpsc::Receiver<ConnectionChange>,
     /// The server that it is to is about to stop.
     is_lame: bool,
-    /// What is also heard on the connection that this one is to replace is not heard here yet.
+    /// The users whose messages come on the connection that this one is to replace, and are not
+    /// taken here yet.
     muted: Option<Muted>,
-    /// What comes for users.
+    /// Pushes and kicks for users.
     heard: SelectAll<Abortable<User>>,
     /// Which users those are, by uid.
     users: FxHashMap<Arc<str>, Listening>,
@@ -42,11 +43,12 @@ pub(super) struct Nats {
     flush: Option<BoxFuture<'static, ()>>,
 }
 
-/// What NATS's client tells of its connection.
+/// A change of the connection, as NATS's client tells it.
 #[derive(Debug, Clone, Copy)]
-enum Link {
+enum ConnectionChange {
     Connected,
-    Lost,
+    Disconnected,
+    /// The server is about to stop.
     LameDuck,
 }
 
@@ -57,7 +59,7 @@ struct Muted {
     is_muted: Arc<AtomicBool>,
 }
 
-/// What has come for a user.
+/// A message for a user.
 enum Heard {
     Push(Bytes),
     Kick(Bytes),
@@ -98,7 +100,7 @@ impl Stream for User {
     }
 }
 
-/// What ends the listening to a user when it is dropped.
+/// Ends the listening to a user when it is dropped.
 struct Listening(AbortHandle);
 
 impl Drop for Listening {
@@ -123,10 +125,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRIES_OF_FIRST: usize = 60;
 const RETRY_MAX: Duration = Duration::from_secs(1);
-/// How long NATS may take to send back what it was sent, before it is sent again.
+/// The time in which NATS has to send back what it was sent, before it is sent again.
 const SETTLE_WITHIN: Duration = Duration::from_secs(1);
-/// Changes of the connection that nobody has looked at yet.
-const STATES_MAX: usize = 16;
+/// Changes of the connection that have not been read yet.
+const CHANGES_MAX: usize = 16;
 
 impl Nats {
     /// Begins to connect, and to listen once that is done.
@@ -146,7 +148,7 @@ impl Nats {
         id: &str,
         inbox: String,
     ) -> std::io::Result<Self> {
-        let (tell, states) = mpsc::channel(STATES_MAX);
+        let (tell, changes) = mpsc::channel(CHANGES_MAX);
         let client = options(cluster, tell).connect(addresses).await;
         let client = client.map_err(std::io::Error::other)?;
         let listen = async |subject| client.subscribe(subject).await.map_err(std::io::Error::other);
@@ -162,7 +164,7 @@ impl Nats {
             inbox,
             requests,
             bindings,
-            states,
+            changes,
             is_lame: false,
             muted: None,
             heard: SelectAll::new(),
@@ -211,12 +213,12 @@ impl Nats {
         })
     }
 
-    /// Whether the server has said that it is about to stop.
+    /// Tells whether the server has said that it is about to stop.
     pub(super) fn is_lame(&self) -> bool {
         self.is_lame
     }
 
-    /// There is nowhere to go, so it stays until the server ends the connection.
+    /// There is no other server, so it stays until this one ends the connection.
     pub(super) fn stay(&mut self) {
         self.is_lame = false;
     }
@@ -247,22 +249,22 @@ impl Nats {
         tokio::spawn(async move { client.drain().await });
     }
 
-    /// Hands in what has come; whether anything has.
+    /// Hands in what has come. `true` if anything has.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, member: &mut Member) -> bool {
         let mut has_come = false;
-        while let Poll::Ready(Some(told)) = self.states.poll_recv(cx) {
+        while let Poll::Ready(Some(told)) = self.changes.poll_recv(cx) {
             has_come = true;
             match told {
-                Link::Connected => {
+                ConnectionChange::Connected => {
                     self.is_lame = false;
                     member.handle_connected();
                 }
-                Link::Lost => member.handle_lost(),
-                Link::LameDuck => self.is_lame = true,
+                ConnectionChange::Disconnected => member.handle_lost(),
+                ConnectionChange::LameDuck => self.is_lame = true,
             }
         }
         has_come |= self.poll_received(cx, member);
-        // Whoever waits for room is woken here.
+        // A task that waits for room is woken here.
         has_come | (member.has_commands() && self.poll_room(cx).is_ready())
     }
 
@@ -301,7 +303,7 @@ impl Nats {
         has_come
     }
 
-    /// Whether the client takes another message.
+    /// Ready if the client takes another message.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.unflushed >= CLIENT_QUEUE_BYTES {
             let client = &self.client;
@@ -364,7 +366,7 @@ impl Nats {
         }
     }
 
-    /// Listens to a user; whether the client had room for that.
+    /// Listens to a user. `true` if the client had room for that.
     fn listen(&mut self, uid: &Arc<str>) -> bool {
         if self.users.contains_key(uid) {
             return true;
@@ -390,7 +392,7 @@ impl Nats {
     }
 }
 
-/// Takes what has come on one subject; whether anything has.
+/// Takes what has come on one subject. `true` if anything has.
 fn each(subscriber: &mut Subscriber, cx: &mut Context<'_>, mut take: impl FnMut(Message)) -> bool {
     for taken in 0..MESSAGES_PER_TURN {
         match Pin::new(&mut *subscriber).poll_next(cx) {
@@ -406,7 +408,7 @@ fn addresses(cluster: &PitayaCluster) -> Vec<async_nats::ServerAddr> {
     cluster.nats.iter().filter_map(|url| url.parse().ok()).collect()
 }
 
-fn options(cluster: &PitayaCluster, tell: mpsc::Sender<Link>) -> ConnectOptions {
+fn options(cluster: &PitayaCluster, tell: mpsc::Sender<ConnectionChange>) -> ConnectOptions {
     let options = ConnectOptions::new()
         .name("shaddock")
         .retry_on_initial_connect()
@@ -424,9 +426,9 @@ fn options(cluster: &PitayaCluster, tell: mpsc::Sender<Link>) -> ConnectOptions 
             let tell = tell.clone();
             async move {
                 match event {
-                    Event::Connected => drop(tell.send(Link::Connected).await),
-                    Event::Disconnected => drop(tell.send(Link::Lost).await),
-                    Event::LameDuckMode => drop(tell.send(Link::LameDuck).await),
+                    Event::Connected => drop(tell.send(ConnectionChange::Connected).await),
+                    Event::Disconnected => drop(tell.send(ConnectionChange::Disconnected).await),
+                    Event::LameDuckMode => drop(tell.send(ConnectionChange::LameDuck).await),
                     Event::SlowConsumer(_) => {
                         crate::log::seldom!(
                             warn,
