@@ -59,7 +59,7 @@ impl Listeners {
 #[derive(Debug)]
 struct FullShards {
     by_shard: Vec<AtomicBool>,
-    /// How often any of them has changed.
+    /// The number of changes of any of them.
     changes: AtomicU32,
 }
 
@@ -94,7 +94,7 @@ pub(super) struct Accepts {
     listeners: Listeners,
     /// Those of the shard's own listening sockets first.
     accepts: Vec<Accept>,
-    /// Where the kernel writes peers' addresses, by accept. Boxed once, so they stay there.
+    /// Room for peers' addresses, by accept. Boxed once, as the kernel writes to it.
     addresses: Box<[PeerAddress]>,
     /// Accepts of the shard's own listening sockets that are not under way.
     idle: VecDeque<AcceptIndex>,
@@ -286,7 +286,7 @@ impl Accepts {
             .flat_map(|(shard, sockets)| sockets.iter().map(move |socket| (shard, socket)))
         {
             // At once: an accept under way holds the socket until the kernel has taken the ring
-            // apart, and clients would connect to a backlog from which nobody accepts.
+            // apart, and clients would connect to a backlog that is not accepted from.
             if shard == self.listeners.me
                 && let Err(error) = listener.shutdown(std::net::Shutdown::Both)
             {
@@ -313,7 +313,7 @@ impl Accepts {
         self.open + self.under_way < self.sockets_max
     }
 
-    /// Whether there may be an accept to begin.
+    /// Tells whether there may be an accept to begin.
     fn has_next(&self) -> bool {
         !self.wanted.is_empty() || !self.idle.is_empty() || self.of_full_shards().next().is_some()
     }
@@ -358,7 +358,7 @@ impl Accepts {
         unsafe { ring.accept(fd, accept, address) };
     }
 
-    /// Whether an accept of the same listening socket is under way.
+    /// Tells whether an accept of the same listening socket is under way.
     fn is_accepting_as(&self, accept: AcceptIndex) -> bool {
         let Accept { shard, listener, .. } = self.accepts[accept.0 as usize];
         self.accepts.iter().any(|other| {

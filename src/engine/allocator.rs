@@ -1,4 +1,4 @@
-//! What the system's allocator does with large pieces of memory.
+//! Settings of the system's allocator for large pieces of memory.
 
 #![allow(unsafe_code)] // A call of the C library.
 
@@ -35,17 +35,17 @@ pub fn return_large_memory() {
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const LARGE_BYTES: std::ffi::c_int = 1024 * 1024;
 
-/// What a thread's allocator keeps at the end of its memory, which [`return_free_memory`] does not
-/// give back. What crowds leave there is more.
+/// Bytes that a thread's allocator keeps at the end of its memory, which [`return_free_memory`]
+/// does not give back. Crowds leave more than that there.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const KEPT_BYTES: std::ffi::c_int = 256 * 1024;
 
-/// Has glibc's allocator give back what is free in the middle of its memory; whether anything was.
-/// Elsewhere than with glibc it does nothing.
+/// Has glibc's allocator give back what is free in the middle of its memory. `true` if anything
+/// was. Elsewhere than with glibc it does nothing.
 ///
-/// What a crowd has taken lies between what others hold, and so stays with the process after the
-/// crowd has gone, to be used again. To look through it takes milliseconds where it is much, in
-/// which threads that allocate have to wait: for a moment in which there is little to do.
+/// The memory that a crowd has taken lies between what others hold, and so stays with the process
+/// after the crowd has gone, to be used again. To look through it takes milliseconds where it is
+/// much, in which threads that allocate have to wait: for a moment in which there is little to do.
 pub fn return_free_memory() -> bool {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
@@ -54,7 +54,7 @@ pub fn return_free_memory() -> bool {
         unsafe extern "C" {
             fn malloc_trim(pad: usize) -> c_int;
         }
-        // SAFETY: it takes a number, and only memory that nobody has allocated is given back.
+        // SAFETY: it takes a number, and only memory that is not allocated is given back.
         unsafe { malloc_trim(0) == 1 }
     }
     #[cfg(not(all(target_os = "linux", target_env = "gnu")))]

@@ -359,7 +359,7 @@ impl Builder {
     /// Checks the description, as far as that can be done before [`Self::start`].
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The first thing that is wrong with it.
     pub fn check(&self) -> Result<(), StartError> {
         let shards = match self.shards {
             Shards::PerCore => 1,
@@ -372,7 +372,8 @@ impl Builder {
     /// Starts the engine: when this returns, clients can connect.
     ///
     /// # Errors
-    /// What is wrong with the description, the machine or its limits, and what to do about it.
+    /// The first thing that is wrong with the description, the machine or its limits, and what to
+    /// do about it.
     pub fn start(mut self) -> Result<Engine, StartError> {
         let cores = cores::cores();
         let shards = match self.shards {

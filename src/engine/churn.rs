@@ -3,11 +3,11 @@
 //! Most of what a connection's beginning and end cost is the kernel's work, and much of that is
 //! done later, in one piece with that of others: a descriptor that is closed is freed some
 //! milliseconds after. Thousands that disconnect and connect again as fast as they can would so
-//! keep a core from those who are in for a millisecond at a time, however few of them a turn takes.
-//! Where nobody is served, nobody is made to wait.
+//! keep a core from open sessions for a millisecond at a time, however few of them a turn takes.
+//! In a shard that serves no message nothing is bounded.
 //!
-//! The accepts of a millisecond are for those who get in. A refused connection gives its own to the
-//! next: an address that connects more often than it may would keep all others out otherwise.
+//! The accepts of a millisecond are for connections that are kept. A refused one gives its own to
+//! the next: an address that connects more often than it may would keep all others out otherwise.
 
 /// Accepts, and ends of streams that are handled, in a millisecond. With as many ends as accepts a
 /// crowd that connects again would find the places of its old connections taken.
@@ -17,7 +17,7 @@ const ENDS_PER_MS: u32 = 8;
 /// end, but the kernel's share of it is to be bounded as well.
 const REFUSALS_PER_MS: u32 = 28;
 const MS_US: u64 = 1_000;
-/// For how long after a message a shard counts as serving somebody.
+/// The time after a message for which a shard counts as serving others.
 const SERVES_US: u64 = 10_000;
 
 /// The bounds of one shard.
@@ -73,7 +73,7 @@ impl ChurnLimiter {
         may_end
     }
 
-    /// Start of the next millisecond, in which those who wait have another try.
+    /// Start of the next millisecond, in which connections that wait are accepted.
     pub(super) fn again_us(&self) -> u64 {
         self.begun_us + MS_US
     }
@@ -84,14 +84,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_are_accepted_at_once_where_nobody_is_served() {
+    fn many_are_accepted_at_once_where_no_message_is_served() {
         let mut churn = ChurnLimiter::default();
         churn.begin_turn(5_000, 0);
         assert!((0..1_000).all(|_| churn.try_accept() && churn.try_end()));
     }
 
     #[test]
-    fn a_few_are_accepted_in_a_millisecond_while_somebody_is_served() {
+    fn a_few_are_accepted_in_a_millisecond_while_messages_are_served() {
         let mut churn = ChurnLimiter::default();
         churn.begin_turn(5_000, 1);
         for begun_us in [5_000, 6_000, 7_500] {
@@ -107,13 +107,13 @@ mod tests {
         assert!((0..1_000).all(|_| churn.try_accept() && churn.try_end()));
     }
 
-    /// A storm of an address that may not connect as often, in a shard that serves others: for each
-    /// millisecond, six that are turned away come before one that is let in.
+    /// A storm of an address that may not connect as often, in a shard that serves others: in each
+    /// millisecond, six connections that are refused come before one that is kept.
     #[test]
-    fn who_is_turned_away_takes_no_place() {
+    fn a_refused_connection_uses_up_no_accept() {
         const REFUSED_EVERY_MS: u64 = 6;
         let (mut churn, mut refused) = (ChurnLimiter::default(), 0);
-        // What waits in the kernel, by whether it may come in, and since when.
+        // Connections in the backlog: `true` for one that is kept, and since when it waits.
         let mut waiting = std::collections::VecDeque::new();
         for ms in 1..2_000 {
             waiting.extend((0..REFUSED_EVERY_MS).map(|_| (false, ms)));
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn turning_away_is_bounded_too() {
+    fn refusals_are_bounded_too() {
         let mut churn = ChurnLimiter::default();
         churn.begin_turn(5_000, 1);
         let mut refused = 0;

@@ -20,14 +20,15 @@ use crate::pomelo::PomeloLimits;
 
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 16;
-/// How long an address may be silent before the next one is tried, and how long all of them but the
-/// last may be together, which leaves time for that one.
+/// The time for which an address may be silent before the next one is tried, and for which all of
+/// them but the last may be together, which leaves time for that one.
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(1);
 const ADDRESSES_PATIENCE: Duration = Duration::from_secs(4);
-/// How old the outcome of a look-up may be that took longer than its connection was wanted for.
+/// The age up to which the outcome of a look-up is used that took longer than its connection was
+/// wanted for.
 const KEPT_US: u64 = 10_000_000;
 
-/// What `getaddrinfo` does.
+/// The work of `getaddrinfo`.
 pub(super) type Lookup = fn(&str) -> io::Result<Vec<IpAddr>>;
 
 /// The addresses of a name, as the system knows them.
@@ -38,7 +39,7 @@ pub(super) fn lookup(host: &str) -> io::Result<Vec<IpAddr>> {
 /// Connections that are to be made.
 pub(super) struct Dialer {
     lookup: Lookup,
-    /// How to wake the thread when a look-up has ended.
+    /// Wakes the thread when a look-up has ended.
     wake: Arc<dyn Fn() + Send + Sync>,
     counters: Arc<Counters>,
     lookups_max: usize,
@@ -66,7 +67,7 @@ struct Lookups {
 }
 
 struct Name {
-    /// Whether its last look-up failed.
+    /// Its last look-up failed.
     failed: bool,
     state: State,
     /// Connections that wait for it; some of them may have been given up.
@@ -77,7 +78,7 @@ enum State {
     Idle,
     /// Waits for a thread, or is being looked up.
     Asked,
-    /// Came when nobody waited any more.
+    /// Its addresses were found when no connection waited for them any more.
     Kept {
         at_us: u64,
         addresses: Vec<IpAddr>,
@@ -88,22 +89,22 @@ enum State {
 struct Dial {
     port: u16,
     rest: std::vec::IntoIter<IpAddr>,
-    /// How long each address but the last may be silent.
+    /// The time for which each address but the last may be silent.
     patience_us: u64,
-    /// When the next address has its turn at the latest.
+    /// The time at which the next address has its turn at the latest.
     next_us: u64,
-    /// What was wrong with the last one.
+    /// The error of the last one.
     why: Option<String>,
 }
 
-/// What a look-up came to.
+/// The outcome of a look-up.
 struct Resolved {
     host: Arc<str>,
     after_failure: bool,
     addresses: io::Result<Vec<IpAddr>>,
 }
 
-/// What is to be done about a connection.
+/// The next step of a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Begin to connect to this address, and drop the socket of the one before.
@@ -139,7 +140,7 @@ impl Dialer {
         }
     }
 
-    /// Begins a turn: takes in what look-ups came to, and whose patience is over.
+    /// Begins a turn: takes in outcomes of look-ups, and finds the addresses whose time is over.
     pub(super) fn begin_turn(&mut self, now_us: u64) {
         self.now_us = now_us;
         while let Ok(resolved) = self.receiver.try_recv() {
@@ -154,7 +155,7 @@ impl Dialer {
         }
     }
 
-    /// A connection is wanted. Whoever waits for the same name waits for the same look-up.
+    /// A connection is wanted. Connections to the same name wait for the same look-up.
     pub(super) fn start(&mut self, link: u64, host: &str, port: u16) {
         let no_addresses = Vec::new().into_iter();
         let dial = Dial { port, rest: no_addresses, patience_us: 0, next_us: u64::MAX, why: None };
@@ -239,7 +240,8 @@ impl Dialer {
         self.ready.push_back(link);
     }
 
-    /// Forgets names that nobody needs just now if there are too many; whether there is room.
+    /// Forgets names that no connection needs just now if there are too many. `true` if there is
+    /// room.
     fn make_room(&mut self) -> bool {
         if self.names.len() >= self.names_max {
             self.names.retain(|_, name| matches!(name.state, State::Asked));
@@ -266,7 +268,7 @@ impl Dialer {
             let thread = std::thread::Builder::new().name("shaddock-lookup".into());
             let spawned = thread.spawn(move || {
                 let addresses = lookup(&asked);
-                // Who has asked may have ended meanwhile.
+                // The dialer may have ended meanwhile.
                 sender.send(Resolved { host: asked, after_failure, addresses }).ok();
                 wake();
             });
@@ -288,7 +290,7 @@ impl Dialer {
             let wanted: Vec<u64> =
                 waiters.into_iter().filter(|link| self.dials.contains_key(link)).collect();
             name.state = match &addresses {
-                // Who asks again soon need not wait as long once more.
+                // A connection that is wanted soon need not wait as long once more.
                 Ok(addresses) if wanted.is_empty() => {
                     State::Kept { at_us: self.now_us, addresses: addresses.clone() }
                 }

@@ -1,4 +1,4 @@
-//! The eventfd by which threads of the host wake a shard or worker.
+//! The eventfd by which threads without a ring wake a shard, worker or cluster.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -28,9 +28,9 @@ impl Eventfd {
         std::os::fd::AsFd::as_fd(&self.fd)
     }
 
-    /// Takes what has been rung.
+    /// Takes the rings that have come.
     pub(super) fn clear(&self) {
-        // Nothing to read means that somebody else has taken it.
+        // Nothing to read means that it has been taken already.
         rustix::io::read(&*self.fd, &mut [0; 8]).ok();
     }
 }

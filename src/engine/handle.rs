@@ -94,7 +94,7 @@ pub struct Metrics {
     pub uids: usize,
     /// The counters of all shards, since the start.
     pub counters: CounterSnapshot,
-    /// The time that requests took, since the last time anybody asked for metrics.
+    /// The time that requests took, since metrics were last asked for.
     pub latency: Latency,
 }
 
@@ -175,7 +175,7 @@ impl Handle {
     /// It is on its way when this returns; a uid without a session gets nothing.
     ///
     /// # Errors
-    /// See [`HandleError`]; nobody has got anything then.
+    /// See [`HandleError`]; nothing was sent then.
     pub fn push(
         &self,
         uid: impl Into<Uid>,

@@ -64,11 +64,11 @@ pub(super) struct ForwarderContext {
     pub(super) threads: Arc<Threads>,
     pub(super) me: Party,
     pub(super) config: Arc<ShardConfig>,
-    /// Where clients connect.
+    /// The address where clients connect.
     #[cfg_attr(not(feature = "pomelo"), allow(dead_code))] // Pitaya's servers are not told.
     pub(super) clients: SocketAddr,
     /// The embedder's routers of the types it carries ([`super::Builder::route`]).
     pub(super) routes: Vec<(String, Route)>,
-    /// Its own, which nobody else writes to.
+    /// Its own counters, which no other thread writes to.
     pub(super) counters: Arc<Counters>,
 }

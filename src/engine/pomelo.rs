@@ -62,11 +62,11 @@ const EVENTS_MAX: usize = 256;
 const READ_BYTES: usize = 64 * 1024;
 /// Reads from one connection before the others get their turn.
 const READS_PER_TURN: usize = 4;
-/// The longest sleep. It bounds how late anything is that nobody rings for.
+/// The longest sleep. It bounds the delay of work that rings no bell.
 const SLEEP_MAX: Duration = Duration::from_millis(500);
-/// How long what is to be told at the end may take to be sent.
+/// The time in which what is to be told at the end has to be sent.
 const STOP_WITHIN: Duration = Duration::from_millis(500);
-/// How long accepting pauses when the process has no descriptor left.
+/// The pause of accepting when the process has no descriptor left.
 const ACCEPT_PAUSE_US: u64 = 100_000;
 
 fn check(cluster: &PomeloCluster, limits: &Limits) -> Result<(), StartError> {
@@ -159,28 +159,28 @@ struct Thread {
     dialer: Dialer,
     on_stop: Option<StopHook>,
     buffer: Vec<u8>,
-    /// When accepting goes on.
+    /// The time at which accepting goes on.
     accept_us: u64,
 }
 
 struct Connection {
     stream: TcpStream,
     is_open: bool,
-    /// Whether the kernel had no room for all there was to send, and tells when it has.
+    /// The kernel had no room for all there was to send, and tells when it has.
     is_blocked: bool,
 }
 
-/// What a call under way is worth in waiting for more to gather, and the most that is waited. A
+/// The wait for more to gather, for each call under way, and the most that is waited. A
 /// backend writes each answer in two pieces, which would wake this thread twice for each message;
 /// while it does not read, they gather on the other side and come as one. With few calls under way
-/// nobody waits.
+/// there is no wait.
 const GATHER_PER_CALL: Duration = Duration::from_micros(4);
 const GATHER_MAX: Duration = Duration::from_micros(500);
 const GATHER_CALLS_MIN: usize = 16;
-/// What shards get to take mail that found no room in their lanes.
+/// The time that shards get to take mail that found no room in their lanes.
 const BACKED_UP_PAUSE: Duration = Duration::from_millis(1);
 
-/// What one turn of the kernel's says.
+/// The events that the kernel tells at once.
 type Events = Vec<epoll::Event>;
 
 impl Thread {
@@ -219,7 +219,7 @@ impl Thread {
         let hub = Arc::clone(&self.threads.hub);
         let bell = hub.bell(self.me);
         bell.arm();
-        // The second look: what was pushed before the bell was armed rings nobody.
+        // The second look: mail that was pushed before the bell was armed has not rung it.
         let patience = if self.member.has_work() {
             Duration::ZERO
         } else {
@@ -439,7 +439,7 @@ fn resident_bytes() -> u64 {
     kib.map_or(0, |kib: u64| kib * 1024)
 }
 
-/// Writes as much as the kernel takes; whether there is more.
+/// Writes as much as the kernel takes. `true` if there is more.
 fn write_all(stream: &mut TcpStream, output: &mut Output) -> std::io::Result<bool> {
     while !output.unsent().is_empty() {
         match stream.write(output.unsent()) {

@@ -14,7 +14,7 @@ use crate::uring::Ring;
 
 /// Descriptors that a program needs besides those of each thread.
 const DESCRIPTORS_BASE: u64 = 64;
-/// Those that nobody has opened yet, for files and connections to backends.
+/// Descriptors that are not open yet, for files and connections to backends.
 const DESCRIPTORS_SPARE: u64 = 32;
 /// Rings, eventfds and files of one thread, the runtime's included.
 const DESCRIPTORS_PER_THREAD: u64 = 24;

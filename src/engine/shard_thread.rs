@@ -40,7 +40,7 @@ const SEND_BYTES_PER_TURN: usize = 64 * 1024;
 /// things happened, so that a message of an open session would stand behind thousands of
 /// handshakes.
 const CROWD_SUBMITS: usize = 12;
-/// The longest sleep. It bounds how late anything is that nobody rings for.
+/// The longest sleep. It bounds the delay of work that rings no bell.
 const SLEEP_MAX: Duration = Duration::from_millis(20);
 /// The longest sleep while a future of the embedder's is alive.
 const SLEEP_MAX_WITH_TASKS: Duration = Duration::from_millis(1);
@@ -213,7 +213,7 @@ impl Driver {
         };
         let bell = Arc::clone(self.threads.hub.bell(self.me));
         bell.arm();
-        // The second look: what was pushed before the bell was armed rings nobody.
+        // The second look: mail that was pushed before the bell was armed has not rung it.
         let slept = if self.shard.has_work() {
             self.ring.submit()
         } else {

@@ -34,8 +34,8 @@ struct Socket {
     is_paused: bool,
     /// Above 0 the core has had to pause it: it is read a buffer in a turn, until so many in a row
     /// were not filled. Otherwise the kernel reads whatever there is, which from a client that
-    /// sends faster than it is read is half a megabyte and more, and whoever else has sent
-    /// something waits for all of it.
+    /// sends faster than it is read is half a megabyte and more, and other clients' messages wait
+    /// for all of it.
     eager: u8,
     is_sending: bool,
     /// Which of the sends is under way, if one is.
@@ -61,7 +61,7 @@ const ENDS_PER_TURN: usize = 4;
 const EAGER_RECEIVES: u8 = 64;
 
 impl Sockets {
-    /// The sockets of a shard, as many as its ring has places for.
+    /// The sockets of a shard, as many as its ring has room for.
     pub(super) fn new(listeners: Listeners, sockets_max: u32) -> Self {
         Self {
             accepts: Accepts::new(listeners, sockets_max),
@@ -86,7 +86,7 @@ impl Sockets {
     /// A turn begins.
     pub(super) fn begin_turn(&mut self, now_us: u64, shard: &Shard) {
         self.churn.begin_turn(now_us, shard.messages_handled());
-        // Those behind proxies are turned away after they have come in.
+        // Those behind proxies are refused after they have been accepted.
         self.churn.refuse(shard.connections_refused());
     }
 
@@ -100,7 +100,7 @@ impl Sockets {
         self.accepts.take_has_become_full()
     }
 
-    /// What has happened on a socket. `false` where the completion is none of a socket's.
+    /// Handles a completion of a socket. `false` where it is none of a socket's.
     pub(super) fn handle(
         &mut self,
         completion: Completion,
@@ -228,7 +228,7 @@ impl Sockets {
         }
     }
 
-    /// Tells the core of a few streams that have ended; whether the next turn may tell of more.
+    /// Tells the core of a few streams that have ended. `true` if the next turn may tell of more.
     pub(super) fn end_some(&mut self, shard: &mut Shard) -> bool {
         for _ in 0..ENDS_PER_TURN {
             if self.ended.is_empty() || !self.churn.try_end() {
@@ -240,7 +240,7 @@ impl Sockets {
         !self.ended.is_empty()
     }
 
-    /// When there is something to do that no completion tells of.
+    /// The time of the next thing to do that no completion tells of.
     pub(super) fn next_deadline_us(&self) -> Option<u64> {
         let ends_us = (!self.ended.is_empty()).then(|| self.churn.again_us());
         self.accepts.next_deadline_us().into_iter().chain(ends_us).min()

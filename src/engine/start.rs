@@ -30,7 +30,7 @@ pub(super) struct Plan {
     /// The cores that shards are pinned to; none where the system does not tell.
     pub(super) cores: Vec<usize>,
     pub(super) listening: Listening,
-    /// What the workers of each forwarded type register, in the order of the types.
+    /// The registrations of the workers of each forwarded type, in the order of the types.
     pub(super) registers: Vec<Register>,
     pub(super) networks: Vec<NetworkForwarder>,
     pub(super) routers: Vec<(String, Route)>,
@@ -40,7 +40,7 @@ impl Plan {
     /// Starts the engine.
     ///
     /// # Errors
-    /// What the system refuses. The threads that were started have ended then.
+    /// The system refuses something. The threads that were started have ended then.
     pub(super) fn start(self) -> Result<Engine, StartError> {
         let Self { config, counts, cores, listening, registers, networks, routers } = self;
         let threads = Threads::new(counts, &config.limits)?;

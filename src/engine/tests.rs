@@ -1,4 +1,4 @@
-//! How connections are accepted, and what becomes of an engine whose ring is refused.
+//! Connections are accepted, and an engine ends well whose ring is refused.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -17,15 +17,15 @@ const CLIENTS: usize = 300;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A client that has said all that is needed to be answered.
-fn greet(address: SocketAddr) -> TcpStream {
+fn connect(address: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(&greeting()).unwrap();
+    stream.write_all(&hello()).unwrap();
     stream
 }
 
 /// Handshake, ACK and request 1, in one write.
-fn greeting() -> Vec<u8> {
+fn hello() -> Vec<u8> {
     let mut out = b"\x01\x00\x00\x0a{\"sys\":{}}\x02\x00\x00\x00".to_vec();
     let len = 3 + WHOAMI.len() as u8;
     out.extend_from_slice(&[4, 0, 0, len, 0, 1, WHOAMI.len() as u8]);
@@ -57,7 +57,7 @@ fn peers_are_told_apart() {
             .start()
             .unwrap();
         let mut streams: Vec<TcpStream> =
-            (0..CLIENTS).map(|_| greet(engine.local_addr())).collect();
+            (0..CLIENTS).map(|_| connect(engine.local_addr())).collect();
         for stream in &mut streams {
             assert_eq!(answer(stream), stream.local_addr().unwrap().to_string());
         }
@@ -81,7 +81,7 @@ fn several_listeners_are_served() {
     assert_eq!(engine.local_addrs().len(), listeners.len());
     assert_eq!(engine.local_addrs()[0], engine.local_addr());
     let mut streams: Vec<TcpStream> =
-        (0..50).flat_map(|_| engine.local_addrs()).map(|address| greet(*address)).collect();
+        (0..50).flat_map(|_| engine.local_addrs()).map(|address| connect(*address)).collect();
     for stream in &mut streams {
         assert_eq!(answer(stream), stream.local_addr().unwrap().to_string());
     }
@@ -131,7 +131,7 @@ fn a_ring_that_is_refused_for_a_while_loses_nothing() {
     const FOR_A_WHILE: [(Errno, usize); 4] =
         [(Errno::AGAIN, 7), (Errno::BUSY, 9), (Errno::NOMEM, 11), (Errno::AGAIN, 1)];
     let engine = fragile(1, &FOR_A_WHILE);
-    let mut streams: Vec<TcpStream> = (0..50).map(|_| greet(engine.local_addr())).collect();
+    let mut streams: Vec<TcpStream> = (0..50).map(|_| connect(engine.local_addr())).collect();
     for stream in &mut streams {
         assert_eq!(answer(stream), stream.local_addr().unwrap().to_string());
     }
@@ -151,8 +151,7 @@ fn a_ring_that_is_refused_for_a_while_loses_nothing() {
     assert_eq!(report.counters.connections_closed, streams.len() as u64);
 }
 
-/// Nobody hangs: all clients, also of the other shards, are closed, and whoever asks the engine is
-/// told what has failed.
+/// All clients, also of the other shards, are closed, and the handle tells what has failed.
 #[test]
 fn a_ring_that_fails_ends_the_engine_and_says_so() {
     const FOR_GOOD: [(Errno, usize); 1] = [(Errno::BADF, 1)];
@@ -166,7 +165,7 @@ fn a_ring_that_fails_ends_the_engine_and_says_so() {
     for (route, faults, whose, error) in cases {
         let engine = fragile(2, faults);
         let handle = engine.handle();
-        let mut streams: Vec<TcpStream> = (0..20).map(|_| greet(engine.local_addr())).collect();
+        let mut streams: Vec<TcpStream> = (0..20).map(|_| connect(engine.local_addr())).collect();
         streams.iter_mut().for_each(|stream| drop(answer(stream)));
         ask(&mut streams[0], route);
         for stream in &mut streams {

@@ -1,5 +1,5 @@
-//! What the threads of one engine share besides the core's hub: clock, wake-ups, and the signs by
-//! which they end.
+//! The state that the threads of one engine share besides the core's hub: clock, wake-ups, and the
+//! signs by which they end.
 
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
@@ -22,11 +22,12 @@ pub(super) struct Threads {
     rings: Vec<AtomicI32>,
     /// The eventfd of each party.
     eventfds: Vec<Eventfd>,
-    /// When a drain has to be over, in microseconds since `start`; 0 while there is none.
+    /// The time by which a drain has to be over, in microseconds since `start`; 0 while there is
+    /// none.
     drain_deadline_us: AtomicU64,
     /// The workers stop once the shards have.
     has_to_stop_workers: AtomicBool,
-    /// What has ended the engine before anybody asked for that.
+    /// The failure that has ended the engine, if that was no shutdown.
     failure: OnceLock<String>,
 }
 
@@ -148,7 +149,7 @@ impl Threads {
         self.wake_all();
     }
 
-    /// Whether workers and network forwarders are to end.
+    /// Tells whether workers and network forwarders are to end.
     pub(super) fn has_to_stop_workers(&self) -> bool {
         self.has_to_stop_workers.load(Ordering::Acquire)
     }

@@ -9,7 +9,7 @@ use crate::forward::Party;
 use crate::forward::worker::{Worker, WorkerConfig};
 use crate::uring::{Completion, Ring};
 
-/// The longest sleep. It bounds how late anything is that nobody rings for.
+/// The longest sleep. It bounds the delay of work that rings no bell.
 const SLEEP_MAX: Duration = Duration::from_millis(20);
 
 /// The running loop.
@@ -50,7 +50,7 @@ impl WorkerThread {
                 self.ring.submit()?;
             } else {
                 bell.arm();
-                // The second look: what was pushed before the bell was armed rings nobody.
+                // The second look: mail that was pushed before the bell was armed has not rung it.
                 if self.worker.has_work() {
                     self.ring.submit()?;
                 } else {

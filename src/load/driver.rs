@@ -21,7 +21,7 @@ const SLEEP_MAX: Duration = Duration::from_millis(20);
 /// The interval at which a driver that waits for others looks for them.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
-/// The loop of one ring: when its connections do what.
+/// The loop of one ring, which decides when its connections do what.
 ///
 /// The steps of a run are called one after the other: [`Self::connect_all`], [`Self::begin`],
 /// [`Self::load`], and so on, as `run` has them.
@@ -32,7 +32,7 @@ pub(super) struct Driver<'a> {
     next_due: f64,
     next_connection: u32,
     spin_ns: u64,
-    /// Whether requests are sent: all connections are up, and counting is not over.
+    /// Requests are sent: all connections are up, and counting is not over.
     is_loading: bool,
 }
 

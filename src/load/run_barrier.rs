@@ -47,12 +47,12 @@ pub(super) struct Sums {
     pub(super) connections: u32,
 }
 
-/// Why a driver has given up.
+/// The reason for which a driver has given up.
 #[derive(Debug)]
 pub(super) enum GivenUp {
-    /// For a reason of its own.
+    /// An error of its own.
     Failed(io::Error),
-    /// Because another driver has.
+    /// Another driver has given up.
     WithAnother,
 }
 

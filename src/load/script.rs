@@ -43,7 +43,7 @@ pub(super) const SLOTS_MAX: u32 = 1_000_000;
 const _: () = assert!(2 * SLOTS_MAX <= IDS_MAX);
 /// Bytes of a tape that the ids get, so that the cache next to the core holds it.
 const TAPE_BYTES: usize = 32 * 1024;
-/// Where many large requests are in flight there is none.
+/// The most that a tape may take; there is none where many large requests are in flight.
 const TAPE_BYTES_MAX: usize = 1024 * 1024;
 /// The first bytes of messages by a text route.
 const REQUEST_FLAG: u8 = (MessageType::Request as u8) << 1;

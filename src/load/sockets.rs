@@ -35,20 +35,20 @@ pub(super) struct Sockets {
     start: Instant,
     /// Connections with something to send.
     dirty: Vec<SocketIndex>,
-    /// What follows on an answer.
+    /// The reaction to answers.
     pub(super) follow_up: FollowUp,
     /// Connections that are to be opened.
     to_open: VecDeque<SocketIndex>,
     /// Those that are being opened, and how many may be at a time.
     opening: u32,
     opening_max: u32,
-    /// When all connections were dropped, while they are opened again.
+    /// The time when all connections were dropped, while they are opened again.
     storm_ns: Option<u64>,
     working: u32,
     pub(super) figures: Figures,
 }
 
-/// What the connections have seen.
+/// The figures of all connections.
 pub(super) struct Figures {
     pub(super) messages: u64,
     pub(super) latency: Histogram<u64>,
@@ -58,7 +58,7 @@ pub(super) struct Figures {
     pub(super) pushes: u64,
 }
 
-/// What a connection does when answers have come.
+/// The reaction of a connection to answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FollowUp {
     Nothing,
@@ -76,7 +76,7 @@ struct Connection {
     /// Cancellations under way.
     cancels: u8,
     is_dirty: bool,
-    /// What is being sent, and how many bytes of it have been.
+    /// The piece that is being sent, and how many bytes of it have been.
     sending: Option<(Piece, usize)>,
     /// In an open loop: when the requests that wait for a slot were due.
     overdue: VecDeque<u64>,

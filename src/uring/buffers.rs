@@ -28,11 +28,11 @@ pub(crate) struct Buffers {
     buffer_bytes: usize,
     count: u16,
     tail: u16,
-    /// What is neither with the kernel nor in use, the last one used at the end.
+    /// Buffers that are neither with the kernel nor in use, the last one used at the end.
     spare: Vec<BufferIndex>,
-    /// How many the kernel shall have.
+    /// The number that the kernel shall have.
     offered: u16,
-    /// How many have come back since it got some.
+    /// The number that have come back since it got some.
     returned: u16,
     /// It has found none.
     is_dry: bool,
@@ -43,7 +43,7 @@ pub(crate) struct Buffers {
 /// The fewest that the kernel shall have, if there are as many: it receives some thirty times
 /// between two looks at what there is to do.
 const OFFERED_MIN: u16 = 64;
-/// How often it is looked what the kernel needs until it shall have one less.
+/// Turns in which the kernel needs no more until it shall have one less.
 const PUBLISHES_PER_DECREASE: u16 = 64;
 
 const PAGE_BYTES: usize = 4096;
@@ -94,12 +94,12 @@ impl Buffers {
         Layout::from_size_align(bytes, PAGE_BYTES).expect("limits bound the product")
     }
 
-    /// How much fits into a buffer.
+    /// The room of one buffer.
     pub(crate) fn buffer_bytes(&self) -> usize {
         self.buffer_bytes
     }
 
-    /// What the kernel has put into a buffer.
+    /// The bytes that the kernel has put into a buffer.
     pub(crate) fn filled(&mut self, buffer: BufferIndex, len: usize) -> &mut [u8] {
         assert!(buffer.0 < self.count && len <= self.buffer_bytes);
         // SAFETY: the buffer lies within `memory`, which was zeroed when it was allocated, and a
@@ -118,7 +118,7 @@ impl Buffers {
         self.returned += 1;
     }
 
-    /// The kernel has found no buffer; whether it had all there are.
+    /// The kernel has found no buffer. `true` if it had all there are.
     pub(crate) fn ran_dry(&mut self) -> bool {
         self.is_dry = true;
         self.offered == self.count

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use crate::forward::Party;
 use crate::shard::SocketIndex;
 
-/// What a completion is of. A submission carries it as its user data.
+/// The operation that a completion is of. A submission carries it as its user data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Token {
     Accept(AcceptIndex),
@@ -69,7 +69,7 @@ impl Completion {
         }
     }
 
-    /// Whether a multishot operation goes on.
+    /// Tells whether a multishot operation goes on.
     pub(crate) fn has_more(self) -> bool {
         cqueue::more(self.flags)
     }

@@ -30,7 +30,7 @@ pub(crate) struct Ring {
     waiting: VecDeque<squeue::Entry>,
     /// Since when it has taken nothing.
     refused_since: Option<Instant>,
-    /// What went wrong between two submissions.
+    /// An error between two submissions.
     failure: Option<io::Error>,
 }
 
@@ -53,7 +53,7 @@ impl RingSize {
 /// ever, to those who wait for an answer.
 const REFUSED_MAX: Duration = if cfg!(test) { Duration::from_millis(300) } else { PATIENCE };
 const PATIENCE: Duration = Duration::from_secs(10);
-/// When it is asked again.
+/// The pause before it is asked again.
 const REFUSED_PAUSE: Duration = Duration::from_millis(1);
 
 /// All of a send's bytes, and no signal where the peer has gone.
@@ -287,7 +287,7 @@ impl Ring {
         self.enter(None)
     }
 
-    /// Whether there is a completion to take, or would be after a system call.
+    /// Tells whether there is a completion to take, or would be after a system call.
     pub(crate) fn has_completions(&mut self) -> bool {
         !self.uring.completion().is_empty() || self.uring.submission().taskrun()
     }

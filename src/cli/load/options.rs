@@ -1,4 +1,4 @@
-//! What may be written behind `shaddock load`.
+//! The arguments of `shaddock load`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,14 +7,14 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use shaddock::load::{self, Check};
 
-/// How to load a server.
+/// The way to load a server.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct LoadOptions {
     /// The server to load; several addresses, which connections take in turn, have more ports
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3010", value_delimiter = ',')]
     pub(crate) addr: Vec<SocketAddr>,
 
-    /// How to connect
+    /// Transport to connect by
     #[arg(long, value_enum, default_value_t = Transport::Tcp)]
     pub(crate) transport: Transport,
 
@@ -58,7 +58,7 @@ pub(crate) struct LoadOptions {
     #[arg(long, value_name = "S", default_value_t = 1.0, value_parser = seconds)]
     pub(crate) warmup: f64,
 
-    /// What each connection does
+    /// Work of each connection
     #[arg(long, value_enum, default_value_t = Mode::Request)]
     pub(crate) mode: Mode,
 
@@ -96,14 +96,14 @@ const OPENING: u32 = 128;
 const PIPELINE_MAX: i64 = 65_536;
 const BODY_BYTES_MAX: i64 = 1 << 23;
 
-/// How to connect.
+/// The way to connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Transport {
     Tcp,
     Ws,
 }
 
-/// What each connection does.
+/// The work of each connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Mode {
     /// Send requests, and wait for their answers
@@ -171,7 +171,7 @@ fn route(text: &str) -> Result<String, String> {
     }
 }
 
-/// What stands in a JSON text as it is.
+/// Text that stands in a JSON text as it is.
 fn plain_text(text: &str) -> Result<String, String> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     match !text.is_empty() && text.len() <= 64 && text.chars().all(is_plain) {

@@ -27,8 +27,8 @@ pub(crate) fn svg(latency: &Histogram<u64>) -> String {
     svg
 }
 
-/// Where a latency stands: 0 at the least, 1 at the greatest.
-fn place(latency: &Histogram<u64>, ns: f64) -> f64 {
+/// The position of a latency on the axis: 0 at the least, 1 at the greatest.
+fn position(latency: &Histogram<u64>, ns: f64) -> f64 {
     let (min, max) = ((latency.min().max(1) as f64).log2(), (latency.max().max(2) as f64).log2());
     ((ns.max(1.0).log2() - min) / (max - min).max(0.01)).clamp(0.0, 1.0)
 }
@@ -44,8 +44,9 @@ fn bars(latency: &Histogram<u64>, svg: &mut String) {
     }
     let most = counts.iter().map(|(_, count)| *count).max().unwrap_or(1) as f64;
     for (bar, count) in counts {
-        let edge =
-            |bar: i32| LEFT + place(latency, f64::exp2(f64::from(bar) / BARS_PER_OCTAVE)) * WIDTH;
+        let edge = |bar: i32| {
+            LEFT + position(latency, f64::exp2(f64::from(bar) / BARS_PER_OCTAVE)) * WIDTH
+        };
         let (from, to) = (edge(bar), edge(bar + 1));
         let height = count as f64 / most * HEIGHT;
         let _ = write!(
@@ -63,7 +64,7 @@ fn quantiles(latency: &Histogram<u64>, svg: &mut String) {
         [(0.5, "p50"), (0.99, "p99"), (0.999, "p99.9"), (1.0, "max")].into_iter().enumerate()
     {
         let ns = latency.value_at_quantile(share) as f64;
-        let x = LEFT + place(latency, ns) * WIDTH;
+        let x = LEFT + position(latency, ns) * WIDTH;
         let base = 10.0 + HEIGHT;
         let _ = write!(
             svg,
