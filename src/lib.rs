@@ -82,7 +82,7 @@ pub use engine::{
 };
 pub use error::{EngineOption, HandleError, IoUringBlock, StartError};
 pub use forward::{LaneFull, ServerId, Workers};
-pub use limits::{LimitError, Limits};
+pub use limits::{Limit, LimitError, LimitNumber, LimitVisitor, Limits};
 pub use log::redact_credentials;
 #[cfg(feature = "pitaya")]
 pub use pitaya::{PitayaCluster, PitayaLimits};

@@ -1,295 +1,331 @@
 //! Every bound of the engine, with its unit, its default and what happens there.
 
+#[cfg(test)]
+mod documents;
+#[macro_use]
+mod table;
+
 use std::time::Duration;
 
-/// The bounds of one engine. The defaults suit a connector of ordinary games.
-///
-/// Each refusal at a bound is counted in [`crate::metrics::Counters`] under the name given here.
-///
-/// ```
-/// use shaddock::Limits;
-///
-/// let limits = Limits { package_bytes_max: 64 * 1024, ..Limits::default() };
-/// assert!(limits.check().is_ok());
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(clippy::exhaustive_structs)] // Built with `..Limits::default()` by every embedder.
-pub struct Limits {
-    /// Connections of the whole process; Pomelo's `max-connections`. One more is closed at once,
-    /// without a package (`refused_max_connections`). Default 1,000,000.
-    pub connections_max: usize,
-    /// Connections of one shard, at most 2^24. A ring's table of direct descriptors can't be
-    /// larger than the process's descriptor limit, which lowers this one silently. One more is
-    /// accepted by a shard that has a place; where none has, it waits in the listener's backlog.
-    /// Default 65,536.
-    pub connections_per_shard_max: u32,
-    /// Connections of one IP address in a second, in the long run, with one shard; 0 is no bound.
-    /// Each shard counts those that it gets: with several, an address may have as many times more.
-    /// An IPv6 address counts with its network of 64 bits. Where a proxy tells the client's
-    /// address, that one counts. One more is closed at once, an upgrade that a proxy has passed on
-    /// after the answer 429 (`refused_accept_rate`). Default 0.
-    pub accepts_per_ip_per_second: u32,
-    /// Connections of one address at once, before [`Self::accepts_per_ip_per_second`] counts.
-    /// Default 20.
-    pub accepts_per_ip_burst: u32,
-    /// Connections waiting in the kernel to be accepted, for each shard. Default 4,096.
-    pub backlog: u32,
+pub use self::table::{Limit, LimitNumber, LimitVisitor};
 
-    /// Body bytes of a package before the handshake is done. A longer one closes the connection
-    /// as soon as its header is there (`package_too_long`). Default 16 KiB.
-    pub handshake_package_bytes_max: usize,
-    /// Body bytes of a package once the session works, at most 2^24 - 1; the same happens.
-    /// A WebSocket message may hold a few packages, and is bounded by twice this. So is, by this
-    /// itself, what a compressed body becomes, and the JSON of one in protobuf, which is answered
-    /// 500 above it (`bad_protobuf`). Default 2 MiB.
-    pub package_bytes_max: usize,
-    /// Bytes of an HTTP upgrade's head; a longer one is answered 431. Default 8 KiB.
-    pub http_head_bytes_max: usize,
-    /// Bytes queued for one slow client, at most 2^30. An answer that makes it more than half
-    /// pauses the reading of its session, until it is less than a quarter (`outbox_pauses`). Above
-    /// it pushes go whose route has the policy [`SlowConsumer::DropOldest`](crate::SlowConsumer)
-    /// (`pushes_dropped`); if that is not enough the connection is closed
-    /// (`closed_slow_consumer`). Default 8 MiB.
-    pub outbox_bytes_max: usize,
-    /// Pushes with the policy `DropOldest` that wait for one slow client; one more drops the oldest
-    /// (`pushes_dropped`). Default 1,024.
-    pub outbox_pushes_max: usize,
-    /// For how long something may wait for a client to read. Then pushes go whose route has the
-    /// policy `DropOldest` (`pushes_dropped`); for anything else but pushes that are kept as the
-    /// latest, the connection is closed (`closed_outbox_age`). It is looked at every eighth of that
-    /// time. Default 60 s.
-    pub outbox_age_max: Duration,
+limits! {
+    /// The bounds of one engine. The defaults suit a connector of ordinary games.
+    ///
+    /// The first line of each is what it bounds. What happens there is counted in
+    /// [`crate::metrics::Counters`] under the names that are given.
+    ///
+    /// ```
+    /// use shaddock::Limits;
+    ///
+    /// let limits = Limits { package_bytes_max: 64 * 1024, ..Limits::default() };
+    /// assert!(limits.check().is_ok());
+    /// ```
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    #[allow(clippy::exhaustive_structs)] // Built with `..Limits::default()` by every embedder.
+    Limits {
+        /// Connections of the engine.
+        ///
+        /// Pomelo's `max-connections`. One more is closed at once, without a package.
+        connections_max: usize = 1_000_000,
+            check [at least 1],
+            counters [refused_max_connections];
 
-    /// From the accept to the client's ACK, whatever it sends meanwhile; the time that the shard
-    /// holds it back behind others does not count (`closed_handshake_timeout`). Default 10 s.
-    pub handshake_timeout: Duration,
-    /// A working TCP or WebSocket connection without a heartbeat configured is closed after this
-    /// long without a byte from its client (`closed_idle`). Default 90 s.
-    pub idle_timeout: Duration,
-    /// How long a connection that the server closes may take to be read empty and closed by its
-    /// client before it is cut. Default 1 s.
-    pub close_linger: Duration,
+        /// Connections of one shard.
+        ///
+        /// A ring's table of direct descriptors can't be larger than the process's limit of
+        /// descriptors, which lowers this one silently. One more is accepted by a shard that has a
+        /// place; where none has, it waits in the listener's backlog.
+        connections_per_shard_max: u32 = 65_536,
+            check [1 to 16_777_216],
+            told "`Metrics::connections` stays below it";
 
-    /// From forwarding a request to its answer; then it is answered 500 and a later answer is
-    /// dropped (`forward_timeouts`). Default 30 s.
-    pub forward_timeout: Duration,
-    /// Requests of one shard that wait for workers. One more is answered 500 at once
-    /// (`forward_rejects`). Default 262,144.
-    pub forwards_in_flight_max: usize,
-    /// Messages in one lane between a shard and a worker that it has not read, and as many more in
-    /// batches that it has not handled. A request that finds it full is answered
-    /// 500 at once, a notify is dropped (`forward_rejects`); or both wait, by the policy of the
-    /// server type ([`LaneFull`](crate::LaneFull)). Default 65,536.
-    pub lane_len: usize,
-    /// Bytes of messages in one lane between a shard and a worker that it has not handled, those
-    /// that its async handlers have yet to answer among them. A session may take as much of it as
-    /// is left free, so that no few of them fill it; above that the same happens as at
-    /// [`Self::lane_len`] (`forward_rejects`, `lane_pauses`). An empty lane takes any message.
-    /// Default 64 MiB.
-    pub lane_bytes_max: usize,
-    /// Mails waiting for one shard from the other shards and from the host's threads. The host is
-    /// told [`crate::HandleError::Busy`]; shards keep what does not fit, bounded by their sessions
-    /// and [`Self::backlog_len_max`]. Default 16,384.
-    pub inbox_len: usize,
-    /// Pushes, kicks and look-ups kept by a shard or worker for a full lane. One more fails with
-    /// "busy" (`mail_rejects`). Default 65,536.
-    pub backlog_len_max: usize,
-    /// Requests of one session that wait for a worker or an async handler. One more is answered
-    /// 500 at once (`session_in_flight_rejects`); with as many a client of Pitaya's is not read
-    /// further (`in_flight_pauses`). Default 4,096.
-    pub in_flight_per_session_max: u16,
-    /// Bytes of the messages of one session that wait for a worker or an async handler, twice
-    /// where filters see them once more afterwards. One more message is refused as by
-    /// [`Self::in_flight_per_session_max`] (`session_in_flight_rejects`), unless it is the only
-    /// one. Default 8 MiB.
-    pub in_flight_bytes_per_session_max: usize,
-    /// Bytes that one shard keeps for its sessions: messages that wait for workers and async
-    /// handlers, packages and WebSocket messages that have come in part, and answers that wait to
-    /// be read. A session may keep as much as is left free, so that no few of them fill it. A
-    /// message above that is answered 500 (`memory_rejects`); a session whose input or answers go
-    /// above it is closed (`closed_memory`). Up to 64 KiB of input and answers of a session do not
-    /// count, nor do pushes that it shares with others. Default 512 MiB.
-    pub shard_bytes_max: usize,
-    /// Bytes of one session that are read in one turn of its shard. What it has sent above that is
-    /// read in later turns, as much in each, and its socket not before (`reading_pauses`). Default
-    /// 64 KiB.
-    pub bytes_per_turn_max: usize,
-    /// Packages of one session that are read in one turn; the same happens. A WebSocket message of
-    /// more packages closes the connection (`bad_websocket_message`). Default 1,024.
-    pub messages_per_turn_max: u32,
-    /// Work of one turn of a shard, for all its sessions together, that clients can ask for with
-    /// few bytes: bytes that it inflates, of Pitaya's clients, where a byte of input counts for
-    /// eight, and signatures that it checks, where one of 1,024 bits counts for 2 KiB, one of 2,048
-    /// for 8 KiB, and a byte of its body for four. A message above it waits for a later turn, and
-    /// its session is not read meanwhile (`work_waits`). A body that takes more than that, or than
-    /// [`Self::bytes_per_turn_max`], gets so much in each turn, once those before it are done.
-    /// Default 32 KiB.
-    pub work_per_turn_max: usize,
-    /// Body bytes of a message that has to be signed. The signature of a longer one is not looked
-    /// at: a request is answered 500, a notify is dropped (`bad_signature`). Default 64 KiB.
-    pub signed_bytes_max: usize,
-    /// Bytes of one shard's sessions that wait for later turns or for room in a lane, besides one
-    /// filling of the receive buffers. Above it sessions are read on at once (`hold_overflows`).
-    /// A message that needs work as above and finds no room is refused (`work_rejects`). Default
-    /// 16 MiB.
-    pub held_bytes_max: usize,
-    /// Messages of one session in a second, in the long run; 0 is no bound. Above it a request is
-    /// answered 500 before any filter sees it, and a notify is dropped (`message_rate_rejects`).
-    /// Heartbeats do not count. Default 0.
-    pub messages_per_second: u32,
-    /// Messages of one session at once, before [`Self::messages_per_second`] counts; a session that
-    /// is silent saves up as many again. Default 100.
-    pub messages_burst: u32,
-    /// Async handlers, filters and spawned futures alive on one shard or worker. A request that
-    /// would need one more is answered 500 (`task_rejects`). Default 65,536.
-    pub tasks_max: usize,
-    /// Bytes of a uid's text; a longer one can't be bound. Default 4,096.
-    pub uid_bytes_max: usize,
+        /// Connections of one address in a second, in the long run, for each shard.
+        ///
+        /// 0 is no bound. Each shard counts those that it gets: with several, an address may have
+        /// as many times more. An IPv6 address counts with its network of 64 bits. Where a proxy
+        /// tells the client's address, that one counts. One more is closed at once, an upgrade that
+        /// a proxy has passed on after the answer 429.
+        accepts_per_ip_per_second: u32 = 0,
+            check [any],
+            counters [refused_accept_rate];
 
-    /// Bytes of one buffer that the kernel receives into, a multiple of 4,096. Default 16 KiB.
-    pub receive_buffer_bytes: u32,
-    /// Receive buffers of one shard, a power of two up to 32,768. When all are taken the kernel
-    /// stops receiving until some are back (`receive_buffers_empty`). Default 256.
-    pub receive_buffers: u16,
-}
+        /// Connections of one address at once, for each shard.
+        ///
+        /// From there on [`Self::accepts_per_ip_per_second`] counts.
+        accepts_per_ip_burst: u32 = 20,
+            check [at least 1],
+            counters [refused_accept_rate];
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections_max: 1_000_000,
-            connections_per_shard_max: 65_536,
-            accepts_per_ip_per_second: 0,
-            accepts_per_ip_burst: 20,
-            backlog: 4_096,
-            handshake_package_bytes_max: 16 * 1024,
-            package_bytes_max: 2 * 1024 * 1024,
-            http_head_bytes_max: 8 * 1024,
-            outbox_bytes_max: 8 * 1024 * 1024,
-            outbox_pushes_max: 1_024,
-            outbox_age_max: Duration::from_secs(60),
-            handshake_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(90),
-            close_linger: Duration::from_secs(1),
-            forward_timeout: Duration::from_secs(30),
-            forwards_in_flight_max: 262_144,
-            lane_len: 65_536,
-            lane_bytes_max: 64 * 1024 * 1024,
-            inbox_len: 16_384,
-            backlog_len_max: 65_536,
-            in_flight_per_session_max: 4_096,
-            in_flight_bytes_per_session_max: 8 * 1024 * 1024,
-            shard_bytes_max: 512 * 1024 * 1024,
-            bytes_per_turn_max: 64 * 1024,
-            messages_per_turn_max: 1_024,
-            work_per_turn_max: 32 * 1024,
-            signed_bytes_max: 64 * 1024,
-            held_bytes_max: 16 * 1024 * 1024,
-            messages_per_second: 0,
-            messages_burst: 100,
-            tasks_max: 65_536,
-            uid_bytes_max: 4_096,
-            receive_buffer_bytes: 16 * 1024,
-            receive_buffers: 256,
-        }
+        /// Connections that wait in the kernel to be accepted, for each shard and listener.
+        ///
+        /// The kernel drops one more, and its client's kernel tries again after a second. The
+        /// kernel's own bound, `net.core.somaxconn`, may be lower.
+        backlog: u32 = 4_096,
+            check [1 to 1_048_576],
+            told "the kernel's `TcpExtListenOverflows`";
+
+        /// Bytes of a package's body once the handshake is done.
+        ///
+        /// A longer one closes the connection as soon as its header is there. A WebSocket message
+        /// may hold a few packages, and is bounded by twice this. So is, by this itself, what a
+        /// compressed body becomes, and the JSON of one in protobuf, which is answered 500 above
+        /// it.
+        package_bytes_max: usize = 2 MiB,
+            check ["64 to 16777215" if |limits| {
+                (64..=crate::wire::package::BODY_BYTES_MAX).contains(&limits.package_bytes_max)
+            }],
+            counters [package_too_long, bad_protobuf];
+
+        /// Bytes of a package's body before the handshake is done.
+        ///
+        /// A longer one closes the connection as soon as its header is there.
+        handshake_package_bytes_max: usize = 16 KiB,
+            check ["64 to package_bytes_max" if |limits| {
+                (64..=limits.package_bytes_max).contains(&limits.handshake_package_bytes_max)
+            }],
+            counters [package_too_long];
+
+        /// Bytes of the head of an HTTP upgrade.
+        ///
+        /// A longer one is answered 431, and closed.
+        http_head_bytes_max: usize = 8 KiB,
+            check [256 to 1_048_576],
+            counters [refused_http];
+
+        /// Bytes that wait for one client to read.
+        ///
+        /// An answer that makes it more than half pauses the reading of its session, until it is
+        /// less than a quarter. Above it pushes go whose route has the policy
+        /// [`SlowConsumer::DropOldest`](crate::SlowConsumer); if that is not enough the connection
+        /// is closed.
+        outbox_bytes_max: usize = 8 MiB,
+            check ["more than package_bytes_max, and 1073741824 at most" if |limits| {
+                limits.outbox_bytes_max > limits.package_bytes_max
+                    && limits.outbox_bytes_max <= 1 << 30
+            }],
+            counters [outbox_pauses, pushes_dropped, closed_slow_consumer];
+
+        /// Pushes of the policy `drop_oldest` that wait for one client to read.
+        ///
+        /// One more drops the oldest.
+        outbox_pushes_max: usize = 1_024,
+            check [1 to 1_048_576],
+            counters [pushes_dropped];
+
+        /// Time that something waits for one client to read.
+        ///
+        /// Then pushes go whose route has the policy `drop_oldest`; for anything else but pushes
+        /// that are kept as the latest, the connection is closed. It is looked at every eighth of
+        /// that time.
+        outbox_age_max: Duration = 60 s,
+            check ["8 ms or more" if |limits| limits.outbox_age_max.as_millis() >= 8],
+            counters [pushes_dropped, closed_outbox_age];
+
+        /// Time from the accept to the handshake's ACK.
+        ///
+        /// The connection is closed, whatever its client sends meanwhile. The time that the shard
+        /// holds it back behind others does not count.
+        handshake_timeout: Duration = 10 s,
+            check ["more than zero" if |limits| !limits.handshake_timeout.is_zero()],
+            counters [closed_handshake_timeout];
+
+        /// Time without a byte from a client, where there are no heartbeats.
+        ///
+        /// A working connection, by TCP or WebSocket, is closed.
+        idle_timeout: Duration = 90 s,
+            check ["more than zero" if |limits| !limits.idle_timeout.is_zero()],
+            counters [closed_idle];
+
+        /// Time from the server's end of a connection to its client's.
+        ///
+        /// Until then it is read, so that the client gets what was sent last. Then it is cut.
+        close_linger: Duration = 1 s,
+            check [any],
+            told "the close itself is counted, by its reason";
+
+        /// Time from forwarding a request to its answer.
+        ///
+        /// The request is answered 500, and a later answer is dropped.
+        forward_timeout: Duration = 30 s,
+            check [any],
+            counters [forward_timeouts];
+
+        /// Requests of one shard that wait for workers and clusters.
+        ///
+        /// One more is answered 500 at once.
+        forwards_in_flight_max: usize = 262_144,
+            check [any],
+            counters [forward_rejects];
+
+        /// Messages between one shard and one worker that it has not read.
+        ///
+        /// As many more may be in batches that it has not handled. A request that finds the lane
+        /// full is answered 500 at once, a notify is dropped; or both wait, by the policy of the
+        /// server type ([`LaneFull`](crate::LaneFull)).
+        lane_len: usize = 65_536,
+            check [1 to 16_777_216],
+            counters [forward_rejects, lane_pauses];
+
+        /// Bytes of messages between one shard and one worker that it has not handled.
+        ///
+        /// Those that its async handlers have yet to answer count too. A session may take as much
+        /// of it as is left free, so that no few of them fill it; above that the same happens as at
+        /// [`Self::lane_len`]. An empty lane takes any message.
+        lane_bytes_max: usize = 64 MiB,
+            check [at least 1],
+            counters [forward_rejects, lane_pauses];
+
+        /// Mails that wait for one shard, from the other shards and from the host's threads.
+        ///
+        /// The host is told [`crate::HandleError::Busy`]; shards keep what does not fit, bounded by
+        /// their sessions and [`Self::backlog_len_max`].
+        inbox_len: usize = 16_384,
+            check [1 to 16_777_216],
+            told "`HandleError::Busy`";
+
+        /// Pushes, kicks and look-ups of one shard or worker that wait for a full lane.
+        ///
+        /// One more fails with "busy".
+        backlog_len_max: usize = 65_536,
+            check [any],
+            counters [mail_rejects];
+
+        /// Requests of one session that wait for a worker or an async handler.
+        ///
+        /// Notifies in a worker's futures count too. One more request is answered 500 at once; with
+        /// as many a client of Pitaya's is not read further.
+        in_flight_per_session_max: u16 = 4_096,
+            check [at least 1],
+            counters [session_in_flight_rejects, in_flight_pauses];
+
+        /// Bytes of one session's messages that wait for a worker or an async handler.
+        ///
+        /// They count twice where filters see them once more afterwards. One more message is
+        /// refused as by [`Self::in_flight_per_session_max`], unless it is the only one.
+        in_flight_bytes_per_session_max: usize = 8 MiB,
+            check [1 to 1_073_741_824],
+            counters [session_in_flight_rejects, in_flight_pauses];
+
+        /// Bytes that one shard keeps for its sessions.
+        ///
+        /// These are messages that wait for workers and async handlers, packages and WebSocket
+        /// messages that have come in part, and answers that wait to be read. A session may keep as
+        /// much as is left free, so that no few of them fill it. A message above that is answered
+        /// 500; a session whose input or answers go above it is closed. Up to 64 KiB of input and
+        /// answers of a session do not count, nor do pushes that it shares with others.
+        shard_bytes_max: usize = 512 MiB,
+            check ["twice outbox_bytes_max or more" if |limits| {
+                limits.shard_bytes_max >= 2 * limits.outbox_bytes_max
+            }],
+            counters [memory_rejects, closed_memory];
+
+        /// Bytes of one session that are read in one turn of its shard.
+        ///
+        /// The rest is read in later turns, as much in each, and its socket not before.
+        bytes_per_turn_max: usize = 64 KiB,
+            check [at least 1],
+            counters [reading_pauses];
+
+        /// Packages of one session that are read in one turn of its shard.
+        ///
+        /// The rest is read in later turns, as much in each, and its socket not before. A WebSocket
+        /// message of more packages closes the connection.
+        messages_per_turn_max: u32 = 1_024,
+            check [at least 1],
+            counters [reading_pauses, bad_websocket_message];
+
+        /// Bytes of work of one turn of a shard, for all its sessions together.
+        ///
+        /// Work is what clients can ask for with few bytes: bytes that are inflated, of Pitaya's
+        /// clients, where a byte of input counts for eight, and signatures that are checked, where
+        /// one of 1,024 bits counts for 2 KiB, one of 2,048 for 8 KiB, and a byte of its body for
+        /// four. A message above it waits for a later turn, and its session is not read meanwhile.
+        /// A body that takes more than that, or than [`Self::bytes_per_turn_max`], gets so much in
+        /// each turn, once those before it are done.
+        work_per_turn_max: usize = 32 KiB,
+            check [at least 1],
+            counters [work_waits];
+
+        /// Bytes of the body of a message that has to be signed.
+        ///
+        /// The signature of a longer one is not looked at: a request is answered 500, a notify is
+        /// dropped.
+        signed_bytes_max: usize = 64 KiB,
+            check [any],
+            counters [bad_signature];
+
+        /// Bytes of one shard's sessions that wait for later turns or for room in a lane.
+        ///
+        /// One filling of the receive buffers comes on top. Above it sessions are read on at once.
+        /// A message that needs work as above and finds no room is refused.
+        held_bytes_max: usize = 16 MiB,
+            check [any],
+            counters [hold_overflows, work_rejects];
+
+        /// Messages of one session in a second, in the long run.
+        ///
+        /// 0 is no bound. Above it a request is answered 500 before any filter sees it, and a
+        /// notify is dropped. Heartbeats do not count.
+        messages_per_second: u32 = 0,
+            check [any],
+            counters [message_rate_rejects];
+
+        /// Messages of one session at once.
+        ///
+        /// From there on [`Self::messages_per_second`] counts. A session that is silent saves up as
+        /// many again.
+        messages_burst: u32 = 100,
+            check [at least 1],
+            counters [message_rate_rejects];
+
+        /// Async handlers, filters and spawned futures alive on one shard or worker.
+        ///
+        /// A request that would need one more is answered 500.
+        tasks_max: usize = 65_536,
+            check [1 to 16_777_216],
+            counters [task_rejects];
+
+        /// Bytes of a uid's text.
+        ///
+        /// A longer one can't be bound.
+        uid_bytes_max: usize = 4 KiB,
+            check [1 to 65_535],
+            told "`BindError::BadUid`";
+
+        /// Bytes of one buffer that the kernel receives into.
+        ///
+        /// A client gets as many of them as it has sent bytes for.
+        receive_buffer_bytes: u32 = 16 KiB,
+            check ["a multiple of 4096 up to 16777216" if |limits| {
+                limits.receive_buffer_bytes.is_multiple_of(4096)
+                    && (4096..=1 << 24).contains(&limits.receive_buffer_bytes)
+            }],
+            counters [receive_buffers_empty];
+
+        /// Receive buffers of one shard.
+        ///
+        /// When all are taken the kernel stops receiving until some are back.
+        receive_buffers: u16 = 256,
+            check ["a power of two up to 32768" if |limits| {
+                limits.receive_buffers.is_power_of_two() && limits.receive_buffers <= 1 << 15
+            }],
+            counters [receive_buffers_empty];
     }
 }
 
 impl Limits {
-    /// Whether the bounds fit together.
+    /// Checks that the bounds can hold and fit together.
     ///
     /// # Errors
     /// The first bound that does not, and what to write instead.
     pub fn check(&self) -> Result<(), LimitError> {
-        for (key, holds, expected) in
-            self.rules_of_connections().into_iter().chain(self.rules_of_messages())
-        {
-            if !holds {
-                return Err(LimitError { key, expected });
-            }
+        match Self::table().iter().find(|limit| !(limit.holds)(self)) {
+            Some(limit) => Err(LimitError { key: limit.key, expected: limit.expected }),
+            None => Ok(()),
         }
-        Ok(())
-    }
-
-    fn rules_of_connections(&self) -> [Rule; 12] {
-        [
-            ("connections_max", self.connections_max > 0, "at least 1"),
-            (
-                "connections_per_shard_max",
-                (1..=1 << 24).contains(&self.connections_per_shard_max),
-                "1 to 16777216",
-            ),
-            ("accepts_per_ip_burst", self.accepts_per_ip_burst > 0, "at least 1"),
-            ("backlog", (1..=1 << 20).contains(&self.backlog), "1 to 1048576"),
-            (
-                "package_bytes_max",
-                (64..=crate::wire::package::BODY_BYTES_MAX).contains(&self.package_bytes_max),
-                "64 to 16777215",
-            ),
-            (
-                "handshake_package_bytes_max",
-                (64..=self.package_bytes_max).contains(&self.handshake_package_bytes_max),
-                "64 to package_bytes_max",
-            ),
-            (
-                "http_head_bytes_max",
-                (256..=1 << 20).contains(&self.http_head_bytes_max),
-                "256 to 1048576",
-            ),
-            (
-                "outbox_bytes_max",
-                self.outbox_bytes_max > self.package_bytes_max,
-                "more than package_bytes_max",
-            ),
-            ("outbox_bytes_max", self.outbox_bytes_max <= 1 << 30, "1073741824 at most"),
-            ("outbox_pushes_max", (1..=1 << 20).contains(&self.outbox_pushes_max), "1 to 1048576"),
-            ("outbox_age_max", self.outbox_age_max.as_millis() >= 8, "8 ms or more"),
-            (
-                "handshake_timeout",
-                !self.handshake_timeout.is_zero() && !self.idle_timeout.is_zero(),
-                "more than zero, as idle_timeout",
-            ),
-        ]
-    }
-
-    fn rules_of_messages(&self) -> [Rule; 14] {
-        [
-            ("lane_len", (1..=1 << 24).contains(&self.lane_len), "1 to 16777216"),
-            ("lane_bytes_max", self.lane_bytes_max > 0, "at least 1"),
-            ("inbox_len", (1..=1 << 24).contains(&self.inbox_len), "1 to 16777216"),
-            ("in_flight_per_session_max", self.in_flight_per_session_max > 0, "at least 1"),
-            (
-                "in_flight_bytes_per_session_max",
-                (1..=1 << 30).contains(&self.in_flight_bytes_per_session_max),
-                "1 to 1073741824",
-            ),
-            (
-                "shard_bytes_max",
-                self.shard_bytes_max >= 2 * self.outbox_bytes_max,
-                "twice outbox_bytes_max or more",
-            ),
-            ("bytes_per_turn_max", self.bytes_per_turn_max > 0, "at least 1"),
-            ("messages_per_turn_max", self.messages_per_turn_max > 0, "at least 1"),
-            ("work_per_turn_max", self.work_per_turn_max > 0, "at least 1"),
-            ("messages_burst", self.messages_burst > 0, "at least 1"),
-            ("tasks_max", (1..=1 << 24).contains(&self.tasks_max), "1 to 16777216"),
-            ("uid_bytes_max", (1..=65_535).contains(&self.uid_bytes_max), "1 to 65535"),
-            (
-                "receive_buffer_bytes",
-                self.receive_buffer_bytes.is_multiple_of(4096)
-                    && (4096..=1 << 24).contains(&self.receive_buffer_bytes),
-                "a multiple of 4096 up to 16777216",
-            ),
-            (
-                "receive_buffers",
-                self.receive_buffers.is_power_of_two() && self.receive_buffers <= 1 << 15,
-                "a power of two up to 32768",
-            ),
-        ]
     }
 }
-
-/// A bound, whether it holds, and what may be written there.
-type Rule = (&'static str, bool, &'static str);
 
 /// A bound of [`Limits`] that can't hold (made by the embedder).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -297,7 +333,7 @@ type Rule = (&'static str, bool, &'static str);
 pub struct LimitError {
     /// The field.
     pub key: &'static str,
-    /// What may be written there.
+    /// The values that may be written there.
     pub expected: &'static str,
 }
 
@@ -312,6 +348,7 @@ impl std::error::Error for LimitError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::CounterSnapshot;
 
     #[test]
     fn defaults_fit_together() {
@@ -324,5 +361,19 @@ mod tests {
         assert_eq!(limits.check().unwrap_err().key, "receive_buffers");
         let limits = Limits { handshake_package_bytes_max: 1 << 23, ..Limits::default() };
         assert_eq!(limits.check().unwrap_err().key, "handshake_package_bytes_max");
+        let limits = Limits { idle_timeout: Duration::ZERO, ..Limits::default() };
+        let error = limits.check().unwrap_err();
+        assert_eq!(error.to_string(), "limit `idle_timeout` must be more than zero");
+    }
+
+    #[test]
+    fn every_counter_of_a_limit_is_one() {
+        let counters: Vec<_> = CounterSnapshot::default().iter().map(|(name, _)| name).collect();
+        for limit in Limits::table() {
+            assert_eq!(limit.counters.is_empty(), !limit.told.is_empty(), "{}", limit.key);
+            for counter in limit.counters {
+                assert!(counters.contains(counter), "{}: there is no counter {counter}", limit.key);
+            }
+        }
     }
 }

@@ -185,8 +185,8 @@ fn relations_are_told_with_the_key_they_are_about() {
         ),
         (
             "\n[limits]\npackage_bytes_max = \"10 MiB\"",
-            "2:2: limits.outbox_bytes_max: must be more than package_bytes_max, found its default, \
-             8388608",
+            "2:2: limits.outbox_bytes_max: must be more than package_bytes_max, and 1073741824 at \
+             most, found its default, 8388608",
         ),
         (
             "[heartbeat]\ntimeout = \"3s\"",
