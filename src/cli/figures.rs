@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use shaddock::metrics::CounterSnapshot;
-use shaddock::{Handle, Metrics};
+use shaddock::{Handle, Limits, Metrics};
 
 use super::lines;
 use super::signals::{Asked, Stop};
@@ -17,39 +17,8 @@ const REDRAW_EVERY: Duration = Duration::from_millis(500);
 /// How often there is a line where it can't be redrawn, if anything has changed.
 const PRINT_EVERY: Duration = Duration::from_secs(10);
 
-/// The counters of bounds (`docs/limits.md`): shown where they have counted anything.
-const BOUNDS: [&str; 30] = [
-    "refused_max_connections",
-    "refused_accept_rate",
-    "accept_failures",
-    "handshake_waits",
-    "closed_handshake_timeout",
-    "closed_idle",
-    "package_too_long",
-    "refused_http",
-    "bad_websocket_message",
-    "reading_pauses",
-    "hold_overflows",
-    "message_rate_rejects",
-    "session_in_flight_rejects",
-    "in_flight_pauses",
-    "receive_buffers_empty",
-    "outbox_pauses",
-    "pushes_dropped",
-    "closed_slow_consumer",
-    "closed_outbox_age",
-    "lane_pauses",
-    "forward_rejects",
-    "forward_timeouts",
-    "mail_rejects",
-    "task_rejects",
-    "bad_protobuf",
-    "bad_signature",
-    "closed_memory",
-    "work_waits",
-    "work_rejects",
-    "memory_rejects",
-];
+/// The counters of bounds that are no [`Limits`].
+const OTHER_BOUNDS: [&str; 2] = ["accept_failures", "handshake_waits"];
 
 /// Shows the figures until the stop is asked for, or the engine is gone. In between it calls
 /// `reload` when that is asked for.
@@ -196,7 +165,13 @@ impl Seen {
 
 /// What has happened at bounds since the start, by the counters' names.
 fn at_bounds(counters: &CounterSnapshot) -> impl Iterator<Item = (&'static str, u64)> + use<> {
-    counters.iter().filter(|(name, count)| *count > 0 && BOUNDS.contains(name))
+    counters.iter().filter(|(name, count)| *count > 0 && is_of_bound(name))
+}
+
+/// Tells whether a counter counts what happens at a bound (`docs/limits.md`).
+fn is_of_bound(name: &str) -> bool {
+    OTHER_BOUNDS.contains(&name)
+        || Limits::table().iter().any(|limit| limit.counters.contains(&name))
 }
 
 /// Lines of the log that nobody could be made to take, if there are any.
@@ -299,13 +274,13 @@ mod tests {
         assert!(!seen(11, 8).is_like(&seen(10, 4)));
     }
 
-    /// What `docs/limits.md` tells of is shown, and nothing else.
+    /// The counters that `docs/limits.md` names are shown, and no others.
     #[test]
     fn every_counter_of_a_bound_is_shown() {
         let text = include_str!("../../docs/limits.md");
         for (name, _) in CounterSnapshot::default().iter() {
             let is_told = text.contains(&format!("`{name}`"));
-            assert_eq!(BOUNDS.contains(&name), is_told, "{name}");
+            assert_eq!(is_of_bound(name), is_told, "{name}");
         }
         let mut counters = CounterSnapshot::default();
         (counters.lane_pauses, counters.requests) = (2, 5);
