@@ -39,7 +39,7 @@ trait Section {
         Ok(())
     }
 
-    /// Whether it says where some of the messages are forwarded to.
+    /// Tells whether it has somewhere to forward messages to.
     fn forwards(&self) -> bool {
         false
     }
@@ -68,7 +68,7 @@ const SECTIONS: [Entry; 9] = [
 pub(crate) struct Config {
     pub(crate) server: Server,
     sections: Vec<Box<dyn Section>>,
-    /// What each key stands at, by its path.
+    /// The value of each key, by its path.
     values: BTreeMap<String, Value>,
 }
 
@@ -107,7 +107,7 @@ impl Config {
         self.sections.iter().fold(builder, |builder, section| section.describe(builder))
     }
 
-    /// Whether messages are forwarded anywhere.
+    /// Tells whether messages are forwarded anywhere.
     pub(crate) fn forwards(&self) -> bool {
         self.server.forwards() || self.sections.iter().any(|section| section.forwards())
     }
@@ -133,8 +133,7 @@ impl Config {
                 (key.to_owned(), format!("must be {expected}"))
             }
             StartError::BadAddress { address, why } => {
-                let is_it = |value: &Value| value.text == format!("{address:?}");
-                let found = self.values.iter().find(|(_, value)| is_it(value));
+                let found = self.values.iter().find(|(_, value)| value.is(address));
                 let key = found.map_or("listener", |(key, _)| key);
                 (key.to_owned(), format!("must be an address like 127.0.0.1:3010 ({why})"))
             }
@@ -145,9 +144,11 @@ impl Config {
 
     /// The first listener whose address another one has.
     fn listener_twice(&self) -> Option<&str> {
-        let addresses = || self.values.iter().filter(|(key, _)| key.starts_with("listener["));
-        let is_twice = |text: &str| addresses().filter(|(_, other)| other.text == text).count() > 1;
-        addresses().find(|(_, value)| is_twice(&value.text)).map(|(key, _)| key.as_str())
+        let is_address = |key: &str| key.starts_with("listener[") && key.ends_with("].address");
+        let addresses = || self.values.iter().filter(|(key, _)| is_address(key));
+        let is_twice =
+            |value: &Value| addresses().filter(|(_, other)| value.is_as(other)).count() > 1;
+        addresses().find(|(_, value)| is_twice(value)).map(|(key, _)| key.as_str())
     }
 
     /// Gives a running engine what differs in `next` and may change while it runs. Names the keys
@@ -163,13 +164,13 @@ impl Config {
         let mut changed = Changed::default();
         for key in self.values.keys().chain(next.values.keys()) {
             let (old, new) = (self.values.get(key), next.values.get(key));
-            if old.map(|value| &value.text) == new.map(|value| &value.text) {
-                continue;
-            }
-            // Of a table that comes or goes, only what is written there.
-            if let (None, Some(value)) | (Some(value), None) = (old, new)
-                && !value.is_in_file()
-            {
+            let has_changed = match (old, new) {
+                (Some(old), Some(new)) => !old.is_as(new),
+                // Of a table that comes or goes, only what is written there.
+                (Some(value), None) | (None, Some(value)) => value.is_in_file(),
+                (None, None) => false,
+            };
+            if !has_changed {
                 continue;
             }
             let keys = match old.or(new).map(|value| value.changes) {

@@ -17,7 +17,7 @@ struct Pomelo {
     lanes_full: Vec<(String, LaneFull)>,
 }
 
-/// How a router is called here.
+/// The names of routers here.
 const ROUTERS: [(&str, Router); 5] = [
     ("default", Router::Default),
     ("round robin", Router::RoundRobin),
@@ -26,11 +26,22 @@ const ROUTERS: [(&str, Router); 5] = [
     ("consistent hash", Router::ConsistentHash),
 ];
 
-const ROUTER: Kind<Router> = Kind {
+/// A router by its name, as routers themselves can't be compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct RouterName(&'static str);
+
+impl RouterName {
+    fn router(self) -> Router {
+        let named = ROUTERS.into_iter().find(|(name, _)| *name == self.0);
+        named.map(|(_, router)| router).expect("names are taken from the list")
+    }
+}
+
+const ROUTER: Kind<RouterName> = Kind {
     expected: "\"default\", \"round robin\", \"weighted\", \"least active\" or \"consistent hash\"",
     parse: |value| {
         let name = value.as_str()?;
-        ROUTERS.into_iter().find(|(other, _)| *other == name).map(|(_, router)| router)
+        ROUTERS.into_iter().find(|(other, _)| *other == name).map(|(name, _)| RouterName(name))
     },
 };
 
@@ -191,7 +202,8 @@ fn read_type(table: &mut Table<'_>) -> Option<Type> {
     if name.is_none() && (router.is_some() || lane_full.is_some()) {
         table.refuse("name", "the name of a server type", None);
     }
-    Some(Type { name: name?, router: router.unwrap_or_default(), lane_full })
+    let router = router.map_or_else(Router::default, RouterName::router);
+    Some(Type { name: name?, router, lane_full })
 }
 
 struct Server {

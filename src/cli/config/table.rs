@@ -1,5 +1,6 @@
-//! Reads a TOML table key by key, and notes what is wrong and what each key stands at.
+//! Reads a TOML table key by key, and notes what is wrong and which value each key has.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,28 +16,65 @@ use toml::de::{DeString, DeTable, DeValue};
 use super::kind::{Kind, TEXT};
 use super::problem::{Problem, Source, place};
 
-/// What a key stands at.
+/// A value that a key has.
 #[derive(Debug, Clone)]
 pub(super) struct Value {
-    /// As the program would write it, so that two of them can be compared.
-    pub(super) text: String,
+    setting: Rc<dyn Setting>,
     pub(super) changes: Changes,
-    /// Where it is in the file, if it is.
+    /// Its place in the file, if it is there.
     span: Option<Range<usize>>,
 }
 
 impl Value {
-    /// Whether the file has it; else it is a default.
+    /// Tells whether the file has it; else it is a default.
     pub(super) fn is_in_file(&self) -> bool {
         self.span.is_some()
     }
+
+    /// Tells whether another file gives the key the same value.
+    pub(super) fn is_as(&self, other: &Self) -> bool {
+        self.setting.is_as(&*other.setting)
+    }
+
+    /// Tells whether it is this one.
+    pub(super) fn is<T: Setting>(&self, setting: &T) -> bool {
+        self.setting.is_as(setting)
+    }
+
+    /// The value as the program would write it.
+    #[cfg(test)]
+    pub(super) fn text(&self) -> String {
+        format!("{:?}", self.setting)
+    }
 }
 
-/// When another value of a key counts.
+/// A value of any type that can be compared with another one, and shown.
+pub(super) trait Setting: fmt::Debug + Any {
+    fn is_as(&self, other: &dyn Setting) -> bool;
+}
+
+impl<T: PartialEq + fmt::Debug + Any> Setting for T {
+    fn is_as(&self, other: &dyn Setting) -> bool {
+        (other as &dyn Any).downcast_ref::<T>().is_some_and(|other| other == self)
+    }
+}
+
+/// The value of a key that is not there and has no default.
+#[derive(Debug, PartialEq)]
+struct Unset;
+
+/// A file that a key names, and what it holds.
+#[derive(Debug, PartialEq)]
+struct NamedFile {
+    path: String,
+    text: String,
+}
+
+/// The time from which another value of a key counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Changes {
     Restart,
-    /// When the file is read again.
+    /// The file is read again.
     Running,
 }
 
@@ -45,7 +83,7 @@ pub(super) enum Changes {
 struct Notes {
     values: BTreeMap<String, Value>,
     problems: Vec<(usize, Problem)>,
-    /// Where each table begins.
+    /// The place where each table begins.
     tables: BTreeMap<String, Range<usize>>,
 }
 
@@ -58,15 +96,15 @@ pub(super) struct Table<'i> {
     notes: Rc<RefCell<Notes>>,
     /// Empty for the whole file.
     path: String,
-    /// What has not been read yet.
+    /// The keys that have not been read yet.
     entries: Entries<'i>,
     known: Vec<&'static str>,
     changes: Changes,
 }
 
-/// How much of the file is shown as what was found there.
+/// The most of the file that is shown as what was found there.
 const FOUND_CHARS_MAX: usize = 40;
-/// How like an unknown key a known one has to be to be what was meant.
+/// The least likeness to an unknown key with which a known one may be meant.
 const LIKENESS_MIN: f64 = 0.8;
 
 impl<'i> Table<'i> {
@@ -132,7 +170,7 @@ impl<'i> Table<'i> {
     /// Reads a key, and leaves its default where it is not there.
     pub(super) fn read<T>(&mut self, key: &'static str, target: &mut T, kind: Kind<T>)
     where
-        T: fmt::Debug,
+        T: Setting + Clone,
     {
         let found = self.take(key);
         let span = found.as_ref().map(|(_, value)| value.span());
@@ -142,11 +180,11 @@ impl<'i> Table<'i> {
                 None => self.refuse_at(&self.path_of(key), value.span(), kind.expected),
             }
         }
-        self.note(key, format!("{target:?}"), span);
+        self.note(key, Rc::new(target.clone()), span);
     }
 
     /// Reads a key that need not be there, and has no default.
-    pub(super) fn read_some<T: fmt::Debug>(
+    pub(super) fn read_some<T: Setting + Clone>(
         &mut self,
         key: &'static str,
         kind: Kind<T>,
@@ -160,13 +198,18 @@ impl<'i> Table<'i> {
             }
             read
         });
-        let text = read.as_ref().map_or_else(String::new, |read| format!("{read:?}"));
-        self.note(key, text, span);
+        match &read {
+            Some(read) => self.note(key, Rc::new(read.clone()), span),
+            None => self.note(key, Rc::new(Unset), span),
+        }
         read
     }
 
     /// Reads a list, which is empty where it is not there.
-    pub(super) fn read_list<T: fmt::Debug>(&mut self, key: &'static str, kind: Kind<T>) -> Vec<T> {
+    pub(super) fn read_list<T>(&mut self, key: &'static str, kind: Kind<T>) -> Vec<T>
+    where
+        T: PartialEq + fmt::Debug + Clone + 'static,
+    {
         let found = self.take(key);
         let span = found.as_ref().map(|(_, value)| value.span());
         let mut read = Vec::new();
@@ -189,7 +232,7 @@ impl<'i> Table<'i> {
                 }
             }
         }
-        self.note(key, format!("{read:?}"), span);
+        self.note(key, Rc::new(read.clone()), span);
         read
     }
 
@@ -201,7 +244,7 @@ impl<'i> Table<'i> {
             Ok(text) => {
                 let text = without_mark(text);
                 if let Some(value) = self.notes.borrow_mut().values.get_mut(&self.path_of(key)) {
-                    value.text = format!("{path:?}: {text}");
+                    value.setting = Rc::new(NamedFile { path, text: text.clone() });
                 }
                 Some(text)
             }
@@ -229,14 +272,14 @@ impl<'i> Table<'i> {
         self.notes.borrow_mut().problems.push((at, problem));
     }
 
-    /// What is wrong with a key that has been read, or has its default.
+    /// Tells what is wrong with a key that has been read, or has its default.
     pub(super) fn problem_at(&self, key: &str, wanted: &str, value: Option<&Value>) -> Problem {
         let found = match value {
             Some(Value { span: Some(_), .. }) if is_secret(key) => {
                 "a value not shown here".to_owned()
             }
             Some(Value { span: Some(span), .. }) => self.found(span.clone()),
-            Some(Value { text, .. }) if !text.is_empty() => format!("its default, {text}"),
+            Some(value) if !value.is(&Unset) => format!("its default, {:?}", value.setting),
             _ => "none".to_owned(),
         };
         Problem {
@@ -311,14 +354,14 @@ impl<'i> Table<'i> {
         self.entries.remove(name)
     }
 
-    fn note(&self, key: &str, text: String, span: Option<Range<usize>>) {
-        let value = Value { text, changes: self.changes, span };
+    fn note(&self, key: &str, setting: Rc<dyn Setting>, span: Option<Range<usize>>) {
+        let value = Value { setting, changes: self.changes, span };
         self.notes.borrow_mut().values.insert(self.path_of(key), value);
     }
 
     fn refuse_at(&self, key: &str, span: Range<usize>, expected: &str) {
         let at = span.start;
-        let value = Value { text: String::new(), changes: self.changes, span: Some(span) };
+        let value = Value { setting: Rc::new(Unset), changes: self.changes, span: Some(span) };
         let problem = self.problem_at(key, &format!("expected {expected}"), Some(&value));
         self.notes.borrow_mut().problems.push((at, problem));
     }
@@ -327,7 +370,7 @@ impl<'i> Table<'i> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    /// Where a key is, or else the table that it would be in.
+    /// The place of a key, or else of the table that it would be in.
     fn start_of(&self, key: &str, value: Option<&Value>) -> usize {
         if let Some(span) = value.and_then(|value| value.span.as_ref()) {
             return span.start;
@@ -358,7 +401,7 @@ pub(super) fn without_mark(mut text: String) -> String {
     text
 }
 
-/// Whether what stands at a key is for nobody to see.
+/// Tells whether a key's value is for nobody to see.
 fn is_secret(key: &str) -> bool {
     key.ends_with("password") || key.ends_with("token")
 }

@@ -20,8 +20,8 @@ fn problems(text: &str) -> Vec<String> {
     problems.iter().map(Problem::to_string).collect()
 }
 
-fn values(config: &Config) -> Vec<(&str, &str)> {
-    config.values.iter().map(|(key, value)| (key.as_str(), value.text.as_str())).collect()
+fn values(config: &Config) -> Vec<(&str, String)> {
+    config.values.iter().map(|(key, value)| (key.as_str(), value.text())).collect()
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn a_policy_for_full_lanes_is_of_a_server_type() {
     }
     let text =
         "[pomelo]\nmaster = \"[::1]:9\"\n[[pomelo.type]]\nname = \"chat\"\nlane_full = \"pause\"";
-    let key = ("pomelo.type[1].lane_full", "Pause");
+    let key = ("pomelo.type[1].lane_full", "Pause".to_owned());
     assert!(values(&parse(text)).contains(&key));
 }
 
@@ -445,11 +445,37 @@ fn sizes_and_durations_are_numbers_and_texts() {
         "[limits]\npackage_bytes_max = 0x10_0000\nuid_bytes_max = \"1 KiB\"\n\
          idle_timeout = \"1m 30s\"\nconnections_max = 5_000\n",
     );
-    let value = |key: &str| config.values[key].text.as_str();
+    let value = |key: &str| config.values[key].text();
     assert_eq!(value("limits.package_bytes_max"), "1048576");
     assert_eq!(value("limits.uid_bytes_max"), "1024");
     assert_eq!(value("limits.idle_timeout"), "90s");
     assert_eq!(value("limits.connections_max"), "5000");
+}
+
+/// The same value in other words is no change.
+#[test]
+fn values_are_compared_by_what_they_are() {
+    let same = [
+        ("[limits]\nidle_timeout = \"90s\"", "[limits]\nidle_timeout = \"1m 30s\""),
+        ("[limits]\npackage_bytes_max = \"2 MiB\"", "[limits]\npackage_bytes_max = 0x20_0000"),
+        ("[host_filter]\ndeny = [\"::1\"]", "[host_filter]\ndeny = [\"0:0::1\"]"),
+        ("", "[limits]\nbacklog = 4096"),
+        ("", "[[pomelo.type]]"),
+    ];
+    let other = [
+        ("[limits]\nidle_timeout = \"90s\"", "[limits]\nidle_timeout = \"91s\""),
+        ("", "[pomelo]\nadvertise = \"\""),
+        ("", "[server]\nshards = 1"),
+        ("[protos]\nclient = \"protos.json\"", "[protos]\nclient = \"./protos.json\""),
+    ];
+    for (is_same, pairs) in [(true, &same[..]), (false, &other)] {
+        for (old, new) in pairs {
+            let (old, new) = (parse(old), parse(new));
+            let mut keys = old.values.keys().chain(new.values.keys());
+            let all_same = keys.all(|key| old.values[key].is_as(&new.values[key]));
+            assert_eq!(all_same, is_same, "{:?} {:?}", values(&old), values(&new));
+        }
+    }
 }
 
 #[test]
@@ -478,5 +504,5 @@ fn a_change_is_applied_or_needs_a_restart() {
     drop(engine);
     let stopped = config.change_to(parse(""), &handle);
     assert_eq!(stopped.unwrap_err(), HandleError::Stopped);
-    assert_eq!(config.values["dictionary.routes"].text, "[\"onChat\"]", "it may be asked again");
+    assert_eq!(config.values["dictionary.routes"].text(), "[\"onChat\"]", "it may be asked again");
 }
