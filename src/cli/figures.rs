@@ -12,9 +12,9 @@ use super::lines;
 use super::signals::{Asked, Stop};
 use super::terminal::Terminal;
 
-/// How often the line on a terminal is redrawn.
+/// The time between two drawings of the line on a terminal.
 const REDRAW_EVERY: Duration = Duration::from_millis(500);
-/// How often there is a line where it can't be redrawn, if anything has changed.
+/// The time between two lines where it can't be redrawn, if anything has changed.
 const PRINT_EVERY: Duration = Duration::from_secs(10);
 
 /// The counters of bounds that are no [`Limits`].
@@ -99,7 +99,7 @@ fn spinner() -> ProgressBar {
     bar.with_style(style.expect("the template is valid"))
 }
 
-/// When memory is given back.
+/// The memory of a crowd, which is given back once the crowd has left.
 #[derive(Debug, Default)]
 struct Crowd {
     /// The most connections since the last time.
@@ -111,8 +111,8 @@ struct Crowd {
 const RETURN_EVERY: Duration = Duration::from_secs(60);
 
 impl Crowd {
-    /// Whether half of those who were there have gone, nobody says anything, and it is not too soon
-    /// to ask the allocator again.
+    /// Tells whether half of those who were there have gone, nobody says anything, and it is not
+    /// too soon to ask the allocator again.
     fn has_left(&mut self, last: &Seen, seen: &Seen, now: Instant) -> bool {
         self.connections_max = self.connections_max.max(seen.connections);
         let is_soon = self.returned.is_some_and(|returned| now < returned + RETURN_EVERY);
@@ -125,7 +125,7 @@ impl Crowd {
     }
 }
 
-/// What one look at the metrics leaves behind for the next.
+/// The figures of one look at the metrics, for the next one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Seen {
     connections: usize,
@@ -157,13 +157,13 @@ impl Seen {
         }
     }
 
-    /// Whether nothing has happened since but heartbeats.
+    /// Tells whether nothing has happened since but heartbeats.
     fn is_like(&self, last: &Self) -> bool {
         Self { bytes_in: last.bytes_in, bytes_out: last.bytes_out, ..*self } == *last
     }
 }
 
-/// What has happened at bounds since the start, by the counters' names.
+/// The counters of bounds that have counted anything since the start.
 fn at_bounds(counters: &CounterSnapshot) -> impl Iterator<Item = (&'static str, u64)> + use<> {
     counters.iter().filter(|(name, count)| *count > 0 && is_of_bound(name))
 }
@@ -180,7 +180,7 @@ fn lines_lost() -> Option<(&'static str, u64)> {
     (lost > 0).then_some(("log_lines_lost", lost))
 }
 
-/// What happens in one second.
+/// Messages and bytes of one second.
 #[derive(Debug, PartialEq, Eq)]
 struct Rates {
     messages_in: u64,

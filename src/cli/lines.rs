@@ -21,14 +21,14 @@ const QUEUE_BYTES_MAX: usize = 1024 * 1024;
 const QUEUE_LINES_MAX: usize = 4_096;
 /// A longer line is cut.
 const LINE_BYTES_MAX: usize = 16 * 1024;
-/// How long the end of the process waits for what is not written yet.
+/// The longest wait at the end of the process for what is not written yet.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
-/// How soon a stream that takes nothing at the moment is asked again.
+/// The time after which a stream that takes nothing at the moment is asked again.
 const RETRY: Duration = Duration::from_millis(10);
-/// How soon it is tried again to tell what was lost.
+/// The time after which it is tried again to tell what was lost.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
-/// What is written to one of the process's streams.
+/// The lines that are to be written to one of the process's streams.
 #[derive(Debug)]
 pub(crate) struct Lines {
     queue: ArrayQueue<Box<[u8]>>,
@@ -48,7 +48,7 @@ pub(crate) fn stderr() -> &'static Arc<Lines> {
     LINES.get_or_init(|| Lines::start("log", io::stderr().as_fd(), Losses::Tell))
 }
 
-/// Where to connect, and the figures.
+/// The addresses to connect to, and the figures.
 pub(crate) fn stdout() -> &'static Arc<Lines> {
     static LINES: OnceLock<Arc<Lines>> = OnceLock::new();
     LINES.get_or_init(|| Lines::start("figures", io::stdout().as_fd(), Losses::Count))
@@ -68,7 +68,7 @@ pub(crate) fn flush() {
     }
 }
 
-/// What becomes of the number of lines that were lost.
+/// The use that is made of the number of lost lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Losses {
     /// It is told when writing works again.
@@ -139,7 +139,7 @@ impl Lines {
     }
 }
 
-/// What tracing writes a line into.
+/// A writer that tracing writes one line into.
 pub(crate) struct LogLine;
 
 impl Write for LogLine {
@@ -159,7 +159,7 @@ struct Writer {
     lines: Arc<Lines>,
     stream: File,
     losses: Losses,
-    /// How many of the lost lines have been told.
+    /// Lost lines that have been told.
     told: u64,
     /// A part of a line has been written, and not its end.
     is_torn: bool,

@@ -17,7 +17,7 @@ use super::lines::{self, LogLine};
 
 /// Whose own lines may be as detailed as they were asked for.
 const OWN: &str = "shaddock";
-/// How detailed those of libraries may be: below, the client of NATS tells passwords.
+/// The most detail in lines of libraries: below, the client of NATS tells passwords.
 const LIBRARIES_MAX: LevelFilter = LevelFilter::INFO;
 
 /// Logs on stderr from now on, panics included. What it gives waits, when it is dropped, until the
@@ -50,7 +50,8 @@ impl Drop for Flush {
     }
 }
 
-/// How often a thread tells of a panic in the same place: clients may be able to repeat it.
+/// The time after which a thread tells again of a panic in the same place: clients may be able to
+/// repeat it.
 const PANIC_EVERY: Duration = Duration::from_secs(1);
 
 /// Says what the hook of the standard library says, which would wait for whoever reads stderr.
@@ -73,7 +74,7 @@ fn tell_panic(info: &PanicHookInfo<'_>) {
 /// A place in the code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
-    /// Where the file's name is in memory; names are part of the program.
+    /// The address of the file's name in memory; names are part of the program.
     file: usize,
     line: u32,
 }
@@ -106,7 +107,7 @@ mod tests {
 
     use super::*;
 
-    /// What async-nats says at these levels has the password in it.
+    /// Lines of async-nats at these levels have the password in them.
     #[test]
     fn libraries_are_never_asked_for_details() {
         let targets = targets(LevelFilter::TRACE);

@@ -1,4 +1,4 @@
-//! What may be written on the command line.
+//! The options of the command line.
 
 use std::path::PathBuf;
 use std::thread;
@@ -21,12 +21,12 @@ pub(crate) struct Options {
     #[command(flatten)]
     demo: DemoOptions,
 
-    /// What to log on stderr: off, error, warn, info, debug or trace
+    /// Level of the log on stderr: off, error, warn, info, debug or trace
     #[arg(long, global = true, value_name = "LEVEL", default_value = "warn")]
     pub(crate) log: LevelFilter,
 }
 
-/// What to run.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Serve the demo app to any Pomelo client (the default)
@@ -39,7 +39,7 @@ pub(crate) enum Command {
     Load(LoadOptions),
 }
 
-/// Where the configuration is.
+/// The place of the configuration.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ConfigOptions {
     /// The configuration file; shaddock.example.toml has every key
@@ -47,10 +47,10 @@ pub(crate) struct ConfigOptions {
     pub(crate) config: PathBuf,
 }
 
-/// How to serve the demo app.
+/// The options of the demo app.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DemoOptions {
-    /// Where clients connect, by TCP or WebSocket: an address or name with its port, or a port by
+    /// Address for clients, by TCP or WebSocket: an IP address or name with its port, or a port by
     /// itself for all addresses; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3010")]
     pub(crate) listen: String,
@@ -86,7 +86,7 @@ const WORKERS_MAX: i64 = 64;
 const HEARTBEAT_S_MAX: u64 = 3_600;
 
 impl Options {
-    /// What to run, the demo if nothing is named.
+    /// The command to run, the demo if none is named.
     pub(crate) fn into_command(self) -> Command {
         self.command.unwrap_or(Command::Demo(self.demo))
     }
@@ -98,7 +98,7 @@ impl DemoOptions {
         (self.heartbeat > 0).then(|| Duration::from_secs(self.heartbeat))
     }
 
-    /// How many shards there are. Not left to the engine, since a container's share of the cores
+    /// The number of shards. Not left to the engine, since a container's share of the cores
     /// may be less than the cores it sees.
     pub(crate) fn shards(&self) -> u16 {
         let cores = || thread::available_parallelism().map_or(1, usize::from);

@@ -11,13 +11,13 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
-/// Whether somebody wants the process to end, or to do something else.
+/// The wishes that signals bring: that the process ends, or does something else.
 #[derive(Debug)]
 pub(crate) struct Stop {
     asked: Receiver<Asked>,
 }
 
-/// What a signal asks for.
+/// A wish that a signal brings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {
     Stop,
@@ -25,7 +25,7 @@ pub(crate) enum Asked {
     Reload,
 }
 
-/// What a shell reports for a process that a signal ended is this much above the signal.
+/// The difference between a signal and the exit code that shells report for a process it ended.
 const EXIT_CODE_OF_SIGNAL: i32 = 128;
 
 impl Stop {

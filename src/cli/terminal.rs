@@ -16,7 +16,7 @@ pub(super) struct Terminal {
     drawn: Mutex<String>,
 }
 
-/// How wide a terminal is that does not tell.
+/// The width of a terminal that does not tell.
 const COLUMNS: u16 = 80;
 
 impl Terminal {

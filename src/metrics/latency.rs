@@ -1,4 +1,4 @@
-//! How long requests take inside the engine.
+//! The time that requests take inside the engine.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ pub struct Latency {
     histogram: Histogram<u64>,
 }
 
-/// What takes longer counts as this long: above every deadline of the engine.
+/// The longest time, above every deadline of the engine; a longer one counts as this.
 const MICROS_MAX: u64 = 600_000_000;
 
 impl Default for Latency {
@@ -45,7 +45,7 @@ impl Latency {
         self.histogram.len()
     }
 
-    /// What the given share of requests stayed within, e.g. 0.99.
+    /// The time within which the given share of requests stayed, such as 0.99 of them.
     #[must_use]
     pub fn quantile(&self, share: f64) -> Duration {
         Duration::from_micros(self.histogram.value_at_quantile(share))

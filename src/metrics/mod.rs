@@ -1,4 +1,4 @@
-//! What each shard counts, and how long requests take.
+//! Counters of each shard, and the latency of requests.
 
 mod counters;
 mod latency;

@@ -11,7 +11,7 @@ use super::table::Table;
 /// None where no route has a code.
 struct Codes(Option<Dictionary>);
 
-/// What the two kinds of file hold.
+/// The contents of the two kinds of file.
 const FILE: &str = "a JSON list of routes (Pomelo's dictionary.json), or a JSON object of routes \
                     and their codes";
 

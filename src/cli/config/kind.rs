@@ -1,4 +1,4 @@
-//! What may stand behind a key.
+//! Kinds of values that keys have.
 
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -48,7 +48,7 @@ pub(super) const HOST_RULE: Kind<HostRule> = Kind {
     parse: |value| HostRule::from_str(value.as_str()?).ok(),
 };
 
-/// Where a page is from, as browsers tell it.
+/// The origin of a page, as browsers tell it.
 pub(super) const ORIGIN: Kind<String> = Kind {
     expected: "an origin such as \"https://game.example\", without anything behind the host",
     parse: |value| {

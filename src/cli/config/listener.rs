@@ -11,7 +11,7 @@ struct Listeners {
     all: Vec<Listener>,
 }
 
-/// Where it listens if nothing else is said: nobody outside the machine gets in by accident.
+/// The default address: nobody outside the machine gets in by accident.
 const ADDRESS: &str = "127.0.0.1:3010";
 
 pub(super) fn read(root: &mut Table<'_>, name: &'static str) -> Box<dyn Section> {

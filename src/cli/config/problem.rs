@@ -1,4 +1,4 @@
-//! What is wrong with a configuration.
+//! Problems of a configuration.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 pub(super) struct Source {
     /// As the operator gave it.
     pub(super) name: String,
-    /// What the paths in it are relative to.
+    /// The folder that the paths in it are relative to.
     pub(super) folder: PathBuf,
     pub(super) text: String,
 }
@@ -20,7 +20,7 @@ pub(crate) struct Problem {
     pub(super) place: Option<(usize, usize)>,
     /// Its path; empty where it is the whole file.
     pub(super) key: String,
-    /// What was expected and what was found.
+    /// The value that was expected, and the one that was found.
     pub(super) text: String,
 }
 

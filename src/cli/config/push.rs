@@ -10,7 +10,7 @@ struct Policies {
     all: Vec<(String, SlowConsumer)>,
 }
 
-/// How a policy is called here.
+/// The names of policies here.
 const POLICIES: [(&str, SlowConsumer); 3] = [
     ("disconnect", SlowConsumer::Disconnect),
     ("drop_oldest", SlowConsumer::DropOldest),

@@ -21,7 +21,7 @@ pub(crate) struct Server {
     use_crypto: bool,
     echo: Option<String>,
     demo: bool,
-    /// How long clients get when it stops.
+    /// The time that clients get when it stops.
     pub(crate) drain: Duration,
 }
 
@@ -93,12 +93,12 @@ impl Server {
         builder
     }
 
-    /// Whether messages are forwarded to workers of this process.
+    /// Tells whether messages are forwarded to workers of this process.
     pub(super) fn forwards(&self) -> bool {
         self.demo
     }
 
-    /// How many shards there are. Not left to the engine, since a container's share of the cores
+    /// The number of shards. Not left to the engine, since a container's share of the cores
     /// may be less than the cores it sees.
     pub(crate) fn shards(&self) -> u16 {
         let cores = || thread::available_parallelism().map_or(1, usize::from);

@@ -153,7 +153,7 @@ fn mistakes_are_told_with_their_place_and_what_to_write() {
     }
 }
 
-/// What `check` and a reload say may be read by more people than the file.
+/// The messages of `check` and of a reload may be read by more people than the file.
 #[test]
 fn no_problem_tells_a_secret() {
     for text in [

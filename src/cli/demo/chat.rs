@@ -15,7 +15,7 @@ use shaddock::{
 use super::filters::{LocalFilter, NoArrays};
 use super::{js, room};
 
-/// What the routes of these handlers begin with.
+/// The beginning of these handlers' routes.
 pub(crate) const PREFIX: &str = "chat.chatHandler.";
 /// Their methods.
 pub(crate) const METHODS: [&str; 11] = [
@@ -80,7 +80,7 @@ fn whereabouts<'a>(_: &Request<'a>, session: &mut Session) -> Reply<'a> {
 struct Rooms {
     /// The names of those empty, the longest first.
     empty: RefCell<VecDeque<Box<str>>>,
-    /// How many have joined each room without being logged in.
+    /// Sessions in each room that have joined it without being logged in.
     strangers: RefCell<HashMap<Box<str>, Cell<usize>>>,
 }
 

@@ -1,4 +1,4 @@
-//! What the demo app's clients learn in the handshake.
+//! The facts that the demo app's clients learn in the handshake.
 
 use serde_json::{Value, json};
 use shaddock::HandshakeRefusal;
@@ -34,12 +34,12 @@ pub(crate) fn protos() -> Result<ProtoTable, SchemaError> {
     Ok(ProtoTable::new(Protos::parse_text(CLIENT_PROTOS)?, Protos::parse_text(SERVER_PROTOS)?))
 }
 
-/// Whether a client may connect.
+/// Tells whether a client may connect.
 pub(crate) fn check_client(_type: Option<&str>, version: Option<&str>) -> bool {
     version != Some(OLD_VERSION)
 }
 
-/// What the game itself says to a handshake: it greets who says hello, and may be asked to refuse.
+/// Answers a handshake for the game itself: it greets who says hello, and may be asked to refuse.
 pub(crate) fn user_handshake(
     request: &HandshakeRequest,
 ) -> Result<Option<Value>, HandshakeRefusal> {

@@ -9,7 +9,7 @@ use shaddock::{Handlers, OwnedRequest, Reply, Request, Session, Uid};
 use super::filters::{Counts, GlobalFilter, LocalFilter};
 use super::{js, room};
 
-/// What the routes of these handlers begin with.
+/// The beginning of these handlers' routes.
 pub(crate) const PREFIX: &str = "connector.entryHandler.";
 /// Their methods.
 pub(crate) const METHODS: [&str; 15] = [
@@ -167,7 +167,7 @@ fn push_me<'a>(request: &Request<'a>, session: &mut Session) -> Reply<'a> {
     }
 }
 
-/// What it got, in the order of the schema.
+/// Answers with the members that it got, in the order of the schema.
 fn proto(body: &Value) -> Reply<'static> {
     let mut answer = Map::from_iter([("code".to_owned(), 200.into())]);
     for member in ["n", "s", "xs", "p", "ps"] {

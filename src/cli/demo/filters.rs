@@ -10,8 +10,8 @@ use shaddock::{Filter, Reply, Request, Session, Verdict};
 
 use super::js;
 
-/// How often the filters of one thread have run, which alone counts here. On a cache line of its
-/// own, as every message counts four times.
+/// Counts of the runs of one thread's filters, which alone counts here. On a cache line of its own,
+/// as every message counts four times.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(crate) struct Counts {
@@ -111,7 +111,7 @@ fn local_refusal(body: &Value) -> Option<Reply<'static>> {
     js::truthy(body, "localRefuseBare").map(|_| Reply::error())
 }
 
-/// Whether a body may name one of the members that the filters look for. Only then is it parsed.
+/// Tells whether a body may name a member that the filters look for. Only then is it parsed.
 ///
 /// A backslash may be part of an escape that spells the name.
 fn may_refuse(body: &[u8]) -> bool {

@@ -1,4 +1,4 @@
-//! What JavaScript makes of JSON values, as far as the answers of the demo depend on it.
+//! JavaScript's view of JSON values, as far as the answers of the demo depend on it.
 
 use std::borrow::Cow;
 

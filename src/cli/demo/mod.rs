@@ -23,9 +23,9 @@ use super::options::DemoOptions;
 use super::signals::Stop;
 use super::{figures, lines, several};
 
-/// How long clients and workers get to finish when the engine stops.
+/// The time that clients and workers get to finish when the engine stops.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
-/// Where players are who name no room.
+/// The room of players who name none.
 const DEFAULT_ROOM: &str = "lobby";
 
 /// Serves until a signal asks for the end.

@@ -16,7 +16,7 @@ pub(crate) struct PomeloOptions {
     #[arg(long, value_name = "TOKEN", default_value = "ok", requires = "pomelo_master")]
     pomelo_token: String,
 
-    /// Where the cluster's servers call this one
+    /// The address at which the cluster's servers call this one
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
     #[arg(requires = "pomelo_master")]
     pomelo_listen: String,
