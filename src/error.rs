@@ -1,11 +1,11 @@
-//! What can go wrong when an engine starts or is asked for something.
+//! Errors of an engine that is started, or asked for something.
 
 use std::net::SocketAddr;
 
 use crate::limits::LimitError;
 
-/// Why an engine did not start. The text says what to do, also as `Debug` prints it, which is what
-/// a `main` that returns the error shows.
+/// The reason why an engine did not start. The text says what to do, also as `Debug` prints it,
+/// which is what a `main` that returns the error shows.
 #[non_exhaustive]
 pub enum StartError {
     /// A bound that can't hold (made by the embedder).
@@ -19,32 +19,32 @@ pub enum StartError {
     },
     /// Not an address that can be listened on (made by the embedder).
     BadAddress {
-        /// What was given.
+        /// The text that was given.
         address: String,
-        /// Why it is none.
+        /// The reason why it is none.
         why: String,
     },
     /// Another process listens there.
     AddressInUse(SocketAddr),
     /// The address can't be listened on, for another reason of the system's.
     Listen {
-        /// Where.
+        /// The address.
         address: SocketAddr,
-        /// What the system says.
+        /// The system's error.
         error: std::io::Error,
     },
     /// The kernel refuses io_uring to this process.
     IoUringBlocked {
-        /// By what, as far as that shows.
+        /// The part that refuses it, as far as that shows.
         by: IoUringBlock,
-        /// What the system says.
+        /// The system's error.
         error: std::io::Error,
     },
     /// The kernel has no memory for a ring, or may not take more for this user.
     RingMemory {
-        /// Whose ring.
+        /// The ring, by whose it is.
         what: &'static str,
-        /// What the rings of all threads take.
+        /// Bytes that the rings of all threads take.
         bytes_min: u64,
         /// `RLIMIT_MEMLOCK`, in bytes; none if there is no limit.
         limit: Option<u64>,
@@ -70,9 +70,9 @@ pub enum StartError {
     },
     /// A ring, a buffer or a thread could not be made.
     System {
-        /// What was to be made.
+        /// The thing that was to be made.
         what: &'static str,
-        /// What the system says.
+        /// The system's error.
         error: std::io::Error,
     },
 }
@@ -182,7 +182,7 @@ impl std::fmt::Display for StartError {
     }
 }
 
-/// What refuses io_uring. The text says what to do.
+/// A part of the system that refuses io_uring. The text says what to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum IoUringBlock {
@@ -241,7 +241,7 @@ impl From<LimitError> for StartError {
     }
 }
 
-/// Why an engine did not do what its handle asked for.
+/// The reason why an engine did not do what its handle asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HandleError {
