@@ -18,7 +18,7 @@ const REDRAW_EVERY: Duration = Duration::from_millis(500);
 const PRINT_EVERY: Duration = Duration::from_secs(10);
 
 /// The counters of bounds that are no [`Limits`].
-const OTHER_BOUNDS: [&str; 2] = ["accept_failures", "handshake_waits"];
+const OTHER_BOUNDS: [&str; 3] = ["accept_failures", "compression_skips", "handshake_waits"];
 
 /// Shows the figures until the stop is asked for, or the engine is gone. In between it calls
 /// `reload` when that is asked for.
