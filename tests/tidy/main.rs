@@ -3,7 +3,6 @@
 //!
 //! Each rule is a function from one file to its findings, with a test that shows a text it refuses.
 
-#[path = "tidy/docs.rs"]
 mod docs;
 
 use std::{fmt, fs, path::Path};
