@@ -3,7 +3,10 @@
 //!
 //! Each rule is a function from one file to its findings, with a test that shows a text it refuses.
 
+mod circles;
 mod docs;
+mod shard;
+mod source;
 
 use std::{fmt, fs, path::Path};
 
@@ -71,6 +74,7 @@ fn the_repository_is_tidy() {
     for folder in FOLDERS {
         collect(root, folder, &mut files);
     }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
     assert!(files.len() > 50, "only {} files were found", files.len());
     let mut findings: Vec<Finding> =
         files.iter().flat_map(|file| rules.iter().flat_map(|rule| rule(file))).collect();
@@ -83,6 +87,8 @@ fn the_repository_is_tidy() {
         }));
     }
     findings.extend(findings_of_documents(root, &files));
+    findings.extend(circles::circles(&files));
+    findings.extend(shard::size(&files));
     let report: String = findings.iter().map(|finding| format!("\n{finding}")).collect();
     assert!(findings.is_empty(), "{} findings:{report}", findings.len());
 }
