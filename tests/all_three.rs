@@ -11,7 +11,6 @@ mod backend;
 #[path = "common/pitaya.rs"]
 #[allow(dead_code, unreachable_pub)] // As in the files that all tests share.
 mod cluster;
-mod common;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,10 +19,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use cluster::{BACKEND, Cluster, Process};
-use common::pomelo::{Packet, Peer, Server, free_address};
-use common::{Client, Event, builder, eventually, request};
 use serde_json::{Value, json};
 use shaddock::{ClosedArg, Engine, Handlers, Limits, PomeloCluster, Reply, Router, Uid, Workers};
+use support::pomelo::{Packet, Peer, Server, free_address};
+use support::{Client, Event, builder, eventually, request};
 
 const LOCAL: &str = "connector.entry.local";
 /// An echo of each kind: on the shard, on a worker, on Pitaya, on Pomelo.
@@ -255,7 +254,7 @@ fn requests_to_all_come_back_complete_and_each_kinds_in_order() {
             other => panic!("{other:?}"),
         }
     }
-    assert!(started.elapsed() < common::PATIENCE);
+    assert!(started.elapsed() < support::PATIENCE);
     while pushed.len() < 3 {
         let Event::Push { route, .. } = client.next() else { panic!("no push") };
         pushed.push(route);
@@ -345,7 +344,7 @@ fn each_may_kick_and_all_are_told() {
         assert_eq!(events.last(), Some(&Event::Kick(json!({"reason": reason}))), "{events:?}");
     }
     let mut told: Vec<Value> =
-        uids.iter().map(|_| three.area.closed.recv_timeout(common::PATIENCE).unwrap()).collect();
+        uids.iter().map(|_| three.area.closed.recv_timeout(support::PATIENCE).unwrap()).collect();
     told.sort_by_key(Value::to_string);
     assert_eq!(told, uids.map(|uid| json!([uid, "connector-1"])));
     // Where Pitaya is one of the three, a uid has one session here: the older one is kicked.

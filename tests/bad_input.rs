@@ -2,17 +2,15 @@
 //! counted under the right name, and nobody else notices. One shard serves the bad clients and a
 //! witness, which echoes all the time.
 
-mod common;
-
 use std::net::Shutdown;
 
-use common::witness::{ECHO, Reasons, Trial};
-use common::{Client, Event, ack, builder, handshake, heartbeat, notify, package, request};
 use serde_json::json;
 use shaddock::route::Dictionary;
 use shaddock::wire::package::PackageType;
 use shaddock::wire::protobuf::{ProtoTable, Protos};
 use shaddock::{Limits, Reply};
+use support::witness::{ECHO, Reasons, Trial};
+use support::{Client, Event, ack, builder, handshake, heartbeat, notify, package, request};
 
 const PROTO: &str = "connector.entryHandler.proto";
 const SCHEMAS: &str = r#"{"connector.entryHandler.proto": {

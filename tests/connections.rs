@@ -2,13 +2,10 @@
 //! handlers: what the client sent is sent, and what the server sent has to come, in that order and
 //! to the byte, save for session numbers. `BETTER` lists where Shaddock does better, and why.
 
-mod common;
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use common::{PATIENCE, builder, request};
 use serde_json::{Map, Value, json};
 use shaddock::route::Dictionary;
 use shaddock::wire::package::{self, BODY_BYTES_MAX, Status};
@@ -16,6 +13,7 @@ use shaddock::wire::protobuf::{ProtoTable, Protos};
 use shaddock::{
     Builder, Engine, Handlers, HandshakeRefusal, OwnedRequest, Reply, Session, Uid, Workers,
 };
+use support::{PATIENCE, builder, request};
 
 const CONNECTION: &str = include_str!("vectors/connection.json");
 const CASES: usize = 63;
@@ -100,7 +98,7 @@ fn recorded_connections() {
     assert_eq!(seen, CASES);
     assert!(better.is_empty(), "no such recordings: {better:?}");
     for engine in [plain, full] {
-        common::eventually("all connections are freed", || {
+        support::eventually("all connections are freed", || {
             let counters = engine.handle().counters();
             counters.connections_accepted == counters.connections_closed
         });

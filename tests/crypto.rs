@@ -3,15 +3,13 @@
 
 #![cfg(feature = "crypto")]
 
-mod common;
-
 use std::path::Path;
 
-use common::{Client, Event, ack, builder, package, request};
 use serde_json::{Value, json};
 use shaddock::wire::package::PackageType;
 use shaddock::wire::signature::{PublicKey, SignatureError};
 use shaddock::{Drain, Engine, Reply};
+use support::{Client, Event, ack, builder, package, request};
 
 const ECHO: &str = "connector.entryHandler.echo";
 
@@ -141,7 +139,7 @@ fn a_session_has_its_own_key_only() {
     assert_eq!(client.answer(1), case["json"].as_str().unwrap());
     drop(client);
     // The next one may have the same place in the table, but not its key.
-    common::eventually("the connection is closed", || {
+    support::eventually("the connection is closed", || {
         engine.handle().counters().connections_closed == 1
     });
     let mut client = ready(&engine, &json!({}));

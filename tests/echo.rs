@@ -1,9 +1,7 @@
 //! The shortest way through every layer: one engine, one client, one request.
 
-mod common;
-
-use common::{Client, Event, builder, handshake, request};
 use shaddock::{Drain, Reply};
+use support::{Client, Event, builder, handshake, request};
 
 const ECHO: &str = "connector.entryHandler.echo";
 
@@ -29,7 +27,7 @@ fn what_is_pipelined_behind_the_handshake_counts() {
     let engine =
         builder(1).handler(ECHO, |request, _| Reply::borrowed(request.body())).start().unwrap();
     let mut client = Client::connect(engine.local_addr());
-    client.send(&[handshake(), common::ack(), request(1, ECHO, "7")].concat());
+    client.send(&[handshake(), support::ack(), request(1, ECHO, "7")].concat());
     assert!(matches!(client.next(), Event::Handshake(_)));
     assert_eq!(client.answer(1), "7");
 }

@@ -1,16 +1,14 @@
 //! A dictionary changes while sessions play on: each session keeps the codes it was told of, in
 //! both directions, and nobody ever gets a message under another route.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Client, Event, PATIENCE, ack, builder, eventually, handshake, package};
 use serde_json::{Value, json};
 use shaddock::route::Dictionary;
 use shaddock::wire::message::{self, Message, MessageType, RouteRef};
 use shaddock::wire::package::PackageType;
 use shaddock::{Audience, Drain, Engine, Handlers, Reply, Workers};
+use support::{Client, Event, PATIENCE, ack, builder, eventually, handshake, package};
 
 const ECHO: &str = "connector.play.echo";
 const OTHER: &str = "connector.play.other";

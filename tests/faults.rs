@@ -1,13 +1,11 @@
 //! What the machine may do to an engine: nothing is lost, and it goes on.
 
-mod common;
-
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use common::{Client, Event, PATIENCE, builder, eventually, notify, request};
 use serde_json::json;
 use shaddock::{Drain, Engine, Handlers, Limits, Reply, Workers};
+use support::{Client, Event, PATIENCE, builder, eventually, notify, request};
 
 const ECHO: &str = "connector.play.echo";
 const LATER: &str = "connector.play.later";

@@ -4,18 +4,16 @@
 //! Handlers that must not answer yet park their responders in a [`Parking`], from which the test
 //! takes them, so that no test depends on how fast something is.
 
-mod common;
-
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use common::{Client, Event, PATIENCE, builder, eventually, notify, request};
 use serde_json::{Value, json};
 use shaddock::{
     Filter, Handlers, Limits, Reply, Request, Responder, Serial, Session, Time, Timeout, TooBusy,
     Verdict, Workers,
 };
+use support::{Client, Event, PATIENCE, builder, eventually, notify, request};
 
 const ERROR: &str = r#"{"code":500}"#;
 

@@ -1,13 +1,11 @@
 //! Workers: forwarding, order, sessions from the worker's side, channels, deadlines.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Client, Event, builder, eventually, notify, request};
 use serde_json::json;
 use shaddock::route::Dictionary;
 use shaddock::{Audience, Drain, Handlers, Limits, Reply, Uid, Workers};
+use support::{Client, Event, builder, eventually, notify, request};
 
 const ENTRY: &str = "connector.entryHandler.entry";
 
@@ -268,14 +266,14 @@ fn a_drain_waits_for_workers_and_tells_the_clients() {
     busy.send(&request(1, "room.roomHandler.sleep", "300"));
     eventually("it is forwarded", || engine.handle().counters().forwards == 2);
     let handle = engine.handle();
-    let stopped = std::thread::spawn(move || engine.shutdown(Drain::within(common::PATIENCE)));
+    let stopped = std::thread::spawn(move || engine.shutdown(Drain::within(support::PATIENCE)));
     let kicked = Event::Kick(json!({"reason": "shutdown"}));
     assert_eq!(idle.until_end().last(), Some(&kicked));
     let events = busy.until_end();
     let answer = Event::Response { id: 1, body: b"300".to_vec() };
     assert_eq!(events, [answer, kicked]);
     let report = stopped.join().unwrap();
-    assert!(report.took < common::PATIENCE, "{report:?}");
+    assert!(report.took < support::PATIENCE, "{report:?}");
     assert_eq!(report.counters.closed_shutdown, 2);
     assert!(handle.push("amy", "on", "{}").is_err());
 }

@@ -2,14 +2,12 @@
 //! `docs/limits.md` says of `connections_per_shard_max`: it is neither served nor closed, and comes
 //! in once there is a place, whichever shard has it.
 
-mod common;
-
 use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
-use common::{Client, Event, PATIENCE, ack, builder, eventually, handshake};
 use shaddock::{Builder, Drain, Engine, Limits, Reply};
+use support::{Client, Event, PATIENCE, ack, builder, eventually, handshake};
 
 const ECHO: &str = "connector.play.echo";
 /// For how long one that waits is looked at.

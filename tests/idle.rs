@@ -2,14 +2,12 @@
 //!
 //! Run it with `--nocapture` to see the share of one core that their shard takes.
 
-mod common;
-
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use common::{Client, builder, eventually, heartbeat};
+use support::{Client, builder, eventually, heartbeat};
 
 const CLIENTS: usize = 1_000;
 /// How often each client sends one.

@@ -1,12 +1,10 @@
 //! IPv6: an engine listens on `[::1]` and on `[::]`, where IPv4 clients come as mapped addresses.
 //! What the machine has no IPv6 for is skipped, and says so.
 
-mod common;
-
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
-use common::Client;
 use shaddock::{Drain, Engine, HostFilter, Reply, Request, Session, Shards};
+use support::Client;
 
 const WHERE: &str = "connector.entryHandler.where";
 
@@ -61,8 +59,8 @@ fn rules_of_both_families_hold_on_one_listener() {
         let engine = start("[::]:0", denied)?;
         let address = at(ip, &engine);
         let mut client = Client::connect(address);
-        client.send(&common::handshake());
-        let is_closed = client.next() == common::Event::End;
+        client.send(&support::handshake());
+        let is_closed = client.next() == support::Event::End;
         assert_eq!(engine.shutdown(Drain::now()).counters.refused_host, u64::from(is_closed));
         Some(is_closed)
     };

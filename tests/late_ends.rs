@@ -3,17 +3,15 @@
 //! handles few ends in a millisecond while it serves somebody, so that an end may come after its
 //! place has a new owner. Nobody pays for that.
 
-mod common;
-
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::{Client, Event, builder, eventually, handshake, request};
 use shaddock::{Limits, Reply};
 use socket2::{Domain, Socket, Type};
+use support::{Client, Event, builder, eventually, handshake, request};
 
 const ECHO: &str = "connector.play.echo";
 const LARGE: &str = "connector.play.large";
@@ -97,7 +95,7 @@ impl Drop for End<'_> {
 fn come(address: SocketAddr) -> Client {
     let mut client = Client::connect(address);
     let requests = (1..=REQUESTS).flat_map(|id| request(id, ECHO, "2"));
-    let all: Vec<u8> = handshake().into_iter().chain(common::ack()).chain(requests).collect();
+    let all: Vec<u8> = handshake().into_iter().chain(support::ack()).chain(requests).collect();
     client.send(&all);
     client
 }
@@ -109,7 +107,7 @@ fn stuck(address: SocketAddr) -> Socket {
     socket.set_tcp_mss(536).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     socket.connect(&address.into()).unwrap();
-    let all = [handshake(), common::ack(), request(1, LARGE, "{}")].concat();
+    let all = [handshake(), support::ack(), request(1, LARGE, "{}")].concat();
     assert_eq!(socket.send(&all).unwrap(), all.len());
     socket
 }

@@ -2,12 +2,10 @@
 //!
 //! One test only: what it counts belongs to the whole process.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Client, builder, eventually, request};
 use shaddock::{Drain, Engine, Handlers, Reply, Workers};
+use support::{Client, builder, eventually, request};
 
 /// What this process holds.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,17 +1,15 @@
 //! Each bound on connections and their silence closes those that it is meant for, counts them,
 //! and leaves the others alone.
 
-mod common;
-
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Client, Event, PATIENCE, ack, builder, eventually, handshake, heartbeat, request};
 use shaddock::metrics::CounterSnapshot;
 use shaddock::{Builder, Engine, HostFilter, HostRule, Limits, Reply};
+use support::{Client, Event, PATIENCE, ack, builder, eventually, handshake, heartbeat, request};
 
 const ECHO: &str = "connector.play.echo";
 

@@ -1,16 +1,14 @@
 //! A client that sends as fast as it can is read a share in each turn: it gets all its answers, and
 //! others get theirs in between.
 
-mod common;
-
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use common::{Client, builder, request};
 use shaddock::{Limits, Reply};
+use support::{Client, builder, request};
 
 const ECHO: &str = "connector.play.echo";
 

@@ -1,13 +1,11 @@
 //! Clients that leave WebSocket messages open: a fragment, and the most of another frame. By
 //! itself, as the memory of the whole process is looked at.
 
-mod common;
-
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
-use common::{PATIENCE, ack, builder, eventually, handshake};
 use shaddock::Limits;
+use support::{PATIENCE, ack, builder, eventually, handshake};
 
 const CLIENTS: usize = 60;
 const PACKAGE_BYTES_MAX: usize = 512 * 1024 - 4;

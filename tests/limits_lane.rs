@@ -1,17 +1,15 @@
 //! Workers that are slower than their clients: by the policy of the server type what finds the lane
 //! full is refused, or waits while its session is not read. Nobody else notices.
 
-mod common;
-
 use std::io::Write as _;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use common::{Client, Event, PATIENCE, builder, eventually, notify, request};
 use shaddock::metrics::CounterSnapshot;
 use shaddock::{Builder, Engine, EngineOption, LaneFull, Limits, Reply, StartError, Workers};
+use support::{Client, Event, PATIENCE, builder, eventually, notify, request};
 
 const ECHO: &str = "connector.play.echo";
 const ROOM: &str = "room.roomHandler.echo";

@@ -1,15 +1,13 @@
 //! Bounds on how often something may happen hold for each client by itself, and are told.
 
-mod common;
-
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use common::{Client, Event, PATIENCE, ack, builder, handshake, notify, request};
 use shaddock::metrics::CounterSnapshot;
 use shaddock::wire::proxy;
 use shaddock::{Builder, Engine, Limits, Listener, Reply, Shards};
+use support::{Client, Event, PATIENCE, ack, builder, handshake, notify, request};
 
 const ECHO: &str = "connector.play.echo";
 const REFUSED: &str = r#"{"code":500}"#;

@@ -1,14 +1,12 @@
 //! Clients that do not read: the policy of each route says what is dropped for them, answers never
 //! are, time disconnects those that are owed something, and nobody else notices.
 
-mod common;
-
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use common::{Client, Event, PATIENCE, builder, eventually, request};
 use shaddock::metrics::CounterSnapshot;
 use shaddock::{Audience, Builder, Engine, Limits, Reply, SlowConsumer};
+use support::{Client, Event, PATIENCE, builder, eventually, request};
 
 const ECHO: &str = "connector.play.echo";
 /// The kernel's own buffers take a few megabytes first.

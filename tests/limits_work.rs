@@ -1,8 +1,6 @@
 //! Clients that ask for much work with few bytes: bodies of 2 KiB that inflate to 2 MiB, and
 //! signatures that are wrong. A witness on the same shard waits for no more than a turn's share.
 
-mod common;
-
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -10,11 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use common::{Client, ack, builder, handshake, package};
 use flate2::write::ZlibEncoder;
 use shaddock::wire::message::{self, Message, MessageType, RouteRef};
 use shaddock::wire::package::PackageType;
 use shaddock::{Dialect, Engine, Limits, Listener, Reply, Request, Session};
+use support::{Client, ack, builder, handshake, package};
 
 const ECHO: &str = "connector.play.echo";
 const NOTE: &str = "connector.play.note";
@@ -121,7 +119,7 @@ fn signatures_that_are_wrong_keep_nobody_waiting() {
     let mut witness = Client::connect(engine.local_addr());
     witness.send(&hello(256));
     witness.next();
-    let flood: Vec<u8> = (1..=100).flat_map(|id| common::request(id, ECHO, &body(512))).collect();
+    let flood: Vec<u8> = (1..=100).flat_map(|id| support::request(id, ECHO, &body(512))).collect();
     let clients = (0..CLIENTS).map(|_| {
         let mut stream = TcpStream::connect(engine.local_addr()).unwrap();
         stream.write_all(&hello(512)).unwrap();

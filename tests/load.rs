@@ -1,13 +1,11 @@
 //! The load client against an engine: what it counts is what happened.
 
-mod common;
-
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use common::builder;
 use shaddock::load::{self, DisconnectReason, LoadOptions, LoadReport, Mode, Phase, Transport};
 use shaddock::{Audience, Engine, Reply};
+use support::builder;
 
 const ECHO: &str = "connector.entryHandler.echo";
 const TO_ALL: &str = "connector.entryHandler.toAll";

@@ -7,19 +7,17 @@
 
 #![cfg(feature = "tls")]
 
-mod common;
-
 use std::io::{BufRead as _, BufReader, Read as _, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{Client, Event, builder, notify, request};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use shaddock::{Limits, Listener, Reply, Tls, Workers};
+use support::{Client, Event, builder, notify, request};
 
 /// Set for the server, to the folder of its certificate.
 const SERVER: &str = "SHADDOCK_TEST_MEMORY_SERVER";
@@ -185,7 +183,7 @@ fn upgrade(mut stream: TcpStream) -> TcpStream {
     let head = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
     stream.write_all(head.as_bytes()).unwrap();
-    let packages = [common::handshake(), common::ack()].concat();
+    let packages = [support::handshake(), support::ack()].concat();
     stream.write_all(&frame(0x82, &packages)).unwrap();
     // Its fragments are to find a session that works.
     let mut answer = [0; 512];
@@ -241,7 +239,7 @@ fn hostile_clients_find_the_documented_bound() {
         }
     }
     attack(&mut witness, "TLS", || {
-        let hello = [common::handshake(), common::ack()].concat();
+        let hello = [support::handshake(), support::ack()].concat();
         let message = notify(SLOW, &large);
         send_again_and_again(&message, || {
             let mut stream = server.tls_stream();

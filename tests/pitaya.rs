@@ -10,16 +10,15 @@ mod backend;
 #[path = "common/pitaya.rs"]
 #[allow(dead_code, unreachable_pub)] // As in the files that all tests share.
 mod cluster;
-mod common;
 
 use std::io::Read as _;
 use std::time::{Duration, Instant};
 
 use cluster::{BACKEND, Cluster, nowhere};
-use common::{Client, Event, builder, eventually, notify, request};
 use serde_json::{Value, json};
 use shaddock::wire::pitaya::Compression;
 use shaddock::{Dialect, Drain, Engine, Listener, PitayaCluster, Reply, Uid};
+use support::{Client, Event, builder, eventually, notify, request};
 
 const ECHO: &str = "room.room.echo";
 const LOCAL: &str = "connector.entry.local";
@@ -479,7 +478,7 @@ fn clients_of_pitaya_reach_the_same_backends() {
     .concat();
     client.send(&[request(2, ECHO, "world"), request(3, "room.room.error", "boom")].concat());
     let mut got = vec![0; wanted.len()];
-    client.stream.set_read_timeout(Some(common::PATIENCE)).unwrap();
+    client.stream.set_read_timeout(Some(support::PATIENCE)).unwrap();
     client.stream.read_exact(&mut got).unwrap();
     assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(&wanted));
 

@@ -2,13 +2,10 @@
 //! what Pitaya's own do. One engine listens for both dialects, and what its other clients see of it
 //! is looked at, too.
 
-mod common;
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use common::{Event, PATIENCE, builder, eventually, package};
 use flate2::read::ZlibDecoder;
 use flate2::write::ZlibEncoder;
 use serde_json::{Value, json};
@@ -19,6 +16,7 @@ use shaddock::wire::pitaya::{COMPRESS_BYTES_MIN, Compression, Serializer};
 use shaddock::{
     Audience, Dialect, Drain, Engine, Handlers, HandshakeRefusal, Limits, Listener, Reply, Workers,
 };
+use support::{Event, PATIENCE, builder, eventually, package};
 use tungstenite::WebSocket;
 
 const ECHO: &str = "connector.room.echo";
@@ -157,7 +155,7 @@ impl Player {
         let mut player = Self::connect(address, is_websocket);
         let (answer, _) = player.greet(b"{}");
         assert_eq!(answer["code"], 200);
-        player.send(&common::ack());
+        player.send(&support::ack());
         player
     }
 
@@ -348,7 +346,7 @@ fn bodies_go_compressed_where_that_is_shorter() {
 #[test]
 fn clients_of_pomelo_notice_nothing() {
     let engine = plain_engine();
-    let mut client = common::Client::ready(address(&engine, POMELO));
+    let mut client = support::Client::ready(address(&engine, POMELO));
     client.send(&request(1, RouteRef::Code(1), b"\"as it is\"", true));
     assert_eq!(client.answer(1), "\"as it is\"");
     let long = long_body();
@@ -367,7 +365,7 @@ fn a_route_of_two_parts_is_of_the_own_server() {
     let mut player = Player::ready(address(&engine, PLAIN), false);
     assert_eq!(player.ask_json("room.echo", "7"), (RESPONSE, json!(7)));
     assert_eq!(player.ask_json("room.nobody", "7").1["code"], "PIT-404");
-    let mut client = common::Client::ready(address(&engine, POMELO));
+    let mut client = support::Client::ready(address(&engine, POMELO));
     assert_eq!(client.ask(1, "room.echo", "7"), r#"{"code":500}"#);
 }
 
@@ -433,7 +431,7 @@ fn an_empty_answer_is_empty() {
         let answer = player.ask(1, "slow.room.empty", b"7");
         assert_eq!((answer.flag, &answer.body[..]), (RESPONSE, &b""[..]));
     }
-    let mut client = common::Client::ready(address(&engine, POMELO));
+    let mut client = support::Client::ready(address(&engine, POMELO));
     assert_eq!(client.ask(1, "slow.room.empty", "7"), "{}");
 }
 
@@ -444,12 +442,12 @@ fn the_server_sends_heartbeats_and_echoes_none() {
         let mut player = Player::ready(address(&engine, SHORT), is_websocket);
         let start = Instant::now();
         for _ in 0..10 {
-            player.send(&common::heartbeat());
+            player.send(&support::heartbeat());
         }
         for beat in 1..=3 {
             assert_eq!(player.read(), Some((PackageType::Heartbeat, Vec::new())));
             assert!(start.elapsed() > (INTERVAL * beat).mul_f64(0.8), "one came too early");
-            player.send(&common::heartbeat());
+            player.send(&support::heartbeat());
         }
     }
 }
@@ -484,7 +482,7 @@ fn silence_ends_with_the_third_heartbeat() {
     // Whatever comes begins the silence anew.
     let mut player = Player::ready(address(&engine, PLAIN), false);
     assert_eq!(player.read(), Some(heartbeat.clone()));
-    player.send(&common::heartbeat());
+    player.send(&support::heartbeat());
     assert_eq!(player.until_end(), [heartbeat.clone(), heartbeat]);
 }
 
@@ -497,14 +495,14 @@ fn a_second_handshake_is_answered() {
         for _ in 0..2 {
             assert_eq!(player.greet(b"{}").0["code"], 200, "before the acknowledgement");
         }
-        player.send(&common::ack());
+        player.send(&support::ack());
         for id in 0..100 {
             assert_eq!(player.ask(id + 1, ECHO, b"7").body, b"7");
             let (answer, _) = player.greet(b"{}");
             assert_eq!((&answer["code"], &answer["sys"]["dict"][ECHO]), (&json!(200), &json!(1)));
         }
         // All at once, which takes a turn of the shard for each.
-        let many: Vec<u8> = (0..100).flat_map(|_| common::handshake()).collect();
+        let many: Vec<u8> = (0..100).flat_map(|_| support::handshake()).collect();
         if !is_websocket {
             player.send(&many);
             (0..100).for_each(|_| assert_eq!(player.read().unwrap().0, PackageType::Handshake));
@@ -593,9 +591,9 @@ fn data_before_the_handshake_is_done_closes() {
         assert_eq!(player.until_end(), []);
     }
     assert_eq!(engine.handle().counters().requests, 0);
-    let mut client = common::Client::connect(address(&engine, POMELO));
+    let mut client = support::Client::connect(address(&engine, POMELO));
     client.send(&request(1, RouteRef::Code(1), b"7", false));
-    client.send(&common::handshake());
+    client.send(&support::handshake());
     assert!(matches!(client.next(), Event::Handshake(_)), "Pomelo ignores it");
 }
 
@@ -650,7 +648,7 @@ fn pipelined_answers_are_messages_of_their_own() {
 #[test]
 fn a_broadcast_reaches_everybody_in_their_own_dialect() {
     let engine = plain_engine();
-    let mut pomelo = common::Client::ready(address(&engine, POMELO));
+    let mut pomelo = support::Client::ready(address(&engine, POMELO));
     let players =
         [PLAIN, SHORT].into_iter().flat_map(|listener| [(listener, false), (listener, true)]);
     let mut players: Vec<(usize, Player)> = players

@@ -10,16 +10,15 @@ mod backend;
 #[path = "common/pitaya.rs"]
 #[allow(dead_code, unreachable_pub)] // As in the files that all tests share.
 mod cluster;
-mod common;
 
 use std::io::Write as _;
 use std::time::Duration;
 
 use cluster::{BACKEND, Cluster};
-use common::{Client, Event, builder, eventually, notify, package, request};
 use flate2::write::ZlibEncoder;
 use shaddock::wire::package::PackageType;
 use shaddock::{Dialect, Engine, Listener, PitayaCluster};
+use support::{Client, Event, builder, eventually, notify, package, request};
 
 const ECHO: &str = "room.room.echo";
 

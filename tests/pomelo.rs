@@ -3,17 +3,15 @@
 
 #![cfg(feature = "pomelo")]
 
-mod common;
-
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use common::pomelo::{Packet, Peer, Server, call, free_address};
-use common::{Client, Event, builder, eventually, notify, request};
 use serde_json::{Value, json};
 use shaddock::{
     ClosedArg, Drain, Engine, Limits, PomeloCluster, PomeloLimits, Reply, Router, StartError, Uid,
 };
+use support::pomelo::{Packet, Peer, Server, call, free_address};
+use support::{Client, Event, builder, eventually, notify, request};
 
 const ECHO: &str = "chat.chatHandler.echo";
 const LOCAL: &str = "connector.entryHandler.local";
@@ -642,9 +640,9 @@ fn the_admin_console_lists_and_stops_a_server() {
         "monitor",
         &json!({"moduleId": "__console__", "body": {"signal": "stop"}}).to_string(),
     );
-    stops.recv_timeout(common::PATIENCE).unwrap();
+    stops.recv_timeout(support::PATIENCE).unwrap();
     assert_eq!(ask(&mut peer, 3, "kill"), "connector-1");
-    stops.recv_timeout(common::PATIENCE).unwrap();
+    stops.recv_timeout(support::PATIENCE).unwrap();
 }
 
 /// Gates pick a connector with `app.getServersByType` and hand its entry's `clientHost` to players,

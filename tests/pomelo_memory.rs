@@ -3,13 +3,11 @@
 
 #![cfg(feature = "pomelo")]
 
-mod common;
-
 use std::time::Duration;
 
-use common::pomelo::{Peer, Server, free_address};
-use common::{Client, builder, notify};
 use shaddock::{PomeloCluster, PomeloLimits, Reply, Router};
+use support::pomelo::{Peer, Server, free_address};
+use support::{Client, builder, notify};
 
 const MIB: usize = 1024 * 1024;
 const BACKENDS: usize = 24;

@@ -5,17 +5,15 @@
 //! Proved: what sessions, statistics and the host filter see is the client's address if a trusted
 //! peer tells it, and the peer's own otherwise; what is no PROXY header ends the connection.
 
-mod common;
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use common::{Client, Event, PATIENCE, ack, builder, eventually, handshake, request};
 use shaddock::wire::proxy;
 use shaddock::{
     Drain, Engine, HostFilter, HostRule, Limits, Listener, Reply, Request, Session, Shards,
 };
+use support::{Client, Event, PATIENCE, ack, builder, eventually, handshake, request};
 use tungstenite::client::IntoClientRequest;
 
 const WHERE: &str = "connector.entryHandler.where";

@@ -5,16 +5,14 @@
 
 #![allow(unsafe_code)] // What the lock is for is an access that no other type would let happen.
 
-mod common;
-
 use std::cell::UnsafeCell;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use common::{Client, Event, builder, request};
 use shaddock::{Handlers, Reply, Workers};
+use support::{Client, Event, builder, request};
 
 /// A count with a lock beside it.
 #[derive(Default)]

@@ -4,13 +4,11 @@
 
 #![cfg(all(feature = "cli", target_arch = "x86_64"))]
 
-mod common;
-
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
 
-use common::Client;
 use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process};
+use support::Client;
 
 /// Arguments: the errno, the numbers of the system calls with commas, and the program. A number may
 /// have the first argument behind it for which alone the call is refused, with a colon.
@@ -152,8 +150,8 @@ fn the_limit_of_descriptors_is_raised() {
     assert_eq!(open_files.split_whitespace().nth(3), Some(most.to_string().as_str()));
     let mut clients: Vec<Client> = (0..400).map(|_| Client::connect(address)).collect();
     for client in &mut clients {
-        client.send(&common::handshake());
-        assert!(matches!(client.next(), common::Event::Handshake(_)));
+        client.send(&support::handshake());
+        assert!(matches!(client.next(), support::Event::Handshake(_)));
     }
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     assert!(child.wait().unwrap().success());

@@ -1,11 +1,9 @@
 //! An async handler may wait for the runtime's own timers, and others are served meanwhile.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::{Client, Event, builder, request};
 use shaddock::Reply;
+use support::{Client, Event, builder, request};
 
 #[test]
 fn an_async_handler_waits_for_a_timer_of_the_runtime() {

@@ -2,8 +2,6 @@
 
 #![cfg(feature = "cli")]
 
-mod common;
-
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,12 +10,12 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{Client, Event, PATIENCE, ack, eventually, handshake, request};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use serde_json::{Value, json};
+use support::{Client, Event, PATIENCE, ack, eventually, handshake, request};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_shaddock");
 const ECHO: &str = "connector.echoHandler.echo";

@@ -3,18 +3,16 @@
 //! Each test runs on one shard and on two. With two, the kernel spreads the connections, so
 //! [`spread`] connects until each shard has as many clients as a test needs.
 
-mod common;
-
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use common::{Client, Event, PATIENCE, ack, builder, eventually, handshake, request};
 use serde_json::{Value, json};
 use shaddock::{
     Audience, Builder, Drain, Engine, HandleError, Handlers, Limits, Reply, Session, SessionId,
     SessionView, Uid, Workers,
 };
+use support::{Client, Event, PATIENCE, ack, builder, eventually, handshake, request};
 
 fn uid_of(value: &Value) -> Uid {
     Uid::try_from(value).unwrap()

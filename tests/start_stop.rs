@@ -1,17 +1,15 @@
 //! An engine starts or says why not, and stops within the time it is given.
 
-mod common;
-
 use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
-use common::{Client, Event, PATIENCE, builder, eventually, handshake, request};
 use serde_json::json;
 use shaddock::{
     Audience, Builder, Drain, Engine, HandleError, Handlers, Limits, Reply, Shards, StartError,
     Workers,
 };
+use support::{Client, Event, PATIENCE, builder, eventually, handshake, request};
 
 const ECHO: &str = "connector.play.echo";
 

@@ -6,8 +6,6 @@
 
 #![cfg(feature = "tls")]
 
-mod common;
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -15,7 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use common::{Client, PATIENCE, ack, eventually, handshake, request};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned, version};
 use shaddock::wire::message;
@@ -24,6 +21,7 @@ use shaddock::{
     Builder, CertificateFault, Drain, Engine, Limits, Listener, Reply, Request, Session, Shards,
     Tls, TlsError,
 };
+use support::{Client, PATIENCE, ack, eventually, handshake, request};
 
 const ECHO: &str = "connector.entryHandler.echo";
 const WHERE: &str = "connector.entryHandler.where";

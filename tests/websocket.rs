@@ -1,17 +1,15 @@
 //! WebSocket clients: a real one, tungstenite, for what is right, and raw bytes for what is wrong.
 //! A witness is served on the same shard all the time and must notice nothing.
 
-mod common;
-
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
-use common::witness::{ECHO, Reasons, Trial};
-use common::{PATIENCE, ack, builder, handshake, package, request};
 use serde_json::{Value, json};
 use shaddock::wire::message;
 use shaddock::wire::package::{self as wire, BODY_BYTES_MAX, PackageType, Status};
 use shaddock::{Builder, Engine, Limits, Listener, Shards};
+use support::witness::{ECHO, Reasons, Trial};
+use support::{PATIENCE, ack, builder, handshake, package, request};
 use tungstenite::client::IntoClientRequest as _;
 use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tungstenite::protocol::frame::{CloseFrame, Frame, FrameHeader};

@@ -10,8 +10,8 @@ use nix::errno::Errno;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
 
-use crate::client::{Client, Event, PATIENCE, heartbeat, request};
 use crate::server::{ECHO, SHARD};
+use support::{Client, Event, PATIENCE, heartbeat, request};
 
 /// Clients on the server's last shard, which take turns.
 pub(crate) struct Healthy {

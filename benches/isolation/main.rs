@@ -24,8 +24,6 @@
 //! answer is correct, every request is answered, and every offender that has to be closed is
 //! closed.
 
-#[path = "../../tests/common/mod.rs"]
-mod client;
 #[path = "../common/mod.rs"]
 mod common;
 mod healthy;

@@ -13,12 +13,12 @@ use shaddock::Limits;
 use shaddock::wire::package::PackageType;
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::client::{Client, Event, PATIENCE, ack, handshake, package, request};
 use crate::common::set_nice;
 use crate::server::{
     ECHO, FORWARD_TIMEOUT, OUTBOX_BYTES_MAX, PUSH_BYTES, Process, REMOTE, SHARD, SINK, SLOW,
     Setting,
 };
+use support::{Client, Event, PATIENCE, ack, handshake, package, request};
 
 /// One kind of trouble.
 pub(crate) struct Trouble {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use shaddock::PitayaCluster;
 
-use crate::common::{PATIENCE, free_port};
+use support::{PATIENCE, free_port};
 
 /// What says to a test's process that it is to be a backend, and how.
 pub const BACKEND: &str = "SHADDOCK_TEST_BACKEND";

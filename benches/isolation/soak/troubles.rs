@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use crate::client::{Client, PATIENCE, heartbeat, request};
 use crate::server::{ECHO, ENTER};
 use crate::soak::random::Random;
 use crate::troubles::{self, Outcome, Stage, expect};
+use support::{Client, PATIENCE, heartbeat, request};
 
 /// A name and a function that causes the trouble.
 pub(super) type Trouble = (&'static str, fn(&Stage<'_>, &mut Random) -> Outcome);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{More, PATIENCE, read_more};
+use crate::{More, PATIENCE, read_more};
 
 /// A packet, as far as it matters here.
 #[derive(Debug, Clone, PartialEq)]

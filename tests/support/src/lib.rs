@@ -1,6 +1,5 @@
-//! A small blocking client, for tests that talk to an engine over loopback.
-
-#![allow(dead_code, unreachable_pub)] // Each test file uses its own part of it.
+//! A small blocking client, for tests that talk to an engine over loopback. It is a crate of its
+//! own, as each of several tests uses its own part of it.
 
 pub mod pomelo;
 pub mod witness;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use shaddock::{Builder, Engine, Reply};
 
-use super::{Client, Event, eventually, request};
+use crate::{Client, Event, eventually, request};
 
 /// The route that every engine of a [`Trial`] answers with the request's own body.
 pub const ECHO: &str = "connector.entryHandler.echo";
