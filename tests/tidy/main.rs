@@ -48,8 +48,8 @@ const SHELL_FOLDERS: [&str; 7] = [
     "src/engine/",
     "benches/",
     "examples/",
-    "tests/runtime.rs",
-    "tests/race.rs",
+    "tests/it/runtime.rs",
+    "tests/it/race.rs",
 ];
 /// Of those, the ones that know nothing of the runtime.
 const RING_FOLDERS: [&str; 2] = ["src/uring/", "src/load/"];

@@ -1,6 +1,7 @@
 //! A small blocking client, for tests that talk to an engine over loopback. It is a crate of its
 //! own, as each of several tests uses its own part of it.
 
+pub mod alone;
 pub mod pomelo;
 pub mod witness;
 

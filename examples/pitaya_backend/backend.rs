@@ -48,17 +48,17 @@ use serde_json::{Value, json};
 
 /// The backend's addresses, identity and buffer.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub(crate) struct Options {
     /// NATS's URL.
-    pub nats: String,
+    pub(crate) nats: String,
     /// The host and port of etcd.
-    pub etcd: String,
+    pub(crate) etcd: String,
     /// The server type, such as `room`.
-    pub server_type: String,
+    pub(crate) server_type: String,
     /// The server id, unique in the cluster.
-    pub id: String,
+    pub(crate) id: String,
     /// The most messages that may wait to be read; further ones are dropped.
-    pub buffer: usize,
+    pub(crate) buffer: usize,
 }
 
 /// Pitaya's default.
@@ -66,7 +66,7 @@ const BUFFER: usize = 75;
 
 impl Options {
     /// Reads the options from the words of a command line.
-    pub fn parse(mut words: impl Iterator<Item = String>) -> Option<Self> {
+    pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Option<Self> {
         let mut next = || words.next();
         let (nats, etcd, server_type, id) = (next()?, next()?, next()?, next()?);
         let buffer = match next() {
@@ -78,17 +78,8 @@ impl Options {
     }
 }
 
-#[allow(dead_code)] // Tests use the rest.
-fn main() {
-    let Some(options) = Options::parse(std::env::args().skip(1)) else {
-        eprintln!("usage: pitaya_backend NATS_URL ETCD_HOST:PORT TYPE ID [--buffer MESSAGES]");
-        std::process::exit(2);
-    };
-    run(options);
-}
-
 /// Serves until the process ends.
-pub fn run(options: Options) {
+pub(crate) fn run(options: Options) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(serve(options)).expect("NATS serves");
 }
@@ -397,7 +388,7 @@ fn register(options: &Options) {
 }
 
 /// Makes one call of etcd's JSON gateway.
-pub fn post(etcd: &str, path: &str, body: &Value) -> std::io::Result<Value> {
+pub(crate) fn post(etcd: &str, path: &str, body: &Value) -> std::io::Result<Value> {
     let mut stream = TcpStream::connect(etcd)?;
     stream.set_read_timeout(Some(CALL_TIMEOUT))?;
     let body = body.to_string();

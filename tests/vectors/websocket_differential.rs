@@ -4,15 +4,13 @@
 //! shares the readers. Both sides read the same client bytes, ours in reads of several sizes, and
 //! must report the same messages, pongs and end. A failure prints the seed.
 
-use reader::{Event, Stream, read_both};
 use shaddock::wire::websocket;
 use tungstenite::{
     Message,
     protocol::{Role, WebSocket},
 };
 
-#[path = "../fuzz/src/checks/websocket.rs"]
-pub mod reader;
+use crate::checks::websocket::{self as reader, Event, Stream, read_both};
 
 const SEEDS: u64 = 20_000;
 const FRAMES_MAX: u64 = 8;

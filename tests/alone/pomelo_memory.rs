@@ -1,11 +1,10 @@
 //! One hostile client in front of backends that have stopped: what it forwards is bounded in bytes,
-//! and others are served meanwhile. Alone in its process, whose memory it looks at.
-
-#![cfg(feature = "pomelo")]
+//! and others are served meanwhile.
 
 use std::time::Duration;
 
 use shaddock::{PomeloCluster, PomeloLimits, Reply, Router};
+use support::alone::is_alone;
 use support::pomelo::{Peer, Server, free_address};
 use support::{Client, builder, notify};
 
@@ -28,6 +27,9 @@ fn resident_bytes() -> usize {
 /// have room for. A backend that does not read stands for it.
 #[test]
 fn a_hostile_client_takes_no_more_memory_than_is_said() {
+    if !is_alone("pomelo_memory::a_hostile_client_takes_no_more_memory_than_is_said") {
+        return;
+    }
     let backends: Vec<Server> = (0..BACKENDS).map(|_| Server::start()).collect();
     let limits = PomeloLimits {
         output_total_bytes_max: TOTAL_BYTES_MAX,

@@ -1,10 +1,9 @@
 //! An engine leaves no descriptor and no thread behind, however it ends.
-//!
-//! One test only: what it counts belongs to the whole process.
 
 use std::time::Duration;
 
 use shaddock::{Drain, Engine, Handlers, Reply, Workers};
+use support::alone::is_alone;
 use support::{Client, builder, eventually, request};
 
 /// What this process holds.
@@ -72,6 +71,9 @@ fn busy_clients(engine: &Engine) -> Vec<Client> {
 
 #[test]
 fn an_engine_that_has_ended_leaves_nothing_behind() {
+    if !is_alone("leaks::an_engine_that_has_ended_leaves_nothing_behind") {
+        return;
+    }
     let run = |end: fn(Engine)| {
         let engine = start();
         let clients = busy_clients(&engine);

@@ -1,7 +1,5 @@
 //! `shaddock serve` and `shaddock check` as an operator runs them: the binary, a file, signals.
 
-#![cfg(feature = "cli")]
-
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -2,25 +2,16 @@
 //! down: what is forwarded and answered, what backends ask of sessions, and what happens when one
 //! of them is away. Without nats-server and etcd nothing is tried, and says so.
 
-#![cfg(feature = "pitaya")]
-
-#[path = "../examples/pitaya_backend.rs"]
-#[allow(dead_code, unreachable_pub)] // Its `main` is the example's.
-mod backend;
-#[path = "common/pitaya.rs"]
-#[allow(dead_code, unreachable_pub)] // As in the files that all tests share.
-mod cluster;
-
 use std::io::Read as _;
 use std::time::{Duration, Instant};
 
-use cluster::{BACKEND, Cluster, nowhere};
 use serde_json::{Value, json};
 use shaddock::wire::pitaya::Compression;
 use shaddock::{Dialect, Drain, Engine, Listener, PitayaCluster, Reply, Uid};
 use support::{Client, Event, builder, eventually, notify, request};
 
-const ECHO: &str = "room.room.echo";
+use crate::nats_and_etcd::{Cluster, ECHO, nowhere, wait_until_forwarded};
+
 const LOCAL: &str = "connector.entry.local";
 const ENTRY: &str = "connector.entry.bind";
 
@@ -34,20 +25,6 @@ fn start(cluster: PitayaCluster) -> Engine {
         .pitaya(cluster)
         .start()
         .unwrap()
-}
-
-/// Waits until requests are answered by a backend.
-fn wait_until_forwarded(client: &mut Client) {
-    eventually("requests are answered", || client.ask(1, ECHO, "\"ready\"") == "\"ready\"");
-}
-
-/// The backend, when this is its process.
-#[test]
-fn the_backends_process() {
-    if let Ok(words) = std::env::var(BACKEND) {
-        let words = words.split(' ').map(str::to_owned);
-        backend::run(backend::Options::parse(words).unwrap());
-    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use flate2::write::ZlibEncoder;
 use shaddock::wire::message::{self, Message, MessageType, RouteRef};
 use shaddock::wire::package::PackageType;
-use shaddock::{Dialect, Engine, Limits, Listener, Reply, Request, Session};
+use shaddock::{Dialect, Engine, Listener, Reply};
 use support::{Client, ack, builder, handshake, package};
 
 const ECHO: &str = "connector.play.echo";
@@ -102,11 +102,9 @@ fn bodies_that_grow_keep_nobody_waiting() {
 #[test]
 fn signatures_that_are_wrong_keep_nobody_waiting() {
     const CLIENTS: usize = 8;
-    let limits = Limits::default();
     let engine = builder(1)
-        .limits(limits)
         .use_crypto()
-        .handler(ECHO, |request: &Request<'_>, _: &mut Session| Reply::borrowed(request.body()))
+        .handler(ECHO, |request, _| Reply::borrowed(request.body()))
         .start()
         .unwrap();
     let hello = |digits: usize| {

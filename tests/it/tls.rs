@@ -4,8 +4,6 @@
 //! by tickets on any shard; certificates change while connections stay; whoever is slow, talks
 //! nonsense or changes a record is closed, and nobody else notices.
 
-#![cfg(feature = "tls")]
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;

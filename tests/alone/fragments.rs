@@ -1,10 +1,10 @@
-//! Clients that leave WebSocket messages open: a fragment, and the most of another frame. By
-//! itself, as the memory of the whole process is looked at.
+//! Clients that leave WebSocket messages open: a fragment, and the most of another frame.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use shaddock::Limits;
+use support::alone::is_alone;
 use support::{PATIENCE, ack, builder, eventually, handshake};
 
 const CLIENTS: usize = 60;
@@ -40,6 +40,9 @@ fn resident_bytes() -> usize {
 
 #[test]
 fn open_messages_take_no_more_than_the_longest_message_each() {
+    if !is_alone("fragments::open_messages_take_no_more_than_the_longest_message_each") {
+        return;
+    }
     let limits = Limits { package_bytes_max: PACKAGE_BYTES_MAX, ..Limits::default() };
     let engine = builder(1).limits(limits).start().unwrap();
     let zeros = vec![0; MESSAGE_BYTES_MAX];

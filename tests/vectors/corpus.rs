@@ -7,8 +7,7 @@ use std::{
     path::Path,
 };
 
-#[path = "../fuzz/src/checks/mod.rs"]
-pub mod checks;
+use crate::checks;
 
 #[test]
 fn package() {

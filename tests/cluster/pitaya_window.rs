@@ -2,41 +2,18 @@
 //! fit, as Pitaya's own do at their defaults: however much comes at once, nothing is lost. And what
 //! waits for them is bounded in bytes, whether they read or not.
 
-#![cfg(feature = "pitaya")]
-
-#[path = "../examples/pitaya_backend.rs"]
-#[allow(dead_code, unreachable_pub)] // Its `main` is the example's.
-mod backend;
-#[path = "common/pitaya.rs"]
-#[allow(dead_code, unreachable_pub)] // As in the files that all tests share.
-mod cluster;
-
 use std::io::Write as _;
 use std::time::Duration;
 
-use cluster::{BACKEND, Cluster};
 use flate2::write::ZlibEncoder;
 use shaddock::wire::package::PackageType;
 use shaddock::{Dialect, Engine, Listener, PitayaCluster};
 use support::{Client, Event, builder, eventually, notify, package, request};
 
-const ECHO: &str = "room.room.echo";
+use crate::nats_and_etcd::{Cluster, ECHO, wait_until_forwarded};
 
 fn start(cluster: PitayaCluster) -> Engine {
     builder(2).pitaya(cluster).start().unwrap()
-}
-
-fn wait_until_forwarded(client: &mut Client) {
-    eventually("requests are answered", || client.ask(1, ECHO, "\"ready\"") == "\"ready\"");
-}
-
-/// The backend, when this is its process.
-#[test]
-fn the_backends_process() {
-    if let Ok(words) = std::env::var(BACKEND) {
-        let words = words.split(' ').map(str::to_owned);
-        backend::run(backend::Options::parse(words).unwrap());
-    }
 }
 
 /// Of 110 in one write a real backend at its defaults loses a third, if they all come at once.

@@ -1,6 +1,12 @@
 //! Each bound on connections and their silence closes those that it is meant for, counts them,
 //! and leaves the others alone.
 
+mod flood;
+mod lane;
+mod rates;
+mod slow;
+mod work;
+
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;

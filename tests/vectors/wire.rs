@@ -12,11 +12,11 @@ use shaddock::wire::{
     package::{self, HEADER_BYTES, Header, Package, PackageError, PackageType, Status},
 };
 
-const PACKAGES: &str = include_str!("vectors/packages.json");
-const MESSAGES: &str = include_str!("vectors/messages.json");
-const CONNECTION: &str = include_str!("vectors/connection.json");
-const TCP_STREAM: &str = include_str!("vectors/tcp_stream.json");
-const WIRE_PAGE: &str = include_str!("../docs/protocol/wire.md");
+const PACKAGES: &str = include_str!("packages.json");
+const MESSAGES: &str = include_str!("messages.json");
+const CONNECTION: &str = include_str!("connection.json");
+const TCP_STREAM: &str = include_str!("tcp_stream.json");
+const WIRE_PAGE: &str = include_str!("../../docs/protocol/wire.md");
 
 #[test]
 fn packages() {

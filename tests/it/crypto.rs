@@ -1,8 +1,6 @@
 //! Signed requests (`useCrypto`): the recorded signatures of a stock client, by themselves and
 //! through an engine.
 
-#![cfg(feature = "crypto")]
-
 use std::path::Path;
 
 use serde_json::{Value, json};

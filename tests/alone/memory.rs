@@ -5,8 +5,6 @@
 //! by `RLIMIT_AS`, so that a promise that is not kept ends it with SIGABRT. Its handlers do what
 //! handlers may do at worst: workers that stand, futures that never end, answers that nobody gives.
 
-#![cfg(feature = "tls")]
-
 use std::io::{BufRead as _, BufReader, Read as _, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -120,7 +118,7 @@ impl Server {
             .with_root_certificates(roots)
             .with_no_client_auth();
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "serve_for_the_other_test", "--nocapture"])
+            .args(["--exact", "memory::serve_for_the_other_test", "--nocapture"])
             .env(SERVER, &folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

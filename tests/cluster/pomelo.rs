@@ -1,8 +1,6 @@
 //! A Pomelo cluster whose other servers are played by the test: what is forwarded and answered,
 //! what backends ask of sessions, and what happens when they, or the master, are away.
 
-#![cfg(feature = "pomelo")]
-
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 

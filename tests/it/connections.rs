@@ -15,7 +15,7 @@ use shaddock::{
 };
 use support::{PATIENCE, builder, request};
 
-const CONNECTION: &str = include_str!("vectors/connection.json");
+const CONNECTION: &str = include_str!("../vectors/connection.json");
 const CASES: usize = 63;
 /// The heartbeat's interval at the time of recording.
 const HEARTBEAT: Duration = Duration::from_secs(3);

@@ -2,8 +2,6 @@
 //! by a few lines of Python before they become the binary. Without python3 nothing is tried, and
 //! says so.
 
-#![cfg(all(feature = "cli", target_arch = "x86_64"))]
-
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
 

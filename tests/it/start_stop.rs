@@ -166,7 +166,7 @@ const CHILD: &str = "SHADDOCK_TEST_FEW_DESCRIPTORS";
 
 #[test]
 fn too_few_descriptors_are_told_with_what_is_needed() {
-    const NAME: &str = "too_few_descriptors_are_told_with_what_is_needed";
+    const NAME: &str = "start_stop::too_few_descriptors_are_told_with_what_is_needed";
     if std::env::var_os(CHILD).is_some() {
         let error = with_echo(builder(4)).start().unwrap_err();
         assert!(matches!(error, StartError::Descriptors { .. }), "{error}");

@@ -3,26 +3,18 @@
 //! on a Pomelo server that the test plays. Without nats-server and etcd nothing is tried, and says
 //! so.
 
-#![cfg(all(feature = "pitaya", feature = "pomelo"))]
-
-#[path = "../examples/pitaya_backend.rs"]
-#[allow(dead_code, unreachable_pub)] // Its `main` is the example's.
-mod backend;
-#[path = "common/pitaya.rs"]
-#[allow(dead_code, unreachable_pub)] // As in the files that all tests share.
-mod cluster;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use cluster::{BACKEND, Cluster, Process};
 use serde_json::{Value, json};
 use shaddock::{ClosedArg, Engine, Handlers, Limits, PomeloCluster, Reply, Router, Uid, Workers};
 use support::pomelo::{Packet, Peer, Server, free_address};
 use support::{Client, Event, builder, eventually, request};
+
+use crate::nats_and_etcd::{Cluster, Process};
 
 const LOCAL: &str = "connector.entry.local";
 /// An echo of each kind: on the shard, on a worker, on Pitaya, on Pomelo.
@@ -31,15 +23,6 @@ const ECHOES: [&str; 4] = [LOCAL, "chat.chat.echo", "room.room.echo", "area.area
 const SESSIONS: [&str; 3] = ["chat.chat.session", "room.room.session", "area.area.session"];
 /// How long the two clusters may take.
 const TIMEOUT: Duration = Duration::from_millis(1_200);
-
-/// The backend on Pitaya, when this is its process.
-#[test]
-fn the_backends_process() {
-    if let Ok(words) = std::env::var(BACKEND) {
-        let words = words.split(' ').map(str::to_owned);
-        backend::run(backend::Options::parse(words).unwrap());
-    }
-}
 
 /// The backend in this process.
 fn chat(handlers: &mut Handlers) {

@@ -10,16 +10,20 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use shaddock::PitayaCluster;
 
-use support::{PATIENCE, free_port};
+use support::{Client, PATIENCE, eventually, free_port};
 
-/// What says to a test's process that it is to be a backend, and how.
-pub const BACKEND: &str = "SHADDOCK_TEST_BACKEND";
+use crate::backend;
+
+/// A route of every backend of the type `room`, which answers with the request's body.
+pub(crate) const ECHO: &str = "room.room.echo";
+/// Tells a process of this program that it is to be a backend, and how.
+const BACKEND: &str = "SHADDOCK_TEST_BACKEND";
 
 /// Where Debian puts nats-server is not on everybody's path.
 const FOLDERS: [&str; 4] = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"];
 
 /// NATS, etcd and a folder for them; all gone when this is dropped.
-pub struct Cluster {
+pub(crate) struct Cluster {
     nats_port: u16,
     etcd_port: u16,
     etcd_peer_port: u16,
@@ -31,7 +35,7 @@ pub struct Cluster {
 }
 
 /// A process that ends with its owner.
-pub struct Process(Child);
+pub(crate) struct Process(Child);
 
 impl Process {
     /// One that does nothing.
@@ -39,7 +43,7 @@ impl Process {
         Self(Command::new("true").spawn().unwrap())
     }
 
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.0.id().to_string();
         let status = Command::new("kill").args([&format!("-{name}"), &pid]).status();
         assert!(status.unwrap().success(), "no signal {name}");
@@ -71,13 +75,13 @@ fn wait_for(port: u16) {
 
 impl Cluster {
     /// Starts both, unless they are not here.
-    pub fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         Self::start_with(false)
     }
 
     /// With two NATS servers, which know each other. Engines are told of the
     /// first, and backends of the second.
-    pub fn start_with_two_nats() -> Option<Self> {
+    pub(crate) fn start_with_two_nats() -> Option<Self> {
         Self::start_with(true)
     }
 
@@ -116,39 +120,39 @@ impl Cluster {
         wait_for(self.etcd_port);
         let deadline = Instant::now() + PATIENCE;
         let question = json!({"key": "YQ=="});
-        while crate::backend::post(&self.etcd(), "/v3/kv/range", &question).is_err() {
+        while backend::post(&self.etcd(), "/v3/kv/range", &question).is_err() {
             assert!(Instant::now() < deadline, "etcd does not answer");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    pub fn nats(&self) -> String {
+    pub(crate) fn nats(&self) -> String {
         format!("nats://127.0.0.1:{}", self.nats_port)
     }
 
-    pub fn etcd(&self) -> String {
+    pub(crate) fn etcd(&self) -> String {
         format!("127.0.0.1:{}", self.etcd_port)
     }
 
-    pub fn stop_nats(&mut self) {
+    pub(crate) fn stop_nats(&mut self) {
         self.nats.signal("KILL");
     }
 
-    pub fn signal_nats(&self, name: &str) {
+    pub(crate) fn signal_nats(&self, name: &str) {
         self.nats.signal(name);
     }
 
-    pub fn restart_nats(&mut self) {
+    pub(crate) fn restart_nats(&mut self) {
         self.nats = start_nats(self.nats_port, None);
         wait_for(self.nats_port);
     }
 
-    pub fn stop_etcd(&mut self) {
+    pub(crate) fn stop_etcd(&mut self) {
         self.etcd.signal("KILL");
     }
 
     /// It has nothing of what it knew before.
-    pub fn restart_etcd_empty(&mut self) {
+    pub(crate) fn restart_etcd_empty(&mut self) {
         self.stop_etcd();
         // Until it has ended it may write still.
         drop(std::mem::replace(&mut self.etcd, Process::none()));
@@ -157,25 +161,30 @@ impl Cluster {
     }
 
     /// With what it knew before.
-    pub fn restart_etcd(&mut self) {
+    pub(crate) fn restart_etcd(&mut self) {
         self.etcd = start_etcd(self.etcd_port, self.etcd_peer_port, &self.folder);
         self.wait_for_etcd();
     }
 
     /// What an engine is told of the cluster.
-    pub fn description(&self) -> PitayaCluster {
+    pub(crate) fn description(&self) -> PitayaCluster {
         PitayaCluster::new([self.nats()], [self.etcd()]).server_type("room")
     }
 
     /// Starts a backend; when this returns, etcd knows it.
-    pub fn backend(&self, server_type: &str, id: &str) -> Process {
+    pub(crate) fn backend(&self, server_type: &str, id: &str) -> Process {
         let nats = match &self.other_nats {
             Some((port, _)) => format!("nats://127.0.0.1:{port}"),
             None => self.nats(),
         };
         let words = [&nats, &self.etcd(), server_type, id].join(" ");
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "the_backends_process", "--nocapture", "--test-threads=1"])
+            .args([
+                "--exact",
+                "nats_and_etcd::the_backends_process",
+                "--nocapture",
+                "--test-threads=1",
+            ])
             .env(BACKEND, words)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -188,14 +197,14 @@ impl Cluster {
     }
 
     /// The ids of the servers of a type that etcd knows.
-    pub fn servers(&self, server_type: &str) -> Vec<Value> {
+    pub(crate) fn servers(&self, server_type: &str) -> Vec<Value> {
         use base64::Engine as _;
         use base64::engine::general_purpose::STANDARD;
         let prefix = format!("pitaya/servers/{server_type}/");
         let (key, end) = (STANDARD.encode(&prefix), STANDARD.encode(prefix.replace("r/", "r0")));
         let end = if end == key { STANDARD.encode(format!("{prefix}~")) } else { end };
         let question = json!({"key": key, "range_end": end});
-        let answer = crate::backend::post(&self.etcd(), "/v3/kv/range", &question).unwrap();
+        let answer = backend::post(&self.etcd(), "/v3/kv/range", &question).unwrap();
         let entries = answer["kvs"].as_array().cloned().unwrap_or_default();
         let value = |entry: &Value| {
             let value = STANDARD.decode(entry["value"].as_str().unwrap_or_default()).unwrap();
@@ -242,6 +251,20 @@ fn quiet(mut command: Command) -> Process {
 }
 
 /// Where nobody listens.
-pub fn nowhere() -> SocketAddr {
+pub(crate) fn nowhere() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], free_port()))
+}
+
+/// Waits until requests are answered by a backend.
+pub(crate) fn wait_until_forwarded(client: &mut Client) {
+    eventually("requests are answered", || client.ask(1, ECHO, "\"ready\"") == "\"ready\"");
+}
+
+/// The backend, when this is its process.
+#[test]
+fn the_backends_process() {
+    if let Ok(words) = std::env::var(BACKEND) {
+        let words = words.split(' ').map(str::to_owned);
+        backend::run(backend::Options::parse(words).unwrap());
+    }
 }

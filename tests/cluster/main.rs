@@ -1,0 +1,16 @@
+//! Engines in clusters: of Pomelo, whose other servers the tests play, and of Pitaya, with a real
+//! nats-server and etcd. Without these nothing of Pitaya's is tried, and says so.
+
+#[cfg(all(feature = "pitaya", feature = "pomelo"))]
+mod all_three;
+#[cfg(feature = "pitaya")]
+#[path = "../../examples/pitaya_backend/backend.rs"]
+mod backend;
+#[cfg(feature = "pitaya")]
+mod nats_and_etcd;
+#[cfg(feature = "pitaya")]
+mod pitaya;
+#[cfg(feature = "pitaya")]
+mod pitaya_window;
+#[cfg(feature = "pomelo")]
+mod pomelo;

@@ -1,0 +1,31 @@
+//! Engines over loopback, by the public API and by the binary: a file for each promise. One program
+//! for all of them, as each program takes its time to be linked; `cargo test --test it limits::`
+//! runs those of one file.
+
+mod bad_input;
+mod connections;
+#[cfg(feature = "crypto")]
+mod crypto;
+mod echo;
+mod editions;
+mod faults;
+mod filters;
+mod forward;
+mod full;
+mod ipv6;
+mod late_ends;
+mod limits;
+mod load;
+mod pitaya_dialect;
+mod proxy;
+mod race;
+#[cfg(all(feature = "cli", target_arch = "x86_64"))]
+mod refused;
+mod runtime;
+#[cfg(feature = "cli")]
+mod serve;
+mod sessions;
+mod start_stop;
+#[cfg(feature = "tls")]
+mod tls;
+mod websocket;
