@@ -1,6 +1,6 @@
 //! One count that the handlers of several threads keep, under a lock as they must.
 //!
-//! With `PLANT_RACE=1` they keep it without the lock. `tests/sanitize thread` runs the tests so,
+//! With `PLANT_RACE=1` they keep it without the lock. `.ci/sanitize thread` runs the tests so,
 //! too: if the sanitizer said nothing then, its silence about the engine would mean nothing.
 
 #![allow(unsafe_code)] // What the lock is for is an access that no other type would let happen.

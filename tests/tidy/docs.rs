@@ -20,7 +20,7 @@ const OLD_NAMES: [&str; 8] = [
     "bugs and limits",
 ];
 /// The beginnings of paths that a document may name if they exist in the repository.
-const CODE_FOLDERS: [&str; 4] = ["src/", "tests/", "benches/", "examples/"];
+const CODE_FOLDERS: [&str; 5] = ["src/", "tests/", "benches/", "examples/", ".ci/"];
 
 /// Paths under which doc comments begin with a noun or a verb. Each folder joins once it does so.
 const SUBJECT_FIRST: [&str; 12] = [
@@ -189,7 +189,7 @@ pub(super) fn links(file: &File, docs: &Docs) -> Vec<Finding> {
     findings
 }
 
-/// A path of code that a document names is one of the repository's.
+/// A path of code that a document or a comment names is one of the repository's.
 pub(super) fn code_paths(file: &File, docs: &Docs) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (at, line) in text_lines(&file.text) {

@@ -1,4 +1,4 @@
-// What the plays of tests/pomelo-cluster have in common: steps that print a line each, and waiting.
+// What the plays of .ci/pomelo-cluster have in common: steps that print a line each, and waiting.
 export const opt = (name) => process.argv[process.argv.indexOf(`--${name}`) + 1];
 
 export const PATIENCE = 15000;

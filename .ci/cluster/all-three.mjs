@@ -1,6 +1,6 @@
 // One client of one connector that has all three kinds of backends: the demo's chat in its own
 // process, the area on the real Pomelo, the room in a Pitaya cluster. Started by
-// tests/pomelo-cluster, which copies it beside the oracle's clients; each step prints a line.
+// .ci/pomelo-cluster, which copies it beside the oracle's clients; each step prints a line.
 import fs from 'node:fs';
 import path from 'node:path';
 import { spawn } from 'node:child_process';

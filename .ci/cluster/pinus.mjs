@@ -1,5 +1,5 @@
 // A backend on pinus behind a connector of ours: all that a backend may ask of a frontend. Started
-// by tests/pomelo-cluster, which copies it beside the oracle's clients; each step prints a line.
+// by .ci/pomelo-cluster, which copies it beside the oracle's clients; each step prints a line.
 import { Raw } from './clients/raw.mjs';
 import { PATIENCE, finish, opt, same, step } from './cluster-steps.mjs';
 

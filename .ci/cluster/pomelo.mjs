@@ -1,6 +1,6 @@
 // What happens to a running Pomelo cluster behind our connectors: two of them with one player on
 // both, long pipelines, a stopped backend, a restarted one, a restarted master, the admin console.
-// Started by tests/pomelo-cluster, which copies it beside the oracle's clients; each step prints a
+// Started by .ci/pomelo-cluster, which copies it beside the oracle's clients; each step prints a
 // line.
 import fs from 'node:fs';
 import path from 'node:path';
