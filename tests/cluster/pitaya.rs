@@ -34,6 +34,11 @@ fn messages_are_forwarded_and_answered() {
     let engine = start(cluster.description().server_id("front-1").metadata("region", "eu"));
     let mut client = Client::ready(engine.local_addr());
     wait_until_forwarded(&mut client);
+    // Backends look for it there.
+    let known = cluster.servers("connector");
+    assert_eq!(known.len(), 1);
+    assert_eq!((&known[0]["id"], &known[0]["frontend"]), (&json!("front-1"), &json!(true)));
+    assert_eq!(known[0]["metadata"], json!({"region": "eu"}));
 
     assert_eq!(client.ask(7, ECHO, " {\"a\" : [1.0, \"中\"]}"), " {\"a\" : [1.0, \"中\"]}");
     let number = client.ask_json(8, LOCAL, "");
@@ -61,10 +66,6 @@ fn messages_are_forwarded_and_answered() {
     let after = client.ask_json(12, "room.room.count", "").as_u64().unwrap();
     assert_eq!(after, before + 2, "the notify has come, and nothing else");
 
-    let known = cluster.servers("connector");
-    assert_eq!(known.len(), 1);
-    assert_eq!((&known[0]["id"], &known[0]["frontend"]), (&json!("front-1"), &json!(true)));
-    assert_eq!(known[0]["metadata"], json!({"region": "eu"}));
     engine.shutdown(Drain::within(Duration::from_secs(1)));
     assert_eq!(cluster.servers("connector"), [Value::Null; 0]);
 }

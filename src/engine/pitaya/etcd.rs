@@ -174,9 +174,13 @@ impl Registrar {
         if self.lease.is_some() && matches!(self.keep_alive(etcd).await, Err(EtcdError::Lease)) {
             self.forget_lease();
         }
+        // Also in front of the list, as messages go to the servers in it: one of them that is to
+        // bind or push looks for this server in a list of its own.
+        let registered = self.register(etcd).await;
+        // Where etcd reads but does not write, the others can be called still.
         self.read_all(etcd).await?;
+        registered?;
         let first = self.revision + 1;
-        self.register(etcd).await?;
         tracing::info!(id = self.name.id, "etcd knows this server");
         let mut changes = etcd.watch(&self.keys(), first).await?;
         let mut beat = ticks(self.ttl / BEATS_PER_TTL);
