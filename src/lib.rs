@@ -42,7 +42,7 @@
 //! A handler or filter that panics answers its request with 500 and affects no other request. This
 //! needs `panic = "unwind"`, Rust's default.
 
-// Each module uses only those above it: `MODULE_ORDER` in `tests/tidy.rs`.
+// Each module uses only those above it: `MODULE_ORDER` in `tests/tidy/main.rs`.
 #[cfg(test)]
 mod testing;
 mod sync;

@@ -1,4 +1,4 @@
-//! The checks of the fuzz targets. The parent crate's `tests/vectors/corpus.rs` includes the same files and
-//! replays the committed corpus through them, without a fuzzer.
+//! The checks of the fuzz targets. `tests/vectors/main.rs` of the parent crate includes the same
+//! files, and `corpus.rs` beside it replays the committed corpus through them, without a fuzzer.
 
 pub mod checks;
