@@ -3,12 +3,10 @@
 
 use super::{File, Finding, indent_is, without_tests};
 
-/// Set once the parts own what they are about. Until then the type may keep what it has, no more.
-const IS_MADE_OF_PARTS: bool = false;
 /// As many files may hold an `impl Shard`.
-const IMPL_FILES_MAX: usize = if IS_MADE_OF_PARTS { 3 } else { 22 };
+const IMPL_FILES_MAX: usize = 3;
 /// As many fields may `Shard` have.
-const FIELDS_MAX: usize = if IS_MADE_OF_PARTS { 12 } else { 51 };
+const FIELDS_MAX: usize = 12;
 const FOLDER: &str = "src/shard/";
 const FILE: &str = "src/shard/mod.rs";
 

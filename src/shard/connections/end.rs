@@ -4,22 +4,10 @@ use std::sync::Arc;
 
 use super::Connections;
 use super::connection::{CloseReason, State};
+use super::ended::Ended;
 use super::memory::UNCOUNTED_BYTES;
-use crate::session::{SessionData, SessionId, Slot, Uid};
+use crate::session::Slot;
 use crate::shard::shell::Command;
-
-/// A session that has ended, for those who have to hear of it.
-pub(in crate::shard) struct Ended {
-    pub(in crate::shard) id: SessionId,
-    /// Its data, if it has worked.
-    pub(in crate::shard) worked: Option<Arc<SessionData>>,
-    /// The uid that it was bound to.
-    pub(in crate::shard) uid: Option<Uid>,
-    /// The uid that it was about to be bound to.
-    pub(in crate::shard) binding: Option<Uid>,
-    /// The workers that know of it, by their bits.
-    pub(in crate::shard) workers: u64,
-}
 
 impl Connections {
     /// Ends the session of a connection, once: from here on nothing that the client sends counts,

@@ -7,6 +7,7 @@
 mod budgets;
 mod connection;
 mod end;
+mod ended;
 mod held;
 mod in_flight;
 mod memory;
@@ -21,7 +22,7 @@ pub(crate) use connection::Connection;
 pub(in crate::shard) use connection::{
     CloseReason, FragmentedMessage, Layer, Listed, Partial, State, Transport,
 };
-pub(in crate::shard) use end::Ended;
+pub(in crate::shard) use ended::Ended;
 pub(in crate::shard) use memory::UNCOUNTED_BYTES;
 pub(in crate::shard) use session::Binding;
 pub(crate) use session::worker_bit;

@@ -20,9 +20,8 @@ use crate::route::edition::Edition;
 use crate::route::table::{RouteId, RouteTable};
 use crate::session::{BufferPool, SessionId, Slot};
 use crate::shard::config::{KeptAliveBy, ShardConfig};
-use crate::shard::connections::{CloseReason, Connection, State, Transport};
+use crate::shard::connections::{CloseReason, Connection, Transport};
 use crate::shard::forwarder::{Alone, BatchBuilder, BatchTarget, Batching, Destination};
-use crate::shard::listener_config::Dialect;
 use crate::shard::outbound::SessionIo;
 use crate::wire::answer;
 use crate::wire::message::{self, MessageType, RouteRef};
@@ -199,24 +198,18 @@ impl Dispatcher {
         let pause_bytes = outbound.pause_bytes();
         let Some(io) = outbound.session_io(client.session.slot()) else { return };
         let SessionIo { connection, pool, .. } = io;
-        let schema = client.route.and_then(|route| thread.routes.entry(route).server.as_ref());
-        let is_plain = connection.state == State::Working(Dialect::Pomelo) && schema.is_none();
         let (thread, registry) = (&thread, &registry);
         let mut tools =
             Tools { config, thread, registry, is_filtered, connection, pool, pause_bytes };
         let is_admitted = admitted.is_some();
         let mut carried = Carried { batching, builder: None, seen: admitted };
-        let handled = match is_admitted {
-            true => handle_admitted(&mut tools, &mut carried, *client, target, request, is_plain),
-            false => handle_one(&mut tools, &mut carried, *client, target, request, is_plain),
+        let outcome = match is_admitted {
+            true => handle_admitted(&mut tools, &mut carried, *client, target, request, false),
+            false => handle_one(&mut tools, &mut carried, *client, target, request, false),
         };
-        let (is_answered, interruption) = match handled {
-            Outcome::Done { is_answered } => (is_answered, None),
-            Outcome::Ends { is_answered, interruption } => (is_answered, Some(interruption)),
-        };
-        let Carried { builder, seen, .. } = carried;
-        self.count_answers(client.session.slot(), is_answered.into());
-        self.finish_run(builder, interruption, seen);
+        if let (Outcome::Ends { interruption, .. }, Some(seen)) = (outcome, carried.seen) {
+            self.finish_run(None, Some(interruption), Some(seen));
+        }
     }
 
     /// Counts the messages of a run.
@@ -231,13 +224,9 @@ impl Dispatcher {
         {
             connection.heard_ms = now_ms;
         }
-        self.count_answers(slot, tally.answers);
-    }
-
-    fn count_answers(&mut self, slot: Slot, answers: u64) {
-        if answers > 0 {
-            self.counters.answers.add(answers);
-            self.answers_this_turn += answers;
+        if tally.answers > 0 {
+            self.counters.answers.add(tally.answers);
+            self.answers_this_turn += tally.answers;
             self.forwarder.outbound.mark_dirty(slot);
         }
     }
@@ -373,8 +362,8 @@ fn handle_one<'a>(
 }
 
 /// Handles a message that the global filters have let by: calls its handler and answers, or puts
-/// it into the batch for its worker. `is_plain` tells that an answer needs neither a schema nor
-/// Pitaya's dialect.
+/// it into the batch for its worker. Where its route is not plain, the answer and the way to the
+/// worker are left to [`Dispatcher::finish_run`].
 #[inline(always)]
 fn handle_admitted<'a>(
     tools: &mut Tools<'_>,
@@ -386,13 +375,13 @@ fn handle_admitted<'a>(
 ) -> Outcome<'a> {
     let handler = match target {
         Target::Handler(handler) => Some(handler as usize),
-        Target::Workers(place) => {
+        Target::Workers(place) if is_plain => {
             return match put(tools, carried, &client, place, &request) {
                 Ok(()) => Outcome::Done { is_answered: false },
                 Err(to) => Outcome::ends(Interruption::Alone { client, request, to }),
             };
         }
-        Target::Cluster(place) => {
+        Target::Workers(place) | Target::Cluster(place) => {
             let to = pick(tools.config, carried.seen.as_ref(), place);
             return Outcome::ends(Interruption::Alone { client, request, to });
         }

@@ -5,6 +5,7 @@
 //! can't touch the shard, they can only ask: what they ask for is done in [`Dispatcher::settle`].
 
 mod answers;
+mod completed;
 mod forward;
 mod inflate;
 mod mail;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 #[cfg(feature = "crypto")]
 use rustc_hash::FxHashMap;
 
-use ops::Completed;
+use completed::Completed;
 use plan::{Plan, RecentRoutes};
 use work::Work;
 

@@ -3,24 +3,13 @@
 use std::rc::Rc;
 
 use super::Dispatcher;
-use crate::dispatch::context::{ClientCall, HeldRequest, Op, Origin, SessionOp};
-use crate::dispatch::reply::Reply;
+use super::completed::Completed;
+use crate::dispatch::context::{Op, Origin, SessionOp};
 use crate::dispatch::{Context, chain};
 use crate::forward::asker;
 use crate::forward::mail::Others;
 use crate::session::SessionView;
 use crate::shard::connections::Ended;
-use crate::shard::forwarder::ForwardMessage;
-
-/// A message that somebody is done with, and that is yet to go on.
-pub(super) enum Completed {
-    /// A future has answered.
-    Answered { client: ClientCall, held: Option<Box<HeldRequest>>, reply: Reply<'static> },
-    /// The global before filters, one of which waited, have come to a verdict.
-    Admitted { client: ClientCall, held: Box<HeldRequest>, admitted: Result<(), Reply<'static>> },
-    /// It has waited for a lane in vain.
-    Rejected(ForwardMessage),
-}
 
 impl Dispatcher {
     /// Does what was asked for, in order. Messages that are done are left in `completed`.

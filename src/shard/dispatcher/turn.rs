@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::Dispatcher;
+use super::completed::Completed;
 use super::messages::Run;
-use super::ops::Completed;
 use crate::dispatch::context::{Op, ThreadState};
 use crate::dispatch::handler_thread::HandlerThread;
 use crate::dispatch::reply::Reply;

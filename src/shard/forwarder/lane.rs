@@ -228,8 +228,13 @@ impl Forwarder {
             && self.endpoint.bytes_left(party, limits.lane_bytes_max, bytes) >= bytes
     }
 
+    /// True if something came in, or may go out now, that this turn has not seen.
+    pub(in crate::shard) fn has_work(&self) -> bool {
+        self.endpoint.has_work() || self.has_sendable()
+    }
+
     /// True if [`Self::send_waiting`] has something to do.
-    pub(super) fn has_sendable(&self) -> bool {
+    fn has_sendable(&self) -> bool {
         if self.lane_waits.is_idle() {
             return false;
         }

@@ -152,11 +152,6 @@ impl Forwarder {
         self.pending.take(token)
     }
 
-    /// True if something came in, or may go out now, that this turn has not seen.
-    pub(super) fn has_work(&self) -> bool {
-        self.endpoint.has_work() || self.has_sendable()
-    }
-
     /// When something here has to be looked at again at the latest.
     pub(super) fn next_deadline_us(&self) -> Option<u64> {
         // Nobody tells of room in a lane that was not quite full.

@@ -1,18 +1,12 @@
 //! Deadlines of clients: of their handshakes, their silence and their ends.
 
 use super::Outbound;
+use super::beats::Beats;
 use super::close::CloseCode;
 use crate::session::Slot;
 use crate::shard::connections::{CloseReason, State};
 use crate::shard::listener_config::Dialect;
 use crate::wire::package::PackageType;
-
-/// Heartbeats that were due since a client was heard.
-#[derive(Debug, Default)]
-pub(super) struct Beats {
-    heard_ms: u64,
-    silent: u64,
-}
 
 impl Outbound {
     /// Handles the deadline of the connection in a slot.

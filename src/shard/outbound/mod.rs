@@ -3,6 +3,7 @@
 //!
 //! The second part of a [`Shard`](super::Shard), above its [`Connections`].
 
+mod beats;
 mod close;
 mod compressor;
 mod deadlines;
@@ -28,6 +29,7 @@ use rustc_hash::FxHashMap;
 pub(in crate::shard) use close::CloseCode;
 pub(in crate::shard) use wide_ids::{NAMES_FIRST, rename, wide_id};
 
+use beats::Beats;
 use compressor::Compressor;
 use editions::Editions;
 use outbox_pauses::{OutboxPauses, Sweep};
@@ -55,7 +57,7 @@ pub(super) struct Outbound {
     compressor: Compressor,
     wide_ids: WideIds,
     /// Heartbeats that were due for clients of Pitaya's.
-    beats: FxHashMap<SessionId, deadlines::Beats>,
+    beats: FxHashMap<SessionId, Beats>,
     #[cfg(feature = "tls")]
     tls: TlsStreams,
     is_draining: bool,
