@@ -1,10 +1,12 @@
 //! The loop of messages: global filters, handler or worker, answer.
 //!
-//! Every message goes through [`handle_one`]: those that need nothing before their filters straight
-//! from the buffer that they came in, the others by [`Dispatcher::handle_request`] once they are
-//! prepared. Handlers and filters can't touch the shard, they can only ask ([`ThreadState::ops`]);
-//! so what has been looked up for one message of a buffer holds for the next. Those for a worker go
-//! there together. Whatever is out of the ordinary ends the loop.
+//! Every message goes through [`Dispatcher::handle_all`]: those that need nothing before their
+//! filters straight from the buffer that they came in ([`Packages`]), the others by themselves once
+//! they are prepared ([`Prepared`]). Handlers and filters can't touch the shard, they can only ask
+//! ([`ThreadState::ops`]); so what has been looked up for one message of a buffer holds for the
+//! next. Those for a worker go there together. Whatever is out of the ordinary ends the loop.
+//!
+//! [`ThreadState::ops`]: crate::dispatch::context::ThreadState::has_ops
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -14,14 +16,14 @@ use super::plan::{Plan, RecentRoutes, Target, is_same};
 use crate::dispatch::chain::{self, Stop};
 use crate::dispatch::context::{ClientCall, HeldRequest, ThreadState};
 use crate::dispatch::reply::{Failure, Reply, ReplyBody};
-use crate::dispatch::{Registry, Request, Session};
+use crate::dispatch::{Request, Session};
 use crate::forward::message_batch::Head;
 use crate::route::edition::Edition;
 use crate::route::table::{RouteId, RouteTable};
-use crate::session::{BufferPool, SessionId, Slot};
+use crate::session::{BufferPool, SessionId, SessionSnapshot, Slot};
 use crate::shard::config::{KeptAliveBy, ShardConfig};
 use crate::shard::connections::{CloseReason, Connection, Transport};
-use crate::shard::forwarder::{Alone, BatchBuilder, BatchTarget, Batching, Destination};
+use crate::shard::forwarder::{Alone, BatchTarget, Destination};
 use crate::shard::outbound::SessionIo;
 use crate::wire::answer;
 use crate::wire::message::{self, MessageType, RouteRef};
@@ -32,6 +34,7 @@ use crate::wire::websocket::{self, HeaderStatus, Opcode};
 const ATTACK_REASON: &str = "attack";
 
 /// Progress of [`Dispatcher::handle_packages`].
+#[derive(Default)]
 pub(super) struct Run {
     pub(super) consumed: usize,
     /// Something else was done on the way, which may have changed the session: what follows may be
@@ -56,8 +59,8 @@ enum Interruption<'a> {
     Answered,
 }
 
-/// A message of a route whose messages need nothing before their filters.
-struct Plain<'a> {
+/// A message that is ready for its filters.
+struct Ready<'a> {
     /// 0 for a notify.
     id: u32,
     is_notify: bool,
@@ -65,10 +68,11 @@ struct Plain<'a> {
     body: &'a [u8],
 }
 
-/// A route whose messages need nothing before their filters.
+/// A route, as far as the loop has to know it.
 #[derive(Clone, Copy)]
 struct Known<'a> {
-    id: RouteId,
+    /// None where it is in no table.
+    id: Option<RouteId>,
     text: &'a str,
     target: Target,
 }
@@ -89,24 +93,67 @@ impl Tally {
     }
 }
 
-/// The session whose messages are handled, and what they meet.
-struct Tools<'a> {
-    config: &'a ShardConfig,
-    thread: &'a Rc<ThreadState>,
-    registry: &'a Rc<Registry>,
-    is_filtered: bool,
-    connection: &'a mut Connection,
-    pool: &'a mut BufferPool,
-    /// The bytes in the outbox above which the session is not read on.
-    pause_bytes: usize,
+/// The messages of one run.
+trait Messages {
+    /// Their answers need neither a schema nor Pitaya's dialect, so they are written in place; and
+    /// those for workers go in batches.
+    const ARE_PLAIN: bool;
+
+    /// The next one.
+    fn next<'a, 'r: 'a>(
+        &'a mut self,
+        run: &mut Run,
+        routes: &Routes<'r, '_>,
+        recent: &mut RecentRoutes,
+        last: &mut Option<Known<'r>>,
+    ) -> Option<Ready<'a>>;
 }
 
-/// What one message leaves for the next.
-struct Carried<'a> {
-    batching: Batching<'a>,
-    builder: Option<BatchBuilder>,
-    /// The session as the last message has left it.
-    seen: Option<Session>,
+/// Messages in DATA packages, up to the first that needs something before its filters.
+struct Packages<'i> {
+    input: &'i mut [u8],
+    transport: Transport,
+    body_bytes_max: usize,
+}
+
+impl Messages for Packages<'_> {
+    const ARE_PLAIN: bool = true;
+
+    #[inline(always)]
+    fn next<'a, 'r: 'a>(
+        &'a mut self,
+        run: &mut Run,
+        routes: &Routes<'r, '_>,
+        recent: &mut RecentRoutes,
+        last: &mut Option<Known<'r>>,
+    ) -> Option<Ready<'a>> {
+        let rest = &mut self.input[run.consumed..];
+        let (data, end) = next_data(self.transport, rest, self.body_bytes_max)?;
+        run.consumed += end;
+        let ready = routes.read(data, recent, last);
+        if ready.is_none() {
+            // A package ends with its body.
+            run.apart = Some(run.consumed - data.len()..run.consumed);
+        }
+        ready
+    }
+}
+
+/// One message for which all is done that had to be done before its filters.
+struct Prepared<'p>(Option<Ready<'p>>);
+
+impl Messages for Prepared<'_> {
+    const ARE_PLAIN: bool = false;
+
+    fn next<'a, 'r: 'a>(
+        &'a mut self,
+        _: &mut Run,
+        _: &Routes<'r, '_>,
+        _: &mut RecentRoutes,
+        _: &mut Option<Known<'r>>,
+    ) -> Option<Ready<'a>> {
+        self.0.take()
+    }
 }
 
 impl Dispatcher {
@@ -115,58 +162,15 @@ impl Dispatcher {
     /// then on.
     #[inline(never)] // It has the registers to itself.
     pub(super) fn handle_packages(&mut self, session: SessionId, input: &mut [u8]) -> Run {
-        let mut run = Run { consumed: 0, is_interrupted: false, apart: None };
-        let (thread, registry) = (Rc::clone(&self.thread), Rc::clone(&self.registry));
-        let (config, plans) = (&*self.config, &self.plans);
-        let (body_bytes_max, is_filtered) =
-            (config.limits.package_bytes_max, !registry.global_filters.is_empty());
-        let (batching, outbound) = self.forwarder.batching(is_filtered);
-        let started_us = outbound.connections.now_us();
-        let messages_max = u64::from(outbound.connections.budgets().left);
-        let pause_bytes = outbound.pause_bytes();
-        let Some(io) = outbound.session_io(session.slot()) else { return run };
-        let SessionIo { connection, pool, edition } = io;
+        let connections = &self.forwarder.outbound.connections;
+        let (started_us, messages_max) = (connections.now_us(), connections.budgets().left);
+        let Some(connection) = connections.at(session.slot()) else { return Run::default() };
         if connection.message.is_some() {
-            return run;
+            return Run::default();
         }
-        let transport = connection.transport;
-        let routes = Routes { table: &thread.routes, edition, plans };
-        let (thread, registry) = (&thread, &registry);
-        let mut tools =
-            Tools { config, thread, registry, is_filtered, connection, pool, pause_bytes };
-        let mut carried = Carried { batching, builder: None, seen: None };
-        let (mut tally, mut last) = (Tally::default(), None);
-        let interruption = loop {
-            let is_spent = tally.messages == messages_max;
-            let rest = &mut input[run.consumed..];
-            let package = if is_spent { None } else { next_data(transport, rest, body_bytes_max) };
-            let Some((data, package_end)) = package else { break None };
-            run.consumed += package_end;
-            let plain = routes.read(data, &mut self.recent_routes, &mut last);
-            let Some(Plain { id, is_notify, route, body }) = plain else {
-                // A package ends with its body.
-                run.apart = Some(run.consumed - data.len()..run.consumed);
-                break None;
-            };
-            tally.count(is_notify);
-            let client = ClientCall { session, id, route: Some(route.id), bytes: 0, started_us };
-            let request = Request::new(route.text, id, body);
-            let handled = handle_one(&mut tools, &mut carried, client, route.target, request, true);
-            match handled {
-                Outcome::Done { is_answered } => tally.answers += u64::from(is_answered),
-                Outcome::Ends { is_answered, interruption } => {
-                    tally.answers += u64::from(is_answered);
-                    break Some(interruption);
-                }
-            }
-        };
-        if tally.messages > 0 {
-            let Carried { builder, seen, .. } = carried;
-            self.end_run(session.slot(), &tally);
-            run.is_interrupted = interruption.is_some();
-            self.finish_run(builder, interruption, seen);
-        }
-        run
+        let body_bytes_max = self.config.limits.package_bytes_max;
+        let packages = Packages { input, transport: connection.transport, body_bytes_max };
+        self.handle_all(packages, session, started_us, messages_max.into(), None)
     }
 
     /// Handles a message for which all is done that had to be done before its filters.
@@ -185,6 +189,7 @@ impl Dispatcher {
     }
 
     /// Handles a message by itself; where there is a session, global filters have let it by.
+    #[inline(never)]
     fn handle_single(
         &mut self,
         client: &ClientCall,
@@ -192,24 +197,98 @@ impl Dispatcher {
         request: Request<'_>,
         admitted: Option<Session>,
     ) {
+        let route = Known { id: client.route, text: request.route(), target };
+        let (id, body) = (request.id(), request.sent_body());
+        let prepared = Prepared(Some(Ready { id, is_notify: id == 0, route, body }));
+        self.handle_all(prepared, client.session, client.started_us, 1, admitted);
+    }
+
+    /// The loop. Where there is a session, global filters have let the first message by.
+    #[inline(always)]
+    fn handle_all<M: Messages>(
+        &mut self,
+        mut messages: M,
+        session: SessionId,
+        started_us: u64,
+        messages_max: u64,
+        admitted: Option<Session>,
+    ) -> Run {
+        let mut run = Run::default();
         let (thread, registry) = (Rc::clone(&self.thread), Rc::clone(&self.registry));
-        let (config, is_filtered) = (&*self.config, !registry.global_filters.is_empty());
-        let (batching, outbound) = self.forwarder.batching(is_filtered);
+        let filters = &registry.global_filters;
+        let (is_filtered, is_admitted) = (!filters.is_empty(), admitted.is_some());
+        let (mut batching, outbound) = self.forwarder.batching(is_filtered);
         let pause_bytes = outbound.pause_bytes();
-        let Some(io) = outbound.session_io(client.session.slot()) else { return };
-        let SessionIo { connection, pool, .. } = io;
-        let (thread, registry) = (&thread, &registry);
-        let mut tools =
-            Tools { config, thread, registry, is_filtered, connection, pool, pause_bytes };
-        let is_admitted = admitted.is_some();
-        let mut carried = Carried { batching, builder: None, seen: admitted };
-        let outcome = match is_admitted {
-            true => handle_admitted(&mut tools, &mut carried, *client, target, request, false),
-            false => handle_one(&mut tools, &mut carried, *client, target, request, false),
+        let Some(SessionIo { connection, pool, edition }) = outbound.session_io(session.slot())
+        else {
+            return run;
         };
-        if let (Outcome::Ends { interruption, .. }, Some(seen)) = (outcome, carried.seen) {
-            self.finish_run(None, Some(interruption), Some(seen));
+        let routes = Routes { table: &thread.routes, edition, plans: &self.plans };
+        let (mut tally, mut snapshot, mut builder, mut last) =
+            (Tally::default(), admitted, None, None);
+        let interruption = loop {
+            let is_spent = tally.messages == messages_max;
+            let recent = &mut self.recent_routes;
+            let next =
+                if is_spent { None } else { messages.next(&mut run, &routes, recent, &mut last) };
+            let Some(Ready { id, is_notify, route, body }) = next else { break None };
+            tally.count(is_notify);
+            let client = || ClientCall { session, id, route: route.id, bytes: 0, started_us };
+            let seen = match M::ARE_PLAIN {
+                true => session_for(&mut snapshot, session, connection.data(), &thread),
+                // There is one only, with the session as filters have left it.
+                false => {
+                    snapshot.get_or_insert_with(|| new_session(session, connection.data(), &thread))
+                }
+            };
+            let request = Request::new(route.text, id, body);
+            if is_filtered
+                && (M::ARE_PLAIN || !is_admitted)
+                && let Err(stop) = chain::before(filters, 0, &request, seen)
+            {
+                break Some(Interruption::Stopped { client: client(), request, stop });
+            }
+            let handler = match route.target {
+                Target::Handler(handler) => Some(handler as usize),
+                Target::NoHandler if !M::ARE_PLAIN => None,
+                Target::Workers(place)
+                    if M::ARE_PLAIN
+                        && let Some(route) = route.id =>
+                {
+                    let (place, head) = (usize::from(place), Head { id, route });
+                    let to = BatchTarget { session, connection, place, head };
+                    let sent = batching.put(&mut builder, to, body, &mut snapshot);
+                    let Err(Alone { worker }) = sent else { continue };
+                    let to = worker.map(|worker| Destination { place, worker });
+                    break Some(Interruption::Alone { client: client(), request, to });
+                }
+                target => break Some(leave(&self.config, seen, client(), target, request)),
+            };
+            let mut reply = Reply::error();
+            chain::handle(&registry, handler, &request, seen, &mut reply);
+            let is_plain =
+                M::ARE_PLAIN && !reply.failed && !matches!(reply.body, ReplyBody::Later(_));
+            if !is_plain || thread.has_ops() || !answer(connection, pool, id, &reply) {
+                break Some(Interruption::Handled { client: client(), request, reply });
+            }
+            tally.answers += u64::from(id != 0);
+            if is_filtered {
+                chain::after_answer(filters, &request, seen, &reply);
+            }
+            let has_ops = is_filtered && thread.has_ops();
+            if has_ops || connection.outbox.bytes() > pause_bytes {
+                break Some(Interruption::Answered);
+            }
+        };
+        if M::ARE_PLAIN && tally.messages > 0 {
+            self.end_run(session.slot(), &tally);
         }
+        run.is_interrupted = interruption.is_some();
+        builder.into_iter().for_each(|builder| self.forwarder.send_batch(builder));
+        if let (Some(interruption), Some(seen)) = (interruption, snapshot) {
+            self.finish_run(interruption, seen);
+        }
+        run
     }
 
     /// Counts the messages of a run.
@@ -218,6 +297,8 @@ impl Dispatcher {
         connections.budgets_mut().left -= tally.messages as u32;
         self.counters.requests.add(tally.messages - tally.notifies);
         self.counters.notifies.add(tally.notifies);
+        self.counters.answers.add(tally.answers);
+        self.answers_this_turn += tally.answers;
         let now_ms = connections.patient_ms();
         if self.config.heartbeat.is_some_and(|it| it.kept_alive_by == KeptAliveBy::AnyPackage)
             && let Some(connection) = connections.at_mut(slot)
@@ -225,23 +306,12 @@ impl Dispatcher {
             connection.heard_ms = now_ms;
         }
         if tally.answers > 0 {
-            self.counters.answers.add(tally.answers);
-            self.answers_this_turn += tally.answers;
             self.forwarder.outbound.mark_dirty(slot);
         }
     }
 
-    /// Sends the batch of a run, and does what the message that has ended it needs besides.
-    fn finish_run(
-        &mut self,
-        builder: Option<BatchBuilder>,
-        interruption: Option<Interruption<'_>>,
-        seen: Option<Session>,
-    ) {
-        if let Some(builder) = builder {
-            self.forwarder.send_batch(builder);
-        }
-        let (Some(interruption), Some(mut session)) = (interruption, seen) else { return };
+    /// Does what the message that has ended a run needs besides.
+    fn finish_run(&mut self, interruption: Interruption<'_>, mut session: Session) {
         match interruption {
             Interruption::Stopped { client, request, stop } => {
                 self.handle_stopped(&client, stop, &request, session);
@@ -322,124 +392,49 @@ impl Dispatcher {
     }
 }
 
-/// The outcome of a message.
-enum Outcome<'a> {
-    /// It is done with; its answer may be in the outbox.
-    Done { is_answered: bool },
-    /// It ends the loop.
-    Ends { is_answered: bool, interruption: Interruption<'a> },
-}
-
-impl<'a> Outcome<'a> {
-    #[inline(always)]
-    fn ends(interruption: Interruption<'a>) -> Self {
-        Self::Ends { is_answered: false, interruption }
-    }
-}
-
-/// Lets the global filters see a message, and then handles it.
+/// The snapshot for a message: the one of the message before, where its handler has left it as it
+/// was.
 #[inline(always)]
-fn handle_one<'a>(
-    tools: &mut Tools<'_>,
-    carried: &mut Carried<'_>,
+fn session_for<'a>(
+    snapshot: &'a mut Option<Session>,
+    session: SessionId,
+    data: &SessionSnapshot,
+    thread: &Rc<ThreadState>,
+) -> &'a mut Session {
+    if !snapshot.as_mut().is_some_and(|it| it.renew(session, data)) {
+        *snapshot = None;
+    }
+    snapshot.get_or_insert_with(|| new_session(session, data, thread))
+}
+
+#[inline(always)]
+fn new_session(id: SessionId, data: &SessionSnapshot, thread: &Rc<ThreadState>) -> Session {
+    Session::new(id, data.clone(), Rc::clone(thread))
+}
+
+/// Leaves a message that is not handled here to [`Dispatcher::finish_run`].
+#[cold]
+fn leave<'a>(
+    config: &ShardConfig,
+    seen: &Session,
     client: ClientCall,
     target: Target,
     request: Request<'a>,
-    is_plain: bool,
-) -> Outcome<'a> {
-    let data = tools.connection.data();
-    if !carried.seen.as_mut().is_some_and(|seen| seen.renew(client.session, data)) {
-        let thread = Rc::clone(tools.thread);
-        carried.seen = Some(Session::new(client.session, data.clone(), thread));
-    }
-    if tools.is_filtered
-        && let Some(seen) = &mut carried.seen
-        && let Err(stop) = chain::before(&tools.registry.global_filters, 0, &request, seen)
-    {
-        return Outcome::ends(Interruption::Stopped { client, request, stop });
-    }
-    handle_admitted(tools, carried, client, target, request, is_plain)
-}
-
-/// Handles a message that the global filters have let by: calls its handler and answers, or puts
-/// it into the batch for its worker. Where its route is not plain, the answer and the way to the
-/// worker are left to [`Dispatcher::finish_run`].
-#[inline(always)]
-fn handle_admitted<'a>(
-    tools: &mut Tools<'_>,
-    carried: &mut Carried<'_>,
-    client: ClientCall,
-    target: Target,
-    request: Request<'a>,
-    is_plain: bool,
-) -> Outcome<'a> {
-    let handler = match target {
-        Target::Handler(handler) => Some(handler as usize),
-        Target::Workers(place) if is_plain => {
-            return match put(tools, carried, &client, place, &request) {
-                Ok(()) => Outcome::Done { is_answered: false },
-                Err(to) => Outcome::ends(Interruption::Alone { client, request, to }),
-            };
-        }
+) -> Interruption<'a> {
+    match target {
         Target::Workers(place) | Target::Cluster(place) => {
-            let to = pick(tools.config, carried.seen.as_ref(), place);
-            return Outcome::ends(Interruption::Alone { client, request, to });
+            let place = usize::from(place);
+            let worker = config.pick_worker(place, &seen.view());
+            let to = worker.map(|worker| Destination { place, worker });
+            Interruption::Alone { client, request, to }
         }
-        Target::NoHandler => None,
-        Target::Nowhere | Target::Unknown | Target::Attack => {
-            return Outcome::ends(Interruption::Nowhere { client, request });
-        }
-    };
-    let Some(seen) = &mut carried.seen else {
-        return Outcome::Done { is_answered: false };
-    };
-    let mut reply = Reply::error();
-    chain::handle(tools.registry, handler, &request, seen, &mut reply);
-    let is_ready = is_plain && !reply.failed && !matches!(reply.body, ReplyBody::Later(_));
-    if !is_ready || tools.thread.has_ops() || !answer(tools, client.id, &reply) {
-        return Outcome::ends(Interruption::Handled { client, request, reply });
+        _ => Interruption::Nowhere { client, request },
     }
-    let is_answered = client.id != 0;
-    if tools.is_filtered {
-        chain::after_answer(&tools.registry.global_filters, &request, seen, &reply);
-    }
-    let has_ops = tools.is_filtered && tools.thread.has_ops();
-    if has_ops || tools.connection.outbox.bytes() > tools.pause_bytes {
-        return Outcome::Ends { is_answered, interruption: Interruption::Answered };
-    }
-    Outcome::Done { is_answered }
-}
-
-/// Puts a message into the batch for its worker. An error is where it has to go alone.
-#[inline(always)]
-fn put(
-    tools: &mut Tools<'_>,
-    carried: &mut Carried<'_>,
-    client: &ClientCall,
-    place: u16,
-    request: &Request<'_>,
-) -> Result<(), Option<Destination>> {
-    let Some(route) = client.route else {
-        return Err(pick(tools.config, carried.seen.as_ref(), place));
-    };
-    let (session, head) = (client.session, Head { id: client.id, route });
-    let place = usize::from(place);
-    let to = BatchTarget { session, connection: tools.connection, place, head };
-    let body = request.sent_body();
-    let sent = carried.batching.put(&mut carried.builder, to, body, &mut carried.seen);
-    sent.map_err(|Alone { worker }| worker.map(|worker| Destination { place, worker }))
-}
-
-/// Picks the worker, or the network forwarder, that a message goes to.
-fn pick(config: &ShardConfig, seen: Option<&Session>, place: u16) -> Option<Destination> {
-    let place = usize::from(place);
-    let worker = config.pick_worker(place, &seen?.view())?;
-    Some(Destination { place, worker })
 }
 
 /// Queues an answer, unless it is too long for a package.
 #[inline(always)]
-fn answer(tools: &mut Tools<'_>, id: u32, reply: &Reply<'_>) -> bool {
+fn answer(connection: &mut Connection, pool: &mut BufferPool, id: u32, reply: &Reply<'_>) -> bool {
     if id == 0 {
         return true;
     }
@@ -447,8 +442,8 @@ fn answer(tools: &mut Tools<'_>, id: u32, reply: &Reply<'_>) -> bool {
     if !answer::fits(body) {
         return false;
     }
-    let is_websocket = tools.connection.transport == Transport::WebSocket;
-    answer::encode(is_websocket, id, body, tools.connection.outbox.open(tools.pool));
+    let is_websocket = connection.transport == Transport::WebSocket;
+    answer::encode(is_websocket, id, body, connection.outbox.open(pool));
     true
 }
 
@@ -468,7 +463,7 @@ impl<'r> Routes<'r, '_> {
         data: &'a [u8],
         recent: &mut RecentRoutes,
         last: &mut Option<Known<'r>>,
-    ) -> Option<Plain<'a>>
+    ) -> Option<Ready<'a>>
     where
         'r: 'a,
     {
@@ -482,7 +477,7 @@ impl<'r> Routes<'r, '_> {
         let id_of_route = match message.route? {
             RouteRef::Text(text) => match *last {
                 Some(route) if is_same(route.text.as_bytes(), text) => {
-                    return Some(Plain { id, is_notify, route, body });
+                    return Some(Ready { id, is_notify, route, body });
                 }
                 _ => recent.find(self.table, text)?,
             },
@@ -492,9 +487,10 @@ impl<'r> Routes<'r, '_> {
         if !is_plain {
             return None;
         }
-        let route = Known { id: id_of_route, text: &self.table.entry(id_of_route).text, target };
+        let route =
+            Known { id: Some(id_of_route), text: &self.table.entry(id_of_route).text, target };
         *last = Some(route);
-        Some(Plain { id, is_notify, route, body })
+        Some(Ready { id, is_notify, route, body })
     }
 }
 
