@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use shaddock::Limits;
-use support::alone::is_alone;
+use support::alone::{is_alone, resident_bytes};
 use support::{PATIENCE, ack, builder, eventually, handshake};
 
 const CLIENTS: usize = 60;
@@ -31,11 +31,6 @@ fn upgraded(address: std::net::SocketAddr) -> TcpStream {
     let bytes: Vec<u8> = head.iter().copied().chain(frames).collect();
     stream.write_all(&bytes).unwrap();
     stream
-}
-
-fn resident_bytes() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
 
 #[test]

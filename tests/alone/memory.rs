@@ -13,8 +13,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use shaddock::{Limits, Listener, Reply, Tls, Workers};
+use support::folder::Folder;
+use support::tls::client_config;
 use support::{Client, Event, builder, notify, request};
 
 /// Set for the server, to the folder of its certificate.
@@ -99,27 +101,19 @@ struct Server {
     tcp: SocketAddr,
     tls: SocketAddr,
     client_config: Arc<ClientConfig>,
-    folder: std::path::PathBuf,
+    /// Of the certificate.
+    _folder: Folder,
 }
 
 impl Server {
     fn start() -> Self {
-        let folder = std::env::temp_dir().join(format!("shaddock-memory-{}", std::process::id()));
-        std::fs::create_dir(&folder).unwrap();
+        let folder = Folder::create();
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        std::fs::write(folder.join("cert.pem"), made.cert.pem()).unwrap();
-        std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
-        let mut roots = RootCertStore::empty();
-        roots.add(made.cert.der().clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let client_config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        folder.write("cert.pem", &made.cert.pem());
+        folder.write("key.pem", &made.signing_key.serialize_pem());
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "memory::serve_for_the_other_test", "--nocapture"])
-            .env(SERVER, &folder)
+            .env(SERVER, folder.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -130,7 +124,7 @@ impl Server {
         let addresses: Vec<SocketAddr> =
             line.split(' ').skip(1).map(|address| address.parse().unwrap()).collect();
         let [tcp, tls] = addresses[..] else { panic!("{line}") };
-        Self { child, tcp, tls, client_config: Arc::new(client_config), folder }
+        Self { child, tcp, tls, client_config: client_config(made.cert.der()), _folder: folder }
     }
 
     fn pid(&self) -> Pid {
@@ -156,7 +150,6 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().unwrap();
-        std::fs::remove_dir_all(&self.folder).unwrap();
     }
 }
 

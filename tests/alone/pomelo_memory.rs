@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use shaddock::{PomeloCluster, PomeloLimits, Reply, Router};
-use support::alone::is_alone;
+use support::alone::{is_alone, resident_bytes};
 use support::pomelo::{Peer, Server, free_address};
 use support::{Client, builder, notify};
 
@@ -15,13 +15,6 @@ const TOTAL_BYTES_MAX: usize = 16 * MIB;
 /// keeps. Without the bound there would be BACKENDS * 8 MiB.
 const REST_BYTES: usize = 48 * MIB;
 const LOCAL: &str = "connector.entryHandler.local";
-
-fn resident_bytes() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    let kib: usize = line.trim().trim_end_matches(" kB").parse().unwrap();
-    kib * 1024
-}
 
 /// A stopped process (SIGSTOP) keeps its connections: the kernel accepts and takes what its buffers
 /// have room for. A backend that does not read stands for it.

@@ -4,12 +4,12 @@ use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use shaddock::PitayaCluster;
 
+use support::folder::Folder;
 use support::{Client, PATIENCE, eventually, free_port};
 
 use crate::backend;
@@ -31,7 +31,7 @@ pub(crate) struct Cluster {
     /// A second NATS server, and its port, where there is one.
     other_nats: Option<(u16, Process)>,
     etcd: Process,
-    folder: PathBuf,
+    folder: Folder,
 }
 
 /// A process that ends with its owner.
@@ -92,11 +92,7 @@ impl Cluster {
                 return None;
             }
         }
-        static CLUSTERS: AtomicU32 = AtomicU32::new(0);
-        let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
-        let name = format!("shaddock-pitaya-{}-{number}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&folder).unwrap();
+        let folder = Folder::create();
         let (nats_port, etcd_port, etcd_peer_port) = (free_port(), free_port(), free_port());
         let (nats, other_nats) = match has_two {
             false => (start_nats(nats_port, None), None),
@@ -108,7 +104,7 @@ impl Cluster {
                 (nats, Some((port, other)))
             }
         };
-        let etcd = start_etcd(etcd_port, etcd_peer_port, &folder);
+        let etcd = start_etcd(etcd_port, etcd_peer_port, folder.path());
         let cluster = Self { nats_port, etcd_port, etcd_peer_port, nats, other_nats, etcd, folder };
         wait_for(nats_port);
         cluster.wait_for_etcd();
@@ -162,7 +158,7 @@ impl Cluster {
 
     /// With what it knew before.
     pub(crate) fn restart_etcd(&mut self) {
-        self.etcd = start_etcd(self.etcd_port, self.etcd_peer_port, &self.folder);
+        self.etcd = start_etcd(self.etcd_port, self.etcd_peer_port, self.folder.path());
         self.wait_for_etcd();
     }
 
@@ -217,7 +213,6 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.etcd.signal("KILL");
-        std::fs::remove_dir_all(&self.folder).ok();
     }
 }
 

@@ -79,6 +79,13 @@ fn push(route: &str, body: &str) -> Event {
     Event::Push { route: route.into(), body: body.into() }
 }
 
+/// Has a backend bind the session; its push comes first. Gives the answer.
+fn bind(client: &mut Client, uid: &str) -> String {
+    client.send(&request(2, "room.room.bind", uid));
+    assert_eq!(client.next(), push("onBound", "{\"bound\":true}"));
+    client.answer(2)
+}
+
 #[test]
 fn backends_bind_write_push_and_kick() {
     let Some(cluster) = Cluster::start() else { return };
@@ -89,9 +96,7 @@ fn backends_bind_write_push_and_kick() {
     wait_until_forwarded(&mut amy);
 
     // The push follows the bind at once, and is not lost.
-    amy.send(&request(2, "room.room.bind", "amy"));
-    assert_eq!(amy.next(), push("onBound", "{\"bound\":true}"));
-    assert_eq!(amy.answer(2), "\"0a0361636b\"");
+    assert_eq!(bind(&mut amy, "amy"), "\"0a0361636b\"");
     assert_eq!(amy.ask_json(3, "room.room.session", "")["uid"], "amy");
     let again = error("PIT-000", "session is already bound to an uid");
     assert_eq!(amy.ask_json(4, "room.room.bind", "amy"), again);
@@ -126,9 +131,7 @@ fn backends_bind_write_push_and_kick() {
 
     assert_eq!(bob.ask(17, "room.room.kick", "amy"), "\"0801\"");
     assert_eq!(amy.until_end(), [Event::Kick(json!({"reason": "kick"}))]);
-    bob.send(&request(18, "room.room.bind", "bob"));
-    assert_eq!(bob.next(), push("onBound", "{\"bound\":true}"));
-    bob.answer(18);
+    bind(&mut bob, "bob");
     bob.send(&request(19, "room.room.kickuser", "bob"));
     let events = bob.until_end();
     assert_eq!(events.last(), Some(&Event::Kick(json!({"reason": "kick"}))), "{events:?}");
@@ -146,11 +149,6 @@ fn a_uid_has_one_session() {
     for client in [&mut *old, &mut *elsewhere] {
         wait_until_forwarded(client);
     }
-    let bind = |client: &mut Client, uid: &str| {
-        client.send(&request(2, "room.room.bind", uid));
-        assert_eq!(client.next(), push("onBound", "{\"bound\":true}"));
-        client.answer(2);
-    };
     bind(old, "amy");
     bind(other, "bob");
     // The older one at the same frontend is kicked.
@@ -191,9 +189,7 @@ fn stars_in_a_uid_reach_nobody_else() {
     let mut clients = uids.map(|_| Client::ready(engine.local_addr()));
     wait_until_forwarded(&mut clients[0]);
     for (client, uid) in clients.iter_mut().zip(uids) {
-        client.send(&request(2, "room.room.bind", uid));
-        assert_eq!(client.next(), push("onBound", "{\"bound\":true}"));
-        client.answer(2);
+        bind(client, uid);
     }
     let mut other = Client::ready(engine.local_addr());
     for (client, uid) in clients.iter_mut().zip(uids) {
@@ -325,9 +321,7 @@ fn a_nats_server_that_stops_is_left_in_time() {
     let mut amy = Client::ready(engine.local_addr());
     let mut bob = Client::ready(engine.local_addr());
     wait_until_forwarded(&mut amy);
-    amy.send(&request(2, "room.room.bind", "amy"));
-    assert_eq!(amy.next(), push("onBound", "{\"bound\":true}"));
-    amy.answer(2);
+    bind(&mut amy, "amy");
     let mut count = 0;
     // Requests and pushes without a pause, and users who come and go meanwhile.
     let mut run_for = |time: Duration, amy: &mut Client, count: &mut u32| {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use flate2::write::ZlibEncoder;
 use shaddock::wire::package::PackageType;
 use shaddock::{Dialect, Engine, Listener, PitayaCluster};
+use support::alone::{is_alone, resident_bytes};
 use support::{Client, Event, builder, eventually, notify, package, request};
 
 use crate::nats_and_etcd::{Cluster, ECHO, wait_until_forwarded};
@@ -68,13 +69,6 @@ fn a_thousand_notifies_all_arrive() {
     assert_eq!(handled(&mut client), before + NOTIFIES + 1);
 }
 
-/// Bytes of this process's memory.
-fn resident_bytes() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
-    pages * 4_096
-}
-
 /// A notify whose body of a megabyte has a thousand bytes on its way here.
 fn bomb() -> Vec<u8> {
     let body = ["{\"a\":\"", &"a".repeat(1_000_000), "\"}"].concat();
@@ -106,6 +100,9 @@ fn flooded_bytes(engine: &Engine) -> usize {
 /// its way to a backend that reads, in the queue to one that is stopped, and before a NATS that is.
 #[test]
 fn bodies_of_a_megabyte_wait_within_bounds() {
+    if !is_alone("pitaya_window::bodies_of_a_megabyte_wait_within_bounds") {
+        return;
+    }
     // `bytes_max`, what NATS's client holds, one body in the shard, and what an allocator keeps.
     const BYTES_MAX: usize = 160 << 20;
     let Some(cluster) = Cluster::start() else { return };

@@ -3,43 +3,21 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustls::ClientConnection;
 use rustls::pki_types::CertificateDer;
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use serde_json::{Value, json};
+use support::folder::Folder;
+use support::tls::client_config;
 use support::{Client, Event, PATIENCE, ack, eventually, handshake, request};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_shaddock");
 const ECHO: &str = "connector.echoHandler.echo";
-
-/// A folder of its own for one test, which goes when the test ends.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("shaddock-{name}-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        Self(folder)
-    }
-
-    fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.0.join(name);
-        fs::write(&path, text).unwrap();
-        path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).ok();
-    }
-}
 
 /// A running `shaddock serve`.
 struct Served {
@@ -136,7 +114,7 @@ fn is_refused(address: SocketAddr) -> bool {
 
 #[test]
 fn a_file_is_served_and_read_again_while_a_session_stays() {
-    let folder = Folder::new("serve");
+    let folder = Folder::create();
     folder.write("codes.json", "[\"onChat\"]");
     let path = folder.write("shaddock.toml", &config("file = \"codes.json\"", "", 64));
     let mut served = Served::start(&path);
@@ -179,7 +157,7 @@ fn a_file_is_served_and_read_again_while_a_session_stays() {
 
 #[test]
 fn the_demo_is_served_where_the_file_says_so() {
-    let folder = Folder::new("demo");
+    let folder = Folder::create();
     let text = "[server]\nshards = 1\ndemo = true\n[[listener]]\naddress = \"127.0.0.1:0\"\n";
     let served = Served::start(&folder.write("shaddock.toml", text));
     let mut client = Client::ready(served.addresses[0]);
@@ -195,7 +173,7 @@ fn the_demo_is_served_where_the_file_says_so() {
 /// again with it.
 #[test]
 fn a_listener_behind_a_balancer_speaks_tls_with_a_certificate_that_changes() {
-    let folder = Folder::new("edges");
+    let folder = Folder::create();
     let renew = || {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         folder.write("certificate.pem", &made.cert.pem());
@@ -227,26 +205,18 @@ fn a_listener_behind_a_balancer_speaks_tls_with_a_certificate_that_changes() {
 
 /// Whether a client behind a balancer is shown that certificate.
 fn shows(address: SocketAddr, certificate: &CertificateDer<'static>) -> bool {
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate.clone()).unwrap();
     let mut socket = TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.write_all(b"PROXY TCP4 203.0.113.7 192.0.2.1 56324 3010\r\n").unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
     let name = "localhost".try_into().unwrap();
-    let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut client = ClientConnection::new(client_config(certificate), name).unwrap();
     client.complete_io(&mut socket).is_ok()
 }
 
 /// Editors on Windows put a byte order mark in front of UTF-8. Node, for one, skips it.
 #[test]
 fn a_byte_order_mark_is_skipped_in_every_file() {
-    let folder = Folder::new("mark");
+    let folder = Folder::create();
     let marked = |name: &str, text: &str| folder.write(name, &format!("\u{feff}{text}"));
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     marked("certificate.pem", &made.cert.pem());
@@ -268,7 +238,7 @@ fn run(command: &str, config: &Path) -> Output {
 
 #[test]
 fn a_check_tells_all_problems_and_fails() {
-    let folder = Folder::new("check");
+    let folder = Folder::create();
     let good = folder.write("good.toml", &config("", "", 64));
     let output = run("check", &good);
     let text = String::from_utf8_lossy(&output.stdout);
@@ -286,7 +256,7 @@ fn a_check_tells_all_problems_and_fails() {
         assert!(lines[1].contains("bad.toml:4:11: limits.backlog: expected a number"), "{text}");
         assert_eq!(lines[2], "shaddock: the configuration has 2 problems");
     }
-    let output = run("check", &folder.0.join("none.toml"));
+    let output = run("check", &folder.join("none.toml"));
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
     assert!(text.contains("none.toml: expected a file that can be read, found No such file"));
@@ -316,7 +286,7 @@ impl Served {
 /// says that there is none, and changes nothing.
 #[test]
 fn out_of_descriptors_clients_are_served_and_nothing_is_read_again() {
-    let folder = Folder::new("descriptors");
+    let folder = Folder::create();
     folder.write("codes.json", "[\"onChat\"]");
     let path = folder.write("shaddock.toml", &config("file = \"codes.json\"", "", 64));
     let mut served = Served::start(&path);
@@ -372,7 +342,7 @@ fn flood(address: SocketAddr, bytes_max: usize) -> usize {
 /// Under a bound of its memory from outside, what clients can make it take is what the limits say.
 #[test]
 fn limits_keep_the_process_within_its_memory() {
-    let folder = Folder::new("memory");
+    let folder = Folder::create();
     let path = folder.write("shaddock.toml", &bounded(MIB / 4));
     let served = Served::start(&path);
     let address = served.addresses[0];
@@ -398,7 +368,7 @@ fn limits_keep_the_process_within_its_memory() {
 /// With limits above what there is, the process ends at once, and nobody hangs.
 #[test]
 fn a_process_without_memory_ends() {
-    let folder = Folder::new("no-memory");
+    let folder = Folder::create();
     let path = folder.write("shaddock.toml", &bounded(256 * MIB));
     let mut served = Served::start(&path);
     let address = served.addresses[0];
@@ -442,7 +412,7 @@ fn serve_with_details(folder: &Folder) -> Command {
 /// The reader of stderr may end, as ssh and log drivers do.
 #[test]
 fn a_process_goes_on_when_the_reader_of_its_log_has_gone() {
-    let folder = Folder::new("log-gone");
+    let folder = Folder::create();
     let mut child = serve_with_details(&folder).stderr(Stdio::piped()).spawn().unwrap();
     let addresses = announced(child.stdout.take().unwrap());
     drop(child.stderr.take());
@@ -452,7 +422,7 @@ fn a_process_goes_on_when_the_reader_of_its_log_has_gone() {
 /// A pipe holds 64 KiB, and whoever writes more waits for its reader.
 #[test]
 fn a_process_goes_on_when_nobody_reads_its_log() {
-    let folder = Folder::new("log-full");
+    let folder = Folder::create();
     let mut child = serve_with_details(&folder).stderr(Stdio::piped()).spawn().unwrap();
     let addresses = announced(child.stdout.take().unwrap());
     let unread = child.stderr.take();
@@ -466,7 +436,7 @@ fn a_process_goes_on_when_nobody_reads_its_log() {
 /// full: half of it is left empty for that.
 #[test]
 fn a_process_without_memory_ends_though_nobody_reads_its_log() {
-    let folder = Folder::new("log-memory");
+    let folder = Folder::create();
     let path = folder.write("shaddock.toml", &bounded(256 * MIB));
     let mut child = Command::new(BINARY)
         .args(["serve", "--log", "debug", "--config"])
@@ -493,7 +463,7 @@ fn a_process_without_memory_ends_though_nobody_reads_its_log() {
 /// As some init systems start a process.
 #[test]
 fn a_process_starts_and_goes_on_without_a_stderr() {
-    let folder = Folder::new("log-none");
+    let folder = Folder::create();
     let command = serve_with_details(&folder);
     let mut shell = Command::new("sh");
     shell.args(["-c", "exec \"$0\" \"$@\" 2>&-"]).arg(BINARY).args(command.get_args());
@@ -505,7 +475,7 @@ fn a_process_starts_and_goes_on_without_a_stderr() {
 /// A terminal that has been closed, with the figures on it: writing there fails with EIO.
 #[test]
 fn a_process_goes_on_when_its_terminal_has_gone() {
-    let folder = Folder::new("log-terminal");
+    let folder = Folder::create();
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&master).and_then(|()| unlockpt(&master)).unwrap();
     let name = ptsname(&master, Vec::new()).unwrap();
@@ -558,7 +528,7 @@ fn greeting_nats() -> (SocketAddr, std::sync::mpsc::Receiver<String>) {
 /// Below `info`, the client of NATS tells where it connects and as whom.
 #[test]
 fn no_log_tells_a_password() {
-    let folder = Folder::new("secrets");
+    let folder = Folder::create();
     let (nats, connects) = greeting_nats();
     let cluster = format!(
         "[pitaya]\nnats = [\"nats://amy:hush%2Dhush@{nats}\"]\netcd = [\"127.0.0.1:1\"]\n\

@@ -8,17 +8,18 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned, version};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned, version};
 use shaddock::wire::message;
 use shaddock::wire::package::{self, PackageType, Status};
 use shaddock::{
     Builder, CertificateFault, Drain, Engine, Limits, Listener, Reply, Request, Session, Shards,
     Tls, TlsError,
 };
+use support::folder::Folder;
+use support::tls::client_config_of;
 use support::{Client, PATIENCE, ack, eventually, handshake, request};
 
 const ECHO: &str = "connector.entryHandler.echo";
@@ -26,18 +27,13 @@ const WHERE: &str = "connector.entryHandler.where";
 
 /// A certificate and its key in files, gone with it.
 struct Files {
-    folder: PathBuf,
+    folder: Folder,
     der: CertificateDer<'static>,
 }
 
 impl Files {
     fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("shaddock-tls-{}-{number}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        std::fs::create_dir(&folder).unwrap();
-        let mut files = Self { folder, der: CertificateDer::from(Vec::new()) };
+        let mut files = Self { folder: Folder::create(), der: CertificateDer::from(Vec::new()) };
         files.renew();
         files
     }
@@ -68,21 +64,7 @@ impl Files {
     }
 
     fn client_of(&self, version: &'static rustls::SupportedProtocolVersion) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.der.clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[version])
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Arc::new(config)
-    }
-}
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.folder).unwrap();
+        client_config_of(&self.der, &[version])
     }
 }
 
@@ -476,7 +458,7 @@ fn openssl(folder: &std::path::Path, words: &str) -> Option<()> {
 #[test]
 fn a_certificate_that_can_not_be_used_is_told_with_what_to_do() {
     let files = Files::new();
-    let folder = &files.folder;
+    let folder = files.folder.path();
     let request = "req -x509 -nodes -days 9 -subj /CN=localhost -keyout k.pem -out c.pem";
     let fault = || match Tls::from_files(folder.join("c.pem"), folder.join("k.pem")) {
         Err(TlsError::Unfit { fault, path }) => {

@@ -22,3 +22,10 @@ pub fn is_alone(name: &str) -> bool {
     assert!(output.status.success() && text.contains("1 passed"), "{name} alone has failed");
     false
 }
+
+/// The bytes of memory that this process has.
+pub fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4096
+}

@@ -2,7 +2,9 @@
 //! own, as each of several tests uses its own part of it.
 
 pub mod alone;
+pub mod folder;
 pub mod pomelo;
+pub mod tls;
 pub mod witness;
 
 use std::io::{ErrorKind, Read, Write};
