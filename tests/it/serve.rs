@@ -323,11 +323,11 @@ fn bounded(outbox_bytes: u64) -> String {
     )
 }
 
-/// Sends requests without ever reading, as far as the server takes them within that time.
-fn flood(address: SocketAddr, bytes_max: usize) -> usize {
+/// Sends requests without ever reading, until the server takes none for that time.
+fn flood(address: SocketAddr, bytes_max: usize, patience: Duration) -> usize {
     let block = request(1, ECHO, &"x".repeat(8_000)).repeat(8);
     let mut client = Client::ready(address);
-    client.stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    client.stream.set_write_timeout(Some(patience)).unwrap();
     let mut sent = 0;
     while sent < bytes_max {
         match client.stream.write(&block) {
@@ -350,9 +350,13 @@ fn limits_keep_the_process_within_its_memory() {
     // 32 clients with a quarter of a MiB each, and as much again for all else.
     let before = served.address_space_bytes();
     served.limit(Resource::As, Some(before + 16 * MIB));
+    // It is paused once its outbox is full.
+    let patience = Duration::from_millis(200);
     let sent: usize = std::thread::scope(|scope| {
         let flooding: Vec<_> = (0..32)
-            .map(|_| scope.spawn(|| (0..3).map(|_| flood(address, 64 << 20)).sum::<usize>()))
+            .map(|_| {
+                scope.spawn(|| (0..3).map(|_| flood(address, 64 << 20, patience)).sum::<usize>())
+            })
             .collect();
         for id in 1..200 {
             assert_eq!(witness.ask(id, ECHO, "1"), "1");
@@ -374,7 +378,7 @@ fn a_process_without_memory_ends() {
     let address = served.addresses[0];
     let mut witness = Client::ready(address);
     served.limit(Resource::As, Some(served.address_space_bytes() + 4 * MIB));
-    flood(address, 1 << 30);
+    flood(address, 1 << 30, PATIENCE);
     assert_eq!(witness.next(), Event::End);
     served.until_logged("memory allocation of");
     assert_eq!(served.until_end(), None, "ended by a signal");
@@ -455,7 +459,7 @@ fn a_process_without_memory_ends_though_nobody_reads_its_log() {
     let mut witness = Client::ready(address);
     assert_eq!(witness.ask(1, ECHO, "1"), "1");
     served.limit(Resource::As, Some(served.address_space_bytes() + 4 * MIB));
-    flood(address, 1 << 30);
+    flood(address, 1 << 30, PATIENCE);
     assert_eq!(witness.next(), Event::End);
     assert_eq!(served.until_end(), None, "ended by a signal");
 }
