@@ -157,7 +157,7 @@ impl fmt::Write for Scratch {
 }
 
 /// The bound below which integers are exact in a double, 2^53, so their digits need no search.
-const INTEGER_EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+pub(crate) const INTEGER_EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 /// Digits of `u64::MAX`.
 const INTEGER_DIGITS_MAX: usize = 20;
 /// The space for 17 significant digits, a point, `e-` and three digits of exponent, rounded up.

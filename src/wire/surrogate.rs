@@ -33,10 +33,10 @@ pub fn parse_json(text: &[u8]) -> serde_json::Result<Value> {
 fn replace_unreadable(text: &[u8]) -> Option<Vec<u8>> {
     let escapes = replace_unpaired(text);
     let text = escapes.as_deref().unwrap_or(text);
-    mend_numbers(text).or(escapes)
+    replace_numbers(text).or(escapes)
 }
 
-fn mend_numbers(text: &[u8]) -> Option<Vec<u8>> {
+fn replace_numbers(text: &[u8]) -> Option<Vec<u8>> {
     let mut readable = Vec::new();
     let mut copied = 0;
     let mut at = 0;

@@ -110,7 +110,7 @@ fn decode_long(input: &[u8]) -> Result<(u32, usize), VarintError> {
 }
 
 /// The length of the longest number of 64 bits, in bytes.
-const LONG_BYTES_MAX: usize = 10;
+pub(crate) const LONG_BYTES_MAX: usize = 10;
 
 /// The base-128 form of `value`, low bits first, and its length in bytes.
 ///

@@ -8,7 +8,8 @@ use smallvec::SmallVec;
 
 use super::MESSAGE_DEPTH_MAX;
 use super::schema::{Field, FieldOption, Kind, MessageType, Schema, TypeIndex};
-use crate::wire::number::push_js_number;
+use crate::wire::number::{INTEGER_EXACT_MAX, push_js_number};
+use crate::wire::varint::LONG_BYTES_MAX;
 
 impl Schema {
     /// Appends the body `input` to `out` as the compact JSON that `JSON.stringify` prints for it.
@@ -201,7 +202,7 @@ impl Decoder<'_> {
         // From here on the value is summed in doubles, in the order that rounds as the original
         // does.
         let mut value = exact as f64;
-        for index in EXACT_BYTES_MAX..VARINT_BYTES_MAX {
+        for index in EXACT_BYTES_MAX..LONG_BYTES_MAX {
             let [byte] = self.take()?;
             value += f64::from(byte & 0x7f) * (1_u128 << (7 * index)) as f64;
             if byte < 0x80 {
@@ -340,12 +341,8 @@ fn unzigzag(value: f64) -> f64 {
     if value % 2 == 1 { -magnitude } else { magnitude }
 }
 
-/// The longest varint accepted, in bytes.
-const VARINT_BYTES_MAX: usize = 10;
 /// The bytes of a varint that are summed as an integer; their 49 bits are also exact in a double.
 const EXACT_BYTES_MAX: usize = 7;
-/// The bound below which integers are exact in a double, 2^53.
-const INTEGER_EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 /// The members of an object that are recorded without allocating.
 const MEMBERS_INLINE: usize = 16;
 

@@ -10,6 +10,7 @@ use super::integer::{parse_int, parse_int_of_number};
 use super::schema::{Field, FieldOption, Kind, MessageType, Schema, TypeIndex};
 use crate::wire::number::js_number_from_text;
 use crate::wire::surrogate::parse_json;
+use crate::wire::truthy::is_truthy;
 use crate::wire::varint::to_bytes;
 
 impl Schema {
@@ -191,7 +192,7 @@ impl Encoder<'_> {
         match value {
             Value::Object(members) => self.message(message, members, depth + 1)?,
             // Pomelo's check refuses falsy values and finds no members in the others.
-            _ if is_falsy(value) || self.types[message.0].required > 0 => {
+            _ if !is_truthy(value) || self.types[message.0].required > 0 => {
                 return Err(EncodeError::Nothing);
             }
             _ => {}
@@ -276,16 +277,6 @@ fn double_of_text(mut value: &Value) -> f64 {
 /// True if a value is written as a float or double, for which `null` counts as 0.
 fn is_fraction(kind: Kind) -> bool {
     matches!(kind, Kind::Float | Kind::Double)
-}
-
-/// True if a value is falsy in JavaScript.
-fn is_falsy(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::String(text) => text.is_empty(),
-        _ => false,
-    }
 }
 
 /// The first double that does not fit into 64 bits, 2^64.
