@@ -1,4 +1,4 @@
-//! Editions of the dictionary: the tables that a handshake hands out, and the meaning of codes in
+//! Editions of the dictionary: the tables that a handshake sends, and the meaning of codes in
 //! the session that got them.
 
 use std::sync::OnceLock;

@@ -27,18 +27,18 @@ impl fmt::Display for CertificateFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::EncryptedKey => f.write_str(
-                "the key is encrypted, and nobody is there to be asked for its password; decrypt it \
-                 with `openssl pkey -in KEY -out NEW`",
+                "the key is encrypted, and the server can't ask for its password; decrypt it with \
+                 `openssl pkey -in KEY -out NEW`",
             ),
             Self::Version(version) => write!(
                 f,
-                "the certificate is of X.509 version {version}, which clients refuse; have one of \
-                 version 3 made, with the server's name as a subjectAltName"
+                "the certificate is of X.509 version {version}, which clients refuse; get one of \
+                 version 3, with the server's name as a subjectAltName"
             ),
             Self::RsaBits(bits) => write!(
                 f,
-                "the RSA key has {bits} bits and must have 2048 to 8192; better take one on the \
-                 curve P-256"
+                "the RSA key has {bits} bits and must have 2048 to 8192; a key on the curve P-256 \
+                 is better"
             ),
             Self::Curve => {
                 f.write_str("the key must be on the curve P-256 or P-384, be Ed25519, or be RSA")
@@ -46,11 +46,11 @@ impl fmt::Display for CertificateFault {
             Self::NotFirst(position) => write!(
                 f,
                 "the key belongs to certificate {position} of the file; put the server's own \
-                 certificate first, and behind it those that lead to the root"
+                 certificate first, then its issuers up to the root"
             ),
-            Self::OtherKey => {
-                f.write_str("the key belongs to none of the certificates; look which file is whose")
-            }
+            Self::OtherKey => f.write_str(
+                "the key belongs to none of the certificates; check which files belong together",
+            ),
         }
     }
 }

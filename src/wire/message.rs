@@ -10,7 +10,7 @@
 //!
 //!  flag:   bit 0     the route is a dictionary code
 //!          bits 1-3  type: 0 request, 1 notify, 2 response, 3 push
-//!          bit 4     the body is compressed; handed on, never acted on
+//!          bit 4     the body is compressed; passed on, never acted on
 //!          bits 5-7  ignored
 //!  route:  one length byte and that many UTF-8 bytes, or a two-byte big-endian code
 //! ```

@@ -170,9 +170,9 @@ pub enum InflateError {
 impl fmt::Display for InflateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Malformed => "the body is not compressed as zlib does it",
+            Self::Malformed => "the body is not a zlib stream",
             Self::Truncated => "the compressed body is cut off",
-            Self::TooLong => "the body is too long when it is inflated",
+            Self::TooLong => "the inflated body is too long",
         })
     }
 }

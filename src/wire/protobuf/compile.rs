@@ -64,10 +64,10 @@ pub enum SchemaErrorKind {
 impl fmt::Display for SchemaErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NotJson => "the schema file is no JSON",
-            Self::NotAnObject => "the schema file is no JSON object",
+            Self::NotJson => "the schema file is not JSON",
+            Self::NotAnObject => "the schema file is not a JSON object",
             Self::UnsupportedType => "unsupported type",
-            Self::Tag => "the tag is no integer from 0 to 2^28 - 1",
+            Self::Tag => "the tag is not an integer from 0 to 2^28 - 1",
             Self::ReservedName => "the name is reserved",
             Self::TooDeep => "messages nest too deep",
         })
@@ -256,19 +256,19 @@ mod tests {
             (
                 json!({"r": {"required int32 n": "1"}}),
                 SchemaErrorKind::Tag,
-                "route r, field \"required int32 n\": the tag is no integer from 0 to 2^28 - 1",
+                "route r, field \"required int32 n\": the tag is not an integer from 0 to 2^28 - 1",
             ),
             (
                 json!({"r": {"required int32 n": TAG_MAX + 1}}),
                 SchemaErrorKind::Tag,
-                "route r, field \"required int32 n\": the tag is no integer from 0 to 2^28 - 1",
+                "route r, field \"required int32 n\": the tag is not an integer from 0 to 2^28 - 1",
             ),
             (
                 json!({"r": {"required int32 __tags": 1}}),
                 SchemaErrorKind::ReservedName,
                 "route r, field \"required int32 __tags\": the name is reserved",
             ),
-            (json!([]), SchemaErrorKind::NotAnObject, "the schema file is no JSON object"),
+            (json!([]), SchemaErrorKind::NotAnObject, "the schema file is not a JSON object"),
         ] {
             let error = Protos::parse(&file).expect_err(message);
             assert_eq!((error.kind, error.to_string().as_str()), (kind, message));

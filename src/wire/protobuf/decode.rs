@@ -87,7 +87,7 @@ impl fmt::Display for DecodeError {
             Self::UnknownTag => "the schema has no such tag",
             Self::TooManyElements => "a run announces more elements than the body can hold",
             Self::TooDeep => "messages nest too deep",
-            Self::TooLong => "more JSON comes of the body than is allowed",
+            Self::TooLong => "the JSON of the body is too long",
         })
     }
 }

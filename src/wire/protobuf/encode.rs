@@ -83,7 +83,7 @@ impl fmt::Display for EncodeError {
             Self::WrongType { tag } => write!(f, "the value of tag {tag} has the wrong type"),
             Self::OutOfRange { tag } => write!(f, "the value of tag {tag} is out of range"),
             Self::TooDeep => f.write_str("messages nest too deep"),
-            Self::NotJson => f.write_str("the message is no JSON"),
+            Self::NotJson => f.write_str("the message is not JSON"),
         }
     }
 }
