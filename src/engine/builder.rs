@@ -69,7 +69,7 @@ pub struct Builder {
     routes: Vec<String>,
     registers: Vec<Register>,
     forwards: Vec<(String, Workers)>,
-    networks: Vec<NetworkForwarder>,
+    networks: Vec<Box<dyn NetworkForwarder>>,
     routers: Vec<(String, Route)>,
     lanes_full: Vec<(String, LaneFull)>,
     push_policies: Vec<(String, SlowConsumer)>,
@@ -318,8 +318,8 @@ impl Builder {
 
     /// Adds a forwarder to servers outside the process.
     #[cfg(any(feature = "pitaya", feature = "pomelo"))]
-    pub(super) fn network(mut self, network: NetworkForwarder) -> Self {
-        self.networks.push(network);
+    pub(super) fn network(mut self, network: impl NetworkForwarder + 'static) -> Self {
+        self.networks.push(Box::new(network));
         self
     }
 
@@ -419,8 +419,8 @@ impl Builder {
     fn server_types(&self) -> Result<Vec<ServerType>, StartError> {
         let mut first_worker = 0_u16;
         let mut types: Vec<ServerType> = Vec::new();
-        let check = |types: &[ServerType], option, name: &String| {
-            if types.iter().any(|kind| &*kind.name == name.as_str()) || *name == self.server_type {
+        let check = |types: &[ServerType], option, name: &str| {
+            if types.iter().any(|kind| &*kind.name == name) || *name == self.server_type {
                 return Err(StartError::Option {
                     option,
                     expected: format!("another server type than `{name}`, which is taken"),
@@ -452,11 +452,11 @@ impl Builder {
         for (index, network) in self.networks.iter().enumerate() {
             // Too many are refused by their count, after the names.
             let worker = first_worker.saturating_add(index as u16);
-            for name in &network.server_types {
-                check(&types, network.option, name)?;
+            for name in network.server_types() {
+                check(&types, network.option(), name)?;
                 let carrier = Carrier::Remote { worker };
                 let lane_full = self.lane_full_of(name);
-                types.push(ServerType { name: name.as_str().into(), carrier, lane_full });
+                types.push(ServerType { name: name.into(), carrier, lane_full });
             }
         }
         Ok(types)
@@ -500,7 +500,7 @@ impl Builder {
             let expected = format!("of a server type that is forwarded, which `{name}` is not");
             return Err(StartError::Option { option: EngineOption::LaneFull, expected });
         }
-        self.networks.iter().try_for_each(|network| (network.check)(&self.limits))
+        self.networks.iter().try_for_each(|network| network.check(&self.limits))
     }
 
     fn lane_full_of(&self, name: &str) -> LaneFull {
@@ -510,7 +510,7 @@ impl Builder {
 
     fn is_forwarded(&self, name: &str) -> bool {
         self.forwards.iter().any(|(other, _)| other == name)
-            || self.networks.iter().any(|n| n.server_types.iter().any(|other| other == name))
+            || self.networks.iter().any(|network| network.server_types().contains(&name))
     }
 
     fn into_config(

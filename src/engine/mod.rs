@@ -11,8 +11,6 @@ mod dial;
 mod eventfd;
 mod handle;
 mod listen;
-// Nothing sits there then.
-#[cfg_attr(not(any(feature = "pitaya", feature = "pomelo")), allow(dead_code))]
 mod network;
 #[cfg(feature = "pitaya")]
 mod pitaya;

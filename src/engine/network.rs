@@ -10,35 +10,46 @@ use super::threads::{Join, Threads};
 use crate::error::{EngineOption, StartError};
 use crate::forward::{Party, Route};
 use crate::limits::Limits;
+#[cfg(any(feature = "pitaya", feature = "pomelo"))]
 use crate::metrics::Counters;
 use crate::shard::{ShardConfig, worker_bit};
 
 /// A network forwarder, as the embedder describes it.
-pub(super) struct NetworkForwarder {
+pub(super) trait NetworkForwarder: Send {
     /// The option that names its server types, for errors.
-    pub(super) option: EngineOption,
+    fn option(&self) -> EngineOption;
+
     /// The server types that it carries.
-    pub(super) server_types: Vec<String>,
-    pub(super) interest: Interest,
+    fn server_types(&self) -> Vec<&str>;
+
+    /// Tells whether it hears of the end of every session that was used for anything, not only of
+    /// those that it has been told of.
+    fn hears_all_ends(&self) -> bool {
+        false
+    }
+
+    /// Tells whether it hears of the end of every session that has ever had a uid, and of every
+    /// login and logout.
+    fn hears_logins(&self) -> bool {
+        false
+    }
+
     /// Checks that it can be started, as far as that shows before.
-    pub(super) check: Check,
-    /// Starts its thread. What it has to bind or check, it does before it returns.
-    pub(super) start: Start,
-}
+    fn check(&self, limits: &Limits) -> Result<(), StartError>;
 
-type Check = Box<dyn Fn(&Limits) -> Result<(), StartError> + Send>;
-type Start = Box<dyn FnOnce(ForwarderContext) -> Result<Join, StartError> + Send>;
-
-/// The sessions of whose ends a forwarder is told.
-#[cfg_attr(not(all(feature = "pitaya", feature = "pomelo")), allow(dead_code))] // Each has its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Interest {
-    /// Of those that it has been told of.
-    Known,
-    /// Of those, and of all others that have been used for anything.
-    All,
-    /// Of those, and of all that have ever had a uid; also of every login and logout.
-    Logins,
+    /// Starts its thread as a party of the engine. What it has to bind or check, it does before it
+    /// returns. It ends once [`Threads::has_to_stop_workers`] says so.
+    ///
+    /// `clients` is the address where clients connect, `routes` the embedder's routers of its
+    /// server types ([`super::Builder::route`]).
+    fn start(
+        self: Box<Self>,
+        me: Party,
+        config: Arc<ShardConfig>,
+        threads: Arc<Threads>,
+        clients: SocketAddr,
+        routes: Vec<(String, Route)>,
+    ) -> Result<Join, StartError>;
 }
 
 /// The bits of the forwarders that are told of sessions besides those that they know.
@@ -48,27 +59,38 @@ pub(super) struct Subscribers {
 }
 
 impl Subscribers {
-    pub(super) fn by(networks: &[NetworkForwarder], workers: u16) -> Self {
-        let of = |interest| {
-            let those =
-                (workers..).zip(networks).filter(|(_, network)| network.interest == interest);
+    pub(super) fn by(networks: &[Box<dyn NetworkForwarder>], workers: u16) -> Self {
+        let bits = |hears: fn(&dyn NetworkForwarder) -> bool| {
+            let those = (workers..).zip(networks).filter(|(_, network)| hears(&***network));
             those.fold(0, |bits, (worker, _)| bits | worker_bit(worker))
         };
-        Self { of_all: of(Interest::All), of_logins: of(Interest::Logins) }
+        Self {
+            of_all: bits(|network| network.hears_all_ends()),
+            of_logins: bits(|network| network.hears_logins()),
+        }
     }
 }
 
-/// A forwarder's part of the engine.
+/// The engine, as a forwarder's thread sees it.
+#[cfg(any(feature = "pitaya", feature = "pomelo"))]
 pub(super) struct ForwarderContext {
-    /// Hub and clock; [`Threads::has_to_stop_workers`] is the sign to end.
-    pub(super) threads: Arc<Threads>,
     pub(super) me: Party,
     pub(super) config: Arc<ShardConfig>,
-    /// The address where clients connect.
-    #[cfg_attr(not(feature = "pomelo"), allow(dead_code))] // Pitaya's servers are not told.
-    pub(super) clients: SocketAddr,
-    /// The embedder's routers of the types it carries ([`super::Builder::route`]).
+    pub(super) threads: Arc<Threads>,
     pub(super) routes: Vec<(String, Route)>,
     /// Its own counters, which no other thread writes to.
     pub(super) counters: Arc<Counters>,
+}
+
+#[cfg(any(feature = "pitaya", feature = "pomelo"))]
+impl ForwarderContext {
+    pub(super) fn new(
+        me: Party,
+        config: Arc<ShardConfig>,
+        threads: Arc<Threads>,
+        routes: Vec<(String, Route)>,
+    ) -> Self {
+        let counters = Arc::clone(&config.counters[me.index()]);
+        Self { me, config, threads, routes, counters }
+    }
 }

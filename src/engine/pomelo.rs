@@ -17,17 +17,18 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use super::builder::Builder;
 use super::dial::{self, Dialer, Lookup, Step};
 use super::listen::{self, Listener};
-use super::network::{ForwarderContext, Interest, NetworkForwarder};
+use super::network::{ForwarderContext, NetworkForwarder};
 use super::threads::{Join, Threads};
 use crate::dispatch::chain::guarded;
 use crate::dispatch::tasks::WakeThread as _;
 use crate::error::{EngineOption, StartError};
-use crate::forward::Party;
 use crate::forward::remote::{Remote, RemoteConfig};
+use crate::forward::{Party, Route};
 use crate::limits::Limits;
 use crate::pomelo::{
     Command, LinkId, Member, MemberConfig, Output, PomeloCluster, StopHook, host_and_port,
 };
+use crate::shard::ShardConfig;
 
 impl Builder {
     /// Forwards server types to the Node servers of a Pomelo cluster, which this engine joins as
@@ -37,20 +38,47 @@ impl Builder {
     }
 
     fn pomelo_with(self, cluster: PomeloCluster, lookup: Lookup) -> Self {
-        self.network(NetworkForwarder {
-            option: EngineOption::Cluster("pomelo.server_type"),
-            server_types: cluster.server_types().map(str::to_owned).collect(),
-            interest: match (cluster.wants_logins(), cluster.wants_ends()) {
-                (true, _) => Interest::Logins,
-                (false, true) => Interest::All,
-                (false, false) => Interest::Known,
-            },
-            check: {
-                let cluster = cluster.clone();
-                Box::new(move |limits| check(&cluster, limits))
-            },
-            start: Box::new(move |context| start(cluster, context, lookup)),
-        })
+        self.network(PomeloForwarder { cluster, lookup })
+    }
+}
+
+/// The cluster as the embedder describes it.
+struct PomeloForwarder {
+    cluster: PomeloCluster,
+    lookup: Lookup,
+}
+
+impl NetworkForwarder for PomeloForwarder {
+    fn option(&self) -> EngineOption {
+        EngineOption::Cluster("pomelo.server_type")
+    }
+
+    fn server_types(&self) -> Vec<&str> {
+        self.cluster.server_types().collect()
+    }
+
+    fn hears_all_ends(&self) -> bool {
+        self.cluster.wants_ends() && !self.cluster.wants_logins()
+    }
+
+    fn hears_logins(&self) -> bool {
+        self.cluster.wants_logins()
+    }
+
+    fn check(&self, limits: &Limits) -> Result<(), StartError> {
+        check(&self.cluster, limits)
+    }
+
+    fn start(
+        self: Box<Self>,
+        me: Party,
+        config: Arc<ShardConfig>,
+        threads: Arc<Threads>,
+        clients: SocketAddr,
+        routes: Vec<(String, Route)>,
+    ) -> Result<Join, StartError> {
+        let context = ForwarderContext::new(me, config, threads, routes);
+        start(self.cluster, context, clients, self.lookup)
     }
 }
 
@@ -89,6 +117,7 @@ fn rpc_listener(cluster: &PomeloCluster) -> Listener {
 fn start(
     cluster: PomeloCluster,
     context: ForwarderContext,
+    clients: SocketAddr,
     lookup: Lookup,
 ) -> Result<Join, StartError> {
     let failed = |error: std::io::Error| StartError::System { what: "the cluster's thread", error };
@@ -100,7 +129,7 @@ fn start(
         &context.config.server_id,
         &context.config.server_type,
         address,
-        context.clients,
+        clients,
         resident_bytes,
     );
     let poll = Poll::new(&context, &listener).map_err(failed)?;

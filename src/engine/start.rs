@@ -10,7 +10,7 @@ use super::accepts::Listeners;
 use super::cores::pin;
 use super::handle::Engine;
 use super::listen::Listening;
-use super::network::{ForwarderContext, NetworkForwarder};
+use super::network::NetworkForwarder;
 use super::ring_memory::ring_failed;
 use super::shard_thread::ShardThread;
 use super::threads::{Join, ThreadCounts, Threads};
@@ -32,7 +32,7 @@ pub(super) struct Plan {
     pub(super) listening: Listening,
     /// The registrations of the workers of each forwarded type, in the order of the types.
     pub(super) registers: Vec<Register>,
-    pub(super) networks: Vec<NetworkForwarder>,
+    pub(super) networks: Vec<Box<dyn NetworkForwarder>>,
     pub(super) routers: Vec<(String, Route)>,
 }
 
@@ -221,23 +221,18 @@ fn start_worker(
 
 /// Starts the network forwarders.
 fn start_networks(
-    networks: Vec<NetworkForwarder>,
+    networks: Vec<Box<dyn NetworkForwarder>>,
     routers: &[(String, Route)],
     counts: ThreadCounts,
     engine: &mut Engine,
 ) -> Result<(), StartError> {
     let (config, threads, clients) = engine.parts();
     for (me, network) in counts.networks().zip(networks) {
-        let is_mine = |(name, _): &&(String, Route)| network.server_types.contains(name);
-        let context = ForwarderContext {
-            me,
-            threads: Arc::clone(&threads),
-            counters: Arc::clone(&config.counters[me.index()]),
-            config: Arc::clone(&config),
-            clients,
-            routes: routers.iter().filter(is_mine).cloned().collect(),
-        };
-        engine.add_worker((network.start)(context)?);
+        let server_types = network.server_types();
+        let is_mine = |(name, _): &&(String, Route)| server_types.contains(&name.as_str());
+        let routes = routers.iter().filter(is_mine).cloned().collect();
+        let (config, threads) = (Arc::clone(&config), Arc::clone(&threads));
+        engine.add_worker(network.start(me, config, threads, clients, routes)?);
     }
     Ok(())
 }

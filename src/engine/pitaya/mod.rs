@@ -8,6 +8,7 @@ mod moving;
 mod nats;
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -23,28 +24,56 @@ use self::moving::Moving;
 use self::nats::Nats;
 use super::builder::Builder;
 use super::eventfd::Eventfd;
-use super::network::{self, ForwarderContext, NetworkForwarder};
-use super::threads::Join;
+use super::network::{ForwarderContext, NetworkForwarder};
+use super::threads::{Join, Threads};
 use crate::dispatch::tasks::WakeThread as _;
 use crate::error::{EngineOption, StartError};
 use crate::forward::remote::{Remote, RemoteConfig};
+use crate::forward::{Party, Route};
 use crate::limits::Limits;
 use crate::pitaya::{Change, Member, MemberConfig, PitayaCluster};
+use crate::shard::ShardConfig;
 
 impl Builder {
     /// Forwards server types to the servers of a Pitaya cluster, which this engine joins as one of
     /// its frontends, over NATS and etcd.
     pub fn pitaya(self, cluster: PitayaCluster) -> Self {
-        self.network(NetworkForwarder {
-            option: EngineOption::Cluster("pitaya.server_type"),
-            server_types: cluster.server_types.clone(),
-            interest: network::Interest::Logins,
-            check: {
-                let cluster = cluster.clone();
-                Box::new(move |limits| check(&cluster, limits))
-            },
-            start: Box::new(move |context| start(cluster, context)),
-        })
+        self.network(PitayaForwarder { cluster })
+    }
+}
+
+/// The cluster as the embedder describes it.
+struct PitayaForwarder {
+    cluster: PitayaCluster,
+}
+
+impl NetworkForwarder for PitayaForwarder {
+    fn option(&self) -> EngineOption {
+        EngineOption::Cluster("pitaya.server_type")
+    }
+
+    fn server_types(&self) -> Vec<&str> {
+        self.cluster.server_types.iter().map(String::as_str).collect()
+    }
+
+    fn hears_logins(&self) -> bool {
+        true
+    }
+
+    fn check(&self, limits: &Limits) -> Result<(), StartError> {
+        check(&self.cluster, limits)
+    }
+
+    /// Pitaya's servers are not told where clients connect.
+    fn start(
+        self: Box<Self>,
+        me: Party,
+        config: Arc<ShardConfig>,
+        threads: Arc<Threads>,
+        _clients: SocketAddr,
+        routes: Vec<(String, Route)>,
+    ) -> Result<Join, StartError> {
+        start(self.cluster, ForwarderContext::new(me, config, threads, routes))
     }
 }
 
