@@ -218,7 +218,7 @@ impl Accepts {
         let is_full =
             self.open == self.sockets_max && (self.listeners.full.contains(me) || is_wanted());
         self.has_become_full |= self.listeners.full.set(me, is_full) && is_full;
-        self.make_do(ring);
+        self.free_room(ring);
     }
 
     /// Begins again after a pause, or when another shard has become full.
@@ -369,7 +369,7 @@ impl Accepts {
     /// There is no room: has those listening sockets watched that have no accept under way, and
     /// cancels accepts that wait in vain.
     #[cold]
-    fn make_do(&mut self, ring: &mut Ring) {
+    fn free_room(&mut self, ring: &mut Ring) {
         let own = 0..self.listeners.of(self.listeners.me).len() as u32;
         let unwatched: Vec<AcceptIndex> = own
             .map(AcceptIndex)

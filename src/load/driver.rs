@@ -11,7 +11,7 @@ use super::{LoadProgress, LoadReport, Phase};
 use crate::shard::SocketIndex;
 
 /// The time that connecting, and the answers outstanding at the end, may take without progress.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(20);
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 /// In an open loop a request due sooner than this is waited for without sleeping, if the thread has
 /// a core of its own.
@@ -97,7 +97,7 @@ impl<'a> Driver<'a> {
             let working = self.sockets.working();
             if working > last.0 {
                 last = (working, Instant::now());
-            } else if last.1.elapsed() > PATIENCE {
+            } else if last.1.elapsed() > PROGRESS_TIMEOUT {
                 let text = format!("only {working} of {total} connections came up");
                 return Err(io::Error::new(io::ErrorKind::TimedOut, text).into());
             }
@@ -122,8 +122,8 @@ impl<'a> Driver<'a> {
         self.part.barrier.arrive(step);
         while !self.part.barrier.have_all_arrived(step) {
             self.check_others()?;
-            let patience = if self.is_loading { self.ask_due() } else { LOOK_EVERY };
-            self.turn(patience.min(LOOK_EVERY))?;
+            let timeout = if self.is_loading { self.ask_due() } else { LOOK_EVERY };
+            self.turn(timeout.min(LOOK_EVERY))?;
         }
         Ok(())
     }
@@ -179,12 +179,12 @@ impl<'a> Driver<'a> {
             if passed >= length {
                 return Ok(());
             }
-            let patience = self.ask_due().min(length.saturating_sub(passed));
-            self.turn(patience)?;
+            let timeout = self.ask_due().min(length.saturating_sub(passed));
+            self.turn(timeout)?;
             let messages = self.sockets.figures.messages;
             if messages > last.0 || self.part.options.mode.is_quiet() {
                 last = (messages, Instant::now());
-            } else if last.1.elapsed() > PATIENCE {
+            } else if last.1.elapsed() > PROGRESS_TIMEOUT {
                 let text = "the server has stopped answering";
                 return Err(io::Error::new(io::ErrorKind::TimedOut, text).into());
             }
@@ -239,13 +239,13 @@ impl<'a> Driver<'a> {
         }
     }
 
-    fn turn(&mut self, patience: Duration) -> io::Result<()> {
+    fn turn(&mut self, timeout: Duration) -> io::Result<()> {
         let now_ns = self.sockets.now_ns();
         while let Some(index) = self.beats.next(now_ns) {
             self.sockets.heartbeat(SocketIndex(index));
         }
         self.sockets.open_more();
-        self.sockets.submit(patience.min(SLEEP_MAX))?;
+        self.sockets.submit(timeout.min(SLEEP_MAX))?;
         self.sockets.handle_completions();
         Ok(())
     }

@@ -262,8 +262,9 @@ impl Sockets {
         }
     }
 
-    /// Sends what waits, and lets the kernel work; waits for a completion if there is patience.
-    pub(super) fn submit(&mut self, patience: Duration) -> io::Result<()> {
+    /// Sends what waits, and lets the kernel work; waits for a completion unless
+    /// `timeout` is zero.
+    pub(super) fn submit(&mut self, timeout: Duration) -> io::Result<()> {
         let mut dirty = std::mem::take(&mut self.dirty);
         for socket in dirty.drain(..) {
             self.connections[socket.0 as usize].is_dirty = false;
@@ -271,9 +272,9 @@ impl Sockets {
         }
         self.dirty = dirty;
         self.buffers.publish();
-        match patience.is_zero() {
+        match timeout.is_zero() {
             true => self.ring.submit(),
-            false => self.ring.submit_and_wait(patience),
+            false => self.ring.submit_and_wait(timeout),
         }
     }
 

@@ -28,7 +28,7 @@ pub(crate) struct Ring {
     ///
     /// INVARIANT: as long as there are any the submission queue is full, so nothing overtakes them.
     waiting: VecDeque<squeue::Entry>,
-    /// Since when it has taken nothing.
+    /// The time since which the kernel has taken nothing.
     refused_since: Option<Instant>,
     /// An error between two submissions.
     failure: Option<io::Error>,
@@ -49,10 +49,9 @@ impl RingSize {
     }
 }
 
-/// For how long the kernel may refuse everything before the ring counts as failed: as good as for
-/// ever, to those who wait for an answer.
-const REFUSED_MAX: Duration = if cfg!(test) { Duration::from_millis(300) } else { PATIENCE };
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The time for which the kernel may refuse everything before the ring counts as failed. Clients
+/// that wait for an answer have given up by then.
+const REFUSED_MAX: Duration = Duration::from_millis(if cfg!(test) { 300 } else { 10_000 });
 /// The pause before it is asked again.
 const REFUSED_PAUSE: Duration = Duration::from_millis(1);
 
@@ -125,17 +124,17 @@ impl Ring {
         }
     }
 
-    /// Lets the kernel take what is in the queue, and waits for a completion if there is patience.
+    /// Lets the kernel take what is in the queue, and waits for a completion if there is a timeout.
     ///
     /// # Errors
     /// It refuses for good, or has refused for [`REFUSED_MAX`].
-    fn enter(&mut self, patience: Option<Duration>) -> io::Result<()> {
+    fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let entered = match faults::next() {
             Some(error) => Err(error),
-            None => match patience {
+            None => match timeout {
                 None => self.uring.submit(),
-                Some(patience) => {
-                    let timespec = Timespec::from(patience);
+                Some(timeout) => {
+                    let timespec = Timespec::from(timeout);
                     let args = SubmitArgs::new().timespec(&timespec);
                     self.uring.submitter().submit_with_args(1, &args)
                 }
@@ -147,7 +146,7 @@ impl Ring {
                 self.refused_since = None;
                 Ok(())
             }
-            Err((Refusal::ForNow, error)) => self.be_patient(error),
+            Err((Refusal::ForNow, error)) => self.handle_refusal(error),
             Err((Refusal::ForGood, error)) => Err(error),
         }
     }
@@ -155,7 +154,7 @@ impl Ring {
     /// The kernel can't take anything for now, mostly for want of memory: it is asked again in the
     /// next turn, which may come a little later if there is nothing else to do.
     #[cold]
-    fn be_patient(&mut self, error: io::Error) -> io::Result<()> {
+    fn handle_refusal(&mut self, error: io::Error) -> io::Result<()> {
         let since = *self.refused_since.get_or_insert_with(Instant::now);
         if since.elapsed() > REFUSED_MAX {
             return Err(error);
@@ -293,11 +292,11 @@ impl Ring {
     }
 
     /// Submits, and waits for a completion.
-    pub(crate) fn submit_and_wait(&mut self, patience: Duration) -> io::Result<()> {
+    pub(crate) fn submit_and_wait(&mut self, timeout: Duration) -> io::Result<()> {
         if let Some(error) = self.failure.take() {
             return Err(error);
         }
-        self.enter(Some(patience))
+        self.enter(Some(timeout))
     }
 
     /// Takes the completions that are there, as far as `batch` has room without growing.
@@ -393,7 +392,7 @@ mod tests {
             if let Err(error) = ring.submit() {
                 break error;
             }
-            assert!(started.elapsed() < PATIENCE);
+            assert!(started.elapsed() < REFUSED_MAX * 30);
         };
         assert_eq!(Errno::from_io_error(&told), Some(Errno::NOMEM));
     }
