@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use crate::dispatch::{Handlers, Register};
 use crate::forward::mail::{Forward, ForwardRoute, Mail, WorkerReply};
-use crate::forward::{Endpoint, Hub, HubLimits, Party};
+use crate::forward::{Endpoint, Hub, HubLimits, Party, WorkerIndex};
 use crate::limits::Limits;
 use crate::metrics::CounterSnapshot;
 use crate::route::Dictionary;
@@ -251,7 +251,7 @@ pub fn lanes() -> (ShardEnd, WorkerEnd) {
     let limits = Limits::default();
     let hub_limits = HubLimits { lane_len: limits.lane_len, inbox_len: 16 };
     let hub = Hub::new(1, 1, hub_limits);
-    let (shard, worker) = (Party::from(ShardIndex(0)), hub.worker(0));
+    let (shard, worker) = (Party::from(ShardIndex(0)), hub.worker(WorkerIndex(0)));
     let session = SessionId::new(ShardIndex(0), Slot(0), Generation::FIRST);
     let endpoint = |party| Endpoint::new(Arc::clone(&hub), party, limits.backlog_len_max);
     let data = Arc::new(SessionData::new(1, PEER));

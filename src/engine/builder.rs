@@ -17,7 +17,7 @@ use crate::dispatch::{
     Filter, Handlers, HostFilter, OwnedRequest, Register, Reply, Request, Session,
 };
 use crate::error::{EngineOption, StartError};
-use crate::forward::{Carrier, LaneFull, Route, ServerId, ServerType, Workers};
+use crate::forward::{Carrier, LaneFull, Route, ServerId, ServerType, WorkerIndex, Workers};
 use crate::limits::Limits;
 use crate::route::edition::{Edition, EditionId};
 use crate::route::table::RouteTable;
@@ -442,7 +442,7 @@ impl Builder {
                 name: name.as_str().into(),
                 carrier: Carrier::Workers {
                     servers: servers.collect(),
-                    first_worker,
+                    first_worker: WorkerIndex(first_worker),
                     route: route.map(|(_, route)| Arc::clone(route)),
                 },
                 lane_full: self.lane_full_of(name),
@@ -451,7 +451,7 @@ impl Builder {
         }
         for (index, network) in self.networks.iter().enumerate() {
             // Too many are refused by their count, after the names.
-            let worker = first_worker.saturating_add(index as u16);
+            let worker = WorkerIndex(first_worker.saturating_add(index as u16));
             for name in network.server_types() {
                 check(&types, network.option(), name)?;
                 let carrier = Carrier::Remote { worker };

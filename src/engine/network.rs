@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::threads::{Join, Threads};
 use crate::error::{EngineOption, StartError};
-use crate::forward::{Party, Route};
+use crate::forward::{Party, Route, WorkerIndex};
 use crate::limits::Limits;
 #[cfg(any(feature = "pitaya", feature = "pomelo"))]
 use crate::metrics::Counters;
@@ -62,7 +62,7 @@ impl Subscribers {
     pub(super) fn by(networks: &[Box<dyn NetworkForwarder>], workers: u16) -> Self {
         let bits = |hears: fn(&dyn NetworkForwarder) -> bool| {
             let those = (workers..).zip(networks).filter(|(_, network)| hears(&***network));
-            those.fold(0, |bits, (worker, _)| bits | worker_bit(worker))
+            those.fold(0, |bits, (worker, _)| bits | worker_bit(WorkerIndex(worker)))
         };
         Self {
             of_all: bits(|network| network.hears_all_ends()),

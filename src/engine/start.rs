@@ -18,7 +18,7 @@ use super::worker_thread::WorkerThread;
 use crate::dispatch::Register;
 use crate::error::StartError;
 use crate::forward::worker::WorkerConfig;
-use crate::forward::{Carrier, Party, Route};
+use crate::forward::{Carrier, Party, Route, WorkerIndex};
 use crate::session::ShardIndex;
 use crate::shard::ShardConfig;
 use crate::uring::sockets_max;
@@ -91,7 +91,7 @@ fn start_workers(
     for (kind, register) in config.server_types.iter().zip(registers) {
         // Those that workers carry come first.
         let Carrier::Workers { servers, first_worker, .. } = &kind.carrier else { break };
-        for (worker, server) in (*first_worker..).zip(servers.iter()) {
+        for (worker, server) in (first_worker.0..).map(WorkerIndex).zip(servers.iter()) {
             let me = threads.hub.worker(worker);
             let worker = WorkerConfig {
                 server_id: server.shared(),

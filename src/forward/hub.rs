@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::doorbell::Doorbell;
 use super::lane_bytes::{HandledBytes, SentBytes, lane_bytes};
 use super::mail::Mail;
+use super::workers::WorkerIndex;
 use crate::session::{Directory, ShardIndex, Uid};
 use crate::sync::{ArrayQueue, Consumer, Producer, RingBuffer};
 
@@ -113,9 +114,19 @@ impl Hub {
         Directory::home(uid.text(), self.shards)
     }
 
-    pub(crate) fn worker(&self, index: u16) -> Party {
-        debug_assert!(index < self.workers);
-        Party(self.shards + index)
+    pub(crate) fn worker(&self, worker: WorkerIndex) -> Party {
+        debug_assert!(worker.0 < self.workers);
+        Party(self.shards + worker.0)
+    }
+
+    /// All workers and network forwarders.
+    pub(crate) fn workers(&self) -> impl Iterator<Item = WorkerIndex> + use<> {
+        (0..self.workers).map(WorkerIndex)
+    }
+
+    /// The worker, or network forwarder, that a party is.
+    pub(crate) fn worker_of(&self, party: Party) -> Option<WorkerIndex> {
+        party.0.checked_sub(self.shards).map(WorkerIndex)
     }
 
     pub(crate) fn bell(&self, party: Party) -> &Arc<Doorbell> {

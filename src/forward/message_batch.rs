@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::workers::WorkerIndex;
 use crate::route::table::RouteId;
 use crate::session::{SessionData, SessionId};
 
@@ -23,8 +24,8 @@ pub(crate) struct MessageBatch {
     /// Comes back with the answers; 0 where nobody waits for any.
     pub(crate) token: u64,
     pub(crate) session: SessionId,
-    /// To whom it goes, by its place among all workers.
-    pub(crate) worker: u16,
+    /// The worker that it goes to.
+    pub(crate) worker: WorkerIndex,
     /// Whether answers stand in frames of their own.
     pub(crate) is_websocket: bool,
     /// Whether the shard is told what becomes of each message, of notifies too, and what is not an
@@ -124,16 +125,17 @@ const KEPT_MAX: usize = 1024;
 pub(super) const KEPT_BYTES_MAX: usize = 8 * 1024;
 
 impl BatchPool {
-    /// An empty batch of a session.
-    pub(crate) fn take(&mut self, session: SessionId) -> Box<MessageBatch> {
+    /// An empty batch of a session for a worker.
+    pub(crate) fn take(&mut self, session: SessionId, worker: WorkerIndex) -> Box<MessageBatch> {
         if let Some(mut batch) = self.empty.pop() {
             batch.session = session;
+            batch.worker = worker;
             return batch;
         }
         Box::new(MessageBatch {
             token: 0,
             session,
-            worker: 0,
+            worker,
             is_websocket: false,
             tells_all: false,
             data: None,
@@ -174,7 +176,7 @@ mod tests {
         let (session, route) = names();
         let mut batches = BatchPool::default();
         for _ in 0..2 {
-            let mut batch = batches.take(session);
+            let mut batch = batches.take(session, WorkerIndex(0));
             assert!(batch.messages.len() == 0 && batch.answers.is_empty());
             let mut count = 0;
             while !batch.messages.is_full() {
@@ -196,7 +198,7 @@ mod tests {
     fn a_batch_is_full_of_bytes_too_and_a_large_one_is_not_kept() {
         let (session, route) = names();
         let mut batches = BatchPool::default();
-        let mut batch = batches.take(session);
+        let mut batch = batches.take(session, WorkerIndex(0));
         while !batch.messages.is_full() {
             batch.messages.push(Head { id: 1, route }, &[0; BODY_BYTES_MAX]);
         }

@@ -22,5 +22,5 @@ mod workers;
 
 pub(crate) use chunk::Chunk;
 pub(crate) use hub::{BACKLOG_RETRY_US, Endpoint, Hub, HubLimits, Party};
-pub(crate) use workers::{Carrier, Route, ServerType};
+pub(crate) use workers::{Carrier, Route, ServerType, ServerTypeIndex, WorkerIndex};
 pub use workers::{LaneFull, ServerId, Workers};

@@ -431,7 +431,7 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
     use super::*;
-    use crate::forward::HubLimits;
+    use crate::forward::{HubLimits, WorkerIndex};
     use crate::session::{Directory, Generation, Slot};
 
     /// A forwarder of two shards, whose ends of the lanes the test holds.
@@ -442,7 +442,7 @@ mod tests {
         let routes = Arc::new(RouteTable::default());
         let edition = Arc::new(Edition::bare(None, &routes));
         let config = RemoteConfig { limits: &limits, routes, edition };
-        (Remote::new(&hub, hub.worker(0), config), endpoint(0), endpoint(1))
+        (Remote::new(&hub, hub.worker(WorkerIndex(0)), config), endpoint(0), endpoint(1))
     }
 
     fn id(shard: u16, slot: u32) -> SessionId {

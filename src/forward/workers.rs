@@ -62,7 +62,7 @@ impl std::fmt::Debug for Workers {
     }
 }
 
-/// Picks a server, by its place in the list.
+/// A rule that picks a server: its index in the list.
 pub(crate) type Route = Arc<dyn Fn(&SessionView<'_>, &[ServerId]) -> Option<usize> + Send + Sync>;
 
 /// What becomes of a message that finds the lane to its server full, which holds
@@ -81,6 +81,26 @@ pub enum LaneFull {
     Pause,
 }
 
+/// The index of a worker among all of the engine, behind which come its network forwarders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct WorkerIndex(pub(crate) u16);
+
+impl WorkerIndex {
+    pub(crate) fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// The index of a server type among those of the configuration that are forwarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ServerTypeIndex(pub(crate) u16);
+
+impl ServerTypeIndex {
+    pub(crate) fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
 /// A server type that is forwarded.
 #[derive(Clone)]
 pub(crate) struct ServerType {
@@ -95,12 +115,12 @@ pub(crate) enum Carrier {
     /// To workers of this process.
     Workers {
         servers: Arc<[ServerId]>,
-        /// The first server's place among all workers.
-        first_worker: u16,
+        /// The worker that is the first of the servers; the others follow it.
+        first_worker: WorkerIndex,
         /// Pomelo's default rule if there is none.
         route: Option<Route>,
     },
-    /// To a network forwarder, by its place among all workers. It picks the server itself, as its
-    /// list changes while the engine runs.
-    Remote { worker: u16 },
+    /// To a network forwarder. It picks the server itself, as its list changes while the engine
+    /// runs.
+    Remote { worker: WorkerIndex },
 }

@@ -10,7 +10,7 @@ use crate::dispatch::{Handlers, Register};
 use crate::forward::mail::Mail;
 use crate::forward::scatter::by_home;
 use crate::forward::worker::{Worker, WorkerConfig};
-use crate::forward::{Carrier, Hub, HubLimits, LaneFull, Party, ServerId, ServerType};
+use crate::forward::{Carrier, Hub, HubLimits, LaneFull, Party, ServerId, ServerType, WorkerIndex};
 use crate::limits::Limits;
 use crate::metrics::{CounterSnapshot, Counters};
 use crate::route::edition::{Edition, EditionId};
@@ -150,7 +150,7 @@ impl Simulated {
                 name: "chat".into(),
                 carrier: Carrier::Workers {
                     servers: names.clone().into(),
-                    first_worker: 0,
+                    first_worker: WorkerIndex(0),
                     route: None,
                 },
                 lane_full: setup.lane_full,
@@ -177,7 +177,8 @@ impl Simulated {
             counters: (0..hub.parties()).map(|_| Arc::<Counters>::default()).collect(),
             ..ShardConfig::bare(routes, None, setup.connector)
         });
-        let worker = |(index, server): (u16, &ServerId)| {
+        let worker = |(index, server): (WorkerIndex, &ServerId)| {
+            let me = hub.worker(index);
             let config = WorkerConfig {
                 server_id: server.shared(),
                 frontend_id: Arc::clone(&config.server_id),
@@ -185,11 +186,11 @@ impl Simulated {
                 edition: config.edition(),
                 register: Arc::clone(&setup.chat),
                 limits: limits.clone(),
-                counters: Arc::clone(&config.counters[hub.worker(index).index()]),
+                counters: Arc::clone(&config.counters[me.index()]),
             };
-            Worker::new(&config, &hub, hub.worker(index))
+            Worker::new(&config, &hub, me)
         };
-        let workers = (0..workers).zip(&names).map(worker).collect();
+        let workers = hub.workers().zip(&names).map(worker).collect();
         let shards = (0..shards)
             .map(|index| Shard::new(Arc::clone(&config), ShardIndex(index), &hub))
             .collect();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::cluster::PitayaCluster;
 use super::member::{Member, MemberConfig};
 use crate::forward::remote::{Remote, RemoteConfig};
-use crate::forward::{Endpoint, Hub, HubLimits, Party};
+use crate::forward::{Endpoint, Hub, HubLimits, Party, WorkerIndex};
 use crate::limits::Limits;
 use crate::metrics::Counters;
 use crate::route::edition::Edition;
@@ -23,7 +23,7 @@ impl Member {
         let (kind, id) = ("connector".into(), "c-1".into());
         let config = MemberConfig::new(cluster, &kind, &id, &routes, &counters, ([1, 2], 1_000));
         let remote = RemoteConfig { limits: &Limits::default(), routes, edition };
-        let remote = Remote::new(&hub, hub.worker(0), remote);
+        let remote = Remote::new(&hub, hub.worker(WorkerIndex(0)), remote);
         let mut member = Self::new(config, cluster, &[], remote);
         member.handle_connected();
         (member, shard, counters)

@@ -12,7 +12,7 @@ use super::servers::{Change, Server};
 use super::{LinkId, PomeloCluster, PomeloLimits, Router};
 use crate::forward::mail::{Forward, ForwardRoute, Mail};
 use crate::forward::remote::{Remote, RemoteConfig};
-use crate::forward::{Endpoint, Hub, HubLimits, Party, ServerId};
+use crate::forward::{Endpoint, Hub, HubLimits, Party, ServerId, WorkerIndex};
 use crate::limits::Limits;
 use crate::metrics::Counters;
 use crate::route::edition::Edition;
@@ -43,7 +43,7 @@ impl Bench {
             routes: Arc::clone(&routes),
             edition: Arc::new(Edition::bare(None, &routes)),
         };
-        let remote = Remote::new(&hub, hub.worker(0), remote);
+        let remote = Remote::new(&hub, hub.worker(WorkerIndex(0)), remote);
         let cluster = PomeloCluster::fixed().server_type("chat", router).limits(limits);
         let config = MemberConfig::new(&cluster, &"connector-1".into(), &routes, &counters);
         let member = Member::new(config, &cluster, &[], remote);

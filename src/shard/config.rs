@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::listener_config::{ListenerConfig, ListenerIndex};
 use crate::dispatch::{HostFilter, Register, chain};
-use crate::forward::{Carrier, ServerType};
+use crate::forward::{Carrier, ServerType, ServerTypeIndex, WorkerIndex};
 use crate::limits::Limits;
 use crate::metrics::Counters;
 use crate::route::edition::Edition;
@@ -118,9 +118,14 @@ impl ShardConfig {
         &self.listeners[usize::from(index.0)]
     }
 
-    /// Picks the worker, by its place among all, that a session's messages for a server type go to.
-    pub(super) fn pick_worker(&self, place: usize, view: &SessionView<'_>) -> Option<u16> {
-        let (servers, first_worker, route) = match &self.server_types[place].carrier {
+    /// Picks the worker that a session's messages for a server type go to.
+    pub(super) fn pick_worker(
+        &self,
+        server_type: ServerTypeIndex,
+        view: &SessionView<'_>,
+    ) -> Option<WorkerIndex> {
+        let carrier = &self.server_types[server_type.index()].carrier;
+        let (servers, first_worker, route) = match carrier {
             Carrier::Workers { servers, first_worker, route } => (servers, first_worker, route),
             Carrier::Remote { worker } => return Some(*worker),
         };
@@ -129,7 +134,7 @@ impl ShardConfig {
             Some(route) => chain::guarded(|| route(view, servers)).flatten(),
         };
         let index = u16::try_from(index.filter(|index| *index < servers.len())?).ok()?;
-        Some(first_worker + index)
+        Some(WorkerIndex(first_worker.0 + index))
     }
 
     pub(super) fn handshake_timeout_ms(&self) -> u64 {

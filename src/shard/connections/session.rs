@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::forward::WorkerIndex;
 use crate::route::edition::EditionId;
 use crate::session::{SessionData, SessionSnapshot, Uid};
 
@@ -37,8 +38,8 @@ pub(crate) struct Binding {
 
 /// The bit of a worker in [`SessionRecord::workers`], which 64 workers share.
 #[inline]
-pub(crate) fn worker_bit(worker: u16) -> u64 {
-    1 << (worker % 64)
+pub(crate) fn worker_bit(worker: WorkerIndex) -> u64 {
+    1 << (worker.0 % 64)
 }
 
 impl Default for SessionRecord {

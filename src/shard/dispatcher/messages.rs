@@ -251,15 +251,13 @@ impl Dispatcher {
             let handler = match route.target {
                 Target::Handler(handler) => Some(handler as usize),
                 Target::NoHandler if !M::ARE_PLAIN => None,
-                Target::Workers(place)
-                    if M::ARE_PLAIN
-                        && let Some(route) = route.id =>
-                {
-                    let (place, head) = (usize::from(place), Head { id, route });
-                    let to = BatchTarget { session, connection, place, head };
+                Target::Workers(server_type) if M::ARE_PLAIN => {
+                    let Some(known) = route.id else { break None };
+                    let head = Head { id, route: known };
+                    let to = BatchTarget { session, connection, server_type, head };
                     let sent = batching.put(&mut builder, to, body, &mut snapshot);
                     let Err(Alone { worker }) = sent else { continue };
-                    let to = worker.map(|worker| Destination { place, worker });
+                    let to = worker.map(|worker| Destination { server_type, worker });
                     break Some(Interruption::Alone { client: client(), request, to });
                 }
                 target => break Some(leave(&self.config, seen, client(), target, request)),
@@ -422,10 +420,9 @@ fn leave<'a>(
     request: Request<'a>,
 ) -> Interruption<'a> {
     match target {
-        Target::Workers(place) | Target::Cluster(place) => {
-            let place = usize::from(place);
-            let worker = config.pick_worker(place, &seen.view());
-            let to = worker.map(|worker| Destination { place, worker });
+        Target::Workers(server_type) | Target::Cluster(server_type) => {
+            let worker = config.pick_worker(server_type, &seen.view());
+            let to = worker.map(|worker| Destination { server_type, worker });
             Interruption::Alone { client, request, to }
         }
         _ => Interruption::Nowhere { client, request },

@@ -1,7 +1,7 @@
 //! A plan for each route, made once: where its messages go, and what they need before.
 
 use crate::dispatch::Registry;
-use crate::forward::Carrier;
+use crate::forward::{Carrier, ServerTypeIndex};
 use crate::route::table::{RouteEntry, RouteId, RouteTable};
 use crate::shard::config::ShardConfig;
 
@@ -13,9 +13,9 @@ pub(super) enum Target {
     /// The own server type, which has no such handler.
     NoHandler,
     /// A server type whose servers are workers of this process.
-    Workers(u16),
+    Workers(ServerTypeIndex),
     /// A server type whose servers are in a cluster.
-    Cluster(u16),
+    Cluster(ServerTypeIndex),
     /// A server type that nobody has heard of: the global filters see it, then it fails.
     Nowhere,
     /// Not three parts, or no server type: refused before any filter.
@@ -69,12 +69,12 @@ impl Target {
             let found = registry.find(route).filter(|_| !handler.is_empty());
             return found.map_or(Self::NoHandler, |found| Self::Handler(found as u32));
         }
-        let types = &config.server_types;
-        match types.iter().position(|other| &*other.name == server_type) {
+        let mut types = (0..).map(ServerTypeIndex).zip(&config.server_types);
+        match types.find(|(_, other)| &*other.name == server_type) {
             None => Self::Nowhere,
-            Some(found) => match types[found].carrier {
-                Carrier::Workers { .. } => Self::Workers(found as u16),
-                Carrier::Remote { .. } => Self::Cluster(found as u16),
+            Some((index, found)) => match found.carrier {
+                Carrier::Workers { .. } => Self::Workers(index),
+                Carrier::Remote { .. } => Self::Cluster(index),
             },
         }
     }

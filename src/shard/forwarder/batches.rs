@@ -8,7 +8,7 @@ use crate::forward::message_batch::{
     self, BODY_BYTES_MAX, BatchPool, Head, MESSAGES_MAX, MessageBatch,
 };
 use crate::forward::pending_forwards::{HeldMessages, PendingForwards};
-use crate::forward::{Carrier, Endpoint};
+use crate::forward::{Carrier, Endpoint, ServerTypeIndex, WorkerIndex};
 use crate::session::SessionId;
 use crate::shard::config::ShardConfig;
 use crate::shard::connections::{Connection, Transport};
@@ -48,7 +48,7 @@ pub(super) struct Room<'a> {
 
 impl Room<'_> {
     /// Whether a session may send a whole batch more, whatever its length.
-    fn has_bytes(&self, connection: &Connection, worker: u16) -> bool {
+    fn has_bytes(&self, connection: &Connection, worker: WorkerIndex) -> bool {
         let limits = &self.config.limits;
         let batch = copies(self.is_filtered) * message_batch::BYTES_MAX;
         let in_flight = connection.session.in_flight_bytes as usize + batch;
@@ -64,14 +64,14 @@ impl Room<'_> {
     fn pick_worker(
         &self,
         builder: Option<&BatchBuilder>,
-        place: usize,
+        server_type: ServerTypeIndex,
         seen: &Session,
-    ) -> Option<u16> {
+    ) -> Option<WorkerIndex> {
         match builder {
-            Some(builder) if builder.place == place && builder.is_by_uid => {
+            Some(builder) if builder.server_type == server_type && builder.is_by_uid => {
                 Some(builder.batch.worker)
             }
-            _ => self.config.pick_worker(place, &seen.view()),
+            _ => self.config.pick_worker(server_type, &seen.view()),
         }
     }
 }
@@ -96,7 +96,8 @@ impl Batching<'_> {
         seen: &mut Option<Session>,
     ) -> Result<(), Alone> {
         let Some(session) = seen else { return Err(Alone { worker: None }) };
-        let (worker, head) = (self.room.pick_worker(builder.as_ref(), to.place, session), to.head);
+        let (worker, head) =
+            (self.room.pick_worker(builder.as_ref(), to.server_type, session), to.head);
         let is_as_others =
             body.len() <= BODY_BYTES_MAX && session.data().is_same(to.connection.data());
         let Some(index) = worker.filter(|_| is_as_others) else { return Err(Alone { worker }) };
@@ -114,23 +115,21 @@ impl Batching<'_> {
 /// A message that goes to a worker by itself, if one was picked.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::shard) struct Alone {
-    pub(in crate::shard) worker: Option<u16>,
+    pub(in crate::shard) worker: Option<WorkerIndex>,
 }
 
 /// Whose message goes where.
 pub(in crate::shard) struct BatchTarget<'a> {
     pub(in crate::shard) session: SessionId,
     pub(in crate::shard) connection: &'a mut Connection,
-    /// The server type, by its place.
-    pub(in crate::shard) place: usize,
+    pub(in crate::shard) server_type: ServerTypeIndex,
     pub(in crate::shard) head: Head,
 }
 
 /// A batch that is being filled.
 pub(in crate::shard) struct BatchBuilder {
     pub(super) batch: Box<MessageBatch>,
-    /// The server type, by its place.
-    place: usize,
+    server_type: ServerTypeIndex,
     /// Whether all messages of its session for that type go to its worker.
     is_by_uid: bool,
     /// How many messages it may have.
@@ -145,7 +144,7 @@ pub(in crate::shard) struct BatchBuilder {
 impl BatchBuilder {
     /// Whether another message for a worker may go into it.
     #[inline(always)]
-    fn takes_more(&self, worker: u16) -> bool {
+    fn takes_more(&self, worker: WorkerIndex) -> bool {
         let batch = &self.batch;
         batch.worker == worker && batch.messages.len() < self.room && !batch.messages.is_full()
     }
@@ -170,8 +169,13 @@ impl ForwardBatches {
 
     /// Begins a batch to a worker, if there is room for a message, and for as many bytes as a
     /// batch may have.
-    fn open(&mut self, to: BatchTarget<'_>, worker: u16, room: &Room<'_>) -> Option<BatchBuilder> {
-        let BatchTarget { session, connection, place, .. } = to;
+    fn open(
+        &mut self,
+        to: BatchTarget<'_>,
+        worker: WorkerIndex,
+        room: &Room<'_>,
+    ) -> Option<BatchBuilder> {
+        let BatchTarget { session, connection, server_type, .. } = to;
         let limits = &room.config.limits;
         // Who waits for a lane comes first.
         if !room.lane_waits.is_empty() {
@@ -188,16 +192,15 @@ impl ForwardBatches {
         if messages_max == 0 || !room.has_bytes(connection, worker) {
             return None;
         }
-        let mut batch = self.pool.take(session);
+        let mut batch = self.pool.take(session, worker);
         let data = connection.data().shared();
         batch.data = Some([Arc::clone(data), Arc::clone(data)]);
-        batch.worker = worker;
         batch.is_websocket = connection.transport == Transport::WebSocket;
         batch.tells_all = room.is_filtered;
-        let carrier = &room.config.server_types[place].carrier;
+        let carrier = &room.config.server_types[server_type.index()].carrier;
         Some(BatchBuilder {
             batch,
-            place,
+            server_type,
             is_by_uid: matches!(carrier, Carrier::Workers { route: None, .. }),
             room: messages_max,
             ids: self.ids.pop().unwrap_or_default(),
@@ -208,27 +211,32 @@ impl ForwardBatches {
 
     /// How many messages more may go into the lane to a worker.
     #[inline]
-    pub(super) fn lane_room(&self, worker: u16, endpoint: &Endpoint, lane_len: usize) -> usize {
+    pub(super) fn lane_room(
+        &self,
+        worker: WorkerIndex,
+        endpoint: &Endpoint,
+        lane_len: usize,
+    ) -> usize {
         match endpoint.has_room_within(endpoint.hub().worker(worker), lane_len) {
-            true => lane_len.saturating_sub(self.away[usize::from(worker)]),
+            true => lane_len.saturating_sub(self.away[worker.index()]),
             false => 0,
         }
     }
 
     /// Messages in batches that a worker has not sent back.
     #[cfg(test)]
-    pub(in crate::shard) fn away(&self, worker: u16) -> usize {
-        self.away[usize::from(worker)]
+    pub(in crate::shard) fn away(&self, worker: WorkerIndex) -> usize {
+        self.away[worker.index()]
     }
 
     /// Counts messages that went to a worker.
-    pub(super) fn add_away(&mut self, worker: u16, messages: usize) {
-        self.away[usize::from(worker)] += messages;
+    pub(super) fn add_away(&mut self, worker: WorkerIndex, messages: usize) {
+        self.away[worker.index()] += messages;
     }
 
     /// Counts messages that a worker has sent back.
-    pub(super) fn remove_away(&mut self, worker: u16, messages: usize) {
-        let away = &mut self.away[usize::from(worker)];
+    pub(super) fn remove_away(&mut self, worker: WorkerIndex, messages: usize) {
+        let away = &mut self.away[worker.index()];
         debug_assert!(*away >= messages);
         *away = away.saturating_sub(messages);
     }

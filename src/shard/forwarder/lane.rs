@@ -15,7 +15,7 @@ use super::lane_waits::{Destination, ForwardMessage, WAITING_BYTES, WAITING_PER_
 use crate::dispatch::context::{ClientCall, HeldRequest};
 use crate::forward::mail::{Forward, ForwardRoute, Mail};
 use crate::forward::pending_forwards::PendingForward;
-use crate::forward::{Carrier, LaneFull};
+use crate::forward::{Carrier, LaneFull, WorkerIndex};
 use crate::route::table::RouteId;
 use crate::session::{SessionData, SessionId};
 use crate::shard::connections::{Pause, worker_bit};
@@ -57,7 +57,7 @@ impl Forwarder {
     /// The bytes that go to the worker: the body, behind the route's text where it has no id.
     fn carve(
         &mut self,
-        worker: u16,
+        worker: WorkerIndex,
         known: Option<RouteId>,
         text: &str,
         body: &[u8],
@@ -67,7 +67,7 @@ impl Forwarder {
             // A route's length has one byte on the wire.
             None => (ForwardRoute::Inline { len: text.len() as u8 }, text),
         };
-        (route, self.chunks[usize::from(worker)].carve([text.as_bytes(), body]))
+        (route, self.chunks[worker.index()].carve([text.as_bytes(), body]))
     }
 
     /// True if a message may go into its lane at once: there is room, and none waits before it.
@@ -84,7 +84,7 @@ impl Forwarder {
     }
 
     fn lane_full_of(&self, to: Destination) -> LaneFull {
-        self.config.server_types[to.place].lane_full
+        self.config.server_types[to.server_type.index()].lane_full
     }
 
     /// The bytes that a message counts for that found its lane full and may wait.
@@ -124,7 +124,7 @@ impl Forwarder {
     #[inline]
     fn send_message(&mut self, message: ForwardMessage) {
         let ForwardMessage { client, destination, data, held, route, bytes } = message;
-        let carrier = &self.config.server_types[destination.place].carrier;
+        let carrier = &self.config.server_types[destination.server_type.index()].carrier;
         let is_near = matches!(carrier, Carrier::Workers { .. });
         // A worker says of a notify, too, that it is done with it; servers of a cluster may not.
         let is_answered = is_near || client.id != 0 || held.is_some();
@@ -161,15 +161,15 @@ impl Forwarder {
 
     #[cold]
     fn send_some_waiting(&mut self) {
-        let mut next = 0;
+        let mut next = WorkerIndex(0);
         while let Some(((worker, _), _)) = self.lane_waits.first_from(next) {
             for _ in 0..WAITING_PER_TURN {
                 if !self.send_first_waiting(worker) {
                     break;
                 }
             }
-            let Some(after) = worker.checked_add(1) else { break };
-            next = after;
+            let Some(after) = worker.0.checked_add(1) else { break };
+            next = WorkerIndex(after);
         }
         for (worker, bytes) in self.lane_waits.take_stuck() {
             if !self.has_room_in_lane(worker, bytes) {
@@ -179,7 +179,7 @@ impl Forwarder {
     }
 
     /// Sends or rejects the first that waits for a worker; true if there was anything to do.
-    fn send_first_waiting(&mut self, worker: u16) -> bool {
+    fn send_first_waiting(&mut self, worker: WorkerIndex) -> bool {
         let Some((place, waiting)) = self.lane_waits.first_of(worker) else { return false };
         let connections = &mut self.outbound.connections;
         let is_due = waiting.deadline_us <= connections.now_us();
@@ -220,7 +220,7 @@ impl Forwarder {
 
     /// True if a lane has room for a message more, of a session that has so many bytes in flight
     /// with it. An empty lane has room for any.
-    fn has_room_in_lane(&self, worker: u16, bytes: usize) -> bool {
+    fn has_room_in_lane(&self, worker: WorkerIndex, bytes: usize) -> bool {
         let limits = &self.config.limits;
         let bytes = bytes.min(limits.lane_bytes_max);
         let party = self.endpoint.hub().worker(worker);

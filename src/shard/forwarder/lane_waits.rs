@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 
 use crate::dispatch::context::{ClientCall, HeldRequest};
 use crate::forward::mail::ForwardRoute;
+use crate::forward::{ServerTypeIndex, WorkerIndex};
 use crate::session::{SessionData, SessionId};
 
 /// A message for a worker, as long as it is not in the lane.
@@ -23,26 +24,24 @@ pub(in crate::shard) struct ForwardMessage {
 /// The destination of a message.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::shard) struct Destination {
-    /// Its server type, by its place in the configuration.
-    pub(in crate::shard) place: usize,
-    /// The place among all workers.
-    pub(in crate::shard) worker: u16,
+    pub(in crate::shard) server_type: ServerTypeIndex,
+    pub(in crate::shard) worker: WorkerIndex,
 }
 
 /// A worker, and how many messages have come before.
-pub(super) type Place = (u16, u64);
+pub(super) type WaitKey = (WorkerIndex, u64);
 
 /// The messages that wait for room in lanes.
 #[derive(Default)]
 pub(in crate::shard) struct LaneWaits {
-    waiting: BTreeMap<Place, Waiting>,
+    waiting: BTreeMap<WaitKey, Waiting>,
     /// How many have waited so far.
     count: u64,
     /// Those of each session, in order. INVARIANT: none is empty, and each session is paused.
-    sessions: FxHashMap<SessionId, VecDeque<Place>>,
+    sessions: FxHashMap<SessionId, VecDeque<WaitKey>>,
     /// Workers for whose lanes something has waited in vain, and which have had no room since for
     /// as many bytes.
-    stuck: Vec<(u16, usize)>,
+    stuck: Vec<(WorkerIndex, usize)>,
     /// Messages that have waited in vain, and are yet to be answered.
     rejected: VecDeque<ForwardMessage>,
 }
@@ -57,7 +56,7 @@ pub(super) struct Waiting {
 
 /// Bytes that a message that waits counts for besides its body, against `held_bytes_max`.
 pub(super) const WAITING_BYTES: usize = 256;
-const _: () = assert!(size_of::<Waiting>() + size_of::<Place>() <= WAITING_BYTES);
+const _: () = assert!(size_of::<Waiting>() + size_of::<WaitKey>() <= WAITING_BYTES);
 /// Messages that go into one lane in one turn, of those that have waited.
 pub(super) const WAITING_PER_TURN: usize = 128;
 
@@ -72,7 +71,7 @@ impl LaneWaits {
     }
 
     /// True if something has waited in vain for a worker's lane, which has had no room since.
-    pub(super) fn is_stuck(&self, worker: u16) -> bool {
+    pub(super) fn is_stuck(&self, worker: WorkerIndex) -> bool {
         self.stuck.iter().any(|(stuck, _)| *stuck == worker)
     }
 
@@ -92,29 +91,29 @@ impl LaneWaits {
     }
 
     /// The first for a worker, or for the next one that any waits for.
-    pub(super) fn first_from(&self, worker: u16) -> Option<(Place, &Waiting)> {
-        self.waiting.range((worker, 0)..).next().map(|(place, waiting)| (*place, waiting))
+    pub(super) fn first_from(&self, worker: WorkerIndex) -> Option<(WaitKey, &Waiting)> {
+        self.waiting.range((worker, 0)..).next().map(|(key, waiting)| (*key, waiting))
     }
 
-    pub(super) fn first_of(&self, worker: u16) -> Option<(Place, &Waiting)> {
+    pub(super) fn first_of(&self, worker: WorkerIndex) -> Option<(WaitKey, &Waiting)> {
         self.first_from(worker).filter(|((other, _), _)| *other == worker)
     }
 
     pub(super) fn add(&mut self, waiting: Waiting) {
-        let place = (waiting.message.destination.worker, self.count);
+        let key = (waiting.message.destination.worker, self.count);
         self.count += 1;
         let session = waiting.message.client.session;
-        self.sessions.entry(session).or_default().push_back(place);
-        self.waiting.insert(place, waiting);
+        self.sessions.entry(session).or_default().push_back(key);
+        self.waiting.insert(key, waiting);
     }
 
     /// Takes a message out; true if it was the last of its session.
-    pub(super) fn take(&mut self, place: Place) -> Option<(Waiting, bool)> {
-        let waiting = self.waiting.remove(&place)?;
+    pub(super) fn take(&mut self, key: WaitKey) -> Option<(Waiting, bool)> {
+        let waiting = self.waiting.remove(&key)?;
         let session = waiting.message.client.session;
-        let places = self.sessions.get_mut(&session).expect("a session knows what waits of it");
-        places.retain(|other| *other != place);
-        let is_last = places.is_empty();
+        let keys = self.sessions.get_mut(&session).expect("a session knows what waits of it");
+        keys.retain(|other| *other != key);
+        let is_last = keys.is_empty();
         if is_last {
             self.sessions.remove(&session);
         }
@@ -126,19 +125,19 @@ impl LaneWaits {
         if self.sessions.is_empty() {
             return Vec::new();
         }
-        let places = self.sessions.remove(&session).into_iter().flatten();
-        places.filter_map(|place| self.waiting.remove(&place)).collect()
+        let keys = self.sessions.remove(&session).into_iter().flatten();
+        keys.filter_map(|key| self.waiting.remove(&key)).collect()
     }
 
     /// Remembers that a lane had no room for so many bytes.
-    pub(super) fn mark_stuck(&mut self, worker: u16, bytes: usize) {
+    pub(super) fn mark_stuck(&mut self, worker: WorkerIndex, bytes: usize) {
         if !self.is_stuck(worker) {
             self.stuck.push((worker, bytes));
         }
     }
 
     /// Takes the lanes that had no room, to look at them again.
-    pub(super) fn take_stuck(&mut self) -> Vec<(u16, usize)> {
+    pub(super) fn take_stuck(&mut self) -> Vec<(WorkerIndex, usize)> {
         std::mem::take(&mut self.stuck)
     }
 
@@ -157,9 +156,9 @@ impl LaneWaits {
     }
 
     /// The first that waits for each worker.
-    pub(super) fn firsts(&self) -> impl Iterator<Item = (u16, &Waiting)> {
-        std::iter::successors(self.first_from(0), |((worker, _), _)| {
-            self.first_from(worker.checked_add(1)?)
+    pub(super) fn firsts(&self) -> impl Iterator<Item = (WorkerIndex, &Waiting)> {
+        std::iter::successors(self.first_from(WorkerIndex(0)), |((worker, _), _)| {
+            self.first_from(WorkerIndex(worker.0.checked_add(1)?))
         })
         .map(|((worker, _), waiting)| (worker, waiting))
     }

@@ -128,7 +128,7 @@ impl Forwarder {
 
     /// Messages in batches that a worker has not sent back.
     #[cfg(test)]
-    pub(super) fn away(&self, worker: u16) -> usize {
+    pub(super) fn away(&self, worker: crate::forward::WorkerIndex) -> usize {
         self.batches.away(worker)
     }
 

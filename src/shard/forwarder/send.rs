@@ -29,8 +29,8 @@ impl Forwarder {
         if workers == 0 {
             return;
         }
-        let count = self.endpoint.hub().parties() - self.endpoint.hub().shards();
-        for worker in (0..count).filter(|worker| workers & worker_bit(*worker) != 0) {
+        let all = self.endpoint.hub().workers();
+        for worker in all.filter(|worker| workers & worker_bit(*worker) != 0) {
             let party = self.endpoint.hub().worker(worker);
             self.endpoint.send(party, mail());
         }

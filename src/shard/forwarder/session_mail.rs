@@ -59,7 +59,7 @@ impl Forwarder {
 
     /// Shows sessions to a forwarder, which is told of their ends from here on.
     fn export(&mut self, sessions: &[SessionId], reply_to: ReplyTo) {
-        let forwarder = worker_bit(reply_to.party.0 - self.endpoint.hub().shards());
+        let forwarder = self.endpoint.hub().worker_of(reply_to.party).map_or(0, worker_bit);
         let mut exported = Vec::with_capacity(sessions.len());
         for &session in sessions {
             if let Some((_, connection)) = self.outbound.connections.find(session)

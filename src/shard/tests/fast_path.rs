@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::dispatch::{Audience, Filter, Request, Session, Verdict};
 use crate::forward::worker::{Worker, WorkerConfig};
-use crate::forward::{Carrier, LaneFull, ServerType};
+use crate::forward::{Carrier, LaneFull, ServerType, WorkerIndex};
 use crate::wire::package::HEADER_BYTES;
 
 const FAIL: &str = "connector.entryHandler.n0";
@@ -155,7 +155,7 @@ impl Way {
         }
         let hub = Hub::new(1, 1, HubLimits { lane_len: 64, inbox_len: 16 });
         let servers = ["chat-1".into()].into();
-        let carrier = Carrier::Workers { servers, first_worker: 0, route: None };
+        let carrier = Carrier::Workers { servers, first_worker: WorkerIndex(0), route: None };
         let routes = RouteTable::new(CHAT_ROUTES.map(str::to_owned), None, None);
         let config = ShardConfig {
             limits: limits.clone(),
@@ -175,7 +175,7 @@ impl Way {
             limits,
             counters: Arc::default(),
         };
-        let worker = Worker::new(&worker, &hub, hub.worker(0));
+        let worker = Worker::new(&worker, &hub, hub.worker(WorkerIndex(0)));
         (Rig::of(config, &hub), Some(worker))
     }
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::dispatch::{Filter, Request, Session};
 use crate::forward::mail::{Forward, Mail, WorkerReply};
 use crate::forward::message_batch::MessageBatch;
-use crate::forward::{Carrier, LaneFull, ServerType};
+use crate::forward::{Carrier, LaneFull, ServerType, WorkerIndex};
 use crate::wire::answer;
 
 pub(super) const CHAT: &str = "chat.chatHandler.echo";
@@ -52,7 +52,7 @@ impl Chat {
         let hub = Hub::new(1, 1, HubLimits { lane_len, inbox_len: 16 });
         let routes = RouteTable::new([ECHO, CHAT].map(str::to_owned), None, None);
         let servers = ["chat-1".into()].into();
-        let carrier = Carrier::Workers { servers, first_worker: 0, route: None };
+        let carrier = Carrier::Workers { servers, first_worker: WorkerIndex(0), route: None };
         let config = ShardConfig {
             limits,
             server_types: vec![ServerType { name: "chat".into(), carrier, lane_full }],
@@ -422,7 +422,7 @@ fn a_batch_is_no_longer_than_its_lane_and_what_does_not_fit_waits() {
             }
         }
         chat.expect_rest();
-        assert_eq!(chat.rig.shard.forwarder().away(0), 0);
+        assert_eq!(chat.rig.shard.forwarder().away(WorkerIndex(0)), 0);
     }
 }
 
@@ -447,5 +447,5 @@ fn a_batch_that_is_late_is_answered_for_and_its_notifies_are_not() {
     assert_eq!(chat.answer(1), [1, 0]);
     assert_eq!(chat.rig.sent[0], response(1, FAILED));
     chat.expect_rest();
-    assert_eq!(chat.rig.shard.forwarder().away(0), 0);
+    assert_eq!(chat.rig.shard.forwarder().away(WorkerIndex(0)), 0);
 }
