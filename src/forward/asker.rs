@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::hub::{Hub, Party};
+use super::hub::Hub;
 use super::mail::{Mail, Others, Outcome, ReplyTo};
+use super::party::Party;
 use super::scatter::by_home;
 use crate::dispatch::context::SessionOp;
 use crate::dispatch::pending::Completion;

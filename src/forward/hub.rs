@@ -6,25 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::doorbell::Doorbell;
 use super::lane_bytes::{HandledBytes, SentBytes, lane_bytes};
 use super::mail::Mail;
+use super::party::Party;
 use super::workers::WorkerIndex;
 use crate::session::{Directory, ShardIndex, Uid};
 use crate::sync::{ArrayQueue, Consumer, Producer, RingBuffer};
-
-/// A shard or a worker: the shards come first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Party(pub(crate) u16);
-
-impl Party {
-    pub(crate) fn index(self) -> usize {
-        usize::from(self.0)
-    }
-}
-
-impl From<ShardIndex> for Party {
-    fn from(shard: ShardIndex) -> Self {
-        Self(shard.0)
-    }
-}
 
 /// Everything that shards and workers share. Lock-free; lives as long as the engine.
 pub(crate) struct Hub {

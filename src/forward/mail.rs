@@ -6,8 +6,8 @@ use std::sync::mpsc::SyncSender;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use super::hub::Party;
 use super::message_batch::MessageBatch;
+use super::party::Party;
 use crate::dispatch::reply::{Reply, ReplyBody};
 use crate::dispatch::{Audience, BindError, HostRule, Login};
 use crate::metrics::Latency;

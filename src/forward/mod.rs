@@ -10,6 +10,7 @@ mod lane_bytes;
 mod loom_tests;
 pub(crate) mod mail;
 pub(crate) mod message_batch;
+mod party;
 pub(crate) mod pending_forwards;
 #[cfg(any(feature = "pitaya", feature = "pomelo"))]
 #[cfg_attr(not(all(feature = "pitaya", feature = "pomelo")), allow(dead_code))]
@@ -21,6 +22,7 @@ pub(crate) mod worker;
 mod workers;
 
 pub(crate) use chunk::Chunk;
-pub(crate) use hub::{BACKLOG_RETRY_US, Endpoint, Hub, HubLimits, Party};
+pub(crate) use hub::{BACKLOG_RETRY_US, Endpoint, Hub, HubLimits};
+pub(crate) use party::Party;
 pub(crate) use workers::{Carrier, Route, ServerType, ServerTypeIndex, WorkerIndex};
 pub use workers::{LaneFull, ServerId, Workers};

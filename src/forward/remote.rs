@@ -24,8 +24,9 @@ use rustc_hash::FxHashMap;
 use serde_json::{Map, Value};
 
 use super::asker::{Asker, Busy, PendingAsks};
-use super::hub::{Endpoint, Hub, Party};
+use super::hub::{Endpoint, Hub};
 use super::mail::{Forward, Mail, Others, Outcome, ReplyTo, WorkerReply};
+use super::party::Party;
 use super::scatter::ByShard;
 use super::worker::MESSAGES_PER_SHARD;
 use crate::dispatch::{Audience, BindError};

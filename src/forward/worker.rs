@@ -10,9 +10,10 @@ use std::sync::Arc;
 use bytes::{Buf as _, Bytes};
 
 use super::asker::{self, AskCompletion, Asker, PendingAsks};
-use super::hub::{Endpoint, Hub, Party};
+use super::hub::{Endpoint, Hub};
 use super::mail::{Forward, ForwardRoute, Mail, Outcome, WorkerReply};
 use super::message_batch::MessageBatch;
+use super::party::Party;
 use super::session_futures::SessionFutures;
 use crate::dispatch::chain;
 use crate::dispatch::context::{BatchPart, Call, Op, Origin, ThreadState};
