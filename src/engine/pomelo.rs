@@ -26,7 +26,7 @@ use crate::forward::remote::{Remote, RemoteConfig};
 use crate::forward::{Party, Route};
 use crate::limits::Limits;
 use crate::pomelo::{
-    Command, LinkId, Member, MemberConfig, Output, PomeloCluster, StopHook, host_and_port,
+    Command, Member, MemberConfig, Output, PeerId, PomeloCluster, StopHook, host_and_port,
 };
 use crate::shard::ShardConfig;
 
@@ -271,7 +271,7 @@ impl Thread {
             match data.u64() {
                 BELL => self.threads.eventfd(self.me).clear(),
                 LISTENER => self.accept(now_us),
-                link => self.handle_socket(LinkId::from_word(link), flags),
+                link => self.handle_socket(PeerId::from_word(link), flags),
             }
         }
         if self.accept_us != 0 && now_us >= self.accept_us {
@@ -328,7 +328,7 @@ impl Thread {
     }
 
     /// Watches a socket. One that is being connected becomes writable when it is.
-    fn add(&mut self, link: LinkId, socket: Socket, is_open: bool) -> std::io::Result<()> {
+    fn add(&mut self, link: PeerId, socket: Socket, is_open: bool) -> std::io::Result<()> {
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
         let interest = if is_open { EventFlags::IN } else { EventFlags::OUT };
@@ -345,7 +345,7 @@ impl Thread {
                 self.sockets.remove(&link.word());
             }
             Command::Stop => self.handle_stop(),
-            Command::Connect { link, host, port } => self.dialer.start(link.word(), &host, port),
+            Command::Connect { peer, host, port } => self.dialer.start(peer.word(), &host, port),
         }
     }
 
@@ -361,18 +361,18 @@ impl Thread {
         match step {
             Step::Connect { link, address } => {
                 self.sockets.remove(&link);
-                if let Err(error) = self.connect(LinkId::from_word(link), address) {
-                    self.handle_unreachable(LinkId::from_word(link), &error);
+                if let Err(error) = self.connect(PeerId::from_word(link), address) {
+                    self.handle_unreachable(PeerId::from_word(link), &error);
                 }
             }
             Step::Fail { link, why } => {
                 self.sockets.remove(&link);
-                self.member.handle_closed(LinkId::from_word(link), &why);
+                self.member.handle_closed(PeerId::from_word(link), &why);
             }
         }
     }
 
-    fn connect(&mut self, link: LinkId, address: SocketAddr) -> std::io::Result<()> {
+    fn connect(&mut self, link: PeerId, address: SocketAddr) -> std::io::Result<()> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         match socket.connect(&address.into()) {
@@ -382,12 +382,12 @@ impl Thread {
     }
 
     /// An address can't be reached; the next one may.
-    fn handle_unreachable(&mut self, link: LinkId, error: &std::io::Error) {
+    fn handle_unreachable(&mut self, link: PeerId, error: &std::io::Error) {
         self.sockets.remove(&link.word());
         self.dialer.handle_failed(link.word(), error.to_string());
     }
 
-    fn handle_socket(&mut self, link: LinkId, flags: EventFlags) {
+    fn handle_socket(&mut self, link: PeerId, flags: EventFlags) {
         let Some(connection) = self.sockets.get_mut(&link.word()) else { return };
         if !connection.is_open {
             match connection.stream.take_error() {
@@ -416,7 +416,7 @@ impl Thread {
     /// The other end writes each packet in two pieces, the second of which it holds back until the
     /// first one is acknowledged (docs/protocol/rpc.md, "Transport"). So the kernel is told to do
     /// that at once; it forgets that after a while.
-    fn read(&mut self, link: LinkId) {
+    fn read(&mut self, link: PeerId) {
         for _ in 0..READS_PER_TURN {
             let Some(connection) = self.sockets.get_mut(&link.word()) else { return };
             match connection.stream.read(&mut self.buffer) {
@@ -437,7 +437,7 @@ impl Thread {
     }
 
     /// Sends what waits: one write for all of a turn.
-    fn send(&mut self, link: LinkId) {
+    fn send(&mut self, link: PeerId) {
         let Some(connection) = self.sockets.get_mut(&link.word()) else { return };
         let Some(output) = self.member.output(link) else { return };
         match write_all(&mut connection.stream, output) {
@@ -454,7 +454,7 @@ impl Thread {
     }
 
     /// A connection has ended, or could not be made.
-    fn drop_link(&mut self, link: LinkId, why: &str) {
+    fn drop_link(&mut self, link: PeerId, why: &str) {
         self.sockets.remove(&link.word());
         self.member.handle_closed(link, why);
     }

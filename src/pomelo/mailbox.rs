@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
-use super::link::LinkId;
+use super::peer::PeerId;
 use super::servers::Server;
 use crate::session::ShardIndex;
 
@@ -31,11 +31,11 @@ pub(super) enum State {
     },
     /// Being made, until then at the latest.
     Connecting {
-        link: LinkId,
+        peer: PeerId,
         until_us: u64,
     },
     Open {
-        link: LinkId,
+        peer: PeerId,
         pulse: Pulse,
     },
 }
@@ -52,10 +52,10 @@ impl Mailbox {
         }
     }
 
-    pub(super) fn link(&self) -> Option<LinkId> {
+    pub(super) fn peer(&self) -> Option<PeerId> {
         match self.state {
             State::Waiting { .. } => None,
-            State::Connecting { link, .. } | State::Open { link, .. } => Some(link),
+            State::Connecting { peer, .. } | State::Open { peer, .. } => Some(peer),
         }
     }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::link::LinkId;
 use super::mailbox::{Backoff, Beat, Pulse};
 use super::mqtt::{self, Packet};
+use super::peer::PeerId;
 use super::servers::{Change, Server};
 use crate::forward::ServerId;
 
@@ -46,11 +46,11 @@ pub(super) enum State {
     },
     /// A connection and then the master's answers, until then at the latest.
     Joining {
-        link: LinkId,
+        peer: PeerId,
         until_us: u64,
     },
     Joined {
-        link: LinkId,
+        peer: PeerId,
         pulse: Pulse,
     },
 }
@@ -95,10 +95,10 @@ impl Master {
         }
     }
 
-    pub(super) fn link(&self) -> Option<LinkId> {
+    pub(super) fn peer(&self) -> Option<PeerId> {
         match self.state {
             State::Waiting { .. } => None,
-            State::Joining { link, .. } | State::Joined { link, .. } => Some(link),
+            State::Joining { peer, .. } | State::Joined { peer, .. } => Some(peer),
         }
     }
 
@@ -193,11 +193,11 @@ impl Master {
             // A master that still holds our old connection refuses until it has noticed its end.
             return Heard::Over { why: format!("it refuses us: {why}") };
         }
-        let State::Joining { link, .. } = self.state else { return Heard::Nothing };
+        let State::Joining { peer, .. } = self.state else { return Heard::Nothing };
         let id = &self.registration.id;
         if self.was_registered {
             let pulse = Pulse::new(KEEPALIVE, now_us);
-            self.state = State::Joined { link, pulse };
+            self.state = State::Joined { peer, pulse };
             self.retry.succeed();
         } else {
             let body = json!({"action": "subscribe", "id": id});
@@ -271,9 +271,9 @@ impl Master {
         let Some(servers) = message.get("body").and_then(Server::from_entries) else {
             return Heard::Over { why: format!("it lists no servers: {message}") };
         };
-        if let State::Joining { link, .. } = self.state {
+        if let State::Joining { peer, .. } = self.state {
             let pulse = Pulse::new(KEEPALIVE, now_us);
-            self.state = State::Joined { link, pulse };
+            self.state = State::Joined { peer, pulse };
             self.was_registered = true;
             self.retry.succeed();
             let body = json!({"action": "record", "id": self.registration.id});

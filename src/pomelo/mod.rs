@@ -1,13 +1,16 @@
 //! Pomelo's cluster protocol, without I/O: calls to Node backends, their calls to us, and the
 //! master's list of servers (docs/protocol/rpc.md).
 
-mod calls;
 mod cluster;
-mod link;
+mod forwards;
 mod mailbox;
+mod mailboxes;
 mod master;
 mod member;
+mod member_config;
 pub(crate) mod mqtt;
+mod peer;
+mod peers;
 mod remotes;
 mod router;
 pub(crate) mod rpc;
@@ -19,6 +22,7 @@ mod vectors;
 
 pub use cluster::{ClosedArg, PomeloCluster, PomeloLimits};
 pub(crate) use cluster::{StopHook, host_and_port};
-pub(crate) use link::{LinkId, Output};
-pub(crate) use member::{Command, Member, MemberConfig};
+pub(crate) use member::{Command, Member};
+pub(crate) use member_config::MemberConfig;
+pub(crate) use peer::{Output, PeerId};
 pub use router::{CustomRouter, Router};

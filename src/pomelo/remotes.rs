@@ -6,13 +6,14 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::link::LinkId;
-use super::member::Member;
+use super::member_config::MemberConfig;
 use super::mqtt;
+use super::peer::PeerId;
+use super::peers::Peers;
 use super::rpc::{self, Call, NoCall, Request, encode_answer, push_error, push_json};
 use crate::dispatch::{Audience, BindError};
 use crate::forward::mail::Others;
-use crate::forward::remote::{Done, Refused};
+use crate::forward::remote::{Done, Refused, Remote};
 use crate::route::push::Push;
 use crate::session::Uid;
 use crate::wire::truthy::is_truthy;
@@ -20,14 +21,14 @@ use crate::wire::truthy::is_truthy;
 /// Whom a shard's answer is for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caller {
-    link: LinkId,
+    peer: PeerId,
     id: Option<u64>,
-    asked: Asked,
+    pending: PendingRemote,
 }
 
-/// What was asked for, as far as the answer depends on it.
+/// A remote that waits for the shards' answer, as far as its own answer depends on it.
 #[derive(Debug, Clone, Copy)]
-enum Asked {
+enum PendingRemote {
     /// Something about a session, by its number.
     Session(u64),
     /// Something about a uid or about several.
@@ -74,11 +75,18 @@ fn wrong<T>(text: impl Into<String>) -> Result<T, Wrong> {
 /// The reason of a kick that names none.
 const KICK_REASON: &str = "kick";
 
-impl Member {
+/// The parts of a member that serve its backends' calls.
+pub(super) struct Remotes<'a> {
+    pub(super) config: &'a MemberConfig,
+    pub(super) remote: &'a mut Remote<Caller, Vec<u8>>,
+    pub(super) peers: &'a mut Peers,
+}
+
+impl Remotes<'_> {
     /// Calls have come on a backend's connection.
-    pub(super) fn handle_requests(&mut self, link: LinkId, payload: &[u8]) {
+    pub(super) fn handle_requests(&mut self, peer: PeerId, payload: &[u8]) {
         rpc::decode_requests(payload, |Request { id, call }| {
-            let caller = Caller { link, id, asked: Asked::Uid };
+            let caller = Caller { peer, id, pending: PendingRemote::Uid };
             let call = match call {
                 Ok(call) => call,
                 Err(NoCall) => {
@@ -117,7 +125,7 @@ impl Member {
         args: &Args<'_>,
     ) -> Result<Now, Wrong> {
         let remote = &mut self.remote;
-        let about = |number| Caller { asked: Asked::Session(number), ..caller };
+        let about = |number| Caller { pending: PendingRemote::Session(number), ..caller };
         match method {
             "bind" => {
                 let number = args.number()?;
@@ -182,7 +190,7 @@ impl Member {
             if !uids.is_empty() {
                 // Those that are uids get it; that some of them may have no session, too, is not
                 // told along with the strange ones.
-                let caller = Caller { asked: Asked::Nothing, ..caller };
+                let caller = Caller { pending: PendingRemote::Nothing, ..caller };
                 self.remote.push(uids, &push, caller)?;
             }
             return Ok(Now::Fails(strange));
@@ -218,10 +226,10 @@ impl Member {
 
     /// The shards have answered.
     pub(super) fn handle_done(&mut self, caller: Caller, result: Done) {
-        match (caller.asked, result) {
-            (Asked::Nothing, _) => {}
+        match (caller.pending, result) {
+            (PendingRemote::Nothing, _) => {}
             (_, Done::Bound(Err(error))) => self.answer_wrong(caller, &error),
-            (Asked::Session(number), Done::Set(false)) => {
+            (PendingRemote::Session(number), Done::Set(false)) => {
                 self.answer_wrong(caller, &Refused::Gone { number });
             }
             (_, Done::Pushed(fails)) => self.answer(caller, |out| push_value(&fails, out)),
@@ -230,8 +238,8 @@ impl Member {
                 self.answer(caller, |out| {
                     let mut exports = sessions.iter().map(|data| rpc::export(data, &frontend_id));
                     out.extend_from_slice(b"null,");
-                    match caller.asked {
-                        Asked::Session(_) => out.extend(exports.next().unwrap_or_default()),
+                    match caller.pending {
+                        PendingRemote::Session(_) => out.extend(exports.next().unwrap_or_default()),
                         _ => {
                             out.push(b'[');
                             out.extend(exports.collect::<Vec<_>>().join(&b','));
@@ -248,7 +256,7 @@ impl Member {
 
     /// Answers a call, with whatever `values` appends.
     fn answer(&mut self, caller: Caller, values: impl FnOnce(&mut Vec<u8>)) {
-        self.write(caller.link, |out| {
+        self.peers.write(caller.peer, |out| {
             mqtt::encode_publish(rpc::TOPIC, out, |out| encode_answer(caller.id, out, values));
         });
     }
@@ -263,9 +271,9 @@ impl Member {
 struct Args<'a>(&'a [&'a RawValue]);
 
 impl Args<'_> {
-    fn value(&self, place: usize) -> Value {
+    fn value(&self, index: usize) -> Value {
         // What stands in a call that has been read is JSON; its numbers may be out of range.
-        self.0.get(place).and_then(|arg| serde_json::from_str(arg.get()).ok()).unwrap_or_default()
+        self.0.get(index).and_then(|arg| serde_json::from_str(arg.get()).ok()).unwrap_or_default()
     }
 
     /// The session's number, which stands first; JavaScript finds it by its text, too.
@@ -284,8 +292,8 @@ impl Args<'_> {
         }
     }
 
-    fn uid(&self, place: usize) -> Result<Uid, Wrong> {
-        Uid::try_from(&self.value(place)).or_else(|_| wrong(BindError::BadUid.to_string()))
+    fn uid(&self, index: usize) -> Result<Uid, Wrong> {
+        Uid::try_from(&self.value(index)).or_else(|_| wrong(BindError::BadUid.to_string()))
     }
 
     /// The reason of a kick, which stands second: a kick without one has the reason `kick`, one

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::member::{Command, Member, MemberConfig};
+use super::member::{Command, Member};
+use super::member_config::MemberConfig;
 use super::mqtt::{self, Decoded, Packet};
 use super::servers::{Change, Server};
-use super::{LinkId, PomeloCluster, PomeloLimits, Router};
+use super::{PeerId, PomeloCluster, PomeloLimits, Router};
 use crate::forward::mail::{Forward, ForwardRoute, Mail};
 use crate::forward::remote::{Remote, RemoteConfig};
 use crate::forward::{Endpoint, Hub, HubLimits, Party, ServerId, WorkerIndex};
@@ -84,8 +85,8 @@ impl Bench {
     }
 
     /// The ids of the calls that are to be sent on a connection.
-    fn sent(&mut self, link: LinkId) -> Vec<u64> {
-        let Some(output) = self.member.output(link) else { return Vec::new() };
+    fn sent(&mut self, peer: PeerId) -> Vec<u64> {
+        let Some(output) = self.member.output(peer) else { return Vec::new() };
         let mut bytes = Vec::new();
         while output.len() > 0 {
             bytes.extend_from_slice(output.unsent());
@@ -115,97 +116,97 @@ fn server(id: &str, port: u16) -> Server {
 }
 
 /// The one connection that is to be made.
-fn connect(commands: &[Command]) -> LinkId {
-    let [Command::Connect { link, .. }] = commands else { panic!("{commands:?}") };
-    *link
+fn connect(commands: &[Command]) -> PeerId {
+    let [Command::Connect { peer, .. }] = commands else { panic!("{commands:?}") };
+    *peer
 }
 
 #[test]
 fn calls_wait_for_a_connection_up_to_a_bound() {
     let mut bench = Bench::new(PomeloLimits { queue_len_max: 3, ..PomeloLimits::default() });
     bench.replace(&[("chat-1", 1)]);
-    let link = connect(&bench.run(0));
+    let peer = connect(&bench.run(0));
     (1..=5).for_each(|token| bench.forward(token));
     bench.run(0);
     assert_eq!(bench.answers(), [(4, true), (5, true)], "the bound");
     assert_eq!(bench.counters.snapshot().forward_rejects, 2);
-    assert!(bench.sent(link).is_empty(), "nothing goes out before the connection is there");
-    bench.member.handle_open(link);
-    assert_eq!(bench.member.poll_dirty(), Some(link));
-    assert_eq!(bench.sent(link), [0, 1, 2], "in order");
+    assert!(bench.sent(peer).is_empty(), "nothing goes out before the connection is there");
+    bench.member.handle_open(peer);
+    assert_eq!(bench.member.poll_dirty(), Some(peer));
+    assert_eq!(bench.sent(peer), [0, 1, 2], "in order");
     bench.forward(6);
     bench.run(0);
-    assert_eq!(bench.sent(link), [3], "one that is open has no such bound");
+    assert_eq!(bench.sent(peer), [3], "one that is open has no such bound");
 }
 
 #[test]
 fn a_connection_that_can_not_be_made_is_tried_at_longer_and_longer_intervals() {
     let mut bench = Bench::new(PomeloLimits::default());
     bench.replace(&[("chat-1", 1)]);
-    let mut link = connect(&bench.run(0));
+    let mut peer = connect(&bench.run(0));
     let mut waits_ms = Vec::new();
     for token in 1..=8 {
         bench.forward(token);
         bench.run(0);
-        bench.member.handle_closed(link, "refused");
+        bench.member.handle_closed(peer, "refused");
         bench.forward(100 + token);
         bench.run(0);
         assert_eq!(bench.answers(), [(token, true), (100 + token, true)], "at once");
         let next_us = bench.member.next_deadline_us().unwrap();
         waits_ms.push((next_us - bench.now_us) / 1000);
         assert!(bench.run(next_us - bench.now_us - 1).is_empty());
-        link = connect(&bench.run(1));
+        peer = connect(&bench.run(1));
     }
     assert_eq!(waits_ms, [100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000]);
     // One that says nothing is given up.
     let commands = bench.run(5 * SECOND_US);
-    assert_eq!(commands, [Command::Close(link)]);
-    link = connect(&bench.run(5 * SECOND_US));
-    bench.member.handle_open(link);
+    assert_eq!(commands, [Command::Close(peer)]);
+    peer = connect(&bench.run(5 * SECOND_US));
+    bench.member.handle_open(peer);
     // After one that was made, the next is tried at once.
-    bench.member.handle_closed(link, "lost");
-    link = connect(&bench.run(0));
-    bench.member.handle_closed(link, "refused");
+    bench.member.handle_closed(peer, "lost");
+    peer = connect(&bench.run(0));
+    bench.member.handle_closed(peer, "refused");
     assert_eq!(bench.member.next_deadline_us(), Some(bench.now_us + 100_000));
 }
 
 /// A bench with one server that is connected.
-fn connected() -> (Bench, LinkId) {
+fn connected() -> (Bench, PeerId) {
     let mut bench = Bench::new(PomeloLimits::default());
     bench.replace(&[("chat-1", 1)]);
-    let link = connect(&bench.run(0));
-    bench.member.handle_open(link);
-    (bench, link)
+    let peer = connect(&bench.run(0));
+    bench.member.handle_open(peer);
+    (bench, peer)
 }
 
 /// Lets some time pass in which the server answers its pings; whether it is connected still.
-fn live(bench: &mut Bench, link: LinkId, seconds: u64) -> bool {
+fn live(bench: &mut Bench, peer: PeerId, seconds: u64) -> bool {
     for _ in 0..seconds {
         bench.run(SECOND_US);
-        bench.member.handle_input(link, &mqtt::PINGRESP);
+        bench.member.handle_input(peer, &mqtt::PINGRESP);
     }
-    bench.member.output(link).is_some()
+    bench.member.output(peer).is_some()
 }
 
 #[test]
 fn a_server_that_answers_is_kept_for_a_while_though_the_master_has_forgotten_it() {
-    let (mut bench, link) = connected();
+    let (mut bench, peer) = connected();
     bench.replace(&[]);
-    assert!(live(&mut bench, link, 89), "it may be about to come back");
-    assert!(!live(&mut bench, link, 2));
-    let (mut bench, link) = connected();
+    assert!(live(&mut bench, peer, 89), "it may be about to come back");
+    assert!(!live(&mut bench, peer, 2));
+    let (mut bench, peer) = connected();
     bench.replace(&[]);
     bench.member.apply(Change::Add(server("chat-1", 1)));
-    assert!(live(&mut bench, link, 200), "it has come back");
+    assert!(live(&mut bench, peer, 200), "it has come back");
 }
 
 #[test]
 fn a_server_that_is_taken_off_the_list_goes_at_once() {
-    let (mut bench, link) = connected();
+    let (mut bench, peer) = connected();
     bench.forward(1);
     bench.run(0);
     bench.member.apply(Change::Remove(ServerId::from("chat-1")));
-    assert_eq!(bench.run(0), [Command::Close(link)]);
+    assert_eq!(bench.run(0), [Command::Close(peer)]);
     assert_eq!(bench.answers(), [(1, true)]);
     bench.forward(2);
     bench.run(0);
@@ -216,8 +217,8 @@ fn a_server_that_is_taken_off_the_list_goes_at_once() {
 fn a_server_that_moves_is_called_where_it_is() {
     let mut bench = Bench::new(PomeloLimits::default());
     bench.replace(&[("chat-1", 1)]);
-    let link = connect(&bench.run(0));
-    bench.member.handle_open(link);
+    let peer = connect(&bench.run(0));
+    bench.member.handle_open(peer);
     bench.member.apply(Change::Add(server("chat-1", 1)));
     assert!(bench.run(0).is_empty(), "the same place");
     bench.member.apply(Change::Add(server("chat-1", 2)));
@@ -225,7 +226,7 @@ fn a_server_that_moves_is_called_where_it_is() {
     let [Command::Close(old), Command::Connect { port: 2, .. }] = &commands[..] else {
         panic!("{commands:?}")
     };
-    assert_eq!(*old, link);
+    assert_eq!(*old, peer);
 }
 
 #[test]
@@ -256,12 +257,12 @@ fn callers_and_servers_are_bounded() {
 }
 
 /// The connections that are to be made.
-fn connects(commands: &[Command]) -> Vec<LinkId> {
-    let link = |command: &Command| match command {
-        Command::Connect { link, .. } => *link,
+fn connects(commands: &[Command]) -> Vec<PeerId> {
+    let peer = |command: &Command| match command {
+        Command::Connect { peer, .. } => *peer,
         _ => panic!("{commands:?}"),
     };
-    commands.iter().map(link).collect()
+    commands.iter().map(peer).collect()
 }
 
 #[test]
@@ -272,21 +273,21 @@ fn what_waits_for_all_servers_together_is_bounded_in_bytes() {
     let names: Vec<String> = (0..20).map(|n| format!("chat-{n}")).collect();
     bench.replace(&names.iter().map(|name| (name.as_str(), 1)).collect::<Vec<_>>());
     // None of them reads.
-    let links = connects(&bench.run(0));
-    links.iter().for_each(|link| bench.member.handle_open(*link));
+    let peers = connects(&bench.run(0));
+    peers.iter().for_each(|peer| bench.member.handle_open(*peer));
     let body = format!("\"{}\"", "x".repeat(MIB));
     for token in 1..=40 {
         bench.forward_body(token, &body);
         bench.run(1_000);
     }
-    let held = |bench: &Bench| links.iter().map(|link| bench.member.held_by(*link)).sum::<usize>();
+    let held = |bench: &Bench| peers.iter().map(|peer| bench.member.held_by(*peer)).sum::<usize>();
     assert!((7 * MIB..=8 * MIB).contains(&held(&bench)), "{}", held(&bench));
     assert_eq!(bench.answers().len(), 40 - 7);
     // Small ones are for everybody, and what is sent makes room for large ones.
     bench.forward(41);
     bench.run(1_000);
     assert_eq!(bench.answers(), []);
-    links.iter().for_each(|link| drop(bench.sent(*link)));
+    peers.iter().for_each(|peer| drop(bench.sent(*peer)));
     bench.forward_body(42, &body);
     bench.run(1_000);
     assert_eq!(bench.answers(), []);
@@ -301,12 +302,12 @@ fn packets_in_part_are_bounded_in_bytes_for_all_connections_together() {
     // The start of a packet of 16 MiB.
     let mut part = vec![0x30, 0x80, 0x80, 0x80, 0x08];
     part.resize(MIB, b' ');
-    let mut left: Vec<LinkId> = (0..20).filter_map(|_| bench.member.handle_accept()).collect();
-    for link in left.clone() {
-        bench.member.handle_input(link, &part);
+    let mut left: Vec<PeerId> = (0..20).filter_map(|_| bench.member.handle_accept()).collect();
+    for peer in left.clone() {
+        bench.member.handle_input(peer, &part);
         bench.run(1_000);
     }
-    left.retain(|link| bench.member.output(*link).is_some());
+    left.retain(|peer| bench.member.output(*peer).is_some());
     assert_eq!((left.len(), bench.counters.snapshot().cluster_overflows), (8, 12));
     let caller = bench.member.handle_accept().unwrap();
     bench.member.handle_input(caller, &part[..1_000]);

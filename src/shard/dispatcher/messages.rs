@@ -215,7 +215,7 @@ impl Dispatcher {
     ) -> Run {
         let mut run = Run::default();
         let (thread, registry) = (Rc::clone(&self.thread), Rc::clone(&self.registry));
-        let filters = &registry.global_filters;
+        let (config, filters) = (&*self.config, &registry.global_filters);
         let (is_filtered, is_admitted) = (!filters.is_empty(), admitted.is_some());
         let (mut batching, outbound) = self.forwarder.batching(is_filtered);
         let pause_bytes = outbound.pause_bytes();
@@ -252,7 +252,9 @@ impl Dispatcher {
                 Target::Handler(handler) => Some(handler as usize),
                 Target::NoHandler if !M::ARE_PLAIN => None,
                 Target::Workers(server_type) if M::ARE_PLAIN => {
-                    let Some(known) = route.id else { break None };
+                    let Some(known) = route.id else {
+                        break Some(leave(config, seen, client(), route.target, request));
+                    };
                     let head = Head { id, route: known };
                     let to = BatchTarget { session, connection, server_type, head };
                     let sent = batching.put(&mut builder, to, body, &mut snapshot);
@@ -260,7 +262,7 @@ impl Dispatcher {
                     let to = worker.map(|worker| Destination { server_type, worker });
                     break Some(Interruption::Alone { client: client(), request, to });
                 }
-                target => break Some(leave(&self.config, seen, client(), target, request)),
+                target => break Some(leave(config, seen, client(), target, request)),
             };
             let mut reply = Reply::error();
             chain::handle(&registry, handler, &request, seen, &mut reply);

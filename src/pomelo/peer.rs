@@ -7,12 +7,12 @@ use crate::session::{Generation, Slot, place_of, token_of};
 
 /// A connection's name between the member and its shell, never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LinkId {
+pub(crate) struct PeerId {
     pub(super) slot: Slot,
     pub(super) generation: Generation,
 }
 
-impl LinkId {
+impl PeerId {
     /// The name as a word, for the kernel to give back.
     pub(crate) fn word(self) -> u64 {
         token_of((self.slot, self.generation))
@@ -37,16 +37,18 @@ pub(super) enum Owner {
 
 /// One connection.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct Peer {
     pub(super) owner: Owner,
     pub(super) is_open: bool,
     /// Whether the shell has been told that there is something to send.
     pub(super) is_dirty: bool,
+    /// Whether it is about to be closed, as it does not read.
+    pub(super) is_overflowed: bool,
     pub(super) reader: Reader,
     pub(super) output: Output,
 }
 
-impl Link {
+impl Peer {
     /// The memory that it takes: of what is to be sent, and of a packet that has come in part.
     pub(super) fn held_bytes(&self) -> (usize, usize) {
         (self.output.held_bytes(), self.reader.held_bytes())
@@ -54,7 +56,7 @@ impl Link {
 
     pub(super) fn new(owner: Owner, is_open: bool) -> Self {
         let (reader, output) = (Reader::default(), Output::default());
-        Self { owner, is_open, is_dirty: false, reader, output }
+        Self { owner, is_open, is_dirty: false, is_overflowed: false, reader, output }
     }
 }
 

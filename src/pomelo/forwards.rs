@@ -5,66 +5,18 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::cluster::{ClosedArg, Occasion};
-use super::mailbox::{Mailbox, State, Waiter};
-use super::member::Member;
+use super::mailbox::{State, Waiter};
+use super::mailboxes::Mailboxes;
+use super::member_config::MemberConfig;
 use super::mqtt;
-use super::router::{CustomRouter, Picker, Router, Servers};
+use super::peer::PeerId;
+use super::peers::Peers;
+use super::remotes::Caller;
 use super::rpc::{self, Message};
+use crate::forward::Chunk;
 use crate::forward::mail::{Forward, WorkerReply};
-use crate::forward::{Route, ServerId};
-use crate::session::{SessionData, SessionId, SessionView, ShardIndex, Slot, Table};
-
-/// The servers of one type.
-pub(super) struct ServerType {
-    pub(super) name: Box<str>,
-    /// By their mailboxes, in the order they became known.
-    pub(super) servers: Vec<Slot>,
-    /// Their names, in the same order.
-    ids: Vec<ServerId>,
-    picker: Picker,
-}
-
-impl ServerType {
-    pub(super) fn new(name: &str, router: &Router, routers: &[(String, Route)]) -> Self {
-        // The last one that was given counts, as for workers.
-        let router = match routers.iter().rev().find(|(other, _)| other == name) {
-            Some((_, route)) => Router::Custom(CustomRouter(Arc::clone(route))),
-            None => router.clone(),
-        };
-        let (servers, ids) = (Vec::new(), Vec::new());
-        Self { name: name.into(), servers, ids, picker: Picker::new(router) }
-    }
-
-    /// The servers have changed.
-    pub(super) fn refresh(&mut self, mailboxes: &Table<Mailbox>) {
-        let servers = || self.servers.iter().filter_map(|slot| Some(&mailboxes.at(*slot)?.server));
-        self.ids = servers().map(|server| server.id.clone()).collect();
-        let weights = self.ids.iter().zip(servers().map(|server| server.weight));
-        self.picker.set_servers(weights);
-    }
-
-    fn pick(&mut self, session: &SessionView<'_>, mailboxes: &Table<Mailbox>) -> Option<Slot> {
-        let view = View { servers: &self.servers, mailboxes };
-        let place = self.picker.pick(session, &self.ids, &view)?;
-        self.servers.get(place).copied()
-    }
-}
-
-/// The servers of a type as its router sees them.
-struct View<'a> {
-    servers: &'a [Slot],
-    mailboxes: &'a Table<Mailbox>,
-}
-
-impl Servers for View<'_> {
-    fn active(&self, place: usize) -> usize {
-        self.mailboxes.at(self.servers[place]).map_or(0, |mailbox| mailbox.calls.len())
-    }
-
-    fn is_connected(&self, place: usize) -> bool {
-        self.mailboxes.at(self.servers[place]).is_some_and(Mailbox::is_open)
-    }
-}
+use crate::forward::remote::Remote;
+use crate::session::{SessionData, SessionId, SessionView, ShardIndex, Slot};
 
 /// What a call takes beside its body and its route: its head, and a small session.
 const CALL_BYTES: usize = 512;
@@ -77,7 +29,18 @@ enum NotCalled {
     Full,
 }
 
-impl Member {
+/// The parts of a member that calls are made with.
+pub(super) struct Forwards<'a> {
+    pub(super) config: &'a MemberConfig,
+    pub(super) remote: &'a mut Remote<Caller, Vec<u8>>,
+    pub(super) mailboxes: &'a mut Mailboxes,
+    pub(super) peers: &'a mut Peers,
+    /// The answers' bodies are carved from this.
+    pub(super) chunk: &'a mut Chunk,
+    pub(super) now_us: u64,
+}
+
+impl Forwards<'_> {
     /// A client's message for a server.
     pub(super) fn handle_forward(&mut self, forward: Forward) {
         let Forward { token, session, data, route, id, bytes } = forward;
@@ -103,7 +66,7 @@ impl Member {
         let server_type = message.route.split('.').next().unwrap_or_default();
         let slot = self.pick(server_type, session, data).ok_or(NotCalled::Lost)?;
         let bytes = message.body.len() + message.route.len() + CALL_BYTES;
-        let link = self.take_place(slot, bytes)?;
+        let peer = self.reserve(slot, bytes)?;
         let mailbox = self.mailboxes.at_mut(slot).ok_or(NotCalled::Lost)?;
         let id = match token {
             0 => mailbox.calls.skip(),
@@ -114,42 +77,37 @@ impl Member {
         };
         let frontend_id = &self.config.frontend_id;
         let export = self.remote.export(session, data, |data| rpc::export(data, frontend_id));
-        let output = &mut self.links.at_mut(link.slot).ok_or(NotCalled::Lost)?.output;
-        let held = output.held_bytes();
-        output.append(bytes + export.len(), |out| {
+        self.peers.append(peer, bytes + export.len(), |out| {
             mqtt::encode_publish(rpc::TOPIC, out, |out| {
                 rpc::encode_forward(id, server_type, message, export, out);
             });
         });
-        self.held.output += output.held_bytes() - held;
-        self.mark_dirty(link);
         Ok(())
     }
 
     fn pick(&mut self, name: &str, id: SessionId, data: &SessionData) -> Option<Slot> {
-        let kind = self.types.iter_mut().find(|kind| *kind.name == *name)?;
-        kind.pick(&SessionView { id, data }, &self.mailboxes)
+        self.mailboxes.pick(name, &SessionView { id, data })
     }
 
     /// Whether one more call of so many bytes may be made to a server, and on which connection: one
     /// that is open, or is being made and has room in its queue.
-    fn take_place(&mut self, slot: Slot, bytes: usize) -> Result<super::LinkId, NotCalled> {
+    fn reserve(&mut self, slot: Slot, bytes: usize) -> Result<PeerId, NotCalled> {
         let limits = &self.config.limits;
         let mailbox = self.mailboxes.at(slot).ok_or(NotCalled::Lost)?;
-        let link = match mailbox.state {
+        let peer = match mailbox.state {
             State::Waiting { .. } => return Err(NotCalled::Lost),
-            State::Connecting { link, .. } => {
+            State::Connecting { peer, .. } => {
                 if mailbox.queued >= limits.queue_len_max {
                     return Err(NotCalled::Full);
                 }
-                link
+                peer
             }
-            State::Open { link, .. } => link,
+            State::Open { peer, .. } => peer,
         };
-        let waiting = self.links.at(link.slot).map_or(0, |link| link.output.len());
+        let waiting = self.peers.get(peer).map_or(0, |peer| peer.output.len());
         if mailbox.calls.len() >= limits.calls_max
             || waiting + bytes > limits.output_bytes_max
-            || !self.has_room(waiting, bytes)
+            || !self.peers.has_room(waiting, bytes)
         {
             return Err(NotCalled::Full);
         }
@@ -158,7 +116,7 @@ impl Member {
         {
             mailbox.queued += 1;
         }
-        Ok(link)
+        Ok(peer)
     }
 
     /// Answers have come from a server.
@@ -205,9 +163,9 @@ impl Member {
                 continue;
             }
             let (remote, args) = (remote.clone(), self.closed_args(args, data));
-            let place = self.pick(&remote.server_type, id, data).ok_or(NotCalled::Lost);
-            let called = place.and_then(|slot| Ok((slot, self.take_place(slot, CALL_BYTES)?)));
-            let Ok((slot, link)) = called else {
+            let picked = self.pick(&remote.server_type, id, data).ok_or(NotCalled::Lost);
+            let called = picked.and_then(|slot| Ok((slot, self.reserve(slot, CALL_BYTES)?)));
+            let Ok((slot, peer)) = called else {
                 self.config.counters.forward_lost.one();
                 let session = data.number;
                 crate::log::seldom!(warn, session, ?occasion, "no server was told of a session");
@@ -215,7 +173,7 @@ impl Member {
             };
             let Some(mailbox) = self.mailboxes.at_mut(slot) else { continue };
             let call = mailbox.calls.skip();
-            self.write(link, |out| {
+            self.peers.write(peer, |out| {
                 mqtt::encode_publish(rpc::TOPIC, out, |out| {
                     rpc::encode_user_call(call, &remote, &args, out);
                 });
