@@ -216,7 +216,7 @@ pub(crate) fn call<'a>(
 
 /// Runs code of the embedder; `None` when it panics. The panic hook has printed it by then.
 ///
-/// What the code had borrowed mutably is a snapshot of one message, which is dropped with it.
+/// The code has borrowed nothing mutably but a snapshot of one message, which is dropped with it.
 #[inline(always)] // The same.
 pub(crate) fn guarded<T>(code: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(code)).ok()

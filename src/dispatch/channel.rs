@@ -47,13 +47,13 @@ impl Channel {
         self.members.borrow().clone()
     }
 
-    /// How many members there are.
+    /// The number of members.
     #[must_use]
     pub fn len(&self) -> usize {
         self.members.borrow().len()
     }
 
-    /// Whether there is no member.
+    /// Tells whether there is no member.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.members.borrow().is_empty()

@@ -1,4 +1,4 @@
-//! What code on a shard or worker can do besides answering: push, kick, sleep, spawn, channels.
+//! The context of code on a shard or worker: pushes, kicks, sleeps, futures and channels.
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
@@ -22,8 +22,8 @@ use crate::route::push::Push;
 use crate::route::table::RouteTable;
 use crate::session::{SessionId, SessionView, Uid};
 
-/// What handlers, filters and tasks ask their shard or worker to do. It is done, in order, as
-/// soon as the code that asked has returned or waits.
+/// Something that handlers, filters and tasks ask of their shard or worker. It is done, in order,
+/// as soon as the code that asked has returned or waits.
 pub(crate) enum Op {
     Session(SessionOp),
     Spawn(LocalFuture<()>),
@@ -40,7 +40,7 @@ pub(crate) enum Op {
     },
 }
 
-/// What is asked of sessions, whichever shards they live on.
+/// Something that is asked of sessions, whichever shards they live on.
 pub(crate) enum SessionOp {
     Bind { session: SessionId, uid: Uid, done: Completion<Result<(), BindError>> },
     Unbind { session: SessionId, uid: Uid, done: Completion<Result<(), BindError>> },
@@ -86,19 +86,19 @@ pub(crate) struct BatchPart {
     /// The client's request id; 0 for a notify.
     pub(crate) id: u32,
     pub(crate) is_websocket: bool,
-    /// Whether the shard is told of it, whatever it is.
+    /// Set where the shard is told of it, whatever it is.
     pub(crate) tells_all: bool,
-    /// What the message counts for its lane until it is answered.
+    /// Bytes that it counts for its lane until it is answered.
     pub(crate) bytes: u32,
 }
 
-/// What a shard keeps of a client's request until it is answered.
+/// A client's request, as a shard keeps it until it is answered.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClientCall {
     pub(crate) session: SessionId,
     pub(crate) id: u32,
     pub(crate) route: Option<crate::route::table::RouteId>,
-    /// What it counts for while it is in flight, against `in_flight_bytes_per_session_max` and
+    /// Bytes that it counts for while in flight, against `in_flight_bytes_per_session_max` and
     /// `shard_bytes_max`.
     pub(crate) bytes: u32,
     /// When it came, in microseconds of the shard's clock.
@@ -218,7 +218,7 @@ impl ThreadState {
         Push::encode(&self.routes, &self.edition.borrow(), route, body)
     }
 
-    /// Whether anything has been asked for.
+    /// Tells whether anything has been asked for.
     #[inline]
     pub(crate) fn has_ops(&self) -> bool {
         !self.ops.borrow().is_empty()
@@ -372,7 +372,7 @@ impl Context {
         self.thread.now_us.get()
     }
 
-    /// How long the thread's last turn took: the time in which nobody else was served.
+    /// The length of the thread's last turn: the time in which nobody else was served.
     #[must_use]
     pub fn lag(&self) -> Duration {
         Duration::from_micros(self.thread.lag_us.get())

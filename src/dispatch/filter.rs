@@ -6,7 +6,7 @@ use super::session::Session;
 
 /// A filter: `before` and `after` of Pomelo, either of which may be left out.
 ///
-/// Where it runs depends on how it is registered (docs/protocol/sessions.md, "Filters"):
+/// Its place depends on the way it is registered (docs/protocol/sessions.md, "Filters"):
 ///
 /// | registered by | runs on | order |
 /// |---|---|---|
@@ -28,7 +28,7 @@ pub trait Filter: 'static {
     }
 }
 
-/// What a before filter says.
+/// The verdict of a before filter.
 #[non_exhaustive]
 pub enum Verdict {
     /// On to the next filter, or the handler.

@@ -16,7 +16,7 @@ use super::pending::Responder;
 use super::reply::Reply;
 use super::tasks::{Tasks, WakeThread};
 
-/// Where the owner of the tasks sleeps.
+/// The place where the owner of the tasks sleeps.
 struct Bed(LoomArc<Notify>);
 
 impl WakeThread for Bed {

@@ -17,7 +17,7 @@ pub struct Pending<T> {
     slot: Rc<RefCell<Slot<T>>>,
 }
 
-/// Where the result is put.
+/// The other end of a [`Pending`], which puts the result there.
 #[derive(Debug)]
 pub(crate) struct Completion<T> {
     slot: Rc<RefCell<Slot<T>>>,

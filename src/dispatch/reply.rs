@@ -1,4 +1,4 @@
-//! What a handler says, and what the client gets of it.
+//! The reply of a handler, and the answer that its client gets of it.
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -15,7 +15,7 @@ pub(crate) type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 
 /// A handler's outcome: `next(err, resp)` in Pomelo.
 ///
-/// What the client gets of it (docs/protocol/sessions.md, "Answer rules"):
+/// The client gets of it (docs/protocol/sessions.md, "Answer rules"):
 ///
 /// | outcome | client gets |
 /// |---|---|
@@ -144,7 +144,7 @@ impl<'a> Reply<'a> {
         Self { body: ReplyBody::Later(Box::pin(future)), failed: false }
     }
 
-    /// Whether the handler failed. Not yet known of a reply that comes later.
+    /// Tells whether the handler failed. Not yet known of a reply that comes later.
     #[must_use]
     pub fn is_error(&self) -> bool {
         self.failed
@@ -194,7 +194,7 @@ impl<'a> Reply<'a> {
     }
 }
 
-/// Whether JSON text is a value that JavaScript takes for nothing.
+/// Tells whether JSON text is a value that JavaScript takes for nothing.
 #[inline]
 fn is_falsy(text: &[u8]) -> bool {
     text.len() <= 5 && matches!(text, b"" | b"null" | b"0" | b"-0" | b"\"\"" | b"false")

@@ -1,4 +1,4 @@
-//! What a handler is asked.
+//! The request that a handler gets.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub struct Request<'a> {
     body_len: usize,
 }
 
-/// What handlers see of an empty body. It has a place of its own in memory, by which it is told
+/// The body that handlers see for an empty one. Its own place in memory is how it is told
 /// from a client's empty object.
 static NOTHING: [u8; 2] = *b"{}";
 
@@ -45,7 +45,7 @@ impl<'a> Request<'a> {
         self.id
     }
 
-    /// Whether nobody waits for an answer.
+    /// Tells whether nobody waits for an answer.
     #[must_use]
     pub fn is_notify(&self) -> bool {
         self.id == 0
@@ -63,7 +63,7 @@ impl<'a> Request<'a> {
         if self.is_empty() { b"" } else { self.body() }
     }
 
-    /// Whether it came without a body.
+    /// True if it came without a body.
     pub(crate) fn is_empty(&self) -> bool {
         std::ptr::eq(self.body.as_ptr(), NOTHING.as_ptr())
     }
@@ -82,7 +82,7 @@ impl<'a> Request<'a> {
     /// The body as a type of the game.
     ///
     /// # Errors
-    /// What does not fit, in the words of `serde_json`.
+    /// The part that does not fit, in the words of `serde_json`.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_slice(self.body)
     }
@@ -131,7 +131,7 @@ impl OwnedRequest {
     /// See [`Request::json`].
     ///
     /// # Errors
-    /// What does not fit, in the words of `serde_json`.
+    /// The part that does not fit, in the words of `serde_json`.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         self.get().json()
     }

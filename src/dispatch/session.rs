@@ -29,7 +29,7 @@ pub struct Session {
     id: SessionId,
     data: SessionSnapshot,
     thread: Rc<ThreadState>,
-    /// What filters note about this one message.
+    /// Notes of filters about this one message.
     marks: SmallVec<[(usize, u64); 1]>,
 }
 
@@ -85,7 +85,7 @@ impl Session {
         self.data.number
     }
 
-    /// Where the client connects from.
+    /// The address that the client connects from.
     #[must_use]
     pub fn peer(&self) -> SocketAddr {
         self.data.peer
@@ -191,7 +191,7 @@ impl Session {
 /// A bind or unbind under way; see [`Session::bind`]. It happens whether or not it is awaited.
 #[derive(Debug)]
 pub struct Bind<'a> {
-    /// What the snapshot's uid will be.
+    /// The snapshot's uid once it is done.
     uid: Option<Uid>,
     pending: Pending<Result<(), BindError>>,
     session: &'a mut Session,

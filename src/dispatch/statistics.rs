@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use crate::session::Uid;
 
-/// What `getStatisticsInfo` tells in Pomelo; as JSON it has the same members.
+/// The counterpart of `getStatisticsInfo` in Pomelo; as JSON it has the same members.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]

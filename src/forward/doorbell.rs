@@ -1,4 +1,4 @@
-//! How a thread that has put something into a lane wakes the one that reads it.
+//! The bell by which a thread that has put something into a lane wakes its reader.
 //!
 //! The reader looks at its lanes, arms the bell, looks once more and sleeps. The writer pushes,
 //! and rings if the bell is armed. Either the reader's second look sees the push, or the writer

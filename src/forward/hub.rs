@@ -27,7 +27,7 @@ pub(crate) struct Hub {
 struct LaneEnds {
     writers: Vec<Option<Producer<Mail>>>,
     readers: Vec<Option<Consumer<Mail>>>,
-    /// What clients' messages in the lanes from shards to workers take.
+    /// Bytes of clients' messages in the lanes from shards to workers.
     sent: Vec<Option<SentBytes>>,
     handled: Vec<Option<HandledBytes>>,
 }
@@ -35,14 +35,14 @@ struct LaneEnds {
 /// The part of a lane that is a ring of fixed size. What a lane holds above that waits with its
 /// writer, in memory that is taken only when it is needed.
 const LANE_RING_LEN_MAX: usize = 1024;
-/// How much mail is moved into the lanes at once: enough to share the cost, few enough for the
+/// Mail that is moved into the lanes at once: enough to share the cost, few enough for the
 /// reader to begin while the writer goes on.
 const PUBLISH_LEN: usize = 32;
 
-/// How soon a full lane is tried again.
+/// The time after which a full lane is tried again.
 pub(crate) const BACKLOG_RETRY_US: u64 = 1_000;
 
-/// How long the lanes of a hub are.
+/// The lengths of a hub's lanes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HubLimits {
     pub(crate) lane_len: usize,
@@ -148,7 +148,7 @@ pub(crate) struct Endpoint {
     /// Mail that has come since it was last moved.
     unpublished_len: usize,
     backlog_len_max: usize,
-    /// Whether bytes were handled of which no shard has heard.
+    /// Set while bytes were handled of which no shard has heard.
     has_handled: bool,
     /// Who has got mail since the bells were looked at.
     touched: Vec<bool>,
@@ -202,7 +202,7 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Whether the lane has room for one more mail: for `lane_len` that the receiver has not read.
+    /// Tells whether the lane has room for one more mail: for `lane_len` that nobody has read.
     #[inline]
     pub(crate) fn has_room_within(&self, to: Party, lane_len: usize) -> bool {
         self.has_room(to) || self.backlog_len(to) + LANE_RING_LEN_MAX < lane_len
@@ -214,7 +214,7 @@ impl Endpoint {
         sent.expect("a shard sends to a worker").add(bytes);
     }
 
-    /// How much of `lane_bytes_max` is left in the lane to a worker; less than that only where it
+    /// Bytes of `lane_bytes_max` that are left in the lane to a worker; fewer only where that
     /// is at least `enough` all the same.
     #[inline]
     pub(crate) fn bytes_left(&self, to: Party, lane_bytes_max: usize, enough: usize) -> usize {
@@ -235,7 +235,7 @@ impl Endpoint {
         self.lanes.writers[to.index()].as_ref().expect("nobody mails itself, nor a worker another")
     }
 
-    /// Whether one more mail fits into a lane's ring.
+    /// Tells whether one more mail fits into a lane's ring.
     #[inline]
     fn has_room(&self, to: Party) -> bool {
         let (lane, waiting) = (self.writer(to), self.outgoing[to.index()].len());
@@ -243,7 +243,7 @@ impl Endpoint {
         waiting < lane.cached_slots() || waiting < lane.slots()
     }
 
-    /// What waits for one receiver and does not fit into its lane's ring.
+    /// Mail that waits for one receiver and does not fit into its lane's ring.
     fn backlog_len(&self, to: Party) -> usize {
         match self.outgoing[to.index()].len() {
             0 => 0,
@@ -251,7 +251,7 @@ impl Endpoint {
         }
     }
 
-    /// Whether a receiver has not taken what it has got; a worker stops reading from it then.
+    /// Tells whether a receiver has left mail unread; a worker stops reading from it then.
     #[inline]
     pub(crate) fn is_backed_up(&self, to: Party) -> bool {
         let waiting = self.outgoing[to.index()].len();
@@ -300,7 +300,7 @@ impl Endpoint {
         self.lanes.readers[from.index()].as_mut()?.pop().ok()
     }
 
-    /// How much mail a party has sent that has not been read. If that fills its lane, the party
+    /// Mail that a party has sent and nobody has read. If that fills its lane, the party
     /// may wait for room, and is woken once there is some.
     pub(crate) fn waiting(&mut self, from: Party) -> usize {
         let Some(lane) = &self.lanes.readers[from.index()] else { return 0 };
@@ -314,7 +314,7 @@ impl Endpoint {
         self.hub.inboxes.get(self.me.index())?.pop()
     }
 
-    /// Whether there is anything to receive, or to flush into a lane that has room. A worker does
+    /// Tells whether there is mail to receive, or to flush into a lane with room. A worker does
     /// not read from a shard that does not take its answers.
     pub(crate) fn has_work(&self) -> bool {
         let is_shard = self.me.0 < self.hub.shards;
@@ -333,26 +333,26 @@ impl Endpoint {
                     .any(|(lane, waiting)| !waiting.is_empty() && has_room(lane)))
     }
 
-    /// What has not gone into the lane to a party.
+    /// Mail that has not gone into the lane to a party.
     #[cfg(feature = "internals")]
     pub(crate) fn outgoing_len(&self, to: Party) -> usize {
         self.outgoing[to.index()].len()
     }
 
-    /// What has not gone into any lane.
+    /// Mail that has not gone into any lane.
     #[cfg(feature = "internals")]
     pub(crate) fn outgoing_len_sum(&self) -> usize {
         debug_assert_eq!(self.outgoing_len, self.outgoing.iter().map(VecDeque::len).sum::<usize>());
         self.outgoing_len
     }
 
-    /// What is in the lane from a party.
+    /// Mail in the lane from a party.
     #[cfg(feature = "internals")]
     pub(crate) fn incoming_len(&self, from: Party) -> usize {
         self.lanes.readers[from.index()].as_ref().map_or(0, Consumer::slots)
     }
 
-    /// Whether mail waits for room in a lane.
+    /// Tells whether mail waits for room in a lane.
     pub(crate) fn has_backlog(&self) -> bool {
         self.outgoing_len > 0
     }

@@ -42,7 +42,7 @@ impl SentBytes {
         self.sent += bytes as u64;
     }
 
-    /// What the lane keeps, or more than that where it is below `enough` all the same.
+    /// Bytes that the lane keeps, or more than that where it is below `enough` all the same.
     #[inline]
     pub(crate) fn kept_below(&self, enough: usize) -> usize {
         let kept = self.sent - self.handled.get();

@@ -13,7 +13,8 @@ use crate::session::{Generation, SessionId, ShardIndex, Slot};
 const SHARD: Party = Party(0);
 const WORKER: Party = Party(1);
 
-/// What a thread sleeps on; ringing before it sleeps is not lost, as with an eventfd or a ring.
+/// The place where a thread sleeps; to ring before it sleeps is not lost, as with an eventfd or a
+/// ring.
 struct Bed(LoomArc<Notify>);
 
 impl WakeThread for Bed {

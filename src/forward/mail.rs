@@ -1,4 +1,4 @@
-//! What shards, workers and the host tell each other.
+//! The mail that shards, workers and the host send each other.
 
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -177,7 +177,7 @@ pub(crate) struct Forward {
     pub(crate) bytes: Bytes,
 }
 
-/// Where a forwarded message goes.
+/// The route of a forwarded message.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum ForwardRoute {
     Known(RouteId),
@@ -229,7 +229,7 @@ impl WorkerReply {
     }
 }
 
-/// What becomes of the settings of a session that are not named when others are written.
+/// The fate of a session's settings that are not named when others are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(feature = "pitaya"), allow(dead_code))] // Only Pitaya's backends write all at once.
 pub(crate) enum Others {
@@ -244,7 +244,7 @@ pub(crate) struct ReplyTo {
     pub(crate) token: u64,
 }
 
-/// What became of something that was asked for.
+/// The outcome of a question.
 // Look-ups are for network forwarders.
 #[cfg_attr(not(any(feature = "pitaya", feature = "pomelo")), allow(dead_code))]
 pub(crate) enum Outcome {
@@ -255,7 +255,7 @@ pub(crate) enum Outcome {
     Pushed(Vec<Uid>),
     /// The sessions of a uid.
     Sessions(Vec<SessionId>),
-    /// What sessions hold; without those that have ended.
+    /// The data of sessions; without those that have ended.
     Exported(Vec<(SessionId, Arc<SessionData>)>),
 }
 
@@ -271,7 +271,7 @@ impl Outcome {
     }
 }
 
-/// Whether rules join the host filter, leave it, or are all that it has from now on.
+/// A change of the host filter's rules: some join it, leave it, or are all from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HostChange {
     Add,
@@ -279,7 +279,7 @@ pub(crate) enum HostChange {
     Replace,
 }
 
-/// What a report is wanted for.
+/// The purpose of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReportKind {
     Logins,
@@ -287,7 +287,7 @@ pub(crate) enum ReportKind {
     Latency,
 }
 
-/// What one shard knows of itself.
+/// The figures of one shard.
 pub(crate) struct Report {
     pub(crate) connections: usize,
     pub(crate) logins: Vec<Login>,

@@ -16,7 +16,7 @@ pub(crate) const MESSAGES_MAX: usize = u64::BITS as usize;
 pub(crate) const BODY_BYTES_MAX: usize = 16 * 1024;
 /// A batch with this many bytes takes no more.
 const BATCH_BYTES_MAX: usize = 64 * 1024;
-/// What a batch has at the most: the last message may go above that.
+/// Bytes of a batch at the most: the last message may go above `BATCH_BYTES_MAX`.
 pub(crate) const BYTES_MAX: usize = BATCH_BYTES_MAX + HEAD_BYTES + BODY_BYTES_MAX;
 
 /// Messages on their way to a worker, or back.
@@ -26,12 +26,12 @@ pub(crate) struct MessageBatch {
     pub(crate) session: SessionId,
     /// The worker that it goes to.
     pub(crate) worker: WorkerIndex,
-    /// Whether answers stand in frames of their own.
+    /// Set where answers stand in frames of their own.
     pub(crate) is_websocket: bool,
-    /// Whether the shard is told what becomes of each message, of notifies too, and what is not an
+    /// Set where the shard is told of the end of each message, of notifies too, and what is not an
     /// ordinary answer as it is: its filters are to see it.
     pub(crate) tells_all: bool,
-    /// What the session held, twice: one goes into the snapshot that handlers get, and the other
+    /// The session's data, twice: one goes into the snapshot that handlers get, and the other
     /// stays as it is for the next message. Only the shard changes the count, as long as handlers
     /// leave the snapshot alone, so that its cache line stays where it is.
     pub(crate) data: Option<[Arc<SessionData>; 2]>,
@@ -50,7 +50,7 @@ pub(crate) struct Messages {
     len: usize,
 }
 
-/// What stands before a message's body.
+/// The words before a message's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Head {
     /// The client's request id; 0 for a notify.

@@ -7,7 +7,7 @@ use crate::dispatch::{Request, Session};
 use crate::route::table::RouteTable;
 use crate::session::SessionId;
 
-/// What is forwarded and not yet answered, by token and deadline.
+/// Requests that are forwarded and not yet answered, by token and deadline.
 #[derive(Default)]
 pub(crate) struct PendingForwards {
     list: DeadlineList<PendingForward>,
@@ -15,7 +15,7 @@ pub(crate) struct PendingForwards {
     len: usize,
 }
 
-/// What was forwarded at once.
+/// Requests that were forwarded at once.
 pub(crate) enum PendingForward {
     One {
         client: ClientCall,
@@ -34,7 +34,7 @@ pub(crate) struct PendingBatch {
     pub(crate) ids: Vec<u32>,
     /// The messages that are not answered, a bit each.
     pub(crate) pending: u64,
-    /// What they count for until all are answered.
+    /// The bytes that they count for until all are answered.
     pub(crate) bytes: usize,
     /// For the global after filters, where there are any; then notifies are answered too.
     pub(crate) held: Option<Box<HeldMessages>>,
@@ -54,7 +54,7 @@ impl PendingBatch {
     }
 }
 
-/// What the global after filters are to see of a batch's messages: these, and each one's session.
+/// Messages of a batch, and each one's session, as the global after filters are to see them.
 #[derive(Default)]
 pub(crate) struct HeldMessages {
     messages: Messages,

@@ -46,11 +46,11 @@ pub(crate) struct Remote<C, E> {
     edition: Arc<Edition>,
     /// The sessions that servers know, by number.
     sessions: FxHashMap<u64, Known<E>>,
-    /// How much mail of each shard is still to be read this turn.
+    /// Mail of each shard that is still to be read this turn.
     unread: Vec<usize>,
 }
 
-/// What a forwarder is made of, besides its place among the parties.
+/// The settings of a forwarder.
 pub(crate) struct RemoteConfig<'a> {
     pub(crate) limits: &'a Limits,
     pub(crate) routes: Arc<RouteTable>,
@@ -73,7 +73,7 @@ pub(crate) struct Caller<C> {
     number: Option<u64>,
 }
 
-/// What has come from the engine.
+/// Something that has come from the engine.
 pub(crate) enum Received<C> {
     /// A client's message. A request has a token, by which [`Remote::answer`] answers it.
     Forward(Forward),
@@ -91,7 +91,7 @@ pub(crate) enum Received<C> {
 /// The answer to a question.
 pub(crate) enum Done {
     Bound(Result<(), BindError>),
-    /// Whether the session was still there.
+    /// True where the session was still there.
     Set(bool),
     /// So many sessions of the uid, which are all, are unbound and about to close.
     Kicked(usize),
@@ -199,7 +199,7 @@ impl<C: Copy, E> Remote<C, E> {
         }
     }
 
-    /// What servers are told of a session: kept until it changes. From here on they may call it by
+    /// A session as servers are told of it, kept until it changes. From here on they may call it by
     /// its number.
     pub(crate) fn export(
         &mut self,
@@ -326,12 +326,12 @@ impl<C: Copy, E> Remote<C, E> {
         self.endpoint.poll_bell()
     }
 
-    /// Whether something came in since the last turn.
+    /// Tells whether something came in since the last turn.
     pub(crate) fn has_work(&self) -> bool {
         self.endpoint.has_work()
     }
 
-    /// Whether mail waits for room in a shard's lane.
+    /// Tells whether mail waits for room in a shard's lane.
     pub(crate) fn has_backlog(&self) -> bool {
         self.endpoint.has_backlog()
     }

@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use crate::limits::Limits;
 use crate::session::SessionId;
 
-/// What waits, by session.
+/// Messages that wait, by session.
 #[derive(Debug)]
 pub(super) struct SessionFutures {
     /// INVARIANT: none is empty.

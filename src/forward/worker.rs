@@ -56,7 +56,7 @@ pub struct WorkerProbe {
     pub backlog: usize,
 }
 
-/// What a worker is made of, besides its place among the parties.
+/// The settings of a worker.
 pub(crate) struct WorkerConfig {
     pub(crate) server_id: Arc<str>,
     pub(crate) frontend_id: Arc<str>,
@@ -121,7 +121,7 @@ impl Worker {
         self.endpoint.poll_bell()
     }
 
-    /// Whether something came in since the last turn.
+    /// Tells whether something came in since the last turn.
     pub(crate) fn has_work(&self) -> bool {
         self.endpoint.has_work() || self.tasks.has_ready()
     }
@@ -398,7 +398,7 @@ fn counted(origin: &Origin) -> Option<(SessionId, usize)> {
     }
 }
 
-/// Whether nothing is to be known of a message's reply but what its client gets.
+/// Tells whether nothing is to be known of a message's reply but what its client gets.
 fn is_ordinary(id: u32, reply: &Reply<'_>) -> bool {
     id != 0 && !reply.failed && reply.spoken().is_some_and(answer::fits)
 }
@@ -415,7 +415,7 @@ fn encode_answer(is_websocket: bool, id: u32, reply: &Reply<'_>, out: &mut Vec<u
     }
 }
 
-/// Where `slice` stands in `bytes`, if it is a part of it.
+/// The range of `slice` in `bytes`, if it is a part of it.
 fn part_of(bytes: &Bytes, slice: &[u8]) -> Option<Range<usize>> {
     let start = slice.as_ptr().addr().checked_sub(bytes.as_ptr().addr())?;
     let end = start + slice.len();

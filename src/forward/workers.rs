@@ -65,7 +65,7 @@ impl std::fmt::Debug for Workers {
 /// A rule that picks a server: its index in the list.
 pub(crate) type Route = Arc<dyn Fn(&SessionView<'_>, &[ServerId]) -> Option<usize> + Send + Sync>;
 
-/// What becomes of a message that finds the lane to its server full, which holds
+/// The fate of a message that finds the lane to its server full, which holds
 /// [`lane_len`](crate::Limits::lane_len) messages: the policy of its server type
 /// ([`Builder::lane_full`](crate::Builder::lane_full)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -109,7 +109,7 @@ pub(crate) struct ServerType {
     pub(crate) lane_full: LaneFull,
 }
 
-/// Where the messages of a server type go.
+/// The destination of a server type's messages.
 #[derive(Clone)]
 pub(crate) enum Carrier {
     /// To workers of this process.

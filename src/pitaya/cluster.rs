@@ -165,7 +165,7 @@ impl PitayaCluster {
         self
     }
 
-    /// What all keys in etcd begin with. Default `pitaya/`.
+    /// The prefix of all keys in etcd. Default `pitaya/`.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
@@ -198,7 +198,7 @@ impl PitayaCluster {
         self
     }
 
-    /// How long a request may take before it is answered PIT-408, to the millisecond, from when it
+    /// The time after which a request is answered PIT-408, to the millisecond, from when it
     /// has come, so with what it waits for its server's [`PitayaLimits::window`]; a later
     /// answer is dropped (`forward_timeouts`). Backends are told. At most
     /// [`Limits::forward_timeout`](crate::Limits). Default 5 s.
@@ -207,20 +207,20 @@ impl PitayaCluster {
         self
     }
 
-    /// How long etcd remembers this server when it is silent, in whole seconds; it is told that the
-    /// server lives three times in that time. Default 60 s.
+    /// The time that etcd remembers this server while it is silent, in whole seconds. It is
+    /// told three times in that time that the server lives. Default 60 s.
     pub fn heartbeat_ttl(mut self, ttl: Duration) -> Self {
         self.heartbeat_ttl = ttl;
         self
     }
 
-    /// How often the whole list of servers is read, besides following its changes. Default 120 s.
+    /// The interval at which the whole list of servers is read, besides its changes. Default 120 s.
     pub fn resync(mut self, interval: Duration) -> Self {
         self.resync = interval;
         self
     }
 
-    /// Whether a uid may have one session only, at all frontends of this type: Pitaya's
+    /// Sets whether a uid may have one session only, at all frontends of this type: Pitaya's
     /// `pitaya.session.unique`. A session whose uid is bound again, here or at another frontend, is
     /// kicked. Without it an older session at the same frontend closes without a kick, and those
     /// at others stay. Default yes, as in Pitaya.
@@ -235,7 +235,7 @@ impl PitayaCluster {
         self
     }
 
-    /// What this server is announced as.
+    /// The name that this server is announced by.
     pub(crate) fn entry(&self, server_type: &str, id: &str) -> Entry {
         Entry {
             id: id.into(),
@@ -250,7 +250,7 @@ impl PitayaCluster {
         ServerName { server_type: server_type.into(), id: id.into() }
     }
 
-    /// What is wrong with the description: an option, and what it must be.
+    /// The fault of the description: an option, and what it must be.
     pub(crate) fn check(&self, forward_timeout: Duration) -> Result<(), (&'static str, String)> {
         let bad = |option, expected: &str| Err((option, expected.to_owned()));
         if self.server_types.is_empty() {

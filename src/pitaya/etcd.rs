@@ -3,7 +3,7 @@
 //! The messages are written by hand after etcd's public description of its protocol, with the
 //! fields that are used; `etcd-client` would need `protoc` on every machine that builds this.
 
-/// Where calls go.
+/// The path of calls.
 pub(crate) mod path {
     pub(crate) const AUTHENTICATE: &str = "/etcdserverpb.Auth/Authenticate";
     pub(crate) const GRANT: &str = "/etcdserverpb.Lease/LeaseGrant";
@@ -14,7 +14,7 @@ pub(crate) mod path {
     pub(crate) const WATCH: &str = "/etcdserverpb.Watch/Watch";
 }
 
-/// What every answer begins with.
+/// The head of every answer.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Header {
     #[prost(int64, tag = "3")]

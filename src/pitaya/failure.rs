@@ -1,4 +1,4 @@
-//! What clients and backends are told when something goes wrong
+//! Errors that clients and backends are told of
 //! (docs/protocol/pitaya.md, "Error codes").
 
 use std::collections::BTreeMap;

@@ -73,7 +73,7 @@ impl Member {
         Some((slot, self.servers.table.generation(slot)))
     }
 
-    /// Whether a server may have one message more, be it one that waits.
+    /// Tells whether a server may have one message more, be it one that waits.
     fn has_room_at(&self, place: Place, message: &Message) -> bool {
         let limits = &self.config.limits;
         let Some(server) = self.servers.table.at(place.0) else { return false };
@@ -173,7 +173,7 @@ impl Member {
         }
     }
 
-    /// What is to be sent for a message, unless that has timed out meanwhile.
+    /// The command that sends a message, unless that has timed out meanwhile.
     pub(super) fn publish_sent(&mut self, token: u64) -> Option<Command> {
         let sent = self.sent.get_mut(token)?;
         let (subject, payload) = (sent.subject.clone(), sent.payload.take()?);
@@ -303,8 +303,8 @@ impl Member {
         self.finish(waiter, Some(body), true);
     }
 
-    /// What Pitaya's frontends say of a timeout: whose it was, and how long they have waited
-    /// (docs/protocol/pitaya.md, "Error codes").
+    /// The error of a timeout, as Pitaya's frontends tell it: whose it was, and how long they
+    /// have waited (docs/protocol/pitaya.md, "Error codes").
     fn timeout_of(&self, waiter: &Waiter) -> Bytes {
         let peer = waiter.subject.rsplit('/').next().unwrap_or_default();
         let route = String::from_utf8_lossy(&waiter.route);

@@ -38,7 +38,7 @@ use crate::metrics::Counters;
 use crate::route::table::RouteTable;
 use crate::session::{SessionData, Table, place_of};
 
-/// How a question to shards is known: by its place among those that wait, if anybody does.
+/// The token of a question to shards among those that wait, if anybody waits.
 pub(crate) type Caller = Option<u64>;
 
 /// Everything that a frontend knows of its cluster.
@@ -48,33 +48,33 @@ pub(crate) struct Member {
     pub(super) servers: Servers,
     /// Who waits for an answer, since when the message has come.
     pub(super) calls: DeadlineList<Waiter>,
-    /// What has a place in a server's window, since when it was sent.
+    /// Messages in servers' windows, since when they were sent.
     pub(super) sent: DeadlineList<Sent>,
     /// Those of the latter whose caller does not wait any more.
     pub(super) orphans: usize,
     /// Bytes of clients' messages that wait or are under way.
     pub(super) bytes: usize,
-    /// Whether something waits only as long as too much is to be sent.
+    /// Set while something waits only as long as too much is to be sent.
     pub(super) is_starved: bool,
-    /// What backends have asked and shards have not answered.
+    /// Remotes of backends that shards have not answered.
     pub(super) asked: Table<Asked>,
     /// Who is logged in here, by uid.
     pub(super) users: FxHashMap<Arc<str>, User>,
     /// The sessions of all users, by number.
     pub(super) bound: FxHashSet<u64>,
     pub(super) commands: VecDeque<Next>,
-    /// Whether the shell listens to other users than [`Self::users`].
+    /// Set while the shell listens to other users than [`Self::users`].
     is_stale: bool,
     pub(super) is_connected: bool,
     pub(super) now_us: u64,
     pub(super) requests: u64,
     pub(super) metadata: Vec<u8>,
     pub(super) payload: Vec<u8>,
-    /// What is sent is carved from this.
+    /// Memory that messages to servers are carved from.
     pub(super) chunk: Chunk,
 }
 
-/// What a member is made of, besides its place among the parties.
+/// The settings of a member.
 pub(crate) struct MemberConfig {
     pub(crate) frontend_id: Arc<str>,
     pub(crate) frontend_type: Arc<str>,
@@ -84,20 +84,20 @@ pub(crate) struct MemberConfig {
     pub(crate) request_timeout_us: u64,
     /// The same as Go writes it.
     pub(super) request_timeout_text: String,
-    /// How long a server lives on in etcd's list without a word.
+    /// The time that a server lives on in etcd's list without a word.
     lease_us: u64,
     pub(crate) unique_session: bool,
     /// Nanoseconds from 1970 to the engine's start.
     pub(crate) started_unix_ns: u64,
-    /// What the subject of every answer begins with, which is this process's alone.
+    /// The prefix of every answer's subject, which is this process's alone.
     pub(crate) inbox: String,
-    /// What every request's metadata begins with.
+    /// The head of every request's metadata.
     metadata_head: Vec<u8>,
-    /// What every request's id begins with.
+    /// The first half of every request's id.
     id_head: u64,
 }
 
-/// What the shell has to do on NATS, in this order.
+/// A command to the shell about NATS; they are done in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Command {
     /// Send a message. If it can't be sent, [`Member::handle_unsent`] is told of `call`.
@@ -111,7 +111,7 @@ pub(crate) enum Command {
     Review,
 }
 
-/// What waits for NATS to take it.
+/// Something that waits for NATS to take it.
 pub(super) enum Next {
     /// A client's message, by its place among what is [`Member::sent`].
     Sent(u64),
@@ -223,7 +223,7 @@ impl Member {
         self.handle_connected();
     }
 
-    /// Whether the shell listens to all users, and has nothing else to do.
+    /// Tells whether the shell listens to all users, and has nothing else to do.
     pub(crate) fn is_settled(&self) -> bool {
         self.is_connected && !self.is_stale && self.commands.is_empty()
     }
@@ -291,7 +291,7 @@ impl Member {
         }
     }
 
-    /// What is to be done next. One that could not be done is to be given back.
+    /// The next command. One that could not be done is to be given back.
     pub(crate) fn poll_command(&mut self) -> Option<Command> {
         if self.commands.is_empty() && self.is_connected && std::mem::take(&mut self.is_stale) {
             self.review();
@@ -318,7 +318,7 @@ impl Member {
         self.commands.extend(uids.map(|uid| Next::Command(Command::Subscribe { uid })));
     }
 
-    /// Whether anybody is logged in here by a uid.
+    /// Tells whether anybody is logged in here by a uid.
     pub(crate) fn has_user(&self, uid: &str) -> bool {
         self.users.contains_key(uid)
     }
@@ -328,7 +328,7 @@ impl Member {
         self.commands.push_front(Next::Command(command));
     }
 
-    /// Whether anything waits for NATS to take it.
+    /// Tells whether anything waits for NATS to take it.
     pub(crate) fn has_commands(&self) -> bool {
         !self.commands.is_empty()
     }
@@ -338,8 +338,8 @@ impl Member {
         self.remote.poll_bell()
     }
 
-    /// Whether mail has come that [`Self::run`] has not seen. To be asked again once the doorbell
-    /// is armed.
+    /// Tells whether mail has come that [`Self::run`] has not seen. To be asked again once the
+    /// doorbell is armed.
     pub(crate) fn has_work(&self) -> bool {
         self.remote.has_work()
     }
@@ -364,7 +364,7 @@ impl Member {
     }
 }
 
-/// What servers are told of a session. Its address is no setting here, but is one in Pitaya.
+/// A session as servers are told of it. Its address is no setting here, but is one in Pitaya.
 pub(super) fn export(data: &SessionData) -> Bytes {
     let mut settings = data.settings.clone();
     let ip_version = if data.peer.is_ipv4() { "ipv4" } else { "ipv6" };

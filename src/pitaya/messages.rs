@@ -1,4 +1,4 @@
-//! What Pitaya's servers say to each other, in protobuf (docs/protocol/pitaya.md,
+//! The messages between Pitaya's servers, in protobuf (docs/protocol/pitaya.md,
 //! "Protobuf messages").
 //!
 //! Written by hand, so that no build needs `protoc`. A forwarded message, of which there are many,
@@ -25,7 +25,7 @@ pub(crate) struct Request {
     pub(crate) metadata: Bytes,
 }
 
-/// What a [`Request`] is.
+/// The kinds of a [`Request`].
 pub(crate) mod rpc_type {
     /// From one server to another.
     pub(crate) const USER: i32 = 1;
@@ -45,7 +45,7 @@ pub(crate) struct Msg {
     pub(crate) kind: i32,
 }
 
-/// What a server is told of a session, and what it tells.
+/// A session, as servers tell each other of it.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Session {
     #[prost(int64, tag = "1")]
@@ -66,7 +66,7 @@ pub(crate) struct Response {
     pub(crate) error: Option<Error>,
 }
 
-/// What went wrong.
+/// An error.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Error {
     #[prost(string, tag = "1")]

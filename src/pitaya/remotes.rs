@@ -1,4 +1,4 @@
-//! What backends ask of a frontend, and who is logged in at it
+//! Remotes that backends call on a frontend, and the users who are logged in at it
 //! (docs/protocol/pitaya.md, "Calls a frontend serves").
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::forward::mail::Others;
 use crate::forward::remote::{Done, Refused};
 use crate::session::{SessionData, Uid, token_of};
 
-/// What a backend has asked, and where it waits for the answer, if it does.
+/// A remote that waits for the shards' answer, and the subject of its own, if it gets one.
 pub(super) struct Asked {
     reply: Option<Subject>,
 }
@@ -36,7 +36,7 @@ pub(super) struct User {
 /// The reason of a kick, for clients that are told one. Pitaya's are not.
 const KICK_REASON: &str = "kick";
 
-/// What an answer holds in its `data`.
+/// The `data` of an answer.
 const ACK: &[u8] = b"ack";
 
 impl Member {

@@ -27,7 +27,7 @@ pub(crate) struct Entry {
     pub(crate) hostname: String,
 }
 
-/// What becomes of the list of servers.
+/// A change of the list of servers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
     /// One has come, or has been written again.
@@ -64,7 +64,7 @@ impl ServerName {
     }
 }
 
-/// What the keys of all servers begin with, behind the prefix.
+/// The head of all servers' keys, behind the prefix.
 pub(crate) const KEYS: &str = "servers/";
 
 /// One server that messages are sent to.

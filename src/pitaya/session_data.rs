@@ -3,7 +3,7 @@
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
-/// How deep session data may be nested. It goes through functions that call themselves for each
+/// The deepest nesting of session data. It goes through functions that call themselves for each
 /// level, on threads whose stacks are bounded; Go reads 10,000 levels.
 const DEPTH_MAX: usize = 512;
 
@@ -20,7 +20,7 @@ pub(super) fn parse(text: &[u8]) -> Option<Map<String, Value>> {
     Some(map)
 }
 
-/// How deep JSON text is nested; of what is no JSON, at least as deep as a parser gets.
+/// The depth of JSON text; of what is no JSON, at least as deep as a parser gets.
 fn depth(text: &[u8]) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
     let (mut is_text, mut is_escaped) = (false, false);

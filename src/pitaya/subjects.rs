@@ -1,4 +1,4 @@
-//! What things are called on NATS and in etcd (docs/protocol/pitaya.md, "NATS subjects",
+//! The names of things on NATS and in etcd (docs/protocol/pitaya.md, "NATS subjects",
 //! "Server registration").
 
 use async_nats::Subject;
@@ -12,22 +12,22 @@ pub(crate) fn server(server_type: &str, id: &str) -> Subject {
     format!("pitaya/servers/{server_type}/{id}").into()
 }
 
-/// Where the frontends of a type tell each other who has logged in.
+/// The subject on which the frontends of a type tell each other who has logged in.
 pub(crate) fn bindings(frontend_type: &str) -> Subject {
     format!("pitaya/{frontend_type}/bindings").into()
 }
 
-/// Where pushes to a user arrive.
+/// The subject of pushes to a user.
 pub(crate) fn push(frontend_type: &str, uid: &str) -> Subject {
     format!("pitaya/{frontend_type}/user/{uid}/push").into()
 }
 
-/// Where kicks of a user arrive.
+/// The subject of kicks of a user.
 pub(crate) fn kick(frontend_type: &str, uid: &str) -> Subject {
     format!("pitaya/{frontend_type}/user/{uid}/kick").into()
 }
 
-/// Whether a uid may stand in a subject. A token of a subject that is exactly `*` or `>` is a
+/// Tells whether a uid may stand in a subject. A token of a subject that is just `*` or `>` is a
 /// wildcard, and none may be empty; of a uid only what stands between two dots is a whole token.
 pub(crate) fn is_name(name: &str) -> bool {
     let is_plain = |c: char| !c.is_whitespace() && !c.is_control();
@@ -39,7 +39,7 @@ pub(crate) fn is_name(name: &str) -> bool {
         && inner.into_iter().all(|token| !matches!(token, "" | "*" | ">"))
 }
 
-/// Whether a server's type or id may stand in a subject and in a key.
+/// Tells whether a server's type or id may stand in a subject and in a key.
 pub(crate) fn is_server_name(name: &str) -> bool {
     is_name(name) && !name.contains('/') && !name.starts_with('.') && !name.ends_with('.')
 }

@@ -30,7 +30,7 @@ struct Rig {
     now_us: u64,
 }
 
-/// What a request was answered with, by its token.
+/// The answer to a request, by its token.
 type Answered = (u64, Value, bool);
 
 impl Rig {
@@ -62,7 +62,7 @@ impl Rig {
         self.send(Mail::Forward(Forward { token, session, data, route, id, bytes }));
     }
 
-    /// What is to be sent: its subject, where its answer goes, and its content.
+    /// A message that is to be sent: its subject, that of its answer, and its content.
     fn sent(&mut self) -> (Subject, Option<Subject>, Bytes) {
         match self.member.poll_command() {
             Some(Command::Publish { subject, reply, payload, .. }) => (subject, reply, payload),
@@ -93,7 +93,7 @@ impl Rig {
         self.member.handle_request(Some("reply".into()), request.encode_to_vec().into());
     }
 
-    /// What the backend gets.
+    /// The answer that the backend gets.
     fn told(&mut self) -> Response {
         let (subject, _, payload) = self.sent();
         assert_eq!(subject.as_str(), "reply");

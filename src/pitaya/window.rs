@@ -1,4 +1,4 @@
-//! What is under way at a server, and what waits for it (docs/protocol/pitaya.md,
+//! Messages under way at a server, and those that wait for it (docs/protocol/pitaya.md,
 //! "NATS subjects").
 //!
 //! A server of Pitaya's reads its subject through a channel of 75 messages, which all frontends
@@ -32,7 +32,7 @@ pub(super) struct Waiter {
     pub(super) stage: Stage,
 }
 
-/// How far a message has come.
+/// The stage of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     /// It waits for its server's window.
@@ -49,7 +49,7 @@ pub(super) struct Message {
     pub(super) session: SessionId,
     /// For the router, should another server have to be picked.
     pub(super) data: Arc<SessionData>,
-    /// What servers are told of the session.
+    /// The session as servers are told of it.
     pub(super) export: Bytes,
     pub(super) route: ForwardRoute,
     /// The client's request id; 0 for a notify.
@@ -71,17 +71,17 @@ pub(super) struct Sent {
     pub(super) subject: Subject,
     /// Its caller's place among the calls; 0 for a notify.
     pub(super) call: u64,
-    /// What it counts for.
+    /// Bytes that it counts for.
     pub(super) bytes: usize,
     /// There until NATS's client takes it.
     pub(super) payload: Option<Bytes>,
 }
 
-/// What a message counts for besides its content: its places in the lists here.
+/// Bytes that a message counts for besides its content: its entries in the lists here.
 pub(super) const MESSAGE_BYTES: usize = 256;
 const _: () = assert!(size_of::<Waiting>() + size_of::<Waiter>() + ENTRY_BYTES <= MESSAGE_BYTES);
 const _: () = assert!(size_of::<Sent>() + size_of::<Waiter>() + 2 * ENTRY_BYTES <= MESSAGE_BYTES);
-/// What a place in a list takes besides its content.
+/// Bytes of an entry in a list besides its content.
 const ENTRY_BYTES: usize = 32;
 
 impl Message {
@@ -89,7 +89,7 @@ impl Message {
         self.route.split(routes, &self.bytes)
     }
 
-    /// What it counts for while it waits.
+    /// Bytes that it counts for while it waits.
     pub(super) fn bytes_counted(&self) -> usize {
         MESSAGE_BYTES + self.export.len() + self.bytes.len()
     }
@@ -119,7 +119,7 @@ impl Window {
         self.queue_bytes
     }
 
-    /// Whether a message may go at once: none waits before it.
+    /// Tells whether a message may go at once: none waits before it.
     pub(super) fn is_open(&self, window: usize) -> bool {
         self.under_way < window && self.queue.is_empty()
     }

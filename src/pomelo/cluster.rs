@@ -68,7 +68,7 @@ pub(crate) enum Occasion {
     Closed,
 }
 
-/// What is done when the master asks the server to stop.
+/// A function that runs when the master asks the server to stop.
 #[derive(Clone)]
 pub(crate) struct StopHook(pub(crate) Arc<dyn Fn() + Send + Sync>);
 
@@ -153,7 +153,7 @@ impl Default for PomeloLimits {
     }
 }
 
-/// What a backend's remote is told of a session that has ended, or has got a uid.
+/// An argument of a backend's remote that hears of sessions that end, or get a uid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClosedArg {
@@ -176,7 +176,7 @@ const TOKEN_WITHOUT_FILE: &str = "ok";
 /// The members of a server's entry that the cluster's description says otherwise.
 const OWN_INFO: [&str; 8] =
     ["id", "serverType", "host", "port", "clientHost", "clientPort", "frontend", "env"];
-/// Where it listens if it is not told.
+/// The default of [`PomeloCluster::listen`].
 const LISTEN_ANYWHERE: &str = "127.0.0.1:0";
 
 impl PomeloCluster {
@@ -247,8 +247,8 @@ impl PomeloCluster {
         self
     }
 
-    /// Where backends call this frontend, as `host:port`: Pomelo's `port`. Default a free port of
-    /// 127.0.0.1.
+    /// The address at which backends call this frontend, as `host:port`: Pomelo's `port`. Default a
+    /// free port of 127.0.0.1.
     pub fn listen(mut self, address: impl Into<String>) -> Self {
         self.listen = address.into();
         self
@@ -290,7 +290,7 @@ impl PomeloCluster {
         self
     }
 
-    /// How long a call may take before its request is answered 500, to the millisecond; a
+    /// The time after which a call's request is answered 500, to the millisecond; a
     /// later answer is dropped (`forward_timeouts`). At most
     /// [`Limits::forward_timeout`](crate::Limits). Default 30 s.
     pub fn call_timeout(mut self, timeout: Duration) -> Self {
@@ -298,7 +298,7 @@ impl PomeloCluster {
         self
     }
 
-    /// How often a connection is pinged; one that does not answer for twice as long is closed.
+    /// The interval of pings on a connection; one that does not answer for twice as long is closed.
     /// Default 10 s.
     pub fn keepalive(mut self, interval: Duration) -> Self {
         self.keepalive = interval;
@@ -350,12 +350,12 @@ impl PomeloCluster {
         self.server_types.iter().map(|(name, _)| name.as_str())
     }
 
-    /// Whether anybody is told of sessions that end.
+    /// Tells whether anybody hears of sessions that end.
     pub(crate) fn wants_ends(&self) -> bool {
         self.hooks.iter().any(|(occasion, ..)| *occasion == Occasion::Closed)
     }
 
-    /// Whether anybody is told of sessions that get a uid.
+    /// Tells whether anybody hears of sessions that get a uid.
     pub(crate) fn wants_logins(&self) -> bool {
         self.hooks.iter().any(|(occasion, ..)| *occasion == Occasion::Bound)
     }
@@ -368,7 +368,7 @@ impl PomeloCluster {
         self.master.as_deref()
     }
 
-    /// What is wrong with the description: an option, and what it must be.
+    /// The fault of the description: an option, and what it must be.
     pub(crate) fn check(&self, forward_timeout: Duration) -> Result<(), (&'static str, String)> {
         let bad = |option, expected: &str| Err((option, expected.to_owned()));
         if self.server_types.is_empty() {
@@ -434,7 +434,7 @@ impl PomeloCluster {
         })
     }
 
-    /// Whether others are told a host to call this server at, if it listens there.
+    /// Tells whether others learn a host to call this server at, if it listens there.
     pub(crate) fn is_reachable(&self, listen: SocketAddr) -> bool {
         self.master.is_none() || self.advertise.is_some() || !listen.ip().is_unspecified()
     }
@@ -450,7 +450,7 @@ impl PomeloCluster {
         self.servers.iter().map(server).collect()
     }
 
-    /// What the master is told, once it is known where backends and clients connect.
+    /// The registration at the master, once it is known where backends and clients connect.
     pub(crate) fn registration(
         &self,
         id: &str,

@@ -18,7 +18,7 @@ use crate::forward::mail::{Forward, WorkerReply};
 use crate::forward::remote::Remote;
 use crate::session::{SessionData, SessionId, SessionView, ShardIndex, Slot};
 
-/// What a call takes beside its body and its route: its head, and a small session.
+/// Bytes of a call beside its body and its route: its head, and a small session.
 const CALL_BYTES: usize = 512;
 
 /// Why a call is not made.
@@ -89,7 +89,7 @@ impl Forwards<'_> {
         self.mailboxes.pick(name, &SessionView { id, data })
     }
 
-    /// Whether one more call of so many bytes may be made to a server, and on which connection: one
+    /// Finds the connection on which one more call of so many bytes may be made to a server: one
     /// that is open, or is being made and has room in its queue.
     fn reserve(&mut self, slot: Slot, bytes: usize) -> Result<PeerId, NotCalled> {
         let limits = &self.config.limits;

@@ -22,7 +22,7 @@ pub(super) struct Mailbox {
     pub(super) leaves_us: Option<u64>,
 }
 
-/// How far a connection is.
+/// The state of a connection to a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     /// None, until then.
@@ -79,7 +79,7 @@ impl Mailbox {
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// How long to wait before a connection is tried again.
+/// The wait before a connection is tried again.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Backoff {
     first_us: u64,
@@ -105,7 +105,8 @@ impl Backoff {
     }
 }
 
-/// Whether the other end still answers (docs/protocol/rpc.md, "Transport": PINGREQ, PINGRESP).
+/// The pings of a connection and their answers (docs/protocol/rpc.md, "Transport": PINGREQ,
+/// PINGRESP).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pulse {
     interval_us: u64,
@@ -113,7 +114,7 @@ pub(super) struct Pulse {
     is_answered: bool,
 }
 
-/// What is to be done about a pulse.
+/// The next step of a pulse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Beat {
     None,

@@ -11,7 +11,7 @@ use super::peer::PeerId;
 use super::servers::{Change, Server};
 use crate::forward::ServerId;
 
-/// What the master is told of this server.
+/// This server, as the master is told of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Registration {
     pub(crate) id: String,
@@ -37,7 +37,7 @@ pub(super) struct Master {
     next_request: u64,
 }
 
-/// How far it is.
+/// The state of the connection to the master.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     /// No connection, until then.
@@ -55,7 +55,7 @@ pub(super) enum State {
     },
 }
 
-/// What a packet from the master comes to.
+/// The outcome of a packet from the master.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Heard {
     Nothing,

@@ -43,7 +43,7 @@ pub(crate) struct Member {
     chunk: Chunk,
 }
 
-/// What the shell has to do with a socket.
+/// A command to the shell about a socket.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     /// Make a connection, and tell how it went.
@@ -56,11 +56,11 @@ pub(crate) enum Command {
 
 /// Bytes of one packet from the master: thousands of servers' entries.
 const MASTER_PACKET_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// What a CONNECT takes, about.
+/// Bytes of a CONNECT, about.
 const CONNECT_BYTES: usize = 64;
-/// How long a connection may take.
+/// The longest time that a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a server that answers stays in the list though the master that has come back does not
+/// The time that a server that answers stays in the list though the master that is back does not
 /// name it: longer than its own wait before it comes back, too.
 const GRACE: Duration = Duration::from_secs(90);
 
@@ -110,7 +110,7 @@ impl Member {
         self.is_backed_up = self.remote.has_backlog();
     }
 
-    /// Whether too much waits for the shards, so that nothing more is to be read from servers.
+    /// Tells whether too much waits for the shards: nothing more is to be read from servers then.
     pub(crate) fn is_backed_up(&self) -> bool {
         self.is_backed_up
     }
@@ -443,7 +443,7 @@ impl Member {
         self.peers.poll_dirty()
     }
 
-    /// What is to be sent on an open connection.
+    /// The bytes that are to be sent on an open connection.
     pub(crate) fn output(&mut self, id: PeerId) -> Option<&mut Output> {
         self.peers.output(id)
     }
@@ -459,7 +459,7 @@ impl Member {
         self.peers.get(id).map_or(0, |peer| peer.output.held_bytes())
     }
 
-    /// Whether an open connection has something to send.
+    /// Tells whether an open connection has something to send.
     pub(crate) fn is_sending(&self) -> bool {
         self.peers.is_sending()
     }
@@ -469,8 +469,8 @@ impl Member {
         self.remote.poll_bell()
     }
 
-    /// Whether mail has come that [`Self::run`] has not seen. To be asked again once the doorbell
-    /// is armed.
+    /// Tells whether mail has come that [`Self::run`] has not seen. To be asked again once the
+    /// doorbell is armed.
     pub(crate) fn has_work(&self) -> bool {
         self.remote.has_work()
     }

@@ -27,7 +27,7 @@ pub(crate) enum Packet<'a> {
     Other,
 }
 
-/// What stands at the start of some bytes.
+/// The packet at the start of some bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Decoded<'a> {
     /// A packet and its length.

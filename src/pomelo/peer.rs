@@ -40,9 +40,9 @@ pub(super) enum Owner {
 pub(super) struct Peer {
     pub(super) owner: Owner,
     pub(super) is_open: bool,
-    /// Whether the shell has been told that there is something to send.
+    /// Set once the shell has been told that there is something to send.
     pub(super) is_dirty: bool,
-    /// Whether it is about to be closed, as it does not read.
+    /// Set once it is to be closed, as it does not read.
     pub(super) is_overflowed: bool,
     pub(super) reader: Reader,
     pub(super) output: Output,
@@ -65,9 +65,9 @@ impl Peer {
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     blocks: VecDeque<Vec<u8>>,
-    /// What has been sent of the first block. INVARIANT: not all of it, unless it is the last one.
+    /// Bytes of the first block that are sent. INVARIANT: not all, unless it is the last one.
     sent: usize,
-    /// What is to be sent.
+    /// Bytes that are to be sent.
     len: usize,
     /// The memory of all blocks.
     held: usize,

@@ -28,7 +28,7 @@ struct HeldBytes {
     output: usize,
     /// Of packets that have come in part.
     input: usize,
-    /// Whether it has been counted in this turn.
+    /// Set once it has been counted in this turn.
     is_counted: bool,
 }
 

@@ -37,7 +37,7 @@ enum PendingRemote {
     Nothing,
 }
 
-/// What a call that needs no shard comes to; the others are answered when the shards have been.
+/// The outcome of a call that needs no shard; the others wait for the shards' answers.
 enum Now {
     /// `cb()`: no arguments.
     Empty,
@@ -47,7 +47,7 @@ enum Now {
     Fails(Vec<Value>),
 }
 
-/// What a caller is told went wrong.
+/// An error that a caller is told.
 enum Wrong {
     Refused(Refused),
     Text(String),

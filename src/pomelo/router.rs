@@ -9,7 +9,7 @@ use crate::forward::{Route, ServerId};
 use crate::route::default_route;
 use crate::session::SessionView;
 
-/// How the server of a message is picked among those of its type.
+/// A rule that picks the server of a message among those of its type.
 ///
 /// [`Default`](Self::Default) and [`ConsistentHash`](Self::ConsistentHash) keep a session at one
 /// server as long as the list of servers stays the same. The other three send each message where
@@ -72,7 +72,7 @@ impl fmt::Debug for CustomRouter {
     }
 }
 
-/// What a router may want to know of a server, by its place in the list.
+/// The state of servers that a router may ask for, by the index in the list.
 pub(crate) trait Servers {
     /// Calls that wait for its answers.
     fn active(&self, place: usize) -> usize;

@@ -139,7 +139,7 @@ fn is_json(text: &str) -> bool {
     serde_json::from_str::<IgnoredAny>(text).is_ok() && is_shallow(text.as_bytes())
 }
 
-/// Whether JSON text is nested no deeper than [`DEPTH_MAX`].
+/// Tells whether JSON text is nested no deeper than [`DEPTH_MAX`].
 fn is_shallow(text: &[u8]) -> bool {
     let openers = text.iter().filter(|byte| matches!(byte, b'[' | b'{')).count();
     if openers <= DEPTH_MAX {
@@ -166,7 +166,7 @@ fn is_shallow(text: &[u8]) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Answer<'a> {
     pub(crate) id: u64,
-    /// Whether the first element is something that JavaScript takes for true.
+    /// Set where the first element is something that JavaScript takes for true.
     pub(crate) failed: bool,
     /// The second element's text.
     pub(crate) body: Option<&'a str>,
@@ -221,7 +221,7 @@ impl<'de> Visitor<'de> for ResponseVisitor {
     }
 }
 
-/// Whether JSON text is something that JavaScript takes for true.
+/// Tells whether JSON text is something that JavaScript takes for true.
 fn is_truthy_text(text: &str) -> bool {
     match text.as_bytes().first() {
         Some(b'{' | b'[' | b't') => true,
@@ -236,7 +236,7 @@ fn is_truthy_text(text: &str) -> bool {
 /// A call of one of our remotes.
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
-    /// What the caller knows it by; nothing if it is no number of ours.
+    /// The id that the caller knows it by; none if it is no number of ours.
     pub(crate) id: Option<u64>,
     pub(crate) call: Result<Call<'a>, NoCall>,
 }

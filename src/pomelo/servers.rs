@@ -15,7 +15,7 @@ pub(crate) struct Server {
     pub(crate) weight: u32,
 }
 
-/// What becomes of the list of servers.
+/// A change of the list of servers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
     /// One has come, or has moved.

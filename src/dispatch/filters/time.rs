@@ -1,4 +1,4 @@
-//! How long messages take.
+//! The time that messages take.
 
 use std::time::Instant;
 

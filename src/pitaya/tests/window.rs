@@ -1,4 +1,4 @@
-//! What is under way at a server and what waits for it, while everything that can go wrong does.
+//! Messages under way at a server and those that wait, while all that can go wrong does.
 
 use super::*;
 use crate::pitaya::window::MESSAGE_BYTES;
@@ -201,7 +201,7 @@ fn a_dead_server_and_a_lost_connection_cost_no_places() {
     assert!(rig.is_idle());
 }
 
-/// What NATS does not take in time is not kept for it.
+/// Messages that NATS does not take in time are not kept for it.
 #[test]
 fn a_nats_that_does_not_read_makes_nothing_grow() {
     let mut rig = rig(|limits| limits.queue_len_max = 50);
