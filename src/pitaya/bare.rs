@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::cluster::PitayaCluster;
-use super::member::{Member, MemberConfig};
+use super::member::Member;
+use super::member_config::MemberConfig;
 use crate::forward::remote::{Remote, RemoteConfig};
 use crate::forward::{Endpoint, Hub, HubLimits, Party, WorkerIndex};
 use crate::limits::Limits;

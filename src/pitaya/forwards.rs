@@ -5,51 +5,105 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use prost::Message as _;
 
+use super::commands::Command;
 use super::failure::{Failure, error};
-use super::member::{Command, Member, Next, export, push_metadata};
 use super::messages::{ClientMessage, Response};
+use super::servers::{Change, Servers};
+use super::session_data::export;
+use super::turn::Turn;
 use super::window::{MESSAGE_BYTES, Message, Place, Sent, Stage, Waiter, Waiting};
+use crate::forward::Chunk;
+use crate::forward::deadline_list::DeadlineList;
 use crate::forward::mail::{Forward, WorkerReply};
 use crate::session::SessionView;
 
 /// The status of a message that says that nobody has heard the request.
 pub(crate) const NO_RESPONDERS: u16 = 503;
 
-impl Member {
+/// The messages that wait for servers, or are under way at them.
+pub(super) struct Forwards {
+    pub(super) servers: Servers,
+    /// Who waits for an answer, since when the message has come.
+    calls: DeadlineList<Waiter>,
+    /// Messages in servers' windows, since when they were sent.
+    sent: DeadlineList<Sent>,
+    /// Those of the latter whose caller does not wait any more.
+    orphans: usize,
+    /// Bytes of clients' messages that wait or are under way.
+    bytes: usize,
+    /// Set while something waits only as long as too much is to be sent.
+    is_starved: bool,
+    requests: u64,
+    metadata: Vec<u8>,
+    payload: Vec<u8>,
+    /// Memory that messages to servers are carved from.
+    chunk: Chunk,
+}
+
+impl Forwards {
+    pub(super) fn new(servers: Servers) -> Self {
+        Self {
+            servers,
+            calls: DeadlineList::default(),
+            sent: DeadlineList::default(),
+            orphans: 0,
+            bytes: 0,
+            is_starved: false,
+            requests: 0,
+            metadata: Vec::new(),
+            payload: Vec::new(),
+            chunk: Chunk::default(),
+        }
+    }
+
+    pub(super) fn next_deadline_us(&self) -> Option<u64> {
+        let deadlines = [
+            self.calls.next_deadline_us(),
+            self.sent.next_deadline_us(),
+            self.servers.doubts_end_us(),
+        ];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// Bytes of clients' messages that wait or are under way.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Tells whether nothing is left of any message.
+    #[cfg(test)]
+    pub(super) fn has_nothing(&self) -> bool {
+        (self.calls.len(), self.sent.len(), self.orphans, self.bytes) == (0, 0, 0, 0)
+    }
+
     /// A client's message for a server.
-    pub(super) fn handle_forward(&mut self, forward: Forward) {
+    pub(super) fn handle_forward(&mut self, turn: &mut Turn<'_>, forward: Forward) {
         let Forward { token, session, data, route, id, bytes } = forward;
-        let export = self.remote.export(session, &data, export).clone();
+        let export = turn.remote.export(session, &data, export).clone();
         let message = Message { session, data, export, route, id, bytes };
-        if let Err(failure) = self.accept(token, message) {
-            self.count(failure);
+        if let Err(failure) = self.accept(turn, token, message) {
+            count(turn, failure);
             let reply = WorkerReply { body: Some(failure.body()), failed: true, data: None };
-            self.remote.answer(session.shard(), token, reply);
+            turn.remote.answer(session.shard(), token, reply);
         }
     }
 
-    fn count(&self, failure: Failure) {
-        match failure {
-            Failure::Busy => self.config.counters.forward_rejects.one(),
-            _ => self.config.counters.forward_lost.one(),
-        }
-    }
-
-    fn accept(&mut self, token: u64, message: Message) -> Result<(), Failure> {
+    fn accept(&mut self, turn: &mut Turn<'_>, token: u64, message: Message) -> Result<(), Failure> {
         // It can't be sent now, and nobody knows when it could.
-        if !self.is_connected {
+        if !turn.commands.is_connected() {
             return Err(Failure::NoConnection);
         }
-        let place = self.pick(&message).ok_or(Failure::NoServer)?;
-        let limits = &self.config.limits;
+        let place = self.pick(turn, &message).ok_or(Failure::NoServer)?;
+        let limits = &turn.config.limits;
         let is_full = self.calls.len() + self.orphans >= limits.calls_max
-            || self.commands.len() >= limits.queue_len_max
+            || turn.commands.is_full()
             || self.bytes + message.bytes_counted() > limits.bytes_max;
-        if is_full || !self.has_room_at(place, &message) {
+        if is_full || !self.has_room_at(turn, place, &message) {
             return Err(Failure::Busy);
         }
         let server = self.servers.table.at(place.0).ok_or(Failure::NoServer)?;
-        let (route, _) = message.parts(&self.config.routes);
+        let (route, _) = message.parts(&turn.config.routes);
         let waiter = Waiter {
             shard: message.session.shard(),
             token,
@@ -58,15 +112,15 @@ impl Member {
             route: route.as_bytes().into(),
             stage: Stage::Waiting,
         };
-        let deadline_us = self.now_us + self.config.request_timeout_us;
+        let deadline_us = turn.now_us + turn.config.request_timeout_us;
         let call = self.calls.add(waiter, deadline_us);
-        self.put(call, place, message);
+        self.put(turn, call, place, message);
         Ok(())
     }
 
     /// The server that a message goes to.
-    fn pick(&mut self, message: &Message) -> Option<Place> {
-        let (route, _) = message.parts(&self.config.routes);
+    fn pick(&mut self, turn: &mut Turn<'_>, message: &Message) -> Option<Place> {
+        let (route, _) = message.parts(&turn.config.routes);
         let server_type = route.split('.').next().unwrap_or_default();
         let view = SessionView { id: message.session, data: &message.data };
         let slot = self.servers.pick(server_type, &view)?;
@@ -74,8 +128,8 @@ impl Member {
     }
 
     /// Tells whether a server may have one message more, be it one that waits.
-    fn has_room_at(&self, place: Place, message: &Message) -> bool {
-        let limits = &self.config.limits;
+    fn has_room_at(&self, turn: &mut Turn<'_>, place: Place, message: &Message) -> bool {
+        let limits = &turn.config.limits;
         let Some(server) = self.servers.table.at(place.0) else { return false };
         let window = &server.window;
         window.len() < limits.calls_per_server_max
@@ -84,20 +138,20 @@ impl Member {
     }
 
     /// Sends a message, or lets it wait for its server's window.
-    fn put(&mut self, call: u64, place: Place, mut message: Message) {
+    fn put(&mut self, turn: &mut Turn<'_>, call: u64, place: Place, mut message: Message) {
         let Some(server) = self.servers.table.at_mut(place.0) else { return };
-        if server.window.is_open(self.config.limits.window) {
-            return self.send(call, &message);
+        if server.window.is_open(turn.config.limits.window) {
+            return self.send(turn, call, &message);
         }
         message.detach();
         self.bytes += message.bytes_counted();
         server.window.push(Waiting { call, message });
-        self.config.counters.cluster_waits.one();
+        turn.config.counters.cluster_waits.one();
     }
 
     /// Gives a message a place in its server's window, which has one.
-    fn send(&mut self, call: u64, message: &Message) {
-        let payload = self.encode(message);
+    fn send(&mut self, turn: &mut Turn<'_>, call: u64, message: &Message) {
+        let payload = self.encode(turn, message);
         let Some(waiter) = self.calls.get_mut(call) else { return };
         waiter.stage = Stage::Sent;
         let (place, subject) = (waiter.place, waiter.subject.clone());
@@ -112,29 +166,29 @@ impl Member {
         };
         let bytes = MESSAGE_BYTES + payload.len();
         let sent = Sent { place, subject, call, bytes, payload: Some(payload) };
-        let deadline_us = self.now_us + self.config.request_timeout_us;
+        let deadline_us = turn.now_us + turn.config.request_timeout_us;
         // There are never more of these than calls and orphans, which are bounded by the same.
         let token = self.sent.add(sent, deadline_us);
         if let Some(server) = self.servers.table.at_mut(place.0) {
             server.window.under_way += 1;
         }
         self.bytes += bytes;
-        self.commands.push_back(Next::Sent(token));
+        turn.commands.push_sent(token);
     }
 
     /// Lays out a client's message.
-    fn encode(&mut self, message: &Message) -> Bytes {
+    fn encode(&mut self, turn: &mut Turn<'_>, message: &Message) -> Bytes {
         self.requests += 1;
-        let (route, body) = message.parts(&self.config.routes);
+        let (route, body) = message.parts(&turn.config.routes);
         self.metadata.clear();
-        push_metadata(&self.config, route, self.now_us, self.requests, &mut self.metadata);
+        turn.config.push_metadata(route, turn.now_us, self.requests, &mut self.metadata);
         self.payload.clear();
         let message = ClientMessage {
             session: &message.export,
             id: message.id,
             route,
             body,
-            frontend_id: &self.config.frontend_id,
+            frontend_id: &turn.config.frontend_id,
             metadata: &self.metadata,
         };
         message.encode(&mut self.payload);
@@ -146,14 +200,14 @@ impl Member {
     }
 
     /// Sends what waits for a server, as far as its window has room.
-    pub(super) fn pump(&mut self, place: Place) {
+    pub(super) fn pump(&mut self, turn: &mut Turn<'_>, place: Place) {
         loop {
-            let limits = &self.config.limits;
+            let limits = &turn.config.limits;
             let Some(server) = self.servers.table.get_mut(place.0, place.1) else { return };
-            if server.window.under_way >= limits.window || !self.is_connected {
+            if server.window.under_way >= limits.window || !turn.commands.is_connected() {
                 return;
             }
-            if self.commands.len() >= limits.queue_len_max {
+            if turn.commands.is_full() {
                 self.is_starved = true;
                 return;
             }
@@ -161,63 +215,81 @@ impl Member {
             self.bytes -= message.bytes_counted();
             // One that has timed out behind others that had not.
             if self.calls.get(call).is_some() {
-                self.send(call, &message);
+                self.send(turn, call, &message);
             }
         }
     }
 
     /// The same for all servers.
-    pub(super) fn pump_all(&mut self) {
+    pub(super) fn pump_all(&mut self, turn: &mut Turn<'_>) {
         for place in self.servers.places() {
-            self.pump(place);
+            self.pump(turn, place);
         }
     }
 
+    /// Tells whether a message holds a place in a window.
+    pub(super) fn is_under_way(&self, token: u64) -> bool {
+        self.sent.get(token).is_some()
+    }
+
     /// The command that sends a message, unless that has timed out meanwhile.
-    pub(super) fn publish_sent(&mut self, token: u64) -> Option<Command> {
+    pub(super) fn publish_sent(&mut self, token: u64, inbox: &str) -> Option<Command> {
         let sent = self.sent.get_mut(token)?;
         let (subject, payload) = (sent.subject.clone(), sent.payload.take()?);
-        let reply = Some(format!("{}{token:x}", self.config.inbox).into());
+        let reply = Some(format!("{inbox}{token:x}").into());
         Some(Command::Publish { subject, reply, payload, call: Some(token) })
     }
 
-    /// An answer has come, on one of the subjects of [`Self::inbox`].
-    pub(crate) fn handle_answer(&mut self, subject: &str, status: Option<u16>, payload: Bytes) {
-        let token = subject.strip_prefix(&*self.config.inbox);
+    /// The list of servers has changed.
+    pub(super) fn handle_servers(&mut self, turn: &mut Turn<'_>, change: Change) {
+        let doubted_until_us = turn.now_us.saturating_add(turn.config.lease_us);
+        let left = self.servers.apply(change, doubted_until_us);
+        left.into_iter().for_each(|waiting| self.move_on(turn, waiting));
+    }
+
+    /// An answer has come, on one of the subjects of the inbox.
+    pub(super) fn handle_answer(
+        &mut self,
+        turn: &mut Turn<'_>,
+        subject: &str,
+        status: Option<u16>,
+        payload: Bytes,
+    ) {
+        let token = subject.strip_prefix(&*turn.config.inbox);
         let token = token.and_then(|token| u64::from_str_radix(token, 16).ok());
         let Some(sent) = token.and_then(|token| self.sent.take(token)) else { return };
         let waiter = self.release(&sent);
         if status == Some(NO_RESPONDERS) {
-            self.config.counters.forward_lost.one();
+            turn.config.counters.forward_lost.one();
             if let Some(waiter) = waiter {
-                self.fail(waiter, Failure::NoResponders);
+                fail(turn, waiter, Failure::NoResponders);
             }
             // Whoever is in the list for old times' sake alone is not called again.
             let waiting = self.servers.handle_unheard(sent.place);
-            waiting.into_iter().for_each(|waiting| self.move_on(waiting));
+            waiting.into_iter().for_each(|waiting| self.move_on(turn, waiting));
         } else if let Some(waiter) = waiter {
             match Response::decode(payload) {
-                Ok(Response { error: None, data }) => self.finish(waiter, Some(data), false),
+                Ok(Response { error: None, data }) => finish(turn, waiter, Some(data), false),
                 Ok(Response { error: Some(error), .. }) => {
-                    self.finish(waiter, Some(error.into_body()), true);
+                    finish(turn, waiter, Some(error.into_body()), true);
                 }
                 Err(_) => {
-                    self.config.counters.cluster_bad_packets.one();
-                    self.fail(waiter, Failure::BadAnswer);
+                    turn.config.counters.cluster_bad_packets.one();
+                    fail(turn, waiter, Failure::BadAnswer);
                 }
             }
         }
-        self.pump(sent.place);
+        self.pump(turn, sent.place);
     }
 
     /// A message could not be sent, as it is too long.
-    pub(crate) fn handle_unsent(&mut self, call: u64) {
+    pub(super) fn handle_unsent(&mut self, turn: &mut Turn<'_>, call: u64) {
         let Some(sent) = self.sent.take(call) else { return };
-        self.config.counters.forward_rejects.one();
+        turn.config.counters.forward_rejects.one();
         if let Some(waiter) = self.release(&sent) {
-            self.fail(waiter, Failure::TooLong);
+            fail(turn, waiter, Failure::TooLong);
         }
-        self.pump(sent.place);
+        self.pump(turn, sent.place);
     }
 
     /// Gives a place in a window back; who waits for the answer, if anybody still does.
@@ -232,26 +304,29 @@ impl Member {
         waiter
     }
 
-    /// Lets deadlines pass: first those of the callers, of whom some wait for a window.
-    pub(super) fn pass_deadlines(&mut self) {
-        while let Some(waiter) = self.calls.take_due(self.now_us) {
-            self.config.counters.forward_timeouts.one();
+    /// Lets deadlines pass: behind those of servers first those of the callers, of whom some wait
+    /// for a window.
+    pub(super) fn pass_deadlines(&mut self, turn: &mut Turn<'_>) {
+        let left = self.servers.end_doubts(turn.now_us);
+        left.into_iter().for_each(|waiting| self.move_on(turn, waiting));
+        while let Some(waiter) = self.calls.take_due(turn.now_us) {
+            turn.config.counters.forward_timeouts.one();
             match waiter.stage {
                 Stage::Sent => self.orphans += 1,
                 Stage::Waiting => self.drop_dead(waiter.place),
             }
-            self.fail(waiter, Failure::Timeout);
+            fail(turn, waiter, Failure::Timeout);
         }
         // A server that has not answered for that long has lost the message, most likely.
-        while let Some(sent) = self.sent.take_due(self.now_us) {
+        while let Some(sent) = self.sent.take_due(turn.now_us) {
             if sent.call == 0 {
-                self.config.counters.forward_timeouts.one();
+                turn.config.counters.forward_timeouts.one();
             }
             self.release(&sent);
-            self.pump(sent.place);
+            self.pump(turn, sent.place);
         }
         if std::mem::take(&mut self.is_starved) {
-            self.pump_all();
+            self.pump_all(turn);
         }
     }
 
@@ -267,15 +342,15 @@ impl Member {
     }
 
     /// A message's server has gone before it was sent: it goes to another one.
-    pub(super) fn move_on(&mut self, waiting: Waiting) {
+    pub(super) fn move_on(&mut self, turn: &mut Turn<'_>, waiting: Waiting) {
         let Waiting { call, message } = waiting;
         self.bytes -= message.bytes_counted();
         if self.calls.get(call).is_none() {
             return;
         }
-        let picked = self.pick(&message).ok_or(Failure::NoServer);
+        let picked = self.pick(turn, &message).ok_or(Failure::NoServer);
         let placed = picked.and_then(|place| {
-            if !self.has_room_at(place, &message) {
+            if !self.has_room_at(turn, place, &message) {
                 return Err(Failure::Busy);
             }
             let server = self.servers.table.at(place.0).ok_or(Failure::NoServer)?;
@@ -285,45 +360,52 @@ impl Member {
             Ok(place)
         });
         match placed {
-            Ok(place) => self.put(call, place, message),
+            Ok(place) => self.put(turn, call, place, message),
             Err(failure) => {
-                self.count(failure);
+                count(turn, failure);
                 if let Some(waiter) = self.calls.take(call) {
-                    self.fail(waiter, failure);
+                    fail(turn, waiter, failure);
                 }
             }
         }
     }
+}
 
-    fn fail(&mut self, waiter: Waiter, failure: Failure) {
-        let body = match failure {
-            Failure::Timeout => self.timeout_of(&waiter),
-            failure => failure.body(),
-        };
-        self.finish(waiter, Some(body), true);
+fn count(turn: &Turn<'_>, failure: Failure) {
+    match failure {
+        Failure::Busy => turn.config.counters.forward_rejects.one(),
+        _ => turn.config.counters.forward_lost.one(),
     }
+}
 
-    /// The error of a timeout, as Pitaya's frontends tell it: whose it was, and how long they
-    /// have waited (docs/protocol/pitaya.md, "Error codes").
-    fn timeout_of(&self, waiter: &Waiter) -> Bytes {
-        let peer = waiter.subject.rsplit('/').next().unwrap_or_default();
-        let route = String::from_utf8_lossy(&waiter.route);
-        let members = [
-            ("timeout", &*self.config.request_timeout_text),
-            ("route", &*route),
-            ("server", &*self.config.frontend_id),
-            ("peer.id", peer),
-        ];
-        let members = members.map(|(key, value)| (key.to_owned(), value.to_owned()));
-        let (code, msg) = Failure::Timeout.parts();
-        let error = super::messages::Error { metadata: HashMap::from(members), ..error(code, msg) };
-        error.into_body()
-    }
+fn fail(turn: &mut Turn<'_>, waiter: Waiter, failure: Failure) {
+    let body = match failure {
+        Failure::Timeout => timeout_of(turn, &waiter),
+        failure => failure.body(),
+    };
+    finish(turn, waiter, Some(body), true);
+}
 
-    fn finish(&mut self, waiter: Waiter, body: Option<Bytes>, failed: bool) {
-        let reply = WorkerReply { body, failed, data: None };
-        self.remote.answer(waiter.shard, waiter.token, reply);
-    }
+/// The error of a timeout, as Pitaya's frontends tell it: whose it was, and how long they
+/// have waited (docs/protocol/pitaya.md, "Error codes").
+fn timeout_of(turn: &Turn<'_>, waiter: &Waiter) -> Bytes {
+    let peer = waiter.subject.rsplit('/').next().unwrap_or_default();
+    let route = String::from_utf8_lossy(&waiter.route);
+    let members = [
+        ("timeout", &*turn.config.request_timeout_text),
+        ("route", &*route),
+        ("server", &*turn.config.frontend_id),
+        ("peer.id", peer),
+    ];
+    let members = members.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let (code, msg) = Failure::Timeout.parts();
+    let error = super::messages::Error { metadata: HashMap::from(members), ..error(code, msg) };
+    error.into_body()
+}
+
+fn finish(turn: &mut Turn<'_>, waiter: Waiter, body: Option<Bytes>, failed: bool) {
+    let reply = WorkerReply { body, failed, data: None };
+    turn.remote.answer(waiter.shard, waiter.token, reply);
 }
 
 /// Memory for a message that is laid out; more is given back.

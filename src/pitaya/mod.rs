@@ -4,10 +4,12 @@
 #[cfg(any(test, feature = "internals"))]
 mod bare;
 mod cluster;
+mod commands;
 pub(crate) mod etcd;
 mod failure;
 mod forwards;
 mod member;
+mod member_config;
 pub(crate) mod messages;
 mod remotes;
 mod servers;
@@ -15,9 +17,12 @@ mod session_data;
 pub(crate) mod subjects;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod window;
 
 pub(crate) use cluster::etcd_uri;
 pub use cluster::{PitayaCluster, PitayaLimits};
-pub(crate) use member::{Command, Member, MemberConfig};
+pub(crate) use commands::Command;
+pub(crate) use member::Member;
+pub(crate) use member_config::MemberConfig;
 pub(crate) use servers::{Change, KEYS, ServerName};

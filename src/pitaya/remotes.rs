@@ -6,29 +6,31 @@ use std::sync::Arc;
 use async_nats::Subject;
 use bytes::Bytes;
 use prost::Message;
+use rustc_hash::{FxHashMap, FxHashSet};
 use serde_json::{Map, Value};
 use smallvec::SmallVec;
 
+use super::commands::Command;
 use super::failure::{error, unknown};
-use super::member::{Caller, Command, Member};
 use super::messages::{
     BindMsg, Error, KickAnswer, KickMsg, Msg, Push, Request, Response, Session, rpc_type,
 };
 use super::session_data;
 use super::subjects;
+use super::turn::{Caller, Turn};
 use crate::dispatch::BindError;
 use crate::forward::mail::Others;
-use crate::forward::remote::{Done, Refused};
-use crate::session::{SessionData, Uid, token_of};
+use crate::forward::remote::{Done, Refused, Remote};
+use crate::session::{SessionData, Table, Uid, place_of, token_of};
 
 /// A remote that waits for the shards' answer, and the subject of its own, if it gets one.
-pub(super) struct Asked {
+struct PendingRemote {
     reply: Option<Subject>,
 }
 
 /// A user who is logged in here.
 #[derive(Default)]
-pub(super) struct User {
+struct User {
     /// The sessions, by number. There are several only until the older ones have closed.
     sessions: SmallVec<[u64; 1]>,
 }
@@ -39,32 +41,79 @@ const KICK_REASON: &str = "kick";
 /// The `data` of an answer.
 const ACK: &[u8] = b"ack";
 
-impl Member {
+/// The remotes that backends call here, and the users that they may be about.
+pub(super) struct Remotes {
+    /// Those that shards have not answered.
+    pending: Table<PendingRemote>,
+    /// Who is logged in here, by uid.
+    users: FxHashMap<Arc<str>, User>,
+    /// The sessions of all users, by number.
+    bound: FxHashSet<u64>,
+}
+
+impl Remotes {
+    pub(super) fn new(len_max: usize) -> Self {
+        Self {
+            pending: Table::new(len_max),
+            users: FxHashMap::default(),
+            bound: FxHashSet::default(),
+        }
+    }
+
+    /// The uids of all users.
+    pub(super) fn users(&self) -> impl Iterator<Item = Arc<str>> {
+        self.users.keys().map(Arc::clone)
+    }
+
+    /// Tells whether anybody is logged in here by a uid.
+    pub(super) fn has_user(&self, uid: &str) -> bool {
+        self.users.contains_key(uid)
+    }
+
+    /// Takes a remote out, once it is answered.
+    fn take(&mut self, caller: Caller) -> Option<PendingRemote> {
+        let (slot, generation) = place_of(caller?);
+        self.pending.get(slot, generation)?;
+        self.pending.remove(slot)
+    }
+
     /// A request has come on this server's own subject. One that can't be read gets no answer.
-    pub(crate) fn handle_request(&mut self, reply: Option<Subject>, payload: Bytes) {
+    pub(super) fn handle_request(
+        &mut self,
+        turn: &mut Turn<'_>,
+        reply: Option<Subject>,
+        payload: Bytes,
+    ) {
         let Ok(request) = Request::decode(payload) else {
-            return self.config.counters.cluster_bad_packets.one();
+            return turn.config.counters.cluster_bad_packets.one();
         };
-        self.config.counters.cluster_calls.one();
-        if let Err(error) = self.serve(reply.clone(), request) {
-            self.answer(reply, Response { data: Bytes::new(), error: Some(error) });
+        turn.config.counters.cluster_calls.one();
+        if let Err(error) = self.serve(turn, reply.clone(), request) {
+            answer(turn, reply, Response { data: Bytes::new(), error: Some(error) });
         }
     }
 
     /// Asks the shards for what is wanted; their answer is the caller's.
-    fn serve(&mut self, reply: Option<Subject>, request: Request) -> Result<(), Error> {
+    fn serve(
+        &mut self,
+        turn: &mut Turn<'_>,
+        reply: Option<Subject>,
+        request: Request,
+    ) -> Result<(), Error> {
         let Request { kind, msg, .. } = request;
         let Some(Msg { route, data, .. }) = msg else {
             return Err(error("PIT-400", "there is no message in the request"));
         };
         // The server's type may stand in front.
-        let own = &*self.config.frontend_type;
+        let own = &*turn.config.frontend_type;
         let short = route.strip_prefix(own).and_then(|rest| rest.strip_prefix('.'));
         let short = short.unwrap_or(&route);
         match short {
-            "sys.bindsession" if kind == rpc_type::USER => self.serve_bind(reply, &data),
-            "sys.pushsession" if kind == rpc_type::USER => self.serve_push_session(reply, &data),
-            "sys.kick" if kind == rpc_type::USER => self.serve_kick(reply, &data),
+            "sys.bindsession" if kind == rpc_type::USER => self.serve_bind(turn, reply, &data),
+            "sys.pushsession" if kind == rpc_type::USER => {
+                self.serve_push_session(turn, reply, &data)
+            }
+            "sys.kick" if kind == rpc_type::USER => self.serve_kick(turn, reply, &data),
             _ => Err(Error {
                 metadata: [("route".to_owned(), short.to_owned())].into(),
                 ..error("PIT-404", "route not found")
@@ -72,7 +121,12 @@ impl Member {
         }
     }
 
-    fn serve_bind(&mut self, reply: Option<Subject>, data: &[u8]) -> Result<(), Error> {
+    fn serve_bind(
+        &mut self,
+        turn: &mut Turn<'_>,
+        reply: Option<Subject>,
+        data: &[u8],
+    ) -> Result<(), Error> {
         let Session { id, uid, .. } = decode(data)?;
         let number = number(id)?;
         if !subjects::is_name(&uid) {
@@ -81,10 +135,15 @@ impl Member {
         if self.bound.contains(&number) {
             return Err(already_bound());
         }
-        self.ask(reply, |member, caller| member.remote.bind(number, uid.into(), caller))
+        self.ask(turn, reply, |remote, caller| remote.bind(number, uid.into(), caller))
     }
 
-    fn serve_push_session(&mut self, reply: Option<Subject>, data: &[u8]) -> Result<(), Error> {
+    fn serve_push_session(
+        &mut self,
+        turn: &mut Turn<'_>,
+        reply: Option<Subject>,
+        data: &[u8],
+    ) -> Result<(), Error> {
         let Session { id, data, .. } = decode(data)?;
         let number = number(id)?;
         let settings: Map<String, Value> = match &*data {
@@ -92,28 +151,32 @@ impl Member {
             data => session_data::parse(data)
                 .ok_or_else(|| unknown("the session's data is no JSON object"))?,
         };
-        self.ask(reply, |member, caller| {
-            member.remote.set(number, settings, Others::Remove, caller)
-        })
+        self.ask(turn, reply, |remote, caller| remote.set(number, settings, Others::Remove, caller))
     }
 
-    fn serve_kick(&mut self, reply: Option<Subject>, data: &[u8]) -> Result<(), Error> {
+    fn serve_kick(
+        &mut self,
+        turn: &mut Turn<'_>,
+        reply: Option<Subject>,
+        data: &[u8],
+    ) -> Result<(), Error> {
         let KickMsg { user_id } = decode(data)?;
-        self.ask(reply, |member, caller| {
-            member.remote.kick_uid(Uid::from(user_id), Some(KICK_REASON.into()), caller)
+        self.ask(turn, reply, |remote, caller| {
+            remote.kick_uid(Uid::from(user_id), Some(KICK_REASON.into()), caller)
         })
     }
 
     /// Keeps who asks, and asks the shards.
     fn ask(
         &mut self,
+        turn: &mut Turn<'_>,
         reply: Option<Subject>,
-        ask: impl FnOnce(&mut Self, Caller) -> Result<(), Refused>,
+        ask: impl FnOnce(&mut Remote<Caller, Bytes>, Caller) -> Result<(), Refused>,
     ) -> Result<(), Error> {
         let busy = || error("PIT-500", Refused::Busy.to_string());
-        let place = self.asked.insert(Asked { reply }).ok_or_else(busy)?;
-        ask(self, Some(token_of(place))).map_err(|refused| {
-            self.asked.remove(place.0);
+        let place = self.pending.insert(PendingRemote { reply }).ok_or_else(busy)?;
+        ask(turn.remote, Some(token_of(place))).map_err(|refused| {
+            self.pending.remove(place.0);
             match refused {
                 Refused::Gone { .. } => not_found(),
                 Refused::Busy => busy(),
@@ -122,8 +185,8 @@ impl Member {
     }
 
     /// The shards have answered.
-    pub(super) fn handle_done(&mut self, caller: Caller, result: Done) {
-        let Some(asked) = self.take_asked(caller) else { return };
+    pub(super) fn handle_done(&mut self, turn: &mut Turn<'_>, caller: Caller, result: Done) {
+        let Some(pending) = self.take(caller) else { return };
         let ack = || Response { data: Bytes::from_static(ACK), error: None }.encode_to_vec();
         let data = match result {
             Done::Bound(Ok(())) | Done::Set(true) => Ok(ack()),
@@ -140,67 +203,55 @@ impl Member {
             Ok(data) => Response { data: data.into(), error: None },
             Err(error) => Response { data: Bytes::new(), error: Some(error) },
         };
-        self.answer(asked.reply, response);
-    }
-
-    fn answer(&mut self, reply: Option<Subject>, response: Response) {
-        if let Some(reply) = reply {
-            self.publish(reply, response.encode_to_vec());
-        }
+        answer(turn, pending.reply, response);
     }
 
     /// A push has come for a user who is logged in here. Nobody waits for an answer.
-    pub(crate) fn handle_push(&mut self, payload: Bytes) {
+    pub(super) fn handle_push(&mut self, turn: &mut Turn<'_>, payload: Bytes) {
         let Ok(Push { route, uid, data }) = Push::decode(payload) else {
-            return self.config.counters.cluster_bad_packets.one();
+            return turn.config.counters.cluster_bad_packets.one();
         };
-        self.config.counters.cluster_calls.one();
+        turn.config.counters.cluster_calls.one();
         let Some(user) = self.users.get(uid.as_str()) else { return };
-        let push = match self.remote.encode_any_push(&route, &data) {
+        let push = match turn.remote.encode_any_push(&route, &data) {
             Ok(push) => push,
             Err(error) => {
-                self.config.counters.cluster_bad_packets.one();
+                turn.config.counters.cluster_bad_packets.one();
                 return tracing::debug!(%error, route, "a backend's push can't be sent");
             }
         };
         // Not by way of the uid's home, which an answer that follows would overtake.
         for number in &user.sessions {
-            if self.remote.deliver(*number, &push) == Err(Refused::Busy) {
-                self.config.counters.mail_rejects.one();
+            if turn.remote.deliver(*number, &push) == Err(Refused::Busy) {
+                turn.config.counters.mail_rejects.one();
             }
         }
     }
 
     /// A user who is logged in here is to be kicked. Nobody waits for an answer.
-    pub(crate) fn handle_kick(&mut self, payload: Bytes) {
+    pub(super) fn handle_kick(&mut self, turn: &mut Turn<'_>, payload: Bytes) {
         let Ok(KickMsg { user_id }) = KickMsg::decode(payload) else {
-            return self.config.counters.cluster_bad_packets.one();
+            return turn.config.counters.cluster_bad_packets.one();
         };
-        self.config.counters.cluster_calls.one();
-        self.kick(user_id);
+        turn.config.counters.cluster_calls.one();
+        kick(turn, user_id);
     }
 
     /// Some frontend of this type has told who has logged in at it.
-    pub(crate) fn handle_binding(&mut self, payload: Bytes) {
+    pub(super) fn handle_binding(&mut self, turn: &mut Turn<'_>, payload: Bytes) {
         let Ok(BindMsg { uid, fid }) = BindMsg::decode(payload) else {
-            return self.config.counters.cluster_bad_packets.one();
+            return turn.config.counters.cluster_bad_packets.one();
         };
-        let is_elsewhere = fid != *self.config.frontend_id;
-        if self.config.unique_session && is_elsewhere && self.users.contains_key(uid.as_str()) {
+        let is_elsewhere = fid != *turn.config.frontend_id;
+        if turn.config.unique_session && is_elsewhere && self.users.contains_key(uid.as_str()) {
             tracing::debug!(uid, frontend = fid, "a user has logged in elsewhere");
-            self.kick(uid);
-        }
-    }
-
-    fn kick(&mut self, uid: String) {
-        if self.remote.kick_uid(Uid::from(uid), Some(KICK_REASON.into()), None).is_err() {
-            self.config.counters.mail_rejects.one();
+            kick(turn, uid);
         }
     }
 
     /// A session has got a uid, from a backend or from a handler of this process: pushes to the
     /// user are listened to, the others are told, and older sessions of the user close.
-    pub(super) fn handle_login(&mut self, data: &Arc<SessionData>) {
+    pub(super) fn handle_login(&mut self, turn: &mut Turn<'_>, data: &Arc<SessionData>) {
         let Some(uid) = &data.uid else { return };
         self.bound.insert(data.number);
         if !subjects::is_name(uid.text()) {
@@ -219,22 +270,22 @@ impl Member {
             user.sessions.push(data.number);
         }
         if is_new {
-            self.command(Command::Subscribe { uid: Arc::clone(&uid) });
+            turn.commands.push(Command::Subscribe { uid: Arc::clone(&uid) });
         }
         // Where a uid is unique the older one is kicked here as it is elsewhere; without it closes.
-        let reason = self.config.unique_session.then_some(KICK_REASON);
+        let reason = turn.config.unique_session.then_some(KICK_REASON);
         for number in older {
-            if self.remote.kick(number, reason.map(Arc::from)) == Err(Refused::Busy) {
-                self.config.counters.mail_rejects.one();
+            if turn.remote.kick(number, reason.map(Arc::from)) == Err(Refused::Busy) {
+                turn.config.counters.mail_rejects.one();
             }
         }
-        let told = BindMsg { uid: uid.to_string(), fid: self.config.frontend_id.to_string() };
-        let subject = subjects::bindings(&self.config.frontend_type);
-        self.publish(subject, told.encode_to_vec());
+        let told = BindMsg { uid: uid.to_string(), fid: turn.config.frontend_id.to_string() };
+        let subject = subjects::bindings(&turn.config.frontend_type);
+        turn.commands.publish(subject, told.encode_to_vec());
     }
 
     /// A session has lost its uid, or has ended.
-    pub(super) fn handle_logout(&mut self, data: &Arc<SessionData>) {
+    pub(super) fn handle_logout(&mut self, turn: &mut Turn<'_>, data: &Arc<SessionData>) {
         let Some(uid) = &data.uid else { return };
         self.bound.remove(&data.number);
         let Some(user) = self.users.get_mut(uid.text()) else { return };
@@ -242,9 +293,21 @@ impl Member {
         if user.sessions.is_empty() {
             let gone = self.users.remove_entry(uid.text());
             if let Some((uid, _)) = gone {
-                self.command(Command::Unsubscribe { uid });
+                turn.commands.push(Command::Unsubscribe { uid });
             }
         }
+    }
+}
+
+fn answer(turn: &mut Turn<'_>, reply: Option<Subject>, response: Response) {
+    if let Some(reply) = reply {
+        turn.commands.publish(reply, response.encode_to_vec());
+    }
+}
+
+fn kick(turn: &mut Turn<'_>, uid: String) {
+    if turn.remote.kick_uid(Uid::from(uid), Some(KICK_REASON.into()), None).is_err() {
+        turn.config.counters.mail_rejects.one();
     }
 }
 

@@ -1,11 +1,29 @@
-//! A session's data, as backends write it.
+//! A session's data, as backends write it and are told of it.
 
+use bytes::Bytes;
+use prost::Message as _;
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
+
+use super::messages::Session;
+use crate::session::SessionData;
 
 /// The deepest nesting of session data. It goes through functions that call themselves for each
 /// level, on threads whose stacks are bounded; Go reads 10,000 levels.
 const DEPTH_MAX: usize = 512;
+
+/// A session as servers are told of it. Its address is no setting here, but is one in Pitaya.
+pub(super) fn export(data: &SessionData) -> Bytes {
+    let mut settings = data.settings.clone();
+    let ip_version = if data.peer.is_ipv4() { "ipv4" } else { "ipv6" };
+    settings.entry("ipversion").or_insert_with(|| ip_version.into());
+    let session = Session {
+        id: i64::try_from(data.number).unwrap_or(i64::MAX),
+        uid: data.uid.as_ref().map_or_else(String::new, |uid| uid.text().to_owned()),
+        data: Value::Object(settings).to_string().into(),
+    };
+    session.encode_to_vec().into()
+}
 
 /// Reads a JSON object; `None` for what is none, or is nested deeper than [`DEPTH_MAX`].
 pub(super) fn parse(text: &[u8]) -> Option<Map<String, Value>> {

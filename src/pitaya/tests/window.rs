@@ -33,10 +33,9 @@ impl Rig {
     fn is_idle(&self) -> bool {
         let member = &self.member;
         let under_way = |server: &crate::pitaya::servers::Server| server.window.len();
-        let places = member.servers.places();
-        let servers = places.iter().filter_map(|place| member.servers.table.at(place.0));
-        (member.calls.len(), member.sent.len(), member.orphans, member.bytes) == (0, 0, 0, 0)
-            && servers.map(under_way).sum::<usize>() == 0
+        let places = member.forwards.servers.places();
+        let servers = places.iter().filter_map(|place| member.forwards.servers.table.at(place.0));
+        member.forwards.has_nothing() && servers.map(under_way).sum::<usize>() == 0
     }
 }
 
@@ -90,7 +89,7 @@ fn what_waits_is_bounded_in_bytes_for_each_server_and_in_all() {
             rig.request(token, 1, &body);
             refused += u64::from(rig.answered().is_some());
             // What is under way may have grown by what is said of each message.
-            assert!(rig.member.bytes <= all.saturating_add(WINDOW * 500));
+            assert!(rig.member.forwards.bytes() <= all.saturating_add(WINDOW * 500));
         }
         assert!((90..=95).contains(&refused), "{refused}");
         assert_eq!(rig.counters.snapshot().forward_rejects, refused);
@@ -209,7 +208,7 @@ fn a_nats_that_does_not_read_makes_nothing_grow() {
         rig.now_us = second * 1_000_000;
         (0..20).for_each(|_| rig.request(1, 1, &"x".repeat(1_000)));
         while rig.answered().is_some() {}
-        assert!(rig.member.bytes <= 5 * 20 * 2_000, "{}", rig.member.bytes);
+        assert!(rig.member.forwards.bytes() <= 5 * 20 * 2_000, "{}", rig.member.forwards.bytes());
         assert!(rig.member.commands.len() <= 50 + WINDOW);
     }
     rig.now_us += 2 * TIMEOUT_US;
