@@ -15,8 +15,24 @@ pub struct Channel {
     members: Members,
 }
 
+/// The channels of a thread.
+impl Context {
+    /// The channel of that name on this thread, made if there is none.
+    #[must_use]
+    pub fn channel(&self, name: &str) -> Channel {
+        Channel::new(self.clone(), name, self.thread.channel_or_new(name))
+    }
+
+    /// The channel of that name on this thread, if there is one.
+    #[must_use]
+    pub fn find_channel(&self, name: &str) -> Option<Channel> {
+        let members = self.thread.channel(name)?;
+        Some(Channel::new(self.clone(), name, members))
+    }
+}
+
 impl Channel {
-    pub(crate) fn new(context: Context, name: &str, members: Members) -> Self {
+    fn new(context: Context, name: &str, members: Members) -> Self {
         Self { context, name: name.into(), members }
     }
 

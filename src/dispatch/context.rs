@@ -9,18 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+use smallvec::SmallVec;
 
 use super::BindError;
-use super::channel::Channel;
 use super::pending::{Completion, Pending};
 use super::reply::{LocalFuture, Reply};
 use super::request::OwnedRequest;
-use super::session::Session;
 use crate::route::PushError;
 use crate::route::edition::Edition;
 use crate::route::push::Push;
 use crate::route::table::RouteTable;
-use crate::session::{SessionId, SessionView, Uid};
+use crate::session::{SessionId, SessionSnapshot, SessionView, Uid};
 
 /// Something that handlers, filters and tasks ask of their shard or worker. It is done, in order,
 /// as soon as the code that asked has returned or waits.
@@ -58,11 +57,17 @@ pub(crate) struct Call {
     pub(crate) held: Option<Box<HeldRequest>>,
 }
 
-/// A request and its snapshot, kept for the filters that see it once it is answered.
+/// A request and its snapshot, kept for the filters that see it once it is answered; made by
+/// [`Session::hold`](super::Session). Its thread is not part of it, as the thread may keep it.
 pub(crate) struct HeldRequest {
-    pub(crate) request: OwnedRequest,
-    pub(crate) session: Session,
+    pub(super) request: OwnedRequest,
+    pub(super) session: SessionId,
+    pub(super) data: SessionSnapshot,
+    pub(super) marks: Marks,
 }
+
+/// Notes of filters about one message, by keys of their own.
+pub(super) type Marks = SmallVec<[(usize, u64); 1]>;
 
 /// Who asked.
 #[derive(Debug, Clone, Copy)]
@@ -381,18 +386,5 @@ impl Context {
     /// Runs a future on this thread until it ends.
     pub fn spawn(&self, future: impl Future<Output = ()> + 'static) {
         self.thread.ask(Op::Spawn(Box::pin(future)));
-    }
-
-    /// The channel of that name on this thread, made if there is none.
-    #[must_use]
-    pub fn channel(&self, name: &str) -> Channel {
-        Channel::new(self.clone(), name, self.thread.channel_or_new(name))
-    }
-
-    /// The channel of that name on this thread, if there is one.
-    #[must_use]
-    pub fn find_channel(&self, name: &str) -> Option<Channel> {
-        let members = self.thread.channel(name)?;
-        Some(Channel::new(self.clone(), name, members))
     }
 }

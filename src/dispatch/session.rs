@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::task::{self, Poll};
 
 use serde_json::{Map, Value};
-use smallvec::SmallVec;
 
 use super::BindError;
-use super::context::{Context, SessionOp, ThreadState};
+use super::context::{Context, HeldRequest, Marks, SessionOp, ThreadState};
 use super::pending::{Pending, Responder};
 use super::reply::Reply;
+use super::request::OwnedRequest;
 use crate::session::{SessionData, SessionId, SessionSnapshot, SessionView, Uid};
 
 /// A snapshot of a session, made for one message: Pomelo's `FrontendSession` on the connector and
@@ -30,7 +30,7 @@ pub struct Session {
     data: SessionSnapshot,
     thread: Rc<ThreadState>,
     /// Notes of filters about this one message.
-    marks: SmallVec<[(usize, u64); 1]>,
+    marks: Marks,
 }
 
 impl std::fmt::Debug for Session {
@@ -44,7 +44,7 @@ impl std::fmt::Debug for Session {
 
 impl Session {
     pub(crate) fn new(id: SessionId, data: SessionSnapshot, thread: Rc<ThreadState>) -> Self {
-        Self { id, data, thread, marks: SmallVec::new() }
+        Self { id, data, thread, marks: Marks::new() }
     }
 
     /// Makes it what [`Self::new`] would make for the next message, if nothing but marks has to go
@@ -56,6 +56,18 @@ impl Session {
             self.marks.clear();
         }
         is_unchanged
+    }
+
+    /// Keeps it with its request, for filters that see both later.
+    pub(crate) fn hold(self, request: OwnedRequest) -> Box<HeldRequest> {
+        let Self { id: session, data, marks, .. } = self;
+        Box::new(HeldRequest { request, session, data, marks })
+    }
+
+    /// Takes up again what was kept by [`Self::hold`].
+    pub(crate) fn resume(held: HeldRequest, thread: &Rc<ThreadState>) -> (OwnedRequest, Self) {
+        let HeldRequest { request, session: id, data, marks } = held;
+        (request, Self { id, data, thread: Rc::clone(thread), marks })
     }
 
     pub(crate) fn data(&self) -> &SessionSnapshot {

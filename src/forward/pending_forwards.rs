@@ -77,7 +77,7 @@ impl HeldMessages {
     fn get(&self, index: usize, routes: &RouteTable) -> Option<Box<HeldRequest>> {
         let (head, body) = self.messages.iter().nth(index)?;
         let request = Request::new(&routes.entry(head.route).text, head.id, body).to_owned();
-        Some(Box::new(HeldRequest { request, session: self.sessions.get(index)?.clone() }))
+        Some(self.sessions.get(index)?.clone().hold(request))
     }
 
     /// Forgets them; whether the memory is worth keeping.

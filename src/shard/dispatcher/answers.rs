@@ -42,12 +42,11 @@ impl Dispatcher {
             return self.finish(client, &Reply::error(), request, &mut session);
         };
         let (registry, thread) = (Rc::clone(&self.registry), Rc::clone(&self.thread));
-        let mut held = Box::new(HeldRequest { request: request.to_owned(), session });
+        let request = request.to_owned();
         let future = Box::pin(async move {
-            let HeldRequest { request, session } = &mut *held;
             let filters = &registry.global_filters;
-            let admitted = chain::wait(filters, index, verdict, request, session).await;
-            thread.ask(Op::Admit { client, held, admitted });
+            let admitted = chain::wait(filters, index, verdict, &request, &mut session).await;
+            thread.ask(Op::Admit { client, held: session.hold(request), admitted });
         });
         let spawned = self.tasks.spawn(future);
         debug_assert!(spawned.is_ok());
@@ -89,8 +88,7 @@ impl Dispatcher {
 
     /// What is kept of a message for the global after filters, where there are any.
     pub(super) fn hold(&self, request: &Request<'_>, session: Session) -> Option<Box<HeldRequest>> {
-        (!self.registry.global_filters.is_empty())
-            .then(|| Box::new(HeldRequest { request: request.to_owned(), session }))
+        (!self.registry.global_filters.is_empty()).then(|| session.hold(request.to_owned()))
     }
 
     fn answer_later(
@@ -140,9 +138,9 @@ impl Dispatcher {
         }
         match held {
             None => self.outbound().answer(client, reply),
-            Some(mut held) => {
-                let HeldRequest { request, session } = &mut *held;
-                self.finish(client, reply, &request.get(), session);
+            Some(held) => {
+                let (request, mut session) = Session::resume(*held, &self.thread);
+                self.finish(client, reply, &request.get(), &mut session);
             }
         }
         self.outbound().close_if_done(client.session);

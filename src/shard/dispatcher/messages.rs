@@ -342,7 +342,7 @@ impl Dispatcher {
         admitted: Result<(), Reply<'static>>,
     ) {
         self.connections().end_in_flight(client);
-        let HeldRequest { request, mut session } = held;
+        let (request, mut session) = Session::resume(held, &self.thread);
         let request = request.get();
         let connection = self.connections().find(client.session);
         let is_there = connection.is_some_and(|(_, it)| it.state.is_working());
