@@ -11,7 +11,7 @@ use super::messages::{ClientMessage, Response};
 use super::servers::{Change, Servers};
 use super::session_data::export;
 use super::turn::Turn;
-use super::window::{MESSAGE_BYTES, Message, Place, Sent, Stage, Waiter, Waiting};
+use super::window::{MESSAGE_BYTES, Message, Sent, ServerKey, Stage, Waiter, Waiting};
 use crate::forward::Chunk;
 use crate::forward::deadline_list::DeadlineList;
 use crate::forward::mail::{Forward, WorkerReply};
@@ -94,32 +94,32 @@ impl Forwards {
         if !turn.commands.is_connected() {
             return Err(Failure::NoConnection);
         }
-        let place = self.pick(turn, &message).ok_or(Failure::NoServer)?;
+        let server_key = self.pick(turn, &message).ok_or(Failure::NoServer)?;
         let limits = &turn.config.limits;
         let is_full = self.calls.len() + self.orphans >= limits.calls_max
             || turn.commands.is_full()
             || self.bytes + message.bytes_counted() > limits.bytes_max;
-        if is_full || !self.has_room_at(turn, place, &message) {
+        if is_full || !self.has_room_at(turn, server_key, &message) {
             return Err(Failure::Busy);
         }
-        let server = self.servers.table.at(place.0).ok_or(Failure::NoServer)?;
+        let server = self.servers.table.at(server_key.0).ok_or(Failure::NoServer)?;
         let (route, _) = message.parts(&turn.config.routes);
         let waiter = Waiter {
             shard: message.session.shard(),
             token,
-            place,
+            server_key,
             subject: server.subject.clone(),
             route: route.as_bytes().into(),
             stage: Stage::Waiting,
         };
         let deadline_us = turn.now_us + turn.config.request_timeout_us;
         let call = self.calls.add(waiter, deadline_us);
-        self.put(turn, call, place, message);
+        self.put(turn, call, server_key, message);
         Ok(())
     }
 
     /// The server that a message goes to.
-    fn pick(&mut self, turn: &mut Turn<'_>, message: &Message) -> Option<Place> {
+    fn pick(&mut self, turn: &mut Turn<'_>, message: &Message) -> Option<ServerKey> {
         let (route, _) = message.parts(&turn.config.routes);
         let server_type = route.split('.').next().unwrap_or_default();
         let view = SessionView { id: message.session, data: &message.data };
@@ -128,9 +128,9 @@ impl Forwards {
     }
 
     /// Tells whether a server may have one message more, be it one that waits.
-    fn has_room_at(&self, turn: &mut Turn<'_>, place: Place, message: &Message) -> bool {
+    fn has_room_at(&self, turn: &mut Turn<'_>, server_key: ServerKey, message: &Message) -> bool {
         let limits = &turn.config.limits;
-        let Some(server) = self.servers.table.at(place.0) else { return false };
+        let Some(server) = self.servers.table.at(server_key.0) else { return false };
         let window = &server.window;
         window.len() < limits.calls_per_server_max
             && (window.is_open(limits.window)
@@ -138,8 +138,8 @@ impl Forwards {
     }
 
     /// Sends a message, or lets it wait for its server's window.
-    fn put(&mut self, turn: &mut Turn<'_>, call: u64, place: Place, mut message: Message) {
-        let Some(server) = self.servers.table.at_mut(place.0) else { return };
+    fn put(&mut self, turn: &mut Turn<'_>, call: u64, server_key: ServerKey, mut message: Message) {
+        let Some(server) = self.servers.table.at_mut(server_key.0) else { return };
         if server.window.is_open(turn.config.limits.window) {
             return self.send(turn, call, &message);
         }
@@ -154,7 +154,7 @@ impl Forwards {
         let payload = self.encode(turn, message);
         let Some(waiter) = self.calls.get_mut(call) else { return };
         waiter.stage = Stage::Sent;
-        let (place, subject) = (waiter.place, waiter.subject.clone());
+        let (server_key, subject) = (waiter.server_key, waiter.subject.clone());
         let call = match waiter.token {
             // Nobody waits for it any more, but its place is taken until it is acknowledged.
             0 => {
@@ -165,11 +165,11 @@ impl Forwards {
             _ => call,
         };
         let bytes = MESSAGE_BYTES + payload.len();
-        let sent = Sent { place, subject, call, bytes, payload: Some(payload) };
+        let sent = Sent { server_key, subject, call, bytes, payload: Some(payload) };
         let deadline_us = turn.now_us + turn.config.request_timeout_us;
         // There are never more of these than calls and orphans, which are bounded by the same.
         let token = self.sent.add(sent, deadline_us);
-        if let Some(server) = self.servers.table.at_mut(place.0) {
+        if let Some(server) = self.servers.table.at_mut(server_key.0) {
             server.window.under_way += 1;
         }
         self.bytes += bytes;
@@ -200,10 +200,12 @@ impl Forwards {
     }
 
     /// Sends what waits for a server, as far as its window has room.
-    pub(super) fn pump(&mut self, turn: &mut Turn<'_>, place: Place) {
+    pub(super) fn pump(&mut self, turn: &mut Turn<'_>, server_key: ServerKey) {
         loop {
             let limits = &turn.config.limits;
-            let Some(server) = self.servers.table.get_mut(place.0, place.1) else { return };
+            let Some(server) = self.servers.table.get_mut(server_key.0, server_key.1) else {
+                return;
+            };
             if server.window.under_way >= limits.window || !turn.commands.is_connected() {
                 return;
             }
@@ -222,8 +224,8 @@ impl Forwards {
 
     /// The same for all servers.
     pub(super) fn pump_all(&mut self, turn: &mut Turn<'_>) {
-        for place in self.servers.places() {
-            self.pump(turn, place);
+        for server_key in self.servers.keys() {
+            self.pump(turn, server_key);
         }
     }
 
@@ -265,7 +267,7 @@ impl Forwards {
                 fail(turn, waiter, Failure::NoResponders);
             }
             // Whoever is in the list for old times' sake alone is not called again.
-            let waiting = self.servers.handle_unheard(sent.place);
+            let waiting = self.servers.handle_unheard(sent.server_key);
             waiting.into_iter().for_each(|waiting| self.move_on(turn, waiting));
         } else if let Some(waiter) = waiter {
             match Response::decode(payload) {
@@ -279,7 +281,7 @@ impl Forwards {
                 }
             }
         }
-        self.pump(turn, sent.place);
+        self.pump(turn, sent.server_key);
     }
 
     /// A message could not be sent, as it is too long.
@@ -289,13 +291,13 @@ impl Forwards {
         if let Some(waiter) = self.release(&sent) {
             fail(turn, waiter, Failure::TooLong);
         }
-        self.pump(turn, sent.place);
+        self.pump(turn, sent.server_key);
     }
 
     /// Gives a place in a window back; who waits for the answer, if anybody still does.
     fn release(&mut self, sent: &Sent) -> Option<Waiter> {
         // The server may have gone, and another one may be in its place.
-        if let Some(server) = self.servers.table.get_mut(sent.place.0, sent.place.1) {
+        if let Some(server) = self.servers.table.get_mut(sent.server_key.0, sent.server_key.1) {
             server.window.under_way -= 1;
         }
         self.bytes -= sent.bytes;
@@ -313,7 +315,7 @@ impl Forwards {
             turn.config.counters.forward_timeouts.one();
             match waiter.stage {
                 Stage::Sent => self.orphans += 1,
-                Stage::Waiting => self.drop_dead(waiter.place),
+                Stage::Waiting => self.drop_dead(waiter.server_key),
             }
             fail(turn, waiter, Failure::Timeout);
         }
@@ -323,7 +325,7 @@ impl Forwards {
                 turn.config.counters.forward_timeouts.one();
             }
             self.release(&sent);
-            self.pump(turn, sent.place);
+            self.pump(turn, sent.server_key);
         }
         if std::mem::take(&mut self.is_starved) {
             self.pump_all(turn);
@@ -331,8 +333,8 @@ impl Forwards {
     }
 
     /// Drops what has timed out at the front of a server's queue.
-    fn drop_dead(&mut self, place: Place) {
-        let Some(server) = self.servers.table.get_mut(place.0, place.1) else { return };
+    fn drop_dead(&mut self, server_key: ServerKey) {
+        let Some(server) = self.servers.table.get_mut(server_key.0, server_key.1) else { return };
         while let Some(first) = server.window.first()
             && self.calls.get(first.call).is_none()
             && let Some(dead) = server.window.pop()
@@ -349,18 +351,18 @@ impl Forwards {
             return;
         }
         let picked = self.pick(turn, &message).ok_or(Failure::NoServer);
-        let placed = picked.and_then(|place| {
-            if !self.has_room_at(turn, place, &message) {
+        let placed = picked.and_then(|server_key| {
+            if !self.has_room_at(turn, server_key, &message) {
                 return Err(Failure::Busy);
             }
-            let server = self.servers.table.at(place.0).ok_or(Failure::NoServer)?;
+            let server = self.servers.table.at(server_key.0).ok_or(Failure::NoServer)?;
             if let Some(waiter) = self.calls.get_mut(call) {
-                (waiter.place, waiter.subject) = (place, server.subject.clone());
+                (waiter.server_key, waiter.subject) = (server_key, server.subject.clone());
             }
-            Ok(place)
+            Ok(server_key)
         });
         match placed {
-            Ok(place) => self.put(turn, call, place, message),
+            Ok(server_key) => self.put(turn, call, server_key, message),
             Err(failure) => {
                 count(turn, failure);
                 if let Some(waiter) = self.calls.take(call) {

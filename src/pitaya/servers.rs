@@ -7,7 +7,7 @@ use async_nats::Subject;
 use serde::{Deserialize, Serialize};
 
 use super::subjects;
-use super::window::{Place, Waiting, Window};
+use super::window::{ServerKey, Waiting, Window};
 use crate::dispatch::chain;
 use crate::forward::{Route, ServerId};
 use crate::session::{SessionView, Slot, Table};
@@ -89,7 +89,7 @@ struct ServerType {
     router: Option<Route>,
     /// In the order they became known.
     ids: Vec<ServerId>,
-    /// Their places in the table, in the same order.
+    /// Their slots in the table, in the same order.
     slots: Vec<Slot>,
 }
 
@@ -163,11 +163,11 @@ impl Servers {
     }
 
     /// Nobody listens on a server's subject. One that etcd has forgotten is known to be dead so.
-    pub(super) fn handle_unheard(&mut self, place: Place) -> Vec<Waiting> {
+    pub(super) fn handle_unheard(&mut self, key: ServerKey) -> Vec<Waiting> {
         let mut left = Vec::new();
-        let server = self.table.get_mut(place.0, place.1);
+        let server = self.table.get_mut(key.0, key.1);
         if server.is_some_and(|server| server.doubted_until_us.is_some())
-            && let Some(name) = self.name_of(place.0)
+            && let Some(name) = self.name_of(key.0)
         {
             self.remove(&name, &mut left);
             self.find_doubts();
@@ -175,8 +175,8 @@ impl Servers {
         left
     }
 
-    /// The places of all servers.
-    pub(super) fn places(&self) -> Vec<Place> {
+    /// The keys of all servers.
+    pub(super) fn keys(&self) -> Vec<ServerKey> {
         let slots = self.types.iter().flat_map(|kind| &kind.slots);
         slots.map(|slot| (*slot, self.table.generation(*slot))).collect()
     }
@@ -201,15 +201,15 @@ impl Servers {
 
     fn name_of(&self, slot: Slot) -> Option<ServerName> {
         let kind = self.types.iter().find(|kind| kind.slots.contains(&slot))?;
-        let place = kind.slots.iter().position(|other| *other == slot)?;
-        let id = kind.ids[place].as_str().to_owned();
+        let index = kind.slots.iter().position(|other| *other == slot)?;
+        let id = kind.ids[index].as_str().to_owned();
         Some(ServerName { server_type: kind.name.to_string(), id })
     }
 
     fn server_mut(&mut self, name: &ServerName) -> Option<&mut Server> {
         let kind = self.types.iter().find(|kind| *kind.name == *name.server_type)?;
-        let place = kind.ids.iter().position(|id| id.as_str() == name.id)?;
-        self.table.at_mut(kind.slots[place])
+        let index = kind.ids.iter().position(|id| id.as_str() == name.id)?;
+        self.table.at_mut(kind.slots[index])
     }
 
     fn add(&mut self, name: &ServerName) {
@@ -238,10 +238,10 @@ impl Servers {
         let Some(kind) = self.types.iter_mut().find(|kind| *kind.name == **server_type) else {
             return;
         };
-        if let Some(place) = kind.ids.iter().position(|other| other.as_str() == id) {
+        if let Some(index) = kind.ids.iter().position(|other| other.as_str() == id) {
             crate::log::seldom!(of id, info, server_type, id, "a server has gone");
-            kind.ids.remove(place);
-            if let Some(mut server) = self.table.remove(kind.slots.remove(place)) {
+            kind.ids.remove(index);
+            if let Some(mut server) = self.table.remove(kind.slots.remove(index)) {
                 left.extend(std::iter::from_fn(|| server.window.pop()));
             }
         }
@@ -250,12 +250,12 @@ impl Servers {
     /// Picks a server of a type for a session: at random, or as the embedder's router says.
     pub(super) fn pick(&mut self, server_type: &str, session: &SessionView<'_>) -> Option<Slot> {
         let kind = self.types.iter().find(|kind| *kind.name == *server_type)?;
-        let place = match &kind.router {
+        let index = match &kind.router {
             None if kind.slots.is_empty() => None,
             None => Some(self.random.below(kind.slots.len())),
             Some(route) => chain::guarded(|| route(session, &kind.ids)).flatten(),
         };
-        kind.slots.get(place?).copied()
+        kind.slots.get(index?).copied()
     }
 
     #[cfg(test)]
@@ -370,11 +370,11 @@ mod tests {
         servers.end_doubts(100);
         assert_eq!((servers.ids("room"), servers.doubts_end_us()), (vec!["2"], None));
         // One that nobody listens on goes at once if it is doubted, and only then.
-        let place = servers.places()[0];
-        servers.handle_unheard(place);
+        let key = servers.keys()[0];
+        servers.handle_unheard(key);
         assert_eq!(servers.ids("room"), ["2"]);
         servers.apply(Change::Restart(Vec::new()), 200);
-        servers.handle_unheard(place);
+        servers.handle_unheard(key);
         assert_eq!((servers.ids("room"), servers.ids("area")), (vec![], vec!["9"]));
         // One that says itself that it leaves is gone.
         servers.apply(Change::Delete(name("area", "9")), 300);

@@ -17,8 +17,8 @@ use crate::forward::mail::ForwardRoute;
 use crate::route::table::RouteTable;
 use crate::session::{Generation, SessionData, SessionId, ShardIndex, Slot};
 
-/// A server's place in the table of servers.
-pub(super) type Place = (Slot, Generation);
+/// The key of a server in the table of servers.
+pub(super) type ServerKey = (Slot, Generation);
 
 /// Who waits for a server's answer, from when the message came until the answer or the deadline.
 pub(super) struct Waiter {
@@ -26,7 +26,7 @@ pub(super) struct Waiter {
     /// 0 for a notify, which nobody waits for.
     pub(super) token: u64,
     /// Which server's.
-    pub(super) place: Place,
+    pub(super) server_key: ServerKey,
     pub(super) subject: Subject,
     pub(super) route: Name,
     pub(super) stage: Stage,
@@ -60,16 +60,16 @@ pub(super) struct Message {
 
 /// A message that waits for its server's window.
 pub(super) struct Waiting {
-    /// Its caller's place among the calls.
+    /// The token of its caller among the calls.
     pub(super) call: u64,
     pub(super) message: Message,
 }
 
 /// A message that holds a place in its server's window.
 pub(super) struct Sent {
-    pub(super) place: Place,
+    pub(super) server_key: ServerKey,
     pub(super) subject: Subject,
-    /// Its caller's place among the calls; 0 for a notify.
+    /// The token of its caller among the calls; 0 for a notify.
     pub(super) call: u64,
     /// Bytes that it counts for.
     pub(super) bytes: usize,

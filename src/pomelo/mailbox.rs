@@ -14,7 +14,7 @@ use crate::session::ShardIndex;
 pub(super) struct Mailbox {
     pub(super) server: Server,
     pub(super) state: State,
-    pub(super) calls: Calls,
+    pub(super) calls: PendingCalls,
     /// Calls made since the connection began to be made.
     pub(super) queued: usize,
     pub(super) retry: Backoff,
@@ -45,7 +45,7 @@ impl Mailbox {
         Self {
             server,
             state: State::Waiting { until_us: now_us },
-            calls: Calls::default(),
+            calls: PendingCalls::default(),
             queued: 0,
             retry: Backoff::new(RETRY_FIRST, RETRY_MAX),
             leaves_us: None,
@@ -159,7 +159,7 @@ pub(super) struct Waiter {
 
 /// The calls that wait for a server's answers, by the id that the answer carries.
 #[derive(Debug, Default)]
-pub(super) struct Calls {
+pub(super) struct PendingCalls {
     waiters: FxHashMap<u64, Waiter>,
     next_id: u64,
     /// When the calls below an id are due, ascending. Calls of one millisecond are due together,
@@ -178,7 +178,7 @@ struct Deadline {
 /// Calls whose deadlines are closer together than this are due together.
 const GRAIN_US: u64 = 1_000;
 
-impl Calls {
+impl PendingCalls {
     pub(super) fn len(&self) -> usize {
         self.waiters.len()
     }
@@ -258,7 +258,7 @@ mod tests {
     /// Random operations against a plain map.
     #[test]
     fn calls_behave_like_a_map_with_deadlines() {
-        let mut calls = Calls::default();
+        let mut calls = PendingCalls::default();
         let mut model: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
         let (mut seed, mut now_us) = (0x9e37_79b9_7f4a_7c15_u64, 0);
         for token in 1..crate::testing::repetitions(50_000).into() {
@@ -272,8 +272,8 @@ mod tests {
                     assert!(model.insert(id, (token, now_us + 20_000)).is_none());
                 }
                 2 if !model.is_empty() => {
-                    let place = (seed >> 20) as usize % model.len();
-                    let (&id, &(token, _)) = model.iter().nth(place).unwrap();
+                    let at = (seed >> 20) as usize % model.len();
+                    let (&id, &(token, _)) = model.iter().nth(at).unwrap();
                     model.remove(&id);
                     assert_eq!(calls.take(id), Some(waiter(token)));
                     assert_eq!(calls.take(id), None, "an id is good for one answer");

@@ -44,7 +44,7 @@ pub struct CustomRouter(pub(crate) Route);
 
 impl Router {
     /// Picks by a function of the session and the servers of the type, in the order they became
-    /// known. It gives a place among them; `None` answers 500. It runs on the thread that talks to
+    /// known. It gives an index among them; `None` answers 500. It runs on the thread that talks to
     /// the cluster, so it must not block.
     pub fn custom(
         pick: impl Fn(&SessionView<'_>, &[ServerId]) -> Option<usize> + Send + Sync + 'static,
@@ -75,20 +75,20 @@ impl fmt::Debug for CustomRouter {
 /// The state of servers that a router may ask for, by the index in the list.
 pub(crate) trait Servers {
     /// Calls that wait for its answers.
-    fn active(&self, place: usize) -> usize;
-    fn is_connected(&self, place: usize) -> bool;
+    fn active(&self, index: usize) -> usize;
+    fn is_connected(&self, index: usize) -> bool;
 }
 
 /// A router and where it stands.
 #[derive(Debug)]
 pub(crate) struct Picker {
     router: Router,
-    /// The place that was picked last.
+    /// The index that was picked last.
     last: usize,
     /// Servers of at least this weight have their turn.
     turn: u32,
     weights: Vec<u32>,
-    /// Points of a circle, ascending, with the place that each belongs to.
+    /// Points of a circle, ascending, with the index that each belongs to.
     circle: Vec<(u64, usize)>,
 }
 
@@ -111,16 +111,16 @@ impl Picker {
         self.weights = servers.clone().map(|(_, weight)| weight.min(WEIGHT_MAX)).collect();
         self.circle.clear();
         if matches!(self.router, Router::ConsistentHash) {
-            for (place, (server, _)) in servers.enumerate() {
+            for (index, (server, _)) in servers.enumerate() {
                 let points =
-                    (0..POINTS).map(|n| (hash(&format!("{}-{n}", server.as_str())), place));
+                    (0..POINTS).map(|n| (hash(&format!("{}-{n}", server.as_str())), index));
                 self.circle.extend(points);
             }
             self.circle.sort_unstable();
         }
     }
 
-    /// The place of the server that a session's message goes to.
+    /// The index of the server that a session's message goes to.
     pub(crate) fn pick(
         &mut self,
         session: &SessionView<'_>,
@@ -129,7 +129,7 @@ impl Picker {
     ) -> Option<usize> {
         let len = ids.len();
         debug_assert_eq!(len, self.weights.len());
-        let place = match &self.router {
+        let index = match &self.router {
             Router::Default => {
                 return default_route(session.uid().map_or("", |uid| uid.text()), len);
             }
@@ -139,17 +139,17 @@ impl Picker {
             Router::ConsistentHash => return self.on_circle(session),
             Router::RoundRobin => (1..=len)
                 .map(|step| self.last.wrapping_add(step) % len)
-                .find(|place| servers.is_connected(*place)),
+                .find(|index| servers.is_connected(*index)),
             Router::Weighted => self.weighted(servers),
             Router::LeastActive => (1..=len)
                 .map(|step| self.last.wrapping_add(step) % len)
-                .filter(|place| servers.is_connected(*place))
-                .min_by_key(|place| servers.active(*place)),
+                .filter(|index| servers.is_connected(*index))
+                .min_by_key(|index| servers.active(*index)),
         };
         // Where nobody can be reached, one is asked all the same: it may be connecting.
-        let place = place.or_else(|| (len > 0).then_some(0))?;
-        self.last = place;
-        Some(place)
+        let index = index.or_else(|| (len > 0).then_some(0))?;
+        self.last = index;
+        Some(index)
     }
 
     fn on_circle(&self, session: &SessionView<'_>) -> Option<usize> {
@@ -158,26 +158,26 @@ impl Picker {
             None => hash(&session.number().to_string()),
         };
         let next = self.circle.partition_point(|(point, _)| *point < at);
-        let (_, place) = self.circle.get(next).or_else(|| self.circle.first())?;
-        Some(*place)
+        let (_, index) = self.circle.get(next).or_else(|| self.circle.first())?;
+        Some(*index)
     }
 
     /// Rounds in which the heavier servers have their turn more often: first those of the greatest
     /// weight, then those of one less, and so on.
     fn weighted(&mut self, servers: &impl Servers) -> Option<usize> {
         let len = self.weights.len();
-        let reachable = |place: usize| self.weights[place] > 0 && servers.is_connected(place);
+        let reachable = |index: usize| self.weights[index] > 0 && servers.is_connected(index);
         let heaviest = (0..len).filter(|p| reachable(*p)).map(|p| self.weights[p]).max()?;
-        let (mut place, mut turn) = (self.last, self.turn);
+        let (mut index, mut turn) = (self.last, self.turn);
         // Each round has someone of the greatest weight, so that two rounds are enough.
         for _ in 0..2 * len * heaviest as usize + len {
-            place = place.wrapping_add(1) % len;
-            if place == 0 || turn > heaviest || turn == 0 {
+            index = index.wrapping_add(1) % len;
+            if index == 0 || turn > heaviest || turn == 0 {
                 turn = if turn <= 1 || turn > heaviest { heaviest } else { turn - 1 };
             }
-            if reachable(place) && self.weights[place] >= turn {
+            if reachable(index) && self.weights[index] >= turn {
                 self.turn = turn;
-                return Some(place);
+                return Some(index);
             }
         }
         None
@@ -201,12 +201,12 @@ mod tests {
     struct Fake(Vec<Option<usize>>);
 
     impl Servers for Fake {
-        fn active(&self, place: usize) -> usize {
-            self.0[place].unwrap_or(0)
+        fn active(&self, index: usize) -> usize {
+            self.0[index].unwrap_or(0)
         }
 
-        fn is_connected(&self, place: usize) -> bool {
-            self.0[place].is_some()
+        fn is_connected(&self, index: usize) -> bool {
+            self.0[index].is_some()
         }
     }
 
@@ -274,10 +274,10 @@ mod tests {
         let mut counts = [0; 4];
         for n in 0..draws {
             let uid = format!("player-{n}");
-            let place = pick(&mut all, Some(&uid), &four, &fake);
-            counts[place] += 1;
+            let index = pick(&mut all, Some(&uid), &four, &fake);
+            counts[index] += 1;
             let now = pick(&mut fewer, Some(&uid), &four[..3], &fake);
-            assert!(place == 3 || place == now, "{uid} moved from {place} to {now}");
+            assert!(index == 3 || index == now, "{uid} moved from {index} to {now}");
         }
         let share = draws * 3 / 20..draws * 7 / 20;
         assert!(counts.iter().all(|count| share.contains(count)), "{counts:?}");

@@ -33,8 +33,8 @@ impl Rig {
     fn is_idle(&self) -> bool {
         let member = &self.member;
         let under_way = |server: &crate::pitaya::servers::Server| server.window.len();
-        let places = member.forwards.servers.places();
-        let servers = places.iter().filter_map(|place| member.forwards.servers.table.at(place.0));
+        let keys = member.forwards.servers.keys();
+        let servers = keys.iter().filter_map(|key| member.forwards.servers.table.at(key.0));
         member.forwards.has_nothing() && servers.map(under_way).sum::<usize>() == 0
     }
 }
