@@ -4,6 +4,7 @@
 mod documents;
 #[macro_use]
 mod table;
+pub(crate) mod turn;
 
 use std::time::Duration;
 
@@ -371,6 +372,8 @@ mod tests {
         let counters: Vec<_> = CounterSnapshot::default().iter().map(|(name, _)| name).collect();
         for limit in Limits::table() {
             assert_eq!(limit.counters.is_empty(), !limit.told.is_empty(), "{}", limit.key);
+        }
+        for limit in Limits::table().iter().chain(turn::TABLE) {
             for counter in limit.counters {
                 assert!(counters.contains(counter), "{}: there is no counter {counter}", limit.key);
             }

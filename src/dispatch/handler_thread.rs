@@ -2,6 +2,7 @@
 
 use super::context::{Op, ThreadState};
 use super::tasks::Tasks;
+use crate::limits::turn::TASKS_AT_ONCE;
 
 /// A shard or worker: whoever calls handlers, filters and futures on its thread.
 pub(crate) trait HandlerThread {
@@ -28,7 +29,7 @@ pub(crate) trait HandlerThread {
         if !self.tasks_mut().begin_run() {
             return;
         }
-        for _ in 0..TASKS_PER_TURN {
+        for _ in 0..TASKS_AT_ONCE {
             if !self.tasks_mut().run_one() {
                 break;
             }
@@ -37,6 +38,3 @@ pub(crate) trait HandlerThread {
         self.tasks_mut().end_run();
     }
 }
-
-/// Futures polled in one turn.
-const TASKS_PER_TURN: usize = 256;

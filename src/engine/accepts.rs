@@ -22,6 +22,7 @@ use socket2::Socket as ListeningSocket;
 
 use super::churn::ChurnLimiter;
 use super::listen::LISTENERS_MAX;
+use crate::limits::turn::ACCEPTS_PER_LISTENER;
 use crate::session::ShardIndex;
 use crate::shard::ListenerIndex;
 use crate::uring::{AcceptIndex, PeerAddress, Ring};
@@ -133,9 +134,6 @@ enum State {
     Cancelling,
 }
 
-/// Accepts under way for each of a shard's own listening sockets. They bound how many connections a
-/// turn accepts, so that those that are open are served between thousands that reconnect at once.
-const ACCEPTS: usize = 8;
 /// After accepting has failed for want of memory.
 const PAUSE_US: u64 = 20_000;
 const _: () = assert!(LISTENERS_MAX <= u8::MAX as usize);
@@ -146,7 +144,7 @@ impl Accepts {
         let me = listeners.me;
         let count = listeners.of(me).len();
         let shards = (0..listeners.by_shard.len() as u16).map(ShardIndex);
-        let accepts: Vec<Accept> = std::iter::repeat_n(me, ACCEPTS)
+        let accepts: Vec<Accept> = std::iter::repeat_n(me, ACCEPTS_PER_LISTENER)
             .chain(shards.filter(|shard| *shard != me))
             .flat_map(|shard| (0..count as u8).map(move |index| (shard, ListenerIndex(index))))
             .map(|(shard, listener)| Accept {
@@ -159,7 +157,7 @@ impl Accepts {
         Self {
             listeners,
             addresses: accepts.iter().map(|_| PeerAddress::empty()).collect(),
-            idle: (0..(ACCEPTS * count) as u32).map(AcceptIndex).collect(),
+            idle: (0..(ACCEPTS_PER_LISTENER * count) as u32).map(AcceptIndex).collect(),
             accepts,
             wanted: VecDeque::new(),
             again_us: None,
@@ -334,7 +332,7 @@ impl Accepts {
 
     /// Accepts for other shards, which are full, that are not under way.
     fn of_full_shards(&self) -> impl Iterator<Item = AcceptIndex> {
-        let mine = ACCEPTS * self.listeners.of(self.listeners.me).len();
+        let mine = ACCEPTS_PER_LISTENER * self.listeners.of(self.listeners.me).len();
         (mine..self.accepts.len())
             .filter(|accept| {
                 let Accept { shard, state, .. } = self.accepts[*accept];

@@ -9,13 +9,8 @@
 //! The accepts of a millisecond are for connections that are kept. A refused one gives its own to
 //! the next: an address that connects more often than it may would keep all others out otherwise.
 
-/// Accepts, and ends of streams that are handled, in a millisecond. With as many ends as accepts a
-/// crowd that connects again would find the places of its old connections taken.
-const ACCEPTS_PER_MS: u32 = 4;
-const ENDS_PER_MS: u32 = 8;
-/// Refused connections in a millisecond. One takes a sixth of what an accepted one takes in the
-/// end, but the kernel's share of it is to be bounded as well.
-const REFUSALS_PER_MS: u32 = 28;
+use crate::limits::turn::{ACCEPTS_PER_MS, ENDS_PER_MS, REFUSALS_PER_MS};
+
 const MS_US: u64 = 1_000;
 /// The time after a message for which a shard counts as serving others.
 const SERVES_US: u64 = 10_000;

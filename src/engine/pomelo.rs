@@ -25,6 +25,7 @@ use crate::error::{EngineOption, StartError};
 use crate::forward::remote::{Remote, RemoteConfig};
 use crate::forward::{Party, Route};
 use crate::limits::Limits;
+use crate::limits::turn::CLUSTER_READS_PER_TURN;
 use crate::pomelo::{
     Command, Member, MemberConfig, Output, PeerId, PomeloCluster, StopHook, host_and_port,
 };
@@ -88,8 +89,6 @@ const BACKLOG: u32 = 256;
 const EVENTS_MAX: usize = 256;
 /// Bytes read at once.
 const READ_BYTES: usize = 64 * 1024;
-/// Reads from one connection before the others get their turn.
-const READS_PER_TURN: usize = 4;
 /// The longest sleep. It bounds the delay of work that rings no bell.
 const SLEEP_MAX: Duration = Duration::from_millis(500);
 /// The time in which what is to be told at the end has to be sent.
@@ -417,7 +416,7 @@ impl Thread {
     /// first one is acknowledged (docs/protocol/rpc.md, "Transport"). So the kernel is told to do
     /// that at once; it forgets that after a while.
     fn read(&mut self, link: PeerId) {
-        for _ in 0..READS_PER_TURN {
+        for _ in 0..CLUSTER_READS_PER_TURN {
             let Some(connection) = self.sockets.get_mut(&link.word()) else { return };
             match connection.stream.read(&mut self.buffer) {
                 Ok(0) => return self.drop_link(link, "it was closed by the other end"),

@@ -14,6 +14,9 @@ use super::sockets::Sockets;
 use super::threads::{ThreadCounts, Threads};
 use crate::error::StartError;
 use crate::forward::Party;
+use crate::limits::turn::{
+    COMPLETIONS_PER_TURN, SEND_BYTES_PER_TURN, SENDS_PER_TURN, SUBMITS_PER_CROWDED_TURN,
+};
 use crate::session::ShardIndex;
 use crate::shard::{Shard, ShardConfig};
 use crate::uring::{Buffers, Completion, Ring};
@@ -29,17 +32,6 @@ pub(super) struct ShardThread {
     pub(super) threads: Arc<Threads>,
 }
 
-/// Completions handled in one turn, so that mail and deadlines get theirs.
-const COMPLETIONS_PER_TURN: usize = 4096;
-/// Sends begun in one turn, and their bytes. A push to thousands takes several turns, so that those
-/// who ask for something meanwhile are answered between them.
-const SENDS_PER_TURN: usize = 256;
-const SEND_BYTES_PER_TURN: usize = 64 * 1024;
-/// Submissions in a row, each of which has the kernel give what it has ready, while many
-/// connections open or close at once. It gives some twenty completions each time, in the order
-/// things happened, so that a message of an open session would stand behind thousands of
-/// handshakes.
-const CROWD_SUBMITS: usize = 12;
 /// The longest sleep. It bounds the delay of work that rings no bell.
 const SLEEP_MAX: Duration = Duration::from_millis(20);
 /// The longest sleep while a future of the embedder's is alive.
@@ -193,7 +185,7 @@ impl Driver {
     /// Submits, and sleeps unless there is something to do.
     fn sleep(&mut self, has_more: bool) -> std::io::Result<()> {
         if has_more {
-            let again = if self.is_crowded { CROWD_SUBMITS } else { 0 };
+            let again = if self.is_crowded { SUBMITS_PER_CROWDED_TURN } else { 0 };
             return (0..=again).try_for_each(|_| self.ring.submit());
         }
         if (1..=SPIN_MESSAGES_MAX).contains(&self.shard.forwarded()) && self.spin()? {

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::accepts::{Accepts, Listeners};
 use super::churn::ChurnLimiter;
+use crate::limits::turn::ENDS_PER_TURN;
 use crate::session::{CAPACITY_MAX, Segment, SessionId};
 use crate::shard::{Command, ListenerIndex, ReceiveEnd, SendEnd, Shard, SocketIndex, Transmit};
 use crate::uring::{AcceptIndex, Buffers, Completion, Ring, SendIndex, Token};
@@ -53,9 +54,6 @@ struct Send {
     sent: usize,
 }
 
-/// Streams whose end a turn takes note of, so that those who are in are heard between thousands
-/// that end at once: most of a connection's end is work.
-const ENDS_PER_TURN: usize = 4;
 /// Receives in a row that a client who was paused must not fill, to be read as others are: one that
 /// sends without end does not fill each of them either, as it has to wait for its core.
 const EAGER_RECEIVES: u8 = 64;

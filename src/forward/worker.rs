@@ -22,6 +22,7 @@ use crate::dispatch::reply::{Reply, ReplyBody};
 use crate::dispatch::tasks::Tasks;
 use crate::dispatch::{Context, Handlers, Register, Registry, Request, Session};
 use crate::limits::Limits;
+use crate::limits::turn::MESSAGES_PER_SHARD;
 use crate::metrics::Counters;
 use crate::route::edition::Edition;
 use crate::route::table::RouteTable;
@@ -66,10 +67,6 @@ pub(crate) struct WorkerConfig {
     pub(crate) limits: Limits,
     pub(crate) counters: Arc<Counters>,
 }
-
-/// Messages taken from one shard before the next one is looked at. The shard is woken once for all
-/// of their answers, so that it sends many of them at a time.
-pub(super) const MESSAGES_PER_SHARD: usize = 1024;
 
 impl Worker {
     pub(crate) fn new(config: &WorkerConfig, hub: &Arc<Hub>, me: Party) -> Self {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Limit, Limits};
+use super::{Limit, Limits, turn};
 
 const DOCUMENT: &str = include_str!("../../docs/limits.md");
 const EXAMPLE: &str = include_str!("../../shaddock.example.toml");
@@ -22,6 +22,7 @@ fn the_example_has_every_limit_as_it_is() {
 #[test]
 fn a_document_that_differs_is_found() {
     let row = |text: &str| DOCUMENT.replace("| `tasks_max` | 65,536 |", text);
+    let of_turn = |text: &str| DOCUMENT.replace("| `HELD_PER_TURN` | 8 | sessions", text);
     for (text, key) in [
         (row("| tasks | 65,536 |"), "tasks_max"),
         (row("| `tasks_max` | 65,535 |"), "tasks_max"),
@@ -29,6 +30,10 @@ fn a_document_that_differs_is_found() {
         (row("| `task_max` | 65,536 |"), "task_max"),
         (DOCUMENT.replace(" | `task_rejects` |", " | |"), "tasks_max"),
         (DOCUMENT.replace(" | `task_rejects` |", " | `task_rejects`, `answers` |"), "tasks_max"),
+        (of_turn("| held | 8 | sessions"), "HELD_PER_TURN"),
+        (of_turn("| `HELD_PER_TURN` | 9 | sessions"), "HELD_PER_TURN"),
+        (of_turn("| `HELD_PER_TURN` | 8 | clients"), "HELD_PER_TURN"),
+        (DOCUMENT.replace(" | `compression_skips` |", " | |"), "DEFLATED_PER_TURN"),
     ] {
         let differences = differences_of_document(&text);
         assert!(differences.iter().any(|of| of.starts_with(key)), "{key}: {differences:?}");
@@ -45,31 +50,46 @@ fn a_document_that_differs_is_found() {
     }
 }
 
-/// Compares `| limit | default | unit | ... | counter |` tables with the table of the code. A row
-/// is of a limit if its first cell is a name in code and nothing else.
+/// Compares the tables whose heads begin with `| limit | default |` and `| bound | value |` with
+/// those of the code. A row is of a limit if its first cell is a name in code and nothing else.
 fn differences_of_document(text: &str) -> Vec<String> {
-    let mut rows: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    let mut differences = Vec::new();
-    let mut is_of_limits = false;
-    for line in text.lines() {
-        is_of_limits = line.starts_with("| limit |") || is_of_limits && line.starts_with('|');
-        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
-        let [key, default, unit, _, counters] = cells[..] else { continue };
-        let Some(key) = key.strip_prefix('`').and_then(|key| key.strip_suffix('`')) else {
-            continue;
-        };
-        let row = [default, unit, counters].map(str::to_owned).to_vec();
-        if is_of_limits && rows.insert(key, row).is_some() {
-            differences.push(format!("{key}: there are two rows"));
-        }
-    }
     let expected = |limit: &Limit| {
         let counters: Vec<_> = limit.counters.iter().map(|name| format!("`{name}`")).collect();
         let told = if counters.is_empty() { limit.told.to_owned() } else { counters.join(", ") };
         vec![default_of_document(limit), unit_of_document(limit), told]
     };
-    differences.extend(compare(rows, expected));
+    let mut differences = Vec::new();
+    for (head, limits) in
+        [("| limit | default | unit |", Limits::table()), ("| bound | value | unit |", turn::TABLE)]
+    {
+        let rows = rows_of_document(text, head, &mut differences);
+        differences.extend(compare(limits, rows, expected));
+    }
     differences
+}
+
+/// Finds the rows of all tables with such a head: default, unit and counter by the name.
+fn rows_of_document<'t>(
+    text: &'t str,
+    head: &str,
+    differences: &mut Vec<String>,
+) -> BTreeMap<&'t str, Vec<String>> {
+    let mut rows = BTreeMap::new();
+    let mut is_inside = false;
+    for line in text.lines() {
+        is_inside = line.starts_with(head) || is_inside && line.starts_with('|');
+        let cells = line.strip_prefix('|').and_then(|line| line.strip_suffix('|'));
+        let cells: Vec<&str> = cells.unwrap_or_default().split('|').map(str::trim).collect();
+        let [key, default, unit, _, counters] = cells[..] else { continue };
+        let Some(key) = key.strip_prefix('`').and_then(|key| key.strip_suffix('`')) else {
+            continue;
+        };
+        let row = [default, unit, counters].map(str::to_owned).to_vec();
+        if is_inside && rows.insert(key, row).is_some() {
+            differences.push(format!("{key}: there are two rows"));
+        }
+    }
+    rows
 }
 
 /// Compares keys, their values and the beginning of the comment above each.
@@ -92,16 +112,17 @@ fn differences_of_example(text: &str) -> Vec<String> {
     }
     let expected =
         |limit: &Limit| vec![default_of_example(limit), unit_of_example(limit).to_owned()];
-    compare(rows, expected)
+    compare(Limits::table(), rows, expected)
 }
 
 /// Finds the limits without a row, with another one, and the rows without a limit.
 fn compare(
+    limits: &[Limit],
     mut rows: BTreeMap<&str, Vec<String>>,
     expected: impl Fn(&Limit) -> Vec<String>,
 ) -> Vec<String> {
     let mut differences = Vec::new();
-    for limit in Limits::table() {
+    for limit in limits {
         let expected = expected(limit);
         match rows.remove(limit.key) {
             Some(row) if row == expected => {}

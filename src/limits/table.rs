@@ -134,3 +134,34 @@ macro_rules! limits {
     };
     (@holds $name:ident $expected:literal if $holds:expr) => { $holds };
 }
+
+/// Makes the constants of `turn`, and the table of them that a test compares with the documents.
+/// The first line of a doc is the unit.
+macro_rules! turn_bounds {
+    ($(
+        $(#[cfg($cfg:meta)])?
+        #[doc = $unit:literal]
+        $(#[doc = $doc:literal])*
+        $name:ident: $kind:ident = $number:literal $($suffix:ident)?,
+        counters [$($counter:ident),*];
+    )+) => {
+        $(
+            $(#[cfg($cfg)])?
+            #[doc = $unit]
+            $(#[doc = $doc])*
+            pub(crate) const $name: $kind = limits!(@value $number $($suffix)?);
+        )+
+
+        /// Every bound of a turn, also those of features that are off.
+        #[cfg(test)]
+        pub(super) const TABLE: &[super::Limit] = &[$(super::Limit {
+            key: stringify!($name),
+            unit: $unit.trim_ascii(),
+            default: stringify!($number $($suffix)?),
+            counters: &[$(stringify!($counter)),*],
+            told: "",
+            expected: "",
+            holds: |_| true,
+        },)+];
+    };
+}

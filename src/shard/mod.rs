@@ -57,6 +57,7 @@ use inbound::Inbound;
 use crate::dispatch::handler_thread::HandlerThread as _;
 use crate::forward::mail::Mail;
 use crate::forward::{Hub, Party};
+use crate::limits::turn::MAILS_PER_PARTY;
 use crate::metrics::Counters;
 use crate::session::{Segment, SessionId, ShardIndex, Slot};
 
@@ -72,10 +73,6 @@ pub(crate) struct Shard {
     /// The next turn follows at once.
     has_more: bool,
 }
-
-/// Mails read from the host, and from one worker, in one turn. Those from shards are bounded by
-/// their lanes.
-const MAILS_PER_PARTY: usize = 1024;
 
 impl Shard {
     /// A shard, with the handlers that the embedder registers on its thread.

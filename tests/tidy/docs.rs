@@ -23,20 +23,7 @@ const OLD_NAMES: [&str; 8] = [
 const CODE_FOLDERS: [&str; 5] = ["src/", "tests/", "benches/", "examples/", ".ci/"];
 
 /// Paths under which doc comments begin with a noun or a verb. Each folder joins once it does so.
-const SUBJECT_FIRST: [&str; 12] = [
-    "benches/",
-    "examples/",
-    "fuzz/",
-    "src/lib.rs",
-    "src/log.rs",
-    "src/route/",
-    "src/session/",
-    "src/sync",
-    "src/testing.rs",
-    "src/tls/",
-    "src/wheel.rs",
-    "src/wire/",
-];
+const SUBJECT_FIRST: [&str; 4] = ["benches/", "examples/", "fuzz/", "src/"];
 /// Words with which a doc comment puts its subject behind the predicate.
 const SUBJECT_LAST: [&str; 4] = ["What", "Whether", "How", "Where"];
 

@@ -14,6 +14,7 @@ use futures_util::{FutureExt as _, Sink as _, Stream, StreamExt as _};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::mpsc;
 
+use crate::limits::turn::CLUSTER_MESSAGES_PER_TURN;
 use crate::pitaya::{Command, Member, PitayaCluster, subjects};
 
 /// The client, and all that it listens to.
@@ -109,9 +110,6 @@ impl Drop for Listening {
     }
 }
 
-/// Messages that are handed in at once, of each kind: as many as share the cost, few enough for
-/// answers not to wait long behind each other.
-const MESSAGES_PER_TURN: usize = 1_024;
 /// Messages that the client's own task has not taken yet, and bytes of them: with this many it
 /// gets no more before it has written all.
 const CLIENT_QUEUE_LEN: usize = 4_096;
@@ -272,7 +270,7 @@ impl Nats {
     pub(super) fn poll_received(&mut self, cx: &mut Context<'_>, member: &mut Member) -> bool {
         let mut has_come = false;
         // In front of the answers, so that what was pushed before an answer comes before it.
-        for _ in 0..MESSAGES_PER_TURN {
+        for _ in 0..CLUSTER_MESSAGES_PER_TURN {
             match self.heard.poll_next_unpin(cx) {
                 Poll::Ready(Some(Heard::Push(payload))) => member.handle_push(payload),
                 Poll::Ready(Some(Heard::Kick(payload))) => member.handle_kick(payload),
@@ -394,7 +392,7 @@ impl Nats {
 
 /// Takes what has come on one subject. `true` if anything has.
 fn each(subscriber: &mut Subscriber, cx: &mut Context<'_>, mut take: impl FnMut(Message)) -> bool {
-    for taken in 0..MESSAGES_PER_TURN {
+    for taken in 0..CLUSTER_MESSAGES_PER_TURN {
         match Pin::new(&mut *subscriber).poll_next(cx) {
             Poll::Ready(Some(message)) => take(message),
             _ => return taken > 0,

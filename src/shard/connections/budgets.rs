@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use rustc_hash::FxHashMap;
 
 use crate::limits::Limits;
+use crate::limits::turn::{HANDSHAKE_STEP_BYTES, HANDSHAKE_STEPS_PER_TURN, HELD_PER_TURN};
 use crate::session::SessionId;
 use crate::shard::shell::ReceiveEnd;
 
@@ -119,14 +120,6 @@ impl HeldInput {
     }
 }
 
-/// Held sessions that get their share in one turn.
-const HELD_PER_TURN: usize = 8;
-/// What a turn does for those who are yet to come in: a look at the first bytes, at a request for
-/// an upgrade, at a handshake and at its acknowledgement are a step each. About as many as the
-/// connections that a turn lets in.
-const HANDSHAKE_STEPS_PER_TURN: u32 = 16;
-/// A handshake takes as many steps more as it has these: its JSON takes 13 ns for a byte.
-const HANDSHAKE_STEP_BYTES: usize = 4096;
 /// A session has to send this part of its share at once to be remembered for the turn. Others
 /// can't come to much, as a shard's buffers bound the turn.
 const REMEMBERED_PART: u32 = 16;

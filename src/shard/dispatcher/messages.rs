@@ -17,13 +17,12 @@ use crate::dispatch::chain::{self, Stop};
 use crate::dispatch::context::{ClientCall, HeldRequest, ThreadState};
 use crate::dispatch::reply::{Failure, Reply, ReplyBody};
 use crate::dispatch::{Request, Session};
-use crate::forward::message_batch::Head;
 use crate::route::edition::Edition;
 use crate::route::table::{RouteId, RouteTable};
 use crate::session::{BufferPool, SessionId, SessionSnapshot, Slot};
 use crate::shard::config::{KeptAliveBy, ShardConfig};
 use crate::shard::connections::{CloseReason, Connection, Transport};
-use crate::shard::forwarder::{Alone, BatchTarget, Destination};
+use crate::shard::forwarder::{Alone, BatchBuilder, BatchTarget, Destination};
 use crate::shard::outbound::SessionIo;
 use crate::wire::answer;
 use crate::wire::message::{self, MessageType, RouteRef};
@@ -219,10 +218,8 @@ impl Dispatcher {
         let (is_filtered, is_admitted) = (!filters.is_empty(), admitted.is_some());
         let (mut batching, outbound) = self.forwarder.batching(is_filtered);
         let pause_bytes = outbound.pause_bytes();
-        let Some(SessionIo { connection, pool, edition }) = outbound.session_io(session.slot())
-        else {
-            return run;
-        };
+        let Some(io) = outbound.session_io(session.slot()) else { return run };
+        let SessionIo { connection, pool, edition } = io;
         let routes = Routes { table: &thread.routes, edition, plans: &self.plans };
         let (mut tally, mut snapshot, mut builder, mut last) =
             (Tally::default(), admitted, None, None);
@@ -234,13 +231,7 @@ impl Dispatcher {
             let Some(Ready { id, is_notify, route, body }) = next else { break None };
             tally.count(is_notify);
             let client = || ClientCall { session, id, route: route.id, bytes: 0, started_us };
-            let seen = match M::ARE_PLAIN {
-                true => session_for(&mut snapshot, session, connection.data(), &thread),
-                // There is one only, with the session as filters have left it.
-                false => {
-                    snapshot.get_or_insert_with(|| new_session(session, connection.data(), &thread))
-                }
-            };
+            let seen = seen_by::<M>(&mut snapshot, session, connection.data(), &thread);
             let request = Request::new(route.text, id, body);
             if is_filtered
                 && (M::ARE_PLAIN || !is_admitted)
@@ -252,14 +243,9 @@ impl Dispatcher {
                 Target::Handler(handler) => Some(handler as usize),
                 Target::NoHandler if !M::ARE_PLAIN => None,
                 Target::Workers(server_type) if M::ARE_PLAIN => {
-                    let Some(known) = route.id else {
-                        break Some(leave(config, seen, client(), route.target, request));
-                    };
-                    let head = Head { id, route: known };
-                    let to = BatchTarget { session, connection, server_type, head };
+                    let to = BatchTarget { session, connection, server_type, id, route: route.id };
                     let sent = batching.put(&mut builder, to, body, &mut snapshot);
-                    let Err(Alone { worker }) = sent else { continue };
-                    let to = worker.map(|worker| Destination { server_type, worker });
+                    let Err(Alone { to }) = sent else { continue };
                     break Some(Interruption::Alone { client: client(), request, to });
                 }
                 target => break Some(leave(config, seen, client(), target, request)),
@@ -284,10 +270,7 @@ impl Dispatcher {
             self.end_run(session.slot(), &tally);
         }
         run.is_interrupted = interruption.is_some();
-        builder.into_iter().for_each(|builder| self.forwarder.send_batch(builder));
-        if let (Some(interruption), Some(seen)) = (interruption, snapshot) {
-            self.finish_run(interruption, seen);
-        }
+        self.finish_run(builder, interruption, snapshot);
         run
     }
 
@@ -310,8 +293,23 @@ impl Dispatcher {
         }
     }
 
-    /// Does what the message that has ended a run needs besides.
-    fn finish_run(&mut self, interruption: Interruption<'_>, mut session: Session) {
+    /// Sends the batch of a run, and does what the message that has ended the run needs besides.
+    #[inline(always)]
+    fn finish_run(
+        &mut self,
+        batch: Option<BatchBuilder>,
+        interruption: Option<Interruption<'_>>,
+        seen: Option<Session>,
+    ) {
+        if let Some(batch) = batch {
+            self.forwarder.send_batch(batch);
+        }
+        if let (Some(interruption), Some(seen)) = (interruption, seen) {
+            self.handle_interruption(interruption, seen);
+        }
+    }
+
+    fn handle_interruption(&mut self, interruption: Interruption<'_>, mut session: Session) {
         match interruption {
             Interruption::Stopped { client, request, stop } => {
                 self.handle_stopped(&client, stop, &request, session);
@@ -393,26 +391,21 @@ impl Dispatcher {
 }
 
 /// The snapshot for a message: the one of the message before, where its handler has left it as it
-/// was.
+/// was. A message by itself has the session as filters have left it, if they have seen it.
 #[inline(always)]
-fn session_for<'a>(
+fn seen_by<'a, M: Messages>(
     snapshot: &'a mut Option<Session>,
     session: SessionId,
     data: &SessionSnapshot,
     thread: &Rc<ThreadState>,
 ) -> &'a mut Session {
-    if !snapshot.as_mut().is_some_and(|it| it.renew(session, data)) {
+    if M::ARE_PLAIN && !snapshot.as_mut().is_some_and(|it| it.renew(session, data)) {
         *snapshot = None;
     }
-    snapshot.get_or_insert_with(|| new_session(session, data, thread))
+    snapshot.get_or_insert_with(|| Session::new(session, data.clone(), Rc::clone(thread)))
 }
 
-#[inline(always)]
-fn new_session(id: SessionId, data: &SessionSnapshot, thread: &Rc<ThreadState>) -> Session {
-    Session::new(id, data.clone(), Rc::clone(thread))
-}
-
-/// Leaves a message that is not handled here to [`Dispatcher::finish_run`].
+/// Leaves a message that is not handled here to [`Dispatcher::handle_interruption`].
 #[cold]
 fn leave<'a>(
     config: &ShardConfig,

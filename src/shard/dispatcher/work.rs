@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 
 use crate::dispatch::context::ClientCall;
 use crate::limits::Limits;
+use crate::limits::turn::INFLATED_PART_MIN;
 use crate::wire::pitaya::Inflater;
 
 /// The work of one shard.
@@ -43,8 +44,6 @@ pub(super) struct Begun {
     pub(super) plain: Vec<u8>,
 }
 
-/// A smaller share is no use.
-const PART_MIN: usize = 4096;
 /// Bytes that a message that waits counts for besides its own, against `held_bytes_max`.
 pub(super) const WAITING_BYTES: usize = 256;
 
@@ -59,7 +58,7 @@ impl Work {
         Self {
             per_turn: limits.work_per_turn_max,
             left: limits.work_per_turn_max,
-            part: limits.bytes_per_turn_max.min(limits.work_per_turn_max).max(PART_MIN),
+            part: limits.bytes_per_turn_max.min(limits.work_per_turn_max).max(INFLATED_PART_MIN),
             inflater: Inflater::default(),
             waiting: VecDeque::new(),
             large: VecDeque::new(),

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::lane_waits::LaneWaits;
+use super::lane_waits::{Destination, LaneWaits};
 use crate::dispatch::Session;
 use crate::forward::message_batch::{
     self, BODY_BYTES_MAX, BatchPool, Head, MESSAGES_MAX, MessageBatch,
 };
 use crate::forward::pending_forwards::{HeldMessages, PendingForwards};
 use crate::forward::{Carrier, Endpoint, ServerTypeIndex, WorkerIndex};
+use crate::route::table::RouteId;
 use crate::session::SessionId;
 use crate::shard::config::ShardConfig;
 use crate::shard::connections::{Connection, Transport};
@@ -95,18 +96,21 @@ impl Batching<'_> {
         body: &[u8],
         seen: &mut Option<Session>,
     ) -> Result<(), Alone> {
-        let Some(session) = seen else { return Err(Alone { worker: None }) };
-        let (worker, head) =
-            (self.room.pick_worker(builder.as_ref(), to.server_type, session), to.head);
-        let is_as_others =
-            body.len() <= BODY_BYTES_MAX && session.data().is_same(to.connection.data());
-        let Some(index) = worker.filter(|_| is_as_others) else { return Err(Alone { worker }) };
-        if builder.is_none() {
-            *builder = self.batches.open(to, index, &self.room);
+        let Some(session) = seen else { return Err(Alone { to: None }) };
+        let BatchTarget { server_type, id, route, .. } = to;
+        let worker = self.room.pick_worker(builder.as_ref(), server_type, session);
+        let alone = Alone { to: worker.map(|worker| Destination { server_type, worker }) };
+        let (Some(worker), Some(route)) = (worker, route) else { return Err(alone) };
+        if body.len() > BODY_BYTES_MAX || !session.data().is_same(to.connection.data()) {
+            return Err(alone);
         }
-        let Some(builder) = builder.as_mut().filter(|builder| builder.takes_more(index)) else {
-            return Err(Alone { worker });
+        if builder.is_none() {
+            *builder = self.batches.open(to, worker, &self.room);
+        }
+        let Some(builder) = builder.as_mut().filter(|builder| builder.takes_more(worker)) else {
+            return Err(alone);
         };
+        let head = Head { id, route };
         builder.push(head, body, if self.room.is_filtered { seen.take() } else { None });
         Ok(())
     }
@@ -115,7 +119,7 @@ impl Batching<'_> {
 /// A message that goes to a worker by itself, if one was picked.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::shard) struct Alone {
-    pub(in crate::shard) worker: Option<WorkerIndex>,
+    pub(in crate::shard) to: Option<Destination>,
 }
 
 /// Whose message goes where.
@@ -123,7 +127,10 @@ pub(in crate::shard) struct BatchTarget<'a> {
     pub(in crate::shard) session: SessionId,
     pub(in crate::shard) connection: &'a mut Connection,
     pub(in crate::shard) server_type: ServerTypeIndex,
-    pub(in crate::shard) head: Head,
+    /// The client's request id; 0 for a notify.
+    pub(in crate::shard) id: u32,
+    /// Its route; one that is in no table goes alone.
+    pub(in crate::shard) route: Option<RouteId>,
 }
 
 /// A batch that is being filled.

@@ -11,11 +11,12 @@ use bytes::Bytes;
 
 use super::Forwarder;
 use super::batches::copies;
-use super::lane_waits::{Destination, ForwardMessage, WAITING_BYTES, WAITING_PER_TURN, Waiting};
+use super::lane_waits::{Destination, ForwardMessage, WAITING_BYTES, Waiting};
 use crate::dispatch::context::{ClientCall, HeldRequest};
 use crate::forward::mail::{Forward, ForwardRoute, Mail};
 use crate::forward::pending_forwards::PendingForward;
 use crate::forward::{Carrier, LaneFull, WorkerIndex};
+use crate::limits::turn::LANE_WAITS_PER_TURN;
 use crate::route::table::RouteId;
 use crate::session::{SessionData, SessionId};
 use crate::shard::connections::{Pause, worker_bit};
@@ -163,7 +164,7 @@ impl Forwarder {
     fn send_some_waiting(&mut self) {
         let mut next = WorkerIndex(0);
         while let Some(((worker, _), _)) = self.lane_waits.first_from(next) {
-            for _ in 0..WAITING_PER_TURN {
+            for _ in 0..LANE_WAITS_PER_TURN {
                 if !self.send_first_waiting(worker) {
                     break;
                 }

@@ -57,8 +57,6 @@ pub(super) struct Waiting {
 /// Bytes that a message that waits counts for besides its body, against `held_bytes_max`.
 pub(super) const WAITING_BYTES: usize = 256;
 const _: () = assert!(size_of::<Waiting>() + size_of::<WaitKey>() <= WAITING_BYTES);
-/// Messages that go into one lane in one turn, of those that have waited.
-pub(super) const WAITING_PER_TURN: usize = 128;
 
 impl LaneWaits {
     pub(super) fn is_empty(&self) -> bool {

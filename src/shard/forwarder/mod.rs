@@ -16,7 +16,7 @@ mod session_mail;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-pub(in crate::shard) use batches::{Alone, BatchTarget, Batching, copies};
+pub(in crate::shard) use batches::{Alone, BatchBuilder, BatchTarget, Batching, copies};
 pub(in crate::shard) use lane::Rejected;
 pub(in crate::shard) use lane_waits::{Destination, ForwardMessage};
 pub(in crate::shard) use send_batch::AnsweredBatch;

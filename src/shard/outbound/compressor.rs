@@ -1,5 +1,6 @@
 //! Compression of what goes to clients of Pitaya's.
 
+use crate::limits::turn::DEFLATED_PER_TURN;
 use crate::wire::pitaya::{self, Compression, Deflater};
 
 /// The compressor of a shard, and how much it may yet do in this turn.
@@ -19,9 +20,6 @@ pub(super) enum Compressed {
     /// It goes as it is, since the turn has compressed enough.
     Skipped,
 }
-
-/// Bytes of answers that a turn compresses: half a millisecond or so. Others go as they are.
-const DEFLATED_PER_TURN: usize = 128 * 1024;
 
 impl Default for Compressor {
     fn default() -> Self {
