@@ -14,7 +14,7 @@ pub enum StartError {
     Option {
         /// The option.
         option: EngineOption,
-        /// What may be given there.
+        /// The values that may be given there.
         expected: String,
     },
     /// Not an address that can be listened on (made by the embedder).

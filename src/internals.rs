@@ -40,7 +40,7 @@ pub struct Core {
     shard: Shard,
     now_us: u64,
     sockets: u32,
-    /// What the last turn sent; the shard is told in the next one, as from a ring.
+    /// The output of the last turn; the shard is told in the next one, as from a ring.
     in_flight: Vec<Transmit>,
 }
 

@@ -17,7 +17,7 @@ use crate::pitaya::messages::{Push, Request};
 use crate::pitaya::{Change, Command, Member, PitayaCluster, PitayaLimits, ServerName, etcd};
 use crate::session::{Generation, SessionData, SessionId, ShardIndex, Slot, Uid};
 
-/// What a frontend does because of what it is told.
+/// The effect of what a frontend is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)] // For checks, which look at each.
 pub enum Effect {
@@ -35,11 +35,11 @@ pub enum Effect {
     },
     /// Something is sent on NATS.
     Published {
-        /// Where to.
+        /// The subject.
         subject: String,
-        /// Where its answer is to go.
+        /// The subject of its answer.
         reply: Option<String>,
-        /// What.
+        /// The payload.
         payload: Bytes,
     },
 }
@@ -57,7 +57,7 @@ pub struct Frontend {
     effects: VecDeque<Effect>,
 }
 
-/// How long a request may take, in microseconds.
+/// The time that a request may take, in microseconds.
 pub const TIMEOUT_US: u64 = 1_000_000;
 /// The type that is forwarded.
 const SERVER_TYPE: &str = "room";
@@ -92,7 +92,7 @@ impl Frontend {
         }
     }
 
-    /// What its answers' subjects begin with.
+    /// The beginning of its answers' subjects.
     #[must_use]
     pub fn inbox(&self) -> String {
         self.member.inbox().trim_end_matches('*').to_owned()
@@ -181,7 +181,7 @@ impl Frontend {
         }
     }
 
-    /// What has been done, one after the other.
+    /// The deeds, one after the other.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
     }
@@ -220,7 +220,7 @@ impl Frontend {
         self.send(Mail::Result { token: to.token, outcome });
     }
 
-    /// What a shard does, and the home of every uid.
+    /// The part of a shard, and of the home of every uid.
     fn handle_mail(&mut self, mail: Mail) {
         match mail {
             Mail::Answer { token, .. } => self.effects.push_back(Effect::Answered { token }),

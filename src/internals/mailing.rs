@@ -19,7 +19,7 @@ impl std::fmt::Debug for Lanes {
     }
 }
 
-/// How many numbers there are.
+/// The count of numbers.
 pub const NUMBERS: u32 = 1 << 24;
 
 fn mail(number: u32) -> Mail {
@@ -128,7 +128,7 @@ impl Lanes {
         self.hub.bell(Party(party)).disarm();
     }
 
-    /// Whether the party's bell is armed, and nobody has rung it.
+    /// True if the party's bell is armed, and nobody has rung it.
     #[must_use]
     pub fn is_armed(&self, party: PartyIndex) -> bool {
         self.hub.bell(Party(party)).is_armed()

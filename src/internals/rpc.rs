@@ -47,7 +47,7 @@ impl From<mqtt::Packet<'_>> for Packet {
     }
 }
 
-/// What stands at the start of some bytes.
+/// The element at the start of some bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)] // As `Packet`.
 pub enum First {
@@ -111,7 +111,7 @@ pub fn publish(topic: &str, payload: &[u8], out: &mut Vec<u8>) {
 pub struct Answer {
     /// Which call it answers.
     pub id: u64,
-    /// Whether it says that the call failed.
+    /// True if it says that the call failed.
     pub failed: bool,
     /// The JSON that it carries.
     pub body: Option<String>,
@@ -185,5 +185,5 @@ pub fn spliced(body: &[u8]) -> Vec<u8> {
     rpc::spliced(body).into_owned()
 }
 
-/// How deep that value may be nested.
+/// The deepest nesting of that value.
 pub const DEPTH_MAX: usize = rpc::DEPTH_MAX;

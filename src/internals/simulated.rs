@@ -24,7 +24,7 @@ use crate::shard::{
 pub use crate::forward::worker::WorkerProbe;
 pub use crate::shard::{SessionProbe, ShardProbe, Stage};
 
-/// What an engine is made of.
+/// The settings of an engine.
 pub struct Setup {
     /// Shards, at least 1.
     pub shards: u16,
@@ -32,13 +32,13 @@ pub struct Setup {
     pub workers: u16,
     /// The bounds.
     pub limits: Limits,
-    /// How long a client may be silent, if it has to send heartbeats.
+    /// The longest silence of a client, if it has to send heartbeats.
     pub heartbeat: Option<Duration>,
-    /// Whether any package counts as a heartbeat.
+    /// True if any package counts as a heartbeat.
     pub any_package: bool,
-    /// Whether a uid has one session at most.
+    /// True if a uid has one session at most.
     pub single_session: bool,
-    /// What becomes of messages for workers whose lanes are full.
+    /// The policy for messages to workers whose lanes are full.
     pub lane_full: LaneFull,
     /// Routes that are known by id.
     pub routes: Vec<String>,
@@ -121,7 +121,7 @@ impl Sending {
     }
 }
 
-/// What a shell has to do with a socket.
+/// A request to a shell about a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)] // The core knows no other; a simulated shell must do each.
 pub enum Wish {
@@ -294,7 +294,7 @@ impl Simulated {
         usize::from(party).checked_sub(self.shards.len())
     }
 
-    /// Whether a party has something to do.
+    /// True if a party has something to do.
     #[must_use]
     pub fn has_work(&self, party: PartyIndex) -> bool {
         match self.worker_of(party) {
@@ -322,7 +322,7 @@ impl Simulated {
         self.hub.bell(Party(party)).disarm();
     }
 
-    /// Whether the party's bell is armed; nobody has rung it yet then.
+    /// True if the party's bell is armed; nobody has rung it yet then.
     #[must_use]
     pub fn is_armed(&self, party: PartyIndex) -> bool {
         self.hub.bell(Party(party)).is_armed()

@@ -1,4 +1,4 @@
-//! What all shards of an engine share.
+//! The configuration that all shards of an engine share.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -19,7 +19,7 @@ use crate::wire::handshake::HandshakeRequest;
 use crate::wire::pitaya;
 use crate::wire::protobuf::ProtoTable;
 
-/// Whether a client's type and version may come in.
+/// A check of a client's type and version.
 pub(crate) type CheckClient = Arc<dyn Fn(Option<&str>, Option<&str>) -> bool + Send + Sync>;
 
 /// Looks at a handshake; what it gives back goes to the client as `user`.
@@ -54,7 +54,7 @@ pub(crate) struct ShardConfig {
     pub(crate) protos: Option<ProtoTable>,
     /// The newest. Shards hear of another one by mail; only the host's threads look here.
     pub(crate) edition: RwLock<Arc<Edition>>,
-    /// Whether requests have to be signed.
+    /// True if requests have to be signed.
     #[cfg(feature = "crypto")]
     pub(crate) use_crypto: bool,
     pub(crate) check_client: Option<CheckClient>,
@@ -80,16 +80,16 @@ pub(crate) struct ShardConfig {
     pub(crate) counters: Vec<Arc<Counters>>,
 }
 
-/// How clients show that they live (docs/protocol/wire.md, "Heartbeat").
+/// The proof of life that clients owe (docs/protocol/wire.md, "Heartbeat").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Heartbeat {
     /// A client that is silent for longer is closed.
     pub(crate) timeout: Duration,
-    /// What ends the silence.
+    /// The packages that end the silence.
     pub(crate) kept_alive_by: KeptAliveBy,
 }
 
-/// What a client has to send to be kept.
+/// The packages that keep a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeptAliveBy {
     /// Heartbeats alone, as in the original.
@@ -141,12 +141,12 @@ impl ShardConfig {
         millis(self.limits.handshake_timeout)
     }
 
-    /// How often clients of Pitaya get a heartbeat.
+    /// The interval of heartbeats to clients of Pitaya.
     pub(super) fn pitaya_heartbeat_ms(&self) -> u64 {
         millis(self.heartbeat_interval.unwrap_or(pitaya::handshake::HEARTBEAT))
     }
 
-    /// How long a working client of Pitaya may be silent.
+    /// The longest silence of a working client of Pitaya.
     pub(super) fn pitaya_silence_ms(&self) -> u64 {
         let by_default = 2 * pitaya::handshake::HEARTBEAT;
         millis(self.heartbeat.map_or(by_default, |heartbeat| heartbeat.timeout))
@@ -164,7 +164,7 @@ impl ShardConfig {
         millis(self.limits.forward_timeout).saturating_mul(1000)
     }
 
-    /// How long a working client may be silent.
+    /// The longest silence of a working client.
     pub(super) fn silence_ms(&self) -> u64 {
         millis(self.heartbeat.map_or(self.limits.idle_timeout, |heartbeat| heartbeat.timeout))
     }

@@ -1,4 +1,4 @@
-//! What the core knows of each listener.
+//! The configuration of a listener, as the core has it.
 
 use std::net::IpAddr;
 
@@ -23,7 +23,7 @@ pub enum Dialect {
 /// One listener, as the core knows it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ListenerConfig {
-    /// Whether each connection starts with a PROXY header; then only trusted peers may connect.
+    /// True if each connection starts with a PROXY header; then only trusted peers may connect.
     pub(crate) expects_proxy: bool,
     /// Peers whose word on the client's address is taken.
     pub(crate) trusted_proxies: Vec<HostRule>,
@@ -32,9 +32,9 @@ pub(crate) struct ListenerConfig {
     /// The pages that may open a WebSocket, as browsers name them; all if there are none.
     pub(crate) origins: Vec<Box<str>>,
     pub(crate) dialect: Dialect,
-    /// How bodies are written in Pitaya's dialect.
+    /// The serializer of bodies in Pitaya's dialect.
     pub(crate) serializer: Serializer,
-    /// Whether they are compressed.
+    /// The compression of these bodies.
     pub(crate) compression: Compression,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<Tls>,
@@ -49,7 +49,7 @@ impl ListenerConfig {
         self.trusted_proxies.iter().any(|rule| rule.matches(address))
     }
 
-    /// Whether a WebSocket may be opened from where its request says. Who says nothing is no
+    /// True if a WebSocket may be opened from where its request says. Who says nothing is no
     /// browser, and could say anything.
     pub(super) fn admits_origin(&self, upgrade: &Upgrade<'_>) -> bool {
         let is_listed = |origin: &[u8]| {

@@ -227,7 +227,7 @@ impl Shard {
         transmit
     }
 
-    /// Whether [`Self::poll_transmit`] may have more: the shell may leave that for the next turn.
+    /// True if [`Self::poll_transmit`] may have more: the shell may leave that for the next turn.
     pub(crate) fn has_transmits(&self) -> bool {
         self.inbound.dispatcher.forwarder.outbound.has_transmits()
     }
@@ -241,7 +241,7 @@ impl Shard {
         self.inbound.dispatcher.forwarder.endpoint().poll_bell()
     }
 
-    /// Whether something came in that [`Self::run`] has not seen. To be asked again once the
+    /// True if something came in that [`Self::run`] has not seen. To be asked again once the
     /// doorbell is armed.
     pub(crate) fn has_work(&self) -> bool {
         self.inbound.dispatcher.forwarder.has_work() || self.inbound.dispatcher.has_ready()
@@ -274,7 +274,7 @@ impl Shard {
         self.inbound.dispatcher.settle();
     }
 
-    /// Whether more clients come in than a turn has steps of handshakes for.
+    /// True if more clients connect than a turn has steps of handshakes for.
     pub(crate) fn is_crowded(&self) -> bool {
         self.inbound.dispatcher.forwarder.outbound.connections.budgets().is_crowded()
     }
@@ -299,7 +299,7 @@ impl Shard {
         refused.iter().map(|counter| counter.value()).sum()
     }
 
-    /// How many messages the last turn has forwarded to workers.
+    /// The messages that the last turn has forwarded to workers.
     pub(crate) fn forwarded(&self) -> usize {
         self.inbound.dispatcher.forwarder.forwarded()
     }

@@ -1,4 +1,4 @@
-//! What a simulation may see of a shard.
+//! The view of a shard that a simulation has.
 
 use super::Shard;
 use super::connections::{Connection, State};
@@ -41,7 +41,7 @@ pub struct ShardProbe {
 pub struct SessionProbe {
     /// Its id.
     pub id: SessionId,
-    /// How far it has come.
+    /// The progress of its connection.
     pub stage: Stage,
     /// Bytes that wait for the client.
     pub outbox_bytes: usize,
@@ -51,17 +51,17 @@ pub struct SessionProbe {
     pub message_bytes: usize,
     /// Requests that wait for an answer.
     pub in_flight: usize,
-    /// What counts of it against `shard_bytes_max`.
+    /// The bytes of it that count against `shard_bytes_max`.
     pub kept_bytes: usize,
     /// Bytes of its messages that wait for an answer.
     pub in_flight_bytes: usize,
-    /// Whether something that it has sent is held for a later turn.
+    /// True if something that it has sent is held for a later turn.
     pub is_held: bool,
     /// The uid it is bound to.
     pub uid: Option<String>,
 }
 
-/// How far a connection has come.
+/// The progress of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(clippy::exhaustive_enums)] // For the crate's own tests.
 pub enum Stage {
@@ -69,7 +69,7 @@ pub enum Stage {
     Opening,
     /// It sends and gets messages.
     Working,
-    /// What was queued before its end is being sent.
+    /// The output queued before its end is being sent.
     Closing,
     /// All is sent; the client has yet to close.
     Lingering,

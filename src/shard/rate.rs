@@ -1,4 +1,4 @@
-//! How often something may happen: a bucket of tokens that fills up with time.
+//! A bound on how often something may happen: a bucket of tokens that fills up with time.
 
 use crate::session::Slot;
 

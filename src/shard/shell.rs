@@ -1,4 +1,4 @@
-//! What a shard and its shell tell each other.
+//! The words that a shard and its shell exchange.
 
 use crate::session::{Segment, SessionId};
 

@@ -34,7 +34,7 @@ const ECHO: &str = "connector.entryHandler.echo";
 const KICK: &str = "connector.entryHandler.kick";
 /// A turn of an idle shard, well below [`PATIENCE_US`].
 const STEP_MS: u64 = 50;
-/// How late a deadline may come: a step, and the wheel's tick.
+/// The delay of a deadline at most: a step, and the wheel's tick.
 const LATE_MS: u64 = 2 * STEP_MS;
 
 fn handlers(handlers: &mut Handlers) {
@@ -85,7 +85,7 @@ struct Rig {
     sockets: u32,
     holds_sends: bool,
     held: Vec<Transmit>,
-    /// What was sent, by socket.
+    /// The bytes that were sent, by socket.
     sent: Vec<Vec<u8>>,
     transmits: usize,
     commands: Vec<Command>,

@@ -20,7 +20,7 @@ use crate::limits::turn::{HANDSHAKE_STEP_BYTES, HANDSHAKE_STEPS_PER_TURN, HELD_P
 use crate::session::SessionId;
 use crate::shard::shell::ReceiveEnd;
 
-/// What each session of a shard may read in a turn. Sessions that send little have no entry
+/// The share of a turn that each session may read. Sessions that send little have no entry
 /// anywhere.
 #[derive(Debug)]
 pub(in crate::shard) struct ReadBudgets {
@@ -39,7 +39,7 @@ pub(in crate::shard) struct ReadBudgets {
     is_charged: bool,
     /// A step of that one was none of a handshake's: it has changed nothing.
     pub(in crate::shard) has_strayed: bool,
-    /// What sessions have used of this turn's share that have sent much at once.
+    /// The part of this turn's share that sessions have used which have sent much at once.
     used: FxHashMap<SessionId, Used>,
     held: FxHashMap<SessionId, HeldInput>,
     held_bytes: usize,
@@ -63,7 +63,7 @@ pub(in crate::shard) struct HeldInput {
     /// The packages behind the last one that was read of its WebSocket message.
     pub(in crate::shard) packages: Vec<u8>,
     pub(in crate::shard) bytes: Vec<u8>,
-    /// How much of `bytes` has been read.
+    /// The part of `bytes` that has been read.
     pub(in crate::shard) at: usize,
     /// The stream has ended behind it.
     pub(in crate::shard) end: Option<ReceiveEnd>,
@@ -152,7 +152,7 @@ impl ReadBudgets {
         self.handshake_steps = HANDSHAKE_STEPS_PER_TURN;
     }
 
-    /// Whether a step of a handshake may be taken; if not, it has to wait for a later turn.
+    /// True if a step of a handshake may be taken; if not, it has to wait for a later turn.
     pub(in crate::shard) fn may_take_handshake_step(&self) -> bool {
         self.handshake_steps > 0 && !self.has_unauthenticated
     }
@@ -164,7 +164,7 @@ impl ReadBudgets {
             self.handshake_steps.saturating_sub(u32::try_from(steps).unwrap_or(u32::MAX));
     }
 
-    /// Whether many come at once: this turn has taken many steps of handshakes, or some wait.
+    /// True if many come at once: this turn has taken many steps of handshakes, or some wait.
     pub(in crate::shard) fn is_crowded(&self) -> bool {
         !self.unauthenticated.is_empty() || self.handshake_steps < HANDSHAKE_STEPS_PER_TURN / 2
     }
@@ -232,7 +232,7 @@ impl ReadBudgets {
         self.held.get(&session).map_or(0, |held| held.held_back_ms(now_ms))
     }
 
-    /// Whether a session waits for its own requests, and for nothing else.
+    /// True if a session waits for its own requests, and for nothing else.
     pub(super) fn waits_for_answers(&self, session: SessionId) -> bool {
         self.held.get(&session).is_some_and(|held| held.pauses == Pause::InFlight as u8)
     }
@@ -245,12 +245,12 @@ impl ReadBudgets {
         self.held.get_mut(&session).map(|held| held.end = Some(end)).is_some()
     }
 
-    /// Whether a held session is to be read on in the next turn.
+    /// True if a held session is to be read on in the next turn.
     pub(in crate::shard) fn has_ready(&self) -> bool {
         !self.ready.is_empty() || !self.next.is_empty() || !self.unauthenticated.is_empty()
     }
 
-    /// Whether that many bytes more may be kept of what sessions have sent.
+    /// True if that many bytes more may be kept of what sessions have sent.
     pub(in crate::shard) fn has_room(&self, bytes: usize) -> bool {
         self.held_bytes + bytes <= self.held_bytes_max
     }
@@ -301,7 +301,7 @@ impl ReadBudgets {
         }
     }
 
-    /// Whether nothing is held of a session.
+    /// True if nothing is held of a session.
     pub(in crate::shard) fn has_forgotten(&self, session: SessionId) -> bool {
         !self.held.contains_key(&session)
     }

@@ -8,7 +8,7 @@ use crate::shard::listener_config::{Dialect, ListenerConfig, ListenerIndex};
 use crate::shard::shell::SocketIndex;
 use crate::wire::websocket::Fragments;
 
-/// How far a connection has come.
+/// The progress of a connection.
 ///
 /// ```text
 /// Sniff -> Http -> Inited -> WaitAck -> Working -> Closing -> Lingering -> Dead
@@ -36,7 +36,7 @@ pub(crate) enum State {
 }
 
 impl State {
-    /// Whether what the client sends still counts.
+    /// True if what the client sends still counts.
     pub(crate) fn is_reading(self) -> bool {
         matches!(self, Self::Sniff | Self::Http | Self::Inited | Self::WaitAck | Self::Working(_))
     }
@@ -46,7 +46,7 @@ impl State {
         matches!(self, Self::WaitAck | Self::Working(_))
     }
 
-    /// Whether the handshake is done and the session has not ended, in whatever dialect.
+    /// True if the handshake is done and the session has not ended, in whatever dialect.
     #[inline]
     pub(crate) fn is_working(self) -> bool {
         matches!(self, Self::Working(_))
@@ -56,14 +56,14 @@ impl State {
 // It is looked at by every message.
 const _: () = assert!(size_of::<State>() == 1);
 
-/// What carries the packages.
+/// The carrier of the packages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transport {
     Tcp,
     WebSocket,
 }
 
-/// Whether a connection is in the shard's lists of outboxes to look at.
+/// The shard's lists of outboxes to look at in which a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 pub(crate) enum Listed {
     Not,
@@ -78,7 +78,7 @@ pub(crate) enum Listed {
 }
 
 impl Listed {
-    /// Whether more than pushes is to be listed.
+    /// True if more than pushes is to be listed.
     #[inline]
     pub(crate) fn is_dirty(self) -> bool {
         self >= Self::Dirty
@@ -91,7 +91,7 @@ impl Listed {
     }
 }
 
-/// What stands below the client's own bytes; mostly nothing, and then it costs nothing.
+/// The layer below the client's own bytes; mostly none, and then it costs nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Layer {
     Plain,
@@ -127,7 +127,7 @@ pub(crate) enum CloseReason {
     Idle,
     HandshakeTimeout,
     Protocol,
-    /// What is counted as a refusal already.
+    /// Counted as a refusal already.
     Refused,
     SlowConsumer,
     OutboxAge,
@@ -145,7 +145,7 @@ pub(crate) struct Connection {
     pub(crate) layer: Layer,
     /// The listener that it came in by.
     pub(crate) listener: ListenerIndex,
-    /// Whether the client has closed its writing side.
+    /// True if the client has closed its writing side.
     pub(crate) is_read_to_end: bool,
     /// The bytes counted of its input and output.
     pub(crate) io_bytes: u32,

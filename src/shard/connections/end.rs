@@ -1,4 +1,4 @@
-//! How a connection ends: its session first, then its socket.
+//! The end of a connection: its session first, then its socket.
 
 use std::sync::Arc;
 

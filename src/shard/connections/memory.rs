@@ -49,7 +49,7 @@ impl Memory {
 }
 
 impl Connection {
-    /// What counts of its input and output.
+    /// The bytes that count of its input and output.
     pub(super) fn counted_bytes(&self) -> usize {
         let partial = self.partial.as_ref().map_or(0, |partial| partial.buffer.capacity());
         let message = self.message.as_ref().map_or(0, |message| message.payload.capacity());
@@ -59,7 +59,7 @@ impl Connection {
         }
     }
 
-    /// What counts of everything that is kept for it.
+    /// The bytes that count of everything that is kept for it.
     pub(in crate::shard) fn kept_bytes(&self) -> usize {
         self.io_bytes as usize + self.session.in_flight_bytes as usize
     }

@@ -50,7 +50,7 @@ pub(super) struct Connections {
     wheel: Wheel,
     pool: BufferPool,
     memory: Memory,
-    /// How often a message in flight is kept: twice where global filters see it again.
+    /// The copies kept of a message in flight: two where global filters see it again.
     copies: usize,
     budgets: ReadBudgets,
     /// Requests to the shell, in order.
@@ -258,7 +258,7 @@ impl Connections {
         &mut self.budgets
     }
 
-    /// What is left of `shard_bytes_max`.
+    /// The bytes left of `shard_bytes_max`.
     #[inline]
     pub(super) fn bytes_left(&self) -> usize {
         self.memory.left()

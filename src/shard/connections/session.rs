@@ -1,4 +1,4 @@
-//! What belongs to a session, whatever connection it has.
+//! The part of a connection's state that belongs to its session.
 
 use std::net::SocketAddr;
 use std::rc::Rc;

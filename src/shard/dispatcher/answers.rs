@@ -86,7 +86,7 @@ impl Dispatcher {
         }
     }
 
-    /// What is kept of a message for the global after filters, where there are any.
+    /// A copy of a message for the global after filters, where there are any.
     pub(super) fn hold(&self, request: &Request<'_>, session: Session) -> Option<Box<HeldRequest>> {
         (!self.registry.global_filters.is_empty()).then(|| session.hold(request.to_owned()))
     }

@@ -515,7 +515,7 @@ fn first_data(input: &[u8], body_bytes_max: usize) -> Option<(&[u8], usize)> {
     }
 }
 
-/// Where the payload of the frame at the start of `input` is, now without its mask.
+/// The range of the payload of the frame at the start of `input`, now without its mask.
 #[inline]
 fn unmask_first(input: &mut [u8], body_bytes_max: usize) -> Option<(usize, usize)> {
     let payload_max = 2 * (HEADER_BYTES + body_bytes_max);

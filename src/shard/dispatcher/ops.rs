@@ -1,4 +1,4 @@
-//! What handlers, filters and futures ask for, and what follows on the ends of sessions.
+//! Requests of handlers, filters and futures, and consequences of the ends of sessions.
 
 use std::rc::Rc;
 

@@ -1,4 +1,4 @@
-//! What a message may need before its filters: a look at its rate, a signature, a schema.
+//! Steps that a message may need before its filters: a look at its rate, a signature, a schema.
 
 use std::borrow::Cow;
 use std::rc::Rc;

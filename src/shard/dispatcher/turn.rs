@@ -1,4 +1,4 @@
-//! What goes on from one message, mail or future to the next.
+//! The way on from one message, mail or future to the next.
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ use crate::shard::listener_config::Dialect;
 /// Progress of [`Dispatcher::read_packages`].
 pub(in crate::shard) struct Progress {
     pub(in crate::shard) consumed: usize,
-    /// What follows may be for the same loop again.
+    /// True if what follows may be for the same loop again.
     pub(in crate::shard) is_interrupted: bool,
 }
 

@@ -14,7 +14,7 @@ use crate::session::SessionId;
 use crate::shard::config::ShardConfig;
 use crate::shard::connections::{Connection, Transport};
 
-/// What a shard keeps of batches.
+/// The batches of a shard.
 #[derive(Default)]
 pub(super) struct ForwardBatches {
     pool: BatchPool,
@@ -27,7 +27,7 @@ pub(super) struct ForwardBatches {
     held: Vec<Box<HeldMessages>>,
 }
 
-/// How often a message is kept: once more where filters see it again behind its answer.
+/// The copies that are kept of a message: one more where filters see it again behind its answer.
 pub(in crate::shard) fn copies(is_held: bool) -> usize {
     1 + usize::from(is_held)
 }
@@ -35,20 +35,20 @@ pub(in crate::shard) fn copies(is_held: bool) -> usize {
 /// Lists of ids, and of held messages, that are kept for the next batches, at most.
 const LISTS_KEPT_MAX: usize = 1024;
 
-/// What bounds how much is forwarded.
+/// The bounds of what is forwarded.
 pub(super) struct Room<'a> {
     pub(super) config: &'a ShardConfig,
     pub(super) endpoint: &'a Endpoint,
     pub(super) pending: &'a PendingForwards,
     pub(super) lane_waits: &'a LaneWaits,
-    /// What is left of `shard_bytes_max`.
+    /// The bytes left of `shard_bytes_max`.
     pub(super) memory_left: usize,
-    /// Whether global filters are to see what becomes of each message.
+    /// True if global filters are to see the outcome of each message.
     pub(super) is_filtered: bool,
 }
 
 impl Room<'_> {
-    /// Whether a session may send a whole batch more, whatever its length.
+    /// True if a session may send a whole batch more, whatever its length.
     fn has_bytes(&self, connection: &Connection, worker: WorkerIndex) -> bool {
         let limits = &self.config.limits;
         let batch = copies(self.is_filtered) * message_batch::BYTES_MAX;
@@ -137,9 +137,9 @@ pub(in crate::shard) struct BatchTarget<'a> {
 pub(in crate::shard) struct BatchBuilder {
     pub(super) batch: Box<MessageBatch>,
     server_type: ServerTypeIndex,
-    /// Whether all messages of its session for that type go to its worker.
+    /// True if all messages of its session for that type go to its worker.
     is_by_uid: bool,
-    /// How many messages it may have.
+    /// The messages that it may have.
     room: usize,
     /// The ids of its messages, and those of them that wait for an answer, a bit each.
     pub(super) ids: Vec<u32>,
@@ -149,7 +149,7 @@ pub(in crate::shard) struct BatchBuilder {
 }
 
 impl BatchBuilder {
-    /// Whether another message for a worker may go into it.
+    /// True if another message for a worker may go into it.
     #[inline(always)]
     fn takes_more(&self, worker: WorkerIndex) -> bool {
         let batch = &self.batch;
@@ -216,7 +216,7 @@ impl ForwardBatches {
         })
     }
 
-    /// How many messages more may go into the lane to a worker.
+    /// The messages more that may go into the lane to a worker.
     #[inline]
     pub(super) fn lane_room(
         &self,

@@ -35,7 +35,7 @@ pub(super) type WaitKey = (WorkerIndex, u64);
 #[derive(Default)]
 pub(in crate::shard) struct LaneWaits {
     waiting: BTreeMap<WaitKey, Waiting>,
-    /// How many have waited so far.
+    /// The messages that have waited so far.
     count: u64,
     /// Those of each session, in order. INVARIANT: none is empty, and each session is paused.
     sessions: FxHashMap<SessionId, VecDeque<WaitKey>>,

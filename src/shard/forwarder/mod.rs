@@ -161,7 +161,7 @@ impl Forwarder {
         [self.pending.next_deadline_us(), backlog].into_iter().flatten().min()
     }
 
-    /// What puts messages of one session into batches, and the rest of the shard below it.
+    /// The means to put messages of one session into batches, and the parts below this one.
     #[inline]
     pub(super) fn batching(&mut self, is_filtered: bool) -> (Batching<'_>, &mut Outbound) {
         let memory_left = self.outbound.connections.bytes_left();

@@ -1,4 +1,4 @@
-//! How often each address may connect.
+//! A bound on the connections of each address.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;

@@ -135,7 +135,7 @@ impl Inbound {
         Ok(())
     }
 
-    /// Where a message stands with a frame whose header has come, if the frame may follow.
+    /// The state of a message with a frame whose header has come, if the frame may follow.
     ///
     /// Room that the message does not fill yet goes where the frame, of which some bytes are yet to
     /// come, is kept beside it, so that both take no more than the longest message. Of a message

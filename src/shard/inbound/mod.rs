@@ -1,4 +1,4 @@
-//! What comes from clients: connections that are accepted, bytes, frames, packages, handshakes.
+//! Input from clients: connections that are accepted, bytes, frames, packages, handshakes.
 //!
 //! The fifth part of a [`Shard`](super::Shard), above its [`Dispatcher`].
 

@@ -12,7 +12,7 @@ use crate::wire::http::{self, UpgradeStatus};
 use crate::wire::package::Status;
 use crate::wire::sniff::{Sniff, sniff};
 
-/// How far a piece of input was read.
+/// The progress in a piece of input.
 struct Progress {
     consumed: usize,
     /// The length that what is left has to grow to before it is worth a look.
@@ -105,7 +105,7 @@ impl Inbound {
         }
     }
 
-    /// Whether a head may have come to its end with what follows on the bytes that were seen. So
+    /// True if a head may have come to its end with what follows on the bytes that were seen. So
     /// what drips in is not looked at from its start for each byte.
     fn may_end(&mut self, slot: Slot, head: &[u8], seen: usize) -> bool {
         let state = self.connections().at(slot).map(|connection| connection.state);
@@ -114,7 +114,7 @@ impl Inbound {
             || ends_head(&head[seen.saturating_sub(2)..])
     }
 
-    /// Whether the length of what is being read shows only at its end.
+    /// True if the length of what is being read shows only at its end.
     fn is_head(&mut self, slot: Slot) -> bool {
         let state = self.connections().at(slot).map(|connection| connection.state);
         matches!(state, Some(State::Sniff | State::Http))
@@ -263,7 +263,7 @@ impl Inbound {
     }
 }
 
-/// Whether there is an empty line, whatever ends the lines.
+/// True if there is an empty line, whatever ends the lines.
 fn ends_head(input: &[u8]) -> bool {
     input.windows(2).any(|pair| pair == b"\n\n") || input.windows(3).any(|w| w == b"\n\r\n")
 }

@@ -1,4 +1,4 @@
-//! What goes to clients: packages, answers and pushes into outboxes, outboxes to the shell, and
+//! Output to clients: packages, answers and pushes into outboxes, outboxes to the shell, and
 //! how sessions are closed behind what is queued for them.
 //!
 //! The second part of a [`Shard`](super::Shard), above its [`Connections`].

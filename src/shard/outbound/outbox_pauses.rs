@@ -42,7 +42,7 @@ impl Sweep {
 pub(super) struct OutboxPauses {
     pause_bytes: usize,
     resume_bytes: usize,
-    /// What each of them had waiting, less what has been sent since.
+    /// The bytes that each of them had waiting, less those sent since.
     left: FxHashMap<SessionId, usize>,
 }
 
@@ -101,7 +101,7 @@ impl OutboxPauses {
         }
     }
 
-    /// Whether nothing is known of a session.
+    /// True if nothing is known of a session.
     pub(super) fn has_forgotten(&self, session: SessionId) -> bool {
         !self.left.contains_key(&session)
     }

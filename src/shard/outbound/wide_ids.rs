@@ -51,7 +51,7 @@ impl WideIds {
         self.sessions.get_mut(&session)?.ids.remove(&name)
     }
 
-    /// Whether nothing is kept of a session.
+    /// True if nothing is kept of a session.
     pub(in crate::shard) fn has_forgotten(&self, session: SessionId) -> bool {
         !self.sessions.contains_key(&session)
     }

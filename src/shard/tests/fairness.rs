@@ -142,7 +142,7 @@ fn an_end_comes_after_what_was_held() {
     assert_eq!(rig.counters().closed_by_peer, 1);
 }
 
-/// Where no more may be held, a session is read on; nothing is lost or grows.
+/// A session is read on where no more may be held; nothing is lost or grows.
 #[test]
 fn what_finds_no_room_is_read_at_once() {
     let mut rig = Rig::new(None, Limits { held_bytes_max: 0, ..limits() });
@@ -310,7 +310,7 @@ fn a_late_end_does_not_reach_the_next_session_of_its_place() {
     }
 }
 
-/// What a session has used of its turn, and the turns that are set for it, end with it.
+/// The share that a session has used, and the turns that are set for it, end with it.
 #[test]
 fn the_next_session_of_a_place_starts_anew() {
     let mut rig = Rig::new(None, limits());
@@ -330,7 +330,7 @@ fn the_next_session_of_a_place_starts_anew() {
     assert!(rig.sent[1].ends_with(&responses(1..=5)));
 }
 
-/// What a client sends does not put off the end of its handshake: not what no handshake needs, sent
+/// Input does not put off the end of its client's handshake: not what no handshake needs, sent
 /// as much at once as a turn would not answer, nor a little now and then while others are answered.
 #[test]
 fn what_an_unauthenticated_client_sends_does_not_put_off_its_deadline() {

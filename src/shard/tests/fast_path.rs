@@ -46,7 +46,7 @@ fn eventful(handlers: &mut Handlers, [fail, panic, later, push, set]: [&str; 5])
         });
 }
 
-/// What filters have seen, in words.
+/// The calls that filters have seen, in words.
 type Log = Arc<Mutex<Vec<String>>>;
 
 /// A filter that does what a body says, and notes what it sees.
@@ -221,7 +221,7 @@ fn any_package(numbers: &mut Numbers, is_forwarded: bool) -> Vec<u8> {
 /// Packages that a script sends.
 const PACKAGES: usize = if cfg!(miri) { 16 } else { 40 };
 
-/// What comes of a script.
+/// The outcome of a script.
 #[derive(PartialEq)]
 struct Outcome {
     sent: Vec<Vec<u8>>,

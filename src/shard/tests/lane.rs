@@ -351,7 +351,7 @@ fn a_session_that_waits_is_not_silent() {
     assert_eq!(chat.rig.sent[0], answers(1..=5));
 }
 
-/// What waits counts for what a shard may hold; where there is no room for it, it is refused.
+/// A waiting message counts for what a shard may hold; without room for it, it is refused.
 #[test]
 fn what_waits_is_bounded() {
     let limits = Limits { held_bytes_max: 2_000, ..Limits::default() };
@@ -370,7 +370,7 @@ fn what_waits_is_bounded() {
     assert_eq!(counters.lane_pauses + counters.forward_rejects, 21);
 }
 
-/// What is carved from memory that others share is copied: it may wait for long.
+/// A body carved from memory that others share is copied: it may wait for long.
 #[test]
 fn a_message_that_waits_keeps_no_other_memory() {
     let mut chat = Chat::paused();

@@ -72,7 +72,7 @@ fn a_lane_is_bounded_in_bytes() {
     }
 }
 
-/// What nobody waits for any more is in the lane all the same, as long as its worker stands.
+/// A message that nobody waits for any more stays in the lane as long as its worker stands.
 #[test]
 fn a_deadline_gives_no_lane_back() {
     let mut chat = chat(LaneFull::Reject, limits());

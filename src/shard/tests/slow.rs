@@ -118,7 +118,7 @@ fn the_oldest_go_at_the_bounds_of_bytes_and_pushes() {
     }
 }
 
-/// What may not be dropped counts, and closes at the bound.
+/// Pushes that may not be dropped count, and close at the bound.
 #[test]
 fn what_is_owed_is_never_dropped() {
     let limits = Limits {
