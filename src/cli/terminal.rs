@@ -25,9 +25,9 @@ impl Terminal {
     }
 
     /// Adds a control sequence that does something so many times, if any.
-    fn control(&self, times: usize, letter: char) -> io::Result<()> {
+    fn control(&self, times: usize, code: char) -> io::Result<()> {
         if times > 0 {
-            write!(self.drawn(), "\x1b[{times}{letter}").map_err(io::Error::other)?;
+            write!(self.drawn(), "\x1b[{times}{code}").map_err(io::Error::other)?;
         }
         Ok(())
     }

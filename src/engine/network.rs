@@ -22,13 +22,13 @@ pub(super) trait NetworkForwarder: Send {
     /// The server types that it carries.
     fn server_types(&self) -> Vec<&str>;
 
-    /// Tells whether it hears of the end of every session that was used for anything, not only of
+    /// Tells whether it is told of the end of every session that was used for anything, not only of
     /// those that it has been told of.
     fn hears_all_ends(&self) -> bool {
         false
     }
 
-    /// Tells whether it hears of the end of every session that has ever had a uid, and of every
+    /// Tells whether it is told of the end of every session that has ever had a uid, and of every
     /// login and logout.
     fn hears_logins(&self) -> bool {
         false
@@ -60,8 +60,8 @@ pub(super) struct Subscribers {
 
 impl Subscribers {
     pub(super) fn by(networks: &[Box<dyn NetworkForwarder>], workers: u16) -> Self {
-        let bits = |hears: fn(&dyn NetworkForwarder) -> bool| {
-            let those = (workers..).zip(networks).filter(|(_, network)| hears(&***network));
+        let bits = |wants: fn(&dyn NetworkForwarder) -> bool| {
+            let those = (workers..).zip(networks).filter(|(_, network)| wants(&***network));
             those.fold(0, |bits, (worker, _)| bits | worker_bit(WorkerIndex(worker)))
         };
         Self {

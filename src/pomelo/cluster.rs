@@ -153,7 +153,7 @@ impl Default for PomeloLimits {
     }
 }
 
-/// An argument of a backend's remote that hears of sessions that end, or get a uid.
+/// An argument of a backend's remote that is told of sessions that end, or get a uid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClosedArg {
@@ -350,12 +350,12 @@ impl PomeloCluster {
         self.server_types.iter().map(|(name, _)| name.as_str())
     }
 
-    /// Tells whether anybody hears of sessions that end.
+    /// Tells whether anybody is told of sessions that end.
     pub(crate) fn wants_ends(&self) -> bool {
         self.hooks.iter().any(|(occasion, ..)| *occasion == Occasion::Closed)
     }
 
-    /// Tells whether anybody hears of sessions that get a uid.
+    /// Tells whether anybody is told of sessions that get a uid.
     pub(crate) fn wants_logins(&self) -> bool {
         self.hooks.iter().any(|(occasion, ..)| *occasion == Occasion::Bound)
     }

@@ -70,7 +70,7 @@ fn one_seed() {
     }
 }
 
-/// The same plan makes the same run, to the letter.
+/// The same plan makes the same run, to the byte.
 #[test]
 fn a_seed_replays_exactly() {
     for seed in [3, 17, 29] {

@@ -245,8 +245,8 @@ fn headings(text: &str) -> Vec<String> {
 
 /// A heading's anchor, as hosts of repositories make it.
 fn slug(heading: &str) -> String {
-    let letters = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
-    letters.flat_map(char::to_lowercase).map(|c| if c == ' ' { '-' } else { c }).collect()
+    let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.flat_map(char::to_lowercase).map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
 /// A relative path from a document's own folder, from the root.

@@ -270,7 +270,7 @@ impl Dice {
             "i" => json!((self.integer() >> 1) as i64 * [1, -1][self.roll(2) as usize]),
             "f" => json!(f64::from(f32::from_bits(self.roll(1 << 31) as u32 % 0x7f80_0000))),
             "d" => json!(f64::from_bits(self.roll(0x7ff0 << 48))),
-            "s" => (0..self.roll(8)).map(|_| self.letter()).collect::<String>().into(),
+            "s" => (0..self.roll(8)).map(|_| self.character()).collect::<String>().into(),
             _ => self.message(depth - 1),
         }
     }
@@ -281,9 +281,10 @@ impl Dice {
         self.roll(1 << bits)
     }
 
-    fn letter(&mut self) -> char {
-        let letters = ['a', '"', '\\', '\n', '\u{1}', '[', ']', 'é', '中', '\u{1f600}', '\u{2028}'];
-        letters[self.roll(letters.len() as u64) as usize]
+    fn character(&mut self) -> char {
+        let characters =
+            ['a', '"', '\\', '\n', '\u{1}', '[', ']', 'é', '中', '\u{1f600}', '\u{2028}'];
+        characters[self.roll(characters.len() as u64) as usize]
     }
 }
 

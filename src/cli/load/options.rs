@@ -176,6 +176,6 @@ fn plain_text(text: &str) -> Result<String, String> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     match !text.is_empty() && text.len() <= 64 && text.chars().all(is_plain) {
         true => Ok(text.to_owned()),
-        false => Err("must be up to 64 letters, digits, `-`, `_` and `.`".into()),
+        false => Err("must be up to 64 of a-z, A-Z, 0-9, `-`, `_` and `.`".into()),
     }
 }

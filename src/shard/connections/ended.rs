@@ -1,4 +1,4 @@
-//! A session that has ended, as its shard hears of it.
+//! A session that has ended, as its shard is told of it.
 
 use std::sync::Arc;
 

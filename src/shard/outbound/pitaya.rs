@@ -121,8 +121,8 @@ impl Outbound {
     }
 }
 
-/// The error that a client gets for a failed request: the handler's or the backend's own, or the one
-/// that has kept the request from them.
+/// The error that a client gets for a failed request: that of its handler or the backend, or the
+/// one that has kept the request from them.
 fn error_of(reply: &Reply<'_>) -> pitaya::Error {
     if let Some(body) = reply.spoken() {
         return pitaya::Error::from_body(body);

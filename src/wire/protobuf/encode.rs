@@ -346,14 +346,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_array_is_skipped_and_text_is_one_of_its_letters() {
+    fn what_is_no_array_is_skipped_and_text_is_one_of_its_characters() {
         let schema = schema(json!({"repeated string t": 1, "optional uInt32 u": 2}));
         for value in [json!(null), json!(5), json!({}), json!(""), json!([])] {
             let message = json!({"t": value, "u": 1});
             assert_eq!(encode(&schema, &message).as_deref(), Ok(&b"\x10\x01"[..]), "{message}");
         }
-        let letters = encode(&schema, &json!({"t": "ab"}));
-        assert_eq!(letters.as_deref(), Ok(&b"\x0a\x01a\x0a\x01b"[..]));
+        let characters = encode(&schema, &json!({"t": "ab"}));
+        assert_eq!(characters.as_deref(), Ok(&b"\x0a\x01a\x0a\x01b"[..]));
     }
 
     #[test]
