@@ -177,10 +177,10 @@ impl Random {
 
     /// UTF-8, now and then with a broken byte.
     fn text(&mut self) -> Vec<u8> {
-        let letters = ["a", "é", "中", "😀"];
+        let texts = ["a", "é", "中", "😀"];
         let len = self.below(80);
         let mut text: Vec<u8> =
-            (0..len).flat_map(|_| letters[self.below(4) as usize].bytes()).collect();
+            (0..len).flat_map(|_| texts[self.below(4) as usize].bytes()).collect();
         if self.below(30) == 0 && !text.is_empty() {
             let index = self.below(text.len() as u64) as usize;
             text[index] ^= 1 << self.below(8);
