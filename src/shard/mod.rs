@@ -145,6 +145,7 @@ impl Shard {
         self.inbound.dispatcher.handle_time();
         self.receive_mail();
         self.inbound.dispatcher.forwarder.send_waiting();
+        self.inbound.dispatcher.settle();
         self.inbound.dispatcher.do_work();
         self.inbound.read_held();
         self.inbound.dispatcher.run_tasks();

@@ -59,19 +59,18 @@ enum Interruption<'a> {
 }
 
 /// A message that is ready for its filters.
-struct Ready<'a> {
+struct Ready<'a, R> {
     /// 0 for a notify.
     id: u32,
     is_notify: bool,
-    route: Known<'a>,
+    route: Known<'a, R>,
     body: &'a [u8],
 }
 
 /// A route, as far as the loop has to know it.
 #[derive(Clone, Copy)]
-struct Known<'a> {
-    /// None where it is in no table.
-    id: Option<RouteId>,
+struct Known<'a, R> {
+    id: R,
     text: &'a str,
     target: Target,
 }
@@ -97,15 +96,19 @@ trait Messages {
     /// Their answers need neither a schema nor Pitaya's dialect, so they are written in place; and
     /// those for workers go in batches.
     const ARE_PLAIN: bool;
+    /// The id of a route; optional where a route may be in no table.
+    type Route: Copy + Into<Option<RouteId>>;
+
+    /// True if the messages of a connection may be handled.
+    fn begin(&mut self, connection: &Connection) -> bool;
 
     /// The next one.
     fn next<'a, 'r: 'a>(
         &'a mut self,
         run: &mut Run,
-        routes: &Routes<'r, '_>,
-        recent: &mut RecentRoutes,
-        last: &mut Option<Known<'r>>,
-    ) -> Option<Ready<'a>>;
+        routes: &mut Routes<'r, '_>,
+        last: &mut Option<Known<'r, Self::Route>>,
+    ) -> Option<Ready<'a, Self::Route>>;
 }
 
 /// Messages in DATA packages, up to the first that needs something before its filters.
@@ -117,19 +120,25 @@ struct Packages<'i> {
 
 impl Messages for Packages<'_> {
     const ARE_PLAIN: bool = true;
+    type Route = RouteId;
+
+    #[inline(always)]
+    fn begin(&mut self, connection: &Connection) -> bool {
+        self.transport = connection.transport;
+        connection.message.is_none()
+    }
 
     #[inline(always)]
     fn next<'a, 'r: 'a>(
         &'a mut self,
         run: &mut Run,
-        routes: &Routes<'r, '_>,
-        recent: &mut RecentRoutes,
-        last: &mut Option<Known<'r>>,
-    ) -> Option<Ready<'a>> {
+        routes: &mut Routes<'r, '_>,
+        last: &mut Option<Known<'r, RouteId>>,
+    ) -> Option<Ready<'a, RouteId>> {
         let rest = &mut self.input[run.consumed..];
         let (data, end) = next_data(self.transport, rest, self.body_bytes_max)?;
         run.consumed += end;
-        let ready = routes.read(data, recent, last);
+        let ready = routes.read(data, last);
         if ready.is_none() {
             // A package ends with its body.
             run.apart = Some(run.consumed - data.len()..run.consumed);
@@ -139,18 +148,22 @@ impl Messages for Packages<'_> {
 }
 
 /// One message for which all is done that had to be done before its filters.
-struct Prepared<'p>(Option<Ready<'p>>);
+struct Prepared<'p>(Option<Ready<'p, Option<RouteId>>>);
 
 impl Messages for Prepared<'_> {
     const ARE_PLAIN: bool = false;
+    type Route = Option<RouteId>;
+
+    fn begin(&mut self, _: &Connection) -> bool {
+        true
+    }
 
     fn next<'a, 'r: 'a>(
         &'a mut self,
         _: &mut Run,
-        _: &Routes<'r, '_>,
-        _: &mut RecentRoutes,
-        _: &mut Option<Known<'r>>,
-    ) -> Option<Ready<'a>> {
+        _: &mut Routes<'r, '_>,
+        _: &mut Option<Known<'r, Option<RouteId>>>,
+    ) -> Option<Ready<'a, Option<RouteId>>> {
         self.0.take()
     }
 }
@@ -163,12 +176,8 @@ impl Dispatcher {
     pub(super) fn handle_packages(&mut self, session: SessionId, input: &mut [u8]) -> Run {
         let connections = &self.forwarder.outbound.connections;
         let (started_us, messages_max) = (connections.now_us(), connections.budgets().left);
-        let Some(connection) = connections.at(session.slot()) else { return Run::default() };
-        if connection.message.is_some() {
-            return Run::default();
-        }
         let body_bytes_max = self.config.limits.package_bytes_max;
-        let packages = Packages { input, transport: connection.transport, body_bytes_max };
+        let packages = Packages { input, transport: Transport::Tcp, body_bytes_max };
         self.handle_all(packages, session, started_us, messages_max.into(), None)
     }
 
@@ -217,20 +226,21 @@ impl Dispatcher {
         let (config, filters) = (&*self.config, &registry.global_filters);
         let (is_filtered, is_admitted) = (!filters.is_empty(), admitted.is_some());
         let (mut batching, outbound) = self.forwarder.batching(is_filtered);
-        let pause_bytes = outbound.pause_bytes();
-        let Some(io) = outbound.session_io(session.slot()) else { return run };
-        let SessionIo { connection, pool, edition } = io;
-        let routes = Routes { table: &thread.routes, edition, plans: &self.plans };
+        let io = outbound.session_io(session.slot());
+        let Some(io) = io.filter(|io| messages.begin(io.connection)) else { return run };
+        let SessionIo { connection, pool, edition, pause_bytes } = io;
+        let (table, plans, recent) = (&thread.routes, &self.plans, &mut self.recent_routes);
+        let mut routes = Routes { table, edition, plans, recent };
         let (mut tally, mut snapshot, mut builder, mut last) =
             (Tally::default(), admitted, None, None);
         let interruption = loop {
             let is_spent = tally.messages == messages_max;
-            let recent = &mut self.recent_routes;
             let next =
-                if is_spent { None } else { messages.next(&mut run, &routes, recent, &mut last) };
+                if is_spent { None } else { messages.next(&mut run, &mut routes, &mut last) };
             let Some(Ready { id, is_notify, route, body }) = next else { break None };
             tally.count(is_notify);
-            let client = || ClientCall { session, id, route: route.id, bytes: 0, started_us };
+            let known = route.id.into();
+            let client = || ClientCall { session, id, route: known, bytes: 0, started_us };
             let seen = seen_by::<M>(&mut snapshot, session, connection.data(), &thread);
             let request = Request::new(route.text, id, body);
             if is_filtered
@@ -243,7 +253,7 @@ impl Dispatcher {
                 Target::Handler(handler) => Some(handler as usize),
                 Target::NoHandler if !M::ARE_PLAIN => None,
                 Target::Workers(server_type) if M::ARE_PLAIN => {
-                    let to = BatchTarget { session, connection, server_type, id, route: route.id };
+                    let to = BatchTarget { session, connection, server_type, id, route: known };
                     let sent = batching.put(&mut builder, to, body, &mut snapshot);
                     let Err(Alone { to }) = sent else { continue };
                     break Some(Interruption::Alone { client: client(), request, to });
@@ -444,6 +454,7 @@ struct Routes<'r, 's> {
     table: &'r RouteTable,
     edition: Option<&'s Edition>,
     plans: &'s [Plan],
+    recent: &'s mut RecentRoutes,
 }
 
 impl<'r> Routes<'r, '_> {
@@ -451,11 +462,10 @@ impl<'r> Routes<'r, '_> {
     /// messages need nothing before their filters. What comes in one piece is mostly of one route.
     #[inline(always)]
     fn read<'a>(
-        &self,
+        &mut self,
         data: &'a [u8],
-        recent: &mut RecentRoutes,
-        last: &mut Option<Known<'r>>,
-    ) -> Option<Ready<'a>>
+        last: &mut Option<Known<'r, RouteId>>,
+    ) -> Option<Ready<'a, RouteId>>
     where
         'r: 'a,
     {
@@ -471,7 +481,7 @@ impl<'r> Routes<'r, '_> {
                 Some(route) if is_same(route.text.as_bytes(), text) => {
                     return Some(Ready { id, is_notify, route, body });
                 }
-                _ => recent.find(self.table, text)?,
+                _ => self.recent.find(self.table, text)?,
             },
             RouteRef::Code(code) => self.edition?.find(code)?,
         };
@@ -479,8 +489,7 @@ impl<'r> Routes<'r, '_> {
         if !is_plain {
             return None;
         }
-        let route =
-            Known { id: Some(id_of_route), text: &self.table.entry(id_of_route).text, target };
+        let route = Known { id: id_of_route, text: &self.table.entry(id_of_route).text, target };
         *last = Some(route);
         Some(Ready { id, is_notify, route, body })
     }

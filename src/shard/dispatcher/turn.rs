@@ -69,6 +69,15 @@ impl Dispatcher {
     /// Does what handlers, filters, futures and the ends of sessions have led to.
     #[inline]
     pub(in crate::shard) fn settle(&mut self) {
+        let is_settled =
+            !self.thread.has_ops() && !self.forwarder.has_unsettled() && self.completed.is_empty();
+        if !is_settled {
+            self.settle_all();
+        }
+    }
+
+    #[inline(never)]
+    fn settle_all(&mut self) {
         self.do_ops();
         while let Some(completed) = self.completed.pop_front() {
             self.complete(completed);

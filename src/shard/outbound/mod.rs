@@ -69,6 +69,8 @@ pub(super) struct SessionIo<'a> {
     pub(super) pool: &'a mut BufferPool,
     /// The dictionary that the session was told of.
     pub(super) edition: Option<&'a Edition>,
+    /// The bytes in the outbox above which an answer pauses the session.
+    pub(super) pause_bytes: usize,
 }
 
 impl Outbound {
@@ -121,9 +123,10 @@ impl Outbound {
     /// The connection in a slot, with what its answers are written to.
     #[inline]
     pub(super) fn session_io(&mut self, slot: Slot) -> Option<SessionIo<'_>> {
-        let edition = self.editions.get(self.connections.at(slot)?.session.edition);
         let (connection, pool) = self.connections.at_with_pool(slot)?;
-        Some(SessionIo { connection, pool, edition })
+        let edition = self.editions.get(connection.session.edition);
+        let pause_bytes = self.pauses.pause_bytes();
+        Some(SessionIo { connection, pool, edition, pause_bytes })
     }
 
     #[inline]
@@ -156,12 +159,6 @@ impl Outbound {
 
     pub(super) fn wide_ids(&mut self) -> &mut WideIds {
         &mut self.wide_ids
-    }
-
-    /// The bytes in an outbox above which an answer pauses its session.
-    #[inline]
-    pub(super) fn pause_bytes(&self) -> usize {
-        self.pauses.pause_bytes()
     }
 
     #[cfg(test)]
