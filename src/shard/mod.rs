@@ -245,7 +245,9 @@ impl Shard {
     /// True if something came in that [`Self::run`] has not seen. To be asked again once the
     /// doorbell is armed.
     pub(crate) fn has_work(&self) -> bool {
-        self.inbound.dispatcher.forwarder.has_work() || self.inbound.dispatcher.has_ready()
+        let dispatcher = &self.inbound.dispatcher;
+        // A session may have ended while its output was taken.
+        dispatcher.forwarder.has_work() || dispatcher.has_ready() || dispatcher.is_unsettled()
     }
 
     /// When the shell has to run again at the latest, even if nothing happens; `None` where the

@@ -607,3 +607,21 @@ fn a_refused_connection_takes_no_place() {
     rig.turn(|shard| shard.handle_socket_closed(session));
     assert!(rig.accept().is_some());
 }
+
+/// Editions are told apart by 16 bits: one that is named like that of a session from long ago must
+/// not give its codes another meaning.
+#[test]
+fn a_session_is_closed_when_the_id_of_its_edition_comes_again() {
+    let mut rig = Rig::new(None, Limits::default());
+    let session = rig.ready();
+    let edition = |id| {
+        let routes = RouteTable::default();
+        Arc::new(Edition::new(EditionId(id), None, None, None, &routes))
+    };
+    let known = EditionId::FIRST.0;
+    rig.turn(|shard| shard.outbound_mut().add_edition(edition(known + 1)));
+    assert!(rig.shard.connections_mut().find(session).is_some());
+    rig.turn(|shard| shard.outbound_mut().add_edition(edition(known)));
+    assert!(rig.shard.connections_mut().find(session).is_none_or(|(_, it)| !it.state.is_reading()));
+    assert_eq!(rig.counters().closed_protocol, 1);
+}

@@ -69,11 +69,15 @@ impl Dispatcher {
     /// Does what handlers, filters, futures and the ends of sessions have led to.
     #[inline]
     pub(in crate::shard) fn settle(&mut self) {
-        let is_settled =
-            !self.thread.has_ops() && !self.forwarder.has_unsettled() && self.completed.is_empty();
-        if !is_settled {
+        if self.is_unsettled() {
             self.settle_all();
         }
+    }
+
+    /// True if [`Self::settle`] has something to do.
+    #[inline]
+    pub(in crate::shard) fn is_unsettled(&self) -> bool {
+        self.thread.has_ops() || self.forwarder.has_unsettled() || !self.completed.is_empty()
     }
 
     #[inline(never)]
