@@ -17,6 +17,7 @@ use crate::dispatch::chain::{self, Stop};
 use crate::dispatch::context::{ClientCall, HeldRequest, ThreadState};
 use crate::dispatch::reply::{Failure, Reply, ReplyBody};
 use crate::dispatch::{Request, Session};
+use crate::metrics::Counters;
 use crate::route::edition::Edition;
 use crate::route::table::{RouteId, RouteTable};
 use crate::session::{BufferPool, SessionId, SessionSnapshot, Slot};
@@ -251,7 +252,7 @@ impl Dispatcher {
             }
             let handler = match route.target {
                 Target::Handler(handler) => Some(handler as usize),
-                Target::NoHandler if !M::ARE_PLAIN => None,
+                Target::NoHandler if !M::ARE_PLAIN => no_handler(&self.counters),
                 Target::Workers(server_type) if M::ARE_PLAIN => {
                     let to = BatchTarget { session, connection, server_type, id, route: known };
                     let sent = batching.put(&mut builder, to, body, &mut snapshot);
@@ -413,6 +414,13 @@ fn seen_by<'a, M: Messages>(
         *snapshot = None;
     }
     snapshot.get_or_insert_with(|| Session::new(session, data.clone(), Rc::clone(thread)))
+}
+
+/// Counts a message that only the filters of its handler see.
+#[cold]
+fn no_handler(counters: &Counters) -> Option<usize> {
+    counters.unknown_route.one();
+    None
 }
 
 /// Leaves a message that is not handled here to [`Dispatcher::handle_interruption`].
