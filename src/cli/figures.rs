@@ -111,7 +111,7 @@ struct Crowd {
 const RETURN_EVERY: Duration = Duration::from_secs(60);
 
 impl Crowd {
-    /// Tells whether half of those who were there have gone, nobody says anything, and it is not
+    /// True if half of those who were there have gone, nobody says anything, and it is not
     /// too soon to ask the allocator again.
     fn has_left(&mut self, last: &Seen, seen: &Seen, now: Instant) -> bool {
         self.connections_max = self.connections_max.max(seen.connections);
@@ -157,7 +157,7 @@ impl Seen {
         }
     }
 
-    /// Tells whether nothing has happened since but heartbeats.
+    /// True if nothing has happened since but heartbeats.
     fn is_like(&self, last: &Self) -> bool {
         Self { bytes_in: last.bytes_in, bytes_out: last.bytes_out, ..*self } == *last
     }
@@ -168,7 +168,7 @@ fn at_bounds(counters: &CounterSnapshot) -> impl Iterator<Item = (&'static str, 
     counters.iter().filter(|(name, count)| *count > 0 && is_of_bound(name))
 }
 
-/// Tells whether a counter counts what happens at a bound (`docs/limits.md`).
+/// True if a counter counts what happens at a bound (`docs/limits.md`).
 fn is_of_bound(name: &str) -> bool {
     OTHER_BOUNDS.contains(&name)
         || Limits::table().iter().any(|limit| limit.counters.contains(&name))

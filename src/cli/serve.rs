@@ -31,7 +31,7 @@ pub(crate) fn run(options: &ConfigOptions) -> anyhow::Result<()> {
     }
 }
 
-/// Tells whether a file would do.
+/// True if a file would do.
 pub(crate) fn check(options: &ConfigOptions) -> anyhow::Result<()> {
     read(options)?;
     writeln!(io::stdout(), "{}: no problems", options.config.display())

@@ -69,7 +69,7 @@ impl Channel {
         self.members.borrow().len()
     }
 
-    /// Tells whether there is no member.
+    /// True if there is no member.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.members.borrow().is_empty()

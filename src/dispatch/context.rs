@@ -110,7 +110,7 @@ pub(crate) struct ClientCall {
     pub(crate) started_us: u64,
 }
 
-/// Tells whether a session gets a broadcast.
+/// A choice of the sessions that get a broadcast.
 pub(crate) type BroadcastFilter = Arc<dyn Fn(&SessionView<'_>) -> bool + Send + Sync>;
 
 /// Who gets a broadcast.
@@ -223,7 +223,7 @@ impl ThreadState {
         Push::encode(&self.routes, &self.edition.borrow(), route, body)
     }
 
-    /// Tells whether anything has been asked for.
+    /// True if anything has been asked for.
     #[inline]
     pub(crate) fn has_ops(&self) -> bool {
         !self.ops.borrow().is_empty()

@@ -118,7 +118,7 @@ impl HostFilter {
         self.rules.retain(|rule| !rules.contains(rule));
     }
 
-    /// Tells whether an address is turned away. A callback that panics lets it in.
+    /// True if an address is turned away. A callback that panics lets it in.
     #[must_use]
     pub fn denies(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
@@ -140,7 +140,7 @@ impl std::fmt::Debug for HostFilter {
 }
 
 impl HostRule {
-    /// Tells whether the address is the rule's, or in its block. An IPv4 address given as
+    /// True if the address is the rule's, or in its block. An IPv4 address given as
     /// `::ffff:a.b.c.d` is taken for what it is.
     #[must_use]
     pub fn matches(&self, address: IpAddr) -> bool {

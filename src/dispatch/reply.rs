@@ -144,7 +144,7 @@ impl<'a> Reply<'a> {
         Self { body: ReplyBody::Later(Box::pin(future)), failed: false }
     }
 
-    /// Tells whether the handler failed. Not yet known of a reply that comes later.
+    /// True if the handler failed. Not yet known of a reply that comes later.
     #[must_use]
     pub fn is_error(&self) -> bool {
         self.failed
@@ -194,7 +194,7 @@ impl<'a> Reply<'a> {
     }
 }
 
-/// Tells whether JSON text is a value that JavaScript takes for nothing.
+/// True if JSON text is a value that JavaScript takes for nothing.
 #[inline]
 fn is_falsy(text: &[u8]) -> bool {
     text.len() <= 5 && matches!(text, b"" | b"null" | b"0" | b"-0" | b"\"\"" | b"false")

@@ -45,7 +45,7 @@ impl<'a> Request<'a> {
         self.id
     }
 
-    /// Tells whether nobody waits for an answer.
+    /// True if nobody waits for an answer.
     #[must_use]
     pub fn is_notify(&self) -> bool {
         self.id == 0

@@ -311,7 +311,7 @@ impl Accepts {
         self.open + self.under_way < self.sockets_max
     }
 
-    /// Tells whether there may be an accept to begin.
+    /// True if there may be an accept to begin.
     fn has_next(&self) -> bool {
         !self.wanted.is_empty() || !self.idle.is_empty() || self.of_full_shards().next().is_some()
     }
@@ -356,7 +356,7 @@ impl Accepts {
         unsafe { ring.accept(fd, accept, address) };
     }
 
-    /// Tells whether an accept of the same listening socket is under way.
+    /// True if an accept of the same listening socket is under way.
     fn is_accepting_as(&self, accept: AcceptIndex) -> bool {
         let Accept { shard, listener, .. } = self.accepts[accept.0 as usize];
         self.accepts.iter().any(|other| {

@@ -142,7 +142,7 @@ impl Listener {
         self
     }
 
-    /// Tells whether its clients speak Pitaya's dialect, and so know nothing of signatures.
+    /// True if its clients speak Pitaya's dialect, and so know nothing of signatures.
     #[cfg(feature = "crypto")]
     pub(super) fn is_pitaya(&self) -> bool {
         self.config.dialect == Dialect::Pitaya
@@ -212,7 +212,7 @@ impl From<SocketAddr> for Listener {
     }
 }
 
-/// Tells whether it is written as browsers do (RFC 6454, section 6.2): nothing behind host and
+/// True if it is written as browsers do (RFC 6454, section 6.2): nothing behind host and
 /// port.
 fn is_origin(text: &str) -> bool {
     let Some((scheme, host)) = text.split_once("://") else { return text == "null" };
@@ -279,7 +279,7 @@ pub(super) fn resolve_all(listeners: &[Listener]) -> Result<Vec<SocketAddr>, Sta
     Ok(addresses)
 }
 
-/// Tells whether a listener for IPv4 has the port that one for IPv6 would else take for both.
+/// True if a listener for IPv4 has the port that one for IPv6 would else take for both.
 fn is_ipv4_beside(other: SocketAddr, address: SocketAddr) -> bool {
     address.is_ipv6() && other.is_ipv4() && address.port() == other.port()
 }

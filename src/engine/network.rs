@@ -22,13 +22,13 @@ pub(super) trait NetworkForwarder: Send {
     /// The server types that it carries.
     fn server_types(&self) -> Vec<&str>;
 
-    /// Tells whether it is told of the end of every session that was used for anything, not only of
+    /// True if it is told of the end of every session that was used for anything, not only of
     /// those that it has been told of.
     fn hears_all_ends(&self) -> bool {
         false
     }
 
-    /// Tells whether it is told of the end of every session that has ever had a uid, and of every
+    /// True if it is told of the end of every session that has ever had a uid, and of every
     /// login and logout.
     fn hears_logins(&self) -> bool {
         false

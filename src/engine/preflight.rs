@@ -117,7 +117,7 @@ impl Signs {
     }
 }
 
-/// Tells whether a line of `/proc/thread-self/status` shows a seccomp filter.
+/// True if a line of `/proc/thread-self/status` shows a seccomp filter.
 fn is_filter(line: &str) -> bool {
     line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2")
 }

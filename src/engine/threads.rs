@@ -149,7 +149,7 @@ impl Threads {
         self.wake_all();
     }
 
-    /// Tells whether workers and network forwarders are to end.
+    /// True if workers and network forwarders are to end.
     pub(super) fn has_to_stop_workers(&self) -> bool {
         self.has_to_stop_workers.load(Ordering::Acquire)
     }

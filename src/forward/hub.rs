@@ -202,7 +202,7 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Tells whether the lane has room for one more mail: for `lane_len` that nobody has read.
+    /// True if the lane has room for one more mail: for `lane_len` that nobody has read.
     #[inline]
     pub(crate) fn has_room_within(&self, to: Party, lane_len: usize) -> bool {
         self.has_room(to) || self.backlog_len(to) + LANE_RING_LEN_MAX < lane_len
@@ -235,7 +235,7 @@ impl Endpoint {
         self.lanes.writers[to.index()].as_ref().expect("nobody mails itself, nor a worker another")
     }
 
-    /// Tells whether one more mail fits into a lane's ring.
+    /// True if one more mail fits into a lane's ring.
     #[inline]
     fn has_room(&self, to: Party) -> bool {
         let (lane, waiting) = (self.writer(to), self.outgoing[to.index()].len());
@@ -251,7 +251,7 @@ impl Endpoint {
         }
     }
 
-    /// Tells whether a receiver has left mail unread; a worker stops reading from it then.
+    /// True if a receiver has left mail unread; a worker stops reading from it then.
     #[inline]
     pub(crate) fn is_backed_up(&self, to: Party) -> bool {
         let waiting = self.outgoing[to.index()].len();
@@ -314,7 +314,7 @@ impl Endpoint {
         self.hub.inboxes.get(self.me.index())?.pop()
     }
 
-    /// Tells whether there is mail to receive, or to flush into a lane with room. A worker does
+    /// True if there is mail to receive, or to flush into a lane with room. A worker does
     /// not read from a shard that does not take its answers.
     pub(crate) fn has_work(&self) -> bool {
         let is_shard = self.me.0 < self.hub.shards;
@@ -352,7 +352,7 @@ impl Endpoint {
         self.lanes.readers[from.index()].as_ref().map_or(0, Consumer::slots)
     }
 
-    /// Tells whether mail waits for room in a lane.
+    /// True if mail waits for room in a lane.
     pub(crate) fn has_backlog(&self) -> bool {
         self.outgoing_len > 0
     }

@@ -326,12 +326,12 @@ impl<C: Copy, E> Remote<C, E> {
         self.endpoint.poll_bell()
     }
 
-    /// Tells whether something came in since the last turn.
+    /// True if something came in since the last turn.
     pub(crate) fn has_work(&self) -> bool {
         self.endpoint.has_work()
     }
 
-    /// Tells whether mail waits for room in a shard's lane.
+    /// True if mail waits for room in a shard's lane.
     pub(crate) fn has_backlog(&self) -> bool {
         self.endpoint.has_backlog()
     }

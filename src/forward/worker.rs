@@ -118,7 +118,7 @@ impl Worker {
         self.endpoint.poll_bell()
     }
 
-    /// Tells whether something came in since the last turn.
+    /// True if something came in since the last turn.
     pub(crate) fn has_work(&self) -> bool {
         self.endpoint.has_work() || self.tasks.has_ready()
     }
@@ -395,7 +395,7 @@ fn counted(origin: &Origin) -> Option<(SessionId, usize)> {
     }
 }
 
-/// Tells whether nothing is to be known of a message's reply but what its client gets.
+/// True if nothing is to be known of a message's reply but what its client gets.
 fn is_ordinary(id: u32, reply: &Reply<'_>) -> bool {
     id != 0 && !reply.failed && reply.spoken().is_some_and(answer::fits)
 }

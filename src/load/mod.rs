@@ -118,7 +118,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// Tells whether it sends nothing but heartbeats.
+    /// True if it sends nothing but heartbeats.
     fn is_quiet(self) -> bool {
         matches!(self, Self::Idle | Self::Storm)
     }

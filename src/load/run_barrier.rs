@@ -100,7 +100,7 @@ impl RunBarrier {
         self.arrived[step as usize].fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Tells whether all have arrived there.
+    /// True if all have arrived there.
     pub(super) fn have_all_arrived(&self, step: Step) -> bool {
         self.arrived[step as usize].load(Ordering::Acquire) >= self.len()
     }

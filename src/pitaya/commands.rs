@@ -70,7 +70,7 @@ impl Commands {
         self.queue.len() >= self.len_max
     }
 
-    /// Tells whether the shell listens to all users, and has nothing else to do.
+    /// True if the shell listens to all users, and has nothing else to do.
     pub(super) fn is_settled(&self) -> bool {
         self.is_connected && !self.is_stale && self.queue.is_empty()
     }

@@ -71,7 +71,7 @@ impl Forwards {
         self.bytes
     }
 
-    /// Tells whether nothing is left of any message.
+    /// True if nothing is left of any message.
     #[cfg(test)]
     pub(super) fn has_nothing(&self) -> bool {
         (self.calls.len(), self.sent.len(), self.orphans, self.bytes) == (0, 0, 0, 0)
@@ -127,7 +127,7 @@ impl Forwards {
         Some((slot, self.servers.table.generation(slot)))
     }
 
-    /// Tells whether a server may have one message more, be it one that waits.
+    /// True if a server may have one message more, be it one that waits.
     fn has_room_at(&self, turn: &mut Turn<'_>, server_key: ServerKey, message: &Message) -> bool {
         let limits = &turn.config.limits;
         let Some(server) = self.servers.table.at(server_key.0) else { return false };
@@ -229,7 +229,7 @@ impl Forwards {
         }
     }
 
-    /// Tells whether a message holds a place in a window.
+    /// True if a message holds a place in a window.
     pub(super) fn is_under_way(&self, token: u64) -> bool {
         self.sent.get(token).is_some()
     }

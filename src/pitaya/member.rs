@@ -94,7 +94,7 @@ impl Member {
         self.handle_connected();
     }
 
-    /// Tells whether the shell listens to all users, and has nothing else to do.
+    /// True if the shell listens to all users, and has nothing else to do.
     pub(crate) fn is_settled(&self) -> bool {
         self.commands.is_settled()
     }
@@ -188,7 +188,7 @@ impl Member {
         }
     }
 
-    /// Tells whether anybody is logged in here by a uid.
+    /// True if anybody is logged in here by a uid.
     pub(crate) fn has_user(&self, uid: &str) -> bool {
         self.remotes.has_user(uid)
     }
@@ -198,7 +198,7 @@ impl Member {
         self.commands.give_back(command);
     }
 
-    /// Tells whether anything waits for NATS to take it.
+    /// True if anything waits for NATS to take it.
     pub(crate) fn has_commands(&self) -> bool {
         !self.commands.is_empty()
     }
@@ -208,7 +208,7 @@ impl Member {
         self.remote.poll_bell()
     }
 
-    /// Tells whether mail has come that [`Self::run`] has not seen. To be asked again once the
+    /// True if mail has come that [`Self::run`] has not seen. To be asked again once the
     /// doorbell is armed.
     pub(crate) fn has_work(&self) -> bool {
         self.remote.has_work()

@@ -65,7 +65,7 @@ impl Remotes {
         self.users.keys().map(Arc::clone)
     }
 
-    /// Tells whether anybody is logged in here by a uid.
+    /// True if anybody is logged in here by a uid.
     pub(super) fn has_user(&self, uid: &str) -> bool {
         self.users.contains_key(uid)
     }

@@ -27,7 +27,7 @@ pub(crate) fn kick(frontend_type: &str, uid: &str) -> Subject {
     format!("pitaya/{frontend_type}/user/{uid}/kick").into()
 }
 
-/// Tells whether a uid may stand in a subject. A token of a subject that is just `*` or `>` is a
+/// True if a uid may stand in a subject. A token of a subject that is just `*` or `>` is a
 /// wildcard, and none may be empty; of a uid only what stands between two dots is a whole token.
 pub(crate) fn is_name(name: &str) -> bool {
     let is_plain = |c: char| !c.is_whitespace() && !c.is_control();
@@ -39,7 +39,7 @@ pub(crate) fn is_name(name: &str) -> bool {
         && inner.into_iter().all(|token| !matches!(token, "" | "*" | ">"))
 }
 
-/// Tells whether a server's type or id may stand in a subject and in a key.
+/// True if a server's type or id may stand in a subject and in a key.
 pub(crate) fn is_server_name(name: &str) -> bool {
     is_name(name) && !name.contains('/') && !name.starts_with('.') && !name.ends_with('.')
 }

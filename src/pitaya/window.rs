@@ -119,7 +119,7 @@ impl Window {
         self.queue_bytes
     }
 
-    /// Tells whether a message may go at once: none waits before it.
+    /// True if a message may go at once: none waits before it.
     pub(super) fn is_open(&self, window: usize) -> bool {
         self.under_way < window && self.queue.is_empty()
     }

@@ -350,12 +350,12 @@ impl PomeloCluster {
         self.server_types.iter().map(|(name, _)| name.as_str())
     }
 
-    /// Tells whether anybody is told of sessions that end.
+    /// True if anybody is told of sessions that end.
     pub(crate) fn wants_ends(&self) -> bool {
         self.hooks.iter().any(|(occasion, ..)| *occasion == Occasion::Closed)
     }
 
-    /// Tells whether anybody is told of sessions that get a uid.
+    /// True if anybody is told of sessions that get a uid.
     pub(crate) fn wants_logins(&self) -> bool {
         self.hooks.iter().any(|(occasion, ..)| *occasion == Occasion::Bound)
     }
@@ -434,7 +434,7 @@ impl PomeloCluster {
         })
     }
 
-    /// Tells whether others learn a host to call this server at, if it listens there.
+    /// True if others learn a host to call this server at, if it listens there.
     pub(crate) fn is_reachable(&self, listen: SocketAddr) -> bool {
         self.master.is_none() || self.advertise.is_some() || !listen.ip().is_unspecified()
     }

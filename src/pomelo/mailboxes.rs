@@ -47,7 +47,7 @@ impl Mailboxes {
         kind.pick(session, &self.table)
     }
 
-    /// Tells whether messages of a type are forwarded.
+    /// True if messages of a type are forwarded.
     pub(super) fn has_type(&self, name: &str) -> bool {
         self.types.iter().any(|kind| *kind.name == *name)
     }

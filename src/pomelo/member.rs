@@ -110,7 +110,7 @@ impl Member {
         self.is_backed_up = self.remote.has_backlog();
     }
 
-    /// Tells whether too much waits for the shards: nothing more is to be read from servers then.
+    /// True if too much waits for the shards: nothing more is to be read from servers then.
     pub(crate) fn is_backed_up(&self) -> bool {
         self.is_backed_up
     }
@@ -459,7 +459,7 @@ impl Member {
         self.peers.get(id).map_or(0, |peer| peer.output.held_bytes())
     }
 
-    /// Tells whether an open connection has something to send.
+    /// True if an open connection has something to send.
     pub(crate) fn is_sending(&self) -> bool {
         self.peers.is_sending()
     }
@@ -469,7 +469,7 @@ impl Member {
         self.remote.poll_bell()
     }
 
-    /// Tells whether mail has come that [`Self::run`] has not seen. To be asked again once the
+    /// True if mail has come that [`Self::run`] has not seen. To be asked again once the
     /// doorbell is armed.
     pub(crate) fn has_work(&self) -> bool {
         self.remote.has_work()

@@ -73,7 +73,7 @@ impl Peers {
         self.table.remove(id.slot)
     }
 
-    /// Tells whether `bytes` more may wait to be sent on a connection where `waiting` do, by what
+    /// True if `bytes` more may wait to be sent on a connection where `waiting` do, by what
     /// waits on all of them. A little may always, so that nobody pays for others that do not read.
     pub(super) fn has_room(&mut self, waiting: usize, bytes: usize) -> bool {
         if self.held.output + bytes > self.output_total_bytes_max {
@@ -185,7 +185,7 @@ impl Peers {
         peer.is_open.then_some(&mut peer.output)
     }
 
-    /// Tells whether an open connection has something to send.
+    /// True if an open connection has something to send.
     pub(super) fn is_sending(&self) -> bool {
         self.table.iter().any(|(.., peer)| peer.is_open && peer.output.len() > 0)
     }

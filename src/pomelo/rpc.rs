@@ -139,7 +139,7 @@ fn is_json(text: &str) -> bool {
     serde_json::from_str::<IgnoredAny>(text).is_ok() && is_shallow(text.as_bytes())
 }
 
-/// Tells whether JSON text is nested no deeper than [`DEPTH_MAX`].
+/// True if JSON text is nested no deeper than [`DEPTH_MAX`].
 fn is_shallow(text: &[u8]) -> bool {
     let openers = text.iter().filter(|byte| matches!(byte, b'[' | b'{')).count();
     if openers <= DEPTH_MAX {
@@ -221,7 +221,7 @@ impl<'de> Visitor<'de> for ResponseVisitor {
     }
 }
 
-/// Tells whether JSON text is something that JavaScript takes for true.
+/// True if JSON text is something that JavaScript takes for true.
 fn is_truthy_text(text: &str) -> bool {
     match text.as_bytes().first() {
         Some(b'{' | b'[' | b't') => true,

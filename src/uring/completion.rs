@@ -69,7 +69,7 @@ impl Completion {
         }
     }
 
-    /// Tells whether a multishot operation goes on.
+    /// True if a multishot operation goes on.
     pub(crate) fn has_more(self) -> bool {
         cqueue::more(self.flags)
     }

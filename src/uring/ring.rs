@@ -286,7 +286,7 @@ impl Ring {
         self.enter(None)
     }
 
-    /// Tells whether there is a completion to take, or would be after a system call.
+    /// True if there is a completion to take, or would be after a system call.
     pub(crate) fn has_completions(&mut self) -> bool {
         !self.uring.completion().is_empty() || self.uring.submission().taskrun()
     }

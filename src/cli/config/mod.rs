@@ -39,7 +39,7 @@ trait Section {
         Ok(())
     }
 
-    /// Tells whether it has somewhere to forward messages to.
+    /// True if it has somewhere to forward messages to.
     fn forwards(&self) -> bool {
         false
     }
@@ -107,7 +107,7 @@ impl Config {
         self.sections.iter().fold(builder, |builder, section| section.describe(builder))
     }
 
-    /// Tells whether messages are forwarded anywhere.
+    /// True if messages are forwarded anywhere.
     pub(crate) fn forwards(&self) -> bool {
         self.server.forwards() || self.sections.iter().any(|section| section.forwards())
     }

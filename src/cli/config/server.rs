@@ -93,7 +93,7 @@ impl Server {
         builder
     }
 
-    /// Tells whether messages are forwarded to workers of this process.
+    /// True if messages are forwarded to workers of this process.
     pub(super) fn forwards(&self) -> bool {
         self.demo
     }

@@ -26,17 +26,17 @@ pub(super) struct Value {
 }
 
 impl Value {
-    /// Tells whether the file has it; else it is a default.
+    /// True if the file has it; else it is a default.
     pub(super) fn is_in_file(&self) -> bool {
         self.span.is_some()
     }
 
-    /// Tells whether another file gives the key the same value.
+    /// True if another file gives the key the same value.
     pub(super) fn is_as(&self, other: &Self) -> bool {
         self.setting.is_as(&*other.setting)
     }
 
-    /// Tells whether it is this one.
+    /// True if it is this one.
     pub(super) fn is<T: Setting>(&self, setting: &T) -> bool {
         self.setting.is_as(setting)
     }
@@ -401,7 +401,7 @@ pub(super) fn without_mark(mut text: String) -> String {
     text
 }
 
-/// Tells whether a key's value is for nobody to see.
+/// True if a key's value is for nobody to see.
 fn is_secret(key: &str) -> bool {
     key.ends_with("password") || key.ends_with("token")
 }

@@ -34,7 +34,7 @@ pub(crate) fn protos() -> Result<ProtoTable, SchemaError> {
     Ok(ProtoTable::new(Protos::parse_text(CLIENT_PROTOS)?, Protos::parse_text(SERVER_PROTOS)?))
 }
 
-/// Tells whether a client may connect.
+/// True if a client may connect.
 pub(crate) fn check_client(_type: Option<&str>, version: Option<&str>) -> bool {
     version != Some(OLD_VERSION)
 }

@@ -111,7 +111,7 @@ fn local_refusal(body: &Value) -> Option<Reply<'static>> {
     js::truthy(body, "localRefuseBare").map(|_| Reply::error())
 }
 
-/// Tells whether a body may name a member that the filters look for. Only then is it parsed.
+/// True if a body may name a member that the filters look for. Only then is it parsed.
 ///
 /// A backslash may be part of an escape that spells the name.
 fn may_refuse(body: &[u8]) -> bool {

@@ -211,7 +211,7 @@ impl Nats {
         })
     }
 
-    /// Tells whether the server has said that it is about to stop.
+    /// True if the server has said that it is about to stop.
     pub(super) fn is_lame(&self) -> bool {
         self.is_lame
     }
