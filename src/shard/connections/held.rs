@@ -2,7 +2,8 @@
 
 use super::Connections;
 use super::budgets::{HeldNow, Pause};
-use crate::session::SessionId;
+use crate::session::{SessionId, Slot};
+use crate::shard::config::KeptAliveBy;
 use crate::shard::shell::Command;
 
 impl Connections {
@@ -54,6 +55,18 @@ impl Connections {
             self.budgets.resume(session, Pause::Turn);
         }
         self.budgets.keep_packages(session, packages)
+    }
+
+    /// Marks a working client as heard by a package, where any package keeps it.
+    #[inline]
+    pub(in crate::shard) fn hear_package(&mut self, slot: Slot) {
+        let heartbeat = self.config.heartbeat;
+        if heartbeat.is_some_and(|it| it.kept_alive_by == KeptAliveBy::AnyPackage)
+            && let Some(connection) = self.table.at_mut(slot)
+            && connection.state.is_working()
+        {
+            connection.heard_ms = self.clock.patient_ms();
+        }
     }
 
     /// Marks a client as heard whose sending waits for this shard: it is not silent. One that

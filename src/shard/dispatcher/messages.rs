@@ -21,7 +21,7 @@ use crate::metrics::Counters;
 use crate::route::edition::Edition;
 use crate::route::table::{RouteId, RouteTable};
 use crate::session::{BufferPool, SessionId, SessionSnapshot, Slot};
-use crate::shard::config::{KeptAliveBy, ShardConfig};
+use crate::shard::config::ShardConfig;
 use crate::shard::connections::{CloseReason, Connection, Transport};
 use crate::shard::forwarder::{Alone, BatchBuilder, BatchTarget, Destination};
 use crate::shard::outbound::SessionIo;
@@ -293,12 +293,7 @@ impl Dispatcher {
         self.counters.notifies.add(tally.notifies);
         self.counters.answers.add(tally.answers);
         self.answers_this_turn += tally.answers;
-        let now_ms = connections.patient_ms();
-        if self.config.heartbeat.is_some_and(|it| it.kept_alive_by == KeptAliveBy::AnyPackage)
-            && let Some(connection) = connections.at_mut(slot)
-        {
-            connection.heard_ms = now_ms;
-        }
+        connections.hear_package(slot);
         if tally.answers > 0 {
             self.forwarder.outbound.mark_dirty(slot);
         }

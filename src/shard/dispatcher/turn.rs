@@ -10,9 +10,6 @@ use crate::dispatch::handler_thread::HandlerThread;
 use crate::dispatch::reply::Reply;
 use crate::dispatch::tasks::Tasks;
 use crate::session::SessionId;
-use crate::shard::config::KeptAliveBy;
-use crate::shard::connections::State;
-use crate::shard::listener_config::Dialect;
 
 /// Progress of [`Dispatcher::read_packages`].
 pub(in crate::shard) struct Progress {
@@ -44,25 +41,20 @@ impl Dispatcher {
 
     #[inline(never)]
     fn read_apart(&mut self, session: SessionId, input: &[u8], apart: Range<usize>) {
-        let connections = self.connections();
-        connections.budgets_mut().left -= 1;
-        let now_ms = connections.patient_ms();
-        let kept_alive_by = self.config.heartbeat.map(|heartbeat| heartbeat.kept_alive_by);
-        if kept_alive_by == Some(KeptAliveBy::AnyPackage)
-            && let Some(connection) = self.connections().at_mut(session.slot())
-        {
-            connection.heard_ms = now_ms;
-        }
+        self.connections().budgets_mut().left -= 1;
+        self.connections().hear_package(session.slot());
         self.handle_data(session, &input[apart]);
     }
 
-    /// Handles one DATA package of a working session.
+    /// Handles one DATA package of a working session of Pomelo's.
     pub(in crate::shard) fn read_data(&mut self, session: SessionId, body: &[u8]) {
-        let state = self.connections().at(session.slot()).map(|connection| connection.state);
-        match state {
-            Some(State::Working(Dialect::Pitaya)) => self.handle_pitaya_data(session, body),
-            _ => self.handle_data(session, body),
-        }
+        self.handle_data(session, body);
+        self.run_tasks();
+    }
+
+    /// Handles one DATA package of a working session of Pitaya's.
+    pub(in crate::shard) fn read_pitaya_data(&mut self, session: SessionId, body: &[u8]) {
+        self.handle_pitaya_data(session, body);
         self.run_tasks();
     }
 

@@ -3,7 +3,6 @@
 
 use super::Inbound;
 use crate::session::{SessionId, Slot};
-use crate::shard::config::KeptAliveBy;
 use crate::shard::connections::State;
 use crate::shard::listener_config::Dialect;
 use crate::shard::outbound::CloseCode;
@@ -23,18 +22,16 @@ impl Inbound {
     pub(super) fn handle_package(&mut self, session: SessionId, package: Package<'_>) {
         let slot = session.slot();
         let now_ms = self.connections().patient_ms();
-        let kept_alive_by = self.config.heartbeat.map(|heartbeat| heartbeat.kept_alive_by);
+        let expects_heartbeats = self.config.heartbeat.is_some();
+        self.connections().hear_package(slot);
         let Some(connection) = self.connections().at_mut(slot) else { return };
-        if kept_alive_by == Some(KeptAliveBy::AnyPackage) && connection.state.is_working() {
-            connection.heard_ms = now_ms;
-        }
         match (package.kind, connection.state) {
             (PackageType::Data, State::Working(Dialect::Pomelo)) => {
                 self.dispatcher.read_data(session, package.body)
             }
             (PackageType::Heartbeat, State::Working(Dialect::Pomelo)) => {
                 // Without the option heartbeats are neither sent nor answered.
-                if kept_alive_by.is_some() {
+                if expects_heartbeats {
                     connection.heard_ms = now_ms;
                     self.counters.heartbeats.one();
                     self.outbound().send_package(slot, PackageType::Heartbeat, b"");
@@ -75,7 +72,7 @@ impl Inbound {
         let Some(connection) = self.connections().at_mut(session.slot()) else { return };
         connection.heard_ms = now_ms;
         match package.kind {
-            PackageType::Data => self.dispatcher.read_data(session, package.body),
+            PackageType::Data => self.dispatcher.read_pitaya_data(session, package.body),
             PackageType::Heartbeat => self.counters.heartbeats.one(),
             PackageType::Handshake => self.handle_another_handshake(session.slot(), package.body),
             _ => self.counters.ignored_packages.one(),
