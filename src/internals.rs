@@ -6,6 +6,8 @@
 #[cfg(feature = "pitaya")]
 pub mod cluster;
 pub mod mailing;
+#[cfg(feature = "pitaya")]
+pub mod nats;
 #[cfg(feature = "pomelo")]
 pub mod rpc;
 pub mod simulated;

@@ -85,7 +85,7 @@ pub use forward::{LaneFull, ServerId, Workers};
 pub use limits::{Limit, LimitError, LimitNumber, LimitVisitor, Limits};
 pub use log::redact_credentials;
 #[cfg(feature = "pitaya")]
-pub use pitaya::{PitayaCluster, PitayaLimits};
+pub use pitaya::{ClusterTls, PitayaCluster, PitayaLimits};
 #[cfg(feature = "pomelo")]
 pub use pomelo::{ClosedArg, CustomRouter, PomeloCluster, PomeloLimits, Router};
 pub use route::SlowConsumer;

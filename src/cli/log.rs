@@ -17,7 +17,7 @@ use super::lines::{self, LogLine};
 
 /// Whose own lines may be as detailed as they were asked for.
 const OWN: &str = "shaddock";
-/// The most detail in lines of libraries: below, the client of NATS tells passwords.
+/// The most detail in lines of libraries: below, they may tell of what they send.
 const LIBRARIES_MAX: LevelFilter = LevelFilter::INFO;
 
 /// Logs on stderr from now on, panics included. What it gives waits, when it is dropped, until the
@@ -107,17 +107,17 @@ mod tests {
 
     use super::*;
 
-    /// Lines of async-nats at these levels have the password in them.
+    /// Such lines have had passwords in them.
     #[test]
     fn libraries_are_never_asked_for_details() {
         let targets = targets(LevelFilter::TRACE);
         assert!(targets.would_enable("shaddock::shard", &Level::TRACE));
-        assert!(targets.would_enable("async_nats::connector", &Level::INFO));
-        for library in ["async_nats::connector", "async_nats::connection", "h2", "glommio", ""] {
+        assert!(targets.would_enable("tonic::transport", &Level::INFO));
+        for library in ["tonic::transport", "rustls", "h2", "glommio", ""] {
             assert!(!targets.would_enable(library, &Level::DEBUG), "{library}");
         }
         let targets = super::targets(LevelFilter::WARN);
-        assert!(!targets.would_enable("async_nats", &Level::INFO));
+        assert!(!targets.would_enable("tonic", &Level::INFO));
         assert!(targets.would_enable("shaddock", &Level::WARN));
     }
 }

@@ -95,7 +95,7 @@ impl Frontend {
     /// The beginning of its answers' subjects.
     #[must_use]
     pub fn inbox(&self) -> String {
-        self.member.inbox().trim_end_matches('*').to_owned()
+        self.member.inbox().to_string()
     }
 
     /// A client sends a message for the cluster; a token of 0 makes it a notify.
@@ -268,8 +268,9 @@ impl Frontend {
 
     fn handle_command(&mut self, command: Command) {
         match command {
-            Command::Publish { subject, reply, payload, .. } => {
-                let (subject, reply) = (subject.to_string(), reply.map(|reply| reply.to_string()));
+            Command::Publish { subject, payload, call } => {
+                let reply = call.map(|call| self.member.reply_subject(call));
+                let subject = subject.to_string();
                 self.effects.push_back(Effect::Published { subject, reply, payload });
             }
             Command::Subscribe { uid } if self.listening.contains(&uid) => {}

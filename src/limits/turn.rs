@@ -96,7 +96,7 @@ turn_bounds! {
     CLUSTER_READS_PER_TURN: usize = 4, counters [];
 
     #[cfg(feature = "pitaya")]
-    /// Messages of each kind from NATS in a turn of the Pitaya cluster's thread.
+    /// Messages from NATS in a turn of the Pitaya cluster's thread.
     ///
     /// As many as share the cost, few enough for answers not to wait long behind each other.
     CLUSTER_MESSAGES_PER_TURN: usize = 1_024, counters [];

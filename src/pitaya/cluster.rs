@@ -1,10 +1,13 @@
 //! A Pitaya cluster, as the embedder describes it.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::nats::{NatsAddress, NatsLogin};
 use super::servers::{Entry, ServerName};
 use super::subjects;
+use super::tls::ClusterTls;
 use crate::log::redact_credentials;
 
 /// Joins a Pitaya cluster as one of its frontends, over NATS and etcd: what clients send to backend
@@ -32,9 +35,11 @@ use crate::log::redact_credentials;
 #[must_use = "a cluster is joined by `Builder::pitaya`"]
 pub struct PitayaCluster {
     pub(crate) nats: Vec<String>,
-    pub(crate) nats_login: Option<(String, String)>,
+    pub(crate) nats_login: Option<NatsLogin>,
+    pub(crate) nats_tls: Option<ClusterTls>,
     pub(crate) etcd: Vec<String>,
     pub(crate) etcd_login: Option<(String, String)>,
+    pub(crate) etcd_tls: Option<ClusterTls>,
     pub(crate) prefix: String,
     pub(crate) server_id: Option<String>,
     hostname: Option<String>,
@@ -85,17 +90,13 @@ pub struct PitayaLimits {
     /// more is refused likewise. Default 8 MiB.
     pub queue_bytes_max: usize,
     /// Bytes of what waits and is under way at all servers, with 256 more for each message; what
-    /// would be more is refused likewise. NATS's client holds copies of none but 2 MiB of them,
-    /// and one message. Default 64 MiB.
+    /// would be more is refused likewise. The connection to NATS holds copies of 1 MiB of them and
+    /// of one message at most. Default 64 MiB.
     pub bytes_max: usize,
     /// Messages that wait to be sent, because NATS does not read. A request that would be one more
     /// is refused likewise, a notify and an answer to a backend are dropped (`forward_rejects`).
     /// Default 16,384.
     pub queue_len_max: usize,
-    /// Messages that have come from NATS and are not read yet, on each subject that is listened on.
-    /// More are dropped, with a warning: requests are answered at their deadline then. Default
-    /// 65,536.
-    pub inbox_len_max: usize,
     /// Calls of backends that wait for a shard. One more is answered PIT-500. Default 16,384.
     pub callers_max: usize,
     /// Servers that are called. More are left out, with a warning. Default 1,024.
@@ -114,7 +115,6 @@ impl Default for PitayaLimits {
             queue_bytes_max: 8 * 1024 * 1024,
             bytes_max: 64 * 1024 * 1024,
             queue_len_max: 16_384,
-            inbox_len_max: 65_536,
             callers_max: 16_384,
             servers_max: 1_024,
             list_bytes_max: 4 * 1024 * 1024,
@@ -129,8 +129,9 @@ const HEARTBEAT_TTL: Duration = Duration::from_secs(60);
 const RESYNC: Duration = Duration::from_secs(120);
 
 impl PitayaCluster {
-    /// The cluster of some NATS and etcd servers, by their addresses: `nats://host:port`, and
-    /// `http://host:port` or `host:port`.
+    /// The cluster of some NATS and etcd servers, by their addresses: `nats://host:port`, or
+    /// `tls://host:port` with TLS; and `http://host:port` or `host:port`, or `https://host:port`
+    /// with TLS. Names are looked up for each connection, and all their addresses tried in turn.
     pub fn new<N: Into<String>, E: Into<String>>(
         nats: impl IntoIterator<Item = N>,
         etcd: impl IntoIterator<Item = E>,
@@ -138,8 +139,10 @@ impl PitayaCluster {
         Self {
             nats: nats.into_iter().map(Into::into).collect(),
             nats_login: None,
+            nats_tls: None,
             etcd: etcd.into_iter().map(Into::into).collect(),
             etcd_login: None,
+            etcd_tls: None,
             prefix: PREFIX.into(),
             server_id: None,
             hostname: None,
@@ -155,7 +158,40 @@ impl PitayaCluster {
 
     /// The user and password for NATS, if they do not stand in its addresses.
     pub fn nats_login(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
-        self.nats_login = Some((user.into(), password.into()));
+        self.nats_login = Some(NatsLogin::User { user: user.into(), password: password.into() });
+        self
+    }
+
+    /// The token for NATS, if it does not stand in its addresses.
+    pub fn nats_token(mut self, token: impl Into<String>) -> Self {
+        self.nats_login = Some(NatsLogin::Token(token.into()));
+        self
+    }
+
+    /// The seed of the NKey by which this server logs in at NATS; it begins with `SU`.
+    pub fn nats_nkey(mut self, seed: impl Into<String>) -> Self {
+        self.nats_login = Some(NatsLogin::NKey(seed.into()));
+        self
+    }
+
+    /// The file with a JWT and the seed of its NKey by which this server logs in at NATS, as `nsc`
+    /// writes it. It is read again for each connection.
+    pub fn nats_credentials_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.nats_login = Some(NatsLogin::CredentialsFile(path.into()));
+        self
+    }
+
+    /// TLS to NATS, whatever its addresses begin with. Without it an address with `tls://`, and a
+    /// server that wants TLS, get [`ClusterTls::new`].
+    pub fn nats_tls(mut self, tls: ClusterTls) -> Self {
+        self.nats_tls = Some(tls);
+        self
+    }
+
+    /// TLS to etcd, whose addresses all begin with `https://` then. Without it such an address gets
+    /// [`ClusterTls::new`].
+    pub fn etcd_tls(mut self, tls: ClusterTls) -> Self {
+        self.etcd_tls = Some(tls);
         self
     }
 
@@ -266,12 +302,31 @@ impl PitayaCluster {
         if self.prefix.is_empty() {
             return bad("pitaya.prefix", "what keys begin with, such as pitaya/");
         }
-        let is_nats = |url: &String| url.parse::<async_nats::ServerAddr>().is_ok();
-        if self.nats.is_empty() || !self.nats.iter().all(is_nats) {
-            return bad("pitaya.nats", "addresses like nats://127.0.0.1:4222");
+        if self.nats.is_empty() || !self.nats.iter().all(|url| NatsAddress::parse(url).is_some()) {
+            return bad("pitaya.nats", "addresses like nats://127.0.0.1:4222 or tls://nats-1:4222");
+        }
+        if let Some(Err(error)) = self.nats_login.as_ref().map(NatsLogin::check) {
+            return Err(("pitaya.nats_nkey", format!("usable: {error}")));
+        }
+        if let Some(NatsLogin::CredentialsFile(path)) = &self.nats_login
+            && let Err(error) = std::fs::metadata(path)
+        {
+            let expected = format!("a file that can be read, not {}: {error}", path.display());
+            return Err(("pitaya.nats_credentials", expected));
         }
         if self.etcd.is_empty() || !self.etcd.iter().all(|url| etcd_uri(url).is_some()) {
             return bad("pitaya.etcd", "addresses like http://127.0.0.1:2379");
+        }
+        let is_encrypted = |address: &String| address.starts_with("https://");
+        if self.etcd_tls.is_some() && !self.etcd.iter().all(is_encrypted) {
+            return bad("pitaya.etcd", "addresses like https://etcd-1:2379, as TLS is asked for");
+        }
+        for (option, tls) in
+            [("pitaya.nats_ca", &self.nats_tls), ("pitaya.etcd_ca", &self.etcd_tls)]
+        {
+            if let Some(Err(error)) = tls.as_ref().map(ClusterTls::client_config) {
+                return Err((option, format!("files of certificates and keys: {error}")));
+            }
         }
         if self.request_timeout.as_millis() == 0 || self.request_timeout > forward_timeout {
             let max_ms = forward_timeout.as_millis();
@@ -292,7 +347,6 @@ impl PitayaCluster {
             ("pitaya.queue_bytes_max", limits.queue_bytes_max),
             ("pitaya.bytes_max", limits.bytes_max),
             ("pitaya.queue_len_max", limits.queue_len_max),
-            ("pitaya.inbox_len_max", limits.inbox_len_max),
             ("pitaya.callers_max", limits.callers_max),
             ("pitaya.servers_max", limits.servers_max),
             ("pitaya.list_bytes_max", limits.list_bytes_max),
@@ -305,14 +359,14 @@ impl PitayaCluster {
     }
 }
 
-/// The URI of an etcd server. There is no TLS to it.
+/// The URI of an etcd server.
 pub(crate) fn etcd_uri(address: &str) -> Option<http::Uri> {
     let with_scheme = match address.contains("://") {
         true => address.to_owned(),
         false => format!("http://{address}"),
     };
     let uri: http::Uri = with_scheme.parse().ok()?;
-    (uri.scheme_str() == Some("http") && uri.port().is_some()).then_some(uri)
+    (matches!(uri.scheme_str(), Some("http" | "https")) && uri.port().is_some()).then_some(uri)
 }
 
 fn hostname() -> String {
@@ -354,7 +408,11 @@ mod tests {
             (of(&[], &[etcd]), "nats", "nats://127.0.0.1:4222"),
             (of(&["ftp://h:1"], &[etcd]), "nats", "nats://"),
             (of(&[nats], &[]), "etcd", "http://127.0.0.1:2379"),
-            (of(&[nats], &["https://h:1"]), "etcd", "http://"),
+            (of(&[nats], &["ftp://h:1"]), "etcd", "http://"),
+            (of(&[nats], &[etcd]).etcd_tls(ClusterTls::new()), "etcd", "https://"),
+            (cluster().nats_nkey("SUX"), "nats_nkey", "SU"),
+            (cluster().nats_credentials_file("/nowhere"), "nats_credentials", "/nowhere"),
+            (cluster().nats_tls(ClusterTls::new().ca_file("/nowhere")), "nats_ca", "/nowhere"),
             (of(&[nats], &["host"]), "etcd", "http://"),
             (cluster().request_timeout(Duration::ZERO), "request_timeout", "1 ms"),
             (cluster().request_timeout(minute * 2), "request_timeout", "60000 ms"),

@@ -3,18 +3,19 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use async_nats::Subject;
 use bytes::Bytes;
 
 use super::member_config::MemberConfig;
+use super::subjects::Subject;
 use crate::metrics::Counters;
 
 /// A command to the shell about NATS; they are done in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// Send a message. If it can't be sent,
-    /// [`Member::handle_unsent`](super::Member::handle_unsent) is told of `call`.
-    Publish { subject: Subject, reply: Option<Subject>, payload: Bytes, call: Option<u64> },
+    /// Send a message. The answer to a `call` is wanted on
+    /// [`Member::reply_subject`](super::Member::reply_subject) of it. If it can't be sent,
+    /// [`Member::handle_unsent`](super::Member::handle_unsent) is told of that.
+    Publish { subject: Subject, payload: Bytes, call: Option<u64> },
     /// Listen to a user's pushes and kicks.
     Subscribe { uid: Arc<str> },
     /// Listen no more.
@@ -109,7 +110,7 @@ impl Commands {
             return self.counters.forward_rejects.one();
         }
         let payload = payload.into();
-        let command = Command::Publish { subject, reply: None, payload, call: None };
+        let command = Command::Publish { subject, payload, call: None };
         self.queue.push_back(Next::Command(command));
     }
 
@@ -134,11 +135,6 @@ impl Commands {
             self.review(users);
         }
         self.queue.pop_front()
-    }
-
-    /// Takes a command back that has to wait for NATS.
-    pub(super) fn give_back(&mut self, command: Command) {
-        self.queue.push_front(Next::Command(command));
     }
 
     /// Has the shell listen to these users, and to nobody else.

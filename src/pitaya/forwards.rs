@@ -229,17 +229,11 @@ impl Forwards {
         }
     }
 
-    /// True if a message holds a place in a window.
-    pub(super) fn is_under_way(&self, token: u64) -> bool {
-        self.sent.get(token).is_some()
-    }
-
     /// The command that sends a message, unless that has timed out meanwhile.
-    pub(super) fn publish_sent(&mut self, token: u64, inbox: &str) -> Option<Command> {
+    pub(super) fn publish_sent(&mut self, token: u64) -> Option<Command> {
         let sent = self.sent.get_mut(token)?;
         let (subject, payload) = (sent.subject.clone(), sent.payload.take()?);
-        let reply = Some(format!("{inbox}{token:x}").into());
-        Some(Command::Publish { subject, reply, payload, call: Some(token) })
+        Some(Command::Publish { subject, payload, call: Some(token) })
     }
 
     /// The list of servers has changed.

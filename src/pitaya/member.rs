@@ -16,7 +16,8 @@
 //! came, and all answers come back on one subject of that connection, in the order in which the
 //! server has given them. Nothing is waited for in between.
 
-use async_nats::Subject;
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::cluster::PitayaCluster;
@@ -25,6 +26,7 @@ use super::forwards::Forwards;
 use super::member_config::MemberConfig;
 use super::remotes::Remotes;
 use super::servers::{Change, Random, Servers};
+use super::subjects::Subject;
 use super::turn::{Caller, Turn};
 use crate::forward::remote::{Received, Remote};
 use crate::forward::{Party, Route};
@@ -64,9 +66,16 @@ impl Member {
         (Turn { config, remote, commands, now_us: *now_us }, forwards, remotes)
     }
 
-    /// The subjects of all answers, as one.
-    pub(crate) fn inbox(&self) -> String {
-        format!("{}*", self.config.inbox)
+    /// The beginning of the subjects of all answers, in front of a call's number in hexadecimal
+    /// digits.
+    pub(crate) fn inbox(&self) -> Arc<str> {
+        Arc::clone(&self.config.inbox)
+    }
+
+    /// The subject on which a call is answered.
+    #[cfg(any(test, feature = "internals"))]
+    pub(crate) fn reply_subject(&self, call: u64) -> String {
+        format!("{}{call:x}", self.config.inbox)
     }
 
     /// Begins a turn at the given time.
@@ -104,10 +113,6 @@ impl Member {
     /// were told to try again.
     pub(crate) fn handle_lost(&mut self) {
         self.commands.handle_lost();
-    }
-
-    pub(crate) fn is_connected(&self) -> bool {
-        self.commands.is_connected()
     }
 
     /// The list of servers has changed.
@@ -170,16 +175,13 @@ impl Member {
         forwards.pass_deadlines(&mut turn);
     }
 
-    /// The next command. One that could not be done is to be given back.
+    /// The next command.
     pub(crate) fn poll_command(&mut self) -> Option<Command> {
         loop {
             match self.commands.pop(self.remotes.users())? {
-                // One that was given back, and has had no place in a window since.
-                Next::Command(Command::Publish { call: Some(token), .. })
-                    if !self.forwards.is_under_way(token) => {}
                 Next::Command(command) => return Some(command),
                 Next::Sent(token) => {
-                    let command = self.forwards.publish_sent(token, &self.config.inbox);
+                    let command = self.forwards.publish_sent(token);
                     if command.is_some() {
                         return command;
                     }
@@ -191,11 +193,6 @@ impl Member {
     /// True if anybody is logged in here by a uid.
     pub(crate) fn has_user(&self, uid: &str) -> bool {
         self.remotes.has_user(uid)
-    }
-
-    /// Takes a command back that has to wait for NATS.
-    pub(crate) fn give_back(&mut self, command: Command) {
-        self.commands.give_back(command);
     }
 
     /// True if anything waits for NATS to take it.

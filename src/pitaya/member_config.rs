@@ -24,7 +24,7 @@ pub(crate) struct MemberConfig {
     /// Nanoseconds from 1970 to the engine's start.
     pub(crate) started_unix_ns: u64,
     /// The prefix of every answer's subject, which is this process's alone.
-    pub(crate) inbox: String,
+    pub(crate) inbox: Arc<str>,
     /// The head of every request's metadata.
     metadata_head: Vec<u8>,
     /// The first half of every request's id.
@@ -63,7 +63,7 @@ impl MemberConfig {
             lease_us: micros(cluster.heartbeat_ttl),
             unique_session: cluster.unique_session,
             started_unix_ns: started_unix_ms.saturating_mul(1_000_000),
-            inbox: format!("_INBOX.{:016x}{:016x}.", random[0], random[1]),
+            inbox: format!("_INBOX.{:016x}{:016x}.", random[0], random[1]).into(),
             metadata_head: head.into_bytes(),
             id_head: random[0],
         }

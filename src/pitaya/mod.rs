@@ -11,12 +11,14 @@ mod forwards;
 mod member;
 mod member_config;
 pub(crate) mod messages;
+pub(crate) mod nats;
 mod remotes;
 mod servers;
 mod session_data;
 pub(crate) mod subjects;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod turn;
 mod window;
 
@@ -26,3 +28,4 @@ pub(crate) use commands::Command;
 pub(crate) use member::Member;
 pub(crate) use member_config::MemberConfig;
 pub(crate) use servers::{Change, KEYS, ServerName};
+pub use tls::ClusterTls;

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use async_nats::Subject;
 use bytes::Bytes;
 use prost::Message;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -16,7 +15,7 @@ use super::messages::{
     BindMsg, Error, KickAnswer, KickMsg, Msg, Push, Request, Response, Session, rpc_type,
 };
 use super::session_data;
-use super::subjects;
+use super::subjects::{self, Subject};
 use super::turn::{Caller, Turn};
 use crate::dispatch::BindError;
 use crate::forward::mail::Others;

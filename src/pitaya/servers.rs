@@ -3,10 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use async_nats::Subject;
 use serde::{Deserialize, Serialize};
 
-use super::subjects;
+use super::subjects::{self, Subject};
 use super::window::{ServerKey, Waiting, Window};
 use crate::dispatch::chain;
 use crate::forward::{Route, ServerId};

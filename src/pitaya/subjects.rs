@@ -1,7 +1,10 @@
 //! The names of things on NATS and in etcd (docs/protocol/pitaya.md, "NATS subjects",
 //! "Server registration").
 
-use async_nats::Subject;
+use std::sync::Arc;
+
+/// The name of a subject.
+pub(crate) type Subject = Arc<str>;
 
 /// The longest name that goes into a subject: NATS cuts off whoever sends a longer line of
 /// protocol than 4,096 bytes.
@@ -54,7 +57,6 @@ mod tests {
             ["1", "amy", "a.b", "ümit", "a/b", "a@b", "amy*room1", "*", ">", "a.*b", "a.>", "*.a"]
         {
             assert!(is_name(good), "{good}");
-            assert!(push("connector", good).is_valid());
         }
         let long = "a".repeat(NAME_BYTES_MAX + 1);
         for bad in ["", "a b", "a\tb", "a\nb", "a.*.b", "a.>.b", "a..b", "a\u{0}", &long] {

@@ -6,13 +6,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::Subject;
 use bytes::Bytes;
 use prost::Message as _;
 use serde_json::{Value, json};
 
 use super::forwards::NO_RESPONDERS;
 use super::messages::{BindMsg, KickMsg, Msg, Push, Request, Response, Session};
+use super::subjects::Subject;
 use super::*;
 use crate::dispatch::BindError;
 use crate::forward::mail::{Forward, ForwardRoute, Mail, Others, Outcome, ReplyTo};
@@ -63,14 +63,16 @@ impl Rig {
     }
 
     /// A message that is to be sent: its subject, that of its answer, and its content.
-    fn sent(&mut self) -> (Subject, Option<Subject>, Bytes) {
+    fn sent(&mut self) -> (Subject, Option<String>, Bytes) {
         match self.member.poll_command() {
-            Some(Command::Publish { subject, reply, payload, .. }) => (subject, reply, payload),
+            Some(Command::Publish { subject, payload, call }) => {
+                (subject, call.map(|call| self.member.reply_subject(call)), payload)
+            }
             other => panic!("nothing is sent, but {other:?}"),
         }
     }
 
-    fn reply_to_sent(&mut self) -> Subject {
+    fn reply_to_sent(&mut self) -> String {
         self.sent().1.expect("an answer is wanted")
     }
 
@@ -96,7 +98,7 @@ impl Rig {
     /// The answer that the backend gets.
     fn told(&mut self) -> Response {
         let (subject, _, payload) = self.sent();
-        assert_eq!(subject.as_str(), "reply");
+        assert_eq!(&*subject, "reply");
         Response::decode(payload).expect("an answer")
     }
 
@@ -141,7 +143,7 @@ fn a_request_has_all_that_a_backend_needs() {
     rig.now_us = 5;
     rig.request(1, 9, "\"hi\"");
     let (subject, reply, payload) = rig.sent();
-    assert_eq!(subject.as_str(), "pitaya/servers/room/r-1");
+    assert_eq!(&*subject, "pitaya/servers/room/r-1");
     assert!(reply.is_some_and(|reply| reply.starts_with("_INBOX.")));
     let request = Request::decode(payload).unwrap();
     let session = request.session.unwrap();
@@ -316,7 +318,7 @@ fn a_user_is_listened_to_before_the_bind_is_acknowledged() {
     rig.send(Mail::Result { token, outcome: Outcome::Bound(Ok(())) });
     assert_eq!(rig.member.poll_command(), subscribe("amy"));
     let (subject, _, payload) = rig.sent();
-    assert_eq!(subject.as_str(), "pitaya/connector/bindings");
+    assert_eq!(&*subject, "pitaya/connector/bindings");
     let wanted = BindMsg { uid: "amy".into(), fid: "c-1".into() };
     assert_eq!(BindMsg::decode(payload), Ok(wanted));
     assert_eq!(rig.told().data, &b"\x0a\x03ack"[..]);

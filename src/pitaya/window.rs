@@ -9,10 +9,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use async_nats::Subject;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::subjects::Subject;
 use crate::forward::mail::ForwardRoute;
 use crate::route::table::RouteTable;
 use crate::session::{Generation, SessionData, SessionId, ShardIndex, Slot};

@@ -12,5 +12,9 @@ mod nats_and_etcd;
 mod pitaya;
 #[cfg(feature = "pitaya")]
 mod pitaya_window;
+#[cfg(feature = "pitaya")]
+mod secured;
+#[cfg(feature = "pitaya")]
+mod users;
 #[cfg(feature = "pomelo")]
 mod pomelo;

@@ -1,6 +1,6 @@
 //! A Pitaya cluster of real nats-server and etcd, and of backends that are processes of the test.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -32,6 +32,19 @@ pub(crate) struct Cluster {
     other_nats: Option<(u16, Process)>,
     etcd: Process,
     folder: Folder,
+    /// Where NATS tells of itself.
+    monitor_port: u16,
+    /// Where etcd wants certificates, if it does.
+    secured_etcd_port: Option<u16>,
+}
+
+/// The files and the key that secured servers want their clients to have.
+pub(crate) struct Secrets {
+    pub(crate) ca: PathBuf,
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+    /// The user's public NKey.
+    pub(crate) nkey: String,
 }
 
 /// A process that ends with its owner.
@@ -79,6 +92,62 @@ impl Cluster {
         Self::start_with(false)
     }
 
+    /// With TLS and certificates of clients. NATS lets in whom it knows by an NKey, and, for the
+    /// backends, whoever has no login and no TLS; etcd has a second port for these.
+    pub(crate) fn start_secured(secrets: &Secrets) -> Option<Self> {
+        let mut cluster = Self::start_with(false)?;
+        let secured_port = free_port();
+        let Secrets { ca, certificate, key, nkey } = secrets;
+        let (ca, certificate, key) = (ca.display(), certificate.display(), key.display());
+        let config = format!(
+            "listen: \"127.0.0.1:{}\"\nhttp: \"127.0.0.1:{}\"\nallow_non_tls: true\n\
+             tls {{ cert_file: \"{certificate}\", key_file: \"{key}\", ca_file: \"{ca}\", verify: true }}\n\
+             authorization {{ users = [ {{ nkey: \"{nkey}\" }}, {{ user: backend, password: x }} ] }}\n\
+             no_auth_user: backend\n",
+            cluster.nats_port, cluster.monitor_port,
+        );
+        let file = cluster.folder.join("nats.conf");
+        std::fs::write(&file, config).unwrap();
+        let mut command = Command::new(program("nats-server").unwrap());
+        command.arg("-c").arg(file);
+        // The port is free once the former has gone.
+        cluster.nats = Process::none();
+        cluster.nats = quiet(command);
+        let etcd_port = cluster.etcd_port;
+        let urls = format!("https://127.0.0.1:{secured_port},http://127.0.0.1:{etcd_port}");
+        let mut command = etcd_command(cluster.etcd_peer_port, cluster.folder.path(), &urls);
+        command.args(["--client-cert-auth", &format!("--trusted-ca-file={ca}")]);
+        command.args([format!("--cert-file={certificate}"), format!("--key-file={key}")]);
+        cluster.etcd = Process::none();
+        cluster.etcd = quiet(command);
+        cluster.secured_etcd_port = Some(secured_port);
+        wait_for(cluster.nats_port);
+        wait_for(cluster.monitor_port);
+        cluster.wait_for_etcd();
+        Some(cluster)
+    }
+
+    /// An object by which NATS tells of itself.
+    pub(crate) fn nats_tells(&self, path: &str) -> Value {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.monitor_port)).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        serde_json::from_str(text.split_once("\r\n\r\n").unwrap().1).unwrap()
+    }
+
+    /// The number of subscriptions at NATS.
+    pub(crate) fn nats_subscriptions(&self) -> usize {
+        self.nats_tells("/subsz")["num_subscriptions"].as_u64().unwrap() as usize
+    }
+
+    /// What an engine is told of a secured cluster, but for the secrets.
+    pub(crate) fn secured_description(&self) -> PitayaCluster {
+        let nats = format!("tls://localhost:{}", self.nats_port);
+        let etcd = format!("https://localhost:{}", self.secured_etcd_port.unwrap());
+        PitayaCluster::new([nats], [etcd]).server_type("room")
+    }
+
     /// With two NATS servers, which know each other. Engines are told of the
     /// first, and backends of the second.
     pub(crate) fn start_with_two_nats() -> Option<Self> {
@@ -94,18 +163,29 @@ impl Cluster {
         }
         let folder = Folder::create();
         let (nats_port, etcd_port, etcd_peer_port) = (free_port(), free_port(), free_port());
+        let monitor_port = free_port();
         let (nats, other_nats) = match has_two {
-            false => (start_nats(nats_port, None), None),
+            false => (start_nats(nats_port, Some(monitor_port), None), None),
             true => {
                 let (port, routes) = (free_port(), [free_port(), free_port()]);
-                let nats = start_nats(nats_port, Some(routes));
-                let other = start_nats(port, Some([routes[1], routes[0]]));
+                let nats = start_nats(nats_port, Some(monitor_port), Some(routes));
+                let other = start_nats(port, None, Some([routes[1], routes[0]]));
                 wait_for(port);
                 (nats, Some((port, other)))
             }
         };
         let etcd = start_etcd(etcd_port, etcd_peer_port, folder.path());
-        let cluster = Self { nats_port, etcd_port, etcd_peer_port, nats, other_nats, etcd, folder };
+        let cluster = Self {
+            nats_port,
+            etcd_port,
+            etcd_peer_port,
+            nats,
+            other_nats,
+            etcd,
+            folder,
+            monitor_port,
+            secured_etcd_port: None,
+        };
         wait_for(nats_port);
         cluster.wait_for_etcd();
         Some(cluster)
@@ -139,8 +219,9 @@ impl Cluster {
     }
 
     pub(crate) fn restart_nats(&mut self) {
-        self.nats = start_nats(self.nats_port, None);
+        self.nats = start_nats(self.nats_port, Some(self.monitor_port), None);
         wait_for(self.nats_port);
+        wait_for(self.monitor_port);
     }
 
     pub(crate) fn stop_etcd(&mut self) {
@@ -217,9 +298,12 @@ impl Drop for Cluster {
 }
 
 /// Starts a NATS server, with its own port for another one, and that one's.
-fn start_nats(port: u16, routes: Option<[u16; 2]>) -> Process {
+fn start_nats(port: u16, monitor_port: Option<u16>, routes: Option<[u16; 2]>) -> Process {
     let mut command = Command::new(program("nats-server").unwrap());
     command.args(["-a", "127.0.0.1", "-p", &port.to_string()]);
+    if let Some(port) = monitor_port {
+        command.args(["-m", &port.to_string()]);
+    }
     if let Some(routes) = routes {
         let [own, other] = routes.map(|port| format!("nats://127.0.0.1:{port}"));
         command.args(["--cluster_name", "test", "--cluster", &own, "--routes", &other]);
@@ -228,16 +312,19 @@ fn start_nats(port: u16, routes: Option<[u16; 2]>) -> Process {
 }
 
 fn start_etcd(port: u16, peer_port: u16, folder: &std::path::Path) -> Process {
-    let (clients, peers) =
-        (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
+    quiet(etcd_command(peer_port, folder, &format!("http://127.0.0.1:{port}")))
+}
+
+fn etcd_command(peer_port: u16, folder: &std::path::Path, clients: &str) -> Command {
+    let peers = format!("http://127.0.0.1:{peer_port}");
     let cluster = format!("test={peers}");
     let mut command = Command::new(program("etcd").unwrap());
     command.args(["--name", "test", "--data-dir"]).arg(folder.join("etcd"));
-    command.args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients]);
+    command.args(["--listen-client-urls", clients, "--advertise-client-urls", clients]);
     command.args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers]);
     command.args(["--initial-cluster", &cluster]);
     command.args(["--heartbeat-interval", "20", "--election-timeout", "200"]);
-    quiet(command)
+    command
 }
 
 fn quiet(mut command: Command) -> Process {

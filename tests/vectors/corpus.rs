@@ -75,6 +75,12 @@ fn cluster() {
     replay("cluster", checks::cluster::check);
 }
 
+#[test]
+#[cfg(feature = "pitaya")]
+fn nats() {
+    replay("nats", checks::nats::check);
+}
+
 /// Every target of the fuzz crate has a folder of seeds, and a test here.
 #[test]
 fn every_target_is_replayed() {

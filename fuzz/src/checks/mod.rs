@@ -7,6 +7,8 @@ pub mod handshake;
 pub mod http;
 pub mod lanes;
 pub mod message;
+#[cfg(feature = "pitaya")]
+pub mod nats;
 pub mod package;
 pub mod pitaya;
 pub mod protobuf;

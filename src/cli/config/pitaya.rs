@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shaddock::{Builder, LaneFull, PitayaCluster, PitayaLimits};
+use shaddock::{Builder, ClusterTls, LaneFull, PitayaCluster, PitayaLimits};
 
 use super::Section;
 use super::kind::{DURATION, FLAG, LANE_FULL, TEXT, bytes, count};
@@ -22,7 +22,10 @@ fn read_cluster(table: &mut Table<'_>) -> Pitaya {
     let nats = table.read_list("nats", TEXT);
     let etcd = table.read_list("etcd", TEXT);
     let nats_login = read_login(table, "nats_user", "nats_password");
+    let nats_proof = read_proof(table, nats_login.is_some());
+    let nats_tls = read_tls(table, ["nats_ca", "nats_certificate", "nats_key"]);
     let etcd_login = read_login(table, "etcd_user", "etcd_password");
+    let etcd_tls = read_tls(table, ["etcd_ca", "etcd_certificate", "etcd_key"]);
     let mut prefix = "pitaya/".to_owned();
     table.read("prefix", &mut prefix, TEXT);
     let server_id = table.read_some("server_id", TEXT);
@@ -56,8 +59,20 @@ fn read_cluster(table: &mut Table<'_>) -> Pitaya {
     if let Some((user, password)) = nats_login {
         cluster = cluster.nats_login(user, password);
     }
+    cluster = match nats_proof {
+        Some(Proof::Token(token)) => cluster.nats_token(token),
+        Some(Proof::NKey(seed)) => cluster.nats_nkey(seed),
+        Some(Proof::CredentialsFile(path)) => cluster.nats_credentials_file(path),
+        None => cluster,
+    };
+    if let Some(tls) = nats_tls {
+        cluster = cluster.nats_tls(tls);
+    }
     if let Some((user, password)) = etcd_login {
         cluster = cluster.etcd_login(user, password);
+    }
+    if let Some(tls) = etcd_tls {
+        cluster = cluster.etcd_tls(tls);
     }
     if let Some(id) = server_id {
         cluster = cluster.server_id(id);
@@ -80,7 +95,7 @@ fn read_type(table: &mut Table<'_>) -> Option<(String, Option<LaneFull>)> {
     Some((name?, lane_full))
 }
 
-/// A user and a password, of which neither comes alone.
+/// A user and a password, or a certificate and its key, of which neither comes alone.
 fn read_login(
     table: &mut Table<'_>,
     user_key: &'static str,
@@ -90,9 +105,52 @@ fn read_login(
     let password = table.read_some(password_key, TEXT);
     if user.is_some() != password.is_some() {
         let missing = if user.is_none() { user_key } else { password_key };
-        table.refuse(missing, "text, as a login is a user and a password", None);
+        table.refuse(missing, "text, as neither of the two comes alone", None);
     }
     Some((user?, password?))
+}
+
+/// A login at NATS other than by user and password.
+enum Proof {
+    Token(String),
+    NKey(String),
+    CredentialsFile(String),
+}
+
+/// The login at NATS, of which there is one at most.
+fn read_proof(table: &mut Table<'_>, has_login: bool) -> Option<Proof> {
+    let found = [
+        ("nats_token", table.read_some("nats_token", TEXT).map(Proof::Token)),
+        ("nats_nkey", table.read_some("nats_nkey", TEXT).map(Proof::NKey)),
+        ("nats_credentials", table.read_some("nats_credentials", TEXT).map(Proof::CredentialsFile)),
+    ];
+    let mut found = found.into_iter().filter_map(|(key, proof)| Some((key, proof?)));
+    let first = found.next();
+    let second = if has_login { first.as_ref().map(|(key, _)| *key) } else { None };
+    if let Some(key) = second.or_else(|| found.next().map(|(key, _)| key)) {
+        table.refuse(key, "left out, as there is another login at NATS", None);
+    }
+    first.map(|(_, proof)| proof)
+}
+
+/// TLS to NATS or etcd, by the keys of its three files.
+fn read_tls(
+    table: &mut Table<'_>,
+    [ca, certificate, key]: [&'static str; 3],
+) -> Option<ClusterTls> {
+    let ca = table.read_some(ca, TEXT);
+    let pair = read_login(table, certificate, key);
+    if ca.is_none() && pair.is_none() {
+        return None;
+    }
+    let mut tls = ClusterTls::new();
+    if let Some(ca) = ca {
+        tls = tls.ca_file(ca);
+    }
+    if let Some((certificate, key)) = pair {
+        tls = tls.certificate_files(certificate, key);
+    }
+    Some(tls)
 }
 
 /// Taken apart whole, so that a bound that is added later is not forgotten here.
@@ -105,7 +163,6 @@ fn read_limits(table: &mut Table<'_>) -> PitayaLimits {
         queue_bytes_max,
         bytes_max,
         queue_len_max,
-        inbox_len_max,
         callers_max,
         servers_max,
         list_bytes_max,
@@ -116,7 +173,6 @@ fn read_limits(table: &mut Table<'_>) -> PitayaLimits {
     table.read("queue_bytes_max", queue_bytes_max, bytes());
     table.read("bytes_max", bytes_max, bytes());
     table.read("queue_len_max", queue_len_max, count());
-    table.read("inbox_len_max", inbox_len_max, count());
     table.read("callers_max", callers_max, count());
     table.read("servers_max", servers_max, count());
     table.read("list_bytes_max", list_bytes_max, bytes());

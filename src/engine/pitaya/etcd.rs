@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tonic::client::Grpc;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
@@ -23,12 +23,13 @@ use crate::pitaya::etcd::{
     LeaseKeepAliveResponse, LeaseRequest, PutRequest, RangeRequest, RangeResponse,
     WatchCreateRequest, WatchRequest, WatchResponse, path, range_end,
 };
-use crate::pitaya::{Change, KEYS, PitayaCluster, ServerName, etcd_uri};
+use crate::pitaya::{Change, ClusterTls, KEYS, PitayaCluster, ServerName, etcd_uri};
 
 /// The task that talks to etcd.
 pub(super) struct Registrar {
     endpoints: Vec<Endpoint>,
     login: Option<(String, String)>,
+    tls: Option<ClusterTls>,
     prefix: String,
     name: ServerName,
     value: Vec<u8>,
@@ -58,6 +59,8 @@ const BEATS_PER_TTL: u32 = 3;
 #[derive(Debug)]
 enum EtcdError {
     Connection(tonic::transport::Error),
+    /// A certificate or key can't be read.
+    Files(String),
     Call(Status),
     /// It does not answer.
     Silent,
@@ -71,6 +74,7 @@ impl std::fmt::Display for EtcdError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Connection(error) => error.fmt(f),
+            Self::Files(why) => f.write_str(why),
             Self::Call(status) => write!(f, "{:?}: {}", status.code(), status.message()),
             Self::Silent => f.write_str("it does not answer"),
             Self::Lease => f.write_str("the lease has run out"),
@@ -107,6 +111,7 @@ impl Registrar {
         Self {
             endpoints: uris.map(endpoint).collect(),
             login: cluster.etcd_login.clone(),
+            tls: cluster.etcd_tls.clone(),
             prefix: cluster.prefix.clone(),
             name: PitayaCluster::name(server_type, id),
             // Of text and of maps from text to text, which are JSON.
@@ -160,11 +165,30 @@ impl Registrar {
         }
     }
 
+    /// Has an endpoint of `https` use the files that are configured. They are read anew, so that a
+    /// certificate that was renewed is used.
+    fn with_tls(&self, endpoint: Endpoint) -> Result<Endpoint, EtcdError> {
+        if endpoint.uri().scheme_str() != Some("https") {
+            return Ok(endpoint);
+        }
+        let pem = self.tls.clone().unwrap_or_default().read();
+        let pem = pem.map_err(|bad| EtcdError::Files(bad.to_string()))?;
+        let mut config = match pem.ca {
+            Some(ca) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)),
+            None => ClientTlsConfig::new().with_native_roots(),
+        };
+        if let Some((certificate, key)) = pem.certificate {
+            config = config.identity(Identity::from_pem(certificate, key));
+        }
+        endpoint.tls_config(config).map_err(EtcdError::Connection)
+    }
+
     async fn try_serve(
         &mut self,
         endpoint: &Endpoint,
         open: &mut Option<Etcd>,
     ) -> Result<Infallible, EtcdError> {
+        let endpoint = self.with_tls(endpoint.clone())?;
         let channel = endpoint.connect().await.map_err(EtcdError::Connection)?;
         let etcd = open.insert(Etcd::new(channel, self.list_bytes_max));
         if let Some((name, password)) = self.login.clone() {

@@ -140,18 +140,15 @@ async fn run(cluster: PitayaCluster, context: ForwarderContext) -> std::io::Resu
     };
     let remote = Remote::new(&context.threads.hub, context.me, remote);
     let member = Member::new(member, &cluster, &context.routes, remote);
-    let nats = Nats::start(&cluster, &config.server_type, &id, member.inbox()).await?;
+    let nats = Nats::start(&cluster, &config.server_type, &id, &member.inbox(), random[0]);
     let (changes, servers) = mpsc::channel(CHANGES_MAX);
     let registrar = Registrar::new(&cluster, &config.server_type, &id, changes);
     let registrar = tokio::spawn(registrar.run());
     let bell = watch(context.threads.eventfd(context.me).clone())?;
     let sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
-    let mut thread =
-        Thread { cluster, id, member, nats, moving: None, servers, context, bell, sleep };
+    let mut thread = Thread { member, nats, moving: None, servers, context, bell, sleep };
     thread.run().await;
-    if thread.member.is_connected()
-        && tokio::time::timeout(STOP_WITHIN, thread.nats.finish()).await.is_err()
-    {
+    if tokio::time::timeout(STOP_WITHIN, thread.nats.finish()).await.is_err() {
         tracing::warn!("not all was sent to NATS");
     }
     drop(thread);
@@ -172,8 +169,6 @@ fn watch(bell: Eventfd) -> std::io::Result<AsyncFd<Eventfd>> {
 
 /// The running loop.
 struct Thread {
-    cluster: PitayaCluster,
-    id: Arc<str>,
     member: Member,
     nats: Nats,
     /// The way to another server of NATS's, as this one is about to stop.
@@ -267,9 +262,7 @@ impl Thread {
     /// Leaves a NATS server that is about to stop. `true` if anything has come.
     fn poll_moving(&mut self, cx: &mut Context<'_>) -> bool {
         if self.moving.is_none() && self.nats.is_lame() {
-            let (cluster, id) = (self.cluster.clone(), Arc::clone(&self.id));
-            let another = self.nats.another(cluster, id, self.member.inbox());
-            self.moving = Some(Moving::Connecting(another));
+            self.moving = Some(Moving::Connecting(self.nats.another()));
         }
         let Some(moving) = self.moving.take() else { return false };
         let (moving, has_come) = moving.poll(cx, &mut self.nats, &mut self.member);

@@ -13,15 +13,15 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::time::Sleep;
 
-use super::nats::Nats;
+use super::nats::{Nats, Settling};
 use crate::pitaya::Member;
 
 /// The steps of moving, by the last that was taken.
 pub(super) enum Moving {
     /// The other connection is being made.
-    Connecting(BoxFuture<'static, std::io::Result<Nats>>),
+    Connecting(BoxFuture<'static, Nats>),
     /// It is told of all users; then it has to have heard of that.
-    Listening { old: Nats, settled: Option<BoxFuture<'static, ()>> },
+    Listening { old: Nats, settling: Option<Settling> },
     /// Both are heard.
     Leaving { old: Nats, until: Pin<Box<Sleep>> },
 }
@@ -40,35 +40,33 @@ impl Moving {
         match self {
             Self::Connecting(mut connecting) => match connecting.poll_unpin(cx) {
                 Poll::Pending => (Some(Self::Connecting(connecting)), false),
-                Poll::Ready(Err(error)) => {
-                    tracing::warn!(%error, "there is no other connection to NATS");
-                    nats.stay();
-                    (None, false)
-                }
-                Poll::Ready(Ok(mut next)) => {
+                Poll::Ready(mut next) => {
                     next.mute(nats);
                     let old = std::mem::replace(nats, next);
                     member.handle_moved();
-                    (Some(Self::Listening { old, settled: None }), true)
+                    (Some(Self::Listening { old, settling: None }), true)
                 }
             },
-            Self::Listening { mut old, mut settled } => {
-                let has_come = old.poll_received(cx, member);
-                if settled.is_none() && member.is_settled() {
-                    settled = Some(nats.settle());
+            Self::Listening { mut old, mut settling } => {
+                let has_come = poll_old(&mut old, cx, member);
+                let is_settled = settling.and_then(|settling| nats.is_settled(settling));
+                if is_settled.is_none() {
+                    settling = if member.is_settled() { nats.settle() } else { None };
                 }
-                if settled.as_mut().is_some_and(|settled| settled.poll_unpin(cx).is_ready()) {
-                    nats.unmute(cx);
+                if is_settled == Some(true) {
+                    nats.unmute(member);
                     let mut until = Box::pin(tokio::time::sleep(LEAVE_AFTER));
                     // It is to wake this task.
                     let is_over = until.as_mut().poll_unpin(cx).is_ready();
                     debug_assert!(!is_over);
                     return (Some(Self::Leaving { old, until }), true);
                 }
-                (Some(Self::Listening { old, settled }), has_come)
+                // What is asked now is sent in the next round.
+                let has_asked = is_settled.is_none() && settling.is_some();
+                (Some(Self::Listening { old, settling }), has_come || has_asked)
             }
             Self::Leaving { mut old, mut until } => {
-                let has_come = old.poll_received(cx, member);
+                let has_come = poll_old(&mut old, cx, member);
                 if until.as_mut().poll_unpin(cx).is_pending() {
                     return (Some(Self::Leaving { old, until }), has_come);
                 }
@@ -78,4 +76,10 @@ impl Moving {
             }
         }
     }
+}
+
+/// Takes what an old connection gets, until it ends. `true` if anything has come.
+fn poll_old(old: &mut Nats, cx: &mut Context<'_>, member: &mut Member) -> bool {
+    // Its server was about to end it.
+    old.poll_received(cx, member).unwrap_or_default()
 }

@@ -13,12 +13,12 @@ fn rig(change: impl FnOnce(&mut PitayaLimits)) -> Rig {
 
 impl Rig {
     /// The bodies of all that is to be sent now, and where their answers go.
-    fn sent_now(&mut self) -> Vec<(String, Subject)> {
-        let commands = std::iter::from_fn(|| self.member.poll_command());
-        let sent = commands.map(|command| match command {
-            Command::Publish { reply: Some(reply), payload, .. } => {
+    fn sent_now(&mut self) -> Vec<(String, String)> {
+        let commands: Vec<_> = std::iter::from_fn(|| self.member.poll_command()).collect();
+        let sent = commands.into_iter().map(|command| match command {
+            Command::Publish { call: Some(call), payload, .. } => {
                 let body = Request::decode(payload).unwrap().msg.unwrap().data;
-                (String::from_utf8(body.to_vec()).unwrap(), reply)
+                (String::from_utf8(body.to_vec()).unwrap(), self.member.reply_subject(call))
             }
             other => panic!("nothing but requests is sent: {other:?}"),
         });
@@ -39,7 +39,7 @@ impl Rig {
     }
 }
 
-fn bodies(sent: &[(String, Subject)]) -> Vec<&str> {
+fn bodies(sent: &[(String, String)]) -> Vec<&str> {
     sent.iter().map(|(body, _)| &**body).collect()
 }
 
@@ -213,13 +213,6 @@ fn a_nats_that_does_not_read_makes_nothing_grow() {
     }
     rig.now_us += 2 * TIMEOUT_US;
     while rig.answered().is_some() {}
-    assert_eq!(rig.sent_now().len(), 0);
-    // Nor one that it was about to take.
-    rig.requests(1..=1);
-    let command = rig.member.poll_command().unwrap();
-    rig.member.give_back(command);
-    rig.now_us += TIMEOUT_US;
-    assert_eq!(code(rig.answered()), (1, "PIT-408".into()));
     assert_eq!(rig.sent_now().len(), 0);
     assert!(rig.is_idle());
 }
