@@ -140,7 +140,8 @@ limits! {
 
         /// Time from the server's end of a connection to its client's.
         ///
-        /// Until then it is read, so that the client gets what was sent last. Then it is cut.
+        /// Until then it is read, so that the client gets what was sent last. Then it is cut. When
+        /// the engine stops a client to whom all is sent has a quarter of it.
         close_linger: Duration = 1 s,
             check [any],
             told "the close itself is counted, by its reason";

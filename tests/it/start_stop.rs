@@ -75,6 +75,30 @@ fn a_shutdown_now_waits_for_nobody() {
     assert_eq!(report.counters.connections_closed, report.counters.connections_accepted);
 }
 
+/// A client that never closes its side would make each stop last for the whole linger.
+#[test]
+fn a_client_that_ignores_its_end_makes_no_stop_last() {
+    const LOGIN: &str = "connector.play.login";
+    let limits = Limits { close_linger: Duration::from_secs(4), ..Limits::default() };
+    for is_kicked_before in [false, true] {
+        let engine =
+            builder(1).limits(limits.clone()).async_handler(LOGIN, async |_, mut session| {
+                session.bind("amy").await.unwrap();
+                Reply::empty()
+            });
+        let engine = engine.start().unwrap();
+        let mut client = Client::ready(engine.local_addr());
+        client.ask(1, LOGIN, "{}");
+        if is_kicked_before {
+            engine.handle().kick("amy", Some("bye")).unwrap();
+            assert_eq!(client.until_end().len(), 1);
+        }
+        let report = engine.shutdown(Drain::within(2 * PATIENCE));
+        assert!(report.took < Duration::from_millis(3_500), "{report:?}");
+        drop(client);
+    }
+}
+
 #[test]
 fn nobody_can_connect_once_a_shutdown_has_begun() {
     let engine = with_echo(builder(2)).start().unwrap();

@@ -67,6 +67,16 @@ impl Outbound {
         connection.state = State::Lingering;
         let socket = connection.socket;
         self.connections.command(Command::FinishWriting(socket));
+        if self.is_draining {
+            self.hurry(slot);
+        }
+    }
+
+    /// Shortens the time that a client has to close, to whom all is sent, as the engine stops: one
+    /// that never does would make each stop take that long.
+    pub(super) fn hurry(&mut self, slot: Slot) {
+        let linger_ms = self.config.linger_ms() / 4;
+        self.connections.set_deadline(slot, self.connections.patient_ms() + linger_ms);
     }
 }
 

@@ -39,7 +39,10 @@ impl Outbound {
     pub(in crate::shard) fn drain(&mut self) {
         self.is_draining = true;
         for slot in self.connections.slots() {
-            self.close_if_drained(slot);
+            match self.connections.at(slot).map(|connection| connection.state) {
+                Some(State::Lingering) => self.hurry(slot),
+                _ => self.close_if_drained(slot),
+            }
         }
     }
 
