@@ -74,7 +74,7 @@ mod engine;
 pub use dispatch::{
     Audience, Bind, BindError, Channel, Context, Filter, Handlers, HostFilter, HostFilterError,
     HostRule, Login, OwnedRequest, Pending, Reply, Request, Responder, Serial, Session, Statistics,
-    Time, Timeout, TooBusy, Verdict,
+    Task, TaskBuilder, TaskError, Time, Timeout, TooBusy, Verdict,
 };
 pub use engine::{
     Builder, Drain, Engine, Handle, Listener, Metrics, Shards, ShutdownReport, return_free_memory,

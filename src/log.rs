@@ -1,6 +1,7 @@
 //! Log lines: rate-limited where a peer can repeat their cause, and without secrets.
 
 use std::borrow::Cow;
+use std::fmt::{self, Write as _};
 #[cfg(any(feature = "pitaya", feature = "pomelo"))]
 use std::hash::BuildHasher as _;
 use std::sync::OnceLock;
@@ -89,6 +90,29 @@ macro_rules! seldom {
 }
 pub(crate) use seldom;
 
+/// The characters of a text of somebody else's that a line of the log shows.
+pub(crate) const EXCERPT_CHARS_MAX: usize = 200;
+
+/// A text that somebody else has written, such as a client's route, as the log shows it: what is no
+/// letter to be seen is escaped, so that it can't look like another line, and what is long is cut.
+pub(crate) struct Excerpt<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Excerpt<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(text) = self;
+        for character in text.chars().take(EXCERPT_CHARS_MAX) {
+            match character {
+                '"' | '\'' => f.write_char(character)?,
+                character => write!(f, "{}", character.escape_debug())?,
+            }
+        }
+        if text.chars().nth(EXCERPT_CHARS_MAX).is_some() {
+            f.write_str("...")?;
+        }
+        Ok(())
+    }
+}
+
 /// Replaces the credentials in each address of `text`: `nats://amy:secret@host` becomes
 /// `nats://***@host`, and so does any word with an `@`.
 ///
@@ -135,6 +159,16 @@ mod tests {
         assert_eq!(limit.take_at(1_500), None);
         assert_eq!(limit.take_at(60_000), Some(1));
         assert_eq!(limit.take_at(60_000), None);
+    }
+
+    #[test]
+    fn a_text_of_somebody_else_is_escaped_and_cut() {
+        let shown = |text: &str| Excerpt(text).to_string();
+        assert_eq!(shown("room.chat.say \"ü\""), "room.chat.say \"ü\"");
+        assert_eq!(shown("a\n\u{1b}[31m\u{202e}"), "a\\n\\u{1b}[31m\\u{202e}");
+        assert_eq!(shown(&"x".repeat(EXCERPT_CHARS_MAX)), "x".repeat(EXCERPT_CHARS_MAX));
+        let long = shown(&"\0".repeat(100_000));
+        assert_eq!(long, "\\0".repeat(EXCERPT_CHARS_MAX) + "...");
     }
 
     #[test]

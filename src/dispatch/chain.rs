@@ -6,13 +6,13 @@
 //!         refused: the handler is left out, the after filters are not
 //! ```
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::filter::{Filter, Verdict};
 use super::handlers::Registry;
+pub(crate) use super::panics::guarded;
 use super::reply::{Failure, LocalFuture, Reply, ReplyBody};
 use super::request::{OwnedRequest, Request};
 use super::session::Session;
@@ -147,8 +147,8 @@ fn handle_filtered<'a>(
     }
     if let ReplyBody::Later(_) = reply.body {
         let unfinished = Unfinished::new(registry, request, session);
-        let reply = reply.into_owned();
-        return Reply::later(async move { unfinished.finish(settle(reply).await) });
+        let (at_end, reply) = (reply.at_end(), reply.into_owned());
+        return Reply::later_at_end(async { unfinished.finish(settle(reply).await) }, at_end);
     }
     after(&registry.filters, request, session, &mut reply);
     reply
@@ -190,8 +190,8 @@ impl Drop for Unfinished {
 
 /// The reply itself, once it is there. A future that panics makes it an error.
 pub(crate) async fn settle(mut reply: Reply<'static>) -> Reply<'static> {
-    while let ReplyBody::Later(future) = reply.body {
-        reply = Guarded(future).await.unwrap_or_else(Reply::error);
+    while let ReplyBody::Later(later) = reply.body {
+        reply = Guarded(later.future).await.unwrap_or_else(Reply::error);
     }
     reply
 }
@@ -212,14 +212,6 @@ pub(crate) fn call<'a>(
     if guarded(|| handler(request, session, reply)).is_none() {
         *reply = Reply::error();
     }
-}
-
-/// Runs code of the embedder; `None` when it panics. The panic hook has printed it by then.
-///
-/// The code has borrowed nothing mutably but a snapshot of one message, which is dropped with it.
-#[inline(always)] // The same.
-pub(crate) fn guarded<T>(code: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(code)).ok()
 }
 
 /// A future of the embedder's; `None` when it panics.

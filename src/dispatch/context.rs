@@ -1,5 +1,7 @@
 //! The context of code on a shard or worker: pushes, kicks, sleeps, futures and channels.
 
+use std::any::type_name;
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -12,9 +14,12 @@ use serde_json::{Map, Value};
 use smallvec::SmallVec;
 
 use super::BindError;
+use super::at_end::AtEnd;
 use super::pending::{Completion, Pending};
 use super::reply::{LocalFuture, Reply};
 use super::request::OwnedRequest;
+use super::task::{self, Task};
+use crate::metrics::Counters;
 use crate::route::PushError;
 use crate::route::edition::Edition;
 use crate::route::push::Push;
@@ -25,7 +30,10 @@ use crate::session::{SessionId, SessionSnapshot, SessionView, Uid};
 /// as soon as the code that asked has returned or waits.
 pub(crate) enum Op {
     Session(SessionOp),
-    Spawn(LocalFuture<()>),
+    Spawn {
+        future: LocalFuture<()>,
+        at_end: AtEnd,
+    },
     /// An async handler has answered.
     Answer {
         call: Call,
@@ -168,6 +176,9 @@ pub(crate) struct ThreadState {
     timers: RefCell<BinaryHeap<Reverse<Timer>>>,
     timer_count: Cell<u64>,
     channels: RefCell<HashMap<Box<str>, Members>>,
+    /// The fate of the futures that are spawned now, unless they say so themselves.
+    at_end: Cell<AtEnd>,
+    pub(crate) counters: Arc<Counters>,
 }
 
 struct Timer {
@@ -203,6 +214,7 @@ impl ThreadState {
         frontend_id: Arc<str>,
         routes: Arc<RouteTable>,
         edition: Arc<Edition>,
+        counters: Arc<Counters>,
     ) -> Rc<Self> {
         Rc::new(Self {
             server_id,
@@ -216,6 +228,8 @@ impl ThreadState {
             timers: RefCell::default(),
             timer_count: Cell::new(0),
             channels: RefCell::default(),
+            at_end: Cell::new(AtEnd::Drop),
+            counters,
         })
     }
 
@@ -247,6 +261,14 @@ impl ThreadState {
 
     pub(super) fn ask_session(&self, op: SessionOp) {
         self.ask(Op::Session(op));
+    }
+
+    /// Runs code whose futures a drain waits for.
+    pub(super) fn owing<T>(&self, code: impl FnOnce() -> T) -> T {
+        let before = self.at_end.replace(AtEnd::Wait);
+        let value = code();
+        self.at_end.set(before);
+        value
     }
 
     /// Ends the sleeps that are due, and tells when the next one is.
@@ -383,8 +405,101 @@ impl Context {
         Duration::from_micros(self.thread.lag_us.get())
     }
 
-    /// Runs a future on this thread until it ends.
-    pub fn spawn(&self, future: impl Future<Output = ()> + 'static) {
-        self.thread.ask(Op::Spawn(Box::pin(future)));
+    /// Runs a future on this thread until it ends. The [`Task`] awaits or aborts it; dropped, it
+    /// leaves the future running.
+    ///
+    /// A future that panics ends, and nothing else does: the panic is logged with the future's name
+    /// and counted ([`task_panics`](crate::metrics::CounterSnapshot::task_panics)), and the thread
+    /// goes on.
+    ///
+    /// When the engine stops it is dropped, unless it was spawned by a function given to
+    /// [`Handlers::on_session_closed`](crate::Handlers::on_session_closed): then it is owed, as by
+    /// [`Self::spawn_owed`].
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # fn regenerate() {}
+    /// # fn register(handlers: &mut shaddock::Handlers) {
+    /// let context = handlers.context().clone();
+    /// handlers.context().spawn(async move {
+    ///     loop {
+    ///         context.sleep(Duration::from_secs(1)).await;
+    ///         regenerate();
+    ///     }
+    /// });
+    /// # }
+    /// ```
+    pub fn spawn<F: Future + 'static>(&self, future: F) -> Task<F::Output> {
+        self.spawn_at_end(type_name::<F>().into(), self.thread.at_end.get(), future)
+    }
+
+    /// Runs a future that is owed: when the engine stops, the thread waits for it within the time
+    /// of its [`Drain`](crate::Drain). It is what others are owed, such as a save, and has to end.
+    ///
+    /// One that has not ended by then is dropped and counted
+    /// ([`futures_lost`](crate::metrics::CounterSnapshot::futures_lost)).
+    ///
+    /// ```
+    /// # async fn save(_: u64) {}
+    /// # fn register(handlers: &mut shaddock::Handlers) {
+    /// handlers.handler("room.market.buy", |request, session| {
+    ///     session.context().spawn_owed(save(session.number()));
+    ///     shaddock::Reply::empty()
+    /// });
+    /// # }
+    /// ```
+    pub fn spawn_owed<F: Future + 'static>(&self, future: F) -> Task<F::Output> {
+        self.spawn_at_end(type_name::<F>().into(), AtEnd::Wait, future)
+    }
+
+    /// Begins a future with a name, by which the log tells of it.
+    ///
+    /// ```
+    /// # async fn save() {}
+    /// # fn play(context: &shaddock::Context) {
+    /// context.task("save").owed().spawn(save());
+    /// # }
+    /// ```
+    pub fn task(&self, name: impl Into<Cow<'static, str>>) -> TaskBuilder {
+        let at_end = self.thread.at_end.get();
+        TaskBuilder { context: self.clone(), name: name.into(), at_end }
+    }
+
+    fn spawn_at_end<F: Future + 'static>(
+        &self,
+        name: Cow<'static, str>,
+        at_end: AtEnd,
+        future: F,
+    ) -> Task<F::Output> {
+        let counters = Arc::clone(&self.thread.counters);
+        let (future, task) = task::task(future, name, at_end, counters);
+        self.thread.ask(Op::Spawn { future: Box::pin(future), at_end });
+        task
+    }
+}
+
+/// A future that is about to be spawned; made by [`Context::task`].
+#[derive(Debug, Clone)]
+#[must_use = "nothing runs until `spawn`"]
+pub struct TaskBuilder {
+    context: Context,
+    name: Cow<'static, str>,
+    at_end: AtEnd,
+}
+
+impl TaskBuilder {
+    /// Has a drain wait for it, as by [`Context::spawn_owed`].
+    pub fn owed(self) -> Self {
+        Self { at_end: AtEnd::Wait, ..self }
+    }
+
+    /// Has it dropped when the engine stops, even if it is spawned when a session has closed.
+    pub fn not_owed(self) -> Self {
+        Self { at_end: AtEnd::Drop, ..self }
+    }
+
+    /// Runs a future, as [`Context::spawn`] does.
+    pub fn spawn<F: Future + 'static>(self, future: F) -> Task<F::Output> {
+        self.context.spawn_at_end(self.name, self.at_end, future)
     }
 }

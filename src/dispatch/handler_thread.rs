@@ -1,12 +1,17 @@
 //! The part of a shard or worker that does what the code on it asks for.
 
-use super::context::{Op, ThreadState};
+use std::rc::Rc;
+
+use super::context::{Context, Op, ThreadState};
+use super::handlers::Registry;
 use super::tasks::Tasks;
 use crate::limits::turn::TASKS_AT_ONCE;
 
 /// A shard or worker: whoever calls handlers, filters and futures on its thread.
 pub(crate) trait HandlerThread {
-    fn thread(&self) -> &ThreadState;
+    fn thread(&self) -> &Rc<ThreadState>;
+
+    fn registry(&self) -> &Rc<Registry>;
 
     fn tasks_mut(&mut self) -> &mut Tasks;
 
@@ -36,5 +41,21 @@ pub(crate) trait HandlerThread {
             self.apply_ops();
         }
         self.tasks_mut().end_run();
+    }
+
+    /// Runs the hooks of a shutdown, which are owed. A second call does nothing.
+    fn begin_shutdown(&mut self) {
+        let hooks = self.registry().on_shutdown.take();
+        if hooks.is_empty() {
+            return;
+        }
+        let context = Context { thread: Rc::clone(self.thread()) };
+        for hook in hooks {
+            let of_hook = context.clone();
+            // Where the hook itself panics its future does.
+            context.task("on_shutdown").owed().spawn(async move { hook(of_hook).await });
+        }
+        self.apply_ops();
+        self.run_tasks();
     }
 }

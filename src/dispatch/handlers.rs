@@ -1,5 +1,6 @@
 //! The handlers and filters of one shard or worker.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,13 +9,17 @@ use rustc_hash::FxHashMap;
 
 use super::context::{Context, ThreadState};
 use super::filter::Filter;
-use super::reply::{Reply, ReplyBody};
+use super::panics::guarded;
+use super::reply::{LocalFuture, Reply, ReplyBody};
 use super::request::{OwnedRequest, Request};
 use super::session::Session;
 use crate::session::SessionView;
 
 /// A handler of one route; it writes its reply where the caller has it.
 pub(crate) type Handler = Box<dyn for<'a> Fn(&Request<'a>, &mut Session, &mut Reply<'a>)>;
+
+/// Runs once, when the engine stops.
+pub(crate) type OnShutdown = Box<dyn FnOnce(Context) -> LocalFuture<()>>;
 
 /// Is told of each session that closes.
 pub(crate) type OnClosed = Box<dyn Fn(&SessionView<'_>, &Context)>;
@@ -39,6 +44,8 @@ pub(crate) struct Registry {
     pub(crate) filters: Vec<Rc<dyn Filter>>,
     pub(crate) global_filters: Vec<Rc<dyn Filter>>,
     pub(crate) on_closed: Vec<OnClosed>,
+    /// Taken out when they run.
+    pub(crate) on_shutdown: RefCell<Vec<OnShutdown>>,
 }
 
 impl std::fmt::Debug for Handlers {
@@ -108,6 +115,21 @@ impl Handlers {
 
     /// Is told of each session that closes: on a shard of its own sessions, on a worker of those
     /// that it has seen a message of.
+    ///
+    /// A future that it spawns is owed: a drain waits for it as for one of
+    /// [`Context::spawn_owed`]. What does not end by itself is spawned by
+    /// [`TaskBuilder::not_owed`](crate::TaskBuilder::not_owed), or elsewhere.
+    ///
+    /// ```
+    /// # async fn save(_: shaddock::Uid) {}
+    /// # fn register(handlers: &mut shaddock::Handlers) {
+    /// handlers.on_session_closed(|session, context| {
+    ///     if let Some(uid) = session.uid() {
+    ///         context.task("save").spawn(save(uid.clone()));
+    ///     }
+    /// });
+    /// # }
+    /// ```
     pub fn on_session_closed(
         &mut self,
         told: impl Fn(&SessionView<'_>, &Context) + 'static,
@@ -115,9 +137,42 @@ impl Handlers {
         self.registry.on_closed.push(Box::new(told));
         self
     }
+
+    /// Runs a hook once, on this thread, when the engine stops: behind the ends of all sessions,
+    /// and behind what [`Self::on_session_closed`] was told of them.
+    ///
+    /// A drain waits for its future, and for those that it spawns by [`Context::spawn_owed`], as
+    /// long as it has time; [`Drain::now`](crate::Drain::now) has none, and runs a hook to its
+    /// first wait.
+    ///
+    /// Sessions are gone by then: what is pushed reaches nobody.
+    ///
+    /// ```
+    /// # async fn save_world() {}
+    /// # fn register(handlers: &mut shaddock::Handlers) {
+    /// handlers.on_shutdown(async |_context| save_world().await);
+    /// # }
+    /// ```
+    pub fn on_shutdown<F, R>(&mut self, hook: F) -> &mut Self
+    where
+        F: FnOnce(Context) -> R + 'static,
+        R: Future<Output = ()> + 'static,
+    {
+        let hook: OnShutdown = Box::new(move |context| Box::pin(hook(context)));
+        self.registry.on_shutdown.get_mut().push(hook);
+        self
+    }
 }
 
 impl Registry {
+    /// Tells of a session that has closed. Futures that are spawned for it are owed.
+    pub(crate) fn tell_closed(&self, thread: &Rc<ThreadState>, view: &SessionView<'_>) {
+        let context = Context { thread: Rc::clone(thread) };
+        for told in &self.on_closed {
+            thread.owing(|| guarded(|| told(view, &context)));
+        }
+    }
+
     pub(crate) fn find(&self, route: &str) -> Option<usize> {
         self.by_route.get(route).copied()
     }

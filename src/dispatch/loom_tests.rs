@@ -12,6 +12,7 @@ use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::sync::{Arc as LoomArc, Mutex, Notify};
 use loom::thread;
 
+use super::at_end::AtEnd;
 use super::pending::Responder;
 use super::reply::Reply;
 use super::tasks::{Tasks, WakeThread};
@@ -27,7 +28,7 @@ impl WakeThread for Bed {
 
 fn executor() -> (Tasks, LoomArc<Notify>) {
     let bed = LoomArc::new(Notify::new());
-    (Tasks::new(1, Arc::new(Bed(LoomArc::clone(&bed)))), bed)
+    (Tasks::new(1, Arc::new(Bed(LoomArc::clone(&bed))), Arc::default()), bed)
 }
 
 /// Runs until the one task is done.
@@ -46,7 +47,7 @@ fn answered(act: impl Fn(Responder) + Copy + Sync + Send + 'static) {
         let got = Rc::new(RefCell::new(None));
         let out = Rc::clone(&got);
         let future = Box::pin(async move { *out.borrow_mut() = Some(reply.await) });
-        assert!(tasks.spawn(future).is_ok());
+        assert!(tasks.spawn(future, AtEnd::Drop).is_ok());
         let other = thread::spawn(move || act(responder));
         run(&mut tasks, &bed);
         assert!(got.borrow().is_some());
@@ -79,7 +80,7 @@ fn a_wake_shows_what_was_written_before_it() {
             drop(kept);
             if seen.load(Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending }
         });
-        assert!(tasks.spawn(Box::pin(future)).is_ok());
+        assert!(tasks.spawn(Box::pin(future), AtEnd::Drop).is_ok());
         tasks.run_one();
         let waker = waker.lock().unwrap().clone().expect("polled once");
         let other = thread::spawn(move || {
@@ -107,7 +108,7 @@ fn wakes_at_once_are_none_too_few() {
             *kept.lock().unwrap() = Some(context.waker().clone());
             if seen.load(Ordering::Relaxed) == 2 { Poll::Ready(()) } else { Poll::Pending }
         });
-        assert!(tasks.spawn(Box::pin(future)).is_ok());
+        assert!(tasks.spawn(Box::pin(future), AtEnd::Drop).is_ok());
         tasks.run_one();
         let others = [0, 1].map(|_| {
             let (count, waker) = (LoomArc::clone(&count), LoomArc::clone(&waker));

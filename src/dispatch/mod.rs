@@ -1,5 +1,6 @@
 //! `globalHandle`: from a decoded message to its answer, through filters and handlers.
 
+pub(crate) mod at_end;
 pub(crate) mod chain;
 mod channel;
 pub(crate) mod context;
@@ -10,15 +11,17 @@ mod handlers;
 mod host_filter;
 #[cfg(all(test, shaddock_loom))]
 mod loom_tests;
+mod panics;
 pub(crate) mod pending;
 pub(crate) mod reply;
 mod request;
 mod session;
 mod statistics;
+mod task;
 pub(crate) mod tasks;
 
 pub use channel::Channel;
-pub use context::{Audience, Context};
+pub use context::{Audience, Context, TaskBuilder};
 pub use filter::{Filter, Verdict};
 pub use filters::{Serial, Time, Timeout, TooBusy};
 pub use handlers::Handlers;
@@ -30,6 +33,7 @@ pub use request::{OwnedRequest, Request};
 pub use session::{Bind, Session};
 pub(crate) use statistics::Logins;
 pub use statistics::{Login, Statistics};
+pub use task::{Task, TaskError};
 
 pub(crate) use handlers::Register;
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::at_end::AtEnd;
 use crate::wire::truthy::is_truthy;
 
 /// A future on one thread.
@@ -38,9 +39,15 @@ pub(crate) enum ReplyBody<'a> {
     Borrowed(&'a [u8]),
     Owned(Vec<u8>),
     Shared(Bytes),
-    Later(LocalFuture<Reply<'static>>),
+    Later(Later),
     /// None, as the engine itself could not do what was asked.
     Failed(Failure),
+}
+
+/// A reply that comes later.
+pub(crate) struct Later {
+    pub(crate) future: LocalFuture<Reply<'static>>,
+    pub(crate) at_end: AtEnd,
 }
 
 /// Why the engine answers by itself. Clients of Pomelo are told nothing of it, so it costs them
@@ -139,9 +146,27 @@ impl<'a> Reply<'a> {
         Self { failed: true, ..Self::json(body) }
     }
 
-    /// The reply of a future that runs on the handler's own thread.
+    /// The reply of a future that runs on the handler's own thread. It is owed: where the engine
+    /// stops meanwhile its drain waits for it, within its time, even if the client has gone.
     pub fn later(future: impl Future<Output = Reply<'static>> + 'static) -> Self {
-        Self { body: ReplyBody::Later(Box::pin(future)), failed: false }
+        Self::later_at_end(future, AtEnd::Wait)
+    }
+
+    /// The same of one for which a drain waits, or not.
+    pub(super) fn later_at_end(
+        future: impl Future<Output = Reply<'static>> + 'static,
+        at_end: AtEnd,
+    ) -> Self {
+        let later = Later { future: Box::pin(future), at_end };
+        Self { body: ReplyBody::Later(later), failed: false }
+    }
+
+    /// The fate of a reply that comes later when the engine stops.
+    pub(crate) fn at_end(&self) -> AtEnd {
+        match &self.body {
+            ReplyBody::Later(later) => later.at_end,
+            _ => AtEnd::Drop,
+        }
     }
 
     /// True if the handler failed. Not yet known of a reply that comes later.
@@ -187,7 +212,7 @@ impl<'a> Reply<'a> {
             ReplyBody::Owned(body) => ReplyBody::Owned(body),
             ReplyBody::Shared(body) => ReplyBody::Shared(body),
             ReplyBody::None => ReplyBody::None,
-            ReplyBody::Later(future) => ReplyBody::Later(future),
+            ReplyBody::Later(later) => ReplyBody::Later(later),
             ReplyBody::Failed(failure) => ReplyBody::Failed(failure),
         };
         Reply { body, failed: self.failed }

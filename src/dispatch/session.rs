@@ -10,6 +10,7 @@ use std::task::{self, Poll};
 use serde_json::{Map, Value};
 
 use super::BindError;
+use super::at_end::AtEnd;
 use super::context::{Context, HeldRequest, Marks, SessionOp, ThreadState};
 use super::pending::{Pending, Responder};
 use super::reply::Reply;
@@ -179,10 +180,15 @@ impl Session {
     }
 
     /// Answers later, from any thread: `start` gets the responder and passes it on.
+    ///
+    /// Where the engine stops meanwhile its drain waits for the answer for as long as the session
+    /// is there. What others are owed besides, such as a save, is spawned by
+    /// [`Context::spawn_owed`].
     pub fn defer(&self, start: impl FnOnce(Responder)) -> Reply<'static> {
         let (responder, reply) = Responder::new();
         start(responder);
-        Reply::later(reply)
+        // The client is owed the answer, for as long as it is there; then nobody is.
+        Reply::later_at_end(reply, AtEnd::Drop)
     }
 
     /// Notes something about this message, under a key of the filter's own.

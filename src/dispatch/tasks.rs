@@ -4,11 +4,13 @@
 //! go to any thread: it counts in an `Arc`, puts its task into a lock-free queue and rings the
 //! shard's doorbell.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
+use super::at_end::AtEnd;
+use super::panics::caught;
 use super::reply::LocalFuture;
+use crate::metrics::Counters;
 use crate::session::{Generation, Slot, Table};
 use crate::sync::{AtomicBool, Ordering, SegQueue};
 
@@ -17,15 +19,19 @@ pub(crate) trait WakeThread: Send + Sync {
     fn wake(&self);
 }
 
-/// The tasks of one thread.
+/// The tasks of one thread. What is owed and still there when they are dropped is counted as lost.
 pub(crate) struct Tasks {
     table: Table<Task>,
     ready: Arc<Ready>,
     is_running: bool,
+    /// Those that a drain waits for.
+    owed: usize,
+    counters: Arc<Counters>,
 }
 
 struct Task {
     future: LocalFuture<()>,
+    at_end: AtEnd,
     waker: Arc<TaskWaker>,
 }
 
@@ -58,9 +64,14 @@ impl Wake for TaskWaker {
 }
 
 impl Tasks {
-    pub(crate) fn new(len_max: usize, bell: Arc<dyn WakeThread>) -> Self {
+    pub(crate) fn new(len_max: usize, bell: Arc<dyn WakeThread>, counters: Arc<Counters>) -> Self {
         let ready = Arc::new(Ready { queue: SegQueue::new(), bell });
-        Self { table: Table::new(len_max), ready, is_running: false }
+        Self { table: Table::new(len_max), ready, is_running: false, owed: 0, counters }
+    }
+
+    /// Futures that a drain waits for.
+    pub(crate) fn owed(&self) -> usize {
+        self.owed
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -76,7 +87,11 @@ impl Tasks {
     }
 
     /// Takes a future in, to be polled first by [`Self::run_one`]; gives it back when full.
-    pub(crate) fn spawn(&mut self, future: LocalFuture<()>) -> Result<(), LocalFuture<()>> {
+    pub(crate) fn spawn(
+        &mut self,
+        future: LocalFuture<()>,
+        at_end: AtEnd,
+    ) -> Result<(), LocalFuture<()>> {
         let waker = Arc::new(TaskWaker {
             task: std::sync::OnceLock::new(),
             is_queued: AtomicBool::new(true),
@@ -85,7 +100,8 @@ impl Tasks {
         if self.table.is_full() {
             return Err(future);
         }
-        let task = Task { future, waker: Arc::clone(&waker) };
+        let task = Task { future, at_end, waker: Arc::clone(&waker) };
+        self.owed += usize::from(at_end == AtEnd::Wait);
         let key = self.table.insert(task).expect("the table is not full");
         waker.task.set(key).expect("the waker is new");
         self.ready.queue.push(key);
@@ -111,18 +127,33 @@ impl Tasks {
         // the poll sees what was written before a wake that found the task queued.
         task.waker.is_queued.swap(false, Ordering::AcqRel);
         let waker = Waker::from(Arc::clone(&task.waker));
-        let poll = catch_unwind(AssertUnwindSafe(|| {
-            task.future.as_mut().poll(&mut Context::from_waker(&waker))
-        }));
+        let poll = caught(|| task.future.as_mut().poll(&mut Context::from_waker(&waker)));
         match poll {
             Ok(Poll::Pending) => {}
-            Ok(Poll::Ready(())) => drop(self.table.remove(slot)),
-            Err(_) => {
-                crate::log::seldom!(error, "a spawned future panicked");
-                drop(self.table.remove(slot));
+            Ok(Poll::Ready(())) => self.remove(slot),
+            // Not the embedder's own code, which is guarded by itself, unless it is dropped here.
+            Err(panic) => {
+                self.counters.task_panics.one();
+                crate::log::seldom!(error, %panic, "the end of a future has panicked");
+                self.remove(slot);
             }
         }
         true
+    }
+
+    fn remove(&mut self, slot: Slot) {
+        let task = self.table.remove(slot);
+        self.owed -= usize::from(task.is_some_and(|task| task.at_end == AtEnd::Wait));
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        if self.owed > 0 {
+            self.counters.futures_lost.add(self.owed as u64);
+            let futures = self.owed;
+            tracing::warn!(futures, "futures that are owed are dropped unfinished");
+        }
     }
 }
 
@@ -147,12 +178,13 @@ mod tests {
     #[test]
     fn a_task_runs_when_it_is_woken_and_is_freed_when_it_ends() {
         let bell = Arc::new(Count::default());
-        let mut tasks = Tasks::new(1, Arc::<Count>::clone(&bell));
+        let mut tasks = Tasks::new(1, Arc::<Count>::clone(&bell), Arc::default());
         let (completion, pending) = Pending::new();
         let seen = Rc::new(Cell::new(0));
         let out = Rc::clone(&seen);
-        tasks.spawn(Box::pin(async move { out.set(pending.await) })).ok().unwrap();
-        assert!(tasks.spawn(Box::pin(async {})).is_err(), "the table is full");
+        let future = Box::pin(async move { out.set(pending.await) });
+        tasks.spawn(future, AtEnd::Drop).ok().unwrap();
+        assert!(tasks.spawn(Box::pin(async {}), AtEnd::Drop).is_err(), "the table is full");
         assert!(tasks.run_one());
         assert!(!tasks.run_one());
         assert_eq!((seen.get(), tasks.len()), (0, 1));
@@ -164,23 +196,39 @@ mod tests {
 
     #[test]
     fn a_panic_ends_only_its_own_task() {
-        let mut tasks = Tasks::new(2, Arc::new(Count::default()));
-        tasks.spawn(Box::pin(async { panic!("on purpose") })).ok().unwrap();
-        tasks.spawn(Box::pin(async {})).ok().unwrap();
+        let mut tasks = Tasks::new(2, Arc::new(Count::default()), Arc::default());
+        tasks.spawn(Box::pin(async { panic!("on purpose") }), AtEnd::Wait).ok().unwrap();
+        tasks.spawn(Box::pin(async {}), AtEnd::Drop).ok().unwrap();
+        assert_eq!(tasks.owed(), 1);
         while tasks.run_one() {}
-        assert_eq!(tasks.len(), 0);
+        assert_eq!((tasks.len(), tasks.owed()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_owed_and_never_done_is_counted() {
+        let counters = Arc::<Counters>::default();
+        let mut tasks = Tasks::new(2, Arc::new(Count::default()), Arc::clone(&counters));
+        for at_end in [AtEnd::Wait, AtEnd::Drop] {
+            tasks.spawn(Box::pin(std::future::pending()), at_end).ok().unwrap();
+        }
+        while tasks.run_one() {}
+        drop(tasks);
+        assert_eq!(counters.snapshot().futures_lost, 1);
     }
 
     /// More wakes than a 16-bit count holds, from another thread.
     #[test]
     fn wakes_are_not_counted_in_16_bits() {
-        let mut tasks = Tasks::new(1, Arc::new(Count::default()));
+        let mut tasks = Tasks::new(1, Arc::new(Count::default()), Arc::default());
         let (send, receive) = std::sync::mpsc::channel::<Waker>();
         tasks
-            .spawn(Box::pin(std::future::poll_fn(move |context| {
-                send.send(context.waker().clone()).ok();
-                Poll::Pending
-            })))
+            .spawn(
+                Box::pin(std::future::poll_fn(move |context| {
+                    send.send(context.waker().clone()).ok();
+                    Poll::Pending
+                })),
+                AtEnd::Drop,
+            )
             .ok()
             .unwrap();
         tasks.run_one();

@@ -60,14 +60,22 @@ pub struct Drain {
 
 impl Drain {
     /// Stops accepting, answers what is pending, closes every session (see
-    /// [`Builder::shutdown_kick`](crate::Builder::shutdown_kick)) and ends after that time at the
-    /// latest.
+    /// [`Builder::shutdown_kick`](crate::Builder::shutdown_kick)), waits for what is owed, and ends
+    /// after that time at the latest.
+    ///
+    /// These are owed, on shards and on workers: async handlers, the futures of
+    /// [`Context::spawn_owed`](crate::Context::spawn_owed) and those that are spawned when a
+    /// session has closed, and the hooks of
+    /// [`Handlers::on_shutdown`](crate::Handlers::on_shutdown).
+    /// A session whose answer is still pending a second before the end is closed then, so what is
+    /// spawned for its end has that second.
     #[must_use]
     pub fn within(within: Duration) -> Self {
         Self { within }
     }
 
-    /// Closes everything at once.
+    /// Closes everything at once. Nothing is waited for: what is owed is lost, and counted
+    /// ([`ShutdownReport::futures_lost`]).
     #[must_use]
     pub fn now() -> Self {
         Self { within: Duration::ZERO }
@@ -80,6 +88,9 @@ impl Drain {
 pub struct ShutdownReport {
     /// The time that it took.
     pub took: Duration,
+    /// Futures that were owed and that the drain has had no time for, such as saves; see
+    /// [`Context::spawn_owed`](crate::Context::spawn_owed).
+    pub futures_lost: u64,
     /// The counters at the end.
     pub counters: CounterSnapshot,
 }
@@ -157,7 +168,8 @@ impl Engine {
         self.shards.drain(..).for_each(|join| join());
         threads.stop_workers();
         self.workers.drain(..).for_each(|join| join());
-        ShutdownReport { took: start.elapsed(), counters: self.handle.counters() }
+        let counters = self.handle.counters();
+        ShutdownReport { took: start.elapsed(), futures_lost: counters.futures_lost, counters }
     }
 }
 

@@ -61,6 +61,20 @@ pub(super) struct Driver {
     /// Many connections open or close at once.
     is_crowded: bool,
     drained: Drained,
+    rest: Rest,
+}
+
+/// The remainder of a drain once a shard has no connection any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// There are connections.
+    Open,
+    /// The hooks of the shutdown have begun; mail about the ends of sessions may wait for room.
+    Hooks,
+    /// Futures that are owed.
+    Owed,
+    /// Nothing, unless another shard asks for something.
+    Settled,
 }
 
 /// The steps of a drain, by the last that was taken.
@@ -102,6 +116,7 @@ impl ShardThread {
             runtime_ran_us: 0,
             is_crowded: false,
             drained: Drained::Not,
+            rest: Rest::Open,
         })
     }
 }
@@ -257,15 +272,42 @@ impl Driver {
         }
     }
 
-    fn is_finished(&self) -> bool {
-        self.drained != Drained::Not
-            && self.shard.connections_open() == 0
-            && !self.sockets.is_sending()
+    /// True if the shard may end: its connections have, and nothing is owed on any shard.
+    fn is_finished(&mut self) -> bool {
+        if self.drained == Drained::Not
+            || self.shard.connections_open() > 0
+            || self.sockets.is_sending()
+        {
+            return false;
+        }
+        if self.rest == Rest::Open {
+            self.rest = Rest::Hooks;
+            self.shard.begin_shutdown();
+        }
+        if self.threads.is_drain_over() {
+            return true;
+        }
+        if self.rest == Rest::Hooks && !self.shard.has_backlog() {
+            self.rest = Rest::Owed;
+            self.threads.add_closed();
+        }
+        if self.rest == Rest::Owed && self.shard.tasks_owed() == 0 {
+            self.rest = Rest::Settled;
+            self.threads.add_settled();
+        }
+        self.rest == Rest::Settled && self.threads.are_settled() && self.shard.tasks_owed() == 0
     }
 }
 
 impl Drop for Driver {
     fn drop(&mut self) {
+        // Nobody waits for a shard that is gone.
+        if matches!(self.rest, Rest::Open | Rest::Hooks) {
+            self.threads.add_closed();
+        }
+        if self.rest != Rest::Settled {
+            self.threads.add_settled();
+        }
         if std::thread::panicking() {
             self.threads.fail(format!("shard {} has panicked", self.me.0));
         }

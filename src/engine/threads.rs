@@ -2,7 +2,7 @@
 //! signs by which they end.
 
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,10 @@ pub(super) struct Threads {
     /// The time by which a drain has to be over, in microseconds since `start`; 0 while there is
     /// none.
     drain_deadline_us: AtomicU64,
+    /// The shards of which all sessions have ended, and all mail about that is in its lanes.
+    closed: AtomicU16,
+    /// Those of them that nothing is owed on.
+    settled: AtomicU16,
     /// The workers stop once the shards have.
     has_to_stop_workers: AtomicBool,
     /// The failure that has ended the engine, if that was no shutdown.
@@ -74,6 +78,8 @@ impl Threads {
             rings: (0..parties).map(|_| AtomicI32::new(-1)).collect(),
             eventfds,
             drain_deadline_us: AtomicU64::new(0),
+            closed: AtomicU16::new(0),
+            settled: AtomicU16::new(0),
             has_to_stop_workers: AtomicBool::new(false),
             failure: OnceLock::new(),
         }))
@@ -138,9 +144,41 @@ impl Threads {
         self.wake_all();
     }
 
+    /// True if the time of a drain is over.
+    pub(super) fn is_drain_over(&self) -> bool {
+        self.drain_deadline_us().is_some_and(|deadline_us| self.now_us() >= deadline_us)
+    }
+
     /// The time by which a drain has to be over, if there is one.
     pub(super) fn drain_deadline_us(&self) -> Option<u64> {
         Some(self.drain_deadline_us.load(Ordering::Acquire)).filter(|deadline_us| *deadline_us > 0)
+    }
+
+    /// A shard's sessions have ended in a drain.
+    pub(super) fn add_closed(&self) {
+        self.closed.fetch_add(1, Ordering::AcqRel);
+        if self.are_closed() {
+            self.wake_all();
+        }
+    }
+
+    /// True if the sessions of all shards have ended: workers run their hooks then.
+    pub(super) fn are_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire) >= self.hub.shards()
+    }
+
+    /// Nothing is owed any more on a shard in a drain.
+    pub(super) fn add_settled(&self) {
+        self.settled.fetch_add(1, Ordering::AcqRel);
+        if self.are_settled() {
+            self.wake_all();
+        }
+    }
+
+    /// True if nothing is owed on any shard. Until then each serves the others, whose futures may
+    /// ask it for something.
+    pub(super) fn are_settled(&self) -> bool {
+        self.settled.load(Ordering::Acquire) >= self.hub.shards()
     }
 
     /// Has workers and network forwarders end. The shards have ended.

@@ -38,11 +38,23 @@ impl WorkerThread {
         Ok(Self { ring, worker, threads, me, name: Arc::clone(&config.server_id), batch })
     }
 
-    /// Runs until the engine has stopped its shards.
+    /// Runs until the engine has stopped its shards, and nothing is owed here.
     pub(super) fn run(mut self) -> std::io::Result<()> {
         let bell = Arc::clone(self.threads.hub.bell(self.me));
-        while !self.threads.has_to_stop_workers() {
+        loop {
+            // Looked at before the mail is read: what tells of the ends of sessions is there then.
+            let are_closed = self.threads.are_closed();
+            let is_stopping = self.threads.has_to_stop_workers();
+            if is_stopping {
+                self.worker.lose_shards();
+            }
             let has_more = self.worker.run(self.threads.now_us());
+            if (are_closed || is_stopping) && !self.worker.has_mail() {
+                self.worker.begin_shutdown();
+            }
+            if is_stopping && self.is_finished() {
+                return Ok(());
+            }
             while let Some(party) = self.worker.poll_bell() {
                 self.threads.wake(party, &mut self.ring);
             }
@@ -60,7 +72,16 @@ impl WorkerThread {
             }
             self.take_wakes();
         }
-        Ok(())
+    }
+
+    /// True if nothing is left to do, or the time of the drain is over. The shards have ended.
+    fn is_finished(&mut self) -> bool {
+        if self.threads.is_drain_over() {
+            // Also where mail is left.
+            self.worker.begin_shutdown();
+            return true;
+        }
+        !self.worker.has_mail() && self.worker.tasks_owed() == 0
     }
 
     fn patience(&self) -> Duration {

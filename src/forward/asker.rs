@@ -217,6 +217,15 @@ impl<C> PendingAsks<C> {
 }
 
 impl PendingAsks<AskCompletion> {
+    /// Answers all questions that wait, as nobody else will.
+    pub(crate) fn refuse_all(&mut self) {
+        for slot in self.table.slots() {
+            if let Some(ask) = self.table.remove(slot) {
+                ask.caller.complete_gone();
+            }
+        }
+    }
+
     /// Takes an outcome for code on this thread.
     pub(crate) fn complete(&mut self, token: u64, outcome: Outcome) {
         if let Some((caller, outcome)) = self.finish(token, outcome) {
@@ -244,6 +253,14 @@ impl AskCompletion {
         }
     }
 
+    /// Says that there are no sessions any more.
+    fn complete_gone(self) {
+        match self {
+            Self::Bind(done) => done.complete(Err(BindError::Gone { number: 0 })),
+            other => other.refuse(),
+        }
+    }
+
     /// Says that it was not even asked.
     fn refuse(self) {
         match self {
@@ -252,6 +269,19 @@ impl AskCompletion {
             Self::Kick(done) => done.complete(0),
             Self::Push(done) => done.complete(Vec::new()),
         }
+    }
+}
+
+/// Answers what code on a worker asks of sessions once there are none.
+pub(crate) fn refuse(op: SessionOp) {
+    match op {
+        SessionOp::Bind { done, .. } | SessionOp::Unbind { done, .. } => {
+            AskCompletion::Bind(done).complete_gone();
+        }
+        SessionOp::Set { done, .. } => AskCompletion::Set(done).complete_gone(),
+        SessionOp::KickUid { done, .. } => AskCompletion::Kick(done).complete_gone(),
+        SessionOp::Push { uids, done, .. } => done.complete(uids),
+        SessionOp::Kick { .. } | SessionOp::Broadcast { .. } => {}
     }
 }
 

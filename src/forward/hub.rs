@@ -352,6 +352,12 @@ impl Endpoint {
         self.lanes.readers[from.index()].as_ref().map_or(0, Consumer::slots)
     }
 
+    /// Forgets what waits to go into lanes: those who would read it have ended.
+    pub(crate) fn discard_outgoing(&mut self) {
+        self.outgoing.iter_mut().for_each(VecDeque::clear);
+        (self.outgoing_len, self.unpublished_len) = (0, 0);
+    }
+
     /// True if mail waits for room in a lane.
     pub(crate) fn has_backlog(&self) -> bool {
         self.outgoing_len > 0

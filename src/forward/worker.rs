@@ -20,7 +20,7 @@ use crate::dispatch::context::{BatchPart, Call, Op, Origin, ThreadState};
 use crate::dispatch::handler_thread::HandlerThread;
 use crate::dispatch::reply::{Reply, ReplyBody};
 use crate::dispatch::tasks::Tasks;
-use crate::dispatch::{Context, Handlers, Register, Registry, Request, Session};
+use crate::dispatch::{Handlers, Register, Registry, Request, Session};
 use crate::limits::Limits;
 use crate::limits::turn::MESSAGES_PER_SHARD;
 use crate::metrics::Counters;
@@ -40,6 +40,8 @@ pub(crate) struct Worker {
     counters: Arc<Counters>,
     asks: PendingAsks<AskCompletion>,
     endpoint: Endpoint,
+    /// The shards have ended, and all sessions before them.
+    has_lost_shards: bool,
 }
 
 /// Sizes of what a worker keeps, for a simulation.
@@ -75,6 +77,7 @@ impl Worker {
             Arc::clone(&config.frontend_id),
             Arc::clone(&config.routes),
             Arc::clone(&config.edition),
+            Arc::clone(&config.counters),
         );
         let registry = Handlers::collect(&thread, [&config.register]);
         let limits = &config.limits;
@@ -84,11 +87,12 @@ impl Worker {
             thread,
             registry,
             by_route,
-            tasks: Tasks::new(limits.tasks_max, bell),
+            tasks: Tasks::new(limits.tasks_max, bell, Arc::clone(&config.counters)),
             session_futures: SessionFutures::new(limits),
             counters: Arc::clone(&config.counters),
             asks: PendingAsks::new(hub, me, limits.backlog_len_max),
             endpoint: Endpoint::new(Arc::clone(hub), me, limits.backlog_len_max),
+            has_lost_shards: false,
         };
         worker.apply_ops();
         worker
@@ -97,6 +101,9 @@ impl Worker {
     /// One turn: reads mail, runs what is ready. Whether there is more to do at once.
     pub(crate) fn run(&mut self, now_us: u64) -> bool {
         self.thread.handle_time(now_us);
+        if self.has_lost_shards {
+            self.endpoint.discard_outgoing();
+        }
         self.endpoint.flush();
         for shard in (0..self.endpoint.hub().shards()).map(Party) {
             let mut messages = 0;
@@ -116,6 +123,29 @@ impl Worker {
 
     pub(crate) fn poll_bell(&mut self) -> Option<Party> {
         self.endpoint.poll_bell()
+    }
+
+    /// The shards have ended. Whatever waits for one of them, or asks it for anything from here on,
+    /// is answered as for sessions that are gone.
+    pub(crate) fn lose_shards(&mut self) {
+        if !std::mem::replace(&mut self.has_lost_shards, true) {
+            self.asks.refuse_all();
+        }
+    }
+
+    /// Runs the hooks of a shutdown: once, when all sessions have ended.
+    pub(crate) fn begin_shutdown(&mut self) {
+        HandlerThread::begin_shutdown(self);
+    }
+
+    /// True if mail of the shards is left.
+    pub(crate) fn has_mail(&self) -> bool {
+        self.endpoint.has_work()
+    }
+
+    /// Futures that a drain waits for.
+    pub(crate) fn tasks_owed(&self) -> usize {
+        self.tasks.owed()
     }
 
     /// True if something came in since the last turn.
@@ -156,10 +186,7 @@ impl Worker {
             Mail::Forward(forward) => self.handle_forward(forward),
             Mail::Closed { session, data } => {
                 let view = SessionView { id: session, data: &data };
-                let context = Context { thread: Rc::clone(&self.thread) };
-                for told in &self.registry.on_closed {
-                    chain::guarded(|| told(&view, &context));
-                }
+                self.registry.tell_closed(&self.thread, &view);
                 self.apply_ops();
             }
             Mail::Result { token, outcome } => self.asks.complete(token, outcome),
@@ -280,12 +307,12 @@ impl Worker {
     }
 
     fn spawn_answer(&mut self, origin: Origin, reply: Reply<'static>) {
-        let thread = Rc::clone(&self.thread);
+        let (thread, at_end) = (Rc::clone(&self.thread), reply.at_end());
         let future = Box::pin(async move {
             let reply = chain::settle(reply).await;
             thread.ask(Op::Answer { call: Call { origin, held: None }, reply });
         });
-        let spawned = self.tasks.spawn(future);
+        let spawned = self.tasks.spawn(future, at_end);
         debug_assert!(spawned.is_ok());
         self.run_tasks();
     }
@@ -341,8 +368,12 @@ impl Worker {
 }
 
 impl HandlerThread for Worker {
-    fn thread(&self) -> &ThreadState {
+    fn thread(&self) -> &Rc<ThreadState> {
         &self.thread
+    }
+
+    fn registry(&self) -> &Rc<Registry> {
+        &self.registry
     }
 
     fn tasks_mut(&mut self) -> &mut Tasks {
@@ -351,9 +382,10 @@ impl HandlerThread for Worker {
 
     fn apply(&mut self, op: Op) {
         match op {
+            Op::Session(op) if self.has_lost_shards => asker::refuse(op),
             Op::Session(op) => asker::apply(self, op),
-            Op::Spawn(future) => {
-                if self.tasks.spawn(future).is_err() {
+            Op::Spawn { future, at_end } => {
+                if self.tasks.spawn(future, at_end).is_err() {
                     self.counters.task_rejects.one();
                     crate::log::seldom!(warn, "too many futures on a worker; one was dropped");
                 }

@@ -216,6 +216,10 @@ counters! {
     in_flight_pauses,
     /// Requests refused, and futures dropped, because of `tasks_max`.
     task_rejects,
+    /// Panics of spawned futures, of hooks of a shutdown, and of ticks of timers.
+    task_panics,
+    /// Futures that were owed when the engine stopped, and that its drain has had no time for.
+    futures_lost,
     /// Pushes, kicks and look-ups refused because of `backlog_len_max`.
     mail_rejects,
     /// Times that the kernel found no receive buffer.

@@ -277,6 +277,22 @@ impl Shard {
         self.inbound.dispatcher.settle();
     }
 
+    /// Runs the hooks of a shutdown: once, when all connections have ended.
+    pub(crate) fn begin_shutdown(&mut self) {
+        self.inbound.dispatcher.begin_shutdown();
+        self.inbound.dispatcher.settle();
+    }
+
+    /// Futures that a drain waits for.
+    pub(crate) fn tasks_owed(&self) -> usize {
+        self.inbound.dispatcher.tasks_owed()
+    }
+
+    /// True if mail waits for room in the lane to another party.
+    pub(crate) fn has_backlog(&mut self) -> bool {
+        self.inbound.dispatcher.forwarder.endpoint().has_backlog()
+    }
+
     /// True if more clients connect than a turn has steps of handshakes for.
     pub(crate) fn is_crowded(&self) -> bool {
         self.inbound.dispatcher.forwarder.outbound.connections.budgets().is_crowded()

@@ -14,6 +14,7 @@ mod forward;
 mod full;
 mod ipv6;
 mod late_ends;
+mod lifecycle;
 mod limits;
 mod load;
 mod pitaya_dialect;

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::Dispatcher;
+use crate::dispatch::at_end::AtEnd;
 use crate::dispatch::chain::{self, Stop};
 use crate::dispatch::context::{Call, ClientCall, HeldRequest, Op, Origin};
 use crate::dispatch::reply::{LocalFuture, Reply, ReplyBody};
@@ -48,7 +49,7 @@ impl Dispatcher {
             let admitted = chain::wait(filters, index, verdict, &request, &mut session).await;
             thread.ask(Op::Admit { client, held: session.hold(request), admitted });
         });
-        let spawned = self.tasks.spawn(future);
+        let spawned = self.tasks.spawn(future, AtEnd::Wait);
         debug_assert!(spawned.is_ok());
         self.do_ops();
     }
@@ -105,13 +106,13 @@ impl Dispatcher {
             self.do_ops();
             return self.finish(client, &Reply::error(), request, &mut session);
         };
-        let held = self.hold(request, session);
+        let (held, at_end) = (self.hold(request, session), reply.at_end());
         let (thread, reply) = (Rc::clone(&self.thread), reply.into_owned());
         let future = Box::pin(async move {
             let reply = chain::settle(reply).await;
             thread.ask(Op::Answer { call: Call { origin: Origin::Client(client), held }, reply });
         });
-        let spawned = self.tasks.spawn(future);
+        let spawned = self.tasks.spawn(future, at_end);
         debug_assert!(spawned.is_ok());
     }
 

@@ -77,7 +77,10 @@ impl Dispatcher {
     pub(super) fn new(config: &Arc<ShardConfig>, index: ShardIndex, hub: &Arc<Hub>) -> Self {
         let limits = &config.limits;
         let id = || Arc::clone(&config.server_id);
-        let thread = ThreadState::new(id(), id(), Arc::clone(&config.routes), config.edition());
+        let counters = Arc::clone(&config.counters[index.index()]);
+        let (routes, edition) = (Arc::clone(&config.routes), config.edition());
+        let thread = ThreadState::new(id(), id(), routes, edition, Arc::clone(&counters));
+        let bell = Arc::clone(hub.bell(Party::from(index)));
         let registry = Handlers::collect(&thread, &config.registers);
         let plans = config.routes.iter().map(|entry| Plan::new(config, &registry, entry)).collect();
         let copies = copies(!registry.global_filters.is_empty());
@@ -89,7 +92,7 @@ impl Dispatcher {
             registry,
             plans,
             recent_routes: RecentRoutes::default(),
-            tasks: Tasks::new(limits.tasks_max, Arc::clone(hub.bell(Party::from(index))) as _),
+            tasks: Tasks::new(limits.tasks_max, bell, Arc::clone(&counters)),
             completed: VecDeque::new(),
             #[cfg(feature = "crypto")]
             keys: FxHashMap::default(),
@@ -99,7 +102,7 @@ impl Dispatcher {
             scratch: Vec::new(),
             latency: Latency::default(),
             answers_this_turn: 0,
-            counters: Arc::clone(&config.counters[index.index()]),
+            counters,
             config: Arc::clone(config),
         }
     }
@@ -167,6 +170,11 @@ impl Dispatcher {
     /// Futures alive on this shard.
     pub(super) fn tasks_alive(&self) -> usize {
         self.tasks.len()
+    }
+
+    /// Futures that a drain waits for.
+    pub(super) fn tasks_owed(&self) -> usize {
+        self.tasks.owed()
     }
 
     /// True if a future has something to do.

@@ -5,7 +5,6 @@ use std::rc::Rc;
 use super::Dispatcher;
 use super::completed::Completed;
 use crate::dispatch::context::{Op, Origin, SessionOp};
-use crate::dispatch::{Context, chain};
 use crate::forward::asker;
 use crate::forward::mail::Others;
 use crate::session::SessionView;
@@ -47,8 +46,8 @@ impl Dispatcher {
                 done.complete(self.forwarder.set(session, settings, Others::Keep));
             }
             Op::Session(op) => asker::apply(&mut self.forwarder, op),
-            Op::Spawn(future) => {
-                if self.tasks.spawn(future).is_err() {
+            Op::Spawn { future, at_end } => {
+                if self.tasks.spawn(future, at_end).is_err() {
                     self.counters.task_rejects.one();
                     crate::log::seldom!(warn, "too many futures on a shard; one was dropped");
                 }
@@ -76,12 +75,6 @@ impl Dispatcher {
         self.forwarder.handle_ended(ended);
         let Some(data) = &ended.worked else { return };
         let registry = Rc::clone(&self.registry);
-        if !registry.on_closed.is_empty() {
-            let context = Context { thread: Rc::clone(&self.thread) };
-            let view = SessionView { id: ended.id, data };
-            for told in &registry.on_closed {
-                chain::guarded(|| told(&view, &context));
-            }
-        }
+        registry.tell_closed(&self.thread, &SessionView { id: ended.id, data });
     }
 }

@@ -1,10 +1,12 @@
 //! The way on from one message, mail or future to the next.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use super::Dispatcher;
 use super::completed::Completed;
 use super::messages::Run;
+use crate::dispatch::Registry;
 use crate::dispatch::context::{Op, ThreadState};
 use crate::dispatch::handler_thread::HandlerThread;
 use crate::dispatch::reply::Reply;
@@ -97,8 +99,12 @@ impl Dispatcher {
 }
 
 impl HandlerThread for Dispatcher {
-    fn thread(&self) -> &ThreadState {
+    fn thread(&self) -> &Rc<ThreadState> {
         &self.thread
+    }
+
+    fn registry(&self) -> &Rc<Registry> {
+        &self.registry
     }
 
     fn tasks_mut(&mut self) -> &mut Tasks {

@@ -1,0 +1,49 @@
+//! Panics of the embedder's code, which end the call that they come from and nothing else.
+
+use std::any::Any;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::log::Excerpt;
+
+/// A panic that was caught. It shows the text that it was raised with, escaped and cut for the log.
+pub(crate) struct Panic(Box<dyn Any + Send>);
+
+impl Panic {
+    /// The text that the panic was raised with.
+    pub(super) fn text(&self) -> &str {
+        let Self(payload) = self;
+        match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
+            (Some(text), _) => text,
+            (_, Some(text)) => text,
+            _ => "a value that is no text",
+        }
+    }
+}
+
+impl fmt::Display for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Excerpt(self.text()).fmt(f)
+    }
+}
+
+/// Runs code of the embedder. The panic hook has printed a panic by the time it is given back.
+///
+/// The code has borrowed nothing mutably but what is dropped with it, such as a snapshot of one
+/// message.
+#[inline(always)] // Every message comes by here.
+pub(crate) fn caught<T>(code: impl FnOnce() -> T) -> Result<T, Panic> {
+    catch_unwind(AssertUnwindSafe(code)).map_err(Panic)
+}
+
+/// Runs code of the embedder that is no handler and no filter; `None` when it panics, which is
+/// logged.
+#[inline(always)]
+pub(crate) fn guarded<T>(code: impl FnOnce() -> T) -> Option<T> {
+    caught(code).map_err(tell).ok()
+}
+
+#[cold]
+fn tell(panic: Panic) {
+    crate::log::seldom!(error, %panic, "a function of the game has panicked");
+}

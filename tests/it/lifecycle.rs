@@ -1,0 +1,301 @@
+//! The life of what runs beside messages: spawned futures, hooks, and what becomes of them when the
+//! engine stops.
+//!
+//! The engines have one or two shards and a worker of the type `room`. Saves are sleeps that count
+//! themselves when they are done.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use shaddock::{Builder, Context, Drain, Engine, Handlers, Reply, TaskError, Uid, Workers};
+use support::{Client, PATIENCE, builder, eventually, request};
+
+const LOGIN: &str = "connector.entry.login";
+const ENTER: &str = "room.play.enter";
+const SAVES_MS: [u64; 3] = [20, 100, 2_500];
+
+/// Counts what is done.
+#[derive(Clone, Default)]
+struct Count(Arc<AtomicU64>);
+
+impl Count {
+    fn one(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+fn with_login(builder: Builder) -> Builder {
+    builder.async_handler(LOGIN, async |request, mut session| {
+        let uid: String = request.json().unwrap();
+        session.bind(uid.as_str()).await.unwrap();
+        Reply::json("in")
+    })
+}
+
+fn room(register: impl Fn(&mut Handlers) + Send + Sync + 'static) -> Workers {
+    Workers::new(1, move |handlers: &mut Handlers| {
+        handlers.handler(ENTER, |_, _| Reply::json("entered"));
+        register(handlers);
+    })
+}
+
+/// Spawns saves for each session that closes.
+fn saves(handlers: &mut Handlers, done: &Count) {
+    let done = done.clone();
+    handlers.on_session_closed(move |_, context| {
+        for ms in SAVES_MS {
+            let (context, done) = (context.clone(), done.clone());
+            let own = context.clone();
+            context.task("save").spawn(async move {
+                own.sleep(Duration::from_millis(ms)).await;
+                done.one();
+            });
+        }
+    });
+}
+
+fn nothing_is_lost(engine: Engine, done: &Count, expected: u64) {
+    let report = engine.shutdown(Drain::within(Duration::from_secs(6)));
+    assert_eq!((done.get(), report.futures_lost), (expected, 0), "{report:?}");
+    assert!(report.took >= Duration::from_millis(2_500), "{report:?}");
+    assert_eq!(report.counters.futures_lost, 0);
+}
+
+#[test]
+fn saves_of_ended_sessions_are_done_on_a_shard() {
+    let done = Count::default();
+    let engine = with_login(builder(2)).register({
+        let done = done.clone();
+        move |handlers| saves(handlers, &done)
+    });
+    let engine = engine.forward("room", room(|_| {})).start().unwrap();
+    let mut clients: Vec<Client> = (0..4).map(|_| Client::ready(engine.local_addr())).collect();
+    for client in &mut clients {
+        client.ask(1, LOGIN, "\"amy\"");
+    }
+    nothing_is_lost(engine, &done, 4 * SAVES_MS.len() as u64);
+}
+
+#[test]
+fn saves_of_ended_sessions_are_done_on_a_worker() {
+    let done = Count::default();
+    let workers = room({
+        let done = done.clone();
+        move |handlers| saves(handlers, &done)
+    });
+    let engine = with_login(builder(2)).forward("room", workers).start().unwrap();
+    let mut clients: Vec<Client> = (0..4).map(|_| Client::ready(engine.local_addr())).collect();
+    for client in &mut clients {
+        client.ask(1, ENTER, "{}");
+    }
+    nothing_is_lost(engine, &done, 4 * SAVES_MS.len() as u64);
+}
+
+/// A deadline holds whatever is owed, and what was lost is told.
+#[test]
+fn what_never_ends_is_lost_and_counted() {
+    let forever = |handlers: &mut Handlers| {
+        handlers.on_session_closed(|_, context| drop(context.spawn(std::future::pending::<()>())));
+        // Neither of these is owed.
+        handlers.context().spawn(std::future::pending::<()>());
+        handlers.on_session_closed(|_, context| {
+            context.task("loop").not_owed().spawn(std::future::pending::<()>());
+        });
+    };
+    let engine = builder(1).register(forever).forward("room", room(forever)).start().unwrap();
+    let mut client = Client::ready(engine.local_addr());
+    client.ask(1, ENTER, "{}");
+    let report = engine.shutdown(Drain::within(Duration::from_millis(1_500)));
+    assert_eq!(report.futures_lost, 2, "one on the shard, one on the worker: {report:?}");
+    assert!(report.took < PATIENCE, "{report:?}");
+}
+
+#[test]
+fn hooks_run_behind_the_ends_of_sessions_and_are_waited_for() {
+    const CLIENTS: u64 = 20;
+    let (closed, seen, done) = (Count::default(), Count::default(), Count::default());
+    let workers = room({
+        let (closed, seen, done) = (closed.clone(), seen.clone(), done.clone());
+        move |handlers| {
+            let (of_hook, seen, done) = (closed.clone(), seen.clone(), done.clone());
+            let closed = closed.clone();
+            handlers.on_session_closed(move |_, _| closed.one());
+            handlers.on_shutdown(async move |context: Context| {
+                seen.0.store(of_hook.get(), Ordering::SeqCst);
+                context.sleep(Duration::from_millis(50)).await;
+                let late = done.clone();
+                let own = context.clone();
+                context.spawn_owed(async move {
+                    own.sleep(Duration::from_millis(50)).await;
+                    late.one();
+                });
+                done.one();
+            });
+        }
+    });
+    let of_shards = done.clone();
+    let engine = builder(2)
+        .register(move |handlers| {
+            let done = of_shards.clone();
+            handlers.on_shutdown(async move |context: Context| {
+                context.sleep(Duration::from_millis(50)).await;
+                done.one();
+            });
+        })
+        .forward("room", workers)
+        .start()
+        .unwrap();
+    let address = engine.local_addr();
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::ready(address)).collect();
+    for client in &mut clients {
+        client.ask(1, ENTER, "{}");
+    }
+    let report = engine.shutdown(Drain::within(PATIENCE));
+    assert_eq!(seen.get(), CLIENTS, "the worker's hook ran before sessions had ended there");
+    assert_eq!(done.get(), 4, "two shards' hooks, a worker's and what it has spawned");
+    assert_eq!(report.futures_lost, 0);
+    assert!(report.took < PATIENCE, "{report:?}");
+}
+
+#[test]
+fn a_stop_now_waits_for_nothing() {
+    let (begun, done) = (Count::default(), Count::default());
+    let hook = {
+        let (begun, done) = (begun.clone(), done.clone());
+        move |handlers: &mut Handlers| {
+            let (begun, done) = (begun.clone(), done.clone());
+            handlers.on_shutdown(async move |context: Context| {
+                begun.one();
+                context.sleep(Duration::from_secs(60)).await;
+                done.one();
+            });
+        }
+    };
+    let engine = builder(2).register(hook.clone()).forward("room", room(hook)).start().unwrap();
+    let _client = Client::ready(engine.local_addr());
+    let report = engine.shutdown(Drain::now());
+    assert_eq!((begun.get(), done.get(), report.futures_lost), (3, 0, 3), "{report:?}");
+    assert!(report.took < PATIENCE, "{report:?}");
+}
+
+/// A future that is owed may ask other shards for something, though those have nothing left to do;
+/// and shards that have ended, for which it finds no sessions.
+#[test]
+fn an_owed_future_is_answered_by_whoever_is_left() {
+    let (done, found) = (Count::default(), Count::default());
+    let ask = {
+        let (done, found) = (done.clone(), found.clone());
+        move |handlers: &mut Handlers| {
+            let (done, found) = (done.clone(), found.clone());
+            handlers.on_shutdown(async move |context: Context| {
+                for round in 0..40_u64 {
+                    let name = format!("player {round}");
+                    let uid = || Uid::from(name.as_str());
+                    let lost = context.push([uid()], "onSave", b"{}").unwrap().await;
+                    found.0.fetch_add(1 - lost.len() as u64, Ordering::SeqCst);
+                    found.0.fetch_add(context.kick_uid(uid(), None).await as u64, Ordering::SeqCst);
+                    let is_worker = context.server_id() != context.frontend_id();
+                    let ms = if is_worker { 20 } else { 5 };
+                    context.sleep(Duration::from_millis(ms)).await;
+                }
+                done.one();
+            });
+        }
+    };
+    let engine = builder(2).register(ask.clone()).forward("room", room(ask)).start().unwrap();
+    let report = engine.shutdown(Drain::within(PATIENCE));
+    assert_eq!((done.get(), found.get(), report.futures_lost), (3, 0, 0), "{report:?}");
+    assert!(report.took < PATIENCE, "{report:?}");
+}
+
+#[test]
+fn an_async_handler_is_waited_for_though_its_client_has_gone() {
+    const BUY: &str = "connector.entry.buy";
+    const BUY_THERE: &str = "room.play.buy";
+    let (begun, done) = (Count::default(), Count::default());
+    let buy = {
+        let (begun, done) = (begun.clone(), done.clone());
+        move |route| {
+            let (begun, done) = (begun.clone(), done.clone());
+            move |handlers: &mut Handlers| {
+                let (begun, done) = (begun.clone(), done.clone());
+                handlers.async_handler(route, move |_, session| {
+                    let (begun, done) = (begun.clone(), done.clone());
+                    async move {
+                        begun.one();
+                        session.context().sleep(Duration::from_secs(1)).await;
+                        done.one();
+                        Reply::empty()
+                    }
+                });
+            }
+        }
+    };
+    let engine =
+        builder(1).register(buy(BUY)).forward("room", room(buy(BUY_THERE))).start().unwrap();
+    let mut client = Client::ready(engine.local_addr());
+    client.send(&request(1, BUY, "{}"));
+    client.send(&request(2, BUY_THERE, "{}"));
+    eventually("both have begun", || begun.get() == 2);
+    drop(client);
+    let report = engine.shutdown(Drain::within(PATIENCE));
+    assert_eq!((done.get(), report.futures_lost), (2, 0), "{report:?}");
+}
+
+/// A responder that is kept for a client that has gone, as by a queue of players, costs a stop
+/// nothing.
+#[test]
+fn a_deferred_answer_is_not_waited_for_without_its_client() {
+    let defer = |route| {
+        move |handlers: &mut Handlers| {
+            handlers.handler(route, |_, session| session.defer(std::mem::forget));
+        }
+    };
+    let engine = builder(1)
+        .register(defer("connector.entry.queue"))
+        .forward("room", room(defer("room.play.queue")))
+        .start()
+        .unwrap();
+    let mut client = Client::ready(engine.local_addr());
+    client.send(&request(1, "connector.entry.queue", "{}"));
+    client.send(&request(2, "room.play.queue", "{}"));
+    client.ask(3, ENTER, "{}");
+    drop(client);
+    eventually("it has gone", || engine.handle().counters().connections_closed == 1);
+    let report = engine.shutdown(Drain::within(6 * PATIENCE));
+    assert_eq!(report.futures_lost, 0);
+    assert!(report.took < 2 * PATIENCE, "{report:?}");
+}
+
+#[test]
+fn a_panic_ends_its_own_future_and_is_told_to_whoever_awaits() {
+    const PLAY: &str = "connector.entry.play";
+    const PLAY_THERE: &str = "room.play.play";
+    let play = |route| {
+        move |handlers: &mut Handlers| {
+            handlers.async_handler(route, async |_, session| {
+                let context = session.context();
+                let task = context.task("bomb").spawn(async { panic!("on {}", "purpose") });
+                assert_eq!(task.name(), "bomb");
+                let told: Result<(), TaskError> = task.await;
+                assert_eq!(told, Err(TaskError::Panicked("on purpose".into())));
+                let endless = context.spawn(std::future::pending::<()>());
+                endless.abort();
+                assert_eq!(endless.await, Err(TaskError::Aborted));
+                Reply::json(&context.spawn(async { 7 }).await.unwrap())
+            });
+        }
+    };
+    let engine =
+        builder(1).register(play(PLAY)).forward("room", room(play(PLAY_THERE))).start().unwrap();
+    let mut client = Client::ready(engine.local_addr());
+    assert_eq!(client.ask(1, PLAY, "{}"), "7");
+    assert_eq!(client.ask(2, PLAY_THERE, "{}"), "7");
+    let report = engine.shutdown(Drain::within(PATIENCE));
+    assert_eq!((report.counters.task_panics, report.futures_lost), (2, 0));
+}
