@@ -247,6 +247,11 @@ impl From<LimitError> for StartError {
 pub enum HandleError {
     /// A shard's inbox is full; see [`Limits::inbox_len`](crate::Limits). Try again.
     Busy,
+    /// It would block, and this is the thread of a shard or worker (made by the embedder). Await
+    /// the async form there, such as [`Handle::metrics_async`](crate::Handle::metrics_async).
+    OnShard,
+    /// A shard has not reported within 5 s: a handler on it blocks, or the machine is too busy.
+    TimedOut,
     /// The engine has been shut down, or has [failed](crate::Handle::failure).
     Stopped,
     /// A message that can't be pushed (made by the embedder).
@@ -257,6 +262,8 @@ impl std::fmt::Display for HandleError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Busy => f.write_str("a shard has too much mail"),
+            Self::OnShard => f.write_str("it would block a shard or worker; await the async form"),
+            Self::TimedOut => f.write_str("a shard has not reported in time"),
             Self::Stopped => f.write_str("the engine has been shut down"),
             Self::Push(error) => error.fmt(f),
         }

@@ -2,15 +2,18 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::sync_channel;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use super::threads::{Join, Threads};
+use super::threads::{Join, Threads, is_of_engine};
 use crate::dispatch::{Audience, HostRule, Statistics};
 use crate::error::HandleError;
 use crate::forward::mail::{HostChange, Mail, Report, ReportKind};
+use crate::forward::reports::Reports;
 use crate::forward::scatter::by_home;
 use crate::metrics::{CounterSnapshot, Latency};
 use crate::route::Dictionary;
@@ -181,6 +184,15 @@ impl Drop for Engine {
     }
 }
 
+/// Wakes a thread that waits for a future.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
 impl Handle {
     /// Pushes a message to all sessions of a uid.
     ///
@@ -342,7 +354,25 @@ impl Handle {
     /// # Errors
     /// See [`HandleError`].
     pub fn statistics(&self) -> Result<Statistics, HandleError> {
-        let reports = self.reports(ReportKind::Logins)?;
+        self.reports(ReportKind::Logins).map(|reports| self.statistics_of(reports))
+    }
+
+    /// The same as a future, which any executor can await, and a handler or a future on a shard.
+    /// The shards are asked at once. It waits for as long as they take.
+    ///
+    /// # Errors
+    /// See [`HandleError`].
+    pub fn statistics_async(
+        &self,
+    ) -> impl Future<Output = Result<Statistics, HandleError>> + Send + use<> {
+        let (handle, asked) = (self.clone(), self.ask(ReportKind::Logins));
+        async move {
+            let reports = asked?.await.ok_or(HandleError::Stopped)?;
+            Ok(handle.statistics_of(reports))
+        }
+    }
+
+    fn statistics_of(&self, reports: Vec<Report>) -> Statistics {
         let connections = reports.iter().map(|report| report.connections).sum();
         let mut statistics = Statistics {
             server_id: self.config.server_id.to_string(),
@@ -358,26 +388,56 @@ impl Handle {
             }
         }
         statistics.login_count = statistics.logins.len();
-        Ok(statistics)
+        statistics
     }
 
-    /// The engine's figures.
+    /// The engine's figures. Waits for the shards' reports: up to 5 s where a handler blocks one.
+    ///
+    /// # Errors
+    /// See [`HandleError`]: [`OnShard`](HandleError::OnShard) on the thread of a shard or worker.
+    pub fn metrics(&self) -> Result<Metrics, HandleError> {
+        self.reports(ReportKind::Latency).map(|reports| self.metrics_of(reports))
+    }
+
+    /// The same as a future, which any executor can await, and a handler or a future on a shard.
+    /// The shards are asked at once. It waits for as long as they take.
+    ///
+    /// ```
+    /// # fn register(handlers: &mut shaddock::Handlers, handle: shaddock::Handle) {
+    /// use shaddock::Reply;
+    ///
+    /// handlers.async_handler("connector.admin.connections", move |_, _| {
+    ///     let metrics = handle.metrics_async();
+    ///     async move { metrics.await.map_or(Reply::error(), |it| Reply::json(&it.connections)) }
+    /// });
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// See [`HandleError`].
-    pub fn metrics(&self) -> Result<Metrics, HandleError> {
+    pub fn metrics_async(
+        &self,
+    ) -> impl Future<Output = Result<Metrics, HandleError>> + Send + use<> {
+        let (handle, asked) = (self.clone(), self.ask(ReportKind::Latency));
+        async move {
+            let reports = asked?.await.ok_or(HandleError::Stopped)?;
+            Ok(handle.metrics_of(reports))
+        }
+    }
+
+    fn metrics_of(&self, reports: Vec<Report>) -> Metrics {
         let mut metrics = Metrics {
             connections: 0,
             uids: 0,
             counters: self.counters(),
             latency: Latency::default(),
         };
-        for report in self.reports(ReportKind::Latency)? {
+        for report in reports {
             metrics.connections += report.connections;
             metrics.uids += report.uids;
             metrics.latency.add(&report.latency);
         }
-        Ok(metrics)
+        metrics
     }
 
     /// The counters of all shards, without asking them for anything.
@@ -390,24 +450,32 @@ impl Handle {
         sum
     }
 
-    fn reports(&self, kind: ReportKind) -> Result<Vec<Report>, HandleError> {
-        let shards = self.shards();
-        let (to, reports) = sync_channel(usize::from(shards));
-        for shard in (0..shards).map(ShardIndex) {
-            self.send(shard, Mail::Report { to: to.clone(), kind })?;
+    /// Asks all shards for a report.
+    fn ask(&self, kind: ReportKind) -> Result<Reports<Report>, HandleError> {
+        let (reports, places) = Reports::new(self.shards().into());
+        for (shard, to) in (0..).map(ShardIndex).zip(places) {
+            self.send(shard, Mail::Report { to, kind })?;
         }
-        drop(to);
+        Ok(reports)
+    }
+
+    /// Waits for the reports of all shards.
+    fn reports(&self, kind: ReportKind) -> Result<Vec<Report>, HandleError> {
+        if is_of_engine() {
+            return Err(HandleError::OnShard);
+        }
+        let mut reports = self.ask(kind)?;
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let deadline = Instant::now() + REPORT_PATIENCE;
-        let mut all = Vec::with_capacity(usize::from(shards));
-        for _ in 0..shards {
+        loop {
             let patience = deadline.saturating_duration_since(Instant::now());
-            match reports.recv_timeout(patience) {
-                Ok(report) => all.push(report),
-                Err(_) if self.is_stopped() => return Err(HandleError::Stopped),
-                Err(_) => return Err(HandleError::Busy),
+            match Pin::new(&mut reports).poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(all) => return all.ok_or(HandleError::Stopped),
+                Poll::Pending if !patience.is_zero() => thread::park_timeout(patience),
+                Poll::Pending if self.is_stopped() => return Err(HandleError::Stopped),
+                Poll::Pending => return Err(HandleError::TimedOut),
             }
         }
-        Ok(all)
     }
 
     /// The failure that has ended the engine, if that was not [`Engine::shutdown`]: a ring that the

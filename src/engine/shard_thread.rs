@@ -308,6 +308,7 @@ impl Drop for Driver {
         if self.rest != Rest::Settled {
             self.threads.add_settled();
         }
+        self.threads.hub.close_inbox(self.me);
         if std::thread::panicking() {
             self.threads.fail(format!("shard {} has panicked", self.me.0));
         }

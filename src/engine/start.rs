@@ -13,7 +13,7 @@ use super::listen::Listening;
 use super::network::NetworkForwarder;
 use super::ring_memory::ring_failed;
 use super::shard_thread::ShardThread;
-use super::threads::{Join, ThreadCounts, Threads};
+use super::threads::{Join, ThreadCounts, Threads, enter};
 use super::worker_thread::WorkerThread;
 use crate::dispatch::Register;
 use crate::error::StartError;
@@ -159,6 +159,7 @@ fn start_shard(
         .io_memory(RUNTIME_IO_BYTES)
         .ring_depth(RUNTIME_RING_DEPTH)
         .spawn(move || async move {
+            enter();
             if let Some(core) = core {
                 pin(core);
             }
@@ -195,6 +196,7 @@ fn start_worker(
 ) -> Result<Join, StartError> {
     let (threads, told) = (Arc::clone(threads), Arc::clone(threads));
     let spawned = std::thread::Builder::new().name(config.server_id.to_string()).spawn(move || {
+        enter();
         match WorkerThread::open(&config, threads, me) {
             Err(error) => {
                 let error = ring_failed("the ring of a worker", error, counts);

@@ -1,6 +1,7 @@
 //! The state that the threads of one engine share besides the core's hub: clock, wake-ups, and the
 //! signs by which they end.
 
+use std::cell::Cell;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -53,6 +54,21 @@ impl ThreadCounts {
     pub(super) fn networks(self) -> impl Iterator<Item = Party> {
         (self.shards + self.workers..self.parties()).map(Party)
     }
+}
+
+thread_local! {
+    static IS_OF_ENGINE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Marks this thread as a shard or worker.
+pub(super) fn enter() {
+    IS_OF_ENGINE.set(true);
+}
+
+/// True on the thread of a shard or worker, of this engine or another: whoever blocks it keeps
+/// clients waiting, and a shard that waits for itself waits for good.
+pub(super) fn is_of_engine() -> bool {
+    IS_OF_ENGINE.get()
 }
 
 /// A started thread; it has ended when this returns.

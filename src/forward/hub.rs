@@ -9,7 +9,7 @@ use super::mail::Mail;
 use super::party::Party;
 use super::workers::WorkerIndex;
 use crate::session::{Directory, ShardIndex, Uid};
-use crate::sync::{ArrayQueue, Consumer, Producer, RingBuffer};
+use crate::sync::{ArrayQueue, AtomicBool, Consumer, Ordering, Producer, RingBuffer, fence};
 
 /// Everything that shards and workers share. Lock-free; lives as long as the engine.
 pub(crate) struct Hub {
@@ -18,8 +18,31 @@ pub(crate) struct Hub {
     /// Each party's ends of its lanes, until its thread has come for them.
     ends: Vec<Mutex<Option<LaneEnds>>>,
     /// From the host's threads to each shard.
-    inboxes: Vec<ArrayQueue<Mail>>,
+    inboxes: Vec<Inbox>,
     bells: Vec<Arc<Doorbell>>,
+}
+
+/// The mail from the host's threads to a shard.
+struct Inbox {
+    mail: ArrayQueue<Mail>,
+    /// The shard has ended.
+    is_closed: AtomicBool,
+}
+
+impl Inbox {
+    fn new(len: usize) -> Self {
+        Self { mail: ArrayQueue::new(len), is_closed: AtomicBool::new(false) }
+    }
+
+    /// Drops what nobody will read, which tells those who wait for an answer to it.
+    fn clear_if_closed(&self) {
+        // Between the push and this look, as between the mark and the look at what was pushed: not
+        // both can miss.
+        fence(Ordering::SeqCst);
+        if self.is_closed.load(Ordering::Relaxed) {
+            while self.mail.pop().is_some() {}
+        }
+    }
 }
 
 /// One party's ends of its lanes, by the party at the other end. There is no lane between two
@@ -81,7 +104,7 @@ impl Hub {
             shards,
             workers,
             ends: ends.into_iter().map(|ends| Mutex::new(Some(ends))).collect(),
-            inboxes: (0..shards).map(|_| ArrayQueue::new(limits.inbox_len)).collect(),
+            inboxes: (0..shards).map(|_| Inbox::new(limits.inbox_len)).collect(),
             bells: (0..parties).map(|_| Arc::default()).collect(),
         })
     }
@@ -123,10 +146,19 @@ impl Hub {
         ends.take().expect("a party has one endpoint")
     }
 
+    /// A shard has ended: nobody reads its mail from the host's threads any more.
+    pub(crate) fn close_inbox(&self, shard: Party) {
+        let inbox = &self.inboxes[shard.index()];
+        inbox.is_closed.store(true, Ordering::Relaxed);
+        inbox.clear_if_closed();
+    }
+
     /// Mail of a thread outside the engine; gives it back when the inbox is full.
     pub(crate) fn send_from_host(&self, to: ShardIndex, mail: Mail) -> Result<(), Mail> {
         use crate::dispatch::tasks::WakeThread as _;
-        self.inboxes[to.index()].push(mail)?;
+        let inbox = &self.inboxes[to.index()];
+        inbox.mail.push(mail)?;
+        inbox.clear_if_closed();
         self.bell(to.into()).wake();
         Ok(())
     }
@@ -311,7 +343,7 @@ impl Endpoint {
 
     /// The next mail from the host's threads; only shards get any.
     pub(crate) fn receive_from_host(&self) -> Option<Mail> {
-        self.hub.inboxes.get(self.me.index())?.pop()
+        self.hub.inboxes.get(self.me.index())?.mail.pop()
     }
 
     /// True if there is mail to receive, or to flush into a lane with room. A worker does
@@ -325,7 +357,7 @@ impl Endpoint {
             |lane: &Option<Producer<Mail>>| lane.as_ref().is_some_and(|lane| !lane.is_full());
         let LaneEnds { writers, readers, .. } = &self.lanes;
         readers.iter().enumerate().any(|(from, lane)| reads(from) && has_mail(lane))
-            || self.hub.inboxes.get(self.me.index()).is_some_and(|inbox| !inbox.is_empty())
+            || self.hub.inboxes.get(self.me.index()).is_some_and(|inbox| !inbox.mail.is_empty())
             || (self.outgoing_len > 0
                 && writers
                     .iter()

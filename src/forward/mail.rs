@@ -1,13 +1,13 @@
 //! The mail that shards, workers and the host send each other.
 
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::message_batch::MessageBatch;
 use super::party::Party;
+use super::reports::ReportTo;
 use crate::dispatch::reply::{Reply, ReplyBody};
 use crate::dispatch::{Audience, BindError, HostRule, Login};
 use crate::metrics::Latency;
@@ -135,7 +135,7 @@ pub(crate) enum Mail {
 
     // A shard, from the host.
     Report {
-        to: SyncSender<Report>,
+        to: ReportTo<Report>,
         kind: ReportKind,
     },
     Hosts {

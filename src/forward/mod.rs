@@ -16,6 +16,7 @@ pub(crate) mod pending_forwards;
 #[cfg_attr(not(all(feature = "pitaya", feature = "pomelo")), allow(dead_code))]
 // Each has its own part.
 pub(crate) mod remote;
+pub(crate) mod reports;
 pub(crate) mod scatter;
 mod session_futures;
 pub(crate) mod worker;

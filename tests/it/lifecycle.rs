@@ -4,11 +4,13 @@
 //! The engines have one or two shards and a worker of the type `room`. Saves are sleeps that count
 //! themselves when they are done.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use shaddock::{Builder, Context, Drain, Engine, Handlers, Reply, TaskError, Uid, Workers};
+use shaddock::{
+    Builder, Context, Drain, Engine, Handle, HandleError, Handlers, Reply, TaskError, Uid, Workers,
+};
 use support::{Client, PATIENCE, builder, eventually, request};
 
 const LOGIN: &str = "connector.entry.login";
@@ -120,7 +122,7 @@ fn hooks_run_behind_the_ends_of_sessions_and_are_waited_for() {
     const CLIENTS: u64 = 20;
     let (closed, seen, done) = (Count::default(), Count::default(), Count::default());
     let workers = room({
-        let (closed, seen, done) = (closed.clone(), seen.clone(), done.clone());
+        let (seen, done) = (seen.clone(), done.clone());
         move |handlers| {
             let (of_hook, seen, done) = (closed.clone(), seen.clone(), done.clone());
             let closed = closed.clone();
@@ -298,4 +300,85 @@ fn a_panic_ends_its_own_future_and_is_told_to_whoever_awaits() {
     assert_eq!(client.ask(2, PLAY_THERE, "{}"), "7");
     let report = engine.shutdown(Drain::within(PATIENCE));
     assert_eq!((report.counters.task_panics, report.futures_lost), (2, 0));
+}
+
+/// A future on a thread of no engine, awaited without any runtime.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = std::task::Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = std::task::Context::from_waker(&waker);
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(output) => return output,
+            std::task::Poll::Pending => std::thread::park_timeout(PATIENCE),
+        }
+    }
+}
+
+#[test]
+fn figures_asked_for_on_a_shard_come_at_once() {
+    const ASK: &str = "connector.entry.figures";
+    const ASK_THERE: &str = "room.play.figures";
+    let handle = Arc::<OnceLock<Handle>>::default();
+    let ask = {
+        let handle = Arc::clone(&handle);
+        move |route| {
+            let handle = Arc::clone(&handle);
+            move |handlers: &mut Handlers| {
+                let handle = Arc::clone(&handle);
+                handlers.async_handler(route, move |_, _| {
+                    let handle = handle.get().unwrap().clone();
+                    async move {
+                        assert_eq!(handle.metrics().unwrap_err(), HandleError::OnShard);
+                        assert_eq!(handle.statistics().unwrap_err(), HandleError::OnShard);
+                        let metrics = handle.metrics_async().await.unwrap();
+                        let statistics = handle.statistics_async().await.unwrap();
+                        Reply::json(&[metrics.connections, statistics.connections])
+                    }
+                });
+            }
+        }
+    };
+    let engine =
+        builder(2).register(ask(ASK)).forward("room", room(ask(ASK_THERE))).start().unwrap();
+    handle.set(engine.handle()).unwrap();
+    let mut client = Client::ready(engine.local_addr());
+    assert_eq!(client.ask(1, ASK, "{}"), "[1,1]");
+    assert_eq!(client.ask(2, ASK_THERE, "{}"), "[1,1]");
+    let handle = engine.handle();
+    assert_eq!(block_on(handle.metrics_async()).unwrap().connections, 1);
+    assert_eq!(handle.metrics().unwrap().connections, 1);
+    assert_eq!(handle.statistics().unwrap().connections, 1);
+    engine.shutdown(Drain::now());
+    assert_eq!(block_on(handle.metrics_async()).unwrap_err(), HandleError::Stopped);
+}
+
+/// Its own inbox has room: that it is late is no reason to try again at once.
+#[test]
+fn a_shard_that_stands_is_told_from_one_with_too_much_mail() {
+    const STAND: &str = "connector.entry.stand";
+    let (begun, go_on) = (Count::default(), Count::default());
+    let (of_handler, waits) = (begun.clone(), go_on.clone());
+    let engine = builder(1).handler(STAND, move |_, _| {
+        of_handler.one();
+        while waits.get() == 0 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Reply::empty()
+    });
+    let engine = engine.start().unwrap();
+    let mut client = Client::ready(engine.local_addr());
+    client.send(&request(1, STAND, "{}"));
+    eventually("it stands", || begun.get() == 1);
+    let (handle, other) = (engine.handle(), engine.handle());
+    let asked = handle.metrics_async();
+    assert_eq!(other.metrics().unwrap_err(), HandleError::TimedOut);
+    go_on.one();
+    assert_eq!(block_on(asked).unwrap().connections, 1, "who has more patience is answered");
 }

@@ -20,10 +20,7 @@ impl Dispatcher {
             Mail::Batch(batch) => self.handle_batch(batch),
             Mail::Part { token, index, reply } => self.handle_part(token, index, reply),
             Mail::Edition(edition) => self.handle_edition(edition),
-            Mail::Report { to, kind } => {
-                // A host that has given up waiting has dropped the other end.
-                to.try_send(self.report(kind)).ok();
-            }
+            Mail::Report { to, kind } => to.send(self.report(kind)),
             mail => self.forwarder.handle_mail(mail),
         }
     }
