@@ -305,7 +305,8 @@ impl WorkerEnd {
         for _ in 0..waiting {
             let Some(Mail::Forward(forward)) = self.endpoint.receive(self.shard) else { break };
             let Forward { token, bytes, data, .. } = forward;
-            let reply = WorkerReply { body: Some(bytes), failed: false, data: Some(data) };
+            let reply =
+                WorkerReply { body: Some(bytes), failed: false, failure: None, data: Some(data) };
             self.endpoint.send(self.shard, Mail::Answer { token, reply });
         }
         waiting

@@ -72,9 +72,9 @@ pub mod load;
 mod engine;
 
 pub use dispatch::{
-    Audience, Bind, BindError, Channel, Context, Filter, Handlers, HostFilter, HostFilterError,
-    HostRule, Login, OwnedRequest, Pending, Reply, Request, Responder, Serial, Session, Statistics,
-    Task, TaskBuilder, TaskError, Time, Timeout, TooBusy, Verdict,
+    Audience, Bind, BindError, Channel, Codes, Context, Filter, Handlers, HostFilter,
+    HostFilterError, HostRule, Login, OwnedRequest, Pending, Reply, Request, Responder, Serial,
+    Session, Statistics, Task, TaskBuilder, TaskError, Time, Timeout, TooBusy, Verdict,
 };
 pub use engine::{
     Builder, Drain, Engine, Handle, Listener, Metrics, Shards, ShutdownReport, return_free_memory,

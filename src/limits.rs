@@ -281,6 +281,16 @@ limits! {
             check [at least 1],
             counters [message_rate_rejects];
 
+        /// Time that a turn of a shard or worker takes.
+        ///
+        /// The log tells of a longer one, with the route of the handler that was called last in it,
+        /// or the name of the future that ran last. Others may have been called in the same turn
+        /// before it: where many are, it takes several such lines to tell which one blocks. A
+        /// process that was stopped, and a machine that is too busy, look the same.
+        turn_warning: Duration = 100 ms,
+            check ["more than zero" if |limits| !limits.turn_warning.is_zero()],
+            counters [long_turns];
+
         /// Async handlers, filters and spawned futures alive on one shard or worker.
         ///
         /// A request that would need one more is answered 500.
@@ -317,6 +327,10 @@ limits! {
 }
 
 impl Limits {
+    pub(crate) fn turn_warning_us(&self) -> u64 {
+        u64::try_from(self.turn_warning.as_micros()).unwrap_or(u64::MAX)
+    }
+
     /// Checks that the bounds can hold and fit together.
     ///
     /// # Errors

@@ -6,16 +6,23 @@
 //!         refused: the handler is left out, the after filters are not
 //! ```
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use super::context::ThreadState;
+use super::failure::Failure;
 use super::filter::{Filter, Verdict};
 use super::handlers::Registry;
 pub(crate) use super::panics::guarded;
-use super::reply::{Failure, LocalFuture, Reply, ReplyBody};
+use super::panics::{Panic, caught};
+use super::reply::{LocalFuture, Reply, ReplyBody};
 use super::request::{OwnedRequest, Request};
 use super::session::Session;
+use crate::log::Excerpt;
+use crate::metrics::Counters;
+use crate::session::SessionId;
 
 /// Why a message is not handled, or not yet.
 pub(crate) enum Stop {
@@ -36,11 +43,11 @@ pub(crate) fn before(
     session: &mut Session,
 ) -> Result<(), Stop> {
     for (index, filter) in filters.iter().enumerate().skip(first) {
-        match guarded(|| filter.before(request, session)) {
-            Some(Verdict::Continue) => {}
-            Some(Verdict::Refuse(reply)) => return Err(Stop::Refused(reply)),
-            Some(Verdict::Wait(verdict)) => return Err(Stop::Waiting { index, verdict }),
-            None => return Err(Stop::Refused(Reply::error())),
+        match caught(|| filter.before(request, session)) {
+            Ok(Verdict::Continue) => {}
+            Ok(Verdict::Refuse(reply)) => return Err(Stop::Refused(reply)),
+            Ok(Verdict::Wait(verdict)) => return Err(Stop::Waiting { index, verdict }),
+            Err(panic) => return Err(Stop::Refused(filter_panicked(request, session, &panic))),
         }
     }
     Ok(())
@@ -56,13 +63,13 @@ pub(crate) async fn wait(
 ) -> Result<(), Reply<'static>> {
     loop {
         match Guarded(verdict).await {
-            Some(Verdict::Continue) => {}
-            Some(Verdict::Refuse(reply)) => return Err(reply),
-            Some(Verdict::Wait(again)) => {
+            Ok(Verdict::Continue) => {}
+            Ok(Verdict::Refuse(reply)) => return Err(reply),
+            Ok(Verdict::Wait(again)) => {
                 verdict = again;
                 continue;
             }
-            None => return Err(Reply::error()),
+            Err(panic) => return Err(filter_panicked(&request.get(), session, &panic)),
         }
         match before(filters, index + 1, &request.get(), session) {
             Ok(()) => return Ok(()),
@@ -80,8 +87,8 @@ pub(crate) fn after(
     reply: &mut Reply<'_>,
 ) {
     for filter in filters.iter().rev() {
-        if guarded(|| filter.after(request, session, reply)).is_none() {
-            *reply = Reply::error();
+        if let Err(panic) = caught(|| filter.after(request, session, reply)) {
+            *reply = filter_panicked(request, session, &panic);
         }
     }
 }
@@ -141,14 +148,22 @@ fn handle_filtered<'a>(
                     }
                     Err(reply) => reply,
                 };
-                unfinished.finish(settle(reply).await)
+                let (id, thread) = (session.id(), session.thread());
+                let reply = settle(reply, registry, handler, id, thread).await;
+                unfinished.finish(reply)
             });
         }
     }
     if let ReplyBody::Later(_) = reply.body {
         let unfinished = Unfinished::new(registry, request, session);
         let (at_end, reply) = (reply.at_end(), reply.into_owned());
-        return Reply::later_at_end(async { unfinished.finish(settle(reply).await) }, at_end);
+        let future = async move {
+            let Unfinished { registry, session, .. } = &unfinished;
+            let (id, thread) = (session.id(), session.thread());
+            let reply = settle(reply, registry, handler, id, thread).await;
+            unfinished.finish(reply)
+        };
+        return Reply::later_at_end(future, at_end);
     }
     after(&registry.filters, request, session, &mut reply);
     reply
@@ -189,9 +204,28 @@ impl Drop for Unfinished {
 }
 
 /// The reply itself, once it is there. A future that panics makes it an error.
-pub(crate) async fn settle(mut reply: Reply<'static>) -> Reply<'static> {
+pub(crate) async fn settle(
+    mut reply: Reply<'static>,
+    registry: &Registry,
+    handler: Option<usize>,
+    session: SessionId,
+    thread: &ThreadState,
+) -> Reply<'static> {
     while let ReplyBody::Later(later) = reply.body {
-        reply = Guarded(later.future).await.unwrap_or_else(Reply::error);
+        let mut future = Guarded(later.future);
+        let polled = poll_fn(|context| {
+            if let Some(handler) = handler {
+                thread.last_call.note_answer(handler);
+            }
+            Pin::new(&mut future).poll(context)
+        });
+        reply = match polled.await {
+            Ok(reply) => reply,
+            Err(panic) => {
+                let route = handler.map_or("", |handler| registry.route_of(handler));
+                handler_panicked(route, session, &thread.counters, &panic)
+            }
+        };
     }
     reply
 }
@@ -206,24 +240,60 @@ pub(crate) fn call<'a>(
     reply: &mut Reply<'a>,
 ) {
     let Some(handler) = handler.map(|index| &registry.handlers[index]) else {
-        *reply = Reply::failure(Failure::NoHandler);
+        *reply = no_handler(request, session);
         return;
     };
-    if guarded(|| handler(request, session, reply)).is_none() {
-        *reply = Reply::error();
+    if let Err(panic) = caught(|| handler(request, session, reply)) {
+        *reply = handler_panicked(request.route(), session.id(), session.counters(), &panic);
     }
 }
 
-/// A future of the embedder's; `None` when it panics.
+/// Answers a message whose route leads here, where nobody handles it.
+#[cold]
+fn no_handler(request: &Request<'_>, session: &Session) -> Reply<'static> {
+    tell_unknown_route(request.route(), session.id(), session.counters());
+    Reply::failure(Failure::NoHandler)
+}
+
+/// Counts a message whose route nobody handles, and logs it.
+#[cold]
+pub(crate) fn tell_unknown_route(route: &str, session: SessionId, counters: &Counters) {
+    counters.unknown_route.one();
+    let route = Excerpt(route);
+    crate::log::seldom!(warn, %route, ?session, "nobody handles a route");
+}
+
+#[cold]
+fn handler_panicked(
+    route: &str,
+    session: SessionId,
+    counters: &Counters,
+    panic: &Panic,
+) -> Reply<'static> {
+    counters.handler_panics.one();
+    let route = Excerpt(route);
+    crate::log::seldom!(error, %route, ?session, %panic, "a handler has panicked");
+    Reply::failure(Failure::Panicked)
+}
+
+#[cold]
+fn filter_panicked(request: &Request<'_>, session: &Session, panic: &Panic) -> Reply<'static> {
+    session.counters().filter_panics.one();
+    let (route, session) = (Excerpt(request.route()), session.id());
+    crate::log::seldom!(error, %route, ?session, %panic, "a filter has panicked");
+    Reply::failure(Failure::Panicked)
+}
+
+/// A future of the embedder's, whose panic is its outcome.
 struct Guarded<T>(LocalFuture<T>);
 
 impl<T> Future for Guarded<T> {
-    type Output = Option<T>;
+    type Output = Result<T, Panic>;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
-        match guarded(|| self.0.as_mut().poll(context)) {
-            Some(poll) => poll.map(Some),
-            None => Poll::Ready(None),
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match caught(|| self.0.as_mut().poll(context)) {
+            Ok(poll) => poll.map(Ok),
+            Err(panic) => Poll::Ready(Err(panic)),
         }
     }
 }

@@ -15,10 +15,11 @@ use smallvec::SmallVec;
 
 use super::BindError;
 use super::at_end::AtEnd;
+use super::last_call::LastCall;
 use super::pending::{Completion, Pending};
 use super::reply::{LocalFuture, Reply};
 use super::request::OwnedRequest;
-use super::task::{self, Task};
+use super::task::{self, OfThread, Task};
 use crate::metrics::Counters;
 use crate::route::PushError;
 use crate::route::edition::Edition;
@@ -179,6 +180,7 @@ pub(crate) struct ThreadState {
     /// The fate of the futures that are spawned now, unless they say so themselves.
     at_end: Cell<AtEnd>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) last_call: Rc<LastCall>,
 }
 
 struct Timer {
@@ -230,6 +232,7 @@ impl ThreadState {
             channels: RefCell::default(),
             at_end: Cell::new(AtEnd::Drop),
             counters,
+            last_call: Rc::default(),
         })
     }
 
@@ -399,7 +402,8 @@ impl Context {
         self.thread.now_us.get()
     }
 
-    /// The length of the thread's last turn: the time in which nobody else was served.
+    /// The length of the thread's last turn: the time in which nobody else was served. The log
+    /// tells of one above [`Limits::turn_warning`](crate::Limits::turn_warning).
     #[must_use]
     pub fn lag(&self) -> Duration {
         Duration::from_micros(self.thread.lag_us.get())
@@ -471,8 +475,10 @@ impl Context {
         at_end: AtEnd,
         future: F,
     ) -> Task<F::Output> {
-        let counters = Arc::clone(&self.thread.counters);
-        let (future, task) = task::task(future, name, at_end, counters);
+        let ThreadState { counters, last_call, .. } = &*self.thread;
+        let of_thread =
+            OfThread { counters: Arc::clone(counters), last_call: Rc::clone(last_call) };
+        let (future, task) = task::task(future, Rc::from(&*name), at_end, of_thread);
         self.thread.ask(Op::Spawn { future: Box::pin(future), at_end });
         task
     }

@@ -4,8 +4,10 @@ use std::rc::Rc;
 
 use super::context::{Context, Op, ThreadState};
 use super::handlers::Registry;
+use super::last_call::What;
 use super::tasks::Tasks;
 use crate::limits::turn::TASKS_AT_ONCE;
+use crate::log::Excerpt;
 
 /// A shard or worker: whoever calls handlers, filters and futures on its thread.
 pub(crate) trait HandlerThread {
@@ -41,6 +43,32 @@ pub(crate) trait HandlerThread {
             self.apply_ops();
         }
         self.tasks_mut().end_run();
+    }
+
+    /// Tells of a turn that was longer than it should be, and what was called last in it.
+    #[cold]
+    fn tell_long_turn(&self, took_us: u64) {
+        let thread = self.thread();
+        thread.counters.long_turns.one();
+        let (last_call, millis) = (&thread.last_call, took_us / 1_000);
+        let server = &*thread.server_id;
+        let route = match last_call.what() {
+            What::Nothing => {
+                crate::log::seldom!(warn, server, millis, "a turn has taken long");
+                return;
+            }
+            What::Future => {
+                let name = last_call.name();
+                let future = Excerpt(name.as_deref().unwrap_or_default());
+                crate::log::seldom!(warn, server, millis, %future, "a turn has taken long");
+                return;
+            }
+            What::Route(route) => thread.routes.entry(route).text.to_string(),
+            What::Text => last_call.text(),
+            What::Answer(handler) => self.registry().route_of(handler).to_owned(),
+        };
+        let route = Excerpt(&route);
+        crate::log::seldom!(warn, server, millis, %route, "a turn has taken long");
     }
 
     /// Runs the hooks of a shutdown, which are owed. A second call does nothing.

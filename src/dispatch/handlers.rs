@@ -173,6 +173,13 @@ impl Registry {
         }
     }
 
+    /// The route of a handler, by its place.
+    #[cold]
+    pub(super) fn route_of(&self, handler: usize) -> &str {
+        let found = self.by_route.iter().find(|(_, place)| **place == handler);
+        found.map_or("", |(route, _)| route)
+    }
+
     pub(crate) fn find(&self, route: &str) -> Option<usize> {
         self.by_route.get(route).copied()
     }

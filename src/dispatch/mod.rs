@@ -3,7 +3,9 @@
 pub(crate) mod at_end;
 pub(crate) mod chain;
 mod channel;
+mod codes;
 pub(crate) mod context;
+mod failure;
 mod filter;
 mod filters;
 pub(crate) mod handler_thread;
@@ -11,6 +13,7 @@ mod handlers;
 mod host_filter;
 #[cfg(all(test, shaddock_loom))]
 mod loom_tests;
+mod last_call;
 mod panics;
 pub(crate) mod pending;
 pub(crate) mod reply;
@@ -21,7 +24,10 @@ mod task;
 pub(crate) mod tasks;
 
 pub use channel::Channel;
+pub use codes::Codes;
+pub(crate) use codes::FailureBodies;
 pub use context::{Audience, Context, TaskBuilder};
+pub(crate) use failure::Failure;
 pub use filter::{Filter, Verdict};
 pub use filters::{Serial, Time, Timeout, TooBusy};
 pub use handlers::Handlers;

@@ -9,6 +9,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::at_end::AtEnd;
+use super::codes::FailureBodies;
+use super::failure::Failure;
 use crate::wire::truthy::is_truthy;
 
 /// A future on one thread.
@@ -25,6 +27,7 @@ pub(crate) type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 /// | an error and an object without `code` | the object with `code: 500` |
 /// | an error and any other body | the body |
 /// | an error without a body | `{"code":500}` |
+/// | a panic | `{"code":500}`, or as [`Codes`](crate::Codes) say |
 ///
 /// A notify gets nothing, whatever its handler says. No error text ever reaches a client.
 #[derive(Debug)]
@@ -48,20 +51,6 @@ pub(crate) enum ReplyBody<'a> {
 pub(crate) struct Later {
     pub(crate) future: LocalFuture<Reply<'static>>,
     pub(crate) at_end: AtEnd,
-}
-
-/// Why the engine answers by itself. Clients of Pomelo are told nothing of it, so it costs them
-/// nothing to say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Failure {
-    /// The route is none that could be handled.
-    BadRoute,
-    /// It leads here, and nobody handles it.
-    NoHandler,
-    /// It leads to a server type without a server.
-    NoServer,
-    /// Whom it was forwarded to has not answered in time.
-    TimedOut,
 }
 
 impl std::fmt::Debug for ReplyBody<'_> {
@@ -95,8 +84,8 @@ impl ReplyBody<'_> {
     }
 }
 
-/// The body of an error without a body.
-const INTERNAL_ERROR: &[u8] = b"{\"code\":500}";
+/// The body of an error without a body that is a handler's own.
+pub(crate) const INTERNAL_ERROR: &[u8] = b"{\"code\":500}";
 
 impl<'a> Reply<'a> {
     /// No body; the client gets `{}`.
@@ -196,11 +185,14 @@ impl<'a> Reply<'a> {
     }
 
     /// The text that answers a request.
-    pub(crate) fn text(&self) -> Cow<'_, [u8]> {
+    pub(crate) fn text<'t>(&'t self, failures: &'t FailureBodies) -> Cow<'t, [u8]> {
         match (self.failed, self.spoken()) {
             (false, None) => Cow::Borrowed(b"{}"),
             (false, Some(body)) => Cow::Borrowed(body),
-            (true, None) => Cow::Borrowed(INTERNAL_ERROR),
+            (true, None) => Cow::Borrowed(match self.failure_kind() {
+                None => INTERNAL_ERROR,
+                Some(failure) => failures.of(failure),
+            }),
             (true, Some(body)) => with_code(body),
         }
     }
@@ -242,9 +234,35 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::dispatch::codes::Codes;
 
     fn text(reply: &Reply<'_>) -> String {
-        String::from_utf8(reply.text().into_owned()).unwrap()
+        text_by(&Codes::pomelo(), reply)
+    }
+
+    fn text_by(codes: &Codes, reply: &Reply<'_>) -> String {
+        let failures = FailureBodies::new(codes);
+        String::from_utf8(reply.text(&failures).into_owned()).unwrap()
+    }
+
+    #[test]
+    fn an_answer_of_the_engine_has_the_code_of_its_cause() {
+        let codes = Codes::http().panicked(599);
+        for (failure, code) in [
+            (Failure::BadRoute, 404),
+            (Failure::NoHandler, 404),
+            (Failure::NoServerType, 404),
+            (Failure::NoServer, 503),
+            (Failure::TimedOut, 504),
+            (Failure::RateLimited, 429),
+            (Failure::Busy, 503),
+            (Failure::Panicked, 599),
+        ] {
+            let reply = Reply::failure(failure);
+            assert_eq!(text_by(&codes, &reply), format!("{{\"code\":{code}}}"));
+            assert_eq!(text(&reply), "{\"code\":500}");
+        }
+        assert_eq!(text_by(&codes, &Reply::error()), "{\"code\":500}", "a handler's own");
     }
 
     /// Each row of the table at [`Reply`].

@@ -15,6 +15,7 @@ use super::context::{Context, HeldRequest, Marks, SessionOp, ThreadState};
 use super::pending::{Pending, Responder};
 use super::reply::Reply;
 use super::request::OwnedRequest;
+use crate::metrics::Counters;
 use crate::session::{SessionData, SessionId, SessionSnapshot, SessionView, Uid};
 
 /// A snapshot of a session, made for one message: Pomelo's `FrontendSession` on the connector and
@@ -69,6 +70,14 @@ impl Session {
     pub(crate) fn resume(held: HeldRequest, thread: &Rc<ThreadState>) -> (OwnedRequest, Self) {
         let HeldRequest { request, session: id, data, marks } = held;
         (request, Self { id, data, thread: Rc::clone(thread), marks })
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        &self.thread.counters
+    }
+
+    pub(super) fn thread(&self) -> &Rc<ThreadState> {
+        &self.thread
     }
 
     pub(crate) fn data(&self) -> &SessionSnapshot {

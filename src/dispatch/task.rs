@@ -1,6 +1,5 @@
 //! A spawned future, as the code that has spawned it sees it.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -10,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::at_end::AtEnd;
+use super::last_call::LastCall;
 use super::panics::{Panic, caught};
 use crate::log::{EXCERPT_CHARS_MAX, Excerpt};
 use crate::metrics::Counters;
@@ -61,7 +61,7 @@ impl std::error::Error for TaskError {}
 
 /// The state that a future and its [`Task`] share.
 struct Shared<T> {
-    name: Cow<'static, str>,
+    name: Rc<str>,
     progress: RefCell<Progress<T>>,
 }
 
@@ -148,17 +148,24 @@ impl<T> fmt::Debug for Task<T> {
     }
 }
 
+/// The parts of a thread that its futures leave notes in.
+#[derive(Clone, Default)]
+pub(super) struct OfThread {
+    pub(super) counters: Arc<Counters>,
+    pub(super) last_call: Rc<LastCall>,
+}
+
 /// Makes a future that runs another one to its end, and the handle of that.
 pub(super) fn task<F: Future>(
     future: F,
-    name: Cow<'static, str>,
+    name: Rc<str>,
     at_end: AtEnd,
-    counters: Arc<Counters>,
+    thread: OfThread,
 ) -> (impl Future<Output = ()>, Task<F::Output>) {
     let progress =
         Progress { outcome: None, is_finished: false, is_aborted: false, awaiter: None, own: None };
     let shared = Rc::new(Shared { name, progress: RefCell::new(progress) });
-    let end = End { shared: Rc::clone(&shared), at_end, counters };
+    let end = End { shared: Rc::clone(&shared), at_end, thread };
     (run(future, end), Task { shared })
 }
 
@@ -173,7 +180,8 @@ async fn run<F: Future>(future: F, end: End<F::Output>) {
                 return Poll::Ready(Err(TaskError::Aborted));
             }
             let name = &end.shared.name;
-            match guard_step(&end.counters, name, || future.as_mut().poll(context)) {
+            end.thread.last_call.note_future(name);
+            match guard_step(&end.thread.counters, name, || future.as_mut().poll(context)) {
                 Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
                 // It may have aborted itself; then it is awake again.
                 Ok(Poll::Pending) => Poll::Pending,
@@ -189,7 +197,7 @@ async fn run<F: Future>(future: F, end: End<F::Output>) {
 struct End<T> {
     shared: Rc<Shared<T>>,
     at_end: AtEnd,
-    counters: Arc<Counters>,
+    thread: OfThread,
 }
 
 impl From<Panic> for TaskError {
@@ -240,8 +248,9 @@ mod tests {
     fn spawned<F: Future>(
         future: F,
     ) -> (Pin<Box<impl Future<Output = ()>>>, Task<F::Output>, Arc<Counters>) {
-        let counters = Arc::<Counters>::default();
-        let (run, handle) = task(future, "it".into(), AtEnd::Wait, Arc::clone(&counters));
+        let thread = OfThread::default();
+        let counters = Arc::clone(&thread.counters);
+        let (run, handle) = task(future, "it".into(), AtEnd::Wait, thread);
         (Box::pin(run), handle, counters)
     }
 

@@ -14,7 +14,8 @@ use super::preflight;
 use super::start::Plan;
 use super::threads::ThreadCounts;
 use crate::dispatch::{
-    Filter, Handlers, HostFilter, OwnedRequest, Register, Reply, Request, Session,
+    Codes, FailureBodies, Filter, Handlers, HostFilter, OwnedRequest, Register, Reply, Request,
+    Session,
 };
 use crate::error::{EngineOption, StartError};
 use crate::forward::{Carrier, LaneFull, Route, ServerId, ServerType, WorkerIndex, Workers};
@@ -64,6 +65,7 @@ pub struct Builder {
     #[cfg(feature = "crypto")]
     use_crypto: bool,
     limits: Limits,
+    codes: Codes,
     check_client: Option<CheckClient>,
     user_handshake: Option<UserHandshake>,
     routes: Vec<String>,
@@ -111,6 +113,7 @@ impl Builder {
             #[cfg(feature = "crypto")]
             use_crypto: false,
             limits: Limits::default(),
+            codes: Codes::pomelo(),
             check_client: None,
             user_handshake: None,
             routes: Vec::new(),
@@ -230,6 +233,22 @@ impl Builder {
     /// The bounds of everything.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Sets the codes of the answers that the engine gives by itself: 500 for everything by
+    /// default, as by Pomelo.
+    ///
+    /// Clients of Pitaya's dialect have Pitaya's codes, whatever is set here; see
+    /// `docs/pitaya-clients.md`.
+    ///
+    /// ```
+    /// use shaddock::{Codes, Engine};
+    ///
+    /// let builder = Engine::builder().answer_codes(Codes::pomelo().rate_limited(429));
+    /// ```
+    pub fn answer_codes(mut self, codes: Codes) -> Self {
+        self.codes = codes;
         self
     }
 
@@ -538,6 +557,7 @@ impl Builder {
             address_setting: self.address_setting,
             heartbeat_interval: self.heartbeat,
             protos: self.protos,
+            failures: Arc::new(FailureBodies::new(&self.codes)),
             edition: RwLock::new(Arc::new(edition)),
             #[cfg(feature = "crypto")]
             use_crypto: self.use_crypto,

@@ -101,6 +101,7 @@ fn start_workers(
                 register: Arc::clone(register),
                 limits: config.limits.clone(),
                 counters: Arc::clone(&config.counters[me.index()]),
+                failures: Arc::clone(&config.failures),
             };
             engine.add_worker(start_worker(worker, threads, me, counts, opened.clone())?);
         }

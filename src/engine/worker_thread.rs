@@ -58,6 +58,7 @@ impl WorkerThread {
             while let Some(party) = self.worker.poll_bell() {
                 self.threads.wake(party, &mut self.ring);
             }
+            self.worker.end_turn(self.threads.now_us());
             if has_more {
                 self.ring.submit()?;
             } else {

@@ -9,7 +9,7 @@ use super::message_batch::MessageBatch;
 use super::party::Party;
 use super::reports::ReportTo;
 use crate::dispatch::reply::{Reply, ReplyBody};
-use crate::dispatch::{Audience, BindError, HostRule, Login};
+use crate::dispatch::{Audience, BindError, Failure, HostRule, Login};
 use crate::metrics::Latency;
 use crate::route::edition::Edition;
 use crate::route::push::Push;
@@ -205,6 +205,8 @@ impl ForwardRoute {
 pub(crate) struct WorkerReply {
     pub(crate) body: Option<Bytes>,
     pub(crate) failed: bool,
+    /// The reason why there is no body, if the engine has answered by itself.
+    pub(crate) failure: Option<Failure>,
     /// The request's own, if the worker still has it: a count that only its shard changes costs
     /// next to nothing.
     pub(crate) data: Option<Arc<SessionData>>,
@@ -212,18 +214,21 @@ pub(crate) struct WorkerReply {
 
 impl WorkerReply {
     pub(crate) fn new(reply: Reply<'_>, data: Option<Arc<SessionData>>) -> Self {
-        let failed = reply.failed;
+        let (failed, failure) = (reply.failed, reply.failure_kind());
         let body = match reply.body {
             ReplyBody::None | ReplyBody::Later(_) | ReplyBody::Failed(_) => None,
             ReplyBody::Borrowed(bytes) => Some(Bytes::copy_from_slice(bytes)),
             ReplyBody::Owned(bytes) => Some(bytes.into()),
             ReplyBody::Shared(bytes) => Some(bytes),
         };
-        Self { body, failed, data }
+        Self { body, failed, failure, data }
     }
 
     pub(crate) fn into_reply(self) -> Reply<'static> {
         drop(self.data);
+        if let Some(failure) = self.failure {
+            return Reply::failure(failure);
+        }
         let body = self.body.map_or(ReplyBody::None, ReplyBody::Shared);
         Reply { body, failed: self.failed }
     }

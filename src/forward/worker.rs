@@ -18,9 +18,9 @@ use super::session_futures::SessionFutures;
 use crate::dispatch::chain;
 use crate::dispatch::context::{BatchPart, Call, Op, Origin, ThreadState};
 use crate::dispatch::handler_thread::HandlerThread;
-use crate::dispatch::reply::{Reply, ReplyBody};
+use crate::dispatch::reply::{INTERNAL_ERROR, Reply, ReplyBody};
 use crate::dispatch::tasks::Tasks;
-use crate::dispatch::{Handlers, Register, Registry, Request, Session};
+use crate::dispatch::{Failure, FailureBodies, Handlers, Register, Registry, Request, Session};
 use crate::limits::Limits;
 use crate::limits::turn::MESSAGES_PER_SHARD;
 use crate::metrics::Counters;
@@ -38,6 +38,9 @@ pub(crate) struct Worker {
     tasks: Tasks,
     session_futures: SessionFutures,
     counters: Arc<Counters>,
+    failures: Arc<FailureBodies>,
+    /// The time of a turn above which it is told of.
+    turn_warning_us: u64,
     asks: PendingAsks<AskCompletion>,
     endpoint: Endpoint,
     /// The shards have ended, and all sessions before them.
@@ -68,6 +71,7 @@ pub(crate) struct WorkerConfig {
     pub(crate) register: Register,
     pub(crate) limits: Limits,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) failures: Arc<FailureBodies>,
 }
 
 impl Worker {
@@ -90,6 +94,8 @@ impl Worker {
             tasks: Tasks::new(limits.tasks_max, bell, Arc::clone(&config.counters)),
             session_futures: SessionFutures::new(limits),
             counters: Arc::clone(&config.counters),
+            failures: Arc::clone(&config.failures),
+            turn_warning_us: limits.turn_warning_us(),
             asks: PendingAsks::new(hub, me, limits.backlog_len_max),
             endpoint: Endpoint::new(Arc::clone(hub), me, limits.backlog_len_max),
             has_lost_shards: false,
@@ -100,6 +106,7 @@ impl Worker {
 
     /// One turn: reads mail, runs what is ready. Whether there is more to do at once.
     pub(crate) fn run(&mut self, now_us: u64) -> bool {
+        self.thread.last_call.clear();
         self.thread.handle_time(now_us);
         if self.has_lost_shards {
             self.endpoint.discard_outgoing();
@@ -119,6 +126,15 @@ impl Worker {
         }
         self.run_tasks();
         self.endpoint.has_work() || self.tasks.has_ready()
+    }
+
+    /// Ends the turn, at the given time.
+    pub(crate) fn end_turn(&mut self, now_us: u64) {
+        let took_us = now_us.saturating_sub(self.thread.now_us.get());
+        self.thread.lag_us.set(took_us);
+        if took_us > self.turn_warning_us {
+            self.tell_long_turn(took_us);
+        }
     }
 
     pub(crate) fn poll_bell(&mut self) -> Option<Party> {
@@ -203,8 +219,14 @@ impl Worker {
         let thread = Rc::clone(&self.thread);
         let (text, body) = route.split(&thread.routes, &bytes);
         let handler = match route {
-            ForwardRoute::Known(route) => self.by_route[route.index()],
-            ForwardRoute::Inline { .. } => self.registry.find(text),
+            ForwardRoute::Known(route) => {
+                thread.last_call.note_route(route);
+                self.by_route[route.index()]
+            }
+            ForwardRoute::Inline { .. } => {
+                thread.last_call.note_text(text);
+                self.registry.find(text)
+            }
         };
         let request = Request::new(text, request_id, body);
         let mut session = Session::new(id, SessionSnapshot::Worker(data), Rc::clone(&thread));
@@ -215,7 +237,7 @@ impl Worker {
             ReplyBody::Later(_) => {
                 let reply = reply.into_owned();
                 let origin = Origin::Shard { session: id, token, bytes: counted as u32 };
-                return self.answer_later(origin, reply);
+                return self.answer_later(origin, reply, handler);
             }
             ReplyBody::Borrowed(slice) if let Some(part) = part_of(&bytes, slice) => {
                 // A body that is the request's own goes back without a copy.
@@ -226,7 +248,7 @@ impl Worker {
                 self.mail_answer(
                     id.shard(),
                     token,
-                    WorkerReply { body: Some(bytes), failed, data },
+                    WorkerReply { body: Some(bytes), failed, failure: None, data },
                 );
             }
             _ => self.send_answer(id.shard(), token, reply, session.into_shared()),
@@ -243,7 +265,7 @@ impl Worker {
         let kept = SessionSnapshot::Worker(kept);
         let mut session = Session::new(id, SessionSnapshot::Worker(data), Rc::clone(&thread));
         let messages = std::mem::take(&mut batch.messages);
-        let mut handled = messages.bytes();
+        let (mut handled, mut last) = (messages.bytes(), None);
         for (index, (head, body)) in messages.iter().enumerate() {
             if !session.renew(id, &kept) {
                 session = Session::new(id, kept.clone(), Rc::clone(&thread));
@@ -251,6 +273,7 @@ impl Worker {
             let request = Request::new(&thread.routes.entry(head.route).text, head.id, body);
             let mut reply = Reply::error();
             let handler = self.by_route[head.route.index()];
+            last = Some(head.route);
             chain::handle(&registry, handler, &request, &mut session, &mut reply);
             let is_later = matches!(reply.body, ReplyBody::Later(_));
             let is_told = tells_all && !is_ordinary(head.id, &reply);
@@ -264,14 +287,18 @@ impl Worker {
                 let origin = Origin::Batch { session: id, part };
                 if is_later {
                     handled -= body.len();
-                    self.answer_later(origin, reply.into_owned());
+                    self.answer_later(origin, reply.into_owned(), handler);
                 } else {
                     self.answer_origin(origin, reply);
                 }
             } else if head.id != 0 {
-                encode_answer(is_websocket, head.id, &reply, &mut batch.answers);
+                let text = reply.text(&self.failures);
+                encode_answer(is_websocket, head.id, &text, &mut batch.answers);
                 batch.answered |= 1 << index;
             }
+        }
+        if let Some(last) = last {
+            thread.last_call.note_route(last);
         }
         batch.messages = messages;
         self.endpoint.add_handled(id.shard().into(), handled);
@@ -291,7 +318,7 @@ impl Worker {
     }
 
     /// Answers once the handler has. Its message counts for the lane until then.
-    fn answer_later(&mut self, origin: Origin, reply: Reply<'static>) {
+    fn answer_later(&mut self, origin: Origin, reply: Reply<'static>, handler: Option<usize>) {
         let Some((session, bytes)) = counted(&origin) else { return };
         let refusals = match self.session_futures.begin(session, bytes) {
             false => &self.counters.session_in_flight_rejects,
@@ -299,17 +326,24 @@ impl Worker {
                 self.session_futures.end(session, bytes);
                 &self.counters.task_rejects
             }
-            true => return self.spawn_answer(origin, reply),
+            true => return self.spawn_answer(session, origin, reply, handler),
         };
         refusals.one();
         self.endpoint.add_handled(session.shard().into(), bytes);
-        self.answer_origin(origin, Reply::error());
+        self.answer_origin(origin, Reply::failure(Failure::Busy));
     }
 
-    fn spawn_answer(&mut self, origin: Origin, reply: Reply<'static>) {
+    fn spawn_answer(
+        &mut self,
+        session: SessionId,
+        origin: Origin,
+        reply: Reply<'static>,
+        handler: Option<usize>,
+    ) {
+        let registry = Rc::clone(&self.registry);
         let (thread, at_end) = (Rc::clone(&self.thread), reply.at_end());
         let future = Box::pin(async move {
-            let reply = chain::settle(reply).await;
+            let reply = chain::settle(reply, &registry, handler, session, &thread).await;
             thread.ask(Op::Answer { call: Call { origin, held: None }, reply });
         });
         let spawned = self.tasks.spawn(future, at_end);
@@ -338,7 +372,8 @@ impl Worker {
             }
             Origin::Batch { session, part } if part.id != 0 => {
                 let mut bytes = Vec::new();
-                encode_answer(part.is_websocket, part.id, &reply, &mut bytes);
+                let text = reply.text(&self.failures);
+                encode_answer(part.is_websocket, part.id, &text, &mut bytes);
                 let (token, answered) = (part.token, 1 << part.index);
                 self.endpoint
                     .send(session.shard().into(), Mail::Answers { token, answered, bytes });
@@ -434,13 +469,12 @@ fn is_ordinary(id: u32, reply: &Reply<'_>) -> bool {
 
 /// Lays out the answer to a message of a batch.
 #[inline]
-fn encode_answer(is_websocket: bool, id: u32, reply: &Reply<'_>, out: &mut Vec<u8>) {
-    let text = reply.text();
-    if answer::fits(&text) {
-        answer::encode(is_websocket, id, &text, out);
+fn encode_answer(is_websocket: bool, id: u32, text: &[u8], out: &mut Vec<u8>) {
+    if answer::fits(text) {
+        answer::encode(is_websocket, id, text, out);
     } else {
         crate::log::seldom!(warn, bytes = text.len(), "an answer is too long for a package");
-        answer::encode(is_websocket, id, &Reply::error().text(), out);
+        answer::encode(is_websocket, id, INTERNAL_ERROR, out);
     }
 }
 

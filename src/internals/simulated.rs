@@ -187,6 +187,7 @@ impl Simulated {
                 register: Arc::clone(&setup.chat),
                 limits: limits.clone(),
                 counters: Arc::clone(&config.counters[me.index()]),
+                failures: Arc::clone(&config.failures),
             };
             Worker::new(&config, &hub, me)
         };

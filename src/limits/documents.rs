@@ -158,6 +158,7 @@ fn unit_of_example(limit: &Limit) -> &str {
 fn default_of_example(limit: &Limit) -> String {
     match limit.default.split_once(' ') {
         None => limit.default.to_owned(),
+        Some((millis, "ms")) => format!("\"{millis}ms\""),
         Some((seconds, "s")) => format!("\"{seconds}s\""),
         Some(_) => format!("\"{}\"", limit.default),
     }

@@ -114,9 +114,11 @@ macro_rules! limits {
     (@value $number:literal) => { $number };
     (@value $number:literal KiB) => { $number * 1024 };
     (@value $number:literal MiB) => { $number * 1024 * 1024 };
+    (@value $number:literal ms) => { Duration::from_millis($number) };
     (@value $number:literal s) => { Duration::from_secs($number) };
 
     (@visit $visitor:ident, $row:ident, $field:expr,) => { $visitor.count($row, $field) };
+    (@visit $visitor:ident, $row:ident, $field:expr, ms) => { $visitor.duration($row, $field) };
     (@visit $visitor:ident, $row:ident, $field:expr, s) => { $visitor.duration($row, $field) };
     (@visit $visitor:ident, $row:ident, $field:expr, $bytes:ident) => {
         $visitor.bytes($row, $field)

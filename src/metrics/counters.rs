@@ -216,6 +216,12 @@ counters! {
     in_flight_pauses,
     /// Requests refused, and futures dropped, because of `tasks_max`.
     task_rejects,
+    /// Panics of handlers, sync or async.
+    handler_panics,
+    /// Panics of filters.
+    filter_panics,
+    /// Turns of shards and workers that took longer than `turn_warning`.
+    long_turns,
     /// Panics of spawned futures, of hooks of a shutdown, and of ticks of timers.
     task_panics,
     /// Futures that were owed when the engine stopped, and that its drain has had no time for.

@@ -84,7 +84,8 @@ impl Forwards {
         let message = Message { session, data, export, route, id, bytes };
         if let Err(failure) = self.accept(turn, token, message) {
             count(turn, failure);
-            let reply = WorkerReply { body: Some(failure.body()), failed: true, data: None };
+            let reply =
+                WorkerReply { body: Some(failure.body()), failed: true, failure: None, data: None };
             turn.remote.answer(session.shard(), token, reply);
         }
     }
@@ -400,7 +401,7 @@ fn timeout_of(turn: &Turn<'_>, waiter: &Waiter) -> Bytes {
 }
 
 fn finish(turn: &mut Turn<'_>, waiter: Waiter, body: Option<Bytes>, failed: bool) {
-    let reply = WorkerReply { body, failed, data: None };
+    let reply = WorkerReply { body, failed, failure: None, data: None };
     turn.remote.answer(waiter.shard, waiter.token, reply);
 }
 

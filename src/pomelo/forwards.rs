@@ -13,6 +13,7 @@ use super::peer::PeerId;
 use super::peers::Peers;
 use super::remotes::Caller;
 use super::rpc::{self, Message};
+use crate::dispatch::Failure;
 use crate::forward::Chunk;
 use crate::forward::mail::{Forward, WorkerReply};
 use crate::forward::remote::Remote;
@@ -52,7 +53,7 @@ impl Forwards<'_> {
                 NotCalled::Lost => self.config.counters.forward_lost.one(),
                 NotCalled::Full => self.config.counters.forward_rejects.one(),
             }
-            self.answer_failed(session.shard(), token);
+            self.answer_failed(session.shard(), token, Failure::Busy);
         }
     }
 
@@ -126,7 +127,7 @@ impl Forwards<'_> {
             // Nobody waits for what has been answered for, nor for what a notify comes to.
             let Some(waiter) = mailbox.calls.take(answer.id) else { return };
             let body = answer.body.map(|body| self.chunk.carve([body.as_bytes()]));
-            let reply = WorkerReply { body, failed: answer.failed, data: None };
+            let reply = WorkerReply { body, failed: answer.failed, failure: None, data: None };
             self.remote.answer(waiter.shard, waiter.token, reply);
         });
         if bad > 0 {
@@ -136,8 +137,9 @@ impl Forwards<'_> {
     }
 
     /// Answers a request that no server will.
-    pub(super) fn answer_failed(&mut self, shard: ShardIndex, token: u64) {
-        self.remote.answer(shard, token, WorkerReply { body: None, failed: true, data: None });
+    pub(super) fn answer_failed(&mut self, shard: ShardIndex, token: u64, failure: Failure) {
+        let reply = WorkerReply { body: None, failed: true, failure: Some(failure), data: None };
+        self.remote.answer(shard, token, reply);
     }
 
     /// A session has ended: tells the game, if it was anybody's.

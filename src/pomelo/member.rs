@@ -24,6 +24,7 @@ use super::peer::{Output, Owner, Peer, PeerId};
 use super::peers::Peers;
 use super::remotes::{Caller, Remotes};
 use super::servers::{Change, Server};
+use crate::dispatch::Failure;
 use crate::forward::remote::{Received, Remote};
 use crate::forward::{Chunk, Party, Route};
 use crate::session::Slot;
@@ -175,7 +176,7 @@ impl Member {
         crate::log::seldom!(of server, warn, server, why, calls, "no connection to a server");
         self.config.counters.forward_lost.add(waiters.len() as u64);
         for waiter in waiters {
-            self.forwards().answer_failed(waiter.shard, waiter.token);
+            self.forwards().answer_failed(waiter.shard, waiter.token, Failure::Busy);
         }
     }
 
@@ -314,7 +315,7 @@ impl Member {
         };
         self.config.counters.forward_timeouts.add(timeouts.len() as u64);
         for waiter in timeouts {
-            self.forwards().answer_failed(waiter.shard, waiter.token);
+            self.forwards().answer_failed(waiter.shard, waiter.token, Failure::TimedOut);
         }
         if leaves {
             return self.apply(Change::Remove(id));

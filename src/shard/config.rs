@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::listener_config::{ListenerConfig, ListenerIndex};
-use crate::dispatch::{HostFilter, Register, chain};
+use crate::dispatch::{FailureBodies, HostFilter, Register, chain};
 use crate::forward::{Carrier, ServerType, ServerTypeIndex, WorkerIndex};
 use crate::limits::Limits;
 use crate::metrics::Counters;
@@ -54,6 +54,8 @@ pub(crate) struct ShardConfig {
     pub(crate) protos: Option<ProtoTable>,
     /// The newest. Shards hear of another one by mail; only the host's threads look here.
     pub(crate) edition: RwLock<Arc<Edition>>,
+    /// The bodies of answers that the engine gives by itself.
+    pub(crate) failures: Arc<FailureBodies>,
     /// True if requests have to be signed.
     #[cfg(feature = "crypto")]
     pub(crate) use_crypto: bool,
@@ -190,6 +192,7 @@ impl ShardConfig {
             heartbeat_interval: None,
             protos: None,
             edition: RwLock::new(Arc::new(Edition::bare(dictionary, &routes))),
+            failures: Arc::default(),
             #[cfg(feature = "crypto")]
             use_crypto: false,
             check_client: None,

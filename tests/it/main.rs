@@ -8,6 +8,7 @@ mod connections;
 mod crypto;
 mod echo;
 mod editions;
+mod failures;
 mod faults;
 mod filters;
 mod forward;

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use shaddock::{Builder, Reply, Shards};
+use shaddock::{Builder, Codes, Reply, Shards};
 
 use super::kind::{DURATION, FLAG, TEXT, count};
 use super::table::Table;
@@ -21,6 +21,7 @@ pub(crate) struct Server {
     use_crypto: bool,
     echo: Option<String>,
     demo: bool,
+    codes: Codes,
     /// The time that clients get when it stops.
     pub(crate) drain: Duration,
 }
@@ -44,6 +45,7 @@ pub(super) fn read(table: &mut Table<'_>) -> Server {
         use_crypto: false,
         echo: None,
         demo: false,
+        codes: Codes::pomelo(),
         drain: DRAIN,
     };
     table.read("id", &mut server.id, TEXT);
@@ -60,6 +62,7 @@ pub(super) fn read(table: &mut Table<'_>) -> Server {
     {
         table.refuse("echo", &format!("a route like {}.handler.method", server.server_type), None);
     }
+    server.codes = table.table("codes", read_codes);
     table.read("demo", &mut server.demo, FLAG);
     if server.demo && server.server_type != DEMO_TYPE {
         let expected = format!("false, as the demo's handlers are of the type {DEMO_TYPE}");
@@ -68,13 +71,24 @@ pub(super) fn read(table: &mut Table<'_>) -> Server {
     server
 }
 
+fn read_codes(table: &mut Table<'_>) -> Codes {
+    let mut codes = Codes::pomelo();
+    table.read("rate_limited", &mut codes.rate_limited, count());
+    table.read("unknown_route", &mut codes.unknown_route, count());
+    table.read("timed_out", &mut codes.timed_out, count());
+    table.read("panicked", &mut codes.panicked, count());
+    table.read("busy", &mut codes.busy, count());
+    codes
+}
+
 impl Server {
     pub(super) fn describe(&self, builder: Builder) -> Builder {
         let mut builder = builder
             .server_id(&self.id)
             .server_type(&self.server_type)
             .shards(Shards::Count(self.shards()))
-            .single_session(self.single_session);
+            .single_session(self.single_session)
+            .answer_codes(self.codes);
         if let Some(reason) = &self.shutdown_kick {
             builder = builder.shutdown_kick(reason);
         }

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use super::super::failure::Failure;
 use super::super::{Filter, Reply, Request, Session, Verdict};
 
-/// Refuses messages (500) while the thread lags, as Pomelo's `toobusy` does.
+/// Refuses messages while the thread lags, as Pomelo's `toobusy` does: 500, or
+/// [`Codes::busy`](crate::Codes::busy).
 ///
 /// The lag is how long the thread's last turn took: the time in which nobody else was served.
 #[derive(Debug, Clone)]
@@ -31,7 +33,7 @@ impl Filter for TooBusy {
     fn before(&self, _: &Request<'_>, session: &mut Session) -> Verdict {
         if session.context().lag() > self.lag_max {
             crate::log::seldom!(warn, "too busy");
-            return Verdict::Refuse(Reply::error());
+            return Verdict::Refuse(Reply::failure(Failure::Busy));
         }
         Verdict::Continue
     }

@@ -3,11 +3,12 @@
 use std::rc::Rc;
 
 use super::Dispatcher;
+use super::plan::Target;
 use crate::dispatch::at_end::AtEnd;
 use crate::dispatch::chain::{self, Stop};
 use crate::dispatch::context::{Call, ClientCall, HeldRequest, Op, Origin};
 use crate::dispatch::reply::{LocalFuture, Reply, ReplyBody};
-use crate::dispatch::{Request, Session, Verdict};
+use crate::dispatch::{Failure, Request, Session, Verdict};
 use crate::shard::forwarder::copies;
 
 impl Dispatcher {
@@ -40,7 +41,7 @@ impl Dispatcher {
     ) {
         let Some(client) = self.begin_task(client, request.body().len()) else {
             self.do_ops();
-            return self.finish(client, &Reply::error(), request, &mut session);
+            return self.finish(client, &Reply::failure(Failure::Busy), request, &mut session);
         };
         let (registry, thread) = (Rc::clone(&self.registry), Rc::clone(&self.thread));
         let request = request.to_owned();
@@ -104,16 +105,26 @@ impl Dispatcher {
             // The local after filters run when the future is dropped, so before the global ones.
             drop(reply);
             self.do_ops();
-            return self.finish(client, &Reply::error(), request, &mut session);
+            return self.finish(client, &Reply::failure(Failure::Busy), request, &mut session);
         };
         let (held, at_end) = (self.hold(request, session), reply.at_end());
         let (thread, reply) = (Rc::clone(&self.thread), reply.into_owned());
+        let (registry, handler) = (Rc::clone(&self.registry), self.handler_of(&client, request));
         let future = Box::pin(async move {
-            let reply = chain::settle(reply).await;
+            let session = client.session;
+            let reply = chain::settle(reply, &registry, handler, session, &thread).await;
             thread.ask(Op::Answer { call: Call { origin: Origin::Client(client), held }, reply });
         });
         let spawned = self.tasks.spawn(future, at_end);
         debug_assert!(spawned.is_ok());
+    }
+
+    /// The place of the handler that a message was handled by.
+    fn handler_of(&self, client: &ClientCall, request: &Request<'_>) -> Option<usize> {
+        match client.route.map(|route| self.plans[route.index()].target) {
+            Some(Target::Handler(handler)) => Some(handler as usize),
+            _ => self.registry.find(request.route()),
+        }
     }
 
     /// Counts a message that waits in a future, where it may.

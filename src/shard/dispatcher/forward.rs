@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::Dispatcher;
 use crate::dispatch::context::ClientCall;
-use crate::dispatch::reply::{Failure, Reply};
-use crate::dispatch::{Request, Session, chain};
+use crate::dispatch::reply::Reply;
+use crate::dispatch::{Failure, Request, Session, chain};
 use crate::forward::mail::WorkerReply;
 use crate::forward::message_batch::MessageBatch;
 use crate::forward::pending_forwards::{HeldMessages, PendingBatch, PendingForward};
@@ -35,13 +35,13 @@ impl Dispatcher {
         let copies = copies(!self.registry.global_filters.is_empty());
         let counted = self.connections().begin_in_flight(client, copies * body.len());
         let Some(client) = counted else {
-            return self.finish(client, &Reply::error(), request, &mut session);
+            return self.finish(client, &Reply::failure(Failure::Busy), request, &mut session);
         };
         let data = Arc::clone(session.data().shared());
         let held = self.hold(request, session);
         let sent = self.forwarder.forward(client, to, (request.route(), body), data, held);
         if let Err(Rejected { held }) = sent {
-            self.handle_answer(&client, held, &Reply::error());
+            self.handle_answer(&client, held, &Reply::failure(Failure::Busy));
         }
     }
 

@@ -15,9 +15,8 @@ use super::Dispatcher;
 use super::plan::{Plan, RecentRoutes, Target, is_same};
 use crate::dispatch::chain::{self, Stop};
 use crate::dispatch::context::{ClientCall, HeldRequest, ThreadState};
-use crate::dispatch::reply::{Failure, Reply, ReplyBody};
-use crate::dispatch::{Request, Session};
-use crate::metrics::Counters;
+use crate::dispatch::reply::{Reply, ReplyBody};
+use crate::dispatch::{Failure, Request, Session};
 use crate::route::edition::Edition;
 use crate::route::table::{RouteId, RouteTable};
 use crate::session::{BufferPool, SessionId, SessionSnapshot, Slot};
@@ -207,6 +206,10 @@ impl Dispatcher {
         admitted: Option<Session>,
     ) {
         let route = Known { id: client.route, text: request.route(), target };
+        match client.route {
+            Some(route) => self.thread.last_call.note_route(route),
+            None => self.thread.last_call.note_text(request.route()),
+        }
         let (id, body) = (request.id(), request.sent_body());
         let prepared = Prepared(Some(Ready { id, is_notify: id == 0, route, body }));
         self.handle_all(prepared, client.session, client.started_us, 1, admitted);
@@ -252,7 +255,7 @@ impl Dispatcher {
             }
             let handler = match route.target {
                 Target::Handler(handler) => Some(handler as usize),
-                Target::NoHandler if !M::ARE_PLAIN => no_handler(&self.counters),
+                Target::NoHandler if !M::ARE_PLAIN => None,
                 Target::Workers(server_type) if M::ARE_PLAIN => {
                     let to = BatchTarget { session, connection, server_type, id, route: known };
                     let sent = batching.put(&mut builder, to, body, &mut snapshot);
@@ -278,15 +281,18 @@ impl Dispatcher {
             }
         };
         if M::ARE_PLAIN && tally.messages > 0 {
-            self.end_run(session.slot(), &tally);
+            self.end_run(session.slot(), &tally, last.and_then(|route| route.id.into()));
         }
         run.is_interrupted = interruption.is_some();
         self.finish_run(builder, interruption, snapshot);
         run
     }
 
-    /// Counts the messages of a run.
-    fn end_run(&mut self, slot: Slot, tally: &Tally) {
+    /// Counts the messages of a run, and notes the route of the last of them.
+    fn end_run(&mut self, slot: Slot, tally: &Tally, last: Option<RouteId>) {
+        if let Some(last) = last {
+            self.thread.last_call.note_route(last);
+        }
         let connections = &mut self.forwarder.outbound.connections;
         connections.budgets_mut().left -= tally.messages as u32;
         self.counters.requests.add(tally.messages - tally.notifies);
@@ -327,8 +333,8 @@ impl Dispatcher {
                 self.forward(&client, to, &request, session);
             }
             Interruption::Nowhere { client, request } => {
-                self.counters.unknown_route.one();
-                let reply = Reply::failure(Failure::NoServer);
+                chain::tell_unknown_route(request.route(), client.session, &self.counters);
+                let reply = Reply::failure(Failure::NoServerType);
                 self.finish(&client, &reply, &request, &mut session);
             }
             Interruption::Answered => {
@@ -391,7 +397,7 @@ impl Dispatcher {
                 }
             }
         }
-        self.counters.unknown_route.one();
+        chain::tell_unknown_route(request.route(), client.session, &self.counters);
         self.outbound().answer(client, &Reply::failure(Failure::BadRoute));
     }
 }
@@ -409,13 +415,6 @@ fn seen_by<'a, M: Messages>(
         *snapshot = None;
     }
     snapshot.get_or_insert_with(|| Session::new(session, data.clone(), Rc::clone(thread)))
-}
-
-/// Counts a message that only the filters of its handler see.
-#[cold]
-fn no_handler(counters: &Counters) -> Option<usize> {
-    counters.unknown_route.one();
-    None
 }
 
 /// Leaves a message that is not handled here to [`Dispatcher::handle_interruption`].

@@ -37,6 +37,7 @@ use super::forwarder::{Forwarder, copies};
 use super::outbound::Outbound;
 use super::rate::{MessageRate, Rate};
 use crate::dispatch::context::ThreadState;
+use crate::dispatch::handler_thread::HandlerThread as _;
 use crate::dispatch::tasks::Tasks;
 use crate::dispatch::{Handlers, Registry};
 use crate::forward::{Hub, Party};
@@ -70,6 +71,8 @@ pub(super) struct Dispatcher {
     latency: Latency,
     /// Requests answered in the turn they came in.
     answers_this_turn: u64,
+    /// The time of a turn above which it is told of.
+    turn_warning_us: u64,
 }
 
 impl Dispatcher {
@@ -102,6 +105,7 @@ impl Dispatcher {
             scratch: Vec::new(),
             latency: Latency::default(),
             answers_this_turn: 0,
+            turn_warning_us: limits.turn_warning_us(),
             counters,
             config: Arc::clone(config),
         }
@@ -121,6 +125,7 @@ impl Dispatcher {
         self.connections().begin_turn(now_us);
         self.outbound().begin_turn();
         self.forwarder.begin_turn();
+        self.thread.last_call.clear();
         self.thread.now_us.set(self.forwarder.outbound.connections.now_us());
     }
 
@@ -139,6 +144,9 @@ impl Dispatcher {
     /// Ends a turn that has taken so long.
     pub(super) fn end_turn(&mut self, lag_us: u64) {
         self.thread.lag_us.set(lag_us);
+        if lag_us > self.turn_warning_us {
+            self.tell_long_turn(lag_us);
+        }
         let answers = std::mem::take(&mut self.answers_this_turn);
         if answers > 0 {
             self.latency.record(lag_us, answers);

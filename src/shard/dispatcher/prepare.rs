@@ -5,9 +5,9 @@ use std::rc::Rc;
 
 use super::Dispatcher;
 use super::plan::Target;
-use crate::dispatch::Request;
 use crate::dispatch::context::ClientCall;
 use crate::dispatch::reply::Reply;
+use crate::dispatch::{Failure, Request};
 use crate::route::edition::Edition;
 use crate::route::table::{RouteEntry, RouteId, RouteTable};
 use crate::session::{SessionId, Slot};
@@ -73,11 +73,20 @@ impl Dispatcher {
         if let Some(message_rate) = &mut self.message_rate
             && !message_rate.take(session.slot(), started_us)
         {
-            self.counters.message_rate_rejects.one();
-            self.outbound().answer(&client, &Reply::error());
+            self.refuse_for_rate(&client);
             return None;
         }
         Some((client, message))
+    }
+
+    /// Refuses a message of a session that sends too fast.
+    #[cold]
+    fn refuse_for_rate(&mut self, client: &ClientCall) {
+        self.counters.message_rate_rejects.one();
+        let session = client.session;
+        let peer = self.connections().get(session).map(|connection| connection.peer);
+        crate::log::seldom!(warn, ?session, ?peer, "a session sends more than its rate");
+        self.outbound().answer(client, &Reply::failure(Failure::RateLimited));
     }
 
     /// Handles a message for which all work is done that had to be done first.

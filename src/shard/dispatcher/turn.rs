@@ -6,11 +6,11 @@ use std::rc::Rc;
 use super::Dispatcher;
 use super::completed::Completed;
 use super::messages::Run;
-use crate::dispatch::Registry;
 use crate::dispatch::context::{Op, ThreadState};
 use crate::dispatch::handler_thread::HandlerThread;
 use crate::dispatch::reply::Reply;
 use crate::dispatch::tasks::Tasks;
+use crate::dispatch::{Failure, Registry};
 use crate::session::SessionId;
 
 /// Progress of [`Dispatcher::read_packages`].
@@ -92,7 +92,7 @@ impl Dispatcher {
                 self.handle_admit(&client, *held, admitted);
             }
             Completed::Rejected(message) => {
-                self.handle_answer(&message.client, message.held, &Reply::error());
+                self.handle_answer(&message.client, message.held, &Reply::failure(Failure::Busy));
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use super::Dispatcher;
 use super::work::{WAITING_BYTES, Waiting};
+use crate::dispatch::Failure;
 use crate::dispatch::context::ClientCall;
 use crate::dispatch::reply::Reply;
 use crate::shard::connections::Pause;
@@ -25,7 +26,7 @@ impl Dispatcher {
     pub(super) fn keep_for_work(&mut self, client: &ClientCall, message: &[u8]) -> Option<Waiting> {
         if !self.connections().budgets().has_room(WAITING_BYTES + message.len()) {
             self.counters.work_rejects.one();
-            self.outbound().answer(client, &Reply::error());
+            self.outbound().answer(client, &Reply::failure(Failure::Busy));
             return None;
         }
         let waiting = Waiting { client: *client, message: message.to_vec() };

@@ -68,6 +68,7 @@ impl Inbound {
         let may_connect = accept_rate.take(address, now_us);
         if !may_connect {
             self.counters.refused_accept_rate.one();
+            crate::log::seldom!(warn, %address, "an address connects more often than it may");
         }
         may_connect
     }

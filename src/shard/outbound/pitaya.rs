@@ -6,8 +6,9 @@ use super::Outbound;
 use super::compressor::Compressed;
 use super::package::begin_package;
 use super::wide_ids;
+use crate::dispatch::Failure;
 use crate::dispatch::context::ClientCall;
-use crate::dispatch::reply::{Failure, Reply};
+use crate::dispatch::reply::Reply;
 use crate::route::push::Push;
 use crate::session::Slot;
 use crate::shard::connections::State;
@@ -131,8 +132,12 @@ fn error_of(reply: &Reply<'_>) -> pitaya::Error {
         Some(Failure::BadRoute) => ("PIT-400", "invalid route"),
         Some(Failure::NoHandler) => ("PIT-404", "route not found"),
         Some(Failure::TimedOut) => ("PIT-408", "request timeout"),
-        Some(Failure::NoServer) => ("PIT-500", "no servers available of this type"),
-        None => ("PIT-500", "internal error"),
+        Some(Failure::NoServer | Failure::NoServerType) => {
+            ("PIT-500", "no servers available of this type")
+        }
+        Some(Failure::RateLimited | Failure::Busy | Failure::Panicked) | None => {
+            ("PIT-500", "internal error")
+        }
     };
     pitaya::Error::new(code, msg)
 }

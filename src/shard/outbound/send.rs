@@ -50,7 +50,7 @@ impl Outbound {
         if connection.state != WORKING {
             return self.answer_pitaya(call, reply);
         }
-        let text = reply.text();
+        let text = reply.text(&self.config.failures);
         let entry = call.route.map(|route| self.config.routes.entry(route));
         let scratch;
         let body: &[u8] = match entry.and_then(|entry| Some((entry, entry.server.as_ref()?))) {

@@ -174,6 +174,7 @@ impl Way {
             register: self.register(log, true),
             limits,
             counters: Arc::default(),
+            failures: Arc::default(),
         };
         let worker = Worker::new(&worker, &hub, hub.worker(WorkerIndex(0)));
         (Rig::of(config, &hub), Some(worker))

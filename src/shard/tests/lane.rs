@@ -83,7 +83,8 @@ impl Chat {
             ids.push(id);
             self.worker.add_handled(Party(0), bytes.len());
             if token != 0 {
-                let reply = WorkerReply { body: Some(bytes), failed: false, data: None };
+                let reply =
+                    WorkerReply { body: Some(bytes), failed: false, failure: None, data: None };
                 self.worker.send(Party(0), Mail::Answer { token, reply });
             }
         }
