@@ -56,6 +56,7 @@ pub(crate) enum SessionOp {
     Kick { session: SessionId, reason: Option<Arc<str>> },
     KickUid { uid: Uid, reason: Option<Arc<str>>, done: Completion<usize> },
     Push { uids: Vec<Uid>, push: Arc<Push>, done: Completion<Vec<Uid>> },
+    Send { session: SessionId, push: Arc<Push> },
     Broadcast { push: Arc<Push>, audience: Audience },
 }
 
@@ -359,6 +360,41 @@ impl Context {
         let (done, pending) = Pending::new();
         self.thread.ask_session(SessionOp::Push { uids, push, done });
         Ok(pending)
+    }
+
+    /// Pushes a message to one session, on any shard, bound to a uid or not.
+    ///
+    /// A session that has ended, or whose handshake is not done, gets nothing.
+    ///
+    /// # Errors
+    /// A message that can't be pushed.
+    ///
+    /// # Examples
+    /// A question that is answered by a push, from a worker or a shard:
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use shaddock::{Engine, Reply};
+    ///
+    /// let builder = Engine::builder().handler("connector.match.join", |_, session| {
+    ///     let (context, player) = (session.context(), session.id());
+    ///     session.context().spawn(async move {
+    ///         context.sleep(Duration::from_secs(1)).await;
+    ///         context.send(player, "onMatch", r#"{"room":7}"#).ok();
+    ///     });
+    ///     Reply::bytes(r#"{"code":200}"#)
+    /// });
+    /// ```
+    pub fn send(
+        &self,
+        session: SessionId,
+        route: &str,
+        body: impl AsRef<[u8]>,
+    ) -> Result<(), PushError> {
+        let push = self.thread.encode_push(route, body.as_ref())?;
+        self.thread.ask_session(SessionOp::Send { session, push });
+        Ok(())
     }
 
     /// Pushes a message to all sessions of an audience, on every shard. Encoded once.

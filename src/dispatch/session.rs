@@ -16,14 +16,16 @@ use super::pending::{Pending, Responder};
 use super::reply::Reply;
 use super::request::OwnedRequest;
 use crate::metrics::Counters;
+use crate::route::PushError;
 use crate::session::{SessionData, SessionId, SessionSnapshot, SessionView, Uid};
 
 /// A snapshot of a session, made for one message: Pomelo's `FrontendSession` on the connector and
 /// `BackendSession` on a worker, which behave alike (docs/protocol/sessions.md,
 /// "Local handling").
 ///
-/// [`set`](Self::set) changes only the snapshot; [`push`](Self::push) and
-/// [`push_all`](Self::push_all) write to the real session, the last writer wins.
+/// [`set`](Self::set) changes only the snapshot; [`store_setting`](Self::store_setting) and
+/// [`store_settings`](Self::store_settings) write to the real session, the last writer wins. Pomelo
+/// calls these `push` and `pushAll`; to push a message to the client is [`send`](Self::send).
 /// [`bind`](Self::bind) and [`unbind`](Self::unbind) act on the real session and, if they succeed,
 /// on the snapshot.
 #[derive(Clone)]
@@ -142,10 +144,49 @@ impl Session {
         self.data_mut().settings.insert(key.into(), value.into());
     }
 
+    /// Pushes a message to the client of this session, whether it is bound to a uid or not.
+    ///
+    /// It goes behind what the session has been sent before, and comes before the answer of a
+    /// handler that waits behind it. A session that has ended gets nothing.
+    ///
+    /// # Errors
+    /// A message that can't be pushed.
+    ///
+    /// # Examples
+    /// ```
+    /// use shaddock::{Engine, Reply};
+    ///
+    /// let builder = Engine::builder().handler("connector.queue.join", |_, session| {
+    ///     match session.send("onQueue", r#"{"place":3}"#) {
+    ///         Ok(()) => Reply::bytes(r#"{"code":200}"#),
+    ///         Err(_) => Reply::error(),
+    ///     }
+    /// });
+    /// ```
+    pub fn send(&self, route: &str, body: impl AsRef<[u8]>) -> Result<(), PushError> {
+        self.context().send(self.id, route, body)
+    }
+
     /// Writes one setting of the snapshot to the real session; one that is not set, as `null`.
     ///
     /// Yields whether the session was still there.
-    pub fn push(&self, key: &str) -> Pending<bool> {
+    ///
+    /// # Examples
+    /// ```
+    /// use shaddock::{Engine, Reply};
+    ///
+    /// let builder = Engine::builder().async_handler(
+    ///     "connector.room.enter",
+    ///     async |request: shaddock::OwnedRequest, mut session: shaddock::Session| {
+    ///         session.set("room", request.value()["room"].clone());
+    ///         match session.store_setting("room").await {
+    ///             true => Reply::bytes(r#"{"code":200}"#),
+    ///             false => Reply::error(),
+    ///         }
+    ///     },
+    /// );
+    /// ```
+    pub fn store_setting(&self, key: &str) -> Pending<bool> {
         let value = self.get(key).cloned().unwrap_or(Value::Null);
         self.write(Map::from_iter([(key.to_owned(), value)]))
     }
@@ -153,8 +194,20 @@ impl Session {
     /// Writes all settings of the snapshot to the real session.
     ///
     /// Yields whether the session was still there.
-    pub fn push_all(&self) -> Pending<bool> {
+    pub fn store_settings(&self) -> Pending<bool> {
         self.write(self.data.settings.clone())
+    }
+
+    /// Pomelo's name for [`Self::store_setting`]: it writes a setting, and sends the client
+    /// nothing. For a message to the client there is [`Self::send`].
+    pub fn push(&self, key: &str) -> Pending<bool> {
+        self.store_setting(key)
+    }
+
+    /// Pomelo's name for [`Self::store_settings`]: it writes settings, and sends the client
+    /// nothing. For a message to the client there is [`Self::send`].
+    pub fn push_all(&self) -> Pending<bool> {
+        self.store_settings()
     }
 
     fn write(&self, settings: Map<String, Value>) -> Pending<bool> {
@@ -166,8 +219,8 @@ impl Session {
     /// Binds the session to a uid: logs the player in.
     ///
     /// Yields the error that Pomelo's `session.bind` would. A session may be bound to the same
-    /// uid again, never to another; several sessions may share a uid unless `single_session` is
-    /// set.
+    /// uid again, never to another; several sessions may share a uid unless
+    /// [`Builder::single_session`](crate::Builder::single_session) is set.
     pub fn bind(&mut self, uid: impl Into<Uid>) -> Bind<'_> {
         let uid = uid.into();
         let (done, pending) = Pending::new();

@@ -222,9 +222,47 @@ impl Handle {
     ) -> Result<(), HandleError> {
         let push = self.encode_push(route, body.as_ref())?;
         for (home, uids) in by_home(uids.into_iter().collect(), self.shards()) {
-            self.send(home, Mail::HomePush { uids, push: Arc::clone(&push), reply_to: None })?;
+            self.mail(home, Mail::HomePush { uids, push: Arc::clone(&push), reply_to: None })?;
         }
         Ok(())
+    }
+
+    /// Pushes a message to one session, bound to a uid or not.
+    ///
+    /// It is on its way when this returns; a session that has ended, or whose handshake is not
+    /// done, gets nothing.
+    ///
+    /// # Errors
+    /// See [`HandleError`]; nothing was sent then.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use std::sync::mpsc;
+    ///
+    /// use shaddock::{Engine, Reply, SessionId};
+    ///
+    /// let (sender, players) = mpsc::channel::<SessionId>();
+    /// let engine = Engine::builder()
+    ///     .listen("127.0.0.1:3010")
+    ///     .handler("connector.match.join", move |_, session| {
+    ///         sender.send(session.id()).ok();
+    ///         Reply::bytes(r#"{"code":200}"#)
+    ///     })
+    ///     .start()?;
+    /// let handle = engine.handle();
+    /// for player in players {
+    ///     handle.send(player, "onMatch", r#"{"room":7}"#)?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn send(
+        &self,
+        session: SessionId,
+        route: &str,
+        body: impl AsRef<[u8]>,
+    ) -> Result<(), HandleError> {
+        let push = self.encode_push(route, body.as_ref())?;
+        self.mail(session.shard(), Mail::Deliver { sessions: vec![session], push })
     }
 
     fn encode_push(&self, route: &str, body: &[u8]) -> Result<Arc<Push>, HandleError> {
@@ -245,7 +283,7 @@ impl Handle {
         let push = self.encode_push(route, body.as_ref())?;
         for shard in (0..self.shards()).map(ShardIndex) {
             let (push, audience) = (Arc::clone(&push), audience.clone());
-            self.send(shard, Mail::Broadcast { push, audience })?;
+            self.mail(shard, Mail::Broadcast { push, audience })?;
         }
         Ok(())
     }
@@ -257,7 +295,7 @@ impl Handle {
     pub fn kick(&self, uid: impl Into<Uid>, reason: Option<&str>) -> Result<(), HandleError> {
         let uid = uid.into();
         let home = self.threads.hub.home(&uid);
-        self.send(home, Mail::HomeKick { uid, reason: reason.map(Arc::from), reply_to: None })
+        self.mail(home, Mail::HomeKick { uid, reason: reason.map(Arc::from), reply_to: None })
     }
 
     /// Closes a session; with a KICK package if there is a reason.
@@ -269,7 +307,7 @@ impl Handle {
         session: SessionId,
         reason: Option<&str>,
     ) -> Result<(), HandleError> {
-        self.send(session.shard(), Mail::Kick { session, reason: reason.map(Arc::from) })
+        self.mail(session.shard(), Mail::Kick { session, reason: reason.map(Arc::from) })
     }
 
     /// Turns away further addresses, as Pomelo's admin signal `blacklist` does. Connections that
@@ -313,14 +351,14 @@ impl Handle {
     ) -> Result<(), HandleError> {
         let edition = self.config.new_edition(dictionary.into());
         for shard in (0..self.shards()).map(ShardIndex) {
-            self.send(shard, Mail::Edition(Arc::clone(&edition)))?;
+            self.mail(shard, Mail::Edition(Arc::clone(&edition)))?;
         }
         Ok(())
     }
 
     fn change_hosts(&self, rules: &[HostRule], change: HostChange) -> Result<(), HandleError> {
         for shard in (0..self.shards()).map(ShardIndex) {
-            self.send(shard, Mail::Hosts { rules: rules.to_vec(), change })?;
+            self.mail(shard, Mail::Hosts { rules: rules.to_vec(), change })?;
         }
         Ok(())
     }
@@ -343,7 +381,7 @@ impl Handle {
         for shard in (0..self.shards()).map(ShardIndex) {
             for (listener, config) in &fresh {
                 let (listener, config) = (*listener, Arc::clone(config));
-                self.send(shard, Mail::Certificate { listener, config })?;
+                self.mail(shard, Mail::Certificate { listener, config })?;
             }
         }
         Ok(fresh.len())
@@ -454,7 +492,7 @@ impl Handle {
     fn ask(&self, kind: ReportKind) -> Result<Reports<Report>, HandleError> {
         let (reports, places) = Reports::new(self.shards().into());
         for (shard, to) in (0..).map(ShardIndex).zip(places) {
-            self.send(shard, Mail::Report { to, kind })?;
+            self.mail(shard, Mail::Report { to, kind })?;
         }
         Ok(reports)
     }
@@ -494,7 +532,7 @@ impl Handle {
         self.threads.hub.shards()
     }
 
-    fn send(&self, shard: ShardIndex, mail: Mail) -> Result<(), HandleError> {
+    fn mail(&self, shard: ShardIndex, mail: Mail) -> Result<(), HandleError> {
         if self.is_stopped() {
             return Err(HandleError::Stopped);
         }

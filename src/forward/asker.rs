@@ -130,6 +130,12 @@ pub(crate) trait Asker {
         self.try_mail(session.shard(), Mail::Kick { session, reason }).map_err(|_| Busy)
     }
 
+    /// Pushes to one session.
+    fn tell_send(&mut self, session: SessionId, push: Arc<Push>) -> Result<(), Busy> {
+        let mail = Mail::Deliver { sessions: vec![session], push };
+        self.try_mail(session.shard(), mail).map_err(|_| Busy)
+    }
+
     /// Pushes to all sessions of an audience. A shard that refuses it keeps it from no other.
     fn tell_broadcast(&mut self, push: &Arc<Push>, audience: &Audience) -> Result<(), Busy> {
         let mut told = Ok(());
@@ -306,6 +312,11 @@ pub(crate) fn apply(asker: &mut impl Asker<Caller = AskCompletion>, op: SessionO
         SessionOp::Kick { session, reason } => {
             // Nobody waits: the party has counted what it refuses.
             asker.tell_kick(session, reason).ok();
+            Ok(())
+        }
+        SessionOp::Send { session, push } => {
+            // The same.
+            asker.tell_send(session, push).ok();
             Ok(())
         }
         SessionOp::Broadcast { push, audience } => {

@@ -26,6 +26,7 @@ mod refused;
 mod runtime;
 #[cfg(feature = "cli")]
 mod serve;
+mod session_pushes;
 mod sessions;
 mod start_stop;
 #[cfg(feature = "tls")]
