@@ -89,7 +89,7 @@ pub use pitaya::{ClusterTls, PitayaCluster, PitayaLimits};
 #[cfg(feature = "pomelo")]
 pub use pomelo::{ClosedArg, CustomRouter, PomeloCluster, PomeloLimits, Router};
 pub use route::SlowConsumer;
-pub use session::{SessionData, SessionId, SessionView, ShardIndex, Uid, UidError};
+pub use session::{OnSecondBind, SessionData, SessionId, SessionView, ShardIndex, Uid, UidError};
 pub use shard::{Dialect, HandshakeRefusal};
 #[cfg(feature = "tls")]
 pub use tls::{CertificateFault, Tls, TlsError};

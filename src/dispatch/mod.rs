@@ -56,7 +56,8 @@ pub enum BindError {
     },
     /// It is bound to somebody else (made by the embedder's handler).
     BoundToOther(Uid),
-    /// Another session has the uid and `single_session` is set (made by the player).
+    /// Another session has the uid, and a second one is refused by
+    /// [`OnSecondBind::Refuse`](crate::OnSecondBind) (made by the player).
     InUse(Uid),
     /// The uid to unbind is not the session's.
     NotBound(Uid),

@@ -23,7 +23,7 @@ use crate::limits::Limits;
 use crate::route::edition::{Edition, EditionId};
 use crate::route::table::RouteTable;
 use crate::route::{Dictionary, SlowConsumer};
-use crate::session::SessionView;
+use crate::session::{OnSecondBind, SessionView};
 use crate::shard::{
     CheckClient, HandshakeRefusal, Heartbeat, KeptAliveBy, ShardConfig, UserHandshake,
 };
@@ -59,7 +59,7 @@ pub struct Builder {
     dictionary: Option<Dictionary>,
     protos: Option<ProtoTable>,
     host_filter: HostFilter,
-    single_session: bool,
+    on_second_bind: Option<OnSecondBind>,
     shutdown_kick: Option<Arc<str>>,
     address_setting: Option<String>,
     #[cfg(feature = "crypto")]
@@ -107,7 +107,7 @@ impl Builder {
             dictionary: None,
             protos: None,
             host_filter: HostFilter::default(),
-            single_session: false,
+            on_second_bind: None,
             shutdown_kick: None,
             address_setting: None,
             #[cfg(feature = "crypto")]
@@ -191,9 +191,26 @@ impl Builder {
         self
     }
 
-    /// Allows a uid one session only, or several: with one, a second bind of it fails.
-    pub fn single_session(mut self, single: bool) -> Self {
-        self.single_session = single;
+    /// Allows a uid one session only, and says what happens when a second one binds it. `None`
+    /// allows several, as without this.
+    ///
+    /// One shard decides about all sessions of a uid, in the order in which their binds come to it:
+    /// of several that log in at once, one is left, the newest or the first. A session that binds
+    /// its own uid again is not a second one. The session that is kicked gets the reason as from
+    /// [`Context::kick`](crate::Context::kick); it counts in `sessions_replaced`.
+    ///
+    /// This is about the sessions of this engine, whether a handler here or a backend of a cluster
+    /// binds them. Frontends of a Pomelo cluster do not tell each other who logs in; those of a
+    /// Pitaya cluster do, see `PitayaCluster::unique_session`.
+    ///
+    /// ```
+    /// use shaddock::{Engine, OnSecondBind};
+    ///
+    /// let builder = Engine::builder()
+    ///     .single_session(OnSecondBind::KickFirst("logged in elsewhere".into()));
+    /// ```
+    pub fn single_session(mut self, on_second: impl Into<Option<OnSecondBind>>) -> Self {
+        self.on_second_bind = on_second.into();
         self
     }
 
@@ -552,7 +569,7 @@ impl Builder {
                 timeout: self.heartbeat_timeout.unwrap_or(interval * 2),
                 kept_alive_by: self.kept_alive_by,
             }),
-            single_session: self.single_session,
+            on_second_bind: self.on_second_bind,
             shutdown_kick: self.shutdown_kick,
             address_setting: self.address_setting,
             heartbeat_interval: self.heartbeat,

@@ -86,18 +86,21 @@ pub(crate) enum Mail {
         sessions: Vec<SessionId>,
         push: Arc<Push>,
     },
+    /// The home has decided about the bind that the session waits for.
     Bound {
         session: SessionId,
-        uid: Uid,
         is_free: bool,
-        reply_to: ReplyTo,
+    },
+    /// The home has given the uid to a newer session.
+    Replaced {
+        session: SessionId,
+        uid: Uid,
     },
 
     // The home shard of the uid.
     HomeBind {
         session: SessionId,
         uid: Uid,
-        reply_to: ReplyTo,
     },
     HomeUnbind {
         session: SessionId,

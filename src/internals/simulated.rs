@@ -16,7 +16,7 @@ use crate::metrics::{CounterSnapshot, Counters};
 use crate::route::edition::{Edition, EditionId};
 use crate::route::push::Push;
 use crate::route::table::RouteTable;
-use crate::session::{Directory, SessionId, ShardIndex, Uid};
+use crate::session::{Directory, OnSecondBind, SessionId, ShardIndex, Uid};
 use crate::shard::{
     Command, Heartbeat, KeptAliveBy, ReceiveEnd, SendEnd, Shard, ShardConfig, SocketIndex, Transmit,
 };
@@ -36,8 +36,8 @@ pub struct Setup {
     pub heartbeat: Option<Duration>,
     /// True if any package counts as a heartbeat.
     pub any_package: bool,
-    /// True if a uid has one session at most.
-    pub single_session: bool,
+    /// The fate of a second session of a uid, where one is allowed.
+    pub single_session: Option<OnSecondBind>,
     /// The policy for messages to workers whose lanes are full.
     pub lane_full: LaneFull,
     /// Routes that are known by id.
@@ -68,7 +68,7 @@ impl Setup {
             limits: Limits::default(),
             heartbeat: None,
             any_package: false,
-            single_session: false,
+            single_session: None,
             lane_full: LaneFull::Reject,
             routes: Vec::new(),
             connector: Arc::new(connector),
@@ -171,7 +171,7 @@ impl Simulated {
             heartbeat,
             heartbeat_interval: interval,
             edition: RwLock::new(Arc::new(edition)),
-            single_session: setup.single_session,
+            on_second_bind: setup.single_session,
             shutdown_kick: None,
             server_types,
             counters: (0..hub.parties()).map(|_| Arc::<Counters>::default()).collect(),

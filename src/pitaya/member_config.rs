@@ -21,6 +21,9 @@ pub(crate) struct MemberConfig {
     /// The time that a server lives on in etcd's list without a word.
     pub(super) lease_us: u64,
     pub(crate) unique_session: bool,
+    /// True if the shards leave a uid one session at most: there is no older one of this process
+    /// to be closed, and of two that log in at once only the shards know which is older.
+    pub(crate) has_single_session: bool,
     /// Nanoseconds from 1970 to the engine's start.
     pub(crate) started_unix_ns: u64,
     /// The prefix of every answer's subject, which is this process's alone.
@@ -62,6 +65,7 @@ impl MemberConfig {
             request_timeout_text: timeout,
             lease_us: micros(cluster.heartbeat_ttl),
             unique_session: cluster.unique_session,
+            has_single_session: false,
             started_unix_ns: started_unix_ms.saturating_mul(1_000_000),
             inbox: format!("_INBOX.{:016x}{:016x}.", random[0], random[1]).into(),
             metadata_head: head.into_bytes(),

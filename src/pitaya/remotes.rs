@@ -273,7 +273,7 @@ impl Remotes {
         }
         // Where a uid is unique the older one is kicked here as it is elsewhere; without it closes.
         let reason = turn.config.unique_session.then_some(KICK_REASON);
-        for number in older {
+        for number in older.into_iter().filter(|_| !turn.config.has_single_session) {
             if turn.remote.kick(number, reason.map(Arc::from)) == Err(Refused::Busy) {
                 turn.config.counters.mail_rejects.one();
             }

@@ -439,6 +439,21 @@ fn a_user_has_one_session_here_and_one_frontend_if_wanted() {
     }
 }
 
+/// Of two that log in at once the shards know the older one, whoever is told of first here.
+#[test]
+fn the_older_session_is_left_to_shards_that_decide_about_it() {
+    let cluster = PitayaCluster::new(["n:1"], ["e:1"]).server_type("room");
+    let (member, shard, counters) =
+        Member::bare_with(&cluster, |config| config.has_single_session = true);
+    let mut rig = Rig { member, shard, counters, now_us: 0 };
+    rig.login(1, "amy");
+    rig.login(2, "amy");
+    assert!(rig.mail().is_none());
+    let told = BindMsg { uid: "amy".into(), fid: "c-2".into() }.encode_to_vec();
+    rig.member.handle_binding(told.into());
+    assert!(matches!(rig.mail(), Some(Mail::HomeKick { .. })), "another frontend has the user");
+}
+
 #[test]
 fn users_are_looked_at_anew_when_nats_is_back() {
     let mut rig = Rig::new(|cluster| cluster);

@@ -6,17 +6,35 @@
 
 use std::collections::HashMap;
 use std::hash::Hasher;
+use std::sync::Arc;
 
 use rustc_hash::FxHasher;
 use smallvec::SmallVec;
 
 use super::{SessionId, ShardIndex};
 
+/// The fate of a second session that binds a uid, where one is allowed; see
+/// [`Builder::single_session`](crate::Builder::single_session).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnSecondBind {
+    /// The second bind fails with [`BindError::InUse`](crate::BindError), until the first session
+    /// has ended or is unbound: the original's `singleSession`.
+    Refuse,
+    /// The newest login wins: the first session is kicked for this reason, and the second one is
+    /// bound.
+    KickFirst(Arc<str>),
+}
+
 /// The uids whose home is one shard.
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
     entries: HashMap<Box<str>, Sessions>,
 }
+
+/// A uid that another session has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct InUse;
 
 /// The sessions of one uid, in the order they were bound.
 pub(crate) type Sessions = SmallVec<[SessionId; 2]>;
@@ -33,18 +51,32 @@ impl Directory {
         self.entries.get(uid).map_or(&[], |sessions| sessions)
     }
 
-    /// Adds a session; with `single` only if the uid has no other. True if the session is bound
-    /// now.
-    pub(crate) fn bind(&mut self, uid: &str, session: SessionId, single: bool) -> bool {
-        match self.entries.get_mut(uid) {
-            None => {
-                self.entries.insert(uid.into(), SmallVec::from_iter([session]));
-            }
-            Some(sessions) if sessions.contains(&session) => {}
-            Some(_) if single => return false,
-            Some(sessions) => sessions.push(session),
+    /// Adds a session. Gives the others that have had the uid and have lost it by that, to be
+    /// kicked.
+    ///
+    /// # Errors
+    /// The uid is another session's, and stays so.
+    pub(crate) fn bind(
+        &mut self,
+        uid: &str,
+        session: SessionId,
+        on_second: Option<&OnSecondBind>,
+    ) -> Result<Sessions, InUse> {
+        let Some(sessions) = self.entries.get_mut(uid) else {
+            self.entries.insert(uid.into(), SmallVec::from_iter([session]));
+            return Ok(Sessions::new());
+        };
+        if sessions.contains(&session) {
+            return Ok(Sessions::new());
         }
-        true
+        match on_second {
+            None => sessions.push(session),
+            Some(OnSecondBind::Refuse) => return Err(InUse),
+            Some(OnSecondBind::KickFirst(_)) => {
+                return Ok(std::mem::replace(sessions, SmallVec::from_iter([session])));
+            }
+        }
+        Ok(Sessions::new())
     }
 
     /// Removes a session. True if it was there.
@@ -80,18 +112,33 @@ mod tests {
 
     #[test]
     fn several_sessions_share_a_uid_unless_single() {
+        let (none, refuse) = (Ok(Sessions::new()), Some(&OnSecondBind::Refuse));
         let mut directory = Directory::default();
-        assert!(directory.bind("amy", session(1), false));
-        assert!(directory.bind("amy", session(2), false));
-        assert!(!directory.bind("amy", session(3), true));
-        assert!(directory.bind("amy", session(2), true), "bound already");
+        assert_eq!(directory.bind("amy", session(1), None), none);
+        assert_eq!(directory.bind("amy", session(2), None), none);
+        assert_eq!(directory.bind("amy", session(3), refuse), Err(InUse));
+        assert_eq!(directory.bind("amy", session(2), refuse), none, "bound already");
         assert_eq!(directory.get("amy"), [session(1), session(2)]);
+    }
+
+    #[test]
+    fn the_newest_session_takes_the_uid_from_the_first() {
+        let kick = OnSecondBind::KickFirst("elsewhere".into());
+        let mut directory = Directory::default();
+        let mut bind = |slot| directory.bind("amy", session(slot), Some(&kick)).unwrap();
+        assert_eq!(bind(1).len(), 0);
+        assert_eq!(bind(1).len(), 0, "its own is no other");
+        assert_eq!(bind(2)[..], [session(1)]);
+        assert_eq!(bind(1)[..], [session(2)]);
+        assert_eq!(directory.get("amy"), [session(1)]);
+        assert!(!directory.unbind("amy", session(2)), "its end comes late");
+        assert_eq!(directory.get("amy"), [session(1)]);
     }
 
     #[test]
     fn the_last_unbind_frees_the_entry() {
         let mut directory = Directory::default();
-        directory.bind("amy", session(1), false);
+        directory.bind("amy", session(1), None).unwrap();
         assert!(!directory.unbind("amy", session(2)));
         assert!(directory.unbind("amy", session(1)));
         assert!(!directory.unbind("amy", session(1)));

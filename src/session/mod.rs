@@ -11,6 +11,7 @@ mod uid;
 pub(crate) use data::SessionSnapshot;
 pub use data::{SessionData, SessionView};
 pub(crate) use directory::Directory;
+pub use directory::OnSecondBind;
 pub(crate) use id::{Generation, Slot};
 pub use id::{SessionId, ShardIndex};
 pub(crate) use outbox::{BufferPool, Outbox, Segment};

@@ -14,7 +14,7 @@ use crate::metrics::Counters;
 use crate::route::edition::Edition;
 use crate::route::table::RouteTable;
 use crate::route::{Dictionary, default_route};
-use crate::session::SessionView;
+use crate::session::{OnSecondBind, SessionView};
 use crate::wire::handshake::HandshakeRequest;
 use crate::wire::pitaya;
 use crate::wire::protobuf::ProtoTable;
@@ -45,7 +45,8 @@ pub(crate) struct ShardConfig {
     pub(crate) server_id: Arc<str>,
     pub(crate) limits: Limits,
     pub(crate) heartbeat: Option<Heartbeat>,
-    pub(crate) single_session: bool,
+    /// The fate of a second session of a uid, where one is allowed.
+    pub(crate) on_second_bind: Option<OnSecondBind>,
     /// The reason with which sessions are kicked when the engine stops; none to close them only.
     pub(crate) shutdown_kick: Option<Arc<str>>,
     /// The setting that holds the client's address, if there is to be one.
@@ -186,7 +187,7 @@ impl ShardConfig {
             server_id: "connector-1".into(),
             limits: Limits::default(),
             heartbeat: None,
-            single_session: false,
+            on_second_bind: None,
             shutdown_kick: None,
             address_setting: None,
             heartbeat_interval: None,

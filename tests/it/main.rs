@@ -18,6 +18,7 @@ mod late_ends;
 mod lifecycle;
 mod limits;
 mod load;
+mod logins;
 mod pitaya_dialect;
 mod proxy;
 mod race;

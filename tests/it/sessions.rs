@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use shaddock::{
-    Audience, Builder, Drain, Engine, HandleError, Handlers, Limits, Reply, Session, SessionId,
-    SessionView, Uid, Workers,
+    Audience, Builder, Drain, Engine, HandleError, Handlers, Limits, OnSecondBind, Reply, Session,
+    SessionId, SessionView, Uid, Workers,
 };
 use support::{Client, Event, PATIENCE, ack, builder, eventually, handshake, request};
 
@@ -250,7 +250,7 @@ fn several_sessions_share_a_uid() {
 #[test]
 fn a_single_session_keeps_its_uid_until_it_ends() {
     for shards in [1, 2] {
-        let engine = engine(shards).single_session(true).start().unwrap();
+        let engine = engine(shards).single_session(OnSecondBind::Refuse).start().unwrap();
         let mut clients = spread(&engine, usize::from(shards), 2);
         let (mut second, mut first) = (clients.pop().unwrap(), clients.remove(0));
         assert_eq!(ask(&mut first, "bind", &json!("amy")), json!([null, "amy"]));
@@ -631,7 +631,7 @@ fn of_concurrent_logins_of_a_uid_one_is_left() {
                 },
             );
         };
-        let engine = builder(shards).single_session(true);
+        let engine = builder(shards).single_session(OnSecondBind::Refuse);
         let engine = match server_type {
             "room" => engine.forward("room", Workers::new(2, login)),
             _ => engine.register(login),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shaddock::internals::simulated::{Sending, Setup, Simulated, Stage, Wish};
-use shaddock::{LaneFull, Limits, SessionId};
+use shaddock::{LaneFull, Limits, OnSecondBind, SessionId};
 
 use crate::app::{self, Shared, lock};
 use crate::client::{Conn, Mark, UIDS};
@@ -91,7 +91,13 @@ impl World {
         let mut random = Random::new(plan.seed);
         let mut limits = limits(&plan, &mut random);
         let heartbeat = random.percent(60).then_some(Duration::from_millis(600));
-        let (any_package, single_session) = (random.percent(30), random.percent(50));
+        let any_package = random.percent(30);
+        let single_session = match random.within(0, 3) {
+            0 => Some(OnSecondBind::Refuse),
+            1 => Some(OnSecondBind::KickFirst("elsewhere".into())),
+            _ => None,
+        };
+        let has_single_session = single_session.is_some();
         let lane_full = random.pick(&[LaneFull::Reject, LaneFull::Pause]);
         if lane_full == LaneFull::Pause && random.percent(70) {
             limits.lane_len = random.within(1, 3);
@@ -136,7 +142,7 @@ impl World {
             is_draining: false,
             heartbeat,
             any_package,
-            single_session,
+            single_session: has_single_session,
             has_serial,
             totals: Totals::default(),
             trace: has_trace.then(String::new),

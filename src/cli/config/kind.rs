@@ -29,6 +29,12 @@ pub(super) const SERIALIZER: Kind<String> = Kind {
     parse: |value| one_of(&["json", "protobuf"], value),
 };
 
+/// The fate of a second session of a uid; the reason for a kick stands elsewhere.
+pub(super) const SINGLE_SESSION: Kind<String> = Kind {
+    expected: "\"off\", \"refuse\" or \"kick\"",
+    parse: |value| one_of(&["off", "refuse", "kick"], value),
+};
+
 pub(super) const LANE_FULL: Kind<LaneFull> = Kind {
     expected: "\"reject\" or \"pause\"",
     parse: |value| match value.as_str()? {

@@ -3,9 +3,9 @@
 use std::thread;
 use std::time::Duration;
 
-use shaddock::{Builder, Codes, Reply, Shards};
+use shaddock::{Builder, Codes, OnSecondBind, Reply, Shards};
 
-use super::kind::{DURATION, FLAG, TEXT, count};
+use super::kind::{DURATION, FLAG, SINGLE_SESSION, TEXT, count};
 use super::table::Table;
 use crate::cli::demo;
 
@@ -15,7 +15,8 @@ pub(crate) struct Server {
     pub(crate) id: String,
     server_type: String,
     shards: Option<u16>,
-    single_session: bool,
+    single_session: String,
+    single_session_reason: String,
     shutdown_kick: Option<String>,
     address_setting: Option<String>,
     use_crypto: bool,
@@ -39,7 +40,8 @@ pub(super) fn read(table: &mut Table<'_>) -> Server {
         id: "connector-1".into(),
         server_type: "connector".into(),
         shards: None,
-        single_session: false,
+        single_session: "off".into(),
+        single_session_reason: "logged in elsewhere".into(),
         shutdown_kick: None,
         address_setting: None,
         use_crypto: false,
@@ -51,7 +53,8 @@ pub(super) fn read(table: &mut Table<'_>) -> Server {
     table.read("id", &mut server.id, TEXT);
     table.read("type", &mut server.server_type, TEXT);
     server.shards = table.read_some("shards", count());
-    table.read("single_session", &mut server.single_session, FLAG);
+    table.read("single_session", &mut server.single_session, SINGLE_SESSION);
+    table.read("single_session_reason", &mut server.single_session_reason, TEXT);
     server.address_setting = table.read_some("address_setting", TEXT);
     table.read("use_crypto", &mut server.use_crypto, FLAG);
     table.read("drain", &mut server.drain, DURATION);
@@ -87,7 +90,7 @@ impl Server {
             .server_id(&self.id)
             .server_type(&self.server_type)
             .shards(Shards::Count(self.shards()))
-            .single_session(self.single_session)
+            .single_session(self.on_second_bind())
             .answer_codes(self.codes);
         if let Some(reason) = &self.shutdown_kick {
             builder = builder.shutdown_kick(reason);
@@ -105,6 +108,14 @@ impl Server {
             builder = demo::with_chat(demo::with_connector(builder), DEMO_WORKERS);
         }
         builder
+    }
+
+    fn on_second_bind(&self) -> Option<OnSecondBind> {
+        match &*self.single_session {
+            "refuse" => Some(OnSecondBind::Refuse),
+            "kick" => Some(OnSecondBind::KickFirst(self.single_session_reason.as_str().into())),
+            _ => None,
+        }
     }
 
     /// True if messages are forwarded to workers of this process.

@@ -125,7 +125,7 @@ async fn run(cluster: PitayaCluster, context: ForwarderContext) -> std::io::Resu
         Some(id) => id.as_str().into(),
         None => uuid(random).into(),
     };
-    let member = MemberConfig::new(
+    let mut member = MemberConfig::new(
         &cluster,
         &config.server_type,
         &id,
@@ -133,6 +133,7 @@ async fn run(cluster: PitayaCluster, context: ForwarderContext) -> std::io::Resu
         &context.counters,
         (random, config.started_unix_ms),
     );
+    member.has_single_session = config.on_second_bind.is_some();
     let remote = RemoteConfig {
         limits: &config.limits,
         routes: Arc::clone(&config.routes),

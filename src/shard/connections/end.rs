@@ -34,7 +34,7 @@ impl Connections {
             id,
             uid: data.as_ref().and_then(|data| data.uid.clone()),
             worked: data.filter(|_| was_working),
-            binding: session.binding.take().map(|binding| binding.uid),
+            binding: session.binding.take(),
             workers: session.workers,
         });
         self.count_close(reason);

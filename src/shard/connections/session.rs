@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::forward::WorkerIndex;
+use crate::forward::mail::ReplyTo;
 use crate::route::edition::EditionId;
 use crate::session::{SessionData, SessionSnapshot, Uid};
 
@@ -26,14 +29,12 @@ pub(crate) struct SessionRecord {
     pub(crate) edition: EditionId,
 }
 
-/// A uid that its home shard has been asked for.
+/// A uid that its home shard has been asked for, once.
 pub(crate) struct Binding {
     pub(crate) uid: Uid,
-    /// Answers to come.
-    pub(crate) asked: u16,
-    /// The first of them that are older than an unbind: its home has heard of that later, so they
-    /// bind nothing.
-    pub(crate) undone: u16,
+    /// Those who want to know, in the order they asked; each is kept by its party as well, which
+    /// bounds them.
+    pub(crate) waiting: SmallVec<[ReplyTo; 1]>,
 }
 
 /// The bit of a worker in [`SessionRecord::workers`], which 64 workers share.

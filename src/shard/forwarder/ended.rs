@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::Forwarder;
-use crate::forward::mail::Mail;
+use crate::dispatch::BindError;
+use crate::forward::mail::{Mail, Outcome};
 use crate::session::SessionId;
 use crate::shard::connections::Ended;
 
@@ -16,7 +17,11 @@ impl Forwarder {
         if let Some(uid) = &ended.uid {
             self.logins.remove(uid);
         }
-        if let Some(uid) = ended.uid.as_ref().or(ended.binding.as_ref()) {
+        let binding = ended.binding.as_deref();
+        for reply_to in binding.iter().flat_map(|binding| &binding.waiting) {
+            self.reply(*reply_to, Outcome::Bound(Err(BindError::Gone { number: 0 })));
+        }
+        if let Some(uid) = ended.uid.as_ref().or(binding.map(|binding| &binding.uid)) {
             let home = self.endpoint.hub().home(uid);
             self.send(home, Mail::HomeUnbind { session, uid: uid.clone() });
         }

@@ -10,10 +10,14 @@ use crate::session::SessionId;
 use crate::shard::connections::{CloseReason, worker_bit};
 
 impl Forwarder {
-    /// Handles what this shard has sent to itself, and what follows on that.
+    /// Handles what this shard has sent to itself, and what follows on that, up to the end of a
+    /// session: what that leads to comes before the next mail, which may be about a session that
+    /// takes its place.
     #[inline]
     pub(in crate::shard) fn handle_own_mail(&mut self) {
-        while let Some(mail) = self.own_mail.pop_front() {
+        while !self.outbound.connections.has_ended()
+            && let Some(mail) = self.own_mail.pop_front()
+        {
             self.handle_mail(mail);
         }
     }
@@ -28,9 +32,8 @@ impl Forwarder {
             }
             Mail::Bind { session, uid, reply_to } => self.bind(session, uid, reply_to),
             Mail::Unbind { session, uid, reply_to } => self.unbind(session, uid, reply_to),
-            Mail::Bound { session, uid, is_free, reply_to } => {
-                self.handle_bound(session, uid, is_free, reply_to);
-            }
+            Mail::Bound { session, is_free } => self.handle_bound(session, is_free),
+            Mail::Replaced { session, uid } => self.handle_replaced(session, &uid),
             Mail::Kick { session, reason } => {
                 if let Some((slot, _)) = self.outbound.connections.find(session) {
                     self.outbound.kick(slot, reason.as_deref(), CloseReason::Kick);
@@ -39,10 +42,7 @@ impl Forwarder {
             Mail::Export { sessions, reply_to } => self.export(&sessions, reply_to),
             Mail::Deliver { sessions, push } => self.deliver(&sessions, &push),
             Mail::Broadcast { push, audience } => self.broadcast(&push, &audience),
-            Mail::HomeBind { session, uid, reply_to } => {
-                let is_free = self.directory.bind(uid.text(), session, self.config.single_session);
-                self.send(session.shard(), Mail::Bound { session, uid, is_free, reply_to });
-            }
+            Mail::HomeBind { session, uid } => self.home_bind(session, &uid),
             Mail::HomeUnbind { session, uid } => {
                 self.directory.unbind(uid.text(), session);
             }
