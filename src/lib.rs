@@ -72,9 +72,10 @@ pub mod load;
 mod engine;
 
 pub use dispatch::{
-    Audience, Bind, BindError, Channel, Codes, Context, Filter, Handlers, HostFilter,
-    HostFilterError, HostRule, Login, OwnedRequest, Pending, Reply, Request, Responder, Serial,
-    Session, Statistics, Task, TaskBuilder, TaskError, Time, Timeout, TooBusy, Verdict,
+    Audience, Bind, BindError, Channel, Codes, Context, Filter, Handlers, Handshake, HostFilter,
+    HostFilterError, HostRule, Login, OwnedRequest, Pending, Refusal, Reply, Request, Responder,
+    Serial, Session, Statistics, Task, TaskBuilder, TaskError, Time, Timeout, TooBusy, Verdict,
+    Welcome,
 };
 pub use engine::{
     Builder, Drain, Engine, Handle, Listener, Metrics, Shards, ShutdownReport, return_free_memory,
@@ -90,7 +91,7 @@ pub use pitaya::{ClusterTls, PitayaCluster, PitayaLimits};
 pub use pomelo::{ClosedArg, CustomRouter, PomeloCluster, PomeloLimits, Router};
 pub use route::SlowConsumer;
 pub use session::{OnSecondBind, SessionData, SessionId, SessionView, ShardIndex, Uid, UidError};
-pub use shard::{Dialect, HandshakeRefusal};
+pub use shard::Dialect;
 #[cfg(feature = "tls")]
 pub use tls::{CertificateFault, Tls, TlsError};
 pub use uring::raise_descriptor_limit;

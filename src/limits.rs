@@ -131,6 +131,15 @@ limits! {
             check ["more than zero" if |limits| !limits.handshake_timeout.is_zero()],
             counters [closed_handshake_timeout];
 
+        /// Bytes of one shard's handshakes that wait for the embedder's future.
+        ///
+        /// A handshake counts with its body and its HTTP headers, and with 1 KiB at least; the JSON
+        /// that is made of it may take thirty times as much. One more is refused
+        /// ([`Builder::on_handshake`](crate::Builder::on_handshake)).
+        handshakes_waiting_bytes_max: usize = 8 MiB,
+            check [any],
+            counters [handshake_rejects];
+
         /// Time without a byte from a client, where there are no heartbeats.
         ///
         /// A working connection, by TCP or WebSocket, is closed.

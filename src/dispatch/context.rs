@@ -20,6 +20,7 @@ use super::pending::{Completion, Pending};
 use super::reply::{LocalFuture, Reply};
 use super::request::OwnedRequest;
 use super::task::{self, OfThread, Task};
+use super::verdict::Admitted;
 use crate::metrics::Counters;
 use crate::route::PushError;
 use crate::route::edition::Edition;
@@ -45,6 +46,11 @@ pub(crate) enum Op {
         client: ClientCall,
         held: Box<HeldRequest>,
         admitted: Result<(), Reply<'static>>,
+    },
+    /// The embedder's future has come to a verdict on a client's handshake.
+    Welcome {
+        session: SessionId,
+        admitted: Admitted,
     },
 }
 

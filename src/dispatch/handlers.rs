@@ -21,8 +21,8 @@ pub(crate) type Handler = Box<dyn for<'a> Fn(&Request<'a>, &mut Session, &mut Re
 /// Runs once, when the engine stops.
 pub(crate) type OnShutdown = Box<dyn FnOnce(Context) -> LocalFuture<()>>;
 
-/// Is told of each session that closes.
-pub(crate) type OnClosed = Box<dyn Fn(&SessionView<'_>, &Context)>;
+/// Is told of each session that opens, or of each that closes.
+pub(crate) type OnSession = Box<dyn Fn(&SessionView<'_>, &Context)>;
 
 /// Fills in the handlers of a thread; runs there, once.
 pub(crate) type Register = Arc<dyn Fn(&mut Handlers) + Send + Sync>;
@@ -43,7 +43,8 @@ pub(crate) struct Registry {
     by_route: FxHashMap<Box<str>, usize>,
     pub(crate) filters: Vec<Rc<dyn Filter>>,
     pub(crate) global_filters: Vec<Rc<dyn Filter>>,
-    pub(crate) on_closed: Vec<OnClosed>,
+    pub(crate) on_opened: Vec<OnSession>,
+    pub(crate) on_closed: Vec<OnSession>,
     /// Taken out when they run.
     pub(crate) on_shutdown: RefCell<Vec<OnShutdown>>,
 }
@@ -110,6 +111,28 @@ impl Handlers {
     /// Runs a filter round everything that comes from clients. Without effect on a worker.
     pub fn global_filter(&mut self, filter: impl Filter) -> &mut Self {
         self.registry.global_filters.push(Rc::new(filter));
+        self
+    }
+
+    /// Is told of each session that opens: the client has acknowledged the answer to its handshake,
+    /// and can be pushed to. Each session that this is told of,
+    /// [`on_session_closed`](Self::on_session_closed) is told of too, later. It runs on the shard
+    /// of the session; without effect on a worker.
+    ///
+    /// ```
+    /// use shaddock::Engine;
+    ///
+    /// let builder = Engine::builder().register(|handlers| {
+    ///     handlers.on_session_opened(|session, context| {
+    ///         context.send(session.id, "onNews", r#"{"text":"hi"}"#).ok();
+    ///     });
+    /// });
+    /// ```
+    pub fn on_session_opened(
+        &mut self,
+        told: impl Fn(&SessionView<'_>, &Context) + 'static,
+    ) -> &mut Self {
+        self.registry.on_opened.push(Box::new(told));
         self
     }
 

@@ -10,6 +10,7 @@ mod filter;
 mod filters;
 pub(crate) mod handler_thread;
 mod handlers;
+pub(crate) mod handshake;
 mod host_filter;
 #[cfg(all(test, shaddock_loom))]
 mod loom_tests;
@@ -22,6 +23,7 @@ mod session;
 mod statistics;
 mod task;
 pub(crate) mod tasks;
+pub(crate) mod verdict;
 
 pub use channel::Channel;
 pub use codes::Codes;
@@ -32,6 +34,7 @@ pub use filter::{Filter, Verdict};
 pub use filters::{Serial, Time, Timeout, TooBusy};
 pub use handlers::Handlers;
 pub(crate) use handlers::Registry;
+pub use handshake::Handshake;
 pub use host_filter::{HostFilter, HostFilterError, HostRule};
 pub use pending::{Pending, Responder};
 pub use reply::Reply;
@@ -40,6 +43,7 @@ pub use session::{Bind, Session};
 pub(crate) use statistics::Logins;
 pub use statistics::{Login, Statistics};
 pub use task::{Task, TaskError};
+pub use verdict::{Refusal, Welcome};
 
 pub(crate) use handlers::Register;
 

@@ -4,8 +4,6 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde_json::Value;
-
 use super::cores;
 use super::handle::Engine;
 use super::listen::{self, LISTENERS_MAX, Listener};
@@ -13,9 +11,10 @@ use super::network::{NetworkForwarder, Subscribers};
 use super::preflight;
 use super::start::Plan;
 use super::threads::ThreadCounts;
+use crate::dispatch::handshake::HandshakeCheck;
 use crate::dispatch::{
-    Codes, FailureBodies, Filter, Handlers, HostFilter, OwnedRequest, Register, Reply, Request,
-    Session,
+    Codes, FailureBodies, Filter, Handlers, Handshake, HostFilter, OwnedRequest, Refusal, Register,
+    Reply, Request, Session, Welcome,
 };
 use crate::error::{EngineOption, StartError};
 use crate::forward::{Carrier, LaneFull, Route, ServerId, ServerType, WorkerIndex, Workers};
@@ -24,10 +23,7 @@ use crate::route::edition::{Edition, EditionId};
 use crate::route::table::RouteTable;
 use crate::route::{Dictionary, SlowConsumer};
 use crate::session::{OnSecondBind, SessionView};
-use crate::shard::{
-    CheckClient, HandshakeRefusal, Heartbeat, KeptAliveBy, ShardConfig, UserHandshake,
-};
-use crate::wire::handshake::HandshakeRequest;
+use crate::shard::{CheckClient, Heartbeat, KeptAliveBy, ShardConfig};
 use crate::wire::protobuf::ProtoTable;
 
 /// The number of an engine's shards. Each is a thread, pinned to a core as far as there are any.
@@ -67,7 +63,7 @@ pub struct Builder {
     limits: Limits,
     codes: Codes,
     check_client: Option<CheckClient>,
-    user_handshake: Option<UserHandshake>,
+    handshake: Option<HandshakeCheck>,
     routes: Vec<String>,
     registers: Vec<Register>,
     forwards: Vec<(String, Workers)>,
@@ -115,7 +111,7 @@ impl Builder {
             limits: Limits::default(),
             codes: Codes::pomelo(),
             check_client: None,
-            user_handshake: None,
+            handshake: None,
             routes: Vec::new(),
             registers: Vec::new(),
             forwards: Vec::new(),
@@ -278,16 +274,72 @@ impl Builder {
         self
     }
 
-    /// Looks at each handshake; a refusal answers 500 and closes. What the callback gives is sent
-    /// to the client as `user`. It runs on the shard's thread, so it must not block.
+    /// Looks at each handshake, and answers at once: a [`Refusal`] is sent to the client, which is
+    /// closed then; a [`Welcome`] says what it is told as `user`, and what its session's settings
+    /// start with. A panic refuses.
+    ///
+    /// It runs on the shard's thread, so it must not block: what has to wait for something is
+    /// [`Self::on_handshake`]. The last of the two that is given counts.
+    ///
+    /// ```
+    /// use shaddock::{Engine, Refusal, Welcome};
+    ///
+    /// let builder = Engine::builder().user_handshake(|handshake| {
+    ///     match handshake.user().and_then(|user| user["token"].as_str()) {
+    ///         Some("secret") => Ok(Welcome::new().setting("vip", true)),
+    ///         _ => Err(Refusal::code(401).text("a token is missing")),
+    ///     }
+    /// });
+    /// ```
     pub fn user_handshake(
         mut self,
-        callback: impl Fn(&HandshakeRequest) -> Result<Option<Value>, HandshakeRefusal>
-        + Send
-        + Sync
-        + 'static,
+        callback: impl Fn(&Handshake) -> Result<Welcome, Refusal> + Send + Sync + 'static,
     ) -> Self {
-        self.user_handshake = Some(Arc::new(callback));
+        self.handshake = Some(HandshakeCheck::Now(Arc::new(callback)));
+        self
+    }
+
+    /// Looks at each handshake by a future, as [`Self::user_handshake`] does at once: for a
+    /// question to another service. It runs on the shard's thread, which serves others meanwhile.
+    ///
+    /// The client waits for its answer. What it sends before that is held;
+    /// [`Limits::handshake_timeout`] counts, and closes it. The future of a client that has gone is
+    /// dropped. [`Limits::handshakes_waiting_bytes_max`] bounds those that wait. A session's
+    /// further handshakes, which Pitaya's clients may send, are answered without it and without
+    /// `user`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use serde_json::json;
+    /// use shaddock::{Engine, Handshake, Refusal, Welcome};
+    ///
+    /// async fn name_of(token: &str) -> Option<String> {
+    ///     # let _ = token;
+    ///     // Ask the service that knows.
+    ///     Some("amy".to_owned())
+    /// }
+    ///
+    /// let builder = Engine::builder().on_handshake(async |handshake: Handshake| {
+    ///     let user = handshake.user().and_then(|user| user["token"].as_str());
+    ///     let Some(token) = handshake.header("x-token").or(user) else {
+    ///         return Err(Refusal::code(401));
+    ///     };
+    ///     let Some(name) = name_of(token).await else {
+    ///         return Err(Refusal::code(403).text("nobody knows you"));
+    ///     };
+    ///     Ok(Welcome::user(json!({ "hello": name })).setting("name", name))
+    /// });
+    /// ```
+    pub fn on_handshake(
+        mut self,
+        callback: impl AsyncFn(Handshake) -> Result<Welcome, Refusal> + Send + Sync + 'static,
+    ) -> Self {
+        let callback = Arc::new(callback);
+        self.handshake = Some(HandshakeCheck::Later(Arc::new(move |handshake| {
+            let callback = Arc::clone(&callback);
+            Box::pin(async move { callback(handshake).await })
+        })));
         self
     }
 
@@ -579,7 +631,7 @@ impl Builder {
             #[cfg(feature = "crypto")]
             use_crypto: self.use_crypto,
             check_client: self.check_client,
-            user_handshake: self.user_handshake,
+            handshake: self.handshake,
             host_filter: self.host_filter,
             listeners: self.listeners.into_iter().map(|listener| listener.config).collect(),
             routes: Arc::new(routes),

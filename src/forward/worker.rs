@@ -427,6 +427,7 @@ impl HandlerThread for Worker {
             }
             Op::Answer { call, reply } => self.finish_later(call.origin, reply),
             Op::Admit { .. } => debug_assert!(false, "a worker has no global filters"),
+            Op::Welcome { .. } => debug_assert!(false, "a worker has no handshakes"),
         }
     }
 }

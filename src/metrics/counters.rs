@@ -92,9 +92,11 @@ counters! {
     refused_accept_rate,
     /// Turned away because of `connections_max`.
     refused_max_connections,
-    /// Handshakes refused with 500.
+    /// Handshakes that are malformed, or refused by code of the embedder's.
     refused_handshake,
-    /// Handshakes refused with 501: the client is too old.
+    /// Handshakes refused because of `handshakes_waiting_bytes_max`; they count above too.
+    handshake_rejects,
+    /// Handshakes refused because the client is too old, by `check_client`.
     refused_version,
     /// HTTP requests that were no valid upgrade.
     refused_http,

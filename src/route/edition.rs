@@ -106,9 +106,10 @@ impl Edition {
         }
     }
 
-    /// Appends the refusal of a handshake in Pitaya's dialect.
+    /// Appends the refusal of a handshake in Pitaya's dialect, with a code and a text.
     pub(crate) fn refuse_pitaya(
         &self,
+        (code, text): (u16, Option<&str>),
         serializer: Serializer,
         compression: Compression,
         deflater: &mut Deflater,
@@ -117,7 +118,7 @@ impl Edition {
         let dict = self.dictionary.as_ref().map_or("{}", Dictionary::route_to_code_json);
         let heartbeat = self.heartbeat.unwrap_or(pitaya::handshake::HEARTBEAT);
         let mut answer = Vec::new();
-        pitaya::handshake::failure(dict, heartbeat, serializer, &mut answer);
+        pitaya::handshake::failure(code, text, dict, heartbeat, serializer, &mut answer);
         if compression == Compression::Off || !deflater.deflate(&answer, out) {
             out.extend_from_slice(&answer);
         }

@@ -4,9 +4,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::listener_config::{ListenerConfig, ListenerIndex};
+use crate::dispatch::handshake::HandshakeCheck;
 use crate::dispatch::{FailureBodies, HostFilter, Register, chain};
 use crate::forward::{Carrier, ServerType, ServerTypeIndex, WorkerIndex};
 use crate::limits::Limits;
@@ -15,29 +14,11 @@ use crate::route::edition::Edition;
 use crate::route::table::RouteTable;
 use crate::route::{Dictionary, default_route};
 use crate::session::{OnSecondBind, SessionView};
-use crate::wire::handshake::HandshakeRequest;
 use crate::wire::pitaya;
 use crate::wire::protobuf::ProtoTable;
 
 /// A check of a client's type and version.
 pub(crate) type CheckClient = Arc<dyn Fn(Option<&str>, Option<&str>) -> bool + Send + Sync>;
-
-/// Looks at a handshake; what it gives back goes to the client as `user`.
-pub(crate) type UserHandshake =
-    Arc<dyn Fn(&HandshakeRequest) -> Result<Option<Value>, HandshakeRefusal> + Send + Sync>;
-
-/// A user handshake callback's "no": the client gets 500 and is closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(clippy::exhaustive_structs)] // A client is told no more than this.
-pub struct HandshakeRefusal;
-
-impl std::fmt::Display for HandshakeRefusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the handshake was refused")
-    }
-}
-
-impl std::error::Error for HandshakeRefusal {}
 
 /// The configuration and the few numbers that shards share.
 pub(crate) struct ShardConfig {
@@ -61,7 +42,7 @@ pub(crate) struct ShardConfig {
     #[cfg(feature = "crypto")]
     pub(crate) use_crypto: bool,
     pub(crate) check_client: Option<CheckClient>,
-    pub(crate) user_handshake: Option<UserHandshake>,
+    pub(crate) handshake: Option<HandshakeCheck>,
     pub(crate) host_filter: HostFilter,
     /// The listeners, by [`ListenerIndex`]. INVARIANT: at least one.
     pub(crate) listeners: Vec<ListenerConfig>,
@@ -197,7 +178,7 @@ impl ShardConfig {
             #[cfg(feature = "crypto")]
             use_crypto: false,
             check_client: None,
-            user_handshake: None,
+            handshake: None,
             host_filter: HostFilter::default(),
             listeners: vec![ListenerConfig::default()],
             routes: Arc::new(routes),

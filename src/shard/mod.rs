@@ -40,8 +40,7 @@ mod tests;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-pub use config::HandshakeRefusal;
-pub(crate) use config::{CheckClient, Heartbeat, KeptAliveBy, ShardConfig, UserHandshake};
+pub(crate) use config::{CheckClient, Heartbeat, KeptAliveBy, ShardConfig};
 #[cfg(feature = "internals")]
 pub(crate) use connections::Connection;
 pub(crate) use connections::worker_bit;
@@ -154,6 +153,7 @@ impl Shard {
         self.inbound.outbound().expire_outboxes();
         self.inbound.dispatcher.settle();
         self.inbound.dispatcher.end_work();
+        self.inbound.finish_handshakes();
         let has_held = self.inbound.connections().budgets().has_ready();
         let has_work = self.inbound.dispatcher.has_work_waiting();
         self.has_more = self.has_work() || has_held || has_work;

@@ -3,6 +3,7 @@
 mod fairness;
 mod fast_path;
 mod fragments;
+mod handshakes;
 mod lane;
 mod memory;
 mod slow;

@@ -3,7 +3,7 @@
 //! ```text
 //! request:  {"sys": {"type", "version", "dictVersion", "protoVersion", ...}, "user": any}
 //! success:  {"code": 200, "sys": {...}, "user": value}
-//! failure:  {"code": n}
+//! failure:  {"code": n, "msg": text}
 //! ```
 
 use std::{fmt, io::Write as _, time::Duration};
@@ -190,6 +190,13 @@ impl Answers {
 /// Appends the body of a failure answer, `{"code":N}`.
 pub fn failure(code: u16, out: &mut Vec<u8>) {
     write!(out, "{{\"code\":{code}}}").expect("writing to a vector cannot fail");
+}
+
+/// Appends the body of a failure answer with a text for the player, `{"code":N,"msg":"..."}`. The
+/// stock server has no text, and its clients look at the code only.
+pub fn failure_with_text(code: u16, text: &str, out: &mut Vec<u8>) {
+    let text = Value::from(text);
+    write!(out, "{{\"code\":{code},\"msg\":{text}}}").expect("writing to a vector cannot fail");
 }
 
 /// The state of the client's copy of a table, compared with the table in use.
@@ -388,9 +395,12 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_the_code_alone() {
+    fn a_failure_is_the_code_alone_or_with_a_text() {
         let mut out = Vec::new();
         failure(CODE_OLD_CLIENT, &mut out);
         assert_eq!(out, br#"{"code":501}"#);
+        out.clear();
+        failure_with_text(401, "no \"token\"", &mut out);
+        assert_eq!(out, br#"{"code":401,"msg":"no \"token\""}"#);
     }
 }

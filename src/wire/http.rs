@@ -53,11 +53,40 @@ impl<'a> Upgrade<'a> {
 
     /// Every header, name and trimmed value, in the order sent.
     pub fn headers(&self) -> impl DoubleEndedIterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
-        self.lines.split(|&byte| byte == b'\n').filter_map(|line| {
-            let colon = line.iter().position(|&byte| byte == b':')?;
-            Some((&line[..colon], line[colon + 1..].trim_ascii()))
-        })
+        headers_of(self.lines)
     }
+
+    /// The headers, as they are kept for as long as the request itself is not.
+    pub(crate) fn to_owned_headers(self) -> Headers {
+        Headers(self.lines.into())
+    }
+}
+
+/// The headers of an upgrade.
+pub(crate) struct Headers(Box<[u8]>);
+
+impl Headers {
+    /// The trimmed values of all headers called `name` in any case, in the order sent.
+    pub(crate) fn values(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        headers_of(&self.0)
+            .filter(move |(header, _)| header.eq_ignore_ascii_case(name.as_bytes()))
+            .map(|(_, value)| value)
+    }
+
+    /// The bytes of their lines.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// Every header, name and trimmed value, of lines that httparse has accepted.
+fn headers_of<'a>(
+    lines: &'a [u8],
+) -> impl DoubleEndedIterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+    lines.split(|&byte| byte == b'\n').filter_map(|line| {
+        let colon = line.iter().position(|&byte| byte == b':')?;
+        Some((&line[..colon], line[colon + 1..].trim_ascii()))
+    })
 }
 
 /// Decodes the upgrade request at the start of `input`. Any path and query are accepted, and no

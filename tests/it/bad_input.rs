@@ -8,7 +8,7 @@ use serde_json::json;
 use shaddock::route::Dictionary;
 use shaddock::wire::package::PackageType;
 use shaddock::wire::protobuf::{ProtoTable, Protos};
-use shaddock::{Limits, Reply};
+use shaddock::{Limits, Reply, Welcome};
 use support::witness::{ECHO, Reasons, Trial};
 use support::{Client, Event, ack, builder, handshake, heartbeat, notify, package, request};
 
@@ -367,9 +367,9 @@ fn handshakes_that_are_refused() {
                 Some("panic") => panic!("on purpose"),
                 sys_type => sys_type != Some("old"),
             })
-            .user_handshake(|request| {
-                assert!(request.sys("panic").is_none(), "on purpose");
-                Ok(None)
+            .user_handshake(|handshake| {
+                assert!(handshake.request().sys("panic").is_none(), "on purpose");
+                Ok(Welcome::new())
             }),
     );
     let refused = "refused_handshake";

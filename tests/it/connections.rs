@@ -11,7 +11,7 @@ use shaddock::route::Dictionary;
 use shaddock::wire::package::{self, BODY_BYTES_MAX, Status};
 use shaddock::wire::protobuf::{ProtoTable, Protos};
 use shaddock::{
-    Builder, Engine, Handlers, HandshakeRefusal, OwnedRequest, Reply, Session, Uid, Workers,
+    Builder, Engine, Handlers, OwnedRequest, Refusal, Reply, Session, Uid, Welcome, Workers,
 };
 use support::{PATIENCE, builder, request};
 
@@ -223,12 +223,13 @@ fn app(builder: Builder) -> Builder {
     builder
         .heartbeat(HEARTBEAT)
         .check_client(|sys_type, _| sys_type != Some("old"))
-        .user_handshake(|request| {
-            let user = request.user.as_ref();
-            match user.and_then(|user| user.get("fail")) {
-                Some(_) => Err(HandshakeRefusal),
-                None => Ok(user.filter(|user| user.get("echo").is_some()).cloned()),
+        .user_handshake(|handshake| {
+            let user = handshake.user();
+            if user.is_some_and(|user| user.get("fail").is_some()) {
+                return Err(Refusal::new());
             }
+            let echo = user.filter(|user| user.get("echo").is_some());
+            Ok(echo.cloned().map_or_else(Welcome::new, Welcome::user))
         })
         .handler(entry("echo"), |request, session| {
             let mut msg = request.value();

@@ -13,6 +13,7 @@ mod faults;
 mod filters;
 mod forward;
 mod full;
+mod handshakes;
 mod ipv6;
 mod late_ends;
 mod lifecycle;

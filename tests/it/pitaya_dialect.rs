@@ -14,7 +14,7 @@ use shaddock::wire::message::{self, Message, MessageType, RouteRef};
 use shaddock::wire::package::{self as wire, HEADER_BYTES, PackageType};
 use shaddock::wire::pitaya::{COMPRESS_BYTES_MIN, Compression, Serializer};
 use shaddock::{
-    Audience, Dialect, Drain, Engine, Handlers, HandshakeRefusal, Limits, Listener, Reply, Workers,
+    Audience, Dialect, Drain, Engine, Handlers, Limits, Listener, Refusal, Reply, Welcome, Workers,
 };
 use support::{Event, PATIENCE, builder, eventually, package};
 use tungstenite::WebSocket;
@@ -292,9 +292,9 @@ fn a_bad_or_unwanted_handshake_is_answered_400_and_closed() {
     let engine = engine(|builder| {
         builder
             .check_client(|platform, version| (platform, version) != (Some("mac"), Some("1")))
-            .user_handshake(|request| match &request.user {
-                Some(user) if user["banned"] == true => Err(HandshakeRefusal),
-                _ => Ok(None),
+            .user_handshake(|handshake| match handshake.user() {
+                Some(user) if user["banned"] == true => Err(Refusal::new()),
+                _ => Ok(Welcome::new()),
             })
     });
     for hello in [

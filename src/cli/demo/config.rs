@@ -1,10 +1,9 @@
 //! The facts that the demo app's clients learn in the handshake.
 
 use serde_json::{Value, json};
-use shaddock::HandshakeRefusal;
 use shaddock::route::{Dictionary, DictionaryError};
-use shaddock::wire::handshake::HandshakeRequest;
 use shaddock::wire::protobuf::{ProtoTable, Protos, SchemaError};
+use shaddock::{Refusal, Welcome};
 
 use super::{chat, connector, js};
 
@@ -40,14 +39,13 @@ pub(crate) fn check_client(_type: Option<&str>, version: Option<&str>) -> bool {
 }
 
 /// Answers a handshake for the game itself: it greets who says hello, and may be asked to refuse.
-pub(crate) fn user_handshake(
-    request: &HandshakeRequest,
-) -> Result<Option<Value>, HandshakeRefusal> {
-    let Some(user) = &request.user else { return Ok(None) };
+pub(crate) fn greet(user: Option<&Value>) -> Result<Welcome, Refusal> {
+    let Some(user) = user else { return Ok(Welcome::new()) };
     if js::truthy(user, "refuse").is_some() {
-        return Err(HandshakeRefusal);
+        return Err(Refusal::new());
     }
-    Ok(js::truthy(user, "hello").map(|hello| json!({"hi": hello})))
+    let hello = js::truthy(user, "hello");
+    Ok(hello.map_or_else(Welcome::new, |hello| Welcome::user(json!({"hi": hello}))))
 }
 
 #[cfg(test)]
@@ -73,14 +71,12 @@ mod tests {
 
     #[test]
     fn the_game_greets_or_refuses() {
-        let ask = |user: &str| {
-            let body = format!("{{\"sys\":{{}},\"user\":{user}}}");
-            user_handshake(&HandshakeRequest::parse(body.as_bytes()).unwrap()).ok()
-        };
-        assert_eq!(ask(r#"{"hello":"you"}"#), Some(Some(json!({"hi": "you"}))));
-        assert_eq!(ask(r#"{"hello":0}"#), Some(None));
-        assert_eq!(ask("null"), Some(None));
-        assert_eq!(ask(r#"{"refuse":0}"#), Some(None));
-        assert_eq!(ask(r#"{"refuse":1,"hello":"you"}"#), None);
+        let ask = |user: &str| greet(Some(&serde_json::from_str(user).unwrap()));
+        assert_eq!(greet(None), Ok(Welcome::new()));
+        assert_eq!(ask(r#"{"hello":"you"}"#), Ok(Welcome::user(json!({"hi": "you"}))));
+        assert_eq!(ask(r#"{"hello":0}"#), Ok(Welcome::new()));
+        assert_eq!(ask("null"), Ok(Welcome::new()));
+        assert_eq!(ask(r#"{"refuse":0}"#), Ok(Welcome::new()));
+        assert_eq!(ask(r#"{"refuse":1,"hello":"you"}"#), Err(Refusal::new()));
     }
 }

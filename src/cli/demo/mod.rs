@@ -50,7 +50,7 @@ pub(crate) fn builder(options: &DemoOptions) -> anyhow::Result<Builder> {
         .listen(&options.listen)
         .shards(Shards::Count(options.shards()))
         .check_client(config::check_client)
-        .user_handshake(config::user_handshake)
+        .user_handshake(|handshake| config::greet(handshake.user()))
         .routes(config::handler_routes())
         .server_id(&options.pomelo.server_id);
     builder = with_connector(builder);

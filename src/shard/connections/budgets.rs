@@ -101,11 +101,17 @@ pub(in crate::shard) enum Pause {
     Turn = 8,
     /// So many of its requests wait for answers as may.
     InFlight = 16,
+    /// Its handshake waits for the embedder's verdict.
+    Handshake = 32,
 }
 
 impl HeldInput {
     fn len(&self) -> usize {
         self.packages.len() + self.bytes.len() - self.at
+    }
+
+    fn waits_for_verdict(&self) -> bool {
+        self.pauses & Pause::Handshake as u8 != 0
     }
 
     /// Takes the time that it was held back for since then.
@@ -237,12 +243,14 @@ impl ReadBudgets {
         self.held.get(&session).is_some_and(|held| held.pauses == Pause::InFlight as u8)
     }
 
-    /// Keeps an end for after what is held; whether there is anything.
+    /// Keeps an end for after what is held; whether there is anything. A client that leaves while
+    /// its handshake waits is not waited for, whatever it has sent behind that.
     pub(in crate::shard) fn defer_end(&mut self, session: SessionId, end: ReceiveEnd) -> bool {
         if self.held.is_empty() {
             return false;
         }
-        self.held.get_mut(&session).map(|held| held.end = Some(end)).is_some()
+        let held = self.held.get_mut(&session).filter(|held| !held.waits_for_verdict());
+        held.map(|held| held.end = Some(end)).is_some()
     }
 
     /// True if a held session is to be read on in the next turn.
@@ -280,6 +288,18 @@ impl ReadBudgets {
         let held = self.held.entry(session).or_default();
         held.pauses |= why as u8;
         !std::mem::replace(&mut held.is_paused, true)
+    }
+
+    /// Holds what a client sends until there is a verdict on its handshake. Its socket is read on,
+    /// so that its end shows, unless it sends much more meanwhile. Unlike what the shard holds back
+    /// for its own sake, this counts for the handshake's deadline.
+    pub(super) fn await_verdict(&mut self, session: SessionId) {
+        if self.reading == Some(session) {
+            self.left = 0;
+        }
+        let held = self.held.entry(session).or_default();
+        held.pauses |= Pause::Handshake as u8;
+        held.is_own_doing = true;
     }
 
     /// A pause has ended. Behind the last one the session's turn comes as that of others does.
@@ -330,8 +350,13 @@ impl ReadBudgets {
                 HeldInput { is_listed: true, since_ms: now_ms, is_own_doing, ..Default::default() };
             self.held.insert(session, held);
         }
+        let is_much = self.held.get(&session).is_none_or(|held| {
+            !held.waits_for_verdict()
+                || held.bytes.len() + bytes.len() > self.bytes_max / REMEMBERED_PART as usize
+                || !self.has_room(bytes.len())
+        });
         let held = self.held.entry(session).or_default();
-        let pauses = !held.is_paused && (!is_first || !is_unauthenticated);
+        let pauses = !held.is_paused && (!is_first || !is_unauthenticated) && is_much;
         held.is_paused |= pauses;
         held.bytes.extend_from_slice(bytes);
         self.held_bytes += bytes.len();

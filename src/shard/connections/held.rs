@@ -47,6 +47,14 @@ impl Connections {
         }
     }
 
+    /// Holds what a client sends until there is a verdict on its handshake.
+    #[cold]
+    pub(in crate::shard) fn await_verdict(&mut self, session: SessionId) {
+        if self.get(session).is_some_and(|connection| connection.state.is_reading()) {
+            self.budgets.await_verdict(session);
+        }
+    }
+
     /// Keeps what stands behind a package in its WebSocket message, if the package has paused its
     /// session or used up its share of the turn; true if it has.
     pub(in crate::shard) fn hold_packages(&mut self, session: SessionId, packages: &[u8]) -> bool {

@@ -4,6 +4,8 @@
 //! The fourth part of a [`Shard`](super::Shard), above its [`Forwarder`]. Handlers and filters
 //! can't touch the shard, they can only ask: what they ask for is done in [`Dispatcher::settle`].
 
+mod admissions;
+mod admit;
 mod answers;
 mod completed;
 mod forward;
@@ -27,6 +29,7 @@ use std::sync::Arc;
 #[cfg(feature = "crypto")]
 use rustc_hash::FxHashMap;
 
+use admissions::Admissions;
 use completed::Completed;
 use plan::{Plan, RecentRoutes};
 use work::Work;
@@ -63,6 +66,7 @@ pub(super) struct Dispatcher {
     /// The keys of clients, where requests are signed.
     #[cfg(feature = "crypto")]
     keys: FxHashMap<SessionId, PublicKey>,
+    admissions: Admissions,
     work: Work,
     /// There where it is bounded.
     message_rate: Option<MessageRate>,
@@ -99,6 +103,7 @@ impl Dispatcher {
             completed: VecDeque::new(),
             #[cfg(feature = "crypto")]
             keys: FxHashMap::default(),
+            admissions: Admissions::default(),
             work: Work::new(limits),
             message_rate: Rate::new(limits.messages_per_second, limits.messages_burst)
                 .map(MessageRate::new),
@@ -172,7 +177,7 @@ impl Dispatcher {
         if self.keys.contains_key(&session) {
             return false;
         }
-        self.forwarder.has_forgotten(session)
+        self.admissions.has_forgotten(session) && self.forwarder.has_forgotten(session)
     }
 
     /// Futures alive on this shard.

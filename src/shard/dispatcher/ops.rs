@@ -61,6 +61,7 @@ impl Dispatcher {
                     debug_assert!(false, "a shard handles its own clients");
                 }
             },
+            Op::Welcome { session, admitted } => self.admissions.finish(session, admitted),
             Op::Admit { client, held, admitted } => {
                 self.completed.push_back(Completed::Admitted { client, held, admitted });
             }
@@ -72,6 +73,7 @@ impl Dispatcher {
     fn handle_ended(&mut self, ended: &Ended) {
         #[cfg(feature = "crypto")]
         self.keys.remove(&ended.id);
+        self.admissions.forget(ended.id);
         self.forwarder.handle_ended(ended);
         let Some(data) = &ended.worked else { return };
         let registry = Rc::clone(&self.registry);

@@ -21,7 +21,7 @@ impl Forwarder {
         for reply_to in binding.iter().flat_map(|binding| &binding.waiting) {
             self.reply(*reply_to, Outcome::Bound(Err(BindError::Gone { number: 0 })));
         }
-        if let Some(uid) = ended.uid.as_ref().or(binding.map(|binding| &binding.uid)) {
+        if let Some(uid) = ended.uid.as_ref().or_else(|| binding.map(|binding| &binding.uid)) {
             let home = self.endpoint.hub().home(uid);
             self.send(home, Mail::HomeUnbind { session, uid: uid.clone() });
         }

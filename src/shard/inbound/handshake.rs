@@ -1,15 +1,15 @@
 //! Handshakes (docs/protocol/wire.md, "Handshake").
 
+use std::rc::Rc;
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use super::Inbound;
-use crate::dispatch::chain;
-use crate::route::edition::EditionId;
+use crate::dispatch::chain::guarded;
+use crate::dispatch::handler_thread::HandlerThread as _;
+use crate::dispatch::handshake::{Handshake, HandshakeCheck};
+use crate::dispatch::verdict::{Refusal, Welcome};
 use crate::session::Slot;
-use crate::shard::config::HandshakeRefusal;
-use crate::shard::connections::{CloseReason, State};
+use crate::shard::connections::{CloseReason, Pause, State};
 use crate::shard::listener_config::Dialect;
 use crate::shard::outbound::CloseCode;
 use crate::wire::handshake::{self, HandshakeRequest};
@@ -19,105 +19,146 @@ use crate::wire::pitaya;
 use crate::wire::signature::PublicKey;
 
 impl Inbound {
-    /// Answers a handshake, also a second one: it is told the newest codes then.
+    /// Answers a handshake, or asks the embedder's future about it first. A client of Pitaya's may
+    /// send a second one: it is told the newest codes then.
     #[cold]
-    pub(super) fn handle_pitaya_handshake(&mut self, slot: Slot, body: &[u8]) {
-        let request = pitaya::handshake::parse(body);
-        let user = request.map(|request| self.ask_about_handshake(&request));
-        let is_first = self.connections().at(slot).is_some_and(|it| it.state == State::Inited);
-        let mut answer = self.connections().pool().take();
-        if let Some(Ok(user)) = user {
-            self.counters.handshakes.one();
-            self.outbound().accept_pitaya(slot, user.as_ref(), is_first, &mut answer);
-            self.outbound().send_package(slot, PackageType::Handshake, &answer);
-            self.note_address(slot);
-            let edition = self.outbound().newest_edition().id();
-            if let Some(connection) = self.connections().at_mut(slot)
-                && connection.state.is_reading()
-            {
-                connection.session.edition = edition;
-                if is_first {
-                    connection.state = State::WaitAck;
-                }
-            }
-        } else {
-            match user {
-                Some(Err(handshake::CODE_OLD_CLIENT)) => self.counters.refused_version.one(),
-                _ => self.counters.refused_handshake.one(),
-            }
-            self.outbound().refuse_pitaya(slot, &mut answer);
-            self.outbound().send_package(slot, PackageType::Handshake, &answer);
-            self.outbound().close(slot, CloseReason::Refused, CloseCode::Normal);
-        }
-        self.connections().pool().give(answer);
-    }
-
     pub(super) fn handle_handshake(&mut self, slot: Slot, body: &[u8]) {
-        if self.connections().is_pitaya(slot) {
-            return self.handle_pitaya_handshake(slot, body);
-        }
-        let mut answer = self.connections().pool().take();
-        match self.check_handshake(body, &mut answer) {
-            Ok((request, edition)) => {
-                self.counters.handshakes.one();
-                #[cfg(feature = "crypto")]
-                self.keep_key(slot, &request);
-                #[cfg(not(feature = "crypto"))]
-                drop(request);
-                self.outbound().send_package(slot, PackageType::Handshake, &answer);
-                self.note_address(slot);
-                if let Some(connection) = self.connections().at_mut(slot)
-                    && connection.state == State::Inited
-                {
-                    connection.state = State::WaitAck;
-                    connection.session.edition = edition;
-                }
-            }
-            Err(code) => {
-                match code {
-                    handshake::CODE_OLD_CLIENT => self.counters.refused_version.one(),
-                    _ => self.counters.refused_handshake.one(),
-                }
-                answer.clear();
-                handshake::failure(code, &mut answer);
-                self.outbound().send_package(slot, PackageType::Handshake, &answer);
-                self.outbound().close(slot, CloseReason::Refused, CloseCode::Normal);
-            }
-        }
-        self.connections().pool().give(answer);
-    }
-
-    /// Writes the answer to a good handshake, or gives the code of its refusal.
-    fn check_handshake(
-        &mut self,
-        body: &[u8],
-        answer: &mut Vec<u8>,
-    ) -> Result<(HandshakeRequest, EditionId), u16> {
-        let request = HandshakeRequest::parse(body).map_err(|error| error.code())?;
-        let user = self.ask_about_handshake(&request)?;
-        let edition = self.outbound().newest_edition();
-        edition.answers().success(&request, user.as_ref(), answer);
-        Ok((request, edition.id()))
-    }
-
-    /// Asks the embedder whether to admit a client; gives what it tells the client, or the code of
-    /// its refusal.
-    fn ask_about_handshake(&self, request: &HandshakeRequest) -> Result<Option<Value>, u16> {
+        let request = match self.connections().is_pitaya(slot) {
+            true => pitaya::handshake::parse(body),
+            false => HandshakeRequest::parse(body).ok(),
+        };
+        let Some(request) = request else { return self.refuse(slot, &Refusal::new()) };
         let config = Arc::clone(&self.config);
         if let Some(check) = &config.check_client {
             let (sys_type, version) = (request.sys_type.as_deref(), request.version.as_deref());
-            match chain::guarded(|| check(sys_type, version)) {
+            match guarded(|| check(sys_type, version)) {
                 Some(true) => {}
-                Some(false) => return Err(handshake::CODE_OLD_CLIENT),
-                None => return Err(handshake::CODE_FAIL),
+                Some(false) => return self.refuse_old(slot),
+                None => return self.refuse(slot, &Refusal::new()),
             }
         }
-        match &config.user_handshake {
-            None => Ok(None),
-            Some(callback) => chain::guarded(|| callback(request))
-                .unwrap_or(Err(HandshakeRefusal))
-                .map_err(|HandshakeRefusal| handshake::CODE_FAIL),
+        let Some(check) = &config.handshake else {
+            return self.welcome(slot, &request, Welcome::new());
+        };
+        let is_first = self.connections().at(slot).is_some_and(|it| it.state == State::Inited);
+        let Some(handshake) = self.describe(slot, request) else { return };
+        match check {
+            HandshakeCheck::Now(check) => {
+                match guarded(|| check(&handshake)).unwrap_or_else(|| Err(Refusal::new())) {
+                    Ok(welcome) => self.welcome(slot, &handshake.request, welcome),
+                    Err(refusal) => self.refuse(slot, &refusal),
+                }
+            }
+            // What the first has come to still holds.
+            HandshakeCheck::Later(_) if !is_first => {
+                self.welcome(slot, &handshake.request, Welcome::new());
+            }
+            HandshakeCheck::Later(_) => self.ask_about(slot, check, handshake, body.len()),
         }
+    }
+
+    /// Makes of a request what the embedder's code sees.
+    fn describe(&mut self, slot: Slot, request: HandshakeRequest) -> Option<Handshake> {
+        let session = self.connections().id_of(slot);
+        let connection = self.connections().at(slot)?;
+        let (peer, listener) = (connection.peer, usize::from(connection.listener.0));
+        let (headers, context) = (self.dispatcher.take_headers(session), self.dispatcher.context());
+        Some(Handshake { request: Rc::new(request), headers, session, peer, listener, context })
+    }
+
+    /// Lets the client wait for the embedder's future. One that waits for nothing is done at once.
+    fn ask_about(
+        &mut self,
+        slot: Slot,
+        check: &HandshakeCheck,
+        handshake: Handshake,
+        body_bytes: usize,
+    ) {
+        let session = handshake.session;
+        if !self.dispatcher.begin_admission(check, handshake, body_bytes) {
+            return self.refuse(slot, &Refusal::new());
+        }
+        self.connections().await_verdict(session);
+        self.dispatcher.run_tasks();
+        self.finish_handshakes();
+    }
+
+    /// Answers the handshakes whose futures have come to a verdict.
+    pub(in crate::shard) fn finish_handshakes(&mut self) {
+        while let Some((session, request, admitted)) = self.dispatcher.take_admitted() {
+            let slot = session.slot();
+            let connection = self.connections().get(session);
+            if connection.is_some_and(|connection| connection.state == State::Inited) {
+                match admitted {
+                    Ok(welcome) => self.welcome(slot, &request, welcome),
+                    Err(refusal) => self.refuse(slot, &refusal),
+                }
+            }
+            self.connections().budgets_mut().resume(session, Pause::Handshake);
+            self.dispatcher.settle();
+        }
+    }
+
+    /// Answers a good handshake.
+    fn welcome(&mut self, slot: Slot, request: &HandshakeRequest, welcome: Welcome) {
+        let is_pitaya = self.connections().is_pitaya(slot);
+        let Some(connection) = self.connections().at_mut(slot) else { return };
+        let is_first = connection.state == State::Inited;
+        if is_first && !welcome.settings.is_empty() {
+            connection.data().make_mut().settings.extend(welcome.settings);
+        }
+        self.counters.handshakes.one();
+        let mut answer = self.connections().pool().take();
+        let user = welcome.user.as_ref();
+        if is_pitaya {
+            self.outbound().accept_pitaya(slot, user, is_first, &mut answer);
+        } else {
+            self.outbound().newest_edition().answers().success(request, user, &mut answer);
+            #[cfg(feature = "crypto")]
+            self.keep_key(slot, request);
+        }
+        self.outbound().send_package(slot, PackageType::Handshake, &answer);
+        self.note_address(slot);
+        let edition = self.outbound().newest_edition().id();
+        if let Some(connection) = self.connections().at_mut(slot)
+            && connection.state.is_reading()
+        {
+            connection.session.edition = edition;
+            if is_first {
+                connection.state = State::WaitAck;
+            }
+        }
+        self.connections().pool().give(answer);
+    }
+
+    fn refuse(&mut self, slot: Slot, refusal: &Refusal) {
+        self.counters.refused_handshake.one();
+        self.answer_refused(slot, refusal.code, refusal.text.as_deref());
+    }
+
+    /// Refuses a client by its version; Pitaya has no code of its own for that.
+    fn refuse_old(&mut self, slot: Slot) {
+        self.counters.refused_version.one();
+        let is_pitaya = self.connections().is_pitaya(slot);
+        self.answer_refused(slot, (!is_pitaya).then_some(handshake::CODE_OLD_CLIENT), None);
+    }
+
+    /// Answers a refused handshake, by default with the code of the client's dialect, and closes.
+    fn answer_refused(&mut self, slot: Slot, code: Option<u16>, text: Option<&str>) {
+        let mut answer = self.connections().pool().take();
+        if self.connections().is_pitaya(slot) {
+            let code = code.unwrap_or(pitaya::handshake::CODE_BAD_REQUEST);
+            self.outbound().refuse_pitaya(slot, code, text, &mut answer);
+        } else {
+            let code = code.unwrap_or(handshake::CODE_FAIL);
+            match text {
+                None => handshake::failure(code, &mut answer),
+                Some(text) => handshake::failure_with_text(code, text, &mut answer),
+            }
+        }
+        self.outbound().send_package(slot, PackageType::Handshake, &answer);
+        self.outbound().close(slot, CloseReason::Refused, CloseCode::Normal);
+        self.connections().pool().give(answer);
     }
 
     pub(super) fn handle_ack(&mut self, slot: Slot) {
@@ -127,15 +168,18 @@ impl Inbound {
         let Some(connection) = self.connections().at_mut(slot) else { return };
         connection.state = State::Working(dialect);
         connection.heard_ms = now_ms;
-        if dialect == Dialect::Pitaya {
-            let deadline_ms = now_ms + self.config.pitaya_heartbeat_ms();
-            return self.connections().set_deadline(slot, deadline_ms);
-        }
-        let deadline_ms = now_ms + self.config.silence_ms();
+        let deadline_ms = match dialect {
+            Dialect::Pomelo => now_ms + self.config.silence_ms(),
+            Dialect::Pitaya => now_ms + self.config.pitaya_heartbeat_ms(),
+        };
         self.connections().set_deadline(slot, deadline_ms);
-        if self.config.heartbeat.is_some() {
+        if dialect == Dialect::Pomelo && self.config.heartbeat.is_some() {
             self.outbound().send_package(slot, PackageType::Heartbeat, b"");
         }
+        let session = self.connections().id_of(slot);
+        self.dispatcher.open_session(session);
+        // What it asks for comes before what the client has sent behind.
+        self.dispatcher.settle();
     }
 
     /// Keeps the key that a client tells in its handshake, if it is one. Without one the client

@@ -55,7 +55,7 @@ impl Inbound {
     pub(super) fn unexpected_package(&mut self, slot: Slot, package: Package<'_>) {
         if self.connections().is_pitaya(slot) {
             if package.kind == PackageType::Handshake {
-                return self.handle_pitaya_handshake(slot, package.body);
+                return self.handle_handshake(slot, package.body);
             }
             if package.kind == PackageType::Data {
                 self.counters.ignored_packages.one();
@@ -86,7 +86,7 @@ impl Inbound {
             self.counters.package_too_long.one();
             return self.outbound().protocol_error(slot, CloseCode::Normal);
         }
-        self.handle_pitaya_handshake(slot, body);
+        self.handle_handshake(slot, body);
         self.connections().budgets_mut().left = 0;
         self.outbound().pause_for_outbox(slot);
     }

@@ -250,6 +250,10 @@ impl Inbound {
                 connection.transport = Transport::WebSocket;
                 connection.state = State::Inited;
                 self.outbound().mark_dirty(slot);
+                if self.config.handshake.is_some() {
+                    let session = self.connections().id_of(slot);
+                    self.dispatcher.keep_headers(session, upgrade.to_owned_headers());
+                }
                 Status::Complete { value: (), consumed }
             }
             Err(error) => {

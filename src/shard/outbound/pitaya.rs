@@ -112,13 +112,21 @@ impl Outbound {
         edition.answer_pitaya(listener.serializer, compression, user, deflater, answer);
     }
 
-    /// Writes the answer to a handshake of a client of Pitaya's that is refused.
-    pub(in crate::shard) fn refuse_pitaya(&mut self, slot: Slot, answer: &mut Vec<u8>) {
+    /// Writes the answer to a handshake of a client of Pitaya's that is refused, with a text if
+    /// there is one.
+    pub(in crate::shard) fn refuse_pitaya(
+        &mut self,
+        slot: Slot,
+        code: u16,
+        text: Option<&str>,
+        answer: &mut Vec<u8>,
+    ) {
         let Some(connection) = self.connections.at(slot) else { return };
         let listener = self.config.listener(connection.listener);
         let deflater = self.compressor.deflater();
         let edition = self.editions.newest();
-        edition.refuse_pitaya(listener.serializer, listener.compression, deflater, answer);
+        let (serializer, compression) = (listener.serializer, listener.compression);
+        edition.refuse_pitaya((code, text), serializer, compression, deflater, answer);
     }
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! request:  {"sys": {"platform", "libVersion", "clientBuildNumber", "clientVersion"}, "user": {…}}
 //! success:  {"code": 200, "sys": {"dict": {route: code}, "heartbeat": N, "serializer": text}}
-//! failure:  {"code": 400, "sys": {…the same…}}
+//! failure:  {"code": n, "sys": {…the same…}, "msg": text}
 //! ```
 //!
 //! Every member of a request may be left out. The answer may be compressed without a mark: a client
@@ -83,10 +83,19 @@ pub fn success(
 
 /// Appends the body of the answer to a refused request, with the same members as a success.
 /// Pitaya's own Go client reads `sys` before it looks at the code, and panics if it is absent.
-pub fn failure(dict: &str, heartbeat: Duration, serializer: Serializer, out: &mut Vec<u8>) {
+///
+/// Pitaya's code is [`CODE_BAD_REQUEST`], and it has no `msg`, which is left out without a text.
+pub fn failure(
+    code: u16,
+    text: Option<&str>,
+    dict: &str,
+    heartbeat: Duration,
+    serializer: Serializer,
+    out: &mut Vec<u8>,
+) {
     let sys = Sys { dict, heartbeat, serializer };
-    write!(out, r#"{{"code":{CODE_BAD_REQUEST},"sys":{sys}}}"#)
-        .expect("writing to a vector cannot fail");
+    let msg = text.map_or_else(String::new, |text| format!(r#","msg":{}"#, Value::from(text)));
+    write!(out, r#"{{"code":{code},"sys":{sys}{msg}}}"#).expect("writing to a vector cannot fail");
 }
 
 /// The server's members, which both kinds of answers have.
@@ -160,7 +169,13 @@ mod tests {
         assert_eq!(answer(Some(&json!(0))), format!(r#"{{"code":200,"sys":{sys}}}"#));
         assert_eq!(answer(Some(&json!(1))), format!(r#"{{"code":200,"sys":{sys},"user":1}}"#));
         let mut out = Vec::new();
-        failure(r#"{"a.b.c":1}"#, HEARTBEAT, Serializer::Json, &mut out);
-        assert_eq!(String::from_utf8(out).unwrap(), format!(r#"{{"code":400,"sys":{sys}}}"#));
+        let mut fail = |code, text| {
+            out.clear();
+            failure(code, text, r#"{"a.b.c":1}"#, HEARTBEAT, Serializer::Json, &mut out);
+            String::from_utf8(out.clone()).unwrap()
+        };
+        assert_eq!(fail(CODE_BAD_REQUEST, None), format!(r#"{{"code":400,"sys":{sys}}}"#));
+        let no = format!(r#"{{"code":401,"sys":{sys},"msg":"\"no\""}}"#);
+        assert_eq!(fail(401, Some("\"no\"")), no);
     }
 }
