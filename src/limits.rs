@@ -55,7 +55,9 @@ limits! {
         ///
         /// From there on [`Self::accepts_per_ip_per_second`] counts.
         accepts_per_ip_burst: u32 = 20,
-            check [at least 1],
+            check ["at least 1 where accepts_per_ip_per_second is set" if |limits| {
+                limits.accepts_per_ip_burst >= 1 || limits.accepts_per_ip_per_second == 0
+            }],
             counters [refused_accept_rate];
 
         /// Connections that wait in the kernel to be accepted, for each shard and listener.
@@ -287,7 +289,9 @@ limits! {
         /// From there on [`Self::messages_per_second`] counts. A session that is silent saves up as
         /// many again.
         messages_burst: u32 = 100,
-            check [at least 1],
+            check ["at least 1 where messages_per_second is set" if |limits| {
+                limits.messages_burst >= 1 || limits.messages_per_second == 0
+            }],
             counters [message_rate_rejects];
 
         /// Time that a turn of a shard or worker takes.
@@ -389,6 +393,16 @@ mod tests {
         let limits = Limits { idle_timeout: Duration::ZERO, ..Limits::default() };
         let error = limits.check().unwrap_err();
         assert_eq!(error.to_string(), "limit `idle_timeout` must be more than zero");
+    }
+
+    #[test]
+    fn a_burst_counts_only_where_there_is_a_rate() {
+        let off = Limits { messages_burst: 0, accepts_per_ip_burst: 0, ..Limits::default() };
+        assert_eq!(off.check(), Ok(()));
+        let limits = Limits { messages_per_second: 1, ..off.clone() };
+        assert_eq!(limits.check().unwrap_err().key, "messages_burst");
+        let limits = Limits { accepts_per_ip_per_second: 1, ..off };
+        assert_eq!(limits.check().unwrap_err().key, "accepts_per_ip_burst");
     }
 
     #[test]
