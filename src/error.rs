@@ -223,17 +223,8 @@ impl std::fmt::Debug for StartError {
     }
 }
 
-impl std::error::Error for StartError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Limits(error) => Some(error),
-            Self::Listen { error, .. }
-            | Self::IoUringBlocked { error, .. }
-            | Self::System { error, .. } => Some(error),
-            _ => None,
-        }
-    }
-}
+/// The text holds the error behind it, so there is no source that would be printed once more.
+impl std::error::Error for StartError {}
 
 impl From<LimitError> for StartError {
     fn from(error: LimitError) -> Self {
@@ -275,5 +266,23 @@ impl std::error::Error for HandleError {}
 impl From<crate::route::PushError> for HandleError {
     fn from(error: crate::route::PushError) -> Self {
         Self::Push(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    /// As `anyhow` and others print an error: with all that is behind it.
+    #[test]
+    fn the_reason_of_an_error_is_printed_once() {
+        let limits = crate::Limits { tasks_max: 0, ..crate::Limits::default() };
+        let refused = StartError::Limits(limits.check().unwrap_err());
+        let system = StartError::System { what: "a ring", error: std::io::Error::other("no") };
+        for error in [refused, system] {
+            assert!(error.source().is_none(), "{error}");
+        }
     }
 }
