@@ -1,8 +1,10 @@
 //! The uid: the name by which a player logs in.
 
+use std::fmt;
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::wire::number::push_js_number;
@@ -19,6 +21,25 @@ use crate::wire::number::push_js_number;
 /// assert_ne!(Uid::from(42), Uid::from("42"));
 /// assert_eq!(Uid::from(42).text(), Uid::from("42").text());
 /// ```
+///
+/// A game's own types may hold one, and a uid prints as its text:
+///
+/// ```
+/// use shaddock::Uid;
+///
+/// #[derive(serde::Deserialize)]
+/// struct Invite {
+///     whom: Uid,
+/// }
+///
+/// let invite: Invite = serde_json::from_str(r#"{"whom":42}"#)?;
+/// assert_eq!(invite.whom, Uid::from(42_u64));
+/// assert_eq!(format!("{} is invited", invite.whom), "42 is invited");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+///
+/// JavaScript holds integers up to 2^53 exactly. A larger number that comes as JSON is rounded as
+/// there, so that all who read it mean the same one: give such uids as text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Uid {
     text: Arc<str>,
@@ -66,9 +87,22 @@ impl From<String> for Uid {
     }
 }
 
-impl From<u32> for Uid {
-    fn from(number: u32) -> Self {
-        Self { text: number.to_string().into(), kind: Kind::Number }
+macro_rules! from_integers {
+    ($($integer:ident)+) => {
+        $(impl From<$integer> for Uid {
+            fn from(number: $integer) -> Self {
+                Self { text: number.to_string().into(), kind: Kind::Number }
+            }
+        })+
+    };
+}
+
+// The signed ones are there for literals, whose type is `i32` where several would do.
+from_integers!(i32 u32 i64 u64);
+
+impl fmt::Display for Uid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.text)
     }
 }
 
@@ -77,8 +111,8 @@ impl From<u32> for Uid {
 #[allow(clippy::exhaustive_structs)] // The name says all there is to say.
 pub struct UidError;
 
-impl std::fmt::Display for UidError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for UidError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a uid must be text or a number")
     }
 }
@@ -109,11 +143,57 @@ impl Serialize for Uid {
     }
 }
 
+impl<'de> Deserialize<'de> for Uid {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(UidVisitor)
+    }
+}
+
+struct UidVisitor;
+
+impl Visitor<'_> for UidVisitor {
+    type Value = Uid;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a uid: text or a number")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Uid, E> {
+        Ok(text.into())
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Uid, E> {
+        Uid::try_from(&Value::from(number)).map_err(E::custom)
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Uid, E> {
+        Uid::try_from(&Value::from(number)).map_err(E::custom)
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Uid, E> {
+        Uid::try_from(&Value::from(number)).map_err(E::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_uid_is_read_from_json_as_from_a_value() {
+        for value in [json!("amy"), json!(""), json!(42), json!(-7), json!(0.5), json!(1e300)] {
+            let read: Uid = serde_json::from_value(value.clone()).unwrap();
+            assert_eq!(read, Uid::try_from(&value).unwrap(), "{value}");
+            assert_eq!(read.to_string(), read.text());
+        }
+        for value in [json!(null), json!(true), json!([1]), json!({"a": 1})] {
+            assert!(serde_json::from_value::<Uid>(value).is_err());
+        }
+        assert_eq!(Uid::from(u64::MAX).text(), "18446744073709551615");
+        assert_eq!(Uid::from(-7).to_value(), json!(-7));
+    }
 
     #[test]
     fn numbers_keep_their_kind_and_javascript_text() {
