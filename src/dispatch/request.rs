@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::wire::surrogate;
@@ -79,12 +79,44 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// The body as a type of the game.
+    /// The body as a type of the game, which may borrow text from it.
+    ///
+    /// No body, `{}` and `null` are one and the same: an empty object, or nothing where the type
+    /// takes no object, as `()` does.
+    ///
+    /// ```
+    /// use serde::Deserialize;
+    /// use shaddock::Request;
+    ///
+    /// #[derive(Deserialize)]
+    /// struct Say<'a> {
+    ///     #[serde(default)]
+    ///     text: &'a str,
+    /// }
+    ///
+    /// let request = Request::new("chat.chatHandler.say", 1, br#"{"text":"hello"}"#);
+    /// assert_eq!(request.json::<Say<'_>>()?.text, "hello");
+    /// for body in ["", "{}", "null"] {
+    ///     let request = Request::new("chat.chatHandler.say", 1, body.as_bytes());
+    ///     assert_eq!(request.json::<Say<'_>>()?.text, "");
+    ///     request.json::<()>()?;
+    /// }
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    ///
+    /// JSON writes a quote or a line break in a text as two characters, and `&str` can't borrow
+    /// such a text: a field that any player may fill is a `Cow<'a, str>` with `#[serde(borrow)]`,
+    /// or a `String`.
     ///
     /// # Errors
     /// The part that does not fit, in the words of `serde_json`.
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_slice(self.body)
+    pub fn json<T: Deserialize<'a>>(&self) -> Result<T, serde_json::Error> {
+        let body = self.body();
+        let body = if body.trim_ascii() == b"null" { &NOTHING } else { body };
+        serde_json::from_slice(body).or_else(|error| match body == NOTHING {
+            true => serde_json::from_slice(b"null").map_err(|_| error),
+            false => Err(error),
+        })
     }
 
     /// A copy that outlives the receive buffer.
@@ -132,7 +164,7 @@ impl OwnedRequest {
     ///
     /// # Errors
     /// The part that does not fit, in the words of `serde_json`.
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+    pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
         self.get().json()
     }
 }
@@ -150,5 +182,32 @@ mod tests {
         }
         assert_eq!(Request::new("a.b.c", 1, b"5").value(), json!(5));
         assert_eq!(Request::new("a.b.c", 1, b"\"\xff\"").value(), json!("\u{fffd}"));
+    }
+
+    #[test]
+    fn a_value_and_a_type_agree_on_null() {
+        for body in [&b""[..], b"{}", b"null", b" null\n"] {
+            let request = Request::new("a.b.c", 1, body);
+            assert_eq!(request.json::<Value>().unwrap(), request.value());
+            assert_eq!(request.json::<()>().ok(), Some(()));
+            assert_eq!(request.json::<Option<u8>>().unwrap(), None);
+            let error = request.json::<[u8; 1]>().unwrap_err().to_string();
+            assert!(error.contains("map"), "{error}");
+        }
+        let request = Request::new("a.b.c", 1, b"{\"a\":1}");
+        assert!(request.json::<()>().is_err());
+    }
+
+    #[test]
+    fn text_is_borrowed_from_the_body() {
+        #[derive(Deserialize)]
+        struct Say<'a> {
+            text: &'a str,
+        }
+        let body = br#"{"text":"hello"}"#.to_vec();
+        let say: Say<'_> = Request::new("a.b.c", 1, &body).json().unwrap();
+        assert!(body.as_ptr_range().contains(&say.text.as_ptr()));
+        let request = Request::new("a.b.c", 1, &body).to_owned();
+        assert_eq!(request.json::<Say<'_>>().unwrap().text, "hello");
     }
 }
