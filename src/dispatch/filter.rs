@@ -15,6 +15,22 @@ use super::session::Session;
 ///
 /// Global after filters run once the answer is on its way and can't change it any more. A panic in
 /// a filter answers the message with 500 and hurts nobody else.
+///
+/// A closure that looks at messages before they are handled is a filter, too:
+///
+/// ```
+/// use shaddock::{Engine, Reply, Request, Session, Verdict};
+///
+/// let builder = Engine::builder().global_filter(|| {
+///     |request: &Request<'_>, session: &mut Session| {
+///         let is_login = request.route() == "connector.entryHandler.login";
+///         match is_login || session.uid().is_some() {
+///             true => Verdict::Continue,
+///             false => Verdict::Refuse(Reply::error_json("log in first")),
+///         }
+///     }
+/// });
+/// ```
 pub trait Filter: 'static {
     /// Looks at a message before it is handled.
     fn before(&self, request: &Request<'_>, session: &mut Session) -> Verdict {
@@ -25,6 +41,15 @@ pub trait Filter: 'static {
     /// Looks at a reply, also at that of a message that was refused.
     fn after(&self, request: &Request<'_>, session: &mut Session, reply: &mut Reply<'_>) {
         let _ = (request, session, reply);
+    }
+}
+
+impl<F> Filter for F
+where
+    F: Fn(&Request<'_>, &mut Session) -> Verdict + 'static,
+{
+    fn before(&self, request: &Request<'_>, session: &mut Session) -> Verdict {
+        self(request, session)
     }
 }
 
