@@ -429,6 +429,18 @@ impl Context {
     }
 
     /// Ends after a while, at the earliest turn after it. No timer of the runtime is involved.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use shaddock::{Handlers, Reply};
+    /// # fn register(handlers: &mut Handlers) {
+    /// handlers.async_handler("connector.entryHandler.later", |_, session| async move {
+    ///     session.context().sleep(Duration::from_millis(50)).await;
+    ///     Reply::empty()
+    /// });
+    /// # }
+    /// ```
+    #[must_use = "a sleep holds nobody up unless it is awaited: `.await` it in an async handler"]
     pub fn sleep(&self, duration: Duration) -> Pending<()> {
         let (done, pending) = Pending::new();
         let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);

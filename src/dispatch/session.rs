@@ -221,6 +221,20 @@ impl Session {
     /// Yields the error that Pomelo's `session.bind` would. A session may be bound to the same
     /// uid again, never to another; several sessions may share a uid unless
     /// [`Builder::single_session`](crate::Builder::single_session) is set.
+    ///
+    /// ```
+    /// # use shaddock::{Handlers, Reply};
+    /// # fn register(handlers: &mut Handlers) {
+    /// handlers.async_handler("connector.entryHandler.enter", |request, mut session| async move {
+    ///     let Ok(uid) = request.json::<String>() else { return Reply::error() };
+    ///     match session.bind(uid).await {
+    ///         Ok(()) => Reply::json(&session.uid()),
+    ///         Err(_) => Reply::error(),
+    ///     }
+    /// });
+    /// # }
+    /// ```
+    #[must_use = "without `.await` nobody hears of a bind that fails, and `uid` stays as it was"]
     pub fn bind(&mut self, uid: impl Into<Uid>) -> Bind<'_> {
         let uid = uid.into();
         let (done, pending) = Pending::new();
@@ -229,6 +243,7 @@ impl Session {
     }
 
     /// Takes the session off its uid again.
+    #[must_use = "without `.await` nobody hears of an unbind that fails, and `uid` stays as it was"]
     pub fn unbind(&mut self, uid: impl Into<Uid>) -> Bind<'_> {
         let (done, pending) = Pending::new();
         self.thread.ask_session(SessionOp::Unbind { session: self.id, uid: uid.into(), done });
