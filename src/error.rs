@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::limits::LimitError;
+use crate::route::registration::Misregistration;
 
 /// The reason why an engine did not start. The text says what to do, also as `Debug` prints it,
 /// which is what a `main` that returns the error shows.
@@ -17,6 +18,24 @@ pub enum StartError {
         /// The values that may be given there.
         expected: String,
     },
+    /// Handlers or schemas that nobody could reach, all of them (made by the embedder). They are
+    /// found while the threads are set up, as handlers are registered there.
+    ///
+    /// ```no_run
+    /// use shaddock::{Engine, Reply, StartError};
+    ///
+    /// let started = Engine::builder()
+    ///     .listen("127.0.0.1:3010")
+    ///     .handler("entryHandler.hello", |_, _| Reply::empty())
+    ///     .start();
+    /// let Err(StartError::Handlers(mistakes)) = started else { panic!("it starts") };
+    /// assert_eq!(
+    ///     mistakes[0].to_string(),
+    ///     "`entryHandler.hello` on `connector` is no route of three parts: \
+    ///      write `connector.entryHandler.hello`"
+    /// );
+    /// ```
+    Handlers(Vec<Misregistration>),
     /// Not an address that can be listened on (made by the embedder).
     BadAddress {
         /// The text that was given.
@@ -144,6 +163,10 @@ impl std::fmt::Display for StartError {
         match self {
             Self::Limits(error) => error.fmt(f),
             Self::Option { option, expected } => write!(f, "option `{option}` must be {expected}"),
+            Self::Handlers(mistakes) => {
+                f.write_str("handlers and schemas are registered wrongly:")?;
+                mistakes.iter().try_for_each(|mistake| write!(f, "\n- {mistake}"))
+            }
             Self::BadAddress { address, why } => {
                 write!(f, "can't listen on `{address}`: {why}; give an address like 127.0.0.1:3010")
             }

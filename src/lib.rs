@@ -91,7 +91,8 @@ pub use pitaya::{ClusterTls, PitayaCluster, PitayaLimits};
 pub use pomelo::{ClosedArg, CustomRouter, PomeloCluster, PomeloLimits, Router};
 pub use route::SlowConsumer;
 pub use session::{OnSecondBind, SessionData, SessionId, SessionView, ShardIndex, Uid, UidError};
-pub use shard::Dialect;
+pub use shard::{Dialect, HandshakeRefusal};
+pub use route::registration::{Misregistration, Mistake};
 #[cfg(feature = "tls")]
 pub use tls::{CertificateFault, Tls, TlsError};
 pub use uring::raise_descriptor_limit;

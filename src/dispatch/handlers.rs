@@ -13,6 +13,7 @@ use super::panics::guarded;
 use super::reply::{LocalFuture, Reply, ReplyBody};
 use super::request::{OwnedRequest, Request};
 use super::session::Session;
+use crate::route::registration::{Misregistration, Mistake, Mistakes, mistake_of};
 use crate::session::SessionView;
 
 /// A handler of one route; it writes its reply where the caller has it.
@@ -33,7 +34,10 @@ pub(crate) type Register = Arc<dyn Fn(&mut Handlers) + Send + Sync>;
 /// share state of that thread by `Rc` and `RefCell`.
 pub struct Handlers {
     context: Context,
+    /// That of the shards or workers that these are for.
+    server_type: Arc<str>,
     registry: Registry,
+    mistakes: Arc<Mistakes>,
 }
 
 /// The handlers and filters of a thread, ready to be called.
@@ -58,12 +62,19 @@ impl std::fmt::Debug for Handlers {
 }
 
 impl Handlers {
+    /// Runs registrations; what is wrong with them goes to `mistakes`.
     pub(crate) fn collect<'a>(
         thread: &Rc<ThreadState>,
+        server_type: &Arc<str>,
         registers: impl IntoIterator<Item = &'a Register>,
+        mistakes: &Arc<Mistakes>,
     ) -> Rc<Registry> {
-        let context = Context { thread: Rc::clone(thread) };
-        let mut handlers = Self { context, registry: Registry::default() };
+        let mut handlers = Self {
+            context: Context { thread: Rc::clone(thread) },
+            server_type: Arc::clone(server_type),
+            registry: Registry::default(),
+            mistakes: Arc::clone(mistakes),
+        };
         registers.into_iter().for_each(|register| register(&mut handlers));
         Rc::new(handlers.registry)
     }
@@ -74,7 +85,11 @@ impl Handlers {
         &self.context
     }
 
-    /// Handles a route, given in full (`type.handler.method`). The last handler of a route counts.
+    /// Handles a route, given in full (`type.handler.method`).
+    ///
+    /// A route that is not of three parts, is of another server type than this thread's, or has a
+    /// handler already, keeps the engine from starting: see
+    /// [`StartError::Handlers`](crate::StartError::Handlers).
     pub fn handler<F>(&mut self, route: &str, handler: F) -> &mut Self
     where
         F: for<'a> Fn(&Request<'a>, &mut Session) -> Reply<'a> + 'static,
@@ -87,8 +102,18 @@ impl Handlers {
             std::mem::forget(blank);
         });
         self.registry.handlers.push(handler);
-        self.registry.by_route.insert(route.into(), index);
+        if let Some(mistake) = mistake_of(&self.server_type, route) {
+            self.add_mistake(route, mistake);
+        }
+        if self.registry.by_route.insert(route.into(), index).is_some() {
+            self.add_mistake(route, Mistake::Duplicate);
+        }
         self
+    }
+
+    pub(super) fn add_mistake(&self, route: &str, mistake: Mistake) {
+        let (server_type, route) = (Arc::clone(&self.server_type), route.to_owned());
+        self.mistakes.add(Misregistration { server_type, route, mistake });
     }
 
     /// Handles a route by a future, which runs on the same thread.

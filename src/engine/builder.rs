@@ -639,6 +639,7 @@ impl Builder {
             subscribers_to_all: subscribers.of_all,
             subscribers_to_logins: subscribers.of_logins,
             registers: self.registers,
+            mistakes: Arc::default(),
             started_unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
             connections: AtomicUsize::new(0),
             session_numbers: AtomicU64::new(0),

@@ -40,7 +40,7 @@ impl Plan {
     /// Starts the engine.
     ///
     /// # Errors
-    /// The system refuses something. The threads that were started have ended then.
+    /// The system refuses something, or handlers are registered wrongly. The threads that were started have ended then.
     pub(super) fn start(self) -> Result<Engine, StartError> {
         let Self { config, counts, cores, listening, registers, networks, routers } = self;
         let threads = Threads::new(counts, &config.limits)?;
@@ -73,6 +73,10 @@ impl Plan {
                 Unopened::Silent => runtimes.error(counts).unwrap_or_else(died),
             });
         }
+        let mistakes = config.mistakes.take();
+        if !mistakes.is_empty() {
+            return Err(StartError::Handlers(mistakes));
+        }
         runtimes.is_started.store(true, Ordering::Release);
         start_networks(networks, &routers, counts, &mut engine)?;
         Ok(engine)
@@ -94,11 +98,13 @@ fn start_workers(
         for (worker, server) in (first_worker.0..).map(WorkerIndex).zip(servers.iter()) {
             let me = threads.hub.worker(worker);
             let worker = WorkerConfig {
+                server_type: Arc::clone(&kind.name),
                 server_id: server.shared(),
                 frontend_id: Arc::clone(&config.server_id),
                 routes: Arc::clone(&config.routes),
                 edition: config.edition(),
                 register: Arc::clone(register),
+                mistakes: Arc::clone(&config.mistakes),
                 limits: config.limits.clone(),
                 counters: Arc::clone(&config.counters[me.index()]),
                 failures: Arc::clone(&config.failures),

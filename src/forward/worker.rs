@@ -25,6 +25,7 @@ use crate::limits::Limits;
 use crate::limits::turn::MESSAGES_PER_SHARD;
 use crate::metrics::Counters;
 use crate::route::edition::Edition;
+use crate::route::registration::{Mistakes, schemas_without_handler};
 use crate::route::table::RouteTable;
 use crate::session::{SessionData, SessionId, SessionSnapshot, SessionView, ShardIndex, Uid};
 use crate::wire::answer;
@@ -64,11 +65,13 @@ pub struct WorkerProbe {
 
 /// The settings of a worker.
 pub(crate) struct WorkerConfig {
+    pub(crate) server_type: Arc<str>,
     pub(crate) server_id: Arc<str>,
     pub(crate) frontend_id: Arc<str>,
     pub(crate) routes: Arc<RouteTable>,
     pub(crate) edition: Arc<Edition>,
     pub(crate) register: Register,
+    pub(crate) mistakes: Arc<Mistakes>,
     pub(crate) limits: Limits,
     pub(crate) counters: Arc<Counters>,
     pub(crate) failures: Arc<FailureBodies>,
@@ -83,7 +86,10 @@ impl Worker {
             Arc::clone(&config.edition),
             Arc::clone(&config.counters),
         );
-        let registry = Handlers::collect(&thread, [&config.register]);
+        let (own, mistakes) = (&config.server_type, &config.mistakes);
+        let registry = Handlers::collect(&thread, own, [&config.register], mistakes);
+        let has_handler = |route: &str| registry.find(route).is_some();
+        schemas_without_handler(&config.routes, own, has_handler, mistakes);
         let limits = &config.limits;
         let bell = Arc::clone(hub.bell(me));
         let by_route = config.routes.iter().map(|entry| registry.find(&entry.text)).collect();

@@ -180,11 +180,13 @@ impl Simulated {
         let worker = |(index, server): (WorkerIndex, &ServerId)| {
             let me = hub.worker(index);
             let config = WorkerConfig {
+                server_type: "chat".into(),
                 server_id: server.shared(),
                 frontend_id: Arc::clone(&config.server_id),
                 routes: Arc::clone(&config.routes),
                 edition: config.edition(),
                 register: Arc::clone(&setup.chat),
+                mistakes: Arc::clone(&config.mistakes),
                 limits: limits.clone(),
                 counters: Arc::clone(&config.counters[me.index()]),
                 failures: Arc::clone(&config.failures),

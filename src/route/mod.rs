@@ -3,6 +3,7 @@
 pub mod dictionary;
 pub(crate) mod edition;
 pub(crate) mod push;
+pub(crate) mod registration;
 pub mod router;
 pub(crate) mod table;
 

@@ -11,6 +11,7 @@ use crate::forward::{Carrier, ServerType, ServerTypeIndex, WorkerIndex};
 use crate::limits::Limits;
 use crate::metrics::Counters;
 use crate::route::edition::Edition;
+use crate::route::registration::Mistakes;
 use crate::route::table::RouteTable;
 use crate::route::{Dictionary, default_route};
 use crate::session::{OnSecondBind, SessionView};
@@ -53,6 +54,8 @@ pub(crate) struct ShardConfig {
     /// Those that hear of every login and logout.
     pub(crate) subscribers_to_logins: u64,
     pub(crate) registers: Vec<Register>,
+    /// What is wrong with registrations, found while shards and workers are set up.
+    pub(crate) mistakes: Arc<Mistakes>,
     /// Milliseconds from 1970 to the engine's start.
     pub(crate) started_unix_ms: u64,
 
@@ -186,6 +189,7 @@ impl ShardConfig {
             subscribers_to_all: 0,
             subscribers_to_logins: 0,
             registers: vec![register],
+            mistakes: Arc::default(),
             started_unix_ms: 0,
             connections: AtomicUsize::new(0),
             session_numbers: AtomicU64::new(0),

@@ -33,4 +33,5 @@ mod sessions;
 mod start_stop;
 #[cfg(feature = "tls")]
 mod tls;
+mod typed;
 mod websocket;

@@ -88,7 +88,9 @@ impl Dispatcher {
         let (routes, edition) = (Arc::clone(&config.routes), config.edition());
         let thread = ThreadState::new(id(), id(), routes, edition, Arc::clone(&counters));
         let bell = Arc::clone(hub.bell(Party::from(index)));
-        let registry = Handlers::collect(&thread, &config.registers);
+        let (own, mistakes) = (&config.server_type, &config.mistakes);
+        let registry = Handlers::collect(&thread, own, &config.registers, mistakes);
+        plan::check_schemas(config, &registry);
         let plans = config.routes.iter().map(|entry| Plan::new(config, &registry, entry)).collect();
         let copies = copies(!registry.global_filters.is_empty());
         let connections = Connections::new(config, index, copies);

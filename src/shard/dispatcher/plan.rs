@@ -1,7 +1,8 @@
 //! A plan for each route, made once: where its messages go, and what they need before.
 
 use crate::dispatch::Registry;
-use crate::forward::{Carrier, ServerTypeIndex};
+use crate::forward::{Carrier, ServerType, ServerTypeIndex};
+use crate::route::registration::{schemas_without_handler, schemas_without_server};
 use crate::route::table::{RouteEntry, RouteId, RouteTable};
 use crate::shard::config::ShardConfig;
 
@@ -77,6 +78,21 @@ impl Target {
                 Carrier::Remote { .. } => Self::Cluster(index),
             },
         }
+    }
+}
+
+/// Looks for schemas of requests that nobody handles, as far as that can be told: the binary, which
+/// registers nothing, may have schemas of the game's that it has no use for.
+pub(super) fn check_schemas(config: &ShardConfig, registry: &Registry) {
+    let ShardConfig { routes, server_type: own, server_types, mistakes, .. } = config;
+    let is_by_worker = |other: &ServerType| matches!(other.carrier, Carrier::Workers { .. });
+    let is_registering = !config.registers.is_empty();
+    if is_registering {
+        schemas_without_handler(routes, own, |route| registry.find(route).is_some(), mistakes);
+    }
+    if is_registering || server_types.iter().any(is_by_worker) {
+        let is_served = |name: &str| server_types.iter().any(|other| &*other.name == name);
+        schemas_without_server(routes, own, is_served, mistakes);
     }
 }
 

@@ -167,11 +167,13 @@ impl Way {
             ..ShardConfig::bare(routes, None, self.register(log, false))
         };
         let worker = WorkerConfig {
+            server_type: "chat".into(),
             server_id: "chat-1".into(),
             frontend_id: Arc::clone(&config.server_id),
             routes: Arc::clone(&config.routes),
             edition: config.edition(),
             register: self.register(log, true),
+            mistakes: Arc::default(),
             limits,
             counters: Arc::default(),
             failures: Arc::default(),

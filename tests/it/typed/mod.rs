@@ -1,0 +1,3 @@
+//! What an embedder registers besides plain handlers, and mistakes in it.
+
+mod misregistered;
