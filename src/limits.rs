@@ -399,9 +399,9 @@ mod tests {
     fn a_burst_counts_only_where_there_is_a_rate() {
         let off = Limits { messages_burst: 0, accepts_per_ip_burst: 0, ..Limits::default() };
         assert_eq!(off.check(), Ok(()));
-        let limits = Limits { messages_per_second: 1, ..off.clone() };
+        let limits = Limits { messages_per_second: 1, ..off };
         assert_eq!(limits.check().unwrap_err().key, "messages_burst");
-        let limits = Limits { accepts_per_ip_per_second: 1, ..off };
+        let limits = Limits { messages_per_second: 0, accepts_per_ip_per_second: 1, ..limits };
         assert_eq!(limits.check().unwrap_err().key, "accepts_per_ip_burst");
     }
 
