@@ -72,10 +72,10 @@ pub mod load;
 mod engine;
 
 pub use dispatch::{
-    Audience, Bind, BindError, Channel, Codes, Context, Filter, Handlers, Handshake, HostFilter,
-    HostFilterError, HostRule, Login, OwnedRequest, Pending, Refusal, Reply, Request, Responder,
-    Serial, Session, Statistics, Task, TaskBuilder, TaskError, Time, Timeout, TooBusy, Verdict,
-    Welcome,
+    Audience, Bind, BindError, Channel, Codes, Context, Fault, Filter, Handlers, Handshake,
+    HostFilter, HostFilterError, HostRule, Login, OwnedRequest, Pending, Refusal, Reply, Request,
+    Responder, Serial, Session, Statistics, Task, TaskBuilder, TaskError, Time, Timeout, TooBusy,
+    Verdict, Welcome, handler_fn,
 };
 pub use engine::{
     Builder, Drain, Engine, Handle, Listener, Metrics, Shards, ShutdownReport, return_free_memory,
@@ -90,9 +90,9 @@ pub use pitaya::{ClusterTls, PitayaCluster, PitayaLimits};
 #[cfg(feature = "pomelo")]
 pub use pomelo::{ClosedArg, CustomRouter, PomeloCluster, PomeloLimits, Router};
 pub use route::SlowConsumer;
+pub use route::registration::{Misregistration, Mistake};
 pub use session::{OnSecondBind, SessionData, SessionId, SessionView, ShardIndex, Uid, UidError};
 pub use shard::{Dialect, HandshakeRefusal};
-pub use route::registration::{Misregistration, Mistake};
 #[cfg(feature = "tls")]
 pub use tls::{CertificateFault, Tls, TlsError};
 pub use uring::raise_descriptor_limit;

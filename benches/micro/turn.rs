@@ -4,6 +4,7 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
+use serde::{Deserialize, Serialize};
 use shaddock::internals::Core;
 use shaddock::route::Dictionary;
 use shaddock::wire::message::RouteRef;
@@ -37,6 +38,11 @@ pub(crate) fn turns(criterion: &mut Criterion) {
     bench(&mut group, "TCP, text routes mixed", None, requests(mixed, |package| package));
     let frames = requests(text, |package| frame(MASK, &package));
     bench_websocket(&mut group, "WebSocket, text route", frames);
+    // The pair of the first row: the same echo, read and written by serde.
+    let core = Core::new(&ROUTES, None, typed_handlers);
+    let input = requests(text, |package| package);
+    let hello = [hello(), ack()].concat();
+    run(&mut group, "TCP, text route, typed", core, &hello, input, ANSWER_BYTES);
 }
 
 /// The bytes that one client sends for one turn.
@@ -99,6 +105,21 @@ fn handlers(handlers: &mut Handlers) {
     for route in ROUTES {
         handlers.handler(route, |request, _| Reply::borrowed(request.body()));
     }
+}
+
+/// What [`BODY`] holds.
+#[derive(Deserialize, Serialize)]
+struct Say<'a> {
+    rid: &'a str,
+    content: &'a str,
+    target: u32,
+}
+
+fn typed_handlers(handlers: &mut Handlers) {
+    handlers.try_handler(ROUTE, |request, _| {
+        let say: Say<'_> = request.json()?;
+        Ok(Reply::json(&say))
+    });
 }
 
 fn hello() -> Vec<u8> {

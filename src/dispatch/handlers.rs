@@ -90,6 +90,23 @@ impl Handlers {
     /// A route that is not of three parts, is of another server type than this thread's, or has a
     /// handler already, keeps the engine from starting: see
     /// [`StartError::Handlers`](crate::StartError::Handlers).
+    ///
+    /// This is the fast way: the request is borrowed from the receive buffer, and a reply may borrow
+    /// from the request. [`Self::call`] reads and writes JSON, and takes `?`. A closure is written in
+    /// place, or made by [`handler_fn`](crate::handler_fn); a named function is one of
+    ///
+    /// ```
+    /// use shaddock::{Handlers, Reply, Request, Session};
+    ///
+    /// fn echo<'a>(request: &Request<'a>, _session: &mut Session) -> Reply<'a> {
+    ///     Reply::borrowed(request.body())
+    /// }
+    ///
+    /// fn register(handlers: &mut Handlers) {
+    ///     handlers.handler("connector.entryHandler.echo", echo);
+    /// }
+    /// # let _ = shaddock::Engine::builder().register(register);
+    /// ```
     pub fn handler<F>(&mut self, route: &str, handler: F) -> &mut Self
     where
         F: for<'a> Fn(&Request<'a>, &mut Session) -> Reply<'a> + 'static,

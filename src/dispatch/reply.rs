@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::at_end::AtEnd;
 use super::codes::FailureBodies;
 use super::failure::Failure;
+use super::written::Written;
 use crate::wire::truthy::is_truthy;
 
 /// A future on one thread.
@@ -41,6 +42,8 @@ pub(crate) enum ReplyBody<'a> {
     None,
     Borrowed(&'a [u8]),
     Owned(Vec<u8>),
+    /// In memory that the next reply of the thread gets.
+    Written(Written),
     Shared(Bytes),
     Later(Later),
     /// None, as the engine itself could not do what was asked.
@@ -79,6 +82,7 @@ impl ReplyBody<'_> {
             Self::None | Self::Later(_) | Self::Failed(_) => None,
             Self::Borrowed(bytes) => Some(bytes),
             Self::Owned(bytes) => Some(bytes),
+            Self::Written(bytes) => Some(bytes),
             Self::Shared(bytes) => Some(bytes),
         }
     }
@@ -109,10 +113,16 @@ impl<'a> Reply<'a> {
     }
 
     /// A body to be written as JSON. A value that can't be (a map whose keys are no text) makes
-    /// an error without a body.
+    /// an error without a body. The memory it is written to is used again for the next reply.
+    ///
+    /// ```
+    /// # use shaddock::Reply;
+    /// let reply = Reply::json(&("amy", 7));
+    /// assert_eq!(reply.body(), Some(&br#"["amy",7]"#[..]));
+    /// ```
     pub fn json<T: Serialize + ?Sized>(body: &T) -> Self {
-        match serde_json::to_vec(body) {
-            Ok(body) => Self::bytes(body),
+        match Written::by(|out| serde_json::to_writer(out, body)) {
+            Ok(body) => Self { body: ReplyBody::Written(body), failed: false },
             Err(error) => {
                 crate::log::seldom!(warn, %error, "a reply can't be written as JSON");
                 Self::error()
@@ -202,6 +212,7 @@ impl<'a> Reply<'a> {
         let body = match self.body {
             ReplyBody::Borrowed(body) => ReplyBody::Owned(body.to_vec()),
             ReplyBody::Owned(body) => ReplyBody::Owned(body),
+            ReplyBody::Written(body) => ReplyBody::Owned(body.to_vec()),
             ReplyBody::Shared(body) => ReplyBody::Shared(body),
             ReplyBody::None => ReplyBody::None,
             ReplyBody::Later(later) => ReplyBody::Later(later),

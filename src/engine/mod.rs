@@ -24,6 +24,7 @@ mod start;
 #[cfg(test)]
 mod tests;
 mod threads;
+mod typed;
 mod worker_thread;
 
 pub use allocator::{return_free_memory, return_large_memory};

@@ -221,6 +221,7 @@ impl WorkerReply {
         let body = match reply.body {
             ReplyBody::None | ReplyBody::Later(_) | ReplyBody::Failed(_) => None,
             ReplyBody::Borrowed(bytes) => Some(Bytes::copy_from_slice(bytes)),
+            ReplyBody::Written(bytes) => Some(Bytes::copy_from_slice(&bytes)),
             ReplyBody::Owned(bytes) => Some(bytes.into()),
             ReplyBody::Shared(bytes) => Some(bytes),
         };

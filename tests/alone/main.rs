@@ -9,3 +9,4 @@ mod leaks;
 mod memory;
 #[cfg(feature = "pomelo")]
 mod pomelo_memory;
+mod typed;

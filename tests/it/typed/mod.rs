@@ -1,3 +1,4 @@
 //! What an embedder registers besides plain handlers, and mistakes in it.
 
+mod handlers;
 mod misregistered;
