@@ -44,7 +44,7 @@
 
 // Each module uses only those above it: `MODULE_ORDER` in `tests/tidy/main.rs`.
 #[cfg(test)]
-mod testing;
+mod test_cases;
 mod sync;
 mod log;
 pub mod wire;

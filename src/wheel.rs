@@ -146,7 +146,7 @@ mod tests {
         let mut wheel = Wheel::with_capacity(4);
         let mut model: BTreeMap<u32, u64> = BTreeMap::new();
         let (mut seed, mut now_ms) = (88_172_645_463_325_252_u64, 0);
-        for _ in 0..crate::testing::repetitions(50_000) {
+        for _ in 0..crate::test_cases::repetitions(50_000) {
             seed ^= seed << 13;
             seed ^= seed >> 7;
             seed ^= seed << 17;

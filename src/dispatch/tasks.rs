@@ -234,7 +234,7 @@ mod tests {
         tasks.run_one();
         let waker = receive.recv().unwrap();
         std::thread::spawn(move || {
-            (0..crate::testing::repetitions(100_000)).for_each(|_| Waker::wake(waker.clone()))
+            (0..crate::test_cases::repetitions(100_000)).for_each(|_| Waker::wake(waker.clone()))
         })
         .join()
         .unwrap();

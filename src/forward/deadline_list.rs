@@ -139,7 +139,7 @@ mod tests {
         let mut list = DeadlineList::default();
         let mut model: VecDeque<(u64, u32, u64)> = VecDeque::new();
         let (mut seed, mut now_us) = (0x1234_5678_9abc_def1_u64, 0);
-        for value in 0..crate::testing::repetitions(50_000) {
+        for value in 0..crate::test_cases::repetitions(50_000) {
             seed ^= seed << 13;
             seed ^= seed >> 7;
             seed ^= seed << 17;

@@ -145,7 +145,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::testing::repetitions;
+    use crate::test_cases::repetitions;
 
     #[test]
     fn what_was_sent_at_one_time_is_together() {

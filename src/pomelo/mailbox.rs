@@ -261,7 +261,7 @@ mod tests {
         let mut calls = PendingCalls::default();
         let mut model: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
         let (mut seed, mut now_us) = (0x9e37_79b9_7f4a_7c15_u64, 0);
-        for token in 1..crate::testing::repetitions(50_000).into() {
+        for token in 1..crate::test_cases::repetitions(50_000).into() {
             seed ^= seed << 13;
             seed ^= seed >> 7;
             seed ^= seed << 17;

@@ -268,7 +268,7 @@ mod tests {
         bytes.extend_from_slice(&CONNACK);
         let whole = read_in_pieces(&bytes, bytes.len()).unwrap();
         assert_eq!(whole.len(), 7);
-        for piece in crate::testing::cases(97, (1..40).rev()).chain([299, 300, 301, 20_000]) {
+        for piece in crate::test_cases::cases(97, (1..40).rev()).chain([299, 300, 301, 20_000]) {
             assert_eq!(read_in_pieces(&bytes, piece).unwrap(), whole, "pieces of {piece}");
         }
     }

@@ -44,7 +44,7 @@ fn session(number: u64, uid: Option<Uid>, settings: Value) -> Vec<u8> {
 fn every_packet_is_read_and_written_again() {
     let names = all();
     assert_eq!(names.len(), 50);
-    for name in crate::testing::cases(2, names) {
+    for name in crate::test_cases::cases(2, names) {
         let (bytes, publish) = vector(&name);
         let Ok(Decoded::Packet(packet, len)) = mqtt::decode(&bytes, 1 << 20) else {
             panic!("{name} is not read")

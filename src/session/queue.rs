@@ -276,7 +276,7 @@ mod tests {
         let routes = RouteTable::new(["a", "b"].map(str::to_owned), None, None);
         let id = |route: &str| routes.find(route.as_bytes()).unwrap();
         let kinds = [Lossy::DropOldest, Lossy::KeepLatest(id("a")), Lossy::KeepLatest(id("b"))];
-        for seed in 0..u64::from(crate::testing::repetitions(400)) {
+        for seed in 0..u64::from(crate::test_cases::repetitions(400)) {
             let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
             let mut below = |bound: u64| {
                 random ^= random << 13;

@@ -159,7 +159,7 @@ mod tests {
         let mut table = Table::new(64);
         let mut model: HashMap<u32, (Generation, u64)> = HashMap::new();
         let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
-        for step in 0..crate::testing::repetitions(20_000).into() {
+        for step in 0..crate::test_cases::repetitions(20_000).into() {
             seed ^= seed << 13;
             seed ^= seed >> 7;
             seed ^= seed << 17;

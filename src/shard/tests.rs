@@ -27,7 +27,7 @@ use crate::metrics::CounterSnapshot;
 use crate::route::SlowConsumer;
 use crate::route::edition::{Edition, EditionId};
 use crate::route::table::RouteTable;
-use crate::testing::{cases, repetitions};
+use crate::test_cases::{cases, repetitions};
 use crate::wire::message::{self, Message, MessageType, RouteRef};
 use crate::wire::package::{self, PackageType};
 

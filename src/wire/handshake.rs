@@ -309,7 +309,7 @@ mod tests {
             assert_eq!(HandshakeRequest::parse(body.as_bytes()), Err(error), "{body}");
             assert_eq!(error.code(), 500);
         }
-        let deep = "[".repeat(crate::testing::repetitions(100_000) as usize);
+        let deep = "[".repeat(crate::test_cases::repetitions(100_000) as usize);
         assert_eq!(HandshakeRequest::parse(deep.as_bytes()), Err(HandshakeError::NotJson));
     }
 

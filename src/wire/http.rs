@@ -346,7 +346,7 @@ mod tests {
 
     #[test]
     fn every_prefix_is_partial_and_the_rest_is_left_alone() {
-        for cut in crate::testing::cases(97, 0..EXAMPLE.len()) {
+        for cut in crate::test_cases::cases(97, 0..EXAMPLE.len()) {
             assert_eq!(outcome(&EXAMPLE[..cut]), Ok(UpgradeStatus::Partial), "{cut}");
         }
         let more = format!("{EXAMPLE}\u{2}rest");
@@ -402,7 +402,7 @@ mod tests {
     #[test]
     fn the_head_is_bounded_in_bytes_and_lines() {
         let request = EXAMPLE.as_bytes();
-        for max in crate::testing::cases(97, 0..request.len()) {
+        for max in crate::test_cases::cases(97, 0..request.len()) {
             assert_eq!(decode(request, max), Err(HttpError::HeadTooLarge), "{max}");
             assert_eq!(decode(&request[..max], max), Err(HttpError::HeadTooLarge), "{max}");
         }
@@ -416,7 +416,7 @@ mod tests {
     fn a_changed_byte_is_refused_or_leaves_a_valid_upgrade() {
         let values = |index| (0..=u8::MAX).map(move |value| (index, value));
         let all = (0..EXAMPLE.len()).flat_map(values);
-        for (index, value) in crate::testing::cases(997, all) {
+        for (index, value) in crate::test_cases::cases(997, all) {
             let mut changed = EXAMPLE.as_bytes().to_vec();
             changed[index] = value;
             if let Ok(UpgradeStatus::Complete { upgrade, consumed }) =

@@ -361,7 +361,7 @@ mod tests {
             let bytes = encoded(&message);
             let values = |index| (0..=u8::MAX).map(move |value| (index, value));
             let all = (0..bytes.len()).flat_map(values);
-            for (index, value) in crate::testing::cases(97, all) {
+            for (index, value) in crate::test_cases::cases(97, all) {
                 let mut changed = bytes.clone();
                 changed[index] = value;
                 if let Ok(message) = decode(&changed) {

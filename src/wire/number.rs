@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn printed_numbers_read_back_as_the_same_double() {
         let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
-        for _ in 0..crate::testing::repetitions(20_000) {
+        for _ in 0..crate::test_cases::repetitions(20_000) {
             seed ^= seed << 13;
             seed ^= seed >> 7;
             seed ^= seed << 17;

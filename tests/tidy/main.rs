@@ -16,7 +16,7 @@ use std::{fmt, fs, path::Path};
 /// `pomelo` are ends of lanes, as workers are, and know nothing of shards. `uring` comes after
 /// `shard`, whose word for a socket it takes; `load` and `engine` stand on it beside each other.
 const MODULE_ORDER: [&str; 21] = [
-    "testing",
+    "test_cases",
     "sync",
     "log",
     "wire",

@@ -94,7 +94,7 @@ mod tests {
     fn many_addresses_take_no_more_room_and_hide_nobody() {
         let mut table = table(5);
         let mut busy = 0;
-        for number in 0..crate::testing::repetitions(100_000) {
+        for number in 0..crate::test_cases::repetitions(100_000) {
             table.take(IpAddr::V4(number.to_be().into()), 1);
             if number % 100 == 0 {
                 busy += usize::from(table.take("203.0.113.9".parse().unwrap(), 1));

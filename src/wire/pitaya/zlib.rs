@@ -283,7 +283,7 @@ mod tests {
     fn what_is_no_stream_is_an_error() {
         let body: Vec<u8> = (0..3000_u32).map(|at| (at % 251) as u8).collect();
         let good = deflated(&body);
-        for cut in crate::testing::cases(97, 0..good.len()) {
+        for cut in crate::test_cases::cases(97, 0..good.len()) {
             assert_eq!(inflate(&good[..cut], BYTES_MAX), Err(InflateError::Truncated), "{cut}");
         }
         let mut sum = good.clone();

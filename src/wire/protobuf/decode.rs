@@ -464,7 +464,7 @@ mod tests {
 
     #[test]
     fn a_long_mixed_body_takes_linear_work() {
-        let count = crate::testing::repetitions(100_000) as usize;
+        let count = crate::test_cases::repetitions(100_000) as usize;
         let body = b"\x22\x01x\x08\x01".repeat(count);
         let json = decode(&body).expect("valid body");
         assert_eq!(json.matches(r#""x""#).count(), count);

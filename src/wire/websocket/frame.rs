@@ -298,7 +298,7 @@ mod tests {
 
     #[test]
     fn no_header_panics() {
-        for start in crate::testing::cases(997, 0..=u16::MAX) {
+        for start in crate::test_cases::cases(997, 0..=u16::MAX) {
             for fill in [0, 1, 0x7f, 0x80, 0xff] {
                 let mut bytes = [fill; HEADER_BYTES_MAX];
                 bytes[..2].copy_from_slice(&start.to_be_bytes());

@@ -50,7 +50,7 @@ mod tests {
         let (plain, whole) = masked(70);
         let len = whole.len();
         let cuts = (0..=len).flat_map(|first| (first..=len).map(move |second| (first, second)));
-        for (first, second) in crate::testing::cases(97, cuts) {
+        for (first, second) in crate::test_cases::cases(97, cuts) {
             let mut bytes = whole.clone();
             unmask(&mut bytes[..first], MASK, 0);
             unmask(&mut bytes[first..second], MASK, first);
