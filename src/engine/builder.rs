@@ -45,8 +45,8 @@ const PARTIES_MAX: usize = 1024;
 /// no dictionary, no protobuf, several sessions for each uid, the default [`Limits`].
 #[must_use = "a builder does nothing until `start`"]
 pub struct Builder {
-    listeners: Vec<Listener>,
-    shards: Shards,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) shards: Shards,
     server_type: String,
     server_id: String,
     heartbeat: Option<Duration>,
@@ -66,11 +66,26 @@ pub struct Builder {
     handshake: Option<HandshakeCheck>,
     routes: Vec<String>,
     registers: Vec<Register>,
-    forwards: Vec<(String, Workers)>,
-    networks: Vec<Box<dyn NetworkForwarder>>,
+    pub(super) forwards: Vec<(String, Workers)>,
+    pub(super) networks: Vec<Box<dyn NetworkForwarder>>,
     routers: Vec<(String, Route)>,
     lanes_full: Vec<(String, LaneFull)>,
     push_policies: Vec<(String, SlowConsumer)>,
+}
+
+/// The outcome of a description's checks.
+pub(super) struct Checked {
+    pub(super) counts: ThreadCounts,
+    server_types: Vec<ServerType>,
+}
+
+/// The parts of a description that has been checked, for whoever runs it.
+pub(super) struct Parts {
+    pub(super) config: ShardConfig,
+    /// The registrations of the workers of each forwarded type, in the order of the types.
+    pub(super) registers: Vec<Register>,
+    pub(super) networks: Vec<Box<dyn NetworkForwarder>>,
+    pub(super) routers: Vec<(String, Route)>,
 }
 
 impl std::fmt::Debug for Builder {
@@ -462,31 +477,40 @@ impl Builder {
     /// # Errors
     /// The first thing that is wrong with the description, the machine or its limits, and what to
     /// do about it.
-    pub fn start(mut self) -> Result<Engine, StartError> {
+    pub fn start(self) -> Result<Engine, StartError> {
         let cores = cores::cores();
         let shards = match self.shards {
             Shards::PerCore => u16::try_from(cores::count(&cores)).unwrap_or(u16::MAX),
             Shards::Count(count) => count,
         };
-        let (counts, server_types) = self.checked(shards)?;
+        let checked = self.checked(shards)?;
+        let counts = checked.counts;
         preflight::check(counts)?;
         let listening = listen::listen(&self.listeners, usize::from(shards), self.limits.backlog)?;
+        let Parts { config, registers, networks, routers } = self.into_parts(checked);
+        let config = Arc::new(config);
+        Plan { config, counts, cores, listening, registers, networks, routers }.start()
+    }
+
+    /// Checks everything but the addresses; gives what it amounts to.
+    pub(super) fn checked(&self, shards: u16) -> Result<Checked, StartError> {
+        self.limits.check()?;
+        let server_types = self.server_types()?;
+        let counts = self.counts(shards)?;
+        self.check_options()?;
+        Ok(Checked { counts, server_types })
+    }
+
+    /// Takes apart a description that has been checked.
+    pub(super) fn into_parts(mut self, checked: Checked) -> Parts {
+        let Checked { counts, server_types } = checked;
         let subscribers = Subscribers::by(&self.networks, counts.workers);
         let registers = self.forwards.iter().map(|(_, workers)| Arc::clone(&workers.register));
         let registers = registers.collect();
         let networks = std::mem::take(&mut self.networks);
         let routers = std::mem::take(&mut self.routers);
-        let config = Arc::new(self.into_config(counts.parties(), server_types, subscribers));
-        Plan { config, counts, cores, listening, registers, networks, routers }.start()
-    }
-
-    /// Checks everything but the addresses; gives what it amounts to.
-    fn checked(&self, shards: u16) -> Result<(ThreadCounts, Vec<ServerType>), StartError> {
-        self.limits.check()?;
-        let server_types = self.server_types()?;
-        let counts = self.counts(shards)?;
-        self.check_options()?;
-        Ok((counts, server_types))
+        let config = self.into_config(counts.parties(), server_types, subscribers);
+        Parts { config, registers, networks, routers }
     }
 
     fn counts(&self, shards: u16) -> Result<ThreadCounts, StartError> {

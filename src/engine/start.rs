@@ -18,7 +18,7 @@ use super::worker_thread::WorkerThread;
 use crate::dispatch::Register;
 use crate::error::StartError;
 use crate::forward::worker::WorkerConfig;
-use crate::forward::{Carrier, Party, Route, WorkerIndex};
+use crate::forward::{Party, Route};
 use crate::session::ShardIndex;
 use crate::shard::ShardConfig;
 use crate::uring::sockets_max;
@@ -92,25 +92,8 @@ fn start_workers(
     opened: &Sender<Opened>,
     engine: &mut Engine,
 ) -> Result<(), StartError> {
-    for (kind, register) in config.server_types.iter().zip(registers) {
-        // Those that workers carry come first.
-        let Carrier::Workers { servers, first_worker, .. } = &kind.carrier else { break };
-        for (worker, server) in (first_worker.0..).map(WorkerIndex).zip(servers.iter()) {
-            let me = threads.hub.worker(worker);
-            let worker = WorkerConfig {
-                server_type: Arc::clone(&kind.name),
-                server_id: server.shared(),
-                frontend_id: Arc::clone(&config.server_id),
-                routes: Arc::clone(&config.routes),
-                edition: config.edition(),
-                register: Arc::clone(register),
-                mistakes: Arc::clone(&config.mistakes),
-                limits: config.limits.clone(),
-                counters: Arc::clone(&config.counters[me.index()]),
-                failures: Arc::clone(&config.failures),
-            };
-            engine.add_worker(start_worker(worker, threads, me, counts, opened.clone())?);
-        }
+    for (me, worker) in config.workers(&threads.hub, registers) {
+        engine.add_worker(start_worker(worker, threads, me, counts, opened.clone())?);
     }
     Ok(())
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::listener_config::{ListenerConfig, ListenerIndex};
 use crate::dispatch::handshake::HandshakeCheck;
 use crate::dispatch::{FailureBodies, HostFilter, Register, chain};
-use crate::forward::{Carrier, ServerType, ServerTypeIndex, WorkerIndex};
+use crate::forward::{Carrier, Hub, Party, ServerType, ServerTypeIndex, WorkerIndex};
+use crate::forward::worker::WorkerConfig;
 use crate::limits::Limits;
 use crate::metrics::Counters;
 use crate::route::edition::Edition;
@@ -98,6 +99,39 @@ impl ShardConfig {
         let edition = Edition::new(id, interval, dictionary, protos, &self.routes);
         *newest = Arc::new(edition);
         Arc::clone(&newest)
+    }
+
+    /// The workers of all types that have some, with their settings. `registers` are the
+    /// registrations of the workers of each forwarded type, in the order of the types.
+    pub(crate) fn workers<'a>(
+        &'a self,
+        hub: &'a Hub,
+        registers: &'a [Register],
+    ) -> impl Iterator<Item = (Party, WorkerConfig)> + 'a {
+        // Those that workers carry come first.
+        let types = self.server_types.iter().zip(registers);
+        types.flat_map(move |(kind, register)| {
+            let (servers, first_worker) = match &kind.carrier {
+                Carrier::Workers { servers, first_worker, .. } => (&servers[..], *first_worker),
+                Carrier::Remote { worker } => (&[][..], *worker),
+            };
+            servers.iter().zip(first_worker.0..).map(move |(server, worker)| {
+                let me = hub.worker(WorkerIndex(worker));
+                let config = WorkerConfig {
+                    server_type: Arc::clone(&kind.name),
+                    server_id: server.shared(),
+                    frontend_id: Arc::clone(&self.server_id),
+                    routes: Arc::clone(&self.routes),
+                    edition: self.edition(),
+                    register: Arc::clone(register),
+                    mistakes: Arc::clone(&self.mistakes),
+                    limits: self.limits.clone(),
+                    counters: Arc::clone(&self.counters[me.index()]),
+                    failures: Arc::clone(&self.failures),
+                };
+                (me, config)
+            })
+        })
     }
 
     #[inline]
