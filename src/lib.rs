@@ -31,6 +31,8 @@
 //!   other threads.
 //! - [`Limits`] bounds every queue and buffer, and [`metrics`] has a counter for each bound.
 //! - [`wire`] and [`route`] are the protocol alone, without I/O.
+//! - The feature `testing` adds a kit by which all of that is tested in one thread and in virtual
+//!   time.
 //!
 //! # Threads
 //! A shard is a thread pinned to a core, with its own ring and its own sessions. Shards share
@@ -63,6 +65,10 @@ mod pitaya;
 mod pomelo;
 mod wheel;
 mod shard;
+#[cfg(feature = "testing")]
+// Public for `internals` alone, where the simulation sees more of it than the kit needs.
+#[cfg_attr(not(feature = "internals"), allow(dead_code, unreachable_pub))]
+mod simulated;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals;
@@ -70,6 +76,8 @@ mod uring;
 #[cfg(feature = "load")]
 pub mod load;
 mod engine;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use dispatch::{
     Audience, Bind, BindError, Channel, Codes, Context, Fault, Filter, Handlers, Handshake,
@@ -92,7 +100,7 @@ pub use pomelo::{ClosedArg, CustomRouter, PomeloCluster, PomeloLimits, Router};
 pub use route::SlowConsumer;
 pub use route::registration::{Misregistration, Mistake};
 pub use session::{OnSecondBind, SessionData, SessionId, SessionView, ShardIndex, Uid, UidError};
-pub use shard::{Dialect, HandshakeRefusal};
+pub use shard::Dialect;
 #[cfg(feature = "tls")]
 pub use tls::{CertificateFault, Tls, TlsError};
 pub use uring::raise_descriptor_limit;

@@ -1,81 +1,17 @@
 //! A whole engine without threads and sockets: every shard and worker is stepped by the caller, in
-//! the caller's time.
+//! the caller's time. The simulation in `tests/sim/` and the kit in `src/testing/` stand on it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, RwLock};
-use std::time::Duration;
 
-use crate::dispatch::{Handlers, Register};
-use crate::forward::mail::Mail;
-use crate::forward::scatter::by_home;
-use crate::forward::worker::{Worker, WorkerConfig};
-use crate::forward::{Carrier, Hub, HubLimits, LaneFull, Party, ServerId, ServerType, WorkerIndex};
-use crate::limits::Limits;
-use crate::metrics::{CounterSnapshot, Counters};
-use crate::route::edition::{Edition, EditionId};
-use crate::route::push::Push;
-use crate::route::table::RouteTable;
-use crate::session::{Directory, OnSecondBind, SessionId, ShardIndex, Uid};
+use crate::dispatch::{Register, Session};
+use crate::forward::Hub;
+use crate::forward::worker::Worker;
+use crate::session::{SessionId, ShardIndex};
 use crate::shard::{
-    Command, Heartbeat, KeptAliveBy, ReceiveEnd, SendEnd, Shard, ShardConfig, SocketIndex, Transmit,
+    Command, ListenerIndex, ReceiveEnd, SendEnd, Shard, ShardConfig, SocketIndex, Transmit,
 };
-
-pub use crate::forward::worker::WorkerProbe;
-pub use crate::shard::{SessionProbe, ShardProbe, Stage};
-
-/// The settings of an engine.
-pub struct Setup {
-    /// Shards, at least 1.
-    pub shards: u16,
-    /// Workers, all of the server type `chat`.
-    pub workers: u16,
-    /// The bounds.
-    pub limits: Limits,
-    /// The longest silence of a client, if it has to send heartbeats.
-    pub heartbeat: Option<Duration>,
-    /// True if any package counts as a heartbeat.
-    pub any_package: bool,
-    /// The fate of a second session of a uid, where one is allowed.
-    pub single_session: Option<OnSecondBind>,
-    /// The policy for messages to workers whose lanes are full.
-    pub lane_full: LaneFull,
-    /// Routes that are known by id.
-    pub routes: Vec<String>,
-    /// Handlers and filters of each shard; the server type is `connector`.
-    pub connector: Register,
-    /// Handlers and filters of each worker.
-    pub chat: Register,
-}
-
-impl std::fmt::Debug for Setup {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Setup")
-            .field("shards", &self.shards)
-            .field("workers", &self.workers)
-            .field("limits", &self.limits)
-            .field("heartbeat", &self.heartbeat)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Setup {
-    /// One shard without workers, heartbeat or limits of its own.
-    pub fn new(connector: impl Fn(&mut Handlers) + Send + Sync + 'static) -> Self {
-        Self {
-            shards: 1,
-            workers: 0,
-            limits: Limits::default(),
-            heartbeat: None,
-            any_package: false,
-            single_session: None,
-            lane_full: LaneFull::Reject,
-            routes: Vec::new(),
-            connector: Arc::new(connector),
-            chat: Arc::new(|_| {}),
-        }
-    }
-}
 
 /// A shard or worker: shards come first.
 pub type PartyIndex = u16;
@@ -83,10 +19,10 @@ pub type PartyIndex = u16;
 /// The engine. Its methods are those of the core; see the head of `src/shard/mod.rs` for the order
 /// in which a shard's are called.
 pub struct Simulated {
-    config: Arc<ShardConfig>,
-    hub: Arc<Hub>,
-    shards: Vec<Shard>,
-    workers: Vec<Worker>,
+    pub(crate) config: Arc<ShardConfig>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) shards: Vec<Shard>,
+    pub(crate) workers: Vec<Worker>,
 }
 
 impl std::fmt::Debug for Simulated {
@@ -136,86 +72,32 @@ pub enum Wish {
 }
 
 impl Simulated {
-    /// An engine at time 0.
-    #[must_use]
-    pub fn new(setup: Setup) -> Self {
-        let Setup { shards, workers, limits, .. } = setup;
-        let hub_limits = HubLimits { lane_len: limits.lane_len, inbox_len: limits.inbox_len };
-        let hub = Hub::new(shards, workers, hub_limits);
-        let names: Vec<ServerId> =
-            (1..=workers).map(|n| ServerId::from(&*format!("chat-{n}"))).collect();
-        let server_types = match workers {
-            0 => Vec::new(),
-            _ => vec![ServerType {
-                name: "chat".into(),
-                carrier: Carrier::Workers {
-                    servers: names.clone().into(),
-                    first_worker: WorkerIndex(0),
-                    route: None,
-                },
-                lane_full: setup.lane_full,
-            }],
-        };
-        let heartbeat = setup.heartbeat.map(|timeout| Heartbeat {
-            timeout,
-            kept_alive_by: match setup.any_package {
-                true => KeptAliveBy::AnyPackage,
-                false => KeptAliveBy::Heartbeats,
-            },
-        });
-        let interval = setup.heartbeat.map(|timeout| timeout / 2);
-        let routes = RouteTable::new(setup.routes, None, None);
-        let edition = Edition::new(EditionId::FIRST, interval, None, None, &routes);
-        let config = Arc::new(ShardConfig {
-            limits: limits.clone(),
-            heartbeat,
-            heartbeat_interval: interval,
-            edition: RwLock::new(Arc::new(edition)),
-            on_second_bind: setup.single_session,
-            shutdown_kick: None,
-            server_types,
-            counters: (0..hub.parties()).map(|_| Arc::<Counters>::default()).collect(),
-            ..ShardConfig::bare(routes, None, setup.connector)
-        });
-        let worker = |(index, server): (WorkerIndex, &ServerId)| {
-            let me = hub.worker(index);
-            let config = WorkerConfig {
-                server_type: "chat".into(),
-                server_id: server.shared(),
-                frontend_id: Arc::clone(&config.server_id),
-                routes: Arc::clone(&config.routes),
-                edition: config.edition(),
-                register: Arc::clone(&setup.chat),
-                mistakes: Arc::clone(&config.mistakes),
-                limits: limits.clone(),
-                counters: Arc::clone(&config.counters[me.index()]),
-                failures: Arc::clone(&config.failures),
-            };
-            Worker::new(&config, &hub, me)
-        };
-        let workers = hub.workers().zip(&names).map(worker).collect();
-        let shards = (0..shards)
+    /// The shards and workers of a configuration; `registers` are the registrations of the workers
+    /// of each forwarded type, in the order of the types.
+    pub(crate) fn of_config(
+        config: Arc<ShardConfig>,
+        hub: Arc<Hub>,
+        registers: &[Register],
+    ) -> Self {
+        let workers = config.workers(&hub, registers);
+        let workers = workers.map(|(me, worker)| Worker::new(&worker, &hub, me)).collect();
+        let shards = (0..hub.shards())
             .map(|index| Shard::new(Arc::clone(&config), ShardIndex(index), &hub))
             .collect();
         Self { config, hub, shards, workers }
     }
 
-    fn at(&mut self, shard: u16) -> &mut Shard {
+    pub(crate) fn at(&mut self, shard: u16) -> &mut Shard {
         &mut self.shards[usize::from(shard)]
     }
 
-    fn of(&mut self, session: SessionId) -> &mut Shard {
+    pub(crate) fn of(&mut self, session: SessionId) -> &mut Shard {
         &mut self.shards[session.shard().index()]
     }
 
     /// See `Shard::begin_turn`.
     pub fn begin_turn(&mut self, shard: u16, now_us: u64) {
         self.at(shard).begin_turn(now_us);
-    }
-
-    /// See `Shard::handle_accept`.
-    pub fn accept(&mut self, shard: u16, socket: u32, peer: SocketAddr) -> Option<SessionId> {
-        self.at(shard).handle_accept(SocketIndex(socket), peer)
     }
 
     /// See `Shard::handle_receive`.
@@ -226,11 +108,6 @@ impl Simulated {
     /// The client has closed its writing side.
     pub fn receive_eof(&mut self, session: SessionId) {
         self.of(session).handle_receive_end(session, ReceiveEnd::Eof);
-    }
-
-    /// The connection has failed.
-    pub fn receive_error(&mut self, session: SessionId) {
-        self.of(session).handle_receive_end(session, ReceiveEnd::Error);
     }
 
     /// A segment has been sent, or failed.
@@ -293,7 +170,7 @@ impl Simulated {
         rung.map(|party| party.0)
     }
 
-    fn worker_of(&self, party: PartyIndex) -> Option<usize> {
+    pub(crate) fn worker_of(&self, party: PartyIndex) -> Option<usize> {
         usize::from(party).checked_sub(self.shards.len())
     }
 
@@ -315,93 +192,39 @@ impl Simulated {
         }
     }
 
-    /// The party is about to sleep; it has to look for work once more.
-    pub fn arm(&self, party: PartyIndex) {
-        self.hub.bell(Party(party)).arm();
-    }
-
-    /// The party is awake.
-    pub fn disarm(&self, party: PartyIndex) {
-        self.hub.bell(Party(party)).disarm();
-    }
-
-    /// True if the party's bell is armed; nobody has rung it yet then.
-    #[must_use]
-    pub fn is_armed(&self, party: PartyIndex) -> bool {
-        self.hub.bell(Party(party)).is_armed()
-    }
-
-    /// A push from a thread of the host's; whether there was room for it.
-    pub fn host_push(&self, uid: &str, route: &str, body: &[u8]) -> bool {
-        let (routes, edition) = (&self.config.routes, self.config.edition());
-        let Ok(push) = Push::encode(routes, &edition, route, body) else { return false };
-        by_home(vec![Uid::from(uid)], self.hub.shards()).into_iter().all(|(home, uids)| {
-            let mail = Mail::HomePush { uids, push: Arc::clone(&push), reply_to: None };
-            self.hub.send_from_host(home, mail).is_ok()
-        })
-    }
-
-    /// A kick by uid from a thread of the host's; whether there was room for it.
-    pub fn host_kick(&self, uid: &str, reason: Option<&str>) -> bool {
-        let home = Directory::home(uid, self.hub.shards());
-        let reason = reason.map(Arc::from);
-        let mail = Mail::HomeKick { uid: Uid::from(uid), reason, reply_to: None };
-        self.hub.send_from_host(home, mail).is_ok()
-    }
-
-    /// A kick by session, which may have gone; whether there was room for it.
-    pub fn host_kick_session(&self, session: SessionId, reason: Option<&str>) -> bool {
-        let mail = Mail::Kick { session, reason: reason.map(Arc::from) };
-        self.hub.send_from_host(session.shard(), mail).is_ok()
-    }
-
-    /// Looks at a shard.
-    #[must_use]
-    pub fn probe(&self, shard: u16) -> ShardProbe {
-        self.shards[usize::from(shard)].probe()
-    }
-
-    /// Looks at a shard's sessions.
-    pub fn sessions(&self, shard: u16) -> impl Iterator<Item = SessionProbe> {
-        self.shards[usize::from(shard)].session_probes()
-    }
-
-    /// Looks at a worker.
-    #[must_use]
-    pub fn probe_worker(&self, worker: u16) -> WorkerProbe {
-        self.workers[usize::from(worker)].probe()
-    }
-
-    /// Mails on their way from one party to another: in the lane, and waiting for room in it.
-    #[must_use]
-    pub fn mail_len(&self, from: PartyIndex, to: PartyIndex) -> (usize, usize) {
-        let incoming = match self.worker_of(to) {
-            Some(worker) => self.workers[worker].incoming_len(Party(from)),
-            None => self.shards[usize::from(to)].incoming_len(Party(from)),
-        };
-        let outgoing = match self.worker_of(from) {
-            Some(worker) => self.workers[worker].outgoing_len(Party(to)),
-            None => self.shards[usize::from(from)].outgoing_len(Party(to)),
-        };
-        (incoming, outgoing)
-    }
-
-    /// The sessions that a uid has by its home's directory.
-    #[must_use]
-    pub fn sessions_of(&self, uid: &str) -> Vec<SessionId> {
-        let home = Directory::home(uid, self.hub.shards());
-        self.shards[home.index()].directory_entry(uid)
-    }
-
     /// Connections of all shards, as they are counted against `connections_max`.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.config.connections.load(Ordering::Relaxed)
     }
+}
 
-    /// A shard's counters.
-    #[must_use]
-    pub fn counters(&self, shard: u16) -> CounterSnapshot {
-        self.config.counters[usize::from(shard)].snapshot()
+/// The kit's part of it.
+impl Simulated {
+    /// A client has connected at a listener.
+    pub(crate) fn accept_at(
+        &mut self,
+        shard: u16,
+        listener: ListenerIndex,
+        socket: u32,
+        peer: SocketAddr,
+    ) -> Option<SessionId> {
+        self.at(shard).handle_accept_at(listener, SocketIndex(socket), peer)
+    }
+
+    /// A session as the handlers of its shard see it.
+    pub(crate) fn session(&mut self, session: SessionId) -> Option<Session> {
+        self.of(session).session(session)
+    }
+
+    /// Futures alive on all parties: what may yet answer a request.
+    pub(crate) fn tasks_alive(&self) -> usize {
+        let shards = self.shards.iter().map(Shard::tasks_alive).sum::<usize>();
+        shards + self.workers.iter().map(Worker::tasks_alive).sum::<usize>()
+    }
+
+    /// True if a shard keeps messages until a lane has room, of which nobody tells it.
+    pub(crate) fn waits_for_lane(&self, shard: u16) -> bool {
+        self.shards[usize::from(shard)].waits_for_lane()
     }
 }

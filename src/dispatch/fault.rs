@@ -159,9 +159,10 @@ impl From<HandleError> for Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dispatch::codes::FailureBodies;
 
     fn answer(fault: Fault) -> String {
-        String::from_utf8(Reply::from(fault).text().into_owned()).unwrap()
+        String::from_utf8(Reply::from(fault).text(&FailureBodies::default()).into_owned()).unwrap()
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub struct Handlers {
 pub(crate) struct Registry {
     pub(crate) handlers: Vec<Handler>,
     by_route: FxHashMap<Box<str>, usize>,
+    /// The handler of every other route, if there is one.
+    fallback: Option<usize>,
     pub(crate) filters: Vec<Rc<dyn Filter>>,
     pub(crate) global_filters: Vec<Rc<dyn Filter>>,
     pub(crate) on_opened: Vec<OnSession>,
@@ -142,6 +144,18 @@ impl Handlers {
         self.handler(route, move |request, session| {
             Reply::later(handler(request.to_owned(), session.clone()))
         })
+    }
+
+    /// Handles each route that has no other handler, as the kit's stand-in for a server does.
+    #[cfg(feature = "testing")]
+    pub(crate) fn fallback<F>(&mut self, handler: F)
+    where
+        F: for<'a> Fn(&Request<'a>, &mut Session) -> Reply<'a> + 'static,
+    {
+        self.registry.fallback = Some(self.registry.handlers.len());
+        self.registry.handlers.push(Box::new(move |request, session, reply| {
+            *reply = handler(request, session);
+        }));
     }
 
     /// Runs a filter round the handlers of this thread.
@@ -246,6 +260,6 @@ impl Registry {
     }
 
     pub(crate) fn find(&self, route: &str) -> Option<usize> {
-        self.by_route.get(route).copied()
+        self.by_route.get(route).map_or(self.fallback, |index| Some(*index))
     }
 }

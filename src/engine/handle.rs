@@ -122,7 +122,7 @@ impl Engine {
         addresses: Vec<SocketAddr>,
     ) -> Self {
         assert!(!addresses.is_empty(), "an engine listens somewhere");
-        let handle = Handle { config, threads, is_stopped: Arc::default() };
+        let handle = Handle::new(config, threads);
         Self { handle, addresses, shards: Vec::new(), workers: Vec::new() }
     }
 
@@ -165,7 +165,7 @@ impl Engine {
 
     fn stop(&mut self, drain: Drain) -> ShutdownReport {
         let start = Instant::now();
-        self.handle.is_stopped.store(true, Ordering::Release);
+        self.handle.set_stopped();
         let threads = &self.handle.threads;
         threads.drain(drain.within);
         self.shards.drain(..).for_each(|join| join());
@@ -194,6 +194,15 @@ impl Wake for Unpark {
 }
 
 impl Handle {
+    pub(super) fn new(config: Arc<ShardConfig>, threads: Arc<Threads>) -> Self {
+        Self { config, threads, is_stopped: Arc::default() }
+    }
+
+    /// Answers everything with [`HandleError::Stopped`] from here on.
+    pub(crate) fn set_stopped(&self) {
+        self.is_stopped.store(true, Ordering::Release);
+    }
+
     /// Pushes a message to all sessions of a uid.
     ///
     /// It is on its way when this returns; a uid without a session gets nothing.

@@ -10,6 +10,8 @@ mod cores;
 mod dial;
 mod eventfd;
 mod handle;
+#[cfg(feature = "testing")]
+mod in_test;
 mod listen;
 mod network;
 #[cfg(feature = "pitaya")]
@@ -30,4 +32,6 @@ mod worker_thread;
 pub use allocator::{return_free_memory, return_large_memory};
 pub use builder::{Builder, Shards};
 pub use handle::{Drain, Engine, Handle, Metrics, ShutdownReport};
+#[cfg(feature = "testing")]
+pub(crate) use in_test::TestPlan;
 pub use listen::Listener;

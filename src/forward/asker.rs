@@ -287,7 +287,7 @@ pub(crate) fn refuse(op: SessionOp) {
         SessionOp::Set { done, .. } => AskCompletion::Set(done).complete_gone(),
         SessionOp::KickUid { done, .. } => AskCompletion::Kick(done).complete_gone(),
         SessionOp::Push { uids, done, .. } => done.complete(uids),
-        SessionOp::Kick { .. } | SessionOp::Broadcast { .. } => {}
+        SessionOp::Kick { .. } | SessionOp::Send { .. } | SessionOp::Broadcast { .. } => {}
     }
 }
 

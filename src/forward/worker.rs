@@ -175,6 +175,12 @@ impl Worker {
         self.endpoint.has_work() || self.tasks.has_ready()
     }
 
+    /// Futures alive on this worker.
+    #[cfg(feature = "testing")]
+    pub(crate) fn tasks_alive(&self) -> usize {
+        self.tasks.len()
+    }
+
     #[cfg(feature = "internals")]
     pub(crate) fn outgoing_len(&self, to: Party) -> usize {
         self.endpoint.outgoing_len(to)

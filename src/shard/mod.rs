@@ -53,6 +53,8 @@ pub(crate) use shell::{Command, ReceiveEnd, SendEnd, SocketIndex, Transmit};
 use connections::CloseReason;
 use inbound::Inbound;
 
+#[cfg(feature = "testing")]
+use crate::dispatch::Session;
 use crate::dispatch::handler_thread::HandlerThread as _;
 use crate::forward::mail::Mail;
 use crate::forward::{Hub, Party};
@@ -334,6 +336,20 @@ impl Shard {
 
     pub(crate) fn counters(&self) -> &Arc<Counters> {
         &self.counters
+    }
+}
+
+/// For the kit that tests an embedder's code.
+#[cfg(feature = "testing")]
+impl Shard {
+    /// A session as handlers see it.
+    pub(crate) fn session(&mut self, session: SessionId) -> Option<Session> {
+        self.inbound.dispatcher.session(session)
+    }
+
+    /// True if messages wait for room in a lane.
+    pub(crate) fn waits_for_lane(&self) -> bool {
+        !self.inbound.dispatcher.forwarder.lane_waits().is_empty()
     }
 }
 

@@ -15,7 +15,7 @@ use std::{fmt, fs, path::Path};
 /// carries counters, and `error` after `route` because it hands on that one's errors. `pitaya` and
 /// `pomelo` are ends of lanes, as workers are, and know nothing of shards. `uring` comes after
 /// `shard`, whose word for a socket it takes; `load` and `engine` stand on it beside each other.
-const MODULE_ORDER: [&str; 21] = [
+const MODULE_ORDER: [&str; 23] = [
     "test_cases",
     "sync",
     "log",
@@ -32,10 +32,12 @@ const MODULE_ORDER: [&str; 21] = [
     "pomelo",
     "wheel",
     "shard",
+    "simulated",
     "internals",
     "uring",
     "load",
     "engine",
+    "testing",
     "cli",
 ];
 /// Where the repository's own code is.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Dispatcher;
 use super::admissions::{BYTES_MIN, Waiting};
 use crate::dispatch::Context;
+use crate::dispatch::at_end::AtEnd;
 use crate::dispatch::chain::guarded;
 use crate::dispatch::context::Op;
 use crate::dispatch::handshake::{Admission, Handshake, HandshakeCheck};
@@ -57,7 +58,7 @@ impl Dispatcher {
                 thread.ask(Op::Welcome { session, admitted });
             }
         };
-        let is_spawned = self.tasks.spawn(Box::pin(task)).is_ok();
+        let is_spawned = self.tasks.spawn(Box::pin(task), AtEnd::Drop).is_ok();
         debug_assert!(is_spawned, "the tasks are not full");
         self.admissions.bytes += bytes;
         self.admissions.waiting.insert(session, Waiting { _admission: admission, request, bytes });

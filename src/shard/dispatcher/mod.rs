@@ -39,6 +39,8 @@ use super::connections::Connections;
 use super::forwarder::{Forwarder, copies};
 use super::outbound::Outbound;
 use super::rate::{MessageRate, Rate};
+#[cfg(feature = "testing")]
+use crate::dispatch::Session;
 use crate::dispatch::context::ThreadState;
 use crate::dispatch::handler_thread::HandlerThread as _;
 use crate::dispatch::tasks::Tasks;
@@ -171,6 +173,14 @@ impl Dispatcher {
     #[cfg(feature = "crypto")]
     pub(super) fn keep_key(&mut self, session: SessionId, key: PublicKey) {
         self.keys.insert(session, key);
+    }
+
+    /// A session as handlers see it.
+    #[cfg(feature = "testing")]
+    pub(super) fn session(&mut self, session: SessionId) -> Option<Session> {
+        let thread = Rc::clone(&self.thread);
+        let data = self.connections().get_mut(session)?.data().clone();
+        Some(Session::new(session, data, thread))
     }
 
     /// True if nothing is kept by the id of a session that is gone.

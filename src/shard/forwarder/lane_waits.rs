@@ -59,7 +59,7 @@ pub(super) const WAITING_BYTES: usize = 256;
 const _: () = assert!(size_of::<Waiting>() + size_of::<WaitKey>() <= WAITING_BYTES);
 
 impl LaneWaits {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::shard) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 

@@ -132,7 +132,7 @@ impl Forwarder {
         self.batches.away(worker)
     }
 
-    #[cfg(any(test, feature = "internals"))]
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn lane_waits(&self) -> &LaneWaits {
         &self.lane_waits
     }

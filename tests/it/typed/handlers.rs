@@ -69,7 +69,7 @@ fn register(handlers: &mut Handlers, server_type: &str) {
 fn described() -> Builder {
     let workers = Workers::new(1, |handlers: &mut Handlers| register(handlers, "room"));
     builder(1)
-        .single_session(true)
+        .single_session(shaddock::OnSecondBind::Refuse)
         .register(|handlers| register(handlers, "connector"))
         .forward("room", workers)
 }
