@@ -34,6 +34,13 @@
 //! - The feature `testing` adds a kit by which all of that is tested in one thread and in virtual
 //!   time.
 //!
+//! # Features
+//! - `engine` is the connector, all that is named above `wire`. An embedder asks for it by
+//!   `default-features = false, features = ["engine"]`.
+//! - `cli`, the default, is the `shaddock` binary, with the engine and all features.
+//! - `tls` adds TLS and WSS, `crypto` signed requests, `pomelo` and `pitaya` the backends of such
+//!   clusters.
+//!
 //! # Threads
 //! A shard is a thread pinned to a core, with its own ring and its own sessions. Shards share
 //! nothing while they process a message. Handlers run on the shard, so a handler that blocks delays
@@ -47,23 +54,33 @@
 // Each module uses only those above it: `MODULE_ORDER` in `tests/tidy/main.rs`.
 #[cfg(test)]
 mod test_cases;
+#[cfg(feature = "engine")]
 mod sync;
+#[cfg(feature = "engine")]
 mod log;
 pub mod wire;
+#[cfg(feature = "engine")]
 mod limits;
+#[cfg(feature = "engine")]
 pub mod metrics;
 pub mod route;
+#[cfg(feature = "engine")]
 mod error;
-#[cfg(feature = "tls")]
+#[cfg(all(feature = "engine", feature = "tls"))]
 mod tls;
+#[cfg(feature = "engine")]
 mod session;
+#[cfg(feature = "engine")]
 mod dispatch;
+#[cfg(feature = "engine")]
 mod forward;
 #[cfg(feature = "pitaya")]
 mod pitaya;
 #[cfg(feature = "pomelo")]
 mod pomelo;
+#[cfg(feature = "engine")]
 mod wheel;
+#[cfg(feature = "engine")]
 mod shard;
 #[cfg(feature = "testing")]
 // Public for `internals` alone, where the simulation sees more of it than the kit needs.
@@ -72,37 +89,50 @@ mod simulated;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals;
+#[cfg(feature = "engine")]
 mod uring;
 #[cfg(feature = "load")]
 pub mod load;
+#[cfg(feature = "engine")]
 mod engine;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+#[cfg(feature = "engine")]
 pub use dispatch::{
     Audience, Bind, BindError, Channel, Codes, Context, Fault, Filter, Handlers, Handshake,
     HostFilter, HostFilterError, HostRule, Login, OwnedRequest, Pending, Refusal, Reply, Request,
     Responder, Serial, Session, Statistics, Task, TaskBuilder, TaskError, Time, Timeout, TooBusy,
     Verdict, Welcome, handler_fn,
 };
+#[cfg(feature = "engine")]
 pub use engine::{
     Builder, Drain, Engine, Handle, Listener, Metrics, Shards, ShutdownReport, return_free_memory,
     return_large_memory,
 };
+#[cfg(feature = "engine")]
 pub use error::{EngineOption, HandleError, IoUringBlock, StartError};
+#[cfg(feature = "engine")]
 pub use forward::{LaneFull, ServerId, Workers};
+#[cfg(feature = "engine")]
 pub use limits::{Limit, LimitError, LimitNumber, LimitVisitor, Limits};
+#[cfg(feature = "engine")]
 pub use log::redact_credentials;
 #[cfg(feature = "pitaya")]
 pub use pitaya::{ClusterTls, PitayaCluster, PitayaLimits};
 #[cfg(feature = "pomelo")]
 pub use pomelo::{ClosedArg, CustomRouter, PomeloCluster, PomeloLimits, Router};
+#[cfg(feature = "engine")]
 pub use route::SlowConsumer;
+#[cfg(feature = "engine")]
 pub use route::registration::{Misregistration, Mistake};
+#[cfg(feature = "engine")]
 pub use session::{OnSecondBind, SessionData, SessionId, SessionView, ShardIndex, Uid, UidError};
+#[cfg(feature = "engine")]
 pub use shard::Dialect;
-#[cfg(feature = "tls")]
+#[cfg(all(feature = "engine", feature = "tls"))]
 pub use tls::{CertificateFault, Tls, TlsError};
+#[cfg(feature = "engine")]
 pub use uring::raise_descriptor_limit;
 
 /// Runs the README's program through the compiler.

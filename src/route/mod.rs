@@ -1,12 +1,16 @@
 //! Route names and their dictionary codes.
 
 pub mod dictionary;
+#[cfg(feature = "engine")]
 pub(crate) mod edition;
+#[cfg(feature = "engine")]
 pub(crate) mod push;
 pub(crate) mod registration;
 pub mod router;
+#[cfg(feature = "engine")]
 pub(crate) mod table;
 
 pub use dictionary::{Dictionary, DictionaryError};
+#[cfg(feature = "engine")]
 pub use push::{PushError, SlowConsumer};
 pub use router::{default_route, uid_text};

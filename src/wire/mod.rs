@@ -3,6 +3,7 @@
 //!
 //! The module does no I/O and reads no clock, and decoding borrows its input.
 
+#[cfg(feature = "engine")]
 pub(crate) mod answer;
 pub(crate) mod fingerprint;
 pub mod forwarded;

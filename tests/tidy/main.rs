@@ -5,6 +5,7 @@
 
 mod circles;
 mod docs;
+mod features;
 mod shard;
 mod source;
 

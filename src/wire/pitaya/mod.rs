@@ -19,6 +19,7 @@ mod zlib;
 use std::fmt;
 
 pub use error::Error;
+#[cfg(feature = "engine")]
 pub(crate) use zlib::is_worth_compressing;
 pub use zlib::{Deflater, INPUT_WORK, InflateError, Inflated, Inflater};
 

@@ -154,6 +154,7 @@ pub const fn binary_header_len(payload_len: usize) -> usize {
 const BINARY_START: u8 = FIN_BIT | Opcode::Binary as u8;
 
 /// The header length of a frame that [`encode_binary_header`] began; `None` for other frames.
+#[cfg(feature = "engine")]
 pub(crate) fn binary_header_bytes(frame: &[u8]) -> Option<usize> {
     match *frame {
         [BINARY_START, LENGTH_U64, ..] => Some(10),

@@ -29,6 +29,7 @@ pub use close::{
 };
 pub use close::{decode_close, encode_close};
 pub use fragments::{Fragments, check_text};
+#[cfg(feature = "engine")]
 pub(crate) use frame::binary_header_bytes;
 pub use frame::{
     CONTROL_BYTES_MAX, FrameHeader, HEADER_BYTES_MAX, HEADER_BYTES_MIN, HeaderStatus, Opcode,
