@@ -76,6 +76,57 @@ impl Dictionary {
         Ok(dictionary)
     }
 
+    /// Reads the tables in `sys` of a handshake's answer, `dict` (or `routeToCode`) and
+    /// `codeToRoute`. `None` if there are none: the server has no dictionary, or knows that the
+    /// client has it.
+    ///
+    /// # Errors
+    ///
+    /// The tables contradict each other, or a code is out of range.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use serde_json::json;
+    /// use shaddock::route::Dictionary;
+    ///
+    /// let sys = json!({"heartbeat": 3, "dict": {"onChat": 1}, "codeToRoute": {"1": "onChat"}});
+    /// let dictionary = Dictionary::from_handshake(&sys)?.expect("there is a dictionary");
+    /// assert_eq!(dictionary.route(1), Some("onChat"));
+    /// # Ok::<(), shaddock::route::DictionaryError>(())
+    /// ```
+    pub fn from_handshake(sys: &Value) -> Result<Option<Self>, DictionaryError> {
+        let table = |name| sys.get(name).and_then(Value::as_object);
+        let Some(codes) = table("dict").or_else(|| table("routeToCode")) else { return Ok(None) };
+        // 0 stands for whatever is no code, and is none either.
+        let code = |code: &Value| code.as_u64().and_then(|code| code.try_into().ok()).unwrap_or(0);
+        let mut dictionary =
+            Self::build(codes.iter().map(|(route, of_route)| (route.clone(), code(of_route))))?;
+        // A route that is listed twice has a second code, which only this table has.
+        for (code, route) in table("codeToRoute").into_iter().flatten() {
+            let code = code.parse().ok().filter(|&code| code > 0);
+            let code: u16 = code.ok_or(DictionaryError::CodeOutOfRange)?;
+            let route = route.as_str().ok_or(DictionaryError::CodeOutOfRange)?;
+            dictionary.add_code(code, route)?;
+        }
+        dictionary.code_to_route_json = code_to_route_json(&dictionary.routes);
+        Ok(Some(dictionary))
+    }
+
+    /// Lets one more code lead to a route.
+    fn add_code(&mut self, code: u16, route: &str) -> Result<(), DictionaryError> {
+        let index = usize::from(code);
+        if index >= self.routes.len() {
+            self.routes.resize(index + 1, None);
+        }
+        match &self.routes[index] {
+            Some(other) if &**other != route => return Err(DictionaryError::CodeTwice { code }),
+            Some(_) => {}
+            None => self.routes[index] = Some(route.into()),
+        }
+        Ok(())
+    }
+
     /// The route of `code`.
     #[must_use]
     pub fn route(&self, code: u16) -> Option<&str> {
@@ -162,15 +213,19 @@ impl Dictionary {
             routes[index] = Some(name);
             route_to_code.insert(route, code.into());
         }
-        let code_to_route = routes.iter().enumerate().filter_map(|(code, route)| {
-            let route = route.as_deref()?;
-            Some((code.to_string(), Value::from(route)))
-        });
-        let code_to_route_json = Value::Object(code_to_route.collect()).to_string();
+        let code_to_route_json = code_to_route_json(&routes);
         let route_to_code_json = Value::Object(in_js_order(route_to_code)).to_string();
         let version = fingerprint(&[&route_to_code_json]);
         Ok(Self { routes, codes, route_to_code_json, code_to_route_json, version })
     }
+}
+
+fn code_to_route_json(routes: &[Option<Arc<str>>]) -> String {
+    let code_to_route = routes.iter().enumerate().filter_map(|(code, route)| {
+        let route = route.as_deref()?;
+        Some((code.to_string(), Value::from(route)))
+    });
+    Value::Object(code_to_route.collect()).to_string()
 }
 
 /// Routes that cannot be numbered; the operator is at fault.
@@ -205,6 +260,8 @@ impl Error for DictionaryError {}
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::{Dictionary, DictionaryError};
 
     const NONE: [&str; 0] = [];
@@ -263,6 +320,39 @@ mod tests {
             ([("a", 1), ("b", 65_536)], DictionaryError::CodeOutOfRange),
         ] {
             assert_eq!(Dictionary::from_map(map).unwrap_err(), error);
+        }
+    }
+
+    #[test]
+    fn the_tables_of_a_handshake_are_read_as_they_were_made() {
+        let made = Dictionary::new(["b.h.m", "a.h.m"], ["onChat", "b.h.m"]).unwrap();
+        let sys = format!("{{{}}}", made.handshake_members());
+        let sys: Value = serde_json::from_str(&sys).unwrap();
+        let read = Dictionary::from_handshake(&sys).unwrap().expect("there are tables");
+        assert_eq!(read.handshake_members(), made.handshake_members());
+        assert_eq!((read.code("b.h.m"), read.route(2)), (Some(4), Some("b.h.m")));
+    }
+
+    #[test]
+    fn a_handshake_without_tables_has_none_and_contradictions_are_refused() {
+        for sys in [json!({}), json!({"useDict": true}), json!(null), json!({"dict": 7})] {
+            assert!(Dictionary::from_handshake(&sys).unwrap().is_none(), "{sys}");
+        }
+        for (sys, error) in [
+            (json!({"dict": {"a": 0}}), DictionaryError::CodeOutOfRange),
+            (json!({"routeToCode": {"a": "1"}}), DictionaryError::CodeOutOfRange),
+            (json!({"dict": {"a": 1_u64 << 32}}), DictionaryError::CodeOutOfRange),
+            (json!({"dict": {"a": 1, "b": 1}}), DictionaryError::CodeTwice { code: 1 }),
+            (
+                json!({"dict": {"a": 1}, "codeToRoute": {"1": "b"}}),
+                DictionaryError::CodeTwice { code: 1 },
+            ),
+            (
+                json!({"dict": {"a": 1}, "codeToRoute": {"65536": "b"}}),
+                DictionaryError::CodeOutOfRange,
+            ),
+        ] {
+            assert_eq!(Dictionary::from_handshake(&sys).unwrap_err(), error, "{sys}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! The compiler from a schema file's text to message types.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
@@ -102,6 +103,10 @@ struct UnresolvedField {
     option: FieldOption,
 }
 
+/// Reads a message at a depth, as it is written or as it is sent, and gives its parsed form.
+pub(super) type ReadMessage =
+    fn(&mut Declarations, &str, &Value, usize) -> Result<(TypeIndex, Value), SchemaError>;
+
 impl Declarations {
     /// Reads one message and those inside it. Returns its index and its parsed form.
     pub(super) fn message(
@@ -143,10 +148,80 @@ impl Declarations {
         Ok((TypeIndex(self.messages.len() - 1), Value::Object(in_js_order(parsed))))
     }
 
+    /// Reads the parsed form of one message and of those inside it. Returns its index, and the form
+    /// again.
+    pub(super) fn parsed_message(
+        &mut self,
+        route: &str,
+        members: &Value,
+        depth: usize,
+    ) -> Result<(TypeIndex, Value), SchemaError> {
+        if depth > MESSAGE_DEPTH_MAX {
+            return Err(SchemaError::new(route, "", SchemaErrorKind::TooDeep));
+        }
+        let mut declaration = Declaration { route: route.into(), ..Declaration::default() };
+        let mut parsed = Map::new();
+        let mut messages = Map::new();
+        // A search through the fields for each of them would take a hostile server's time squared.
+        let mut by_name = BTreeMap::new();
+        let mut by_tag = BTreeMap::new();
+        for (name, field) in members.as_object().into_iter().flatten() {
+            match name.as_str() {
+                MESSAGES_MEMBER => {
+                    for (name, message) in field.as_object().into_iter().flatten() {
+                        let (index, form) = self.parsed_message(route, message, depth + 1)?;
+                        declaration.nested.insert(name.as_str().into(), index);
+                        messages.insert(name.clone(), form);
+                    }
+                }
+                TAGS_MEMBER => {}
+                _ => {
+                    let Some(unresolved) = UnresolvedField::parsed(route, name, field)? else {
+                        continue;
+                    };
+                    let index = declaration.fields.len();
+                    by_name.insert(name.as_str(), index);
+                    by_tag.entry(unresolved.tag).or_insert(index);
+                    declaration.fields.push(unresolved);
+                    parsed.insert(name.clone(), field.clone());
+                }
+            }
+        }
+        // A name that was declared twice has a second tag, which only this list has.
+        for (tag, name) in members.get(TAGS_MEMBER).and_then(Value::as_object).into_iter().flatten()
+        {
+            let tag = tag.parse().ok().filter(|&tag| tag <= TAG_MAX);
+            let index = name.as_str().and_then(|name| by_name.get(name));
+            if let (Some(tag), Some(&index)) = (tag, index) {
+                by_tag.entry(tag).or_insert(index);
+            }
+        }
+        declaration.by_tag = by_tag.into_iter().collect();
+        parsed.insert(MESSAGES_MEMBER.into(), Value::Object(messages));
+        parsed.insert(TAGS_MEMBER.into(), declaration.tags_form());
+        self.messages.push(declaration);
+        Ok((TypeIndex(self.messages.len() - 1), Value::Object(parsed)))
+    }
+
     /// Replaces the names of types by their indices.
     pub(super) fn resolve(self) -> Result<Arc<[MessageType]>, SchemaError> {
         let shared = &self.shared;
         self.messages.into_iter().map(|message| message.resolve(shared)).collect()
+    }
+}
+
+impl UnresolvedField {
+    /// Reads the parsed form of a field. `None` for a member that is none.
+    fn parsed(route: &str, name: &str, field: &Value) -> Result<Option<Self>, SchemaError> {
+        let text = |member| field.get(member).and_then(Value::as_str);
+        let Some(option) = text("option").and_then(FieldOption::named) else { return Ok(None) };
+        let Some(type_name) = text("type") else { return Ok(None) };
+        let tag = field.get("tag").and_then(Value::as_u64).and_then(|tag| u32::try_from(tag).ok());
+        let tag = tag
+            .filter(|&tag| tag <= TAG_MAX)
+            .ok_or_else(|| SchemaError::new(route, name, SchemaErrorKind::Tag))?;
+        let (declared_as, name) = (name.into(), name.into());
+        Ok(Some(Self { declared_as, name, type_name: type_name.into(), tag, option }))
     }
 }
 
@@ -323,6 +398,13 @@ mod tests {
         let schema = protos.schema("r").expect("declared");
         let mut json = Vec::new();
         schema.decode_to_json(b"\x10\x01x", &mut json).expect("tag 2 leads to the text");
+        assert_eq!(json, br#"{"a":"x"}"#);
+
+        let form = serde_json::from_str(protos.to_json()).expect("the form is JSON");
+        let received = Protos::parse_form(&form).expect("the form is valid");
+        assert_eq!(received.to_json(), protos.to_json());
+        json.clear();
+        received.schema("r").unwrap().decode_to_json(b"\x10\x01x", &mut json).expect("tag 2");
         assert_eq!(json, br#"{"a":"x"}"#);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use serde_json::{Map, Value};
 
-use super::compile::{Declarations, SchemaError, SchemaErrorKind};
+use super::compile::{Declarations, ReadMessage, SchemaError, SchemaErrorKind};
 use crate::wire::member_order::in_js_order;
 
 /// One schema file: the routes with protobuf bodies, and their schemas.
@@ -30,6 +30,40 @@ impl Protos {
     /// [`SchemaError`] if the file declares something that the dialect cannot carry. Pomelo accepts
     /// such a file and then writes broken bodies.
     pub fn parse(file: &Value) -> Result<Self, SchemaError> {
+        Self::read(file, Declarations::message)
+    }
+
+    /// Compiles the parsed form, which a client is sent in the handshake ([`Protos::to_json`]):
+    /// per route an object of `"<name>": {"option", "type", "tag"}`, with the messages that are
+    /// declared inside in `__messages`.
+    ///
+    /// Members that are no fields are ignored. [`ProtoTable::from_handshake`] reads both
+    /// directions.
+    ///
+    /// # Errors
+    ///
+    /// [`SchemaError`] if the form declares something that the dialect cannot carry.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use shaddock::wire::protobuf::Protos;
+    ///
+    /// let protos = Protos::parse_text(r#"{"onMove": {"required int32 x": 1}}"#)?;
+    /// let form = serde_json::from_str(protos.to_json())?;
+    /// let received = Protos::parse_form(&form)?;
+    /// assert!(received.schema("onMove").is_some());
+    /// assert_eq!(received.to_json(), protos.to_json());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// [`ProtoTable::from_handshake`]: super::ProtoTable::from_handshake
+    pub fn parse_form(form: &Value) -> Result<Self, SchemaError> {
+        Self::read(form, Declarations::parsed_message)
+    }
+
+    /// Compiles a file whose messages `message` reads.
+    fn read(file: &Value, message: ReadMessage) -> Result<Self, SchemaError> {
         let Value::Object(file) = file else {
             return Err(SchemaError::new("", "", SchemaErrorKind::NotAnObject));
         };
@@ -37,7 +71,7 @@ impl Protos {
         let mut parsed = Map::new();
         let mut roots = Vec::new();
         for (name, members) in file {
-            let (index, form) = declared.message(name, members, 1)?;
+            let (index, form) = message(&mut declared, name, members, 1)?;
             match name.strip_prefix("message ") {
                 Some(shared) => {
                     declared.shared.insert(shared.into(), index);

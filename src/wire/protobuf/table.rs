@@ -1,5 +1,8 @@
 //! The schemas of both directions, as the handshake sends them to a client.
 
+use serde_json::Value;
+
+use super::compile::{SchemaError, SchemaErrorKind};
 use super::schema::Protos;
 use crate::wire::fingerprint::fingerprint;
 
@@ -21,6 +24,40 @@ impl ProtoTable {
     pub fn new(client: Protos, server: Protos) -> Self {
         let version = fingerprint(&[client.to_json(), server.to_json()]);
         Self::with_version(client, server, version)
+    }
+
+    /// Reads `sys.protos` of a handshake's answer. The version stays the one that the server tells.
+    ///
+    /// # Errors
+    ///
+    /// [`SchemaError`] if a schema can't be compiled, or `protos` is not an object.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use serde_json::json;
+    /// use shaddock::wire::protobuf::ProtoTable;
+    ///
+    /// let table = ProtoTable::from_handshake(&json!({
+    ///     "server": {"onMove": {"x": {"option": "required", "type": "int32", "tag": 1}}},
+    ///     "client": {},
+    ///     "version": "cawcjjqsI8REkXuwWAhE5w==",
+    /// }))?;
+    /// let mut json = Vec::new();
+    /// table.server().schema("onMove").unwrap().decode_to_json(b"\x08\x03", &mut json)?;
+    /// assert_eq!(json, br#"{"x":-2}"#);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn from_handshake(protos: &Value) -> Result<Self, SchemaError> {
+        if !protos.is_object() {
+            return Err(SchemaError::new("", "", SchemaErrorKind::NotAnObject));
+        }
+        let direction = |name| match protos.get(name) {
+            None | Some(Value::Null) => Ok(Protos::default()),
+            Some(form) => Protos::parse_form(form),
+        };
+        let version = protos.get("version").and_then(Value::as_str).unwrap_or_default();
+        Ok(Self::with_version(direction("client")?, direction("server")?, version.to_owned()))
     }
 
     /// Schemas of bodies from clients.
@@ -49,11 +86,11 @@ impl ProtoTable {
     }
 
     fn with_version(client: Protos, server: Protos, version: String) -> Self {
-        // Base64 needs no escaping in JSON.
         let json = format!(
-            r#"{{"server":{},"client":{},"version":"{version}"}}"#,
+            r#"{{"server":{},"client":{},"version":{}}}"#,
             server.to_json(),
-            client.to_json()
+            client.to_json(),
+            Value::from(version.as_str())
         );
         Self { client, server, version, json }
     }
@@ -134,6 +171,53 @@ mod tests {
         let table = ProtoTable::new(client, server);
         assert_eq!(table.protos_json(), HANDSHAKE);
         assert_eq!(table.version(), "cawcjjqsI8REkXuwWAhE5w==");
+    }
+
+    #[test]
+    fn what_a_real_pomelo_sends_is_read_as_its_files_are() {
+        let sent = serde_json::from_str(HANDSHAKE).expect("the recording is JSON");
+        let table = ProtoTable::from_handshake(&sent).expect("valid schemas");
+        assert_eq!(table.protos_json(), HANDSHAKE);
+        assert_eq!(table.version(), "cawcjjqsI8REkXuwWAhE5w==");
+
+        let route = "connector.entryHandler.proto";
+        let json = br#"{"n":7,"xs":[-1,2],"p":{"x":0.5,"y":2},"ps":[{"x":1,"y":-1}]}"#;
+        let file = Protos::parse_text(CLIENT).expect("valid schemas");
+        let [mut expected, mut bytes, mut read] = [const { Vec::new() }; 3];
+        file.schema(route).unwrap().encode_json_text(json, &mut expected).unwrap();
+        let schema = table.client().schema(route).unwrap();
+        schema.encode_json_text(json, &mut bytes).unwrap();
+        assert_eq!(bytes, expected);
+        schema.decode_to_json(&bytes, &mut read).unwrap();
+        assert_eq!(read, json);
+    }
+
+    #[test]
+    fn what_a_server_may_send_besides_is_told_or_ignored() {
+        use serde_json::json;
+        for (protos, error) in [
+            (json!(null), "the schema file is not a JSON object"),
+            (json!({"server": 1}), "the schema file is not a JSON object"),
+            (
+                json!({"client": {"r": {"n": {"option": "required", "type": "int32"}}}}),
+                "route r, field \"n\": the tag is not an integer from 0 to 2^28 - 1",
+            ),
+            (
+                json!({"server": {"r": {"n": {"option": "optional", "type": "Q", "tag": 1}}}}),
+                "route r, field \"n\": unsupported type",
+            ),
+        ] {
+            let told = ProtoTable::from_handshake(&protos).expect_err(error);
+            assert_eq!(told.to_string(), error);
+        }
+        let table = ProtoTable::from_handshake(&json!({
+            "server": {"r": {"a": 1, "b": {"option": "any"}, "c": {}, "__messages": 7,
+                "__tags": {"x": "a", "1": "nobody", "9": 3}}},
+            "version": "a\"b",
+        }));
+        let table = table.expect("nothing but members that are no fields");
+        assert_eq!(table.server().schema("r").map(|schema| format!("{schema:?}")).unwrap(), "{}");
+        assert!(serde_json::from_str::<serde_json::Value>(table.protos_json()).is_ok());
     }
 
     #[test]
