@@ -33,13 +33,18 @@
 //! - [`wire`] and [`route`] are the protocol alone, without I/O.
 //! - The feature `testing` adds a kit by which all of that is tested in one thread and in virtual
 //!   time.
+#![cfg_attr(
+    feature = "client",
+    doc = "- [`client`] is a client for tests, bots and tools, for any executor."
+)]
 //!
 //! # Features
 //! - `engine` is the connector, all that is named above `wire`. An embedder asks for it by
 //!   `default-features = false, features = ["engine"]`.
-//! - `cli`, the default, is the `shaddock` binary, with the engine and all features.
+//! - `cli`, the default, is the `shaddock` binary, with the engine and all features but `client`.
 //! - `tls` adds TLS and WSS, `crypto` signed requests, `pomelo` and `pitaya` the backends of such
 //!   clusters.
+//! - `client` adds a client. It needs neither the engine nor a runtime.
 //!
 //! # Threads
 //! A shard is a thread pinned to a core, with its own ring and its own sessions. Shards share
@@ -64,6 +69,8 @@ mod limits;
 #[cfg(feature = "engine")]
 pub mod metrics;
 pub mod route;
+#[cfg(feature = "client")]
+pub mod client;
 #[cfg(feature = "engine")]
 mod error;
 #[cfg(all(feature = "engine", feature = "tls"))]

@@ -3,6 +3,7 @@
 //! runs those of one file.
 
 mod bad_input;
+mod client;
 mod connections;
 #[cfg(feature = "crypto")]
 mod crypto;

@@ -18,12 +18,12 @@ fn packages(features: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_protocol_needs_neither_runtime_nor_ring() {
+fn the_client_and_the_protocol_need_neither_runtime_nor_ring() {
     let engine = packages("engine");
     for name in ["glommio", "io-uring"] {
         assert!(engine.iter().any(|package| package == name), "{name} has another name now");
     }
-    for features in ["", "tls", "crypto"] {
+    for features in ["", "client", "client,tls", "crypto"] {
         let packages = packages(features);
         assert!(packages.iter().any(|package| package == "serde_json"), "{packages:?}");
         for name in ["glommio", "io-uring", "rustix", "tokio"] {

@@ -13,10 +13,11 @@ use std::{fmt, fs, path::Path};
 
 /// The parts of the crate; one may use only what stands before it. `wire` comes first because
 /// `limits` bounds a package by what its header can say, `metrics` before `forward` because mail
-/// carries counters, and `error` after `route` because it hands on that one's errors. `pitaya` and
-/// `pomelo` are ends of lanes, as workers are, and know nothing of shards. `uring` comes after
-/// `shard`, whose word for a socket it takes; `load` and `engine` stand on it beside each other.
-const MODULE_ORDER: [&str; 23] = [
+/// carries counters, `client` behind `route` as it uses the protocol alone, and `error` after
+/// `route` because it hands on that one's errors. `pitaya` and `pomelo` are ends of lanes, as
+/// workers are, and know nothing of shards. `uring` comes after `shard`, whose word for a socket it
+/// takes; `load` and `engine` stand on it beside each other.
+const MODULE_ORDER: [&str; 24] = [
     "test_cases",
     "sync",
     "log",
@@ -24,6 +25,7 @@ const MODULE_ORDER: [&str; 23] = [
     "limits",
     "metrics",
     "route",
+    "client",
     "error",
     "tls",
     "session",

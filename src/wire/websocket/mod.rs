@@ -47,6 +47,8 @@ pub enum FrameError {
     ReservedOpcode(u8),
     /// A frame without a mask, which a client must use.
     Unmasked,
+    /// A frame with a mask, which a server must not use.
+    Masked,
     /// A control frame without the final bit.
     ControlFragmented,
     /// A control frame of more than [`CONTROL_BYTES_MAX`] bytes.
@@ -90,6 +92,7 @@ impl fmt::Display for FrameError {
             Self::ReservedBits => f.write_str("reserved bits are set"),
             Self::ReservedOpcode(opcode) => write!(f, "reserved opcode {opcode}"),
             Self::Unmasked => f.write_str("the frame is not masked"),
+            Self::Masked => f.write_str("the frame is masked"),
             Self::ControlFragmented => f.write_str("the control frame is fragmented"),
             Self::ControlTooLong => f.write_str("the control frame is too long"),
             Self::LengthInvalid => f.write_str("the frame length exceeds 63 bits"),
