@@ -12,9 +12,10 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustls::ClientConnection;
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
+use shaddock::client::{self, block_on};
 use support::folder::Folder;
 use support::tls::client_config;
-use support::{Client, Event, PATIENCE, ack, eventually, handshake, request};
+use support::{Client, Event, PATIENCE, eventually, request};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_shaddock");
 const ECHO: &str = "connector.echoHandler.echo";
@@ -98,13 +99,11 @@ fn config(codes: &str, deny: &str, backlog: u32) -> String {
     )
 }
 
-/// What a new client is told of the dictionary.
+/// The codes that a new client is told of.
 fn told(address: SocketAddr) -> Value {
-    let mut client = Client::connect(address);
-    client.send(&handshake());
-    let Event::Handshake(answer) = client.next() else { panic!("no handshake") };
-    client.send(&ack());
-    answer["sys"]["dict"].clone()
+    let tables = block_on(client::Client::connect(address)).unwrap().tables();
+    let codes = tables.dictionary().map_or("null", |dictionary| dictionary.route_to_code_json());
+    serde_json::from_str(codes).unwrap()
 }
 
 fn is_refused(address: SocketAddr) -> bool {
@@ -160,10 +159,12 @@ fn the_demo_is_served_where_the_file_says_so() {
     let folder = Folder::create();
     let text = "[server]\nshards = 1\ndemo = true\n[[listener]]\naddress = \"127.0.0.1:0\"\n";
     let served = Served::start(&folder.write("shaddock.toml", text));
-    let mut client = Client::ready(served.addresses[0]);
-    let entered = client.ask_json(1, "connector.entryHandler.entry", "{\"uid\":\"amy\"}");
+    let client = block_on(client::Client::connect(served.addresses[0])).unwrap();
+    let ask = |route: &str, body: &Value| block_on(client.request(route, body)).unwrap();
+    let entered: Value =
+        ask("connector.entryHandler.entry", &json!({"uid": "amy"})).json().unwrap();
     assert_eq!(entered["code"], 200);
-    let here = client.ask_json(2, "chat.chatHandler.where", "{}");
+    let here: Value = ask("chat.chatHandler.where", &json!({})).json().unwrap();
     assert_eq!((&here["server"], &here["uid"]), (&json!("chat-1"), &json!("amy")));
     served.signal(Signal::TERM);
     assert_eq!(served.until_end(), Some(0));
