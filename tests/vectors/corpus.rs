@@ -70,6 +70,11 @@ fn rpc() {
 }
 
 #[test]
+fn client() {
+    replay("client", checks::client::check);
+}
+
+#[test]
 #[cfg(feature = "pitaya")]
 fn cluster() {
     replay("cluster", checks::cluster::check);

@@ -1,6 +1,7 @@
 //! One check per decoder: it takes bytes that a peer might send, and panics if the decoder breaks a
 //! promise.
 
+pub mod client;
 #[cfg(feature = "pitaya")]
 pub mod cluster;
 pub mod handshake;
