@@ -5,6 +5,7 @@ pub mod dictionary;
 pub(crate) mod edition;
 #[cfg(feature = "engine")]
 pub(crate) mod push;
+#[cfg(feature = "engine")]
 pub(crate) mod registration;
 pub mod router;
 #[cfg(feature = "engine")]

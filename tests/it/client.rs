@@ -15,7 +15,7 @@ use shaddock::client::{
 use shaddock::route::Dictionary;
 use shaddock::wire::package::{PackageError, PackageType};
 use shaddock::wire::protobuf::{ProtoTable, Protos};
-use shaddock::{Audience, Builder, Drain, Engine, HandshakeRefusal, Limits, Reply};
+use shaddock::{Audience, Builder, Drain, Engine, Limits, Refusal, Reply, Welcome};
 use support::{PATIENCE, builder, eventually, package};
 
 const ECHO: &str = "connector.play.echo";
@@ -151,9 +151,9 @@ fn tables_are_read_from_the_handshake_and_not_sent_again() {
 fn the_handshake_says_who_the_client_is_and_brings_the_games_word() {
     let engine = play(builder(1))
         .check_client(|name, version| name == Some("bot") && version == Some("7"))
-        .user_handshake(|request| match &request.user {
-            Some(user) if user["token"] == "t" => Ok(Some(json!({"hello": "bot"}))),
-            _ => Err(HandshakeRefusal),
+        .user_handshake(|handshake| match handshake.user() {
+            Some(user) if user["token"] == "t" => Ok(Welcome::user(json!({"hello": "bot"}))),
+            _ => Err(Refusal::new()),
         })
         .start()
         .unwrap();
