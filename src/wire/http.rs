@@ -57,14 +57,17 @@ impl<'a> Upgrade<'a> {
     }
 
     /// The headers, as they are kept for as long as the request itself is not.
+    #[cfg(feature = "engine")]
     pub(crate) fn to_owned_headers(self) -> Headers {
         Headers(self.lines.into())
     }
 }
 
 /// The headers of an upgrade.
+#[cfg(feature = "engine")]
 pub(crate) struct Headers(Box<[u8]>);
 
+#[cfg(feature = "engine")]
 impl Headers {
     /// The trimmed values of all headers called `name` in any case, in the order sent.
     pub(crate) fn values(&self, name: &str) -> impl Iterator<Item = &[u8]> {
