@@ -110,7 +110,8 @@ impl Server {
         builder
     }
 
-    fn on_second_bind(&self) -> Option<OnSecondBind> {
+    /// The fate of a second session of a uid, where one is allowed.
+    pub(super) fn on_second_bind(&self) -> Option<OnSecondBind> {
         match &*self.single_session {
             "refuse" => Some(OnSecondBind::Refuse),
             "kick" => Some(OnSecondBind::KickFirst(self.single_session_reason.as_str().into())),

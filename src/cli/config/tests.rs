@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use shaddock::OnSecondBind;
+
 use super::*;
 
 const EXAMPLE: &str = include_str!("../../../shaddock.example.toml");
@@ -180,6 +182,10 @@ fn relations_are_told_with_the_key_they_are_about() {
     for (text, expected) in [
         ("[server]\nshards = 0", "2:10: server.shards: must be at least 1, found 0"),
         (
+            "[server]\nsingle_session = true",
+            "2:18: server.single_session: expected \"off\", \"refuse\" or \"kick\", found true",
+        ),
+        (
             "[limits]\nreceive_buffers = 100",
             "2:19: limits.receive_buffers: must be a power of two up to 32768, found 100",
         ),
@@ -345,6 +351,18 @@ fn a_cluster_is_told_with_its_keys() {
             problems(text)
         );
     }
+}
+
+#[test]
+fn a_second_session_is_let_be_refused_or_wins() {
+    let second = |text: &str| parse(&format!("[server]\n{text}")).server.on_second_bind();
+    let kick = |reason: &str| Some(OnSecondBind::KickFirst(reason.into()));
+    assert_eq!(second(""), None);
+    assert_eq!(second("single_session = \"off\""), None);
+    assert_eq!(second("single_session = \"refuse\""), Some(OnSecondBind::Refuse));
+    assert_eq!(second("single_session = \"kick\""), kick("logged in elsewhere"));
+    let away = "single_session = \"kick\"\nsingle_session_reason = \"away\"";
+    assert_eq!(second(away), kick("away"));
 }
 
 #[test]
