@@ -107,7 +107,7 @@ fn handlers(handlers: &mut Handlers) {
     }
 }
 
-/// What [`BODY`] holds.
+/// The content of [`BODY`].
 #[derive(Deserialize, Serialize)]
 struct Say<'a> {
     rid: &'a str,
