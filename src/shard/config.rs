@@ -55,7 +55,7 @@ pub(crate) struct ShardConfig {
     /// Those that hear of every login and logout.
     pub(crate) subscribers_to_logins: u64,
     pub(crate) registers: Vec<Register>,
-    /// What is wrong with registrations, found while shards and workers are set up.
+    /// The mistakes in registrations, found while shards and workers are set up.
     pub(crate) mistakes: Arc<Mistakes>,
     /// Milliseconds from 1970 to the engine's start.
     pub(crate) started_unix_ms: u64,
