@@ -25,6 +25,8 @@
 //!   shard that owns the session. Async handlers and [`Session::defer`] answer later.
 //! - [`Builder::forward`] sends a server type's messages to [`Workers`]: threads with handlers of
 //!   their own.
+//! - [`Handlers::call`] takes handlers from one type to another, with a [`Fault`] as their error.
+//!   [`Workers::stateful`] has handlers, ticks and receivers of messages share a state as `&mut S`.
 //! - [`Filter`]s run before and after handlers; [`Serial`], [`Timeout`], [`Time`] and [`TooBusy`]
 //!   are Pomelo's.
 //! - [`Context`] pushes, broadcasts, kicks, sleeps, and keeps [`Channel`]s; [`Handle`] does so for
@@ -108,9 +110,9 @@ pub mod testing;
 #[cfg(feature = "engine")]
 pub use dispatch::{
     Audience, Bind, BindError, Channel, Codes, Context, Fault, Filter, Handlers, Handshake,
-    HostFilter, HostFilterError, HostRule, Login, OwnedRequest, Pending, Refusal, Reply, Request,
-    Responder, Serial, Session, Statistics, Task, TaskBuilder, TaskError, Time, Timeout, TooBusy,
-    Verdict, Welcome, handler_fn,
+    HostFilter, HostFilterError, HostRule, Login, MailError, Missed, OwnedRequest, Pending,
+    Refusal, Reply, Request, Responder, Routes, Serial, Session, Shared, StateTaken, Statistics,
+    Task, TaskBuilder, TaskError, Time, Timeout, TooBusy, Verdict, Welcome, WorkerPick, handler_fn,
 };
 #[cfg(feature = "engine")]
 pub use engine::{

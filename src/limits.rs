@@ -192,10 +192,11 @@ limits! {
         /// Mails that wait for one shard, from the other shards and from the host's threads.
         ///
         /// The host is told [`crate::HandleError::Busy`]; shards keep what does not fit, bounded by
-        /// their sessions and [`Self::backlog_len_max`].
+        /// their sessions and [`Self::backlog_len_max`]. As many messages of the embedder's own may
+        /// wait for one worker: whoever sends one more is told [`crate::MailError::Full`].
         inbox_len: usize = 16_384,
             check [1 to 16_777_216],
-            told "`HandleError::Busy`";
+            counters [worker_mail_rejects];
 
         /// Pushes, kicks and look-ups of one shard or worker that wait for a full lane.
         ///

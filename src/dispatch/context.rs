@@ -1,8 +1,8 @@
 //! The context of code on a shard or worker: pushes, kicks, sleeps, futures and channels.
 
-use std::any::type_name;
+use std::any::{Any, type_name};
 use std::borrow::Cow;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::future::Future;
@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 use super::BindError;
 use super::at_end::AtEnd;
 use super::last_call::LastCall;
+use super::mail::{MailError, Post, WorkerPick};
 use super::pending::{Completion, Pending};
 use super::reply::{LocalFuture, Reply};
 use super::request::OwnedRequest;
@@ -188,6 +189,8 @@ pub(crate) struct ThreadState {
     at_end: Cell<AtEnd>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) last_call: Rc<LastCall>,
+    /// The ways to workers, once the thread has been told.
+    pub(crate) post: OnceCell<Arc<Post>>,
 }
 
 struct Timer {
@@ -240,6 +243,7 @@ impl ThreadState {
             at_end: Cell::new(AtEnd::Drop),
             counters,
             last_call: Rc::default(),
+            post: OnceCell::new(),
         })
     }
 
@@ -426,6 +430,42 @@ impl Context {
     /// Closes a session, on any shard; with a KICK package if there is a reason.
     pub fn kick(&self, session: SessionId, reason: Option<&str>) {
         self.thread.ask_session(SessionOp::Kick { session, reason: reason.map(Arc::from) });
+    }
+
+    /// Sends a message of the game's own to one worker of a server type, from any shard or worker.
+    /// It is received there by what [`Handlers::mail`](crate::Handlers::mail) or
+    /// [`Routes::mail`](crate::Routes::mail) has for its type. Messages from one thread to one
+    /// worker arrive in order.
+    ///
+    /// A message that nobody receives there is dropped, logged and counted
+    /// (`worker_mail_unhandled`).
+    ///
+    /// ```
+    /// use shaddock::{Fault, Handlers, Session, WorkerPick};
+    ///
+    /// /// To the worker that has the room.
+    /// struct Open {
+    ///     room: u32,
+    ///     owner: u64,
+    /// }
+    ///
+    /// fn open(room: u32, session: &mut Session) -> Result<(), Fault> {
+    ///     let open = Open { room, owner: session.number() };
+    ///     session.context().mail("room", WorkerPick::key(room), open)?;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`MailError`]; the message is dropped then.
+    pub fn mail<M: Any + Send>(
+        &self,
+        server_type: &str,
+        to: WorkerPick,
+        message: M,
+    ) -> Result<(), MailError> {
+        let post = self.thread.post.get().ok_or(MailError::NoWorkers)?;
+        post.send(server_type, to, message)
     }
 
     /// Ends after a while, at the earliest turn after it. No timer of the runtime is involved.

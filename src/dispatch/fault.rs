@@ -6,6 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::BindError;
+use super::mail::MailError;
 use super::reply::Reply;
 use crate::error::HandleError;
 use crate::route::PushError;
@@ -15,14 +16,14 @@ use crate::route::PushError;
 ///
 /// Other errors become one by `?`:
 ///
-/// | error | code | text |
-/// |---|---|---|
-/// | `serde_json::Error` of a text that does not fit | 400 | the error's |
-/// | any other `serde_json::Error` | 500 | none; it is logged |
-/// | [`BindError`]: who the player is | 409; 400 for a bad uid, 410 for a session that is gone | Pomelo's |
-/// | [`BindError::Busy`], [`HandleError::Busy`] | 503 | the error's |
-/// | [`PushError`], other [`HandleError`]s | 500 | none; it is logged |
-/// | one of your own | 500 by [`Fault::internal`] | none; it is logged |
+/// | error | code and text |
+/// |---|---|
+/// | `serde_json::Error` of a text that does not fit | 400, the error's text |
+/// | any other `serde_json::Error` | 500 without a text; it is logged |
+/// | [`BindError`] | 409; for a bad uid 400, for a session that is gone 410; Pomelo's text |
+/// | [`BindError::Busy`], [`HandleError::Busy`], [`MailError::Full`] | 503, the error's text |
+/// | [`PushError`], [`StateTaken`](crate::StateTaken), other [`MailError`]s | 500, logged |
+/// | one of your own, by [`Fault::internal`] | 500 without a text; it is logged |
 ///
 /// ```
 /// use shaddock::{Fault, Handlers, Session};
@@ -144,6 +145,15 @@ impl From<BindError> for Fault {
 impl From<PushError> for Fault {
     fn from(error: PushError) -> Self {
         Self::internal(error)
+    }
+}
+
+impl From<MailError> for Fault {
+    fn from(error: MailError) -> Self {
+        match error {
+            MailError::Full => Self::new(503, error.to_string()),
+            error => Self::internal(error),
+        }
     }
 }
 

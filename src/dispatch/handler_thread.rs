@@ -8,6 +8,7 @@ use super::last_call::What;
 use super::tasks::Tasks;
 use crate::limits::turn::TASKS_AT_ONCE;
 use crate::log::Excerpt;
+use crate::metrics::Counters;
 
 /// A shard or worker: whoever calls handlers, filters and futures on its thread.
 pub(crate) trait HandlerThread {
@@ -16,6 +17,8 @@ pub(crate) trait HandlerThread {
     fn registry(&self) -> &Rc<Registry>;
 
     fn tasks_mut(&mut self) -> &mut Tasks;
+
+    fn counters(&self) -> &Counters;
 
     fn apply(&mut self, op: Op);
 
@@ -26,6 +29,26 @@ pub(crate) trait HandlerThread {
         while let Some(mut ops) = self.thread().take_ops() {
             ops.drain(..).for_each(|op| self.apply(op));
             self.thread().reuse(ops);
+        }
+    }
+
+    /// Calls the ticks that are due, each once: what is owed besides comes in the next turns.
+    #[inline]
+    fn run_ticks(&mut self) {
+        let now_us = self.thread().now_us.get();
+        if self.registry().ticks.has_due(now_us) {
+            self.run_due_ticks(now_us);
+        }
+    }
+
+    #[cold]
+    fn run_due_ticks(&mut self, now_us: u64) {
+        for tick in self.registry().ticks.take_due(now_us) {
+            if let Err(panic) = tick.run() {
+                self.counters().tick_panics.one();
+                crate::log::seldom!(error, tick = tick.name, panic, "a tick panicked; it goes on");
+            }
+            self.apply_ops();
         }
     }
 

@@ -1,5 +1,6 @@
 //! The handlers and filters of one shard or worker.
 
+use std::any::{Any, TypeId};
 use std::cell::RefCell;
 use std::future::Future;
 use std::rc::Rc;
@@ -13,6 +14,7 @@ use super::panics::guarded;
 use super::reply::{LocalFuture, Reply, ReplyBody};
 use super::request::{OwnedRequest, Request};
 use super::session::Session;
+use super::ticks::Ticks;
 use crate::route::registration::{Misregistration, Mistake, Mistakes, mistake_of};
 use crate::session::SessionView;
 
@@ -24,6 +26,9 @@ pub(crate) type OnShutdown = Box<dyn FnOnce(Context) -> LocalFuture<()>>;
 
 /// Is told of each session that opens, or of each that closes.
 pub(crate) type OnSession = Box<dyn Fn(&SessionView<'_>, &Context)>;
+
+/// Receives messages of one type.
+pub(super) type Receive = Box<dyn Fn(Box<dyn Any + Send>)>;
 
 /// Fills in the handlers of a thread; runs there, once.
 pub(crate) type Register = Arc<dyn Fn(&mut Handlers) + Send + Sync>;
@@ -53,6 +58,9 @@ pub(crate) struct Registry {
     pub(crate) on_closed: Vec<OnSession>,
     /// Taken out when they run.
     pub(crate) on_shutdown: RefCell<Vec<OnShutdown>>,
+    pub(crate) ticks: Ticks,
+    /// Who receives messages, by their type.
+    pub(super) mail: FxHashMap<TypeId, Receive>,
 }
 
 impl std::fmt::Debug for Handlers {
@@ -93,9 +101,9 @@ impl Handlers {
     /// handler already, keeps the engine from starting: see
     /// [`StartError::Handlers`](crate::StartError::Handlers).
     ///
-    /// This is the fast way: the request is borrowed from the receive buffer, and a reply may borrow
-    /// from the request. [`Self::call`] reads and writes JSON, and takes `?`. A closure is written in
-    /// place, or made by [`handler_fn`](crate::handler_fn); a named function is one of
+    /// This is the fast way: the request is borrowed from the receive buffer, and a reply may
+    /// borrow from the request. [`Self::call`] reads and writes JSON, and takes `?`. A closure is
+    /// written in place, or made by [`handler_fn`](crate::handler_fn); a named function is like
     ///
     /// ```
     /// use shaddock::{Handlers, Reply, Request, Session};
@@ -128,6 +136,24 @@ impl Handlers {
             self.add_mistake(route, Mistake::Duplicate);
         }
         self
+    }
+
+    /// All of them, to be added to elsewhere and put back.
+    pub(super) fn take(&mut self) -> Self {
+        Self {
+            context: self.context.clone(),
+            server_type: Arc::clone(&self.server_type),
+            registry: std::mem::take(&mut self.registry),
+            mistakes: Arc::clone(&self.mistakes),
+        }
+    }
+
+    pub(super) fn registry(&mut self) -> &mut Registry {
+        &mut self.registry
+    }
+
+    pub(super) fn server_type(&self) -> &str {
+        &self.server_type
     }
 
     pub(super) fn add_mistake(&self, route: &str, mistake: Mistake) {

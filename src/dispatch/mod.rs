@@ -1,6 +1,7 @@
 //! `globalHandle`: from a decoded message to its answer, through filters and handlers.
 
 pub(crate) mod at_end;
+mod background;
 pub(crate) mod chain;
 mod channel;
 mod codes;
@@ -17,10 +18,12 @@ mod host_filter;
 mod loom_tests;
 mod last_call;
 mod panics;
+pub(crate) mod mail;
 pub(crate) mod pending;
 pub(crate) mod reply;
 mod request;
 mod session;
+mod stateful;
 mod statistics;
 mod task;
 pub(crate) mod tasks;
@@ -32,6 +35,8 @@ pub use context::{Audience, Context, TaskBuilder};
 pub(crate) use failure::Failure;
 mod typed;
 mod written;
+mod ticks;
+pub(crate) use background::Undelivered;
 pub use fault::Fault;
 pub use filter::{Filter, Verdict};
 pub use filters::{Serial, Time, Timeout, TooBusy};
@@ -39,13 +44,16 @@ pub use handlers::Handlers;
 pub(crate) use handlers::Registry;
 pub use handshake::Handshake;
 pub use host_filter::{HostFilter, HostFilterError, HostRule};
+pub use mail::{MailError, WorkerPick};
 pub use pending::{Pending, Responder};
 pub use reply::Reply;
 pub use request::{OwnedRequest, Request};
 pub use session::{Bind, Session};
+pub use stateful::{Routes, Shared, StateTaken};
 pub(crate) use statistics::Logins;
 pub use statistics::{Login, Statistics};
 pub use task::{Task, TaskError};
+pub use ticks::Missed;
 pub use typed::handler_fn;
 pub use verdict::{Refusal, Welcome};
 

@@ -1,5 +1,6 @@
 //! A running engine, and the handle by which any thread asks things of it.
 
+use std::any::Any;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -10,7 +11,8 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use super::threads::{Join, Threads, is_of_engine};
-use crate::dispatch::{Audience, HostRule, Statistics};
+use crate::dispatch::mail::Post;
+use crate::dispatch::{Audience, HostRule, MailError, Statistics, WorkerPick};
 use crate::error::HandleError;
 use crate::forward::mail::{HostChange, Mail, Report, ReportKind};
 use crate::forward::reports::Reports;
@@ -41,6 +43,7 @@ pub struct Handle {
     config: Arc<ShardConfig>,
     threads: Arc<Threads>,
     is_stopped: Arc<AtomicBool>,
+    post: Arc<Post>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -195,7 +198,8 @@ impl Wake for Unpark {
 
 impl Handle {
     pub(super) fn new(config: Arc<ShardConfig>, threads: Arc<Threads>) -> Self {
-        Self { config, threads, is_stopped: Arc::default() }
+        let post = threads.hub.post(&config.server_types);
+        Self { config, threads, is_stopped: Arc::default(), post }
     }
 
     /// Answers everything with [`HandleError::Stopped`] from here on.
@@ -231,7 +235,7 @@ impl Handle {
     ) -> Result<(), HandleError> {
         let push = self.encode_push(route, body.as_ref())?;
         for (home, uids) in by_home(uids.into_iter().collect(), self.shards()) {
-            self.mail(home, Mail::HomePush { uids, push: Arc::clone(&push), reply_to: None })?;
+            self.tell(home, Mail::HomePush { uids, push: Arc::clone(&push), reply_to: None })?;
         }
         Ok(())
     }
@@ -271,7 +275,7 @@ impl Handle {
         body: impl AsRef<[u8]>,
     ) -> Result<(), HandleError> {
         let push = self.encode_push(route, body.as_ref())?;
-        self.mail(session.shard(), Mail::Deliver { sessions: vec![session], push })
+        self.tell(session.shard(), Mail::Deliver { sessions: vec![session], push })
     }
 
     fn encode_push(&self, route: &str, body: &[u8]) -> Result<Arc<Push>, HandleError> {
@@ -292,7 +296,7 @@ impl Handle {
         let push = self.encode_push(route, body.as_ref())?;
         for shard in (0..self.shards()).map(ShardIndex) {
             let (push, audience) = (Arc::clone(&push), audience.clone());
-            self.mail(shard, Mail::Broadcast { push, audience })?;
+            self.tell(shard, Mail::Broadcast { push, audience })?;
         }
         Ok(())
     }
@@ -304,7 +308,7 @@ impl Handle {
     pub fn kick(&self, uid: impl Into<Uid>, reason: Option<&str>) -> Result<(), HandleError> {
         let uid = uid.into();
         let home = self.threads.hub.home(&uid);
-        self.mail(home, Mail::HomeKick { uid, reason: reason.map(Arc::from), reply_to: None })
+        self.tell(home, Mail::HomeKick { uid, reason: reason.map(Arc::from), reply_to: None })
     }
 
     /// Closes a session; with a KICK package if there is a reason.
@@ -316,7 +320,40 @@ impl Handle {
         session: SessionId,
         reason: Option<&str>,
     ) -> Result<(), HandleError> {
-        self.mail(session.shard(), Mail::Kick { session, reason: reason.map(Arc::from) })
+        self.tell(session.shard(), Mail::Kick { session, reason: reason.map(Arc::from) })
+    }
+
+    /// Sends a message of the game's own to one worker of a server type; see
+    /// [`Context::mail`](crate::Context::mail). Messages from one thread to one worker arrive in
+    /// order. It never waits.
+    ///
+    /// ```no_run
+    /// use shaddock::{Engine, Routes, WorkerPick, Workers};
+    ///
+    /// struct Add(u64);
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let workers = Workers::stateful(2, |_| 0, |routes: &mut Routes<u64>| {
+    ///     routes.mail(|count, Add(more)| *count += more);
+    /// });
+    /// let engine = Engine::builder().listen("127.0.0.1:3010").forward("room", workers).start()?;
+    /// engine.handle().mail("room", WorkerPick::key("lobby"), Add(7))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`MailError`]; the message is dropped then.
+    pub fn mail<M: Any + Send>(
+        &self,
+        server_type: &str,
+        to: WorkerPick,
+        message: M,
+    ) -> Result<(), MailError> {
+        if self.is_stopped() {
+            return Err(MailError::Stopped);
+        }
+        self.post.send(server_type, to, message)
     }
 
     /// Turns away further addresses, as Pomelo's admin signal `blacklist` does. Connections that
@@ -360,14 +397,14 @@ impl Handle {
     ) -> Result<(), HandleError> {
         let edition = self.config.new_edition(dictionary.into());
         for shard in (0..self.shards()).map(ShardIndex) {
-            self.mail(shard, Mail::Edition(Arc::clone(&edition)))?;
+            self.tell(shard, Mail::Edition(Arc::clone(&edition)))?;
         }
         Ok(())
     }
 
     fn change_hosts(&self, rules: &[HostRule], change: HostChange) -> Result<(), HandleError> {
         for shard in (0..self.shards()).map(ShardIndex) {
-            self.mail(shard, Mail::Hosts { rules: rules.to_vec(), change })?;
+            self.tell(shard, Mail::Hosts { rules: rules.to_vec(), change })?;
         }
         Ok(())
     }
@@ -390,7 +427,7 @@ impl Handle {
         for shard in (0..self.shards()).map(ShardIndex) {
             for (listener, config) in &fresh {
                 let (listener, config) = (*listener, Arc::clone(config));
-                self.mail(shard, Mail::Certificate { listener, config })?;
+                self.tell(shard, Mail::Certificate { listener, config })?;
             }
         }
         Ok(fresh.len())
@@ -501,7 +538,7 @@ impl Handle {
     fn ask(&self, kind: ReportKind) -> Result<Reports<Report>, HandleError> {
         let (reports, places) = Reports::new(self.shards().into());
         for (shard, to) in (0..).map(ShardIndex).zip(places) {
-            self.mail(shard, Mail::Report { to, kind })?;
+            self.tell(shard, Mail::Report { to, kind })?;
         }
         Ok(reports)
     }
@@ -541,7 +578,7 @@ impl Handle {
         self.threads.hub.shards()
     }
 
-    fn mail(&self, shard: ShardIndex, mail: Mail) -> Result<(), HandleError> {
+    fn tell(&self, shard: ShardIndex, mail: Mail) -> Result<(), HandleError> {
         if self.is_stopped() {
             return Err(HandleError::Stopped);
         }

@@ -40,7 +40,8 @@ impl Plan {
     /// Starts the engine.
     ///
     /// # Errors
-    /// The system refuses something, or handlers are registered wrongly. The threads that were started have ended then.
+    /// The system refuses something, or handlers are registered wrongly. The threads that were
+    /// started have ended then.
     pub(super) fn start(self) -> Result<Engine, StartError> {
         let Self { config, counts, cores, listening, registers, networks, routers } = self;
         let threads = Threads::new(counts, &config.limits)?;

@@ -1,4 +1,4 @@
-//! Typed handlers in an engine's description.
+//! Typed handlers, and those with a state, in an engine's description.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -7,9 +7,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::builder::Builder;
-use crate::dispatch::{Fault, Reply, Request, Session};
+use crate::dispatch::{Context, Fault, Reply, Request, Routes, Session};
 
-/// Typed handlers.
+/// Typed and stateful handlers.
 impl Builder {
     /// Handles a route by a function from one type to another, on every shard; see
     /// [`Handlers::call`](crate::Handlers::call).
@@ -17,9 +17,10 @@ impl Builder {
     /// ```
     /// use shaddock::{Engine, Fault};
     ///
-    /// let builder = Engine::builder().call("connector.mathHandler.divide", |(a, b): (i64, i64), _| {
-    ///     a.checked_div(b).ok_or(Fault::new(400, "not by that"))
-    /// });
+    /// let builder = Engine::builder()
+    ///     .call("connector.mathHandler.divide", |(a, b): (i64, i64), _session| {
+    ///         a.checked_div(b).ok_or(Fault::new(400, "not by that"))
+    ///     });
     /// ```
     pub fn call<Q, A, F>(self, route: impl Into<String>, handler: F) -> Self
     where
@@ -85,6 +86,30 @@ impl Builder {
         self.routes([route.clone()]).register(move |handlers| {
             let handler = Arc::clone(&handler);
             handlers.try_handler(&route, move |request, session| handler(request, session));
+        })
+    }
+
+    /// Adds handlers that share a state, one for each shard, made there by `make`; see
+    /// [`Workers::stateful`](crate::Workers::stateful), which is the same for workers. Mail is for
+    /// workers alone.
+    ///
+    /// ```
+    /// use shaddock::{Engine, Routes};
+    ///
+    /// let builder = Engine::builder().stateful(|_context| 0_u64, |routes: &mut Routes<u64>| {
+    ///     routes.call("entryHandler.count", |count, (), _session| {
+    ///         *count += 1;
+    ///         Ok(*count)
+    ///     });
+    /// });
+    /// ```
+    pub fn stateful<S: 'static>(
+        self,
+        make: impl Fn(&Context) -> S + Send + Sync + 'static,
+        routes: impl Fn(&mut Routes<S>) + Send + Sync + 'static,
+    ) -> Self {
+        self.register(move |handlers| {
+            handlers.stateful(&make, &routes);
         })
     }
 }

@@ -7,7 +7,8 @@ use super::doorbell::Doorbell;
 use super::lane_bytes::{HandledBytes, SentBytes, lane_bytes};
 use super::mail::Mail;
 use super::party::Party;
-use super::workers::WorkerIndex;
+use super::workers::{Carrier, ServerType, WorkerIndex};
+use crate::dispatch::mail::{MailQueue, Post};
 use crate::session::{Directory, ShardIndex, Uid};
 use crate::sync::{ArrayQueue, AtomicBool, Consumer, Ordering, Producer, RingBuffer, fence};
 
@@ -20,6 +21,8 @@ pub(crate) struct Hub {
     /// From the host's threads to each shard.
     inboxes: Vec<Inbox>,
     bells: Vec<Arc<Doorbell>>,
+    /// From all threads to each worker: the embedder's own messages.
+    mail_queues: Vec<Arc<MailQueue>>,
 }
 
 /// The mail from the host's threads to a shard.
@@ -100,12 +103,18 @@ impl Hub {
             ends[usize::from(from)].sent[usize::from(to)] = sent;
             ends[usize::from(to)].handled[usize::from(from)] = handled;
         }
+        let bells: Vec<Arc<Doorbell>> = (0..parties).map(|_| Arc::default()).collect();
+        let of_workers = &bells[usize::from(shards)..];
+        let mail_queue = |bell: &Arc<Doorbell>| {
+            Arc::new(MailQueue::new(limits.inbox_len, Arc::<Doorbell>::clone(bell)))
+        };
         Arc::new(Self {
             shards,
             workers,
+            mail_queues: of_workers.iter().map(mail_queue).collect(),
             ends: ends.into_iter().map(|ends| Mutex::new(Some(ends))).collect(),
             inboxes: (0..shards).map(|_| Inbox::new(limits.inbox_len)).collect(),
-            bells: (0..parties).map(|_| Arc::default()).collect(),
+            bells,
         })
     }
 
@@ -139,6 +148,23 @@ impl Hub {
 
     pub(crate) fn bell(&self, party: Party) -> &Arc<Doorbell> {
         &self.bells[party.index()]
+    }
+
+    /// The embedder's own messages to a worker.
+    pub(super) fn mail_queue(&self, worker: WorkerIndex) -> &Arc<MailQueue> {
+        &self.mail_queues[worker.index()]
+    }
+
+    /// The ways to the workers of these server types.
+    pub(crate) fn post(&self, server_types: &[ServerType]) -> Arc<Post> {
+        let of_type = |server_type: &ServerType| {
+            let Carrier::Workers { servers, first_worker, .. } = &server_type.carrier else {
+                return None;
+            };
+            let queues = self.mail_queues.iter().skip(first_worker.index()).take(servers.len());
+            Some((Arc::clone(&server_type.name), queues.map(Arc::clone).collect()))
+        };
+        Arc::new(Post::new(server_types.iter().filter_map(of_type)))
     }
 
     fn take_ends(&self, party: Party) -> LaneEnds {

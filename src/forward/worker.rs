@@ -18,11 +18,14 @@ use super::session_futures::SessionFutures;
 use crate::dispatch::chain;
 use crate::dispatch::context::{BatchPart, Call, Op, Origin, ThreadState};
 use crate::dispatch::handler_thread::HandlerThread;
+use crate::dispatch::mail::{MailQueue, Post};
 use crate::dispatch::reply::{INTERNAL_ERROR, Reply, ReplyBody};
 use crate::dispatch::tasks::Tasks;
-use crate::dispatch::{Failure, FailureBodies, Handlers, Register, Registry, Request, Session};
+use crate::dispatch::{
+    Failure, FailureBodies, Handlers, Register, Registry, Request, Session, Undelivered,
+};
 use crate::limits::Limits;
-use crate::limits::turn::MESSAGES_PER_SHARD;
+use crate::limits::turn::{MAILS_PER_PARTY, MESSAGES_PER_SHARD};
 use crate::metrics::Counters;
 use crate::route::edition::Edition;
 use crate::route::registration::{Mistakes, schemas_without_handler};
@@ -46,6 +49,16 @@ pub(crate) struct Worker {
     endpoint: Endpoint,
     /// The shards have ended, and all sessions before them.
     has_lost_shards: bool,
+    mail: OwnMail,
+}
+
+/// The embedder's own messages to a worker, which end with it.
+struct OwnMail(Arc<MailQueue>);
+
+impl Drop for OwnMail {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 /// Sizes of what a worker keeps, for a simulation.
@@ -72,6 +85,7 @@ pub(crate) struct WorkerConfig {
     pub(crate) edition: Arc<Edition>,
     pub(crate) register: Register,
     pub(crate) mistakes: Arc<Mistakes>,
+    pub(crate) post: Arc<Post>,
     pub(crate) limits: Limits,
     pub(crate) counters: Arc<Counters>,
     pub(crate) failures: Arc<FailureBodies>,
@@ -86,6 +100,8 @@ impl Worker {
             Arc::clone(&config.edition),
             Arc::clone(&config.counters),
         );
+        thread.post.set(Arc::clone(&config.post)).ok();
+        let worker = hub.worker_of(me).expect("a worker is no shard");
         let (own, mistakes) = (&config.server_type, &config.mistakes);
         let registry = Handlers::collect(&thread, own, [&config.register], mistakes);
         let has_handler = |route: &str| registry.find(route).is_some();
@@ -105,6 +121,7 @@ impl Worker {
             asks: PendingAsks::new(hub, me, limits.backlog_len_max),
             endpoint: Endpoint::new(Arc::clone(hub), me, limits.backlog_len_max),
             has_lost_shards: false,
+            mail: OwnMail(Arc::clone(hub.mail_queue(worker))),
         };
         worker.apply_ops();
         worker
@@ -114,6 +131,7 @@ impl Worker {
     pub(crate) fn run(&mut self, now_us: u64) -> bool {
         self.thread.last_call.clear();
         self.thread.handle_time(now_us);
+        self.run_ticks();
         if self.has_lost_shards {
             self.endpoint.discard_outgoing();
         }
@@ -130,8 +148,41 @@ impl Worker {
                 self.handle_mail(mail);
             }
         }
+        if !self.mail.0.is_empty() {
+            self.receive_own_mail();
+        }
         self.run_tasks();
-        self.endpoint.has_work() || self.tasks.has_ready()
+        self.has_work()
+    }
+
+    /// Hands the embedder's own messages to whoever receives them here.
+    #[cold]
+    fn receive_own_mail(&mut self) {
+        for _ in 0..MAILS_PER_PARTY {
+            let Some(letter) = self.mail.0.take() else { break };
+            let message = letter.type_name;
+            if let Err(undelivered) = self.registry.deliver(letter) {
+                self.counters.worker_mail_unhandled.one();
+                let worker = &*self.thread.server_id;
+                match undelivered {
+                    Undelivered::Unknown => crate::log::seldom!(
+                        error,
+                        message,
+                        worker,
+                        "nobody receives this mail: register its type by `mail`"
+                    ),
+                    Undelivered::Panicked(panic) => crate::log::seldom!(
+                        error,
+                        message,
+                        worker,
+                        panic,
+                        "the receiver of mail panicked"
+                    ),
+                }
+            }
+            self.apply_ops();
+        }
+        self.counters.worker_mail_rejects.add(self.mail.0.take_refused());
     }
 
     /// Ends the turn, at the given time.
@@ -172,7 +223,7 @@ impl Worker {
 
     /// True if something came in since the last turn.
     pub(crate) fn has_work(&self) -> bool {
-        self.endpoint.has_work() || self.tasks.has_ready()
+        self.endpoint.has_work() || self.tasks.has_ready() || !self.mail.0.is_empty()
     }
 
     /// Futures alive on this worker.
@@ -205,7 +256,8 @@ impl Worker {
     /// bound of its own sleep is soon enough.
     pub(crate) fn next_deadline_us(&self) -> Option<u64> {
         let backlog = self.endpoint.backlog_retry_us(self.thread.now_us.get());
-        [self.thread.next_timer_us(), backlog].into_iter().flatten().min()
+        let timers = [self.thread.next_timer_us(), self.registry.ticks.next_us()];
+        timers.into_iter().chain([backlog]).flatten().min()
     }
 
     fn handle_mail(&mut self, mail: Mail) {
@@ -425,6 +477,10 @@ impl HandlerThread for Worker {
 
     fn tasks_mut(&mut self) -> &mut Tasks {
         &mut self.tasks
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     fn apply(&mut self, op: Op) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::dispatch::{Handlers, Register};
+use crate::dispatch::{Context, Handlers, Register, Routes};
 use crate::session::SessionView;
 
 /// A server's name, such as `chat-1`.
@@ -53,6 +53,66 @@ impl Workers {
     /// `type-1`, `type-2` and so on.
     pub fn new(count: u16, register: impl Fn(&mut Handlers) + Send + Sync + 'static) -> Self {
         Self { count, register: Arc::new(register) }
+    }
+
+    /// `count` workers, at least 1, each with a state of its own, which `make` makes on the
+    /// worker's thread and which never leaves it: so its handlers, ticks and receivers of mail get
+    /// it as `&mut S`, without a lock.
+    ///
+    /// ```
+    /// use std::collections::HashMap;
+    /// use std::time::Duration;
+    ///
+    /// use shaddock::{Context, Engine, Fault, Missed, Routes, Session, Uid, WorkerPick, Workers};
+    ///
+    /// struct Rooms {
+    ///     context: Context,
+    ///     rooms: HashMap<u32, Vec<Uid>>,
+    /// }
+    ///
+    /// /// From whoever makes matches.
+    /// struct Open(u32);
+    ///
+    /// impl Rooms {
+    ///     fn new(context: &Context) -> Self {
+    ///         Self { context: context.clone(), rooms: HashMap::new() }
+    ///     }
+    ///
+    ///     fn open(&mut self, Open(room): Open) {
+    ///         self.rooms.entry(room).or_default();
+    ///     }
+    ///
+    ///     fn enter(&mut self, room: u32, session: &mut Session) -> Result<usize, Fault> {
+    ///         let uid = session.uid().cloned().ok_or(Fault::new(401, "log in first"))?;
+    ///         let room = self.rooms.get_mut(&room).ok_or(Fault::new(404, "no room"))?;
+    ///         room.push(uid);
+    ///         Ok(room.len())
+    ///     }
+    ///
+    ///     fn tick(&mut self) {
+    ///         for (number, members) in &self.rooms {
+    ///             let state = number.to_string();
+    ///             self.context.push(members.iter().cloned(), "onState", state.as_bytes()).ok();
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let workers = Workers::stateful(2, Rooms::new, |routes: &mut Routes<Rooms>| {
+    ///     routes
+    ///         .call("roomHandler.enter", Rooms::enter) // The route `room.roomHandler.enter`.
+    ///         .every(Duration::from_millis(50), Missed::Skip, Rooms::tick)
+    ///         .mail(Rooms::open);
+    /// });
+    /// let builder = Engine::builder().forward("room", workers).routes(["room.roomHandler.enter"]);
+    /// ```
+    pub fn stateful<S: 'static>(
+        count: u16,
+        make: impl Fn(&Context) -> S + Send + Sync + 'static,
+        routes: impl Fn(&mut Routes<S>) + Send + Sync + 'static,
+    ) -> Self {
+        Self::new(count, move |handlers| {
+            handlers.stateful(&make, &routes);
+        })
     }
 }
 

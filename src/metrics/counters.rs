@@ -232,6 +232,13 @@ counters! {
     futures_lost,
     /// Pushes, kicks and look-ups refused because of `backlog_len_max`.
     mail_rejects,
+    /// The embedder's own messages to workers refused because of `inbox_len`.
+    worker_mail_rejects,
+    /// The embedder's own messages to workers that nobody has received: of a type without a
+    /// receiver, or with one that has panicked.
+    worker_mail_unhandled,
+    /// Ticks that have panicked.
+    tick_panics,
     /// Times that the kernel found no receive buffer.
     receive_buffers_empty,
     /// Times that accepting failed, for want of the kernel's memory.

@@ -25,6 +25,8 @@ pub struct Misregistration {
 pub enum Mistake {
     /// The route is not of three parts with something in each.
     Malformed,
+    /// The path of a stateful handler, which has its server type before it, is not of two parts.
+    NoPath,
     /// The route is longer than the 255 bytes that a message can hold.
     TooLong,
     /// The method is `constructor`, for which clients are kicked as attackers.
@@ -48,13 +50,17 @@ impl fmt::Display for Misregistration {
         match mistake {
             Mistake::Malformed => {
                 f.write_str("is no route of three parts: write ")?;
-                match route.split('.').filter(|part| !part.is_empty()).count() {
-                    2 if !route.starts_with('.') && !route.ends_with('.') => {
+                match route.split_once('.') {
+                    Some((handler, method)) if !handler.is_empty() && is_part(method) => {
                         write!(f, "`{server_type}.{route}`")
                     }
                     _ => write!(f, "`{server_type}.handler.method`"),
                 }
             }
+            Mistake::NoPath => write!(
+                f,
+                "is no path of two parts: write `handler.method`, as `{server_type}.` is implied"
+            ),
             Mistake::TooLong => write!(f, "is too long: write at most {ROUTE_BYTES_MAX} bytes"),
             Mistake::Constructor => {
                 f.write_str("gets its clients kicked, as by Pomelo: give the method another name")
@@ -79,6 +85,11 @@ impl fmt::Display for Misregistration {
     }
 }
 
+/// True if that may stand between the dots of a route.
+fn is_part(text: &str) -> bool {
+    !text.is_empty() && !text.contains('.')
+}
+
 /// The mistakes that the threads of an engine have found.
 #[derive(Debug, Default)]
 pub(crate) struct Mistakes(Mutex<Vec<Misregistration>>);
@@ -100,7 +111,7 @@ impl Mistakes {
     }
 }
 
-/// Why no message would reach a handler of that route on a server of that type, if so.
+/// The reason why no message would reach a handler of that route on a server of that type.
 pub(crate) fn mistake_of(server_type: &str, route: &str) -> Option<Mistake> {
     let mut parts = route.split('.');
     let (Some(first), Some(handler), Some(method), None) =

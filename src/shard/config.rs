@@ -108,9 +108,11 @@ impl ShardConfig {
         hub: &'a Hub,
         registers: &'a [Register],
     ) -> impl Iterator<Item = (Party, WorkerConfig)> + 'a {
+        let post = hub.post(&self.server_types);
         // Those that workers carry come first.
         let types = self.server_types.iter().zip(registers);
         types.flat_map(move |(kind, register)| {
+            let post = Arc::clone(&post);
             let (servers, first_worker) = match &kind.carrier {
                 Carrier::Workers { servers, first_worker, .. } => (&servers[..], *first_worker),
                 Carrier::Remote { worker } => (&[][..], *worker),
@@ -125,6 +127,7 @@ impl ShardConfig {
                     edition: self.edition(),
                     register: Arc::clone(register),
                     mistakes: Arc::clone(&self.mistakes),
+                    post: Arc::clone(&post),
                     limits: self.limits.clone(),
                     counters: Arc::clone(&self.counters[me.index()]),
                     failures: Arc::clone(&self.failures),

@@ -89,6 +89,7 @@ impl Dispatcher {
         let counters = Arc::clone(&config.counters[index.index()]);
         let (routes, edition) = (Arc::clone(&config.routes), config.edition());
         let thread = ThreadState::new(id(), id(), routes, edition, Arc::clone(&counters));
+        thread.post.set(hub.post(&config.server_types)).ok();
         let bell = Arc::clone(hub.bell(Party::from(index)));
         let (own, mistakes) = (&config.server_type, &config.mistakes);
         let registry = Handlers::collect(&thread, own, &config.registers, mistakes);
@@ -142,6 +143,7 @@ impl Dispatcher {
     pub(super) fn handle_time(&mut self) {
         let now_us = self.connections().now_us();
         self.thread.handle_time(now_us);
+        self.run_ticks();
         self.forwarder.endpoint().flush();
     }
 
@@ -212,9 +214,10 @@ impl Dispatcher {
         self.work.has_more()
     }
 
-    /// When a sleep ends.
+    /// When a sleep ends, or a tick is due.
     pub(super) fn next_timer_us(&self) -> Option<u64> {
-        self.thread.next_timer_us()
+        let timers = [self.thread.next_timer_us(), self.registry.ticks.next_us()];
+        timers.into_iter().flatten().min()
     }
 
     #[cfg(feature = "internals")]

@@ -11,6 +11,7 @@ use crate::dispatch::handler_thread::HandlerThread;
 use crate::dispatch::reply::Reply;
 use crate::dispatch::tasks::Tasks;
 use crate::dispatch::{Failure, Registry};
+use crate::metrics::Counters;
 use crate::session::SessionId;
 
 /// Progress of [`Dispatcher::read_packages`].
@@ -109,6 +110,10 @@ impl HandlerThread for Dispatcher {
 
     fn tasks_mut(&mut self) -> &mut Tasks {
         &mut self.tasks
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     fn apply(&mut self, op: Op) {

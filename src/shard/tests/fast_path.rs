@@ -174,6 +174,7 @@ impl Way {
             edition: config.edition(),
             register: self.register(log, true),
             mistakes: Arc::default(),
+            post: Arc::default(),
             limits,
             counters: Arc::default(),
             failures: Arc::default(),

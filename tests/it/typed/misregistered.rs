@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use shaddock::wire::protobuf::{ProtoTable, Protos};
-use shaddock::{Builder, Handlers, Mistake, Reply, StartError, Workers};
+use shaddock::{Builder, Handlers, Mistake, Reply, Routes, StartError, Workers};
 use support::builder;
 
 /// The mistakes for which an engine does not start, as route and mistake.
@@ -62,6 +62,33 @@ fn all_mistakes_are_told_at_once_with_what_to_write() {
         "- `hello` on `connector` is no route of three parts: write `connector.handler.method`",
     ];
     assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn mistakes_of_stateful_handlers_are_found() {
+    let workers = Workers::stateful(
+        2,
+        |_| 0,
+        |routes: &mut Routes<u64>| {
+            routes
+                .call("enter", |_, (), _| Ok(()))
+                .call("room.roomHandler.enter", |_, (), _| Ok(()))
+                .call("roomHandler.enter", |_, (), _| Ok(()))
+                .call("roomHandler.enter", |_, (), _| Ok(()))
+                .mail(|_, ()| ())
+                .mail(|_, ()| ());
+        },
+    );
+    let error = builder(1).forward("room", workers).start().unwrap_err().to_string();
+    let expected = [
+        "handlers and schemas are registered wrongly:",
+        "- `()` on `room` is received as mail twice: remove one",
+        "- `enter` on `room` is no path of two parts: write `handler.method`, as `room.` is implied",
+        "- `room.roomHandler.enter` on `room` is no path of two parts: write `handler.method`, as \
+         `room.` is implied",
+        "- `room.roomHandler.enter` on `room` has two handlers: remove one",
+    ];
+    assert_eq!(error.lines().collect::<Vec<_>>(), expected);
 }
 
 fn schemas(client: &[&str], server: &[&str]) -> ProtoTable {
