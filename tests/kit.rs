@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use shaddock::route::Dictionary;
 use shaddock::wire::protobuf::{ProtoTable, Protos};
 use shaddock::{
-    Audience, Builder, Context, Engine, Filter, Handlers, LaneFull, Limits, PomeloCluster, Reply,
-    Request, Responder, Router, Session, Shards, SlowConsumer, Timeout, Uid, Verdict, Workers,
-    testing,
+    Audience, Builder, Context, Dialect, Engine, Filter, Handlers, LaneFull, Limits, Listener,
+    PomeloCluster, Reply, Request, Responder, Router, Session, Shards, SlowConsumer, Timeout, Uid,
+    Verdict, Workers, testing,
 };
 
 const TICK: Duration = Duration::from_millis(50);
@@ -332,6 +332,30 @@ fn a_backend_stands_in_for_a_cluster() {
     let answer = amy.request("chat.any.thing", json!({ "a": 1 }));
     assert_eq!(answer, json!(["chat.any.thing", "amy", { "a": 1 }]));
     assert_eq!(amy.session().get("seen"), Some(&json!(true)));
+}
+
+/// The kit's clients speak plain Pomelo, whoever connects to the description's listeners.
+#[test]
+fn listeners_and_signatures_are_left_out() {
+    let proxied = Listener::new("127.0.0.1:1")
+        .proxy_protocol()
+        .trusted_proxies(["10.0.0.0/8".parse().unwrap()]);
+    let pitaya = Listener::new("127.0.0.1:2").dialect(Dialect::Pitaya);
+    let game = || {
+        Engine::builder().handler("connector.a.echo", |request, _| Reply::borrowed(request.body()))
+    };
+    let builders = [
+        game().listen(proxied.clone()),
+        game().listen(pitaya.clone()),
+        game().listen(pitaya).listen(proxied.clone()),
+        #[cfg(feature = "crypto")]
+        game().listen(proxied).use_crypto(),
+    ];
+    for builder in builders {
+        let amy = testing::Engine::new(builder).connect();
+        assert_eq!(amy.request("connector.a.echo", json!([1])), json!([1]));
+        assert_eq!(amy.request_bytes("connector.a.echo", "no JSON"), b"no JSON");
+    }
 }
 
 /// The text with which a test fails.

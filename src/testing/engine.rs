@@ -14,7 +14,7 @@ use crate::engine::{Builder, Engine as RealEngine, Handle};
 use crate::forward::Workers;
 use crate::metrics::CounterSnapshot;
 
-/// An engine that runs in the test's own thread, in virtual time; see the [module](self).
+/// An engine that runs in the test's own thread, in virtual time; see the [module](super).
 pub struct Engine {
     shared: Rc<Shared>,
 }
