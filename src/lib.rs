@@ -145,6 +145,11 @@ pub use tls::{CertificateFault, Tls, TlsError};
 pub use uring::raise_descriptor_limit;
 
 /// Runs the README's program through the compiler.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "testing"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// Runs the listings of that document through the compiler, and tests that are in it.
+#[cfg(all(doctest, feature = "testing"))]
+#[doc = include_str!("../docs/runtimes.md")]
+struct Runtimes;

@@ -223,6 +223,20 @@ impl Simulated {
         shards + self.workers.iter().map(Worker::tasks_alive).sum::<usize>()
     }
 
+    /// Runs the hooks of a shutdown.
+    pub(crate) fn begin_shutdown(&mut self, party: PartyIndex) {
+        match self.worker_of(party) {
+            Some(worker) => self.workers[worker].begin_shutdown(),
+            None => self.at(party).begin_shutdown(),
+        }
+    }
+
+    /// Futures that a drain waits for.
+    pub(crate) fn tasks_owed(&self) -> usize {
+        let shards = self.shards.iter().map(Shard::tasks_owed).sum::<usize>();
+        shards + self.workers.iter().map(Worker::tasks_owed).sum::<usize>()
+    }
+
     /// True if a shard keeps messages until a lane has room, of which nobody tells it.
     pub(crate) fn waits_for_lane(&self, shard: u16) -> bool {
         self.shards[usize::from(shard)].waits_for_lane()

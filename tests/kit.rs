@@ -4,7 +4,8 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -455,4 +456,31 @@ fn thousands_of_requests_take_no_time_to_speak_of() {
     }
     assert_eq!(t.counters().requests, 20 + 10_000);
     assert_eq!(t.now(), Duration::ZERO);
+}
+
+/// What is owed when sessions end is done within the time of the drain, which is virtual.
+#[test]
+fn a_drain_waits_for_what_is_owed() {
+    let saved = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&saved);
+    let register = move |handlers: &mut Handlers| {
+        let on_closed = Arc::clone(&counted);
+        handlers.on_session_closed(move |_, context| {
+            let (saved, sleep) =
+                (Arc::clone(&on_closed), context.sleep(Duration::from_millis(2500)));
+            context.spawn(async move {
+                sleep.await;
+                saved.fetch_add(1, Ordering::Relaxed);
+            });
+        });
+        let on_shutdown = Arc::clone(&counted);
+        handlers.on_shutdown(async move |_| {
+            on_shutdown.fetch_add(100, Ordering::Relaxed);
+        });
+    };
+    let t = testing::Engine::new(Engine::builder().shards(Shards::Count(1)).register(register));
+    let _amy = t.connect();
+    let took = t.drain(Duration::from_secs(6));
+    assert_eq!(saved.load(Ordering::Relaxed), 101);
+    assert!(took >= Duration::from_millis(2500) && took < Duration::from_secs(6), "{took:?}");
 }

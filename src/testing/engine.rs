@@ -11,6 +11,7 @@ use super::shared::Shared;
 use super::world::World;
 use crate::dispatch::{Register, Reply, Request, Session};
 use crate::engine::{Builder, Engine as RealEngine, Handle};
+use crate::error::StartError;
 use crate::forward::Workers;
 use crate::metrics::CounterSnapshot;
 
@@ -233,8 +234,13 @@ impl Setup {
     #[must_use]
     #[track_caller]
     pub fn start(self) -> Engine {
-        match self.builder.plan_test(self.backends) {
-            Ok(plan) => Engine { shared: Rc::new(Shared::new(World::new(plan), self.patience)) },
+        let started = self.builder.plan_test(self.backends).and_then(|plan| {
+            let world = World::new(plan);
+            let mistakes = world.config.mistakes.take();
+            if mistakes.is_empty() { Ok(world) } else { Err(StartError::Handlers(mistakes)) }
+        });
+        match started {
+            Ok(world) => Engine { shared: Rc::new(Shared::new(world, self.patience)) },
             Err(error) => panic!("the engine can't be started: {error}"),
         }
     }

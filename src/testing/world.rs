@@ -250,6 +250,12 @@ impl World {
                 self.advance_to(until_us, is_open);
             }
         }
+        self.settle();
+        for party in 0..self.parties.len() as PartyIndex {
+            self.core.begin_shutdown(party);
+            self.parties[usize::from(party)].has_more = true;
+        }
+        self.advance_to(deadline_us, |world| world.core.tasks_owed() > 0);
         Duration::from_micros(self.now_us - start_us)
     }
 }

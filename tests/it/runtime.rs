@@ -1,8 +1,9 @@
-//! An async handler may wait for the runtime's own timers, and others are served meanwhile.
+//! An async handler may wait for the runtime's own timers, and others are served meanwhile. What
+//! works with other runtimes is the table in `docs/runtimes.md`.
 
 use std::time::{Duration, Instant};
 
-use shaddock::Reply;
+use shaddock::{Handlers, Reply, Workers};
 use support::{Client, Event, builder, request};
 
 #[test]
@@ -31,4 +32,66 @@ fn an_async_handler_waits_for_a_timer_of_the_runtime() {
     assert_eq!(waited, Event::Response { id: 1, body: b"\"waited\"".to_vec() });
     assert!(start.elapsed() >= WAIT);
     assert!(count > 10, "{count} requests were served while one waited");
+}
+
+/// The same on a shard and on a worker, each as a client sees it.
+#[test]
+fn tokio_works_where_it_runs_and_nowhere_else() {
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let tokio = runtime.handle().clone();
+    let thread = std::thread::spawn(move || runtime.block_on(stopped));
+    let register = move |kind: &'static str| {
+        let tokio = tokio.clone();
+        move |handlers: &mut Handlers| {
+            let (spawner, entered) = (tokio.clone(), tokio.clone());
+            let sleep = || tokio::time::sleep(Duration::from_millis(5));
+            handlers.async_handler(&format!("{kind}.a.spawned"), move |_, _| {
+                let spawned = spawner.spawn(async move {
+                    sleep().await;
+                    "spawned"
+                });
+                async { Reply::json(spawned.await.unwrap()) }
+            });
+            handlers.async_handler(&format!("{kind}.a.entered"), move |_, _| {
+                let guard = entered.enter();
+                let sleep = sleep();
+                drop(guard);
+                async {
+                    sleep.await;
+                    Reply::json("entered")
+                }
+            });
+            handlers.async_handler(&format!("{kind}.a.bare"), move |_, _| async move {
+                sleep().await;
+                Reply::json("bare")
+            });
+            handlers.async_handler(&format!("{kind}.a.glommio"), move |_, _| async {
+                glommio::timer::sleep(Duration::from_millis(5)).await;
+                Reply::json("glommio")
+            });
+        }
+    };
+    let engine = builder(1)
+        .register(register("connector"))
+        .forward("room", Workers::new(1, register("room")))
+        .start()
+        .unwrap();
+    let mut client = Client::ready(engine.local_addr());
+    let mut id = 0;
+    for (kind, glommio) in [("connector", "\"glommio\""), ("room", "{\"code\":500}")] {
+        for (method, expected) in [
+            ("spawned", "\"spawned\""),
+            ("entered", "\"entered\""),
+            ("bare", "{\"code\":500}"),
+            ("glommio", glommio),
+        ] {
+            id += 1;
+            let route = format!("{kind}.a.{method}");
+            assert_eq!(client.ask(id, &route, "{}"), expected, "{route}");
+        }
+    }
+    drop(engine);
+    stop.send(()).unwrap();
+    thread.join().unwrap().unwrap();
 }
