@@ -6,7 +6,9 @@ mod figures;
 mod lines;
 mod load;
 mod log;
+mod notify;
 mod options;
+mod pages;
 mod serve;
 mod signals;
 mod terminal;
@@ -28,6 +30,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Serve(options) => serve::run(&options),
         Command::Check(options) => serve::check(&options),
         Command::Load(options) => load::run(&options),
+        Command::Completions { shell } => pages::write_completions(shell),
+        Command::Man { folder } => pages::write_man(&folder),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

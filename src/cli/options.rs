@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 use tracing::level_filters::LevelFilter;
 
 use super::demo::PomeloOptions;
@@ -37,6 +38,18 @@ pub(crate) enum Command {
     Check(ConfigOptions),
     /// Load any server that speaks Pomelo's protocol, and report throughput and latency
     Load(LoadOptions),
+    /// Write the completions of a shell to stdout
+    #[command(hide = true)]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write the man pages into a folder
+    #[command(hide = true)]
+    Man {
+        /// The folder, which has to be there
+        folder: PathBuf,
+    },
 }
 
 /// The place of the configuration.

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use shaddock::{Drain, Handle};
 
 use super::config::{Config, Problem};
+use super::notify::{self, Notify};
 use super::options::ConfigOptions;
 use super::signals::Stop;
 use super::{figures, lines, several};
@@ -22,7 +23,14 @@ pub(crate) fn run(options: &ConfigOptions) -> anyhow::Result<()> {
     }
     announce(engine.local_addrs(), &config);
     let handle = engine.handle();
-    figures::show(&handle, &stop, || reload(&mut config, options, &handle));
+    let notify = Notify::from_environment();
+    notify::feed_watchdog(&notify, &handle).context("can't start the thread of the watchdog")?;
+    notify.ready(SERVING);
+    figures::show(&handle, &stop, || {
+        notify.reloading();
+        notify.ready(reload(&mut config, options, &handle));
+    });
+    notify.stopping();
     let report = engine.shutdown(Drain::within(config.server.drain));
     tracing::info!(?report, "stopped");
     match handle.failure() {
@@ -49,18 +57,27 @@ fn read(options: &ConfigOptions) -> anyhow::Result<Config> {
     })
 }
 
-/// Takes over what has changed in the file. A file with problems changes nothing.
-fn reload(config: &mut Config, options: &ConfigOptions, handle: &Handle) {
+/// The state that the service manager shows of a server that does as its file says.
+const SERVING: &str = "Serving";
+
+/// Takes over what has changed in the file. A file with problems changes nothing. Gives the state
+/// for the service manager to show.
+fn reload(config: &mut Config, options: &ConfigOptions, handle: &Handle) -> &'static str {
     let next = match Config::read(&options.config) {
         Ok(next) => next,
         Err(problems) => {
             let log = |problem: &Problem| tracing::error!("{problem}");
             problems.iter().for_each(log);
-            return tracing::error!("nothing was changed, as the configuration has problems");
+            tracing::error!("nothing was changed, as the configuration has problems");
+            return "Serving; the configuration has problems, and nothing of it was taken";
         }
     };
+    let mut state = SERVING;
     match config.change_to(next, handle) {
         Ok(changed) => {
+            if !changed.needs_restart.is_empty() {
+                state = "Serving; some of the configuration needs a restart";
+            }
             for key in &changed.needs_restart {
                 tracing::warn!("{key} has changed, and needs a restart");
             }
@@ -70,14 +87,19 @@ fn reload(config: &mut Config, options: &ConfigOptions, handle: &Handle) {
         }
         Err(error) => {
             tracing::error!(%error, "not everything could be changed; send SIGHUP again");
+            state = "Serving; not everything could be changed, ask for a reload again";
         }
     }
     // From the files that the engine was started with, whose names need a restart to change.
     match handle.reload_certificates() {
         Ok(0) => {}
         Ok(_) => tracing::info!("the certificates have been read again"),
-        Err(error) => tracing::error!(%error, "the certificates stay as they were"),
+        Err(error) => {
+            tracing::error!(%error, "the certificates stay as they were");
+            state = "Serving; the certificates could not be read, and stay as they were";
+        }
     }
+    state
 }
 
 /// Tells where to connect. Whoever started the process may wait for the first line.

@@ -438,7 +438,7 @@ impl Handle {
     /// # Errors
     /// See [`HandleError`].
     pub fn statistics(&self) -> Result<Statistics, HandleError> {
-        self.reports(ReportKind::Logins).map(|reports| self.statistics_of(reports))
+        self.reports(ReportKind::Logins, REPORT_PATIENCE).map(|reports| self.statistics_of(reports))
     }
 
     /// The same as a future, which any executor can await, and a handler or a future on a shard.
@@ -480,7 +480,7 @@ impl Handle {
     /// # Errors
     /// See [`HandleError`]: [`OnShard`](HandleError::OnShard) on the thread of a shard or worker.
     pub fn metrics(&self) -> Result<Metrics, HandleError> {
-        self.reports(ReportKind::Latency).map(|reports| self.metrics_of(reports))
+        self.reports(ReportKind::Latency, REPORT_PATIENCE).map(|reports| self.metrics_of(reports))
     }
 
     /// The same as a future, which any executor can await, and a handler or a future on a shard.
@@ -534,6 +534,27 @@ impl Handle {
         sum
     }
 
+    /// Waits until every shard has ended a turn, as a watchdog does: a handler that never returns
+    /// holds all sessions of its shard, and nothing else may tell that.
+    ///
+    /// # Errors
+    /// [`HandleError::TimedOut`] if a shard has not done so within that time, [`Busy`](HandleError::Busy)
+    /// if it takes no mail, [`OnShard`](HandleError::OnShard) where a shard or worker asks, and
+    /// [`HandleError::Stopped`] if the engine has ended.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// # fn check(handle: &shaddock::Handle) -> Result<(), shaddock::HandleError> {
+    /// handle.wait_for_turns(Duration::from_secs(5))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn wait_for_turns(&self, within: Duration) -> Result<(), HandleError> {
+        self.reports(ReportKind::Presence, within).map(drop)
+    }
+
     /// Asks all shards for a report.
     fn ask(&self, kind: ReportKind) -> Result<Reports<Report>, HandleError> {
         let (reports, places) = Reports::new(self.shards().into());
@@ -544,13 +565,13 @@ impl Handle {
     }
 
     /// Waits for the reports of all shards.
-    fn reports(&self, kind: ReportKind) -> Result<Vec<Report>, HandleError> {
+    fn reports(&self, kind: ReportKind, within: Duration) -> Result<Vec<Report>, HandleError> {
         if is_of_engine() {
             return Err(HandleError::OnShard);
         }
         let mut reports = self.ask(kind)?;
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
-        let deadline = Instant::now() + REPORT_PATIENCE;
+        let deadline = Instant::now() + within;
         loop {
             let patience = deadline.saturating_duration_since(Instant::now());
             match Pin::new(&mut reports).poll(&mut Context::from_waker(&waker)) {

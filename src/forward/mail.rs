@@ -292,6 +292,8 @@ pub(crate) enum HostChange {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReportKind {
     Logins,
+    /// The shard shows that it turns, and tells nothing that costs it anything.
+    Presence,
     /// The recorded latency is taken along.
     Latency,
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -29,7 +30,11 @@ struct Served {
 
 impl Served {
     fn start(config: &Path) -> Self {
-        let mut child = Command::new(BINARY)
+        Self::start_by(Command::new(BINARY), config)
+    }
+
+    fn start_by(mut command: Command, config: &Path) -> Self {
+        let mut child = command
             .args(["serve", "--log", "info", "--config"])
             .arg(config)
             .stdout(Stdio::piped())
@@ -231,6 +236,48 @@ fn a_byte_order_mark_is_skipped_in_every_file() {
     );
     let output = run("check", &marked("shaddock.toml", &text));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Reads what a service manager is told, up to a line that begins so.
+fn until_told(manager: &UnixDatagram, line: &str) -> String {
+    let mut told = String::new();
+    let mut datagram = [0; 4_096];
+    loop {
+        let len = manager.recv(&mut datagram).unwrap_or_else(|error| {
+            panic!("never told: {line} ({error})\n{told}");
+        });
+        let text = std::str::from_utf8(&datagram[..len]).unwrap();
+        told.push_str(text);
+        if text.lines().any(|told| told.starts_with(line)) {
+            return told;
+        }
+    }
+}
+
+#[test]
+fn a_service_manager_is_told_of_start_reload_and_stop_and_its_watchdog_is_fed() {
+    let folder = Folder::create();
+    let path = folder.write("shaddock.toml", &config("", "", 64));
+    let socket = folder.join("notify");
+    let manager = UnixDatagram::bind(&socket).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut command = Command::new(BINARY);
+    command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "200000");
+    let served = Served::start_by(command, &path);
+    until_told(&manager, "STATUS=Serving");
+    for _ in 0..3 {
+        until_told(&manager, "WATCHDOG=1");
+    }
+    served.signal(Signal::HUP);
+    let reload = until_told(&manager, "MONOTONIC_USEC=");
+    assert!(reload.contains("RELOADING=1\n"), "{reload}");
+    until_told(&manager, "READY=1");
+    folder.write("shaddock.toml", "x = 1");
+    served.signal(Signal::HUP);
+    until_told(&manager, "STATUS=Serving; the configuration has problems");
+    served.signal(Signal::TERM);
+    until_told(&manager, "STOPPING=1");
+    assert_eq!(served.until_end(), Some(0));
 }
 
 fn run(command: &str, config: &Path) -> Output {

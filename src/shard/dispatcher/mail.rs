@@ -28,6 +28,7 @@ impl Dispatcher {
     fn report(&mut self, kind: ReportKind) -> Report {
         let (logins, latency) = match kind {
             ReportKind::Logins => (self.forwarder.logins().list(), Latency::default()),
+            ReportKind::Presence => (Vec::new(), Latency::default()),
             ReportKind::Latency => (Vec::new(), self.latency.take()),
         };
         let uids = self.forwarder.directory().len();
