@@ -39,10 +39,11 @@ pub(crate) fn run(options: &ConfigOptions) -> anyhow::Result<()> {
     }
 }
 
-/// True if a file would do.
+/// Tells what a file and the environment set, if they would do.
 pub(crate) fn check(options: &ConfigOptions) -> anyhow::Result<()> {
-    read(options)?;
-    writeln!(io::stdout(), "{}: no problems", options.config.display())
+    let settings = read(options)?.settings.join("\n");
+    let end = if settings.is_empty() { "" } else { "\n" };
+    writeln!(io::stdout(), "{settings}{end}{}: no problems", options.config.display())
         .context("can't write to stdout")
 }
 

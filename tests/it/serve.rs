@@ -293,6 +293,15 @@ fn a_check_tells_all_problems_and_fails() {
     assert_eq!((output.status.code(), text.ends_with("good.toml: no problems\n")), (Some(0), true));
     assert!(run("check", Path::new("shaddock.example.toml")).status.success());
 
+    let mut check = Command::new(BINARY);
+    check.args(["check", "--config"]).arg(&good);
+    check.env("SHADDOCK__LIMITS__BACKLOG", "65").env("SHADDOCK__POMELO__TOKEN", "hidden");
+    let output = check.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("limits.backlog = 65, from SHADDOCK__LIMITS__BACKLOG\n"), "{text}");
+    assert!(text.contains("server.id = \"connector-7\", from "), "{text}");
+    assert!(!text.contains("hidden"), "{text}");
+
     let bad = folder.write("bad.toml", "[server]\nidd = 1\n[limits]\nbacklog = \"x\"\n");
     for command in ["check", "serve"] {
         let output = run(command, &bad);

@@ -1,8 +1,9 @@
-//! The configuration of `shaddock serve`: a TOML file, read section by section.
+//! The configuration of `shaddock serve`: a TOML file and the environment, read section by section.
 //!
 //! A section is a file here, with its line in [`SECTIONS`] and its keys in `shaddock.example.toml`.
 
 mod dictionary;
+mod environment;
 mod heartbeat;
 mod host_filter;
 mod kind;
@@ -13,17 +14,20 @@ mod pomelo;
 mod problem;
 mod protos;
 mod push;
+mod secret;
 mod server;
 mod table;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fs;
 use std::path::Path;
 
 use shaddock::{Builder, Engine, EngineOption, Handle, HandleError, StartError};
 
+use environment::PREFIX;
 pub(crate) use problem::Problem;
 use problem::Source;
 pub(crate) use server::Server;
@@ -70,20 +74,35 @@ pub(crate) struct Config {
     sections: Vec<Box<dyn Section>>,
     /// The value of each key, by its path.
     values: BTreeMap<String, Value>,
+    /// A line for each key that is set: its value, if that is no secret, and where it is from.
+    pub(crate) settings: Vec<String>,
 }
 
 impl Config {
-    /// Reads a file.
+    /// Reads a file, and what the environment adds.
     ///
     /// # Errors
-    /// All that is wrong with it, in the order of its lines.
+    /// All that is wrong with it, in the order of its lines; what is wrong with the environment
+    /// comes last.
     pub(crate) fn read(path: &Path) -> Result<Self, Vec<Problem>> {
         let name = path.display().to_string();
         let text = fs::read_to_string(path).map_err(|error| {
             vec![Problem::of_file(&name, "a file that can be read", &error.to_string())]
         })?;
         let folder = path.parent().unwrap_or_else(|| Path::new("")).to_owned();
-        Self::parse(&Source { name, folder, text: without_mark(text) })
+        let mut source = Source::new(name, folder, without_mark(text));
+        source.credentials = env::var_os("CREDENTIALS_DIRECTORY").map(Into::into);
+        let variables = env::vars_os().filter_map(|(name, value)| {
+            let name = name.into_string().ok().filter(|name| name.starts_with(PREFIX))?;
+            Some((name, value))
+        });
+        for (name, value) in BTreeMap::from_iter(variables) {
+            let Some(value) = value.to_str() else {
+                return Err(vec![Problem::of_file(&name, "text in UTF-8", "other bytes")]);
+            };
+            source.add_variable(name, value);
+        }
+        Self::parse(&source)
     }
 
     fn parse(source: &Source) -> Result<Self, Vec<Problem>> {
@@ -96,7 +115,8 @@ impl Config {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let config = Self { server, sections, values };
+        let settings = root.settings(&values);
+        let config = Self { server, sections, values, settings };
         config.builder().check().map_err(|error| vec![config.problem(&error, &root)])?;
         Ok(config)
     }

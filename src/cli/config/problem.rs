@@ -1,15 +1,64 @@
 //! Problems of a configuration.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 
-/// A file's text and where it is from.
+/// A file's text and where it is from, and what the environment adds.
 pub(super) struct Source {
     /// As the operator gave it.
     pub(super) name: String,
     /// The folder that the paths in it are relative to.
     pub(super) folder: PathBuf,
+    /// The file's text, and behind it those of the variables, so that a place in it tells which of
+    /// them it is of.
     pub(super) text: String,
+    file_len: usize,
+    pub(super) variables: Vec<Variable>,
+    /// The folder with the credentials that the service manager hands over, if it does.
+    pub(super) credentials: Option<PathBuf>,
+}
+
+/// A variable of the environment that sets a key.
+pub(super) struct Variable {
+    pub(super) name: String,
+    /// The place of its value in the source's text.
+    pub(super) range: Range<usize>,
+}
+
+impl Source {
+    pub(super) fn new(name: String, folder: PathBuf, text: String) -> Self {
+        let file_len = text.len();
+        Self { name, folder, text, file_len, variables: Vec::new(), credentials: None }
+    }
+
+    /// Adds a variable of the environment.
+    pub(super) fn add_variable(&mut self, name: String, value: &str) {
+        // Apart from what is before it, as a value may be empty.
+        self.text.push('\n');
+        let start = self.text.len();
+        self.text.push_str(value);
+        self.variables.push(Variable { name, range: start..self.text.len() });
+    }
+
+    /// The text of the file alone.
+    pub(super) fn file_text(&self) -> &str {
+        &self.text[..self.file_len]
+    }
+
+    /// The variable that has a place in the text, if it is not the file that does.
+    pub(super) fn variable_at(&self, at: usize) -> Option<&Variable> {
+        let is_there = |range: &Range<usize>| range.start <= at && at <= range.end;
+        self.variables.iter().find(|variable| is_there(&variable.range))
+    }
+
+    /// The name of the file or variable that a place is in; line and column where it is the file.
+    pub(super) fn place(&self, at: usize) -> (String, Option<(usize, usize)>) {
+        match self.variable_at(at) {
+            Some(variable) => (variable.name.clone(), None),
+            None => (self.name.clone(), Some(place(self.file_text(), at))),
+        }
+    }
 }
 
 /// Something that is wrong, where it is, and what to write instead.
@@ -48,7 +97,7 @@ impl fmt::Display for Problem {
 }
 
 /// Line and column of a byte, from 1.
-pub(super) fn place(text: &str, at: usize) -> (usize, usize) {
+fn place(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |end| end + 1);
     (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)

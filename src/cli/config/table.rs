@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
+use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -13,20 +14,24 @@ use shaddock::redact_credentials;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
+use super::environment::overlay;
 use super::kind::{Kind, TEXT};
-use super::problem::{Problem, Source, place};
+use super::problem::{Problem, Source};
+use super::secret::Elsewhere;
 
-/// A value that a key has.
-#[derive(Debug, Clone)]
+/// A value that a key has. Not to be printed whole, as it may be a secret.
+#[derive(Clone)]
 pub(super) struct Value {
     setting: Rc<dyn Setting>,
     pub(super) changes: Changes,
-    /// Its place in the file, if it is there.
+    /// Its place in the source, if it is there.
     span: Option<Range<usize>>,
+    /// The place in which it stands instead, if the source names one.
+    elsewhere: Option<Elsewhere>,
 }
 
 impl Value {
-    /// True if the file has it; else it is a default.
+    /// True if the file or the environment has it; else it is a default.
     pub(super) fn is_in_file(&self) -> bool {
         self.span.is_some()
     }
@@ -108,12 +113,12 @@ const FOUND_CHARS_MAX: usize = 40;
 const LIKENESS_MIN: f64 = 0.8;
 
 impl<'i> Table<'i> {
-    /// The whole file.
+    /// The whole file, with what the environment sets.
     pub(super) fn root(source: &'i Source) -> Result<Self, Vec<Problem>> {
-        let (table, errors) = DeTable::parse_recoverable(&source.text);
+        let (table, errors) = DeTable::parse_recoverable(source.file_text());
         let problems = errors.iter().map(|error| Problem {
             file: source.name.clone(),
-            place: error.span().map(|span| place(&source.text, span.start)),
+            place: error.span().and_then(|span| source.place(span.start).1),
             key: String::new(),
             text: error.message().to_owned(),
         });
@@ -121,7 +126,15 @@ impl<'i> Table<'i> {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let (entries, notes) = (entries(table.into_inner()), Rc::default());
+        let mut table = table.into_inner();
+        let misplaced = overlay(source, &mut table);
+        let (entries, notes) = (entries(table), Rc::<RefCell<Notes>>::default());
+        for (range, expected) in misplaced {
+            let file = source.place(range.start).0;
+            let text = format!("expected {expected}, found this name");
+            let problem = Problem { file, place: None, key: String::new(), text };
+            notes.borrow_mut().problems.push((range.start, problem));
+        }
         let (path, known, changes) = (String::new(), Vec::new(), Changes::Restart);
         Ok(Self { source, notes, path, entries, known, changes })
     }
@@ -173,14 +186,14 @@ impl<'i> Table<'i> {
         T: Setting + Clone,
     {
         let found = self.take(key);
-        let span = found.as_ref().map(|(_, value)| value.span());
-        if let Some((_, value)) = found {
-            match (kind.parse)(value.get_ref()) {
-                Some(read) => *target = read,
-                None => self.refuse_at(&self.path_of(key), value.span(), kind.expected),
-            }
+        let understood = found.as_ref().map(|(_, value)| {
+            self.understand(&self.path_of(key), value, kind.parse, kind.expected)
+        });
+        let (read, elsewhere) = understood.unwrap_or_default();
+        if let Some(read) = read {
+            *target = read;
         }
-        self.note(key, Rc::new(target.clone()), span);
+        self.note(key, Rc::new(target.clone()), found.map(|(_, value)| value.span()), elsewhere);
     }
 
     /// Reads a key that need not be there, and has no default.
@@ -189,18 +202,15 @@ impl<'i> Table<'i> {
         key: &'static str,
         kind: Kind<T>,
     ) -> Option<T> {
-        let found = self.take(key);
-        let span = found.as_ref().map(|(_, value)| value.span());
-        let read = found.and_then(|(_, value)| {
-            let read = (kind.parse)(value.get_ref());
-            if read.is_none() {
-                self.refuse_at(&self.path_of(key), value.span(), kind.expected);
-            }
-            read
-        });
+        let (_, value) = self.take(key).unzip();
+        let understood = value
+            .as_ref()
+            .map(|value| self.understand(&self.path_of(key), value, kind.parse, kind.expected));
+        let (read, elsewhere) = understood.unwrap_or_default();
+        let span = value.map(|value| value.span());
         match &read {
-            Some(read) => self.note(key, Rc::new(read.clone()), span),
-            None => self.note(key, Rc::new(Unset), span),
+            Some(read) => self.note(key, Rc::new(read.clone()), span, elsewhere),
+            None => self.note(key, Rc::new(Unset), span, elsewhere),
         }
         read
     }
@@ -210,29 +220,31 @@ impl<'i> Table<'i> {
     where
         T: PartialEq + fmt::Debug + Clone + 'static,
     {
-        let found = self.take(key);
-        let span = found.as_ref().map(|(_, value)| value.span());
-        let mut read = Vec::new();
-        if let Some((_, value)) = found {
-            let path = self.path_of(key);
-            let Some(list) = value.get_ref().as_array() else {
-                self.refuse_at(
-                    &path,
-                    value.span(),
-                    &format!("a list, each of it {}", kind.expected),
-                );
-                return read;
-            };
+        let Some((_, value)) = self.take(key) else {
+            self.note(key, Rc::<Vec<T>>::default(), None, None);
+            return Vec::new();
+        };
+        let path = self.path_of(key);
+        let (read, elsewhere) = if let Some(list) = value.get_ref().as_array() {
+            let mut read = Vec::new();
+            let mut elsewhere = None;
             for (place, value) in (1..).zip(list.iter()) {
-                match (kind.parse)(value.get_ref()) {
-                    Some(value) => read.push(value),
-                    None => {
-                        self.refuse_at(&format!("{path}[{place}]"), value.span(), kind.expected);
-                    }
-                }
+                let path = format!("{path}[{place}]");
+                let (element, of) = self.understand(&path, value, kind.parse, kind.expected);
+                read.extend(element);
+                elsewhere = elsewhere.or(of);
             }
-        }
-        self.note(key, Rc::new(read.clone()), span);
+            (read, elsewhere)
+        } else {
+            let parse = |value: &DeValue<'_>| {
+                let elements = value.as_array()?.iter();
+                elements.map(|element| (kind.parse)(element.get_ref())).collect::<Option<Vec<T>>>()
+            };
+            let expected = format!("a list, each of it {}", kind.expected);
+            let (read, elsewhere) = self.understand(&path, &value, parse, &expected);
+            (read.unwrap_or_default(), elsewhere)
+        };
+        self.note(key, Rc::new(read.clone()), Some(value.span()), elsewhere);
         read
     }
 
@@ -255,14 +267,106 @@ impl<'i> Table<'i> {
         }
     }
 
-    /// Reads a key that names a file, by a path that is relative to the configuration's own.
+    /// Reads a key that names a file, by a path that is relative to the configuration's own, or as
+    /// a credential.
     pub(super) fn read_path(&mut self, key: &'static str) -> Option<PathBuf> {
-        self.read_some(key, TEXT).map(|path| self.source.folder.join(path))
+        let (_, value) = self.take(key).unzip();
+        let named = value.as_ref().and_then(|value| Elsewhere::of(value.get_ref()));
+        let (Some(value), Some(named)) = (&value, named) else {
+            // Put back for the usual way.
+            if let Some(value) = value {
+                self.entries.insert(key.to_owned(), (value.span(), value));
+            }
+            self.known.pop();
+            return self.read_some(key, TEXT).map(|path| self.source.folder.join(path));
+        };
+        match named.path(self.source) {
+            Ok(path) => {
+                self.note(key, Rc::new(path.clone()), Some(value.span()), Some(named));
+                Some(path)
+            }
+            Err(error) => {
+                self.refuse_elsewhere(&self.path_of(key), value, "a file", &named, &error);
+                None
+            }
+        }
+    }
+
+    /// Understands a value, or the one that it names. What is wrong with it is noted.
+    fn understand<T>(
+        &self,
+        path: &str,
+        value: &Spanned<DeValue<'i>>,
+        parse: impl Fn(&DeValue<'_>) -> Option<T>,
+        expected: &str,
+    ) -> (Option<T>, Option<Elsewhere>) {
+        let read = parse(value.get_ref());
+        if read.is_some() {
+            return (read, None);
+        }
+        if let Some(named) = Elsewhere::of(value.get_ref()) {
+            let read = match named.read(self.source) {
+                Ok(text) => parse_text(&text, parse),
+                Err(error) => {
+                    self.refuse_elsewhere(path, value, expected, &named, &error);
+                    return (None, Some(named));
+                }
+            };
+            if read.is_none() {
+                let error = io::Error::other("what is there is something else, not shown here");
+                self.refuse_elsewhere(path, value, expected, &named, &error);
+            }
+            return (read, Some(named));
+        }
+        let is_variable = self.source.variable_at(value.span().start).is_some();
+        let text = value.get_ref().as_str().filter(|_| is_variable);
+        let read = text.and_then(|text| parse_text(text, parse));
+        if read.is_none() {
+            self.refuse_at(path, value.span(), expected);
+        }
+        (read, None)
+    }
+
+    /// Notes that a value can't be had from where it stands.
+    fn refuse_elsewhere(
+        &self,
+        key: &str,
+        value: &Spanned<DeValue<'_>>,
+        expected: &str,
+        named: &Elsewhere,
+        error: &io::Error,
+    ) {
+        let at = value.span().start;
+        let (file, place) = self.source.place(at);
+        let text = format!("expected {expected} in {named} ({error})");
+        let problem = Problem { file, place, key: key.to_owned(), text };
+        self.notes.borrow_mut().problems.push((at, problem));
+    }
+
+    /// A line for each key that is set: its value, unless it is a secret, and where it is from.
+    pub(super) fn settings(&self, values: &BTreeMap<String, Value>) -> Vec<String> {
+        let line = |(key, value): (&String, &Value)| {
+            let span = value.span.clone()?;
+            let from = match (self.source.place(span.start), &value.elsewhere) {
+                (_, Some(elsewhere)) => return Some(format!("{key}: not shown, from {elsewhere}")),
+                ((variable, None), None) => variable,
+                ((file, Some((line, _))), None) => format!("{file}:{line}"),
+            };
+            Some(match is_secret(key) {
+                true => format!("{key}: not shown, from {from}"),
+                false => format!("{key} = {}, from {from}", self.found(span)),
+            })
+        };
+        values.iter().filter_map(line).collect()
     }
 
     /// Notes that what a key says, or the whole table without one, can't be.
     pub(super) fn refuse(&mut self, key: &str, expected: &str, why: Option<&str>) {
         let key = if key.is_empty() { self.path.clone() } else { self.path_of(key) };
+        // A value that could not be read is no value that is missing.
+        if self.notes.borrow().problems.iter().any(|(_, problem)| problem.key == key) {
+            return;
+        }
         let value = self.notes.borrow().values.get(&key).cloned();
         let mut problem = self.problem_at(&key, &format!("expected {expected}"), value.as_ref());
         if let Some(why) = why {
@@ -275,19 +379,17 @@ impl<'i> Table<'i> {
     /// Tells what is wrong with a key that has been read, or has its default.
     pub(super) fn problem_at(&self, key: &str, wanted: &str, value: Option<&Value>) -> Problem {
         let found = match value {
-            Some(Value { span: Some(_), .. }) if is_secret(key) => {
+            Some(Value { span: Some(_), elsewhere, .. })
+                if is_secret(key) || elsewhere.is_some() =>
+            {
                 "a value not shown here".to_owned()
             }
             Some(Value { span: Some(span), .. }) => self.found(span.clone()),
             Some(value) if !value.is(&Unset) => format!("its default, {:?}", value.setting),
             _ => "none".to_owned(),
         };
-        Problem {
-            file: self.source.name.clone(),
-            place: Some(place(&self.source.text, self.start_of(key, value))),
-            key: key.to_owned(),
-            text: format!("{wanted}, found {found}"),
-        }
+        let (file, place) = self.source.place(self.start_of(key, value));
+        Problem { file, place, key: key.to_owned(), text: format!("{wanted}, found {found}") }
     }
 
     /// Notes the keys that nobody knows.
@@ -299,8 +401,7 @@ impl<'i> Table<'i> {
                 Some(nearest) => format!("unknown key; `{nearest}` may be meant"),
                 None => format!("unknown key; known here: {}", self.known.join(", ")),
             };
-            let (file, key) = (self.source.name.clone(), self.path_of(&name));
-            let place = Some(place(&self.source.text, span.start));
+            let ((file, place), key) = (self.source.place(span.start), self.path_of(&name));
             let problem = Problem { file, place, key, text };
             self.notes.borrow_mut().problems.push((span.start, problem));
         }
@@ -354,14 +455,21 @@ impl<'i> Table<'i> {
         self.entries.remove(name)
     }
 
-    fn note(&self, key: &str, setting: Rc<dyn Setting>, span: Option<Range<usize>>) {
-        let value = Value { setting, changes: self.changes, span };
+    fn note(
+        &self,
+        key: &str,
+        setting: Rc<dyn Setting>,
+        span: Option<Range<usize>>,
+        elsewhere: Option<Elsewhere>,
+    ) {
+        let value = Value { setting, changes: self.changes, span, elsewhere };
         self.notes.borrow_mut().values.insert(self.path_of(key), value);
     }
 
     fn refuse_at(&self, key: &str, span: Range<usize>, expected: &str) {
         let at = span.start;
-        let value = Value { setting: Rc::new(Unset), changes: self.changes, span: Some(span) };
+        let (setting, changes, span) = (Rc::new(Unset), self.changes, Some(span));
+        let value = Value { setting, changes, span, elsewhere: None };
         let problem = self.problem_at(key, &format!("expected {expected}"), Some(&value));
         self.notes.borrow_mut().problems.push((at, problem));
     }
@@ -399,6 +507,12 @@ pub(super) fn without_mark(mut text: String) -> String {
         text.drain(..'\u{feff}'.len_utf8());
     }
     text
+}
+
+/// Understands a text that is not written as TOML, or is.
+fn parse_text<T>(text: &str, parse: impl Fn(&DeValue<'_>) -> Option<T>) -> Option<T> {
+    let as_it_is = parse(&DeValue::String(text.into()));
+    as_it_is.or_else(|| DeValue::parse(text).ok().and_then(|value| parse(value.get_ref())))
 }
 
 /// True if a key's value is for nobody to see.

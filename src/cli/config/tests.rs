@@ -10,7 +10,16 @@ const EXAMPLE: &str = include_str!("../../../shaddock.example.toml");
 
 fn source(text: &str) -> Source {
     let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src/cli/config/files"));
-    Source { name: "shaddock.toml".into(), folder, text: text.into() }
+    Source::new("shaddock.toml".into(), folder, text.into())
+}
+
+fn with_variables(text: &str, variables: &[(&str, &str)]) -> Source {
+    let mut source = source(text);
+    for (name, value) in variables {
+        source.add_variable((*name).to_owned(), value);
+    }
+    source.credentials = Some(source.folder.clone());
+    source
 }
 
 fn parse(text: &str) -> Config {
@@ -523,4 +532,144 @@ fn a_change_is_applied_or_needs_a_restart() {
     let stopped = config.change_to(parse(""), &handle);
     assert_eq!(stopped.unwrap_err(), HandleError::Stopped);
     assert_eq!(config.values["dictionary.routes"].text(), "[\"onChat\"]", "it may be asked again");
+}
+
+/// A variable wins over the file, and is understood by the kind of its key.
+#[test]
+fn the_environment_sets_keys_of_every_kind() {
+    let text = "[limits]\nbacklog = 9\n[[listener]]\naddress = \"127.0.0.1:0\"\n";
+    let variables = [
+        ("SHADDOCK__LIMITS__BACKLOG", "10"),
+        ("SHADDOCK__LIMITS__IDLE_TIMEOUT", "70s"),
+        ("SHADDOCK__LIMITS__PACKAGE_BYTES_MAX", "1 MiB"),
+        ("SHADDOCK__SERVER__ID", "1"),
+        ("SHADDOCK__SERVER__SINGLE_SESSION", "true"),
+        ("SHADDOCK__HOST_FILTER__DENY", "[\"::1\", \"::2\"]"),
+        ("SHADDOCK__LISTENER__1__ADDRESS", "127.0.0.1:1"),
+        ("SHADDOCK__LISTENER__2__ADDRESS", "127.0.0.1:2"),
+        ("SHADDOCK__LISTENER__2__ORIGINS__1", "https://a.example"),
+        ("SHADDOCK__POMELO__TOKEN", "\"quoted\""),
+        ("SHADDOCK__POMELO__SERVER_INFO", "{ region = \"eu\" }"),
+        ("SHADDOCK__PITAYA__NATS_USER__CREDENTIAL", "codes.json"),
+        ("SHADDOCK__PITAYA__NATS_PASSWORD", "12345"),
+    ];
+    let source = with_variables(text, &variables);
+    let config = Config::parse(&source).unwrap_or_else(|problems| panic!("{problems:?}"));
+    for (key, expected) in [
+        ("limits.backlog", "10"),
+        ("limits.idle_timeout", "70s"),
+        ("limits.package_bytes_max", "1048576"),
+        ("server.id", "\"1\""),
+        ("server.single_session", "true"),
+        ("listener[1].address", "\"127.0.0.1:1\""),
+        ("listener[2].address", "\"127.0.0.1:2\""),
+        ("listener[2].origins", "[\"https://a.example\"]"),
+        ("pomelo.token", "\"\\\"quoted\\\"\""),
+        ("pitaya.nats_password", "\"12345\""),
+    ] {
+        assert_eq!(config.values[key].text(), expected, "{key}");
+    }
+    assert!(config.values["pitaya.nats_user"].text().contains("onChat"));
+    assert_ne!(config.values["host_filter.deny"].text(), "[]");
+}
+
+#[test]
+fn mistakes_in_the_environment_are_told_with_the_variable() {
+    for (name, value, expected) in [
+        ("LIMITS__BACKLOGG", "1", "limits.backlogg: unknown key; `backlog` may be meant"),
+        ("LIMIT__BACKLOG", "1", "limit: unknown key; `limits` may be meant"),
+        ("SERVER__SHARDS", "two", "server.shards: expected a number from 0 to 65535, found two"),
+        ("SERVER__SHARDS", "0", "server.shards: must be at least 1, found 0"),
+        (
+            "LISTENER__3__ADDRESS",
+            ":1",
+            "expected a number, from 1, without one left out before it, \
+          found this name",
+        ),
+        (
+            "LISTENER__ADDRESS",
+            ":1",
+            "listener: expected tables, each headed [[listener]], found :1",
+        ),
+        ("SERVER____ID", "a", "expected a key such as SHADDOCK__SERVER__ID, found this name"),
+        (
+            "HOST_FILTER__DENY",
+            "::1",
+            "host_filter.deny: expected a list, each of it an IP address, \
+          or a block such as \"203.0.113.0/24\", found ::1",
+        ),
+    ] {
+        let name = format!("{PREFIX}{name}");
+        let source = with_variables("", &[(&name, value)]);
+        let problems = Config::parse(&source).err().unwrap_or_default();
+        let told: Vec<String> = problems.iter().map(Problem::to_string).collect();
+        assert_eq!(told, [format!("{name}: {expected}")]);
+    }
+}
+
+const LOGIN: &str = "[pitaya]\nnats = [\"nats://u:hidden@h:1\"]\netcd = [\"h:2\"]\n\
+    type = [{ name = \"room\" }]\nnats_user = \"a\"\n";
+
+/// A secret is not in what is told of a file that holds, nor of one that does not.
+#[test]
+fn secrets_come_from_elsewhere_and_are_not_shown() {
+    let text = format!("{LOGIN}nats_password = {{ credential = \"password\" }}\n");
+    let mut source = with_variables(&text, &[("SHADDOCK__POMELO__TOKEN", "hidden")]);
+    let folder = std::env::temp_dir().join(format!("shaddock-secrets-{}", std::process::id()));
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("password"), "hidden\n").unwrap();
+    source.credentials = Some(folder.clone());
+    let config = Config::parse(&source).unwrap_or_else(|problems| panic!("{problems:?}"));
+    assert_eq!(config.values["pitaya.nats_password"].text(), "\"hidden\"", "without a new line");
+    let settings = config.settings.join("\n");
+    assert!(!settings.contains("hidden"), "{settings}");
+    for line in [
+        "pitaya.nats_password: not shown, from the credential password",
+        "pomelo.token: not shown, from SHADDOCK__POMELO__TOKEN",
+        "pitaya.nats_user = \"a\", from shaddock.toml:5",
+    ] {
+        assert!(config.settings.iter().any(|setting| setting == line), "{line}\n{settings}");
+    }
+    // Another text is another value.
+    fs::write(folder.join("password"), "other").unwrap();
+    let other = Config::parse(&source).unwrap_or_else(|problems| panic!("{problems:?}"));
+    let key = "pitaya.nats_password";
+    assert!(!config.values[key].is_as(&other.values[key]));
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn what_stands_elsewhere_and_is_wrong_is_told_without_it() {
+    for (value, expected) in [
+        (
+            "{ file = \"none\" }",
+            "expected text in the file none (No such file or directory (os error 2))",
+        ),
+        (
+            "{ credential = \"../password\" }",
+            "expected text in the credential ../password (a credential has the name of a file, \
+             without a folder)",
+        ),
+        ("{ credential = 1 }", "expected text, found a value not shown here"),
+    ] {
+        let expected = format!("shaddock.toml:6:17: pitaya.nats_password: {expected}");
+        let text = format!("{LOGIN}nats_password = {value}");
+        let source = with_variables(&text, &[]);
+        let problems = Config::parse(&source).err().unwrap_or_default();
+        assert_eq!(problems[0].to_string(), expected);
+    }
+    let text = "[limits]\nbacklog = { file = \"codes.json\" }";
+    assert_eq!(
+        problems(text),
+        ["shaddock.toml:2:11: limits.backlog: expected a number from 0 to 4294967295 in the file \
+          codes.json (what is there is something else, not shown here)"]
+    );
+    let text = "[[listener]]\ntls = { certificate = \"codes.json\", key = { credential = \"x\" } }";
+    assert_eq!(
+        problems(text),
+        [
+            "shaddock.toml:2:43: listener[1].tls.key: expected a file in the credential x (there is no \
+          $CREDENTIALS_DIRECTORY)"
+        ]
+    );
 }
