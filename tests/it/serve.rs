@@ -191,9 +191,11 @@ fn a_listener_behind_a_balancer_speaks_tls_with_a_certificate_that_changes() {
         "shaddock.toml",
         "[server]\nshards = 2\n[[listener]]\naddress = \"127.0.0.1:0\"\nproxy_protocol = true\n\
          trusted_proxies = [\"127.0.0.0/8\"]\n[listener.tls]\ncertificate = \"certificate.pem\"\n\
-         key = \"key.pem\"\n",
+         key = { credential = \"key.pem\" }\n",
     );
-    let mut served = Served::start(&path);
+    let mut command = Command::new(BINARY);
+    command.env("CREDENTIALS_DIRECTORY", folder.path());
+    let mut served = Served::start_by(command, &path);
     let address = served.addresses[0];
     assert!(shows(address, &first));
     let second = renew();

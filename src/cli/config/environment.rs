@@ -21,10 +21,15 @@ pub(super) fn overlay<'i>(
     root: &mut DeTable<'i>,
 ) -> Vec<(Range<usize>, &'static str)> {
     let mut misplaced = Vec::new();
+    let mut variables: Vec<(Vec<String>, Range<usize>)> = Vec::new();
     for variable in &source.variables {
-        let range = variable.range.clone();
-        let path: Vec<String> =
-            variable.name[PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
+        let path = variable.name[PREFIX.len()..].split("__").map(str::to_ascii_lowercase);
+        variables.push((path.collect(), variable.range.clone()));
+    }
+    // The tenth of several tables comes behind the second.
+    let place = |part: &String| (part.parse::<usize>().ok(), part.clone());
+    variables.sort_by_cached_key(|(path, _)| path.iter().map(place).collect::<Vec<_>>());
+    for (path, range) in variables {
         let text = DeValue::String(Cow::Borrowed(&source.text[range.clone()]));
         let value = Spanned::new(range.clone(), text);
         if path.iter().any(String::is_empty) {

@@ -574,6 +574,18 @@ fn the_environment_sets_keys_of_every_kind() {
 }
 
 #[test]
+fn the_environment_may_add_many_tables_and_each_one_to_those_of_the_file() {
+    let names: Vec<String> = (1..13).map(|n| format!("{PREFIX}LISTENER__{n}__ADDRESS")).collect();
+    let mut variables: Vec<(&str, &str)> =
+        names.iter().map(|name| (name.as_str(), "127.0.0.1:0")).collect();
+    variables.sort_unstable();
+    let source = with_variables("[[listener]]\norigins = [\"https://a.example\"]\n", &variables);
+    let config = Config::parse(&source).unwrap_or_else(|problems| panic!("{problems:?}"));
+    assert_eq!(config.values["listener[12].address"].text(), "\"127.0.0.1:0\"");
+    assert_eq!(config.values["listener[1].origins"].text(), "[\"https://a.example\"]");
+}
+
+#[test]
 fn mistakes_in_the_environment_are_told_with_the_variable() {
     for (name, value, expected) in [
         ("LIMITS__BACKLOGG", "1", "limits.backlogg: unknown key; `backlog` may be meant"),
