@@ -647,6 +647,10 @@ fn secrets_come_from_elsewhere_and_are_not_shown() {
     let other = Config::parse(&source).unwrap_or_else(|problems| panic!("{problems:?}"));
     let key = "pitaya.nats_password";
     assert!(!config.values[key].is_as(&other.values[key]));
+    fs::write(folder.join("password"), "x".repeat(65_537)).unwrap();
+    let problems = Config::parse(&source).err().unwrap_or_default();
+    let told = problems[0].to_string();
+    assert!(told.ends_with("the credential password (it is longer than 65536 bytes)"), "{told}");
     fs::remove_dir_all(&folder).unwrap();
 }
 
