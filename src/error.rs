@@ -117,6 +117,8 @@ pub enum EngineOption {
     Heartbeat,
     /// `Builder::heartbeat_timeout`.
     HeartbeatTimeout,
+    /// `Builder::health_path`.
+    HealthPath,
     /// `Builder::use_crypto`.
     UseCrypto,
     /// `Listener::proxy_protocol`.
@@ -131,6 +133,8 @@ pub enum EngineOption {
     Serializer,
     /// `Listener::compression`.
     Compression,
+    /// An option of the admin server, by its name: `admin.listen`.
+    Admin(&'static str),
     /// An option of a cluster, by the cluster's kind and the option's name: `pomelo.keepalive`.
     Cluster(&'static str),
 }
@@ -146,6 +150,7 @@ impl std::fmt::Display for EngineOption {
             Self::LaneFull => "lane_full",
             Self::Heartbeat => "heartbeat",
             Self::HeartbeatTimeout => "heartbeat_timeout",
+            Self::HealthPath => "health_path",
             Self::UseCrypto => "use_crypto",
             Self::ProxyProtocol => "proxy_protocol",
             Self::TrustedProxies => "trusted_proxies",
@@ -153,7 +158,7 @@ impl std::fmt::Display for EngineOption {
             Self::Origins => "origins",
             Self::Serializer => "serializer",
             Self::Compression => "compression",
-            Self::Cluster(name) => name,
+            Self::Admin(name) | Self::Cluster(name) => name,
         })
     }
 }
@@ -262,7 +267,7 @@ pub enum HandleError {
     /// A shard's inbox is full; see [`Limits::inbox_len`](crate::Limits). Try again.
     Busy,
     /// It would block, and this is the thread of a shard or worker (made by the embedder). Await
-    /// the async form there, such as [`Handle::metrics_async`](crate::Handle::metrics_async).
+    /// the async form there, [`Handle::statistics_async`](crate::Handle::statistics_async).
     OnShard,
     /// A shard has not reported within 5 s: a handler on it blocks, or the machine is too busy.
     TimedOut,

@@ -21,7 +21,7 @@ use crate::dispatch::{Handlers, Register};
 use crate::forward::mail::{Forward, ForwardRoute, Mail, WorkerReply};
 use crate::forward::{Endpoint, Hub, HubLimits, Party, WorkerIndex};
 use crate::limits::Limits;
-use crate::metrics::CounterSnapshot;
+use crate::metrics::{CounterSnapshot, ForwardEnd};
 use crate::route::Dictionary;
 use crate::route::edition::Edition;
 use crate::route::table::RouteTable;
@@ -305,8 +305,13 @@ impl WorkerEnd {
         for _ in 0..waiting {
             let Some(Mail::Forward(forward)) = self.endpoint.receive(self.shard) else { break };
             let Forward { token, bytes, data, .. } = forward;
-            let reply =
-                WorkerReply { body: Some(bytes), failed: false, failure: None, data: Some(data) };
+            let reply = WorkerReply {
+                body: Some(bytes),
+                failed: false,
+                failure: None,
+                end: ForwardEnd::Answered,
+                data: Some(data),
+            };
             self.endpoint.send(self.shard, Mail::Answer { token, reply });
         }
         waiting

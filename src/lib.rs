@@ -116,8 +116,8 @@ pub use dispatch::{
 };
 #[cfg(feature = "engine")]
 pub use engine::{
-    Builder, Drain, Engine, Handle, Listener, Metrics, Shards, ShutdownReport, return_free_memory,
-    return_large_memory,
+    Builder, ClusterMetrics, Drain, Engine, Handle, Listener, Metrics, ServerTypeMetrics,
+    ShardMetrics, Shards, ShutdownReport, return_free_memory, return_large_memory,
 };
 #[cfg(feature = "engine")]
 pub use error::{EngineOption, HandleError, IoUringBlock, StartError};

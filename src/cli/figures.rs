@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use shaddock::metrics::CounterSnapshot;
+use shaddock::metrics::{CounterSnapshot, Latency};
 use shaddock::{Handle, Limits, Metrics};
 
 use super::lines;
@@ -27,6 +27,7 @@ pub(crate) fn show(handle: &Handle, stop: &Stop, mut reload: impl FnMut()) {
     let every = if terminal { REDRAW_EVERY } else { PRINT_EVERY };
     let bar = terminal.then(spinner);
     let mut last = Seen::default();
+    let mut last_latency = Latency::default();
     let mut last_at = Instant::now();
     let mut crowd = Crowd::default();
     loop {
@@ -50,8 +51,8 @@ pub(crate) fn show(handle: &Handle, stop: &Stop, mut reload: impl FnMut()) {
             }
         };
         let seen = Seen::from(&metrics);
-        let quantile =
-            |share| (metrics.latency.requests() > 0).then(|| metrics.latency.quantile(share));
+        let latency = metrics.latency.since(&last_latency);
+        let quantile = |share| (latency.requests() > 0).then(|| latency.quantile(share));
         let line = Line {
             connections: metrics.connections,
             uids: metrics.uids,
@@ -72,7 +73,7 @@ pub(crate) fn show(handle: &Handle, stop: &Stop, mut reload: impl FnMut()) {
         if crowd.has_left(&last, &seen, Instant::now()) {
             shaddock::return_free_memory();
         }
-        (last, last_at) = (seen, Instant::now());
+        (last, last_at, last_latency) = (seen, Instant::now(), metrics.latency);
     }
     if let Some(bar) = bar {
         bar.finish_and_clear();
@@ -224,8 +225,8 @@ impl fmt::Display for Line {
             HumanCount(self.uids as u64),
             HumanCount(messages_in),
             HumanCount(messages_out),
-            Latency(self.p50),
-            Latency(self.p99),
+            LatencyText(self.p50),
+            LatencyText(self.p99),
             HumanBytes(bytes_in),
             HumanBytes(bytes_out),
         )?;
@@ -238,9 +239,9 @@ impl fmt::Display for Line {
 }
 
 /// A duration in the unit that suits it; a dash if there was no request.
-struct Latency(Option<Duration>);
+struct LatencyText(Option<Duration>);
 
-impl fmt::Display for Latency {
+impl fmt::Display for LatencyText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.map(|duration| duration.as_micros()) {
             None => f.write_str("-"),
@@ -304,7 +305,7 @@ mod tests {
         assert_eq!(line.to_string(), expected);
         line.at_bounds.clear();
         assert_eq!(line.to_string(), usual);
-        assert_eq!(Latency(None).to_string(), "-");
+        assert_eq!(LatencyText(None).to_string(), "-");
     }
 
     #[test]

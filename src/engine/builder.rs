@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::attachment::Attachment;
 use super::cores;
 use super::handle::Engine;
 use super::listen::{self, LISTENERS_MAX, Listener};
@@ -19,6 +20,7 @@ use crate::dispatch::{
 use crate::error::{EngineOption, StartError};
 use crate::forward::{Carrier, LaneFull, Route, ServerId, ServerType, WorkerIndex, Workers};
 use crate::limits::Limits;
+use crate::metrics::Figures;
 use crate::route::edition::{Edition, EditionId};
 use crate::route::table::RouteTable;
 use crate::route::{Dictionary, SlowConsumer};
@@ -58,6 +60,7 @@ pub struct Builder {
     on_second_bind: Option<OnSecondBind>,
     shutdown_kick: Option<Arc<str>>,
     address_setting: Option<String>,
+    health_path: Option<String>,
     #[cfg(feature = "crypto")]
     use_crypto: bool,
     limits: Limits,
@@ -71,6 +74,7 @@ pub struct Builder {
     routers: Vec<(String, Route)>,
     lanes_full: Vec<(String, LaneFull)>,
     push_policies: Vec<(String, SlowConsumer)>,
+    attachments: Vec<Box<dyn Attachment>>,
 }
 
 /// The outcome of a description's checks.
@@ -86,6 +90,7 @@ pub(super) struct Parts {
     pub(super) registers: Vec<Register>,
     pub(super) networks: Vec<Box<dyn NetworkForwarder>>,
     pub(super) routers: Vec<(String, Route)>,
+    pub(super) attachments: Vec<Box<dyn Attachment>>,
 }
 
 impl std::fmt::Debug for Builder {
@@ -121,6 +126,7 @@ impl Builder {
             on_second_bind: None,
             shutdown_kick: None,
             address_setting: None,
+            health_path: None,
             #[cfg(feature = "crypto")]
             use_crypto: false,
             limits: Limits::default(),
@@ -134,6 +140,7 @@ impl Builder {
             routers: Vec::new(),
             lanes_full: Vec::new(),
             push_policies: Vec::new(),
+            attachments: Vec::new(),
         }
     }
 
@@ -240,6 +247,15 @@ impl Builder {
     /// it so; behind a proxy it is the one that the proxy tells of. Handlers have it anyway.
     pub fn address_setting(mut self, name: impl Into<String>) -> Self {
         self.address_setting = Some(name.into());
+        self
+    }
+
+    /// Answers a plain HTTP GET of that path, such as `/healthz`, on the ports of clients, and
+    /// closes: 200 while clients may be sent here, else 503. Balancers ask there, as it shows that
+    /// the very port is served. It is ready once its threads run and it has joined its clusters,
+    /// until it drains ([`Handle::set_draining`](crate::Handle::set_draining)).
+    pub fn health_path(mut self, path: impl Into<String>) -> Self {
+        self.health_path = Some(path.into());
         self
     }
 
@@ -426,6 +442,13 @@ impl Builder {
         self
     }
 
+    /// Has something start with the engine, and stop behind it.
+    #[cfg_attr(not(feature = "admin"), allow(dead_code))]
+    pub(crate) fn attach(mut self, attachment: impl Attachment + 'static) -> Self {
+        self.attachments.push(Box::new(attachment));
+        self
+    }
+
     /// Picks the server of a forwarded type, instead of Pomelo's default rule. `route` gets the
     /// servers in order and gives the index of one; `None` answers 500.
     pub fn route(
@@ -487,9 +510,16 @@ impl Builder {
         let counts = checked.counts;
         preflight::check(counts)?;
         let listening = listen::listen(&self.listeners, usize::from(shards), self.limits.backlog)?;
-        let Parts { config, registers, networks, routers } = self.into_parts(checked);
+        let Parts { config, registers, networks, routers, attachments } = self.into_parts(checked);
         let config = Arc::new(config);
-        Plan { config, counts, cores, listening, registers, networks, routers }.start()
+        let plan = Plan { config, counts, cores, listening, registers, networks, routers };
+        let mut engine = plan.start()?;
+        // One that fails stops the engine, which is dropped.
+        for attachment in attachments {
+            let attached = attachment.start(engine.handle())?;
+            engine.attach(attached);
+        }
+        Ok(engine)
     }
 
     /// Checks everything but the addresses; gives what it amounts to.
@@ -509,8 +539,9 @@ impl Builder {
         let registers = registers.collect();
         let networks = std::mem::take(&mut self.networks);
         let routers = std::mem::take(&mut self.routers);
-        let config = self.into_config(counts.parties(), server_types, subscribers);
-        Parts { config, registers, networks, routers }
+        let attachments = std::mem::take(&mut self.attachments);
+        let config = self.into_config(counts, server_types, subscribers);
+        Parts { config, registers, networks, routers, attachments }
     }
 
     fn counts(&self, shards: u16) -> Result<ThreadCounts, StartError> {
@@ -590,6 +621,13 @@ impl Builder {
                 "left out where a listener has Pitaya's dialect",
             ));
         }
+        let is_path = |path: &String| {
+            path.starts_with('/')
+                && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'?')
+        };
+        if !self.health_path.as_ref().is_none_or(is_path) {
+            return Err(bad(EngineOption::HealthPath, "a path like /healthz, without a query"));
+        }
         // A heartbeat's timeout counts in milliseconds.
         let is_short = |time: Option<Duration>| time.is_some_and(|time| time.as_millis() == 0);
         if is_short(self.heartbeat) {
@@ -612,7 +650,8 @@ impl Builder {
             let expected = format!("of a server type that is forwarded, which `{name}` is not");
             return Err(StartError::Option { option: EngineOption::LaneFull, expected });
         }
-        self.networks.iter().try_for_each(|network| network.check(&self.limits))
+        self.networks.iter().try_for_each(|network| network.check(&self.limits))?;
+        self.attachments.iter().try_for_each(|attachment| attachment.check())
     }
 
     fn lane_full_of(&self, name: &str) -> LaneFull {
@@ -627,7 +666,7 @@ impl Builder {
 
     fn into_config(
         self,
-        parties: u16,
+        counts: ThreadCounts,
         server_types: Vec<ServerType>,
         subscribers: Subscribers,
     ) -> ShardConfig {
@@ -648,6 +687,7 @@ impl Builder {
             on_second_bind: self.on_second_bind,
             shutdown_kick: self.shutdown_kick,
             address_setting: self.address_setting,
+            health_path: self.health_path,
             heartbeat_interval: self.heartbeat,
             protos: self.protos,
             failures: Arc::new(FailureBodies::new(&self.codes)),
@@ -667,7 +707,8 @@ impl Builder {
             started_unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
             connections: AtomicUsize::new(0),
             session_numbers: AtomicU64::new(0),
-            counters: (0..parties).map(|_| Arc::default()).collect(),
+            counters: (0..counts.parties()).map(|_| Arc::default()).collect(),
+            figures: Figures::new(counts.shards, counts.networks),
         }
     }
 }

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use super::attached::Attached;
 use super::threads::{Join, Threads, is_of_engine};
 use crate::dispatch::mail::Post;
 use crate::dispatch::{Audience, HostRule, MailError, Statistics, WorkerPick};
@@ -17,7 +18,7 @@ use crate::error::HandleError;
 use crate::forward::mail::{HostChange, Mail, Report, ReportKind};
 use crate::forward::reports::Reports;
 use crate::forward::scatter::by_home;
-use crate::metrics::{CounterSnapshot, Latency};
+use crate::metrics::CounterSnapshot;
 use crate::route::Dictionary;
 use crate::route::push::Push;
 use crate::session::{SessionId, ShardIndex, Uid};
@@ -34,14 +35,15 @@ pub struct Engine {
     addresses: Vec<SocketAddr>,
     shards: Vec<Join>,
     workers: Vec<Join>,
+    attached: Vec<Box<dyn Attached>>,
 }
 
 /// Asks things of an engine, from any thread. Cheap to clone; outlives the engine, and then says
 /// [`HandleError::Stopped`].
 #[derive(Clone)]
 pub struct Handle {
-    config: Arc<ShardConfig>,
-    threads: Arc<Threads>,
+    pub(super) config: Arc<ShardConfig>,
+    pub(super) threads: Arc<Threads>,
     is_stopped: Arc<AtomicBool>,
     post: Arc<Post>,
 }
@@ -101,20 +103,6 @@ pub struct ShutdownReport {
     pub counters: CounterSnapshot,
 }
 
-/// An engine's figures at one moment.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Metrics {
-    /// Open connections.
-    pub connections: usize,
-    /// Uids that are bound.
-    pub uids: usize,
-    /// The counters of all shards, since the start.
-    pub counters: CounterSnapshot,
-    /// The time that requests took, since metrics were last asked for.
-    pub latency: Latency,
-}
-
 /// The time in which a shard has to report. A turn lasts far less unless a handler blocks.
 const REPORT_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -126,7 +114,7 @@ impl Engine {
     ) -> Self {
         assert!(!addresses.is_empty(), "an engine listens somewhere");
         let handle = Handle::new(config, threads);
-        Self { handle, addresses, shards: Vec::new(), workers: Vec::new() }
+        Self { handle, addresses, shards: Vec::new(), workers: Vec::new(), attached: Vec::new() }
     }
 
     /// Configuration and state that its threads share, and the address where clients connect.
@@ -140,6 +128,18 @@ impl Engine {
 
     pub(super) fn add_worker(&mut self, worker: Join) {
         self.workers.push(worker);
+    }
+
+    /// Keeps something that runs beside the engine, until it has stopped.
+    pub(super) fn attach(&mut self, attached: Box<dyn Attached>) {
+        self.attached.push(attached);
+    }
+
+    /// The address where the admin server listens, with the port that was found if it was 0; none
+    /// where it listens on none.
+    #[must_use]
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.attached.iter().find_map(|attached| attached.address())
     }
 
     /// The address where clients connect, with the port that was found if it was 0; the first if
@@ -169,11 +169,13 @@ impl Engine {
     fn stop(&mut self, drain: Drain) -> ShutdownReport {
         let start = Instant::now();
         self.handle.set_stopped();
+        self.handle.config.figures.set_draining(true);
         let threads = &self.handle.threads;
         threads.drain(drain.within);
         self.shards.drain(..).for_each(|join| join());
         threads.stop_workers();
         self.workers.drain(..).for_each(|join| join());
+        self.attached.clear();
         let counters = self.handle.counters();
         ShutdownReport { took: start.elapsed(), futures_lost: counters.futures_lost, counters }
     }
@@ -475,55 +477,6 @@ impl Handle {
         statistics
     }
 
-    /// The engine's figures. Waits for the shards' reports: up to 5 s where a handler blocks one.
-    ///
-    /// # Errors
-    /// See [`HandleError`]: [`OnShard`](HandleError::OnShard) on the thread of a shard or worker.
-    pub fn metrics(&self) -> Result<Metrics, HandleError> {
-        self.reports(ReportKind::Latency, REPORT_PATIENCE).map(|reports| self.metrics_of(reports))
-    }
-
-    /// The same as a future, which any executor can await, and a handler or a future on a shard.
-    /// The shards are asked at once. It waits for as long as they take.
-    ///
-    /// ```
-    /// # fn register(handlers: &mut shaddock::Handlers, handle: shaddock::Handle) {
-    /// use shaddock::Reply;
-    ///
-    /// handlers.async_handler("connector.admin.connections", move |_, _| {
-    ///     let metrics = handle.metrics_async();
-    ///     async move { metrics.await.map_or(Reply::error(), |it| Reply::json(&it.connections)) }
-    /// });
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// See [`HandleError`].
-    pub fn metrics_async(
-        &self,
-    ) -> impl Future<Output = Result<Metrics, HandleError>> + Send + use<> {
-        let (handle, asked) = (self.clone(), self.ask(ReportKind::Latency));
-        async move {
-            let reports = asked?.await.ok_or(HandleError::Stopped)?;
-            Ok(handle.metrics_of(reports))
-        }
-    }
-
-    fn metrics_of(&self, reports: Vec<Report>) -> Metrics {
-        let mut metrics = Metrics {
-            connections: 0,
-            uids: 0,
-            counters: self.counters(),
-            latency: Latency::default(),
-        };
-        for report in reports {
-            metrics.connections += report.connections;
-            metrics.uids += report.uids;
-            metrics.latency.add(&report.latency);
-        }
-        metrics
-    }
-
     /// The counters of all shards, without asking them for anything.
     #[must_use]
     pub fn counters(&self) -> CounterSnapshot {
@@ -591,15 +544,15 @@ impl Handle {
         self.threads.failure()
     }
 
-    fn is_stopped(&self) -> bool {
+    pub(super) fn is_stopped(&self) -> bool {
         self.is_stopped.load(Ordering::Acquire) || self.failure().is_some()
     }
 
-    fn shards(&self) -> u16 {
+    pub(super) fn shards(&self) -> u16 {
         self.threads.hub.shards()
     }
 
-    fn tell(&self, shard: ShardIndex, mail: Mail) -> Result<(), HandleError> {
+    pub(super) fn tell(&self, shard: ShardIndex, mail: Mail) -> Result<(), HandleError> {
         if self.is_stopped() {
             return Err(HandleError::Stopped);
         }

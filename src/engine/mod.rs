@@ -3,6 +3,8 @@
 
 mod accepts;
 mod allocator;
+mod attached;
+mod attachment;
 mod builder;
 mod churn;
 mod cores;
@@ -27,11 +29,17 @@ mod start;
 mod tests;
 mod threads;
 mod typed;
+mod watch;
 mod worker_thread;
 
 pub use allocator::{return_free_memory, return_large_memory};
+#[cfg(feature = "admin")]
+pub(crate) use attached::Attached;
+#[cfg(feature = "admin")]
+pub(crate) use attachment::Attachment;
 pub use builder::{Builder, Shards};
-pub use handle::{Drain, Engine, Handle, Metrics, ShutdownReport};
+pub use handle::{Drain, Engine, Handle, ShutdownReport};
 #[cfg(feature = "testing")]
 pub(crate) use in_test::TestPlan;
 pub use listen::Listener;
+pub use watch::{ClusterMetrics, Metrics, ServerTypeMetrics, ShardMetrics};

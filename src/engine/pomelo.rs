@@ -26,8 +26,9 @@ use crate::forward::remote::{Remote, RemoteConfig};
 use crate::forward::{Party, Route};
 use crate::limits::Limits;
 use crate::limits::turn::CLUSTER_READS_PER_TURN;
+use crate::metrics::ClusterFigures;
 use crate::pomelo::{
-    Command, Member, MemberConfig, Output, PeerId, PomeloCluster, StopHook, host_and_port,
+    Command, MASTER, Member, MemberConfig, Output, PeerId, PomeloCluster, StopHook, host_and_port,
 };
 use crate::shard::ShardConfig;
 
@@ -93,6 +94,8 @@ const READ_BYTES: usize = 64 * 1024;
 const SLEEP_MAX: Duration = Duration::from_millis(500);
 /// The time in which what is to be told at the end has to be sent.
 const STOP_WITHIN: Duration = Duration::from_millis(500);
+/// The time between two looks at the state of the cluster for its figures.
+const SHOW_EVERY_US: u64 = 50_000;
 /// The pause of accepting when the process has no descriptor left.
 const ACCEPT_PAUSE_US: u64 = 100_000;
 
@@ -147,10 +150,16 @@ fn start(
             Some((host, port)) => member.follow(host, port, registration),
             None => member.set_servers(cluster.fixed_servers().unwrap_or_default()),
         }
+        let coordinators: &[_] = if cluster.master().is_some() { &[MASTER] } else { &[] };
+        let figures =
+            ClusterFigures::new(context.me.0, "pomelo", coordinators, cluster.server_types());
+        let figures = context.config.figures.add_cluster(figures);
         let eventfd = context.threads.eventfd(context.me).clone();
         let wake = Arc::new(move || eventfd.wake());
         let dialer = Dialer::new(lookup, &cluster.limits, &context.counters, wake);
         let thread = Thread {
+            figures,
+            show_us: 0,
             member,
             poll,
             listener,
@@ -177,6 +186,9 @@ fn start(
 
 /// The running loop.
 struct Thread {
+    figures: Arc<ClusterFigures>,
+    /// The time from which the figures are shown again.
+    show_us: u64,
     member: Member,
     poll: Poll,
     listener: Socket,
@@ -292,6 +304,10 @@ impl Thread {
         }
         while let Some(party) = self.member.poll_bell() {
             self.threads.eventfd(party).wake();
+        }
+        if now_us >= self.show_us {
+            self.show_us = now_us + SHOW_EVERY_US;
+            self.member.show(&self.figures);
         }
     }
 

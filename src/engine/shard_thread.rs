@@ -101,6 +101,7 @@ impl ShardThread {
         let me = Party::from(self.index);
         let threads = self.threads;
         let shard = Shard::new(self.config, self.index, &threads.hub);
+        shard.set_thread(rustix::thread::gettid());
         ring.watch(threads.eventfd(me).raw());
         sockets.start(&mut ring);
         ring.submit().map_err(failed("the first submission"))?;

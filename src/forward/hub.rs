@@ -301,6 +301,12 @@ impl Endpoint {
         waiting < lane.cached_slots() || waiting < lane.slots()
     }
 
+    /// Mail in a lane that nobody has taken, and mail that is yet to go into it.
+    pub(crate) fn lane_len(&self, to: Party) -> usize {
+        let lane = self.writer(to);
+        self.outgoing[to.index()].len() + (lane.buffer().capacity() - lane.slots())
+    }
+
     /// Mail that waits for one receiver and does not fit into its lane's ring.
     fn backlog_len(&self, to: Party) -> usize {
         match self.outgoing[to.index()].len() {

@@ -1,6 +1,8 @@
 //! The mail that shards, workers and the host send each other.
 
 use std::sync::Arc;
+#[cfg(feature = "admin")]
+use std::sync::mpsc::SyncSender;
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
@@ -10,10 +12,12 @@ use super::party::Party;
 use super::reports::ReportTo;
 use crate::dispatch::reply::{Reply, ReplyBody};
 use crate::dispatch::{Audience, BindError, Failure, HostRule, Login};
-use crate::metrics::Latency;
+use crate::metrics::ForwardEnd;
 use crate::route::edition::Edition;
 use crate::route::push::Push;
 use crate::route::table::{RouteId, RouteTable};
+#[cfg(feature = "admin")]
+use crate::session::SessionPage;
 use crate::session::{SessionData, SessionId, Uid};
 #[cfg(feature = "tls")]
 use crate::tls::ServerConfig;
@@ -50,6 +54,8 @@ pub(crate) enum Mail {
     Answers {
         token: u64,
         answered: u64,
+        /// Of these, those whose handlers have failed.
+        failed: u16,
         bytes: Vec<u8>,
     },
     /// The answer to one of a batch's messages, by its place.
@@ -141,6 +147,12 @@ pub(crate) enum Mail {
         to: ReportTo<Report>,
         kind: ReportKind,
     },
+    /// To see the sessions in the slots from one on, or one session.
+    #[cfg(feature = "admin")]
+    Look {
+        at: Look,
+        to: SyncSender<SessionPage>,
+    },
     Hosts {
         rules: Vec<HostRule>,
         change: HostChange,
@@ -210,6 +222,8 @@ pub(crate) struct WorkerReply {
     pub(crate) failed: bool,
     /// The reason why there is no body, if the engine has answered by itself.
     pub(crate) failure: Option<Failure>,
+    /// The end that it has come to.
+    pub(crate) end: ForwardEnd,
     /// The request's own, if the worker still has it: a count that only its shard changes costs
     /// next to nothing.
     pub(crate) data: Option<Arc<SessionData>>,
@@ -225,7 +239,7 @@ impl WorkerReply {
             ReplyBody::Owned(bytes) => Some(bytes.into()),
             ReplyBody::Shared(bytes) => Some(bytes),
         };
-        Self { body, failed, failure, data }
+        Self { body, failed, failure, end: ForwardEnd::of_handler(failed), data }
     }
 
     pub(crate) fn into_reply(self) -> Reply<'static> {
@@ -288,22 +302,24 @@ pub(crate) enum HostChange {
     Replace,
 }
 
+/// The sessions of a shard that are to be seen.
+#[cfg(feature = "admin")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    From(u32),
+    One(SessionId),
+}
+
 /// The purpose of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReportKind {
     Logins,
     /// The shard shows that it turns, and tells nothing that costs it anything.
     Presence,
-    /// The recorded latency is taken along.
-    Latency,
 }
 
 /// The figures of one shard.
 pub(crate) struct Report {
     pub(crate) connections: usize,
     pub(crate) logins: Vec<Login>,
-    /// Of the requests since the last report.
-    pub(crate) latency: Latency,
-    /// Uids whose home this shard is.
-    pub(crate) uids: usize,
 }

@@ -40,6 +40,8 @@ pub(crate) struct MessageBatch {
     pub(crate) answers: Vec<u8>,
     /// The messages that they answer, a bit each.
     pub(crate) answered: u64,
+    /// Of these, those whose handlers have failed.
+    pub(crate) failed: u16,
 }
 
 /// The messages of a batch, in the order they came: each a head and its body, all in one piece of
@@ -142,6 +144,7 @@ impl BatchPool {
             messages: Messages::default(),
             answers: Vec::new(),
             answered: 0,
+            failed: 0,
         })
     }
 
@@ -154,6 +157,7 @@ impl BatchPool {
         batch.messages.clear();
         batch.answers.clear();
         batch.answered = 0;
+        batch.failed = 0;
         batch.data = None;
         self.empty.push(batch);
     }

@@ -2,6 +2,7 @@
 
 use super::deadline_list::DeadlineList;
 use super::message_batch::{Head, KEPT_BYTES_MAX, Messages};
+use super::workers::ServerTypeIndex;
 use crate::dispatch::context::{ClientCall, HeldRequest};
 use crate::dispatch::{Request, Session};
 use crate::route::table::RouteTable;
@@ -19,6 +20,7 @@ pub(crate) struct PendingForwards {
 pub(crate) enum PendingForward {
     One {
         client: ClientCall,
+        server_type: ServerTypeIndex,
         /// For the global after filters, where there are any.
         held: Option<Box<HeldRequest>>,
     },
@@ -28,6 +30,7 @@ pub(crate) enum PendingForward {
 /// The requests of a batch.
 pub(crate) struct PendingBatch {
     pub(crate) session: SessionId,
+    pub(crate) server_type: ServerTypeIndex,
     /// When they came, in microseconds of the shard's clock.
     pub(crate) started_us: u64,
     /// The ids of the batch's messages, 0 for notifies.
@@ -89,6 +92,22 @@ impl HeldMessages {
 }
 
 impl PendingForward {
+    /// The server type that it is for.
+    pub(crate) fn server_type(&self) -> ServerTypeIndex {
+        match self {
+            Self::One { server_type, .. } => *server_type,
+            Self::Batch(batch) => batch.server_type,
+        }
+    }
+
+    /// The messages of it that are not answered.
+    pub(crate) fn pending(&self) -> u32 {
+        match self {
+            Self::One { .. } => 1,
+            Self::Batch(batch) => batch.pending.count_ones(),
+        }
+    }
+
     /// The requests in it.
     fn len(&self) -> usize {
         match self {
@@ -148,6 +167,7 @@ mod tests {
         let client = ClientCall { session, id: 1, route: None, bytes: 0, started_us: 0 };
         let batch = PendingBatch {
             session,
+            server_type: ServerTypeIndex(0),
             started_us: 0,
             ids: vec![1, 2, 3],
             pending: 0b111,
@@ -155,7 +175,8 @@ mod tests {
             held: None,
         };
         let mut forwards = PendingForwards::default();
-        let one = forwards.add(PendingForward::One { client, held: None }, 5);
+        let server_type = ServerTypeIndex(0);
+        let one = forwards.add(PendingForward::One { client, server_type, held: None }, 5);
         let three = forwards.add(PendingForward::Batch(batch), 6);
         assert_eq!(forwards.len(), 4);
         assert!(forwards.batch_mut(one).is_none());

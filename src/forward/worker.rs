@@ -26,7 +26,7 @@ use crate::dispatch::{
 };
 use crate::limits::Limits;
 use crate::limits::turn::{MAILS_PER_PARTY, MESSAGES_PER_SHARD};
-use crate::metrics::Counters;
+use crate::metrics::{Counters, ForwardEnd};
 use crate::route::edition::Edition;
 use crate::route::registration::{Mistakes, schemas_without_handler};
 use crate::route::table::RouteTable;
@@ -312,7 +312,13 @@ impl Worker {
                 self.mail_answer(
                     id.shard(),
                     token,
-                    WorkerReply { body: Some(bytes), failed, failure: None, data },
+                    WorkerReply {
+                        body: Some(bytes),
+                        failed,
+                        failure: None,
+                        end: ForwardEnd::of_handler(failed),
+                        data,
+                    },
                 );
             }
             _ => self.send_answer(id.shard(), token, reply, session.into_shared()),
@@ -359,6 +365,7 @@ impl Worker {
                 let text = reply.text(&self.failures);
                 encode_answer(is_websocket, head.id, &text, &mut batch.answers);
                 batch.answered |= 1 << index;
+                batch.failed += u16::from(reply.failed);
             }
         }
         if let Some(last) = last {
@@ -376,8 +383,8 @@ impl Worker {
         let answered = std::mem::take(&mut batch.answered);
         if answered != 0 {
             let (token, bytes) = (batch.token, std::mem::take(&mut batch.answers));
-            let shard = batch.session.shard();
-            self.endpoint.send(shard.into(), Mail::Answers { token, answered, bytes });
+            let (shard, failed) = (batch.session.shard(), std::mem::take(&mut batch.failed));
+            self.endpoint.send(shard.into(), Mail::Answers { token, answered, failed, bytes });
         }
     }
 
@@ -439,8 +446,8 @@ impl Worker {
                 let text = reply.text(&self.failures);
                 encode_answer(part.is_websocket, part.id, &text, &mut bytes);
                 let (token, answered) = (part.token, 1 << part.index);
-                self.endpoint
-                    .send(session.shard().into(), Mail::Answers { token, answered, bytes });
+                let mail = Mail::Answers { token, answered, failed: reply.failed.into(), bytes };
+                self.endpoint.send(session.shard().into(), mail);
             }
             // Nobody waits for the answer to a notify.
             Origin::Batch { .. } => {}

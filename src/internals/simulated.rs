@@ -9,7 +9,7 @@ use crate::forward::mail::Mail;
 use crate::forward::scatter::by_home;
 use crate::forward::{Carrier, Hub, HubLimits, LaneFull, Party, ServerId, ServerType, WorkerIndex};
 use crate::limits::Limits;
-use crate::metrics::{CounterSnapshot, Counters};
+use crate::metrics::{CounterSnapshot, Counters, Figures};
 use crate::route::edition::{Edition, EditionId};
 use crate::route::push::Push;
 use crate::route::table::RouteTable;
@@ -112,6 +112,7 @@ impl Simulated {
             shutdown_kick: None,
             server_types,
             counters: (0..hub.parties()).map(|_| Arc::<Counters>::default()).collect(),
+            figures: Figures::new(shards, 0),
             ..ShardConfig::bare(routes, None, setup.connector)
         });
         let registers = [setup.chat];

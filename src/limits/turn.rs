@@ -86,6 +86,10 @@ turn_bounds! {
     /// message of somebody who is in would stand behind thousands of handshakes.
     SUBMITS_PER_CROWDED_TURN: usize = 12, counters [];
 
+    #[cfg(feature = "admin")]
+    /// Slots of sessions that are shown in a turn to whoever looks at them from outside.
+    SESSIONS_SHOWN_PER_TURN: u32 = 256, counters [];
+
     /// Messages that a worker takes from one shard in a turn.
     ///
     /// The shard is woken once for all of their answers, so that it sends many of them at a time.

@@ -17,6 +17,19 @@ impl Counter {
         self.add(1);
     }
 
+    /// Makes it a gauge: it says what is, not what has been.
+    #[inline]
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Counts one less, of a gauge.
+    #[inline]
+    pub(crate) fn one_less(&self) {
+        self.set(self.value().saturating_sub(1));
+    }
+
+    #[inline]
     pub(crate) fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -100,6 +113,8 @@ counters! {
     refused_version,
     /// HTTP requests that were no valid upgrade.
     refused_http,
+    /// Requests for the health path, which are answered and closed.
+    health_checks,
     /// WebSockets that pages of other origins than a listener's wanted to open.
     refused_origin,
     /// Peers turned away by a listener with the PROXY protocol that does not trust them.

@@ -1,7 +1,13 @@
-//! Counters of each shard, and the latency of requests.
+//! Counters of each shard, the latency of requests, and figures of the threads.
 
 mod counters;
+mod figures;
 mod latency;
 
+pub(crate) use counters::Counter;
 pub use counters::{CounterSnapshot, Counters};
+#[cfg(any(feature = "pitaya", feature = "pomelo"))]
+pub(crate) use figures::ClusterFigures;
+pub(crate) use figures::{Figures, ForwardEnd, ShardFigures};
 pub use latency::Latency;
+pub(crate) use latency::LatencyCounters;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::messages::Error;
+use crate::metrics::ForwardEnd;
 
 /// Why a request has no answer of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +41,16 @@ impl Failure {
             Self::NoResponders => (UNKNOWN, "nats: no responders available for request"),
             Self::Timeout => ("PIT-408", "rpc client: request timeout"),
             Self::BadAnswer => ("PIT-500", "the server's answer can't be read"),
+        }
+    }
+
+    /// The end that it counts as.
+    pub(super) fn end(self) -> ForwardEnd {
+        match self {
+            Self::Busy | Self::TooLong => ForwardEnd::Rejected,
+            Self::Timeout => ForwardEnd::TimedOut,
+            Self::BadAnswer => ForwardEnd::Failed,
+            Self::NoServer | Self::NoConnection | Self::NoResponders => ForwardEnd::Lost,
         }
     }
 

@@ -15,6 +15,7 @@ use super::window::{MESSAGE_BYTES, Message, Sent, ServerKey, Stage, Waiter, Wait
 use crate::forward::Chunk;
 use crate::forward::deadline_list::DeadlineList;
 use crate::forward::mail::{Forward, WorkerReply};
+use crate::metrics::ForwardEnd;
 use crate::session::SessionView;
 
 /// The status of a message that says that nobody has heard the request.
@@ -77,6 +78,11 @@ impl Forwards {
         (self.calls.len(), self.sent.len(), self.orphans, self.bytes) == (0, 0, 0, 0)
     }
 
+    /// The servers of a type, and how many of them etcd has forgotten.
+    pub(super) fn servers_known(&self, server_type: &str) -> (usize, usize) {
+        self.servers.known(server_type)
+    }
+
     /// A client's message for a server.
     pub(super) fn handle_forward(&mut self, turn: &mut Turn<'_>, forward: Forward) {
         let Forward { token, session, data, route, id, bytes } = forward;
@@ -84,8 +90,8 @@ impl Forwards {
         let message = Message { session, data, export, route, id, bytes };
         if let Err(failure) = self.accept(turn, token, message) {
             count(turn, failure);
-            let reply =
-                WorkerReply { body: Some(failure.body()), failed: true, failure: None, data: None };
+            let (body, end) = (Some(failure.body()), failure.end());
+            let reply = WorkerReply { body, failed: true, failure: None, end, data: None };
             turn.remote.answer(session.shard(), token, reply);
         }
     }
@@ -266,9 +272,11 @@ impl Forwards {
             waiting.into_iter().for_each(|waiting| self.move_on(turn, waiting));
         } else if let Some(waiter) = waiter {
             match Response::decode(payload) {
-                Ok(Response { error: None, data }) => finish(turn, waiter, Some(data), false),
+                Ok(Response { error: None, data }) => {
+                    finish(turn, waiter, Some(data), ForwardEnd::Answered);
+                }
                 Ok(Response { error: Some(error), .. }) => {
-                    finish(turn, waiter, Some(error.into_body()), true);
+                    finish(turn, waiter, Some(error.into_body()), ForwardEnd::Failed);
                 }
                 Err(_) => {
                     turn.config.counters.cluster_bad_packets.one();
@@ -380,7 +388,7 @@ fn fail(turn: &mut Turn<'_>, waiter: Waiter, failure: Failure) {
         Failure::Timeout => timeout_of(turn, &waiter),
         failure => failure.body(),
     };
-    finish(turn, waiter, Some(body), true);
+    finish(turn, waiter, Some(body), failure.end());
 }
 
 /// The error of a timeout, as Pitaya's frontends tell it: whose it was, and how long they
@@ -400,8 +408,9 @@ fn timeout_of(turn: &Turn<'_>, waiter: &Waiter) -> Bytes {
     error.into_body()
 }
 
-fn finish(turn: &mut Turn<'_>, waiter: Waiter, body: Option<Bytes>, failed: bool) {
-    let reply = WorkerReply { body, failed, failure: None, data: None };
+fn finish(turn: &mut Turn<'_>, waiter: Waiter, body: Option<Bytes>, end: ForwardEnd) {
+    let failed = end != ForwardEnd::Answered;
+    let reply = WorkerReply { body, failed, failure: None, end, data: None };
     turn.remote.answer(waiter.shard, waiter.token, reply);
 }
 

@@ -30,6 +30,11 @@ use super::subjects::Subject;
 use super::turn::{Caller, Turn};
 use crate::forward::remote::{Received, Remote};
 use crate::forward::{Party, Route};
+use crate::metrics::ClusterFigures;
+
+/// The coordinators of a Pitaya cluster.
+pub(crate) const NATS: &str = "nats";
+pub(crate) const ETCD: &str = "etcd";
 
 /// Everything that a frontend knows of its cluster.
 pub(crate) struct Member {
@@ -198,6 +203,16 @@ impl Member {
     /// True if anything waits for NATS to take it.
     pub(crate) fn has_commands(&self) -> bool {
         !self.commands.is_empty()
+    }
+
+    /// Shows the state of the cluster to those who look.
+    pub(crate) fn show(&self, figures: &ClusterFigures) {
+        figures.set_coordinator(NATS, self.commands.is_connected());
+        for shown in &figures.server_types {
+            let (known, doubted) = self.forwards.servers_known(&shown.name);
+            shown.up.set((known - doubted) as u64);
+            shown.down.set(doubted as u64);
+        }
     }
 
     /// A party that sleeps and has got mail: the shell wakes it.

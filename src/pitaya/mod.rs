@@ -25,7 +25,7 @@ mod window;
 pub(crate) use cluster::etcd_uri;
 pub use cluster::{PitayaCluster, PitayaLimits};
 pub(crate) use commands::Command;
-pub(crate) use member::Member;
+pub(crate) use member::{ETCD, Member, NATS};
 pub(crate) use member_config::MemberConfig;
 pub(crate) use servers::{Change, KEYS, ServerName};
 pub use tls::ClusterTls;

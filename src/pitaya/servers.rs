@@ -257,6 +257,15 @@ impl Servers {
         kind.slots.get(index?).copied()
     }
 
+    /// The servers of a type, and how many of them etcd has forgotten.
+    pub(super) fn known(&self, server_type: &str) -> (usize, usize) {
+        let kind = self.types.iter().find(|kind| *kind.name == *server_type);
+        let slots = kind.map_or(&[][..], |kind| &kind.slots);
+        let servers = slots.iter().filter_map(|slot| self.table.at(*slot));
+        let doubted = servers.filter(|server| server.doubted_until_us.is_some()).count();
+        (slots.len(), doubted)
+    }
+
     #[cfg(test)]
     pub(super) fn ids(&self, server_type: &str) -> Vec<&str> {
         let kind = self.types.iter().find(|kind| *kind.name == *server_type);

@@ -17,6 +17,7 @@ use crate::dispatch::Failure;
 use crate::forward::Chunk;
 use crate::forward::mail::{Forward, WorkerReply};
 use crate::forward::remote::Remote;
+use crate::metrics::ForwardEnd;
 use crate::session::{SessionData, SessionId, SessionView, ShardIndex, Slot};
 
 /// Bytes of a call beside its body and its route: its head, and a small session.
@@ -49,11 +50,12 @@ impl Forwards<'_> {
         let (text, body) = route.split(&routes, &bytes);
         let message = Message { id, route: text, body };
         if let Err(why) = self.call(session, &data, token, &message) {
-            match why {
-                NotCalled::Lost => self.config.counters.forward_lost.one(),
-                NotCalled::Full => self.config.counters.forward_rejects.one(),
-            }
-            self.answer_failed(session.shard(), token, Failure::Busy);
+            let (counter, end) = match why {
+                NotCalled::Lost => (&self.config.counters.forward_lost, ForwardEnd::Lost),
+                NotCalled::Full => (&self.config.counters.forward_rejects, ForwardEnd::Rejected),
+            };
+            counter.one();
+            self.answer_failed(session.shard(), token, end);
         }
     }
 
@@ -127,7 +129,8 @@ impl Forwards<'_> {
             // Nobody waits for what has been answered for, nor for what a notify comes to.
             let Some(waiter) = mailbox.calls.take(answer.id) else { return };
             let body = answer.body.map(|body| self.chunk.carve([body.as_bytes()]));
-            let reply = WorkerReply { body, failed: answer.failed, failure: None, data: None };
+            let (failed, end) = (answer.failed, ForwardEnd::of_handler(answer.failed));
+            let reply = WorkerReply { body, failed, failure: None, end, data: None };
             self.remote.answer(waiter.shard, waiter.token, reply);
         });
         if bad > 0 {
@@ -137,9 +140,17 @@ impl Forwards<'_> {
     }
 
     /// Answers a request that no server will.
-    pub(super) fn answer_failed(&mut self, shard: ShardIndex, token: u64, failure: Failure) {
-        let reply = WorkerReply { body: None, failed: true, failure: Some(failure), data: None };
-        self.remote.answer(shard, token, reply);
+    pub(super) fn answer_failed(&mut self, shard: ShardIndex, token: u64, end: ForwardEnd) {
+        let failure = match end {
+            ForwardEnd::TimedOut => Failure::TimedOut,
+            _ => Failure::Busy,
+        };
+        let (failed, failure) = (true, Some(failure));
+        self.remote.answer(
+            shard,
+            token,
+            WorkerReply { body: None, failed, failure, end, data: None },
+        );
     }
 
     /// A session has ended: tells the game, if it was anybody's.

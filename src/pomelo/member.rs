@@ -24,9 +24,9 @@ use super::peer::{Output, Owner, Peer, PeerId};
 use super::peers::Peers;
 use super::remotes::{Caller, Remotes};
 use super::servers::{Change, Server};
-use crate::dispatch::Failure;
 use crate::forward::remote::{Received, Remote};
 use crate::forward::{Chunk, Party, Route};
+use crate::metrics::{ClusterFigures, ForwardEnd};
 use crate::session::Slot;
 
 /// Everything that a frontend knows of its cluster.
@@ -55,6 +55,8 @@ pub(crate) enum Command {
     Stop,
 }
 
+/// The coordinator of a Pomelo cluster.
+pub(crate) const MASTER: &str = "master";
 /// Bytes of one packet from the master: thousands of servers' entries.
 const MASTER_PACKET_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of a CONNECT, about.
@@ -176,7 +178,7 @@ impl Member {
         crate::log::seldom!(of server, warn, server, why, calls, "no connection to a server");
         self.config.counters.forward_lost.add(waiters.len() as u64);
         for waiter in waiters {
-            self.forwards().answer_failed(waiter.shard, waiter.token, Failure::Busy);
+            self.forwards().answer_failed(waiter.shard, waiter.token, ForwardEnd::Lost);
         }
     }
 
@@ -315,7 +317,7 @@ impl Member {
         };
         self.config.counters.forward_timeouts.add(timeouts.len() as u64);
         for waiter in timeouts {
-            self.forwards().answer_failed(waiter.shard, waiter.token, Failure::TimedOut);
+            self.forwards().answer_failed(waiter.shard, waiter.token, ForwardEnd::TimedOut);
         }
         if leaves {
             return self.apply(Change::Remove(id));
@@ -463,6 +465,21 @@ impl Member {
     /// True if an open connection has something to send.
     pub(crate) fn is_sending(&self) -> bool {
         self.peers.is_sending()
+    }
+
+    /// Shows the state of the cluster to those who look.
+    pub(crate) fn show(&self, figures: &ClusterFigures) {
+        if let Some(master) = &self.master {
+            let is_joined = matches!(master.state, MasterState::Joined { .. });
+            figures.set_coordinator(MASTER, is_joined);
+        }
+        for shown in &figures.server_types {
+            let servers = self.mailboxes.iter().map(|(_, mailbox)| mailbox);
+            let servers = servers.filter(|mailbox| *mailbox.server.server_type == *shown.name);
+            let (up, down): (Vec<_>, Vec<_>) = servers.partition(|mailbox| mailbox.is_open());
+            shown.up.set(up.len() as u64);
+            shown.down.set(down.len() as u64);
+        }
     }
 
     /// A party that sleeps and has got mail: the shell wakes it.

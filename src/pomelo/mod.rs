@@ -22,7 +22,7 @@ mod vectors;
 
 pub use cluster::{ClosedArg, PomeloCluster, PomeloLimits};
 pub(crate) use cluster::{StopHook, host_and_port};
-pub(crate) use member::{Command, Member};
+pub(crate) use member::{Command, MASTER, Member};
 pub(crate) use member_config::MemberConfig;
 pub(crate) use peer::{Output, PeerId};
 pub use router::{CustomRouter, Router};

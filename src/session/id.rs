@@ -69,6 +69,17 @@ impl SessionId {
         Self(NonZeroU64::new(word).expect("a generation is never 0"))
     }
 
+    /// Reads what `Debug` writes.
+    #[cfg(any(feature = "admin", test))]
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(3, '.');
+        let shard = ShardIndex(parts.next()?.parse().ok()?);
+        let slot = parts.next()?.parse().ok().filter(|slot| *slot < 1 << SLOT_BITS)?;
+        let generation = parts.next()?.parse().ok()?;
+        let is_one = (1..=GENERATION_MASK).contains(&generation);
+        is_one.then(|| Self::new(shard, Slot(slot), Generation(generation)))
+    }
+
     /// The shard that owns the session.
     #[must_use]
     pub fn shard(self) -> ShardIndex {
@@ -101,6 +112,24 @@ mod tests {
             assert_eq!(id.shard(), ShardIndex(shard));
             assert_eq!(id.slot(), Slot(slot));
             assert_eq!(id.generation(), Generation(generation));
+            assert_eq!(SessionId::parse(&format!("{id:?}")), Some(id));
+        }
+    }
+
+    #[test]
+    fn other_text_is_no_id() {
+        for text in [
+            "",
+            "0",
+            "0.1",
+            "0.1.0",
+            "0.1.2.3",
+            "0.16777216.1",
+            "0.0.16777216",
+            "65536.0.1",
+            "a.b.c",
+        ] {
+            assert_eq!(SessionId::parse(text), None, "{text}");
         }
     }
 

@@ -3,6 +3,8 @@
 pub(crate) mod data;
 mod directory;
 mod id;
+#[cfg(feature = "admin")]
+mod info;
 mod outbox;
 mod queue;
 mod table;
@@ -14,6 +16,8 @@ pub(crate) use directory::Directory;
 pub use directory::OnSecondBind;
 pub(crate) use id::{Generation, Slot};
 pub use id::{SessionId, ShardIndex};
+#[cfg(feature = "admin")]
+pub(crate) use info::{SessionInfo, SessionPage};
 pub(crate) use outbox::{BufferPool, Outbox, Segment};
 pub(crate) use queue::{Framing, LossyPush, PushLoss};
 pub(crate) use table::{CAPACITY_MAX, Table, place_of, token_of};

@@ -10,7 +10,7 @@ use crate::dispatch::{FailureBodies, HostFilter, Register, chain};
 use crate::forward::worker::WorkerConfig;
 use crate::forward::{Carrier, Hub, Party, ServerType, ServerTypeIndex, WorkerIndex};
 use crate::limits::Limits;
-use crate::metrics::Counters;
+use crate::metrics::{Counters, Figures};
 use crate::route::edition::Edition;
 use crate::route::registration::Mistakes;
 use crate::route::table::RouteTable;
@@ -34,6 +34,8 @@ pub(crate) struct ShardConfig {
     pub(crate) shutdown_kick: Option<Arc<str>>,
     /// The setting that holds the client's address, if there is to be one.
     pub(crate) address_setting: Option<String>,
+    /// The path at which balancers ask on the ports of clients, if there is one.
+    pub(crate) health_path: Option<String>,
     pub(crate) heartbeat_interval: Option<Duration>,
     pub(crate) protos: Option<ProtoTable>,
     /// The newest. Shards hear of another one by mail; only the host's threads look here.
@@ -66,6 +68,8 @@ pub(crate) struct ShardConfig {
     pub(crate) session_numbers: AtomicU64,
     /// One for each party: the shards, the workers, the network forwarders.
     pub(crate) counters: Vec<Arc<Counters>>,
+    /// Figures of the threads besides their counters.
+    pub(crate) figures: Figures,
 }
 
 /// The proof of life that clients owe (docs/protocol/wire.md, "Heartbeat").
@@ -211,6 +215,7 @@ impl ShardConfig {
             on_second_bind: None,
             shutdown_kick: None,
             address_setting: None,
+            health_path: None,
             heartbeat_interval: None,
             protos: None,
             edition: RwLock::new(Arc::new(Edition::bare(dictionary, &routes))),
@@ -231,6 +236,7 @@ impl ShardConfig {
             connections: AtomicUsize::new(0),
             session_numbers: AtomicU64::new(0),
             counters: vec![Arc::default()],
+            figures: Figures::new(1, 0),
         }
     }
 }

@@ -334,6 +334,12 @@ impl Shard {
         self.inbound.dispatcher.forwarder.outbound.connections.len()
     }
 
+    /// Shows the thread that it runs on.
+    pub(crate) fn set_thread(&self, thread: rustix::thread::Pid) {
+        let connections = &self.inbound.dispatcher.forwarder.outbound.connections;
+        connections.figures().set_thread(thread.as_raw_nonzero().get());
+    }
+
     pub(crate) fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }

@@ -155,6 +155,28 @@ pub fn encode_accept(upgrade: &Upgrade<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n\r\n");
 }
 
+/// True if a whole request is a plain GET or HEAD of that path, with whatever query.
+#[must_use]
+pub fn asks_for(head: &[u8], path: &str) -> bool {
+    let line = head.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let mut words = line.trim_ascii().split(|&byte| byte == b' ');
+    let is_read = matches!(words.next(), Some(b"GET" | b"HEAD"));
+    let target = words.next().unwrap_or_default();
+    is_read && target.split(|&byte| byte == b'?').next() == Some(path.as_bytes())
+}
+
+/// The whole response to a balancer that asks for the health path, where clients may be sent here.
+pub const HEALTHY: &[u8] = b"HTTP/1.1 200 OK\r\n\
+    Connection: close\r\n\
+    Cache-Control: no-store\r\n\
+    Content-Length: 0\r\n\r\n";
+
+/// The same where nobody is to be sent here.
+pub const UNHEALTHY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    Connection: close\r\n\
+    Cache-Control: no-store\r\n\
+    Content-Length: 0\r\n\r\n";
+
 /// The whole response to a client whose address is refused.
 pub const FORBIDDEN: &[u8] = b"HTTP/1.1 403 Forbidden\r\n\
     Connection: close\r\n\
@@ -300,6 +322,21 @@ const ACCEPT_BYTES: usize = 28;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_health_check_is_a_plain_read_of_its_path() {
+        for line in ["GET /healthz HTTP/1.1", "HEAD /healthz?x=1 HTTP/1.0", "GET /healthz"] {
+            assert!(
+                asks_for(format!("{line}\r\nHost: a\r\n\r\n").as_bytes(), "/healthz"),
+                "{line}"
+            );
+        }
+        for line in
+            ["POST /healthz HTTP/1.1", "GET /healthz/ HTTP/1.1", "GET / HTTP/1.1", "", "GET"]
+        {
+            assert!(!asks_for(format!("{line}\r\n\r\n").as_bytes(), "/healthz"), "{line}");
+        }
+    }
 
     const HEAD_BYTES_MAX: usize = 8192;
 

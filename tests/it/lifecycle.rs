@@ -335,9 +335,8 @@ fn figures_asked_for_on_a_shard_come_at_once() {
                 handlers.async_handler(route, move |_, _| {
                     let handle = handle.get().unwrap().clone();
                     async move {
-                        assert_eq!(handle.metrics().unwrap_err(), HandleError::OnShard);
                         assert_eq!(handle.statistics().unwrap_err(), HandleError::OnShard);
-                        let metrics = handle.metrics_async().await.unwrap();
+                        let metrics = handle.metrics().unwrap();
                         let statistics = handle.statistics_async().await.unwrap();
                         Reply::json(&[metrics.connections, statistics.connections])
                     }
@@ -352,11 +351,10 @@ fn figures_asked_for_on_a_shard_come_at_once() {
     assert_eq!(client.ask(1, ASK, "{}"), "[1,1]");
     assert_eq!(client.ask(2, ASK_THERE, "{}"), "[1,1]");
     let handle = engine.handle();
-    assert_eq!(block_on(handle.metrics_async()).unwrap().connections, 1);
     assert_eq!(handle.metrics().unwrap().connections, 1);
     assert_eq!(handle.statistics().unwrap().connections, 1);
     engine.shutdown(Drain::now());
-    assert_eq!(block_on(handle.metrics_async()).unwrap_err(), HandleError::Stopped);
+    assert_eq!(block_on(handle.statistics_async()).unwrap_err(), HandleError::Stopped);
 }
 
 /// Its own inbox has room: that it is late is no reason to try again at once.
@@ -377,8 +375,8 @@ fn a_shard_that_stands_is_told_from_one_with_too_much_mail() {
     client.send(&request(1, STAND, "{}"));
     eventually("it stands", || begun.get() == 1);
     let (handle, other) = (engine.handle(), engine.handle());
-    let asked = handle.metrics_async();
-    assert_eq!(other.metrics().unwrap_err(), HandleError::TimedOut);
+    let asked = handle.statistics_async();
+    assert_eq!(other.statistics().unwrap_err(), HandleError::TimedOut);
     go_on.one();
     assert_eq!(block_on(asked).unwrap().connections, 1, "who has more patience is answered");
 }

@@ -5,6 +5,7 @@
 //! does everybody's knowledge of this server, for as long as its time to live.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
@@ -18,12 +19,13 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
+use crate::metrics::ClusterFigures;
 use crate::pitaya::etcd::{
     AuthenticateRequest, AuthenticateResponse, Empty, LeaseGrantRequest, LeaseGrantResponse,
     LeaseKeepAliveResponse, LeaseRequest, PutRequest, RangeRequest, RangeResponse,
     WatchCreateRequest, WatchRequest, WatchResponse, path, range_end,
 };
-use crate::pitaya::{Change, ClusterTls, KEYS, PitayaCluster, ServerName, etcd_uri};
+use crate::pitaya::{Change, ClusterTls, ETCD, KEYS, PitayaCluster, ServerName, etcd_uri};
 
 /// The task that talks to etcd.
 pub(super) struct Registrar {
@@ -37,6 +39,7 @@ pub(super) struct Registrar {
     resync: Duration,
     list_bytes_max: usize,
     changes: mpsc::Sender<Change>,
+    figures: Arc<ClusterFigures>,
     /// The lease that this server's key hangs on, if it may still be good.
     lease: Option<i64>,
     /// Etcd has forgotten the lease that there was.
@@ -95,6 +98,7 @@ impl Registrar {
         server_type: &str,
         id: &str,
         changes: mpsc::Sender<Change>,
+        figures: Arc<ClusterFigures>,
     ) -> Self {
         // They have been checked.
         let uris = cluster.etcd.iter().filter_map(|address| etcd_uri(address));
@@ -120,6 +124,7 @@ impl Registrar {
             resync: cluster.resync,
             list_bytes_max: cluster.limits.list_bytes_max,
             changes,
+            figures,
             lease: None,
             has_lost_lease: false,
             revision: 0,
@@ -138,6 +143,7 @@ impl Registrar {
                 error = session => error,
                 () = stopped.closed() => return self.leave(etcd).await,
             };
+            self.figures.set_coordinator(ETCD, false);
             if began.elapsed() > RETRY_MAX {
                 wait = RETRY_FIRST;
             }
@@ -206,6 +212,7 @@ impl Registrar {
         registered?;
         let first = self.revision + 1;
         tracing::info!(id = self.name.id, "etcd knows this server");
+        self.figures.set_coordinator(ETCD, true);
         let mut changes = etcd.watch(&self.keys(), first).await?;
         let mut beat = ticks(self.ttl / BEATS_PER_TTL);
         let mut resync = ticks(self.resync);

@@ -31,7 +31,8 @@ use crate::error::{EngineOption, StartError};
 use crate::forward::remote::{Remote, RemoteConfig};
 use crate::forward::{Party, Route};
 use crate::limits::Limits;
-use crate::pitaya::{Change, Member, MemberConfig, PitayaCluster};
+use crate::metrics::ClusterFigures;
+use crate::pitaya::{Change, ETCD, Member, MemberConfig, NATS, PitayaCluster};
 use crate::shard::ShardConfig;
 
 impl Builder {
@@ -81,6 +82,8 @@ impl NetworkForwarder for PitayaForwarder {
 const SLEEP_MAX: Duration = Duration::from_millis(500);
 /// The time in which what is to be told at the end has to be sent.
 const STOP_WITHIN: Duration = Duration::from_millis(1_000);
+/// The time between two looks at the state of the cluster for its figures.
+const SHOW_EVERY_US: u64 = 50_000;
 /// Changes of the list of servers that wait to be taken over.
 const CHANGES_MAX: usize = 64;
 
@@ -141,13 +144,18 @@ async fn run(cluster: PitayaCluster, context: ForwarderContext) -> std::io::Resu
     };
     let remote = Remote::new(&context.threads.hub, context.me, remote);
     let member = Member::new(member, &cluster, &context.routes, remote);
+    let names = cluster.server_types.iter().map(String::as_str);
+    let figures = ClusterFigures::new(context.me.0, "pitaya", &[NATS, ETCD], names);
+    let figures = context.config.figures.add_cluster(figures);
     let nats = Nats::start(&cluster, &config.server_type, &id, &member.inbox(), random[0]);
     let (changes, servers) = mpsc::channel(CHANGES_MAX);
-    let registrar = Registrar::new(&cluster, &config.server_type, &id, changes);
+    let etcd = Arc::clone(&figures);
+    let registrar = Registrar::new(&cluster, &config.server_type, &id, changes, etcd);
     let registrar = tokio::spawn(registrar.run());
     let bell = watch(context.threads.eventfd(context.me).clone())?;
     let sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
-    let mut thread = Thread { member, nats, moving: None, servers, context, bell, sleep };
+    let mut thread =
+        Thread { member, nats, moving: None, servers, context, bell, sleep, figures, show_us: 0 };
     thread.run().await;
     if tokio::time::timeout(STOP_WITHIN, thread.nats.finish()).await.is_err() {
         tracing::warn!("not all was sent to NATS");
@@ -178,6 +186,9 @@ struct Thread {
     context: ForwarderContext,
     bell: AsyncFd<Eventfd>,
     sleep: Pin<Box<Sleep>>,
+    figures: Arc<ClusterFigures>,
+    /// The time from which the figures are shown again.
+    show_us: u64,
 }
 
 impl Thread {
@@ -200,11 +211,16 @@ impl Thread {
     /// Does all there is to do. What NATS and etcd bring has been handed in by [`Self::rest`].
     fn turn(&mut self) {
         let threads = &self.context.threads;
-        self.member.begin_turn(threads.now_us());
+        let now_us = threads.now_us();
+        self.member.begin_turn(now_us);
         self.member.run();
         self.nats.send(&mut self.member);
         while let Some(party) = self.member.poll_bell() {
             threads.eventfd(party).wake();
+        }
+        if now_us >= self.show_us {
+            self.show_us = now_us + SHOW_EVERY_US;
+            self.member.show(&self.figures);
         }
     }
 

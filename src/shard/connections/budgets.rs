@@ -274,7 +274,6 @@ impl ReadBudgets {
     }
 
     /// Bytes of all sessions that wait.
-    #[cfg(any(test, feature = "internals"))]
     pub(in crate::shard) fn held_bytes(&self) -> usize {
         self.held_bytes
     }

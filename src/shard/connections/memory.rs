@@ -33,7 +33,6 @@ impl Memory {
         self.bytes_max.saturating_sub(self.kept)
     }
 
-    #[cfg(any(test, feature = "internals"))]
     pub(super) fn kept(&self) -> usize {
         self.kept
     }

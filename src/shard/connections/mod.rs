@@ -11,6 +11,8 @@ mod ended;
 mod held;
 mod in_flight;
 mod memory;
+#[cfg(feature = "admin")]
+mod page;
 mod session;
 
 use std::collections::VecDeque;
@@ -34,7 +36,7 @@ use super::clock::Clock;
 use super::config::ShardConfig;
 use super::listener_config::{Dialect, ListenerConfig};
 use super::shell::Command;
-use crate::metrics::Counters;
+use crate::metrics::{Counters, ShardFigures};
 use crate::session::{BufferPool, SessionId, ShardIndex, Slot, Table};
 use crate::wheel::Wheel;
 
@@ -42,6 +44,8 @@ use crate::wheel::Wheel;
 pub(super) struct Connections {
     config: Arc<ShardConfig>,
     counters: Arc<Counters>,
+    /// The shard's figures besides its counters.
+    figures: Arc<ShardFigures>,
     /// The shard that the ids of sessions name.
     index: ShardIndex,
     clock: Clock,
@@ -64,6 +68,9 @@ impl Connections {
     pub(super) fn new(config: &Arc<ShardConfig>, index: ShardIndex, copies: usize) -> Self {
         let limits = &config.limits;
         let len_max = limits.connections_per_shard_max as usize;
+        let (types, listeners) = (config.server_types.len(), config.listeners.len());
+        let figures = ShardFigures::new(types, listeners, config.counters.len());
+        config.figures.add_shard(index.index(), &figures);
         Self {
             index,
             clock: Clock::default(),
@@ -76,6 +83,7 @@ impl Connections {
             commands: VecDeque::new(),
             ended: VecDeque::new(),
             counters: Arc::clone(&config.counters[index.index()]),
+            figures,
             config: Arc::clone(config),
         }
     }
@@ -91,6 +99,7 @@ impl Connections {
         // Only connections that are admitted are counted, unlike in the original, which locks
         // itself out (docs/protocol/differences.md, "Exhaustion", B6).
         let open = self.config.connections.fetch_add(1, Ordering::Relaxed);
+        let listener = usize::from(connection.listener.0);
         let entry = (open < self.config.limits.connections_max)
             .then(|| self.table.insert(connection))
             .flatten();
@@ -100,6 +109,7 @@ impl Connections {
             return None;
         };
         self.counters.connections_accepted.one();
+        self.figures.connections[listener].one();
         self.wheel.set(slot, self.clock.patient_ms() + self.config.handshake_timeout_ms());
         Some(SessionId::new(self.index, slot, generation))
     }
@@ -112,6 +122,7 @@ impl Connections {
             self.memory.remove(connection.io_bytes as usize);
             self.config.connections.fetch_sub(1, Ordering::Relaxed);
             self.counters.connections_closed.one();
+            self.figures.connections[usize::from(connection.listener.0)].one_less();
         }
     }
 
@@ -256,6 +267,16 @@ impl Connections {
     #[inline]
     pub(super) fn budgets_mut(&mut self) -> &mut ReadBudgets {
         &mut self.budgets
+    }
+
+    pub(super) fn figures(&self) -> &Arc<ShardFigures> {
+        &self.figures
+    }
+
+    /// Shows what is kept of sessions.
+    pub(super) fn show(&self) {
+        self.figures.held_bytes.set(self.budgets.held_bytes() as u64);
+        self.figures.kept_bytes.set(self.memory.kept() as u64);
     }
 
     /// The bytes left of `shard_bytes_max`.

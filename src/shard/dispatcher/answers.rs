@@ -9,6 +9,7 @@ use crate::dispatch::chain::{self, Stop};
 use crate::dispatch::context::{Call, ClientCall, HeldRequest, Op, Origin};
 use crate::dispatch::reply::{LocalFuture, Reply, ReplyBody};
 use crate::dispatch::{Failure, Request, Session, Verdict};
+use crate::forward::ServerTypeIndex;
 use crate::shard::forwarder::copies;
 
 impl Dispatcher {
@@ -136,17 +137,22 @@ impl Dispatcher {
         self.connections().begin_in_flight(client, bytes)
     }
 
-    /// Takes the answer of an async handler or a worker.
+    /// Takes the answer of an async handler, or of a server of some type.
     pub(super) fn handle_answer(
         &mut self,
         client: &ClientCall,
         held: Option<Box<HeldRequest>>,
         reply: &Reply<'_>,
+        server_type: Option<ServerTypeIndex>,
     ) {
         self.connections().end_in_flight(client);
         if client.id != 0 {
-            let now_us = self.connections().now_us();
-            self.latency.record(now_us.saturating_sub(client.started_us), 1);
+            let took_us = self.connections().now_us().saturating_sub(client.started_us);
+            let figures = match server_type {
+                None => &self.figures.local,
+                Some(server_type) => &self.figures.forwards[server_type.index()].answered,
+            };
+            figures.record(took_us, 1);
         }
         match held {
             None => self.outbound().answer(client, reply),

@@ -10,6 +10,7 @@ use crate::dispatch::{Failure, Request, Session, chain};
 use crate::forward::mail::WorkerReply;
 use crate::forward::message_batch::MessageBatch;
 use crate::forward::pending_forwards::{HeldMessages, PendingBatch, PendingForward};
+use crate::metrics::ForwardEnd;
 use crate::shard::forwarder::{AnsweredBatch, Destination, Rejected, copies};
 use crate::wire::answer;
 
@@ -41,7 +42,8 @@ impl Dispatcher {
         let held = self.hold(request, session);
         let sent = self.forwarder.forward(client, to, (request.route(), body), data, held);
         if let Err(Rejected { held }) = sent {
-            self.handle_answer(&client, held, &Reply::failure(Failure::Busy));
+            let server_type = Some(to.server_type);
+            self.handle_answer(&client, held, &Reply::failure(Failure::Busy), server_type);
         }
     }
 
@@ -49,27 +51,27 @@ impl Dispatcher {
     /// nothing.
     pub(super) fn handle_worker_answer(&mut self, token: u64, reply: WorkerReply) {
         let pending = self.forwarder.take_pending(token);
-        let Some(PendingForward::One { client, held }) = pending else { return };
-        self.handle_answer(&client, held, &reply.into_reply());
+        let Some(PendingForward::One { client, server_type, held }) = pending else { return };
+        self.figures.forwards[server_type.index()].end(reply.end, 1);
+        self.handle_answer(&client, held, &reply.into_reply(), Some(server_type));
     }
 
     /// Takes a batch that has come back.
     pub(super) fn handle_batch(&mut self, batch: Box<MessageBatch>) {
         self.forwarder.note_batch(&batch);
         if batch.answered != 0 {
-            self.handle_answers(batch.token, batch.answered, &batch.answers);
+            self.handle_answers(batch.token, batch.answered, batch.failed, &batch.answers);
         }
         self.forwarder.give_batch(batch);
     }
 
     /// Takes the answers of a worker to some messages of a batch. One after its deadline finds
     /// nothing.
-    pub(super) fn handle_answers(&mut self, token: u64, answered: u64, bytes: &[u8]) {
+    pub(super) fn handle_answers(&mut self, token: u64, answered: u64, failed: u16, bytes: &[u8]) {
         let Some(batch) = self.forwarder.answered_batch(token) else { return };
-        let AnsweredBatch { session, started_us, held } = batch;
+        let AnsweredBatch { session, server_type, started_us, held } = batch;
         let answers = answered.count_ones();
-        let now_us = self.connections().now_us();
-        self.latency.record(now_us.saturating_sub(started_us), u64::from(answers));
+        self.forwarder.count_answers(server_type, started_us, answers, failed);
         self.outbound().append_answers(session, answers as u16, bytes);
         if let Some(mut held) = held {
             self.show_answers(&mut held, answered, bytes);
@@ -96,8 +98,10 @@ impl Dispatcher {
 
     /// Takes the answer of a worker to one message of a batch that global filters are to see.
     pub(super) fn handle_part(&mut self, token: u64, index: u8, reply: WorkerReply) {
-        if let Some((client, held)) = self.forwarder.take_part(token, usize::from(index)) {
-            self.handle_answer(&client, held, &reply.into_reply());
+        let part = self.forwarder.take_part(token, usize::from(index));
+        if let Some((server_type, client, held)) = part {
+            self.figures.forwards[server_type.index()].end(reply.end, 1);
+            self.handle_answer(&client, held, &reply.into_reply(), Some(server_type));
         }
     }
 
@@ -106,9 +110,10 @@ impl Dispatcher {
         while let Some(pending) = self.forwarder.take_due() {
             let reply = Reply::failure(Failure::TimedOut);
             match pending {
-                PendingForward::One { client, held } => {
+                PendingForward::One { client, server_type, held } => {
                     self.counters.forward_timeouts.one();
-                    self.handle_answer(&client, held, &reply);
+                    self.figures.forwards[server_type.index()].end(ForwardEnd::TimedOut, 1);
+                    self.handle_answer(&client, held, &reply, Some(server_type));
                 }
                 PendingForward::Batch(batch) => self.expire_batch(batch, &reply),
             }
@@ -118,8 +123,9 @@ impl Dispatcher {
     fn expire_batch(&mut self, batch: PendingBatch, reply: &Reply<'_>) {
         for index in (0..batch.ids.len()).filter(|index| batch.pending >> index & 1 == 1) {
             self.counters.forward_timeouts.one();
+            self.figures.forwards[batch.server_type.index()].end(ForwardEnd::TimedOut, 1);
             let (client, held) = batch.part(index, &self.config.routes);
-            self.handle_answer(&client, held, reply);
+            self.handle_answer(&client, held, reply, Some(batch.server_type));
         }
         self.forwarder.end_batch(batch);
     }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::Dispatcher;
 use crate::forward::Party;
+#[cfg(feature = "admin")]
+use crate::forward::mail::Look;
 use crate::forward::mail::{Mail, Report, ReportKind};
-use crate::metrics::Latency;
 use crate::route::edition::Edition;
 use crate::session::ShardIndex;
 
@@ -14,25 +15,32 @@ impl Dispatcher {
     pub(in crate::shard) fn handle_mail(&mut self, mail: Mail) {
         match mail {
             Mail::Answer { token, reply } => self.handle_worker_answer(token, reply),
-            Mail::Answers { token, answered, bytes } => {
-                self.handle_answers(token, answered, &bytes);
+            Mail::Answers { token, answered, failed, bytes } => {
+                self.handle_answers(token, answered, failed, &bytes);
             }
             Mail::Batch(batch) => self.handle_batch(batch),
             Mail::Part { token, index, reply } => self.handle_part(token, index, reply),
             Mail::Edition(edition) => self.handle_edition(edition),
             Mail::Report { to, kind } => to.send(self.report(kind)),
+            #[cfg(feature = "admin")]
+            Mail::Look { at, to } => {
+                let connections = self.connections();
+                let page = match at {
+                    Look::From(slot) => connections.page(slot),
+                    Look::One(session) => connections.page_of_one(session),
+                };
+                to.try_send(page).ok();
+            }
             mail => self.forwarder.handle_mail(mail),
         }
     }
 
     fn report(&mut self, kind: ReportKind) -> Report {
-        let (logins, latency) = match kind {
-            ReportKind::Logins => (self.forwarder.logins().list(), Latency::default()),
-            ReportKind::Presence => (Vec::new(), Latency::default()),
-            ReportKind::Latency => (Vec::new(), self.latency.take()),
+        let logins = match kind {
+            ReportKind::Logins => self.forwarder.logins().list(),
+            ReportKind::Presence => Vec::new(),
         };
-        let uids = self.forwarder.directory().len();
-        Report { connections: self.connections().len(), logins, latency, uids }
+        Report { connections: self.connections().len(), logins }
     }
 
     /// Takes a newer edition of the dictionary, and passes it on to the workers.

@@ -46,7 +46,7 @@ use crate::dispatch::handler_thread::HandlerThread as _;
 use crate::dispatch::tasks::Tasks;
 use crate::dispatch::{Handlers, Registry};
 use crate::forward::{Hub, Party};
-use crate::metrics::{Counters, Latency};
+use crate::metrics::{Counters, ShardFigures};
 use crate::session::{SessionId, ShardIndex};
 #[cfg(feature = "crypto")]
 use crate::wire::signature::PublicKey;
@@ -74,12 +74,17 @@ pub(super) struct Dispatcher {
     message_rate: Option<MessageRate>,
     /// Memory for JSON that is made of protobuf.
     scratch: Vec<u8>,
-    latency: Latency,
+    figures: Arc<ShardFigures>,
     /// Requests answered in the turn they came in.
     answers_this_turn: u64,
     /// The time of a turn above which it is told of.
     turn_warning_us: u64,
+    /// The time from which figures that are sums are shown again.
+    show_us: u64,
 }
+
+/// The time between two looks at figures that have to be summed up.
+const SHOW_EVERY_US: u64 = 100_000;
 
 impl Dispatcher {
     /// A dispatcher with the handlers that the embedder registers on this thread.
@@ -99,6 +104,7 @@ impl Dispatcher {
         let connections = Connections::new(config, index, copies);
         let outbound = Outbound::new(connections, config);
         Self {
+            figures: Arc::clone(outbound.connections.figures()),
             forwarder: Forwarder::new(outbound, config, hub),
             thread,
             registry,
@@ -113,9 +119,9 @@ impl Dispatcher {
             message_rate: Rate::new(limits.messages_per_second, limits.messages_burst)
                 .map(MessageRate::new),
             scratch: Vec::new(),
-            latency: Latency::default(),
             answers_this_turn: 0,
             turn_warning_us: limits.turn_warning_us(),
+            show_us: 0,
             counters,
             config: Arc::clone(config),
         }
@@ -160,7 +166,13 @@ impl Dispatcher {
         }
         let answers = std::mem::take(&mut self.answers_this_turn);
         if answers > 0 {
-            self.latency.record(lag_us, answers);
+            self.figures.local.record(lag_us, answers);
+        }
+        self.figures.turns.record(lag_us, 1);
+        let now_us = self.forwarder.outbound.connections.now_us();
+        if now_us >= self.show_us {
+            self.show_us = now_us + SHOW_EVERY_US;
+            self.forwarder.show();
         }
     }
 

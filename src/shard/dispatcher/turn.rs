@@ -87,13 +87,15 @@ impl Dispatcher {
     fn complete(&mut self, completed: Completed) {
         match completed {
             Completed::Answered { client, held, reply } => {
-                self.handle_answer(&client, held, &reply);
+                self.handle_answer(&client, held, &reply, None);
             }
             Completed::Admitted { client, held, admitted } => {
                 self.handle_admit(&client, *held, admitted);
             }
             Completed::Rejected(message) => {
-                self.handle_answer(&message.client, message.held, &Reply::failure(Failure::Busy));
+                let server_type = Some(message.destination.server_type);
+                let reply = Reply::failure(Failure::Busy);
+                self.handle_answer(&message.client, message.held, &reply, server_type);
             }
         }
     }

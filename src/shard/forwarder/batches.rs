@@ -136,7 +136,7 @@ pub(in crate::shard) struct BatchTarget<'a> {
 /// A batch that is being filled.
 pub(in crate::shard) struct BatchBuilder {
     pub(super) batch: Box<MessageBatch>,
-    server_type: ServerTypeIndex,
+    pub(super) server_type: ServerTypeIndex,
     /// True if all messages of its session for that type go to its worker.
     is_by_uid: bool,
     /// The messages that it may have.
@@ -231,7 +231,6 @@ impl ForwardBatches {
     }
 
     /// Messages in batches that a worker has not sent back.
-    #[cfg(test)]
     pub(in crate::shard) fn away(&self, worker: WorkerIndex) -> usize {
         self.away[worker.index()]
     }

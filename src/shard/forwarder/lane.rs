@@ -17,6 +17,7 @@ use crate::forward::mail::{Forward, ForwardRoute, Mail};
 use crate::forward::pending_forwards::PendingForward;
 use crate::forward::{Carrier, LaneFull, WorkerIndex};
 use crate::limits::turn::LANE_WAITS_PER_TURN;
+use crate::metrics::ForwardEnd;
 use crate::route::table::RouteId;
 use crate::session::{SessionData, SessionId};
 use crate::shard::connections::{Pause, worker_bit};
@@ -44,6 +45,7 @@ impl Forwarder {
         let is_full = self.pending.len() >= self.config.limits.forwards_in_flight_max;
         if !has_room && waits.is_none() || is_full {
             self.counters.forward_rejects.one();
+            self.count_rejected(to);
             return Err(Rejected { held });
         }
         let (route, bytes) = self.carve(to.worker, client.route, text, body);
@@ -132,7 +134,12 @@ impl Forwarder {
         let connections = &mut self.outbound.connections;
         let deadline_us = connections.now_us() + self.config.forward_timeout_us();
         let token = match is_answered {
-            true => self.pending.add(PendingForward::One { client, held }, deadline_us),
+            true => {
+                let server_type = destination.server_type;
+                self.figures.forwards[server_type.index()].awaited.one();
+                let waits = PendingForward::One { client, server_type, held };
+                self.pending.add(waits, deadline_us)
+            }
             false => 0,
         };
         let (session, id) = (client.session, client.id);
@@ -209,8 +216,13 @@ impl Forwarder {
             self.lane_waits.mark_stuck(worker, needed);
         }
         self.counters.forward_rejects.one();
+        self.count_rejected(message.destination);
         self.lane_waits.reject(message);
         true
+    }
+
+    fn count_rejected(&self, to: Destination) {
+        self.figures.forwards[to.server_type.index()].end(ForwardEnd::Rejected, 1);
     }
 
     /// Takes a message that has waited for its lane in vain, to be answered.

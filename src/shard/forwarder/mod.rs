@@ -30,8 +30,8 @@ use crate::dispatch::Logins;
 use crate::forward::asker::{AskCompletion, PendingAsks};
 use crate::forward::mail::Mail;
 use crate::forward::pending_forwards::{PendingForward, PendingForwards};
-use crate::forward::{BACKLOG_RETRY_US, Chunk, Endpoint, Hub, Party};
-use crate::metrics::Counters;
+use crate::forward::{BACKLOG_RETRY_US, Chunk, Endpoint, Hub, Party, ServerTypeIndex};
+use crate::metrics::{Counters, ForwardEnd, ShardFigures};
 use crate::session::Directory;
 
 /// One shard's side of the lanes to all other parties, and its part of the directory of uids.
@@ -39,6 +39,7 @@ pub(super) struct Forwarder {
     pub(super) outbound: Outbound,
     config: Arc<ShardConfig>,
     counters: Arc<Counters>,
+    figures: Arc<ShardFigures>,
     endpoint: Endpoint,
     /// Mail to this shard from itself, in order.
     own_mail: VecDeque<Mail>,
@@ -76,6 +77,7 @@ impl Forwarder {
             chunks: (0..workers).map(|_| Chunk::default()).collect(),
             forwarded: 0,
             counters: Arc::clone(&config.counters[me.index()]),
+            figures: Arc::clone(outbound.connections.figures()),
             config: Arc::clone(config),
             outbound,
         }
@@ -103,8 +105,46 @@ impl Forwarder {
             || self.lane_waits.has_rejected()
     }
 
+    #[cfg(any(test, feature = "internals"))]
     pub(super) fn directory(&self) -> &Directory {
         &self.directory
+    }
+
+    /// Counts answers of a server type, some of them failures, that were waited for since then.
+    #[inline]
+    pub(super) fn count_answers(
+        &self,
+        server_type: ServerTypeIndex,
+        started_us: u64,
+        answers: u32,
+        failed: u16,
+    ) {
+        let figures = &self.figures.forwards[server_type.index()];
+        let now_us = self.outbound.connections.now_us();
+        let (answers, failed) = (u64::from(answers), u64::from(failed));
+        figures.answered.record(now_us.saturating_sub(started_us), answers);
+        figures.end(ForwardEnd::Answered, answers.saturating_sub(failed));
+        figures.end(ForwardEnd::Failed, failed);
+    }
+
+    /// Counts messages of a server type for which nobody waits any more.
+    #[inline]
+    fn count_done(&self, server_type: ServerTypeIndex, messages: u32) {
+        self.figures.forwards[server_type.index()].done.add(u64::from(messages));
+    }
+
+    fn show_uids(&self) {
+        self.figures.uids.set(self.directory.len() as u64);
+    }
+
+    /// Shows what waits in the lanes.
+    pub(super) fn show(&self) {
+        for (worker, lane) in self.endpoint.hub().workers().zip(&self.figures.lanes) {
+            let party = self.endpoint.hub().worker(worker);
+            let mails = self.endpoint.lane_len(party);
+            lane.set(mails.max(self.batches.away(worker)) as u64);
+        }
+        self.outbound.connections.show();
     }
 
     pub(super) fn logins(&self) -> &Logins {
@@ -144,12 +184,16 @@ impl Forwarder {
 
     /// Takes out what was forwarded and whose deadline has come.
     pub(super) fn take_due(&mut self) -> Option<PendingForward> {
-        self.pending.take_due(self.outbound.connections.now_us())
+        let due = self.pending.take_due(self.outbound.connections.now_us())?;
+        self.count_done(due.server_type(), due.pending());
+        Some(due)
     }
 
     /// Takes out the message of a token, unless it has been answered for.
     pub(super) fn take_pending(&mut self, token: u64) -> Option<PendingForward> {
-        self.pending.take(token)
+        let taken = self.pending.take(token)?;
+        self.count_done(taken.server_type(), taken.pending());
+        Some(taken)
     }
 
     /// When something here has to be looked at again at the latest.

@@ -77,6 +77,7 @@ impl Forwarder {
         reply_to: Option<ReplyTo>,
     ) {
         let sessions = self.directory.remove(uid.text());
+        self.show_uids();
         for session in &sessions {
             let mail = Mail::Kick { session: *session, reason: reason.clone() };
             self.send(session.shard(), mail);

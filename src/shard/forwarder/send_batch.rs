@@ -3,6 +3,7 @@
 use super::Forwarder;
 use super::batches::{BatchBuilder, copies};
 use crate::dispatch::context::{ClientCall, HeldRequest};
+use crate::forward::ServerTypeIndex;
 use crate::forward::mail::Mail;
 use crate::forward::message_batch::MessageBatch;
 use crate::forward::pending_forwards::{HeldMessages, PendingBatch, PendingForward};
@@ -12,6 +13,7 @@ use crate::shard::connections::worker_bit;
 /// Messages of a batch that a worker has answered.
 pub(in crate::shard) struct AnsweredBatch {
     pub(in crate::shard) session: SessionId,
+    pub(in crate::shard) server_type: ServerTypeIndex,
     pub(in crate::shard) started_us: u64,
     /// For the global after filters, where there are any.
     pub(in crate::shard) held: Option<Box<HeldMessages>>,
@@ -20,7 +22,7 @@ pub(in crate::shard) struct AnsweredBatch {
 impl Forwarder {
     /// Sends a batch to its worker.
     pub(in crate::shard) fn send_batch(&mut self, builder: BatchBuilder) {
-        let BatchBuilder { mut batch, ids, pending, held, .. } = builder;
+        let BatchBuilder { mut batch, server_type, ids, pending, held, .. } = builder;
         let (session, worker) = (batch.session, batch.worker);
         let bytes = copies(held.is_some()) * batch.messages.bytes();
         let connections = &mut self.outbound.connections;
@@ -33,7 +35,9 @@ impl Forwarder {
             self.batches.give(ids, held);
         } else {
             let started_us = connections.now_us();
-            let awaited = PendingBatch { session, started_us, ids, pending, bytes, held };
+            let awaited =
+                PendingBatch { session, server_type, started_us, ids, pending, bytes, held };
+            self.figures.forwards[server_type.index()].awaited.add(pending.count_ones().into());
             let deadline_us = started_us + self.config.forward_timeout_us();
             batch.token = self.pending.add(PendingForward::Batch(awaited), deadline_us);
         }
@@ -62,8 +66,8 @@ impl Forwarder {
     /// The batch of a token some of whose messages are answered, unless that comes too late.
     pub(in crate::shard) fn answered_batch(&mut self, token: u64) -> Option<AnsweredBatch> {
         let awaited = self.pending.batch_mut(token)?;
-        let (session, started_us) = (awaited.session, awaited.started_us);
-        Some(AnsweredBatch { session, started_us, held: awaited.held.take() })
+        let PendingBatch { session, server_type, started_us, .. } = *awaited;
+        Some(AnsweredBatch { session, server_type, started_us, held: awaited.held.take() })
     }
 
     /// Puts back what filters are to see of messages that are answered later.
@@ -78,6 +82,8 @@ impl Forwarder {
         let Some(awaited) = self.pending.batch_mut(token) else { return };
         debug_assert_eq!(awaited.pending & answered, answered, "a message is answered once");
         awaited.pending &= !answered;
+        let figures = &self.figures.forwards[awaited.server_type.index()];
+        figures.done.add(answered.count_ones().into());
         if awaited.pending == 0
             && let Some(PendingForward::Batch(awaited)) = self.pending.take(token)
         {
@@ -90,11 +96,12 @@ impl Forwarder {
         &mut self,
         token: u64,
         index: usize,
-    ) -> Option<(ClientCall, Option<Box<HeldRequest>>)> {
+    ) -> Option<(ServerTypeIndex, ClientCall, Option<Box<HeldRequest>>)> {
         let awaited = self.pending.batch_mut(token)?;
-        let part = awaited.part(index, &self.config.routes);
+        let server_type = awaited.server_type;
+        let (client, held) = awaited.part(index, &self.config.routes);
         self.settle_batch(token, 1 << index);
-        Some(part)
+        Some((server_type, client, held))
     }
 
     /// Gives back what a batch counts for, and its memory.

@@ -42,9 +42,13 @@ impl Forwarder {
             Mail::Export { sessions, reply_to } => self.export(&sessions, reply_to),
             Mail::Deliver { sessions, push } => self.deliver(&sessions, &push),
             Mail::Broadcast { push, audience } => self.broadcast(&push, &audience),
-            Mail::HomeBind { session, uid } => self.home_bind(session, &uid),
+            Mail::HomeBind { session, uid } => {
+                self.home_bind(session, &uid);
+                self.show_uids();
+            }
             Mail::HomeUnbind { session, uid } => {
                 self.directory.unbind(uid.text(), session);
+                self.show_uids();
             }
             Mail::HomeKick { uid, reason, reply_to } => self.kick_uid(&uid, reason, reply_to),
             Mail::HomeSessions { uid, reply_to } => {

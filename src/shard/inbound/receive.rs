@@ -8,7 +8,7 @@ use crate::session::{SessionId, Slot};
 use crate::shard::connections::{CloseReason, Partial, State, Transport, UNCOUNTED_BYTES};
 use crate::shard::listener_config::Dialect;
 use crate::shard::outbound::CloseCode;
-use crate::wire::http::{self, UpgradeStatus};
+use crate::wire::http::{self, HttpError, UpgradeStatus};
 use crate::wire::package::Status;
 use crate::wire::sniff::{Sniff, sniff};
 
@@ -239,6 +239,11 @@ impl Inbound {
         {
             return Status::Complete { value: (), consumed: input.len() };
         }
+        if let (Err(HttpError::UpgradeRequired), Some(path)) = (&decoded, &self.config.health_path)
+            && http::asks_for(input, path)
+        {
+            return self.answer_health(slot, input.len());
+        }
         let connections = &mut self.dispatcher.forwarder.outbound.connections;
         let Some((connection, pool)) = connections.at_with_pool(slot) else {
             return Status::Partial { needed: 0 };
@@ -264,6 +269,22 @@ impl Inbound {
                 Status::Complete { value: (), consumed: input.len() }
             }
         }
+    }
+}
+
+impl Inbound {
+    /// Tells a balancer if clients may be sent here.
+    #[cold]
+    fn answer_health(&mut self, slot: Slot, consumed: usize) -> Status<()> {
+        let answer = if self.config.figures.is_ready() { http::HEALTHY } else { http::UNHEALTHY };
+        self.counters.health_checks.one();
+        let connections = &mut self.dispatcher.forwarder.outbound.connections;
+        if let Some((connection, pool)) = connections.at_with_pool(slot) {
+            connection.outbox.open(pool).extend_from_slice(answer);
+        }
+        // It is no client that was turned away, nor one that has gone.
+        self.outbound().close(slot, CloseReason::Refused, CloseCode::None);
+        Status::Complete { value: (), consumed }
     }
 }
 

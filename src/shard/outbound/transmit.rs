@@ -39,6 +39,8 @@ impl Outbound {
                 _ => connection.outbox.take(pool),
             };
             if let Some(segment) = segment {
+                let sending = &self.connections.figures().outbox_bytes;
+                sending.add(segment.as_slice().len() as u64);
                 return Some(Transmit { session, socket, segment });
             }
         }
@@ -57,6 +59,8 @@ impl Outbound {
         end: SendEnd,
     ) {
         let bytes = segment.as_slice().len();
+        let sending = &self.connections.figures().outbox_bytes;
+        sending.set(sending.value().saturating_sub(bytes as u64));
         let slot = session.slot();
         let Some((connection, pool)) = self.connections.get_with_pool(session) else { return };
         connection.outbox.finish(segment, pool);

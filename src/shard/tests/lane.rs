@@ -7,6 +7,7 @@ use crate::dispatch::{Filter, Request, Session};
 use crate::forward::mail::{Forward, Mail, WorkerReply};
 use crate::forward::message_batch::MessageBatch;
 use crate::forward::{Carrier, LaneFull, ServerType, WorkerIndex};
+use crate::metrics::ForwardEnd;
 use crate::wire::answer;
 
 pub(super) const CHAT: &str = "chat.chatHandler.echo";
@@ -83,8 +84,13 @@ impl Chat {
             ids.push(id);
             self.worker.add_handled(Party(0), bytes.len());
             if token != 0 {
-                let reply =
-                    WorkerReply { body: Some(bytes), failed: false, failure: None, data: None };
+                let reply = WorkerReply {
+                    body: Some(bytes),
+                    failed: false,
+                    failure: None,
+                    end: ForwardEnd::Answered,
+                    data: None,
+                };
                 self.worker.send(Party(0), Mail::Answer { token, reply });
             }
         }

@@ -1,0 +1,15 @@
+//! Something that is to start with an engine.
+
+use super::attached::Attached;
+use super::handle::Handle;
+use crate::error::StartError;
+
+/// Something that is to run beside an engine, as the embedder describes it.
+#[cfg_attr(not(feature = "admin"), allow(dead_code))]
+pub(crate) trait Attachment: Send {
+    /// Checks that it can be started, as far as that shows before.
+    fn check(&self) -> Result<(), StartError>;
+
+    /// Starts it beside an engine that runs.
+    fn start(self: Box<Self>, handle: Handle) -> Result<Box<dyn Attached>, StartError>;
+}

@@ -1,0 +1,294 @@
+//! The figures of a running engine, and its readiness. To read them asks no shard for anything.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+#[cfg(feature = "admin")]
+use std::{sync::mpsc::SyncSender, time::SystemTime};
+
+use super::handle::Handle;
+use crate::error::HandleError;
+#[cfg(feature = "admin")]
+use crate::forward::mail::{Look, Mail};
+use crate::forward::{Carrier, ServerType, ServerTypeIndex};
+use crate::metrics::{CounterSnapshot, ForwardEnd, Latency, ShardFigures};
+#[cfg(feature = "admin")]
+use crate::session::{SessionPage, ShardIndex};
+
+/// An engine's figures at one moment. All of them count from the start, so that any number of
+/// readers see the same.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Metrics {
+    /// Open connections.
+    pub connections: usize,
+    /// Uids that are bound.
+    pub uids: usize,
+    /// The counters of all threads.
+    pub counters: CounterSnapshot,
+    /// The time that requests took. Of a time of one's own: [`Latency::since`].
+    pub latency: Latency,
+    /// Each shard.
+    pub shards: Vec<ShardMetrics>,
+    /// Each server type that is forwarded.
+    pub server_types: Vec<ServerTypeMetrics>,
+    /// Each cluster that the engine is a member of.
+    pub clusters: Vec<ClusterMetrics>,
+}
+
+/// The figures of one shard.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ShardMetrics {
+    /// Open connections, by listener, in the order of the engine's description.
+    pub connections: Vec<u64>,
+    /// The time that its turns took, without the system calls between them. Their number is that of
+    /// the turns, their sum the time that the shard was busy.
+    pub turns: Latency,
+    /// The time that its thread ran, as the kernel counts it; none where it does not tell.
+    pub cpu: Option<Duration>,
+    /// The time that requests took which its own handlers have answered.
+    pub latency: Latency,
+    /// Bytes handed to the kernel that clients have not taken yet.
+    pub outbox_bytes: u64,
+    /// Bytes that clients have sent and that are read in later turns
+    /// ([`held_bytes_max`](crate::Limits::held_bytes_max)).
+    pub held_bytes: u64,
+    /// Bytes kept for sessions ([`shard_bytes_max`](crate::Limits::shard_bytes_max)).
+    pub kept_bytes: u64,
+}
+
+/// The figures of one server type that is forwarded.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ServerTypeMetrics {
+    /// Its name.
+    pub name: String,
+    /// Who carries its messages: `worker`, `pomelo` or `pitaya`.
+    pub target: &'static str,
+    /// The time that requests took, whatever became of them.
+    pub latency: Latency,
+    /// Messages that somebody waits for now.
+    pub in_flight: u64,
+    /// Messages that were answered.
+    pub answered: u64,
+    /// Messages whose handlers have failed.
+    pub failed: u64,
+    /// Messages that nobody has answered in time.
+    pub timed_out: u64,
+    /// Messages that found no server, or whose server's connection was lost.
+    pub lost: u64,
+    /// Messages that found no room.
+    pub rejected: u64,
+    /// Servers that can be called.
+    pub up: u64,
+    /// Servers that are known and can't be called.
+    pub down: u64,
+    /// Workers by their names, or the cluster by its kind, and the messages in the lanes to them.
+    pub lanes: Vec<(String, u64)>,
+}
+
+/// The state of one cluster.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ClusterMetrics {
+    /// `pomelo` or `pitaya`.
+    pub kind: &'static str,
+    /// Its coordinators (`master`, `nats`, `etcd`), and if there is a connection to each on which
+    /// this server has joined.
+    pub coordinators: Vec<(&'static str, bool)>,
+    /// True once there was one to all of them.
+    pub has_joined: bool,
+}
+
+impl Handle {
+    /// The engine's figures. They are read where its threads leave them: no shard is asked, and a
+    /// shard that hangs does not hold them up. What is a sum of many things, such as the bytes kept
+    /// for sessions, is a tenth of a second old at the most.
+    ///
+    /// # Errors
+    /// [`HandleError::Stopped`] if the engine has stopped.
+    pub fn metrics(&self) -> Result<Metrics, HandleError> {
+        if self.is_stopped() {
+            return Err(HandleError::Stopped);
+        }
+        Ok(self.last_metrics())
+    }
+
+    /// The same of an engine that may have stopped.
+    pub(crate) fn last_metrics(&self) -> Metrics {
+        let figures = || self.config.figures.shards();
+        let mut metrics = Metrics {
+            connections: self.config.connections.load(Ordering::Relaxed),
+            uids: figures().map(|shard| shard.uids.value() as usize).sum(),
+            counters: self.counters(),
+            latency: Latency::default(),
+            shards: figures().map(shard_metrics).collect(),
+            server_types: self.server_type_metrics(),
+            clusters: self.cluster_metrics(),
+        };
+        let local = metrics.shards.iter().map(|shard| &shard.latency);
+        let forwarded = metrics.server_types.iter().map(|kind| &kind.latency);
+        local.chain(forwarded).for_each(|latency| metrics.latency.add(latency));
+        metrics
+    }
+
+    fn server_type_metrics(&self) -> Vec<ServerTypeMetrics> {
+        let types = self.config.server_types.iter().enumerate();
+        types.map(|(index, kind)| self.metrics_of(ServerTypeIndex(index as u16), kind)).collect()
+    }
+
+    fn metrics_of(&self, index: ServerTypeIndex, kind: &ServerType) -> ServerTypeMetrics {
+        let (target, up, down, names, first) = match &kind.carrier {
+            Carrier::Workers { servers, first_worker, .. } => {
+                let names: Vec<_> = servers.iter().map(|id| id.as_str().to_owned()).collect();
+                ("worker", names.len() as u64, 0, names, *first_worker)
+            }
+            Carrier::Remote { worker } => {
+                let party = self.threads.hub.worker(*worker);
+                let mut clusters = self.config.figures.clusters();
+                let cluster = clusters.find(|cluster| cluster.party == party.0);
+                let backends = cluster.and_then(|cluster| {
+                    cluster.server_types.iter().find(|shown| *shown.name == *kind.name)
+                });
+                let (up, down) = backends.map_or((0, 0), |it| (it.up.value(), it.down.value()));
+                // Until its thread has begun it has no server.
+                let target = cluster.map_or("cluster", |cluster| cluster.kind);
+                (target, up, down, vec![target.to_owned()], *worker)
+            }
+        };
+        let mut metrics = ServerTypeMetrics {
+            name: kind.name.to_string(),
+            target,
+            latency: Latency::default(),
+            in_flight: 0,
+            answered: 0,
+            failed: 0,
+            timed_out: 0,
+            lost: 0,
+            rejected: 0,
+            up,
+            down,
+            lanes: names.into_iter().map(|name| (name, 0)).collect(),
+        };
+        for shard in self.config.figures.shards() {
+            let forwards = &shard.forwards[index.index()];
+            metrics.latency.add(&forwards.answered.snapshot());
+            metrics.in_flight += forwards.in_flight();
+            metrics.answered += forwards.ended(ForwardEnd::Answered);
+            metrics.failed += forwards.ended(ForwardEnd::Failed);
+            metrics.timed_out += forwards.ended(ForwardEnd::TimedOut);
+            metrics.lost += forwards.ended(ForwardEnd::Lost);
+            metrics.rejected += forwards.ended(ForwardEnd::Rejected);
+            let lanes = shard.lanes.iter().skip(first.index());
+            metrics.lanes.iter_mut().zip(lanes).for_each(|(sum, lane)| sum.1 += lane.value());
+        }
+        metrics
+    }
+
+    fn cluster_metrics(&self) -> Vec<ClusterMetrics> {
+        let clusters = self.config.figures.clusters().map(|cluster| ClusterMetrics {
+            kind: cluster.kind,
+            coordinators: cluster
+                .coordinators
+                .iter()
+                .map(|(kind, up)| (*kind, up.value() > 0))
+                .collect(),
+            has_joined: cluster.has_joined(),
+        });
+        clusters.collect()
+    }
+
+    /// Tells balancers to send nobody more, or to do so again: the health path and the admin
+    /// server's `/readyz` say 503 from here on, or as before. Clients that connect are served all
+    /// the same. An engine that shuts down stays so.
+    pub fn set_draining(&self, is_draining: bool) {
+        self.config.figures.set_draining(is_draining || self.is_stopped());
+    }
+
+    /// True if balancers are to send nobody more.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.config.figures.is_draining()
+    }
+
+    /// The reasons why no client is to be sent here, one to a line; none where the engine is ready.
+    ///
+    /// It is ready once its threads run and it has joined its clusters, until it drains. A
+    /// coordinator that is lost later does not change that, as what is known serves on.
+    #[must_use]
+    pub fn unready(&self) -> Vec<String> {
+        let figures = &self.config.figures;
+        let mut reasons = Vec::new();
+        if let Some(failure) = self.failure() {
+            reasons.push(format!("the engine has failed: {failure}"));
+        }
+        if figures.is_draining() {
+            reasons.push("draining".to_owned());
+        }
+        if !figures.have_all_begun() {
+            reasons.push("not all threads have begun".to_owned());
+        }
+        for cluster in figures.clusters().filter(|cluster| !cluster.has_joined()) {
+            let kind = cluster.kind;
+            let absent = cluster.absent().map(|absent| format!("{kind}: {absent} not joined yet"));
+            reasons.extend(absent);
+        }
+        reasons
+    }
+}
+
+/// For the admin server.
+#[cfg(feature = "admin")]
+impl Handle {
+    pub(crate) fn shard_count(&self) -> u16 {
+        self.shards()
+    }
+
+    /// Asks a shard for some of its sessions.
+    pub(crate) fn look(
+        &self,
+        shard: ShardIndex,
+        at: Look,
+        to: SyncSender<SessionPage>,
+    ) -> Result<(), HandleError> {
+        self.tell(shard, Mail::Look { at, to })
+    }
+
+    pub(crate) fn server_id(&self) -> &str {
+        &self.config.server_id
+    }
+
+    pub(crate) fn server_type(&self) -> &str {
+        &self.config.server_type
+    }
+
+    /// When the engine started.
+    pub(crate) fn started(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(self.config.started_unix_ms)
+    }
+
+    /// True if the engine has begun to shut down.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.is_stopped()
+    }
+}
+
+fn shard_metrics(shard: &Arc<ShardFigures>) -> ShardMetrics {
+    ShardMetrics {
+        connections: shard.connections.iter().map(crate::metrics::Counter::value).collect(),
+        turns: shard.turns.snapshot(),
+        cpu: shard.thread().and_then(thread_cpu),
+        latency: shard.local.snapshot(),
+        outbox_bytes: shard.outbox_bytes.value(),
+        held_bytes: shard.held_bytes.value(),
+        kept_bytes: shard.kept_bytes.value(),
+    }
+}
+
+/// The time that a thread of this process ran.
+fn thread_cpu(thread: i32) -> Option<Duration> {
+    let text = fs::read_to_string(format!("/proc/self/task/{thread}/schedstat")).ok()?;
+    text.split(' ').next()?.parse().ok().map(Duration::from_nanos)
+}

@@ -1,0 +1,51 @@
+//! One session, as those who look at it from outside see it.
+
+use std::net::SocketAddr;
+
+use serde::{Serialize, Serializer};
+
+use super::{SessionId, Uid};
+
+/// One session at one moment.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct SessionInfo {
+    /// Its id, as text.
+    #[serde(serialize_with = "id_text")]
+    pub(crate) id: SessionId,
+    /// The number that clients and backends know it by; 0 until the first byte.
+    pub(crate) number: u64,
+    pub(crate) uid: Option<Uid>,
+    pub(crate) peer: SocketAddr,
+    /// The place of its listener among all.
+    pub(crate) listener: u8,
+    pub(crate) transport: &'static str,
+    pub(crate) tls: bool,
+    pub(crate) dialect: &'static str,
+    pub(crate) state: &'static str,
+    /// Milliseconds since the client last said what keeps it alive.
+    pub(crate) silent_ms: u64,
+    /// Bytes that wait for the client.
+    pub(crate) outbox_bytes: usize,
+    /// Milliseconds for which the oldest of them has waited.
+    pub(crate) outbox_ms: u64,
+    /// Requests that wait for an answer.
+    pub(crate) in_flight: u16,
+    pub(crate) in_flight_bytes: u32,
+    /// Bytes that count against `shard_bytes_max`.
+    pub(crate) kept_bytes: usize,
+    /// True if it is read in later turns, as it has sent much.
+    pub(crate) held: bool,
+}
+
+/// A part of a shard's sessions.
+#[derive(Debug)]
+pub(crate) struct SessionPage {
+    pub(crate) sessions: Vec<SessionInfo>,
+    /// The slot where the next part begins, if there is one.
+    pub(crate) next: Option<u32>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
+fn id_text<S: Serializer>(id: &SessionId, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{id:?}"))
+}

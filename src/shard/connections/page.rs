@@ -1,0 +1,65 @@
+//! Sessions as those who look from outside see them, a part in a turn.
+
+use super::connection::{Layer, State, Transport};
+use super::{Connection, Connections};
+use crate::limits::turn::SESSIONS_SHOWN_PER_TURN;
+use crate::session::{SessionId, SessionInfo, SessionPage, Slot};
+use crate::shard::listener_config::Dialect;
+
+impl Connections {
+    /// The sessions in the slots from one on, as many as a turn has time for.
+    #[cold]
+    pub(in crate::shard) fn page(&self, from: u32) -> SessionPage {
+        let slots = u32::try_from(self.slots_len()).unwrap_or(u32::MAX);
+        let end = from.saturating_add(SESSIONS_SHOWN_PER_TURN).min(slots);
+        let shown = (from..end).map(Slot).filter_map(|slot| {
+            let connection = self.at(slot)?;
+            Some(self.info(self.id_of(slot), connection))
+        });
+        SessionPage { sessions: shown.collect(), next: Some(end).filter(|end| *end < slots) }
+    }
+
+    /// One session, unless it is gone.
+    #[cold]
+    pub(in crate::shard) fn page_of_one(&self, session: SessionId) -> SessionPage {
+        let shown = self.get(session).map(|connection| self.info(session, connection));
+        SessionPage { sessions: shown.into_iter().collect(), next: None }
+    }
+
+    fn info(&self, id: SessionId, connection: &Connection) -> SessionInfo {
+        let listener = self.config.listener(connection.listener);
+        let now_ms = self.patient_ms();
+        SessionInfo {
+            id,
+            number: connection.session.number,
+            uid: connection.uid().cloned(),
+            peer: connection.peer,
+            listener: connection.listener.0,
+            transport: match connection.transport {
+                Transport::Tcp => "tcp",
+                Transport::WebSocket => "websocket",
+            },
+            tls: match connection.layer {
+                Layer::Plain | Layer::Proxy => false,
+                #[cfg(feature = "tls")]
+                Layer::Tls => true,
+            },
+            dialect: match listener.dialect {
+                Dialect::Pomelo => "pomelo",
+                Dialect::Pitaya => "pitaya",
+            },
+            state: match connection.state {
+                State::Sniff | State::Http | State::Inited | State::WaitAck => "opening",
+                State::Working(_) => "working",
+                State::Closing | State::Lingering | State::Dead => "closing",
+            },
+            silent_ms: now_ms.saturating_sub(connection.heard_ms),
+            outbox_bytes: connection.outbox.bytes(),
+            outbox_ms: connection.outbox.wait_ms(now_ms).unwrap_or(0),
+            in_flight: connection.session.in_flight,
+            in_flight_bytes: connection.session.in_flight_bytes,
+            kept_bytes: connection.kept_bytes(),
+            held: self.budgets.is_held(id),
+        }
+    }
+}
