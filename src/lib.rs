@@ -106,7 +106,11 @@ pub mod load;
 mod engine;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "admin")]
+mod admin;
 
+#[cfg(feature = "admin")]
+pub use admin::AdminOptions;
 #[cfg(feature = "engine")]
 pub use dispatch::{
     Audience, Bind, BindError, Channel, Codes, Context, Fault, Filter, Handlers, Handshake,

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::panic::{self, Location, PanicHookInfo};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Registry, reload};
 
 use super::lines::{self, LogLine};
 
@@ -31,9 +33,28 @@ pub(super) fn start(level: LevelFilter) -> Flush {
         .with_ansi(std::io::stderr().is_terminal())
         // By default it prints what goes wrong with the log on stderr, and panics where that fails.
         .log_internal_errors(false);
-    tracing_subscriber::registry().with(targets(level)).with(lines).init();
+    let (targets, changes) = reload::Layer::new(targets(level));
+    tracing_subscriber::registry().with(targets).with(lines).init();
+    CHANGES.set(changes).ok();
     panic::set_hook(Box::new(tell_panic));
     Flush
+}
+
+/// The way to change the level while the process runs.
+static CHANGES: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
+
+/// Logs at another level from now on.
+///
+/// # Errors
+/// The names of the levels, where it is none.
+pub(super) fn set_level(name: &str) -> Result<(), String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    if !LEVELS.contains(&name) {
+        return Err(format!("a level is one of {}", LEVELS.join(", ")));
+    }
+    let level: LevelFilter = name.parse().map_err(|_| "this is no level".to_owned())?;
+    let changes = CHANGES.get().ok_or("there is no log")?;
+    changes.reload(targets(level)).map_err(|error| error.to_string())
 }
 
 fn targets(level: LevelFilter) -> Targets {

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod config;
+mod ctl;
 mod demo;
 mod figures;
 mod lines;
@@ -22,6 +23,9 @@ use options::{Command, Options};
 /// Runs what the command line asks for. What goes wrong is one line on stderr.
 pub(crate) fn main() -> ExitCode {
     let options = Options::parse();
+    if let Some(options) = options.ctl() {
+        return ctl::run(options);
+    }
     shaddock::return_large_memory();
     let _flush = log::start(options.log);
     shaddock::raise_descriptor_limit();
@@ -32,6 +36,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Load(options) => load::run(&options),
         Command::Completions { shell } => pages::write_completions(shell),
         Command::Man { folder } => pages::write_man(&folder),
+        Command::Ctl(_) => Ok(()), // It has been run.
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use tracing::level_filters::LevelFilter;
 
+use super::ctl::CtlOptions;
 use super::demo::PomeloOptions;
 use super::load::LoadOptions;
 
@@ -50,6 +51,8 @@ pub(crate) enum Command {
         /// The folder, which has to be there
         folder: PathBuf,
     },
+    /// Look at a running `shaddock serve`, and steer it, by its admin server
+    Ctl(CtlOptions),
 }
 
 /// The place of the configuration.
@@ -86,6 +89,10 @@ pub(crate) struct DemoOptions {
     #[arg(value_parser = clap::value_parser!(u16).range(1..=WORKERS_MAX))]
     pub(crate) workers: u16,
 
+    /// Address of the admin server: metrics, sessions, drain; none by default
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) admin: Option<String>,
+
     /// The cluster to join, if any
     #[command(flatten)]
     pub(crate) pomelo: PomeloOptions,
@@ -99,6 +106,14 @@ const WORKERS_MAX: i64 = 64;
 const HEARTBEAT_S_MAX: u64 = 3_600;
 
 impl Options {
+    /// The options of `ctl`, if it is that.
+    pub(crate) fn ctl(&self) -> Option<&CtlOptions> {
+        match &self.command {
+            Some(Command::Ctl(options)) => Some(options),
+            _ => None,
+        }
+    }
+
     /// The command to run, the demo if none is named.
     pub(crate) fn into_command(self) -> Command {
         self.command.unwrap_or(Command::Demo(self.demo))

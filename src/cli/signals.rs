@@ -84,6 +84,13 @@ pub(crate) fn stop() {
     });
 }
 
+/// Asks this process to read its configuration again, as SIGHUP does.
+pub(crate) fn reload() {
+    if let Err(error) = low_level::raise(SIGHUP) {
+        tracing::error!(%error, "can't read the configuration again");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,8 @@
 //! for all of them, as each program takes its time to be linked; `cargo test --test it limits::`
 //! runs those of one file.
 
+#[cfg(feature = "admin")]
+mod admin;
 mod bad_input;
 mod client;
 mod connections;

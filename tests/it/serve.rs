@@ -622,3 +622,55 @@ fn no_log_tells_a_password() {
     assert!(log.contains("TRACE") || log.contains("DEBUG") || log.contains("INFO"), "{log}");
     assert!(!log.contains("hush"), "{log}");
 }
+
+#[cfg(feature = "admin")]
+fn ctl(socket: &Path, words: &[&str]) -> Output {
+    Command::new(BINARY).arg("ctl").arg("--socket").arg(socket).args(words).output().unwrap()
+}
+
+#[cfg(feature = "admin")]
+#[test]
+fn operators_look_at_a_connector_and_steer_it() {
+    let folder = Folder::create();
+    let socket = folder.path().join("admin.sock");
+    let text = format!(
+        "[server]\nshards = 1\ndrain = \"2s\"\ndemo = true\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
+         [admin]\nsocket = \"{}\"\ndrain_delay = \"0s\"\n",
+        socket.display()
+    );
+    let mut served = Served::start(&folder.write("shaddock.toml", &text));
+    let address = served.addresses[0];
+    let mut client = Client::ready(address);
+    client.ask(1, "connector.entryHandler.entry", "{\"uid\":\"amy\"}");
+    let out = |words: &[&str]| {
+        let output = ctl(&socket, words);
+        let text = String::from_utf8(output.stdout).unwrap();
+        (output.status.code(), text, String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(out(&["health"]), (Some(0), "ok\n".into(), String::new()));
+    let (code, status, _) = out(&["status"]);
+    assert!(code == Some(0) && status.contains("server_id: connector-1\n"), "{status}");
+    let (_, list, _) = out(&["sessions", "--json"]);
+    let sessions: Value = serde_json::from_str(&list).unwrap();
+    assert_eq!(sessions["sessions"][0]["uid"], "amy", "{list}");
+    assert!(out(&["sessions"]).1.starts_with("ID "), "a table");
+    assert!(out(&["metrics"]).1.contains("shaddock_connections_accepted_total 1\n"));
+    // The level changes while it runs.
+    assert_eq!(out(&["log", "debug"]).0, Some(0));
+    let (code, _, error) = out(&["log", "loud"]);
+    assert!(code == Some(3) && error.contains("off, error, warn"), "{error}");
+    assert_eq!(out(&["kick", "--uid", "nobody"]).0, Some(0));
+    assert_eq!(out(&["kick", "--uid", "amy"]).0, Some(0));
+    client.until_end();
+    served.until_logged("session closed");
+    folder.write("shaddock.toml", &text.replace("2s", "x"));
+    assert_eq!(out(&["reload"]).0, Some(0));
+    served.until_logged("nothing was changed");
+    let (code, _, error) = out(&["session", "0.1.2"]);
+    assert!(code == Some(3) && error.contains("no such session"), "{error}");
+    assert_eq!(out(&["drain"]).0, Some(0));
+    assert_eq!(served.until_end(), Some(0));
+    assert!(!socket.exists());
+    let (code, _, error) = out(&["status"]);
+    assert!(code == Some(1) && error.contains("--socket"), "{error}");
+}

@@ -17,7 +17,7 @@ use std::{fmt, fs, path::Path};
 /// `route` because it hands on that one's errors. `pitaya` and `pomelo` are ends of lanes, as
 /// workers are, and know nothing of shards. `uring` comes after `shard`, whose word for a socket it
 /// takes; `load` and `engine` stand on it beside each other.
-const MODULE_ORDER: [&str; 24] = [
+const MODULE_ORDER: [&str; 25] = [
     "test_cases",
     "sync",
     "log",
@@ -41,6 +41,7 @@ const MODULE_ORDER: [&str; 24] = [
     "load",
     "engine",
     "testing",
+    "admin",
     "cli",
 ];
 /// Where the repository's own code is.

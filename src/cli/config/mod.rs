@@ -2,6 +2,7 @@
 //!
 //! A section is a file here, with its line in [`SECTIONS`] and its keys in `shaddock.example.toml`.
 
+mod admin;
 mod dictionary;
 mod environment;
 mod heartbeat;
@@ -56,12 +57,13 @@ struct Entry {
 }
 
 /// Every section, in the order of the example.
-const SECTIONS: [Entry; 9] = [
+const SECTIONS: [Entry; 10] = [
     Entry { name: "listener", read: listener::read },
     Entry { name: "heartbeat", read: heartbeat::read },
     Entry { name: "dictionary", read: dictionary::read },
     Entry { name: "protos", read: protos::read },
     Entry { name: "host_filter", read: host_filter::read },
+    Entry { name: "admin", read: admin::read },
     Entry { name: "limits", read: limits::read },
     Entry { name: "push", read: push::read },
     Entry { name: "pomelo", read: pomelo::read },
@@ -145,6 +147,7 @@ impl Config {
                     EngineOption::Cluster("pomelo.server_type") => "pomelo.type",
                     EngineOption::Cluster("pitaya.server_type") => "pitaya.type",
                     EngineOption::HeartbeatTimeout => "heartbeat.timeout",
+                    EngineOption::HealthPath => "server.health_path",
                     EngineOption::UseCrypto => "server.use_crypto",
                     EngineOption::Origins => "listener",
                     EngineOption::Listen => self.listener_twice().unwrap_or("listener"),

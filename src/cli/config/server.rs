@@ -19,6 +19,7 @@ pub(crate) struct Server {
     single_session_reason: String,
     shutdown_kick: Option<String>,
     address_setting: Option<String>,
+    health_path: Option<String>,
     use_crypto: bool,
     echo: Option<String>,
     demo: bool,
@@ -44,6 +45,7 @@ pub(super) fn read(table: &mut Table<'_>) -> Server {
         single_session_reason: "logged in elsewhere".into(),
         shutdown_kick: None,
         address_setting: None,
+        health_path: None,
         use_crypto: false,
         echo: None,
         demo: false,
@@ -56,6 +58,7 @@ pub(super) fn read(table: &mut Table<'_>) -> Server {
     table.read("single_session", &mut server.single_session, SINGLE_SESSION);
     table.read("single_session_reason", &mut server.single_session_reason, TEXT);
     server.address_setting = table.read_some("address_setting", TEXT);
+    server.health_path = table.read_some("health_path", TEXT);
     table.read("use_crypto", &mut server.use_crypto, FLAG);
     table.read("drain", &mut server.drain, DURATION);
     server.shutdown_kick = table.read_some("shutdown_kick", TEXT);
@@ -97,6 +100,9 @@ impl Server {
         }
         if let Some(name) = &self.address_setting {
             builder = builder.address_setting(name);
+        }
+        if let Some(path) = &self.health_path {
+            builder = builder.health_path(path);
         }
         if self.use_crypto {
             builder = builder.use_crypto();

@@ -15,13 +15,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use shaddock::wire::truthy::is_truthy;
-use shaddock::{Builder, Drain, Engine, Reply, Shards, Workers};
+use shaddock::{AdminOptions, Builder, Drain, Engine, Reply, Shards, Workers};
 
 pub(crate) use pomelo::PomeloOptions;
 
 use super::options::DemoOptions;
-use super::signals::Stop;
-use super::{figures, lines, several};
+use super::signals::{self, Stop};
+use super::{figures, lines, log, several};
 
 /// The time that clients and workers get to finish when the engine stops.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
@@ -33,7 +33,7 @@ pub(crate) fn run(options: &DemoOptions) -> anyhow::Result<()> {
     let stop = Stop::on_signals().context("can't listen for signals")?;
     // The text of the error says all that its source would.
     let engine = builder(options)?.start().map_err(anyhow::Error::msg)?;
-    announce(engine.local_addr(), options);
+    announce(engine.local_addr(), engine.admin_addr(), options);
     let handle = engine.handle();
     figures::show(&handle, &stop, || {});
     let report = engine.shutdown(Drain::within(DRAIN_WITHIN));
@@ -61,6 +61,10 @@ pub(crate) fn builder(options: &DemoOptions) -> anyhow::Result<Builder> {
     if let Some(interval) = options.heartbeat() {
         builder = builder.heartbeat(interval);
     }
+    if let Some(address) = &options.admin {
+        let admin = AdminOptions::new().listen(address).on_drain(signals::stop);
+        builder = builder.admin(admin.on_log_level(log::set_level));
+    }
     if options.full {
         let dictionary = config::dictionary().context("the demo's routes")?;
         let protos = config::protos().context("the demo's schemas")?;
@@ -81,8 +85,8 @@ pub(crate) fn with_chat(builder: Builder, workers: u16) -> Builder {
 }
 
 /// Tells where to connect and how. Whoever started the process may wait for the first line.
-fn announce(address: SocketAddr, options: &DemoOptions) {
-    let lines = format!(
+fn announce(address: SocketAddr, admin: Option<SocketAddr>, options: &DemoOptions) {
+    let mut lines = format!(
         "shaddock demo: listening on {address} ({}, {})\n\
          Connect a Pomelo client to it by TCP or WebSocket (ws://{address}) and request \
          connector.entryHandler.entry with {{\"uid\":\"amy\"}}, then chat.chatHandler.join with \
@@ -90,6 +94,9 @@ fn announce(address: SocketAddr, options: &DemoOptions) {
         several(options.shards(), "shard"),
         several(options.workers, "chat worker"),
     );
+    if let Some(admin) = admin {
+        lines.push_str(&format!("Metrics and all else to look at: http://{admin}/\n"));
+    }
     lines::stdout().write(lines.as_bytes());
 }
 

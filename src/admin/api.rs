@@ -1,0 +1,189 @@
+//! The resources of the admin server, and what is done for those who ask for them.
+
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::http::{Method, Request, Response};
+use super::metrics::{self, OwnCounters};
+use super::options::AdminOptions;
+use super::samples::Samples;
+use super::status::{Backends, Status};
+use super::walk::Walk;
+use crate::engine::Handle;
+use crate::session::SessionId;
+
+/// The parts of the server that an answer is made from.
+pub(super) struct Context<'a> {
+    pub(super) handle: &'a Handle,
+    pub(super) options: &'a AdminOptions,
+    pub(super) samples: &'a Samples,
+    pub(super) drain: &'a mut Drain,
+    pub(super) own: OwnCounters,
+    pub(super) now: Instant,
+}
+
+/// The progress of a drain that was asked for here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Drain {
+    No,
+    /// Balancers are told; the engine is to be stopped then.
+    Until(Instant),
+    /// Whoever holds the engine was asked to stop it.
+    Asked,
+}
+
+/// The way on for a request.
+pub(super) enum Outcome {
+    Answer(Response),
+    Walk(Walk),
+    Stream,
+}
+
+/// The methods that a resource has.
+const READ: &[Method] = &[Method::Get, Method::Head];
+const CHANGE: &[Method] = &[Method::Post];
+
+/// The resources, for those who ask for none of them.
+const INDEX: &str = "Shaddock's admin server.\n\n\
+    GET  /metrics       for Prometheus\n\
+    GET  /livez         200 while every shard turns\n\
+    GET  /readyz        200 while clients may be sent here\n\
+    GET  /status        figures as JSON\n\
+    GET  /backends      server types as JSON\n\
+    GET  /sessions      ?sort= &limit= &offset= &uid= &state=\n\
+    GET  /sessions/ID   one session\n\
+    GET  /events        figures each second (server-sent events)\n\
+    POST /sessions/ID/kick   ?reason=\n\
+    POST /uids/UID/kick      ?reason=\n\
+    POST /drain  /undrain  /reload  /log?level=\n";
+
+/// Answers a request that may be answered.
+pub(super) fn handle(context: &mut Context<'_>, request: &Request) -> Outcome {
+    let path: Vec<&str> = request.path.iter().map(String::as_str).collect();
+    let methods = match path[..] {
+        ["sessions", _, "kick"] | ["uids", _, "kick"] => CHANGE,
+        ["drain" | "undrain" | "reload" | "log"] => CHANGE,
+        [] | ["sessions", _] => READ,
+        ["metrics" | "livez" | "readyz" | "status" | "backends" | "sessions" | "events"] => READ,
+        _ => {
+            let text = "there is nothing by this path; GET / lists all there is";
+            return Outcome::Answer(Response::error(404, text));
+        }
+    };
+    if !methods.contains(&request.method) {
+        return Outcome::Answer(wrong_method(methods));
+    }
+    match path[..] {
+        ["events"] => Outcome::Stream,
+        ["sessions"] => match Walk::list(request) {
+            Ok(walk) => Outcome::Walk(walk),
+            Err(response) => Outcome::Answer(response),
+        },
+        ["sessions", id, ..] => match (SessionId::parse(id), methods) {
+            (None, _) => {
+                let text = "a session's id is as `/sessions` tells it, such as 0.17.3";
+                Outcome::Answer(Response::error(404, text))
+            }
+            (Some(session), READ) => Outcome::Walk(Walk::show(session)),
+            (Some(session), _) => Outcome::Walk(Walk::kick(session, reason(request))),
+        },
+        _ => Outcome::Answer(answer(context, &path, request)),
+    }
+}
+
+fn answer(context: &mut Context<'_>, path: &[&str], request: &Request) -> Response {
+    match *path {
+        [] => Response::text(200, INDEX),
+        ["metrics"] => metrics::response(context.handle, context.own, &request.accept),
+        ["livez"] => alive(context),
+        ["readyz"] => ready(context.handle),
+        ["status"] => Response::json(200, &Status::new(context.handle, context.samples)),
+        ["backends"] => {
+            let types = context.handle.last_metrics().server_types;
+            let types: Vec<_> = types.iter().map(Backends::of).collect();
+            Response::json(200, &json!({ "backends": types }))
+        }
+        ["uids", uid, _] => match context.handle.kick(uid, reason(request).as_deref()) {
+            Ok(()) => Response::json(202, &json!({ "uid": uid, "kick": "on its way" })),
+            Err(error) => Response::error(503, &error.to_string()),
+        },
+        ["drain"] => drain(context),
+        ["undrain"] => undrain(context),
+        ["reload"] => match &context.options.on_reload {
+            Some(reload) => {
+                reload();
+                Response::json(202, &json!({ "reload": "asked for; the log tells the outcome" }))
+            }
+            None => Response::error(501, "this process has no configuration to read again"),
+        },
+        _ => log_level(context.options, request),
+    }
+}
+
+fn wrong_method(methods: &[Method]) -> Response {
+    let (allow, text) = match methods == READ {
+        true => ("GET, HEAD", "ask for this with GET"),
+        false => ("POST", "this changes something: send it with POST"),
+    };
+    Response::error(405, text).with_header("Allow", allow)
+}
+
+fn reason(request: &Request) -> Option<String> {
+    request.parameter("reason").map(str::to_owned)
+}
+
+fn alive(context: &Context<'_>) -> Response {
+    if let Some(failure) = context.handle.failure() {
+        return Response::text(503, format!("the engine has failed: {failure}\n"));
+    }
+    let stuck: String =
+        context.samples.stuck(context.now).map(|shard| format!("shard {shard} hangs\n")).collect();
+    match stuck.is_empty() {
+        true => Response::text(200, "ok\n"),
+        false => Response::text(503, stuck),
+    }
+}
+
+fn ready(handle: &Handle) -> Response {
+    let reasons = handle.unready();
+    match reasons.is_empty() {
+        true => Response::text(200, "ok\n"),
+        false => Response::text(503, reasons.join("\n") + "\n"),
+    }
+}
+
+fn drain(context: &mut Context<'_>) -> Response {
+    context.handle.set_draining(true);
+    if *context.drain == Drain::No && context.options.on_drain.is_some() {
+        *context.drain = Drain::Until(context.now + context.options.drain_delay);
+    }
+    let stops = match *context.drain {
+        Drain::Until(at) => Some(at.saturating_duration_since(context.now).as_secs_f64()),
+        Drain::Asked => Some(0.0),
+        Drain::No => None,
+    };
+    Response::json(202, &json!({ "draining": true, "stops_in_s": stops }))
+}
+
+fn undrain(context: &mut Context<'_>) -> Response {
+    if *context.drain == Drain::Asked || context.handle.is_ending() {
+        return Response::error(409, "the engine stops already; start it again");
+    }
+    *context.drain = Drain::No;
+    context.handle.set_draining(false);
+    Response::json(200, &json!({ "draining": false }))
+}
+
+fn log_level(options: &AdminOptions, request: &Request) -> Response {
+    let Some(set) = &options.on_log_level else {
+        return Response::error(501, "this process has no log whose level can be changed");
+    };
+    let Some(level) = request.parameter("level") else {
+        return Response::error(400, "name the level: /log?level=info");
+    };
+    match set(level) {
+        Ok(()) => Response::json(200, &json!({ "level": level })),
+        Err(error) => Response::error(400, &error),
+    }
+}

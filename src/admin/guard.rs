@@ -1,0 +1,156 @@
+//! Who may ask, and who may change things.
+
+use std::net::SocketAddr;
+
+use super::http::{Method, Request, Response};
+use super::options::AdminOptions;
+
+/// The way in which a request has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum From {
+    /// By the Unix socket, which only its owner reaches.
+    Unix,
+    /// By TCP, on this address.
+    Tcp(SocketAddr),
+}
+
+/// A request that is refused, by what is wrong with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Host,
+    Origin,
+    NoToken,
+    Token,
+}
+
+impl Refusal {
+    pub(super) fn response(self) -> Response {
+        match self {
+            Self::Host => Response::error(
+                421,
+                "the header Host names another server; ask by the server's address, or add the \
+                 name to `admin.hosts`",
+            ),
+            Self::Origin => Response::error(403, "pages of other origins may change nothing"),
+            Self::NoToken => Response::error(
+                403,
+                "nothing can be changed by TCP, as there is no `admin.token`; set one, or use the \
+                 Unix socket",
+            ),
+            Self::Token => Response::error(
+                401,
+                "send the header Authorization: Bearer, with the token in `admin.token`",
+            )
+            .with_header("WWW-Authenticate", "Bearer"),
+        }
+    }
+}
+
+/// Checks that a request may be answered.
+pub(super) fn check(options: &AdminOptions, from: From, request: &Request) -> Result<(), Refusal> {
+    let From::Tcp(address) = from else { return Ok(()) };
+    let host = request.host.as_deref().unwrap_or_default();
+    if !is_own_host(options, address, host) {
+        return Err(Refusal::Host);
+    }
+    if request.method != Method::Post {
+        return Ok(());
+    }
+    // Browsers send it with each POST of a page, whatever the page does (CSRF).
+    if let Some(origin) = &request.origin {
+        let (_, of) = origin.split_once("://").unwrap_or_default();
+        if !of.eq_ignore_ascii_case(host) {
+            return Err(Refusal::Origin);
+        }
+    }
+    let Some(token) = &options.token else { return Err(Refusal::NoToken) };
+    let given = request.authorization.as_deref().unwrap_or_default();
+    let (scheme, given) = given.split_once(' ').unwrap_or_default();
+    if !scheme.eq_ignore_ascii_case("bearer") || !is_same(token.as_bytes(), given.trim().as_bytes())
+    {
+        return Err(Refusal::Token);
+    }
+    Ok(())
+}
+
+/// True if a `Host` is this server: an attacker's page, whose name leads here for a while, says the
+/// name. Addresses are as the client has reached them.
+fn is_own_host(options: &AdminOptions, address: SocketAddr, host: &str) -> bool {
+    let port = address.port();
+    let own = ["localhost", "127.0.0.1", "[::1]"];
+    let is_own = |name: &&str| {
+        let with_port = format!("{name}:{port}");
+        host.eq_ignore_ascii_case(&with_port) || port == 80 && host.eq_ignore_ascii_case(name)
+    };
+    let canonical = SocketAddr::new(address.ip().to_canonical(), port);
+    own.iter().any(is_own)
+        || host == canonical.to_string()
+        || port == 80 && host == canonical.ip().to_string()
+        || options.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host))
+}
+
+/// Compares in a time that tells nothing of where they differ.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    if one.len() != other.len() {
+        return false;
+    }
+    let differs = one.iter().zip(other).fold(0, |differs, (a, b)| differs | (a ^ b));
+    std::hint::black_box(differs) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::http::Parsed;
+    use super::*;
+
+    const TOKEN: &str = "0123456789abcdef";
+
+    fn request(method: &str, lines: &str) -> Request {
+        let text = format!("{method} /drain HTTP/1.1\r\n{lines}\r\n");
+        match Request::parse(text.as_bytes()) {
+            Parsed::Complete(request) => request,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn checked(options: &AdminOptions, method: &str, lines: &str) -> Result<(), Refusal> {
+        let from = From::Tcp("10.0.0.5:3011".parse().unwrap());
+        check(options, from, &request(method, lines))
+    }
+
+    #[test]
+    fn a_page_of_another_name_gets_nothing() {
+        let options = AdminOptions::new().hosts(["ops.example:3011"]);
+        for host in
+            ["localhost:3011", "127.0.0.1:3011", "[::1]:3011", "10.0.0.5:3011", "OPS.example:3011"]
+        {
+            assert_eq!(checked(&options, "GET", &format!("Host: {host}\r\n")), Ok(()), "{host}");
+        }
+        for host in ["evil.example:3011", "localhost", "localhost:3012", "10.0.0.6:3011", ""] {
+            let outcome = checked(&options, "GET", &format!("Host: {host}\r\n"));
+            assert_eq!(outcome, Err(Refusal::Host), "{host}");
+        }
+        assert_eq!(checked(&options, "GET", ""), Err(Refusal::Host));
+    }
+
+    #[test]
+    fn who_changes_things_has_the_token_and_is_no_foreign_page() {
+        let options = AdminOptions::new().token(TOKEN);
+        let post =
+            |lines: &str| checked(&options, "POST", &format!("Host: localhost:3011\r\n{lines}"));
+        let good = format!("Authorization: Bearer {TOKEN}\r\n");
+        assert_eq!(post(&good), Ok(()));
+        assert_eq!(post(&format!("{good}Origin: http://localhost:3011\r\n")), Ok(()));
+        for origin in ["http://evil.example", "null", "http://localhost:3012", "localhost:3011"] {
+            let outcome = post(&format!("{good}Origin: {origin}\r\n"));
+            assert_eq!(outcome, Err(Refusal::Origin), "{origin}");
+        }
+        for given in ["", "Bearer", "Bearer 0123456789abcdeg", "Basic 0123456789abcdef", TOKEN] {
+            let outcome = post(&format!("Authorization: {given}\r\n"));
+            assert_eq!(outcome, Err(Refusal::Token), "{given}");
+        }
+        let open = checked(&AdminOptions::new(), "POST", "Host: localhost:3011\r\n");
+        assert_eq!(open, Err(Refusal::NoToken));
+        assert_eq!(check(&AdminOptions::new(), From::Unix, &request("POST", "")), Ok(()));
+    }
+}

@@ -1,0 +1,165 @@
+//! The options of the admin server.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::listen::{self, Listening};
+use super::server::{Admin, Server};
+use crate::engine::{Attached, Attachment, Handle};
+use crate::error::{EngineOption, StartError};
+
+/// Called when the engine is to stop, or to read its configuration again.
+pub(super) type Hook = Arc<dyn Fn() + Send + Sync>;
+/// Called with the level that the log is to have; an error says what may be written instead.
+pub(super) type LevelHook = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
+/// Describes the admin server of [`Builder::admin`](crate::Builder::admin): where it listens, who
+/// may change anything, and what it calls for what only the process itself can do.
+///
+/// ```
+/// use shaddock::{AdminOptions, Engine};
+///
+/// let builder = Engine::builder().admin(
+///     AdminOptions::new()
+///         .socket("/run/game/admin.sock")
+///         .listen("127.0.0.1:3011")
+///         .token("correct horse battery staple")
+///         .on_drain(|| println!("time to shut the engine down")),
+/// );
+/// ```
+#[derive(Clone, Default)]
+pub struct AdminOptions {
+    pub(super) socket: Option<PathBuf>,
+    pub(super) listen: Option<String>,
+    pub(super) token: Option<String>,
+    pub(super) hosts: Vec<String>,
+    pub(super) drain_delay: Duration,
+    pub(super) on_drain: Option<Hook>,
+    pub(super) on_reload: Option<Hook>,
+    pub(super) on_log_level: Option<LevelHook>,
+}
+
+impl std::fmt::Debug for AdminOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AdminOptions")
+            .field("socket", &self.socket)
+            .field("listen", &self.listen)
+            .field("hosts", &self.hosts)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AdminOptions {
+    /// Options that listen nowhere yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Listens on a Unix socket, which only this user can reach (mode 0600). Whoever reaches it may
+    /// change things without a token. The socket of a process that is gone is replaced.
+    #[must_use]
+    pub fn socket(mut self, path: impl Into<PathBuf>) -> Self {
+        self.socket = Some(path.into());
+        self
+    }
+
+    /// Listens on an address by TCP, such as `127.0.0.1:3011`; port 0 takes a free one
+    /// ([`Engine::admin_addr`](crate::Engine::admin_addr)). Whoever reaches it sees everything, and
+    /// changes things with the token.
+    #[must_use]
+    pub fn listen(mut self, address: impl Into<String>) -> Self {
+        self.listen = Some(address.into());
+        self
+    }
+
+    /// Lets those change things by TCP who send `Authorization: Bearer` with this token. Without
+    /// one nobody can.
+    #[must_use]
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// Accepts these names in the header `Host` by TCP, with the port where it is not 80, besides
+    /// `localhost`, `127.0.0.1`, `[::1]` and the address itself. Other names are refused, so that
+    /// no page in an operator's browser gets in by a name of its own (DNS rebinding).
+    #[must_use]
+    pub fn hosts<T: Into<String>>(mut self, hosts: impl IntoIterator<Item = T>) -> Self {
+        self.hosts.extend(hosts.into_iter().map(Into::into));
+        self
+    }
+
+    /// Waits that long between `/drain`, from which on `/readyz` says 503, and the call of
+    /// [`Self::on_drain`]: the time that balancers need to see it. `/undrain` calls it off.
+    #[must_use]
+    pub fn drain_delay(mut self, delay: Duration) -> Self {
+        self.drain_delay = delay;
+        self
+    }
+
+    /// Called once by `/drain`: the place to have the engine shut down by whoever holds it. It runs
+    /// on the admin server's thread, so it must not wait. Without it `/drain` tells balancers, and
+    /// no more.
+    #[must_use]
+    pub fn on_drain(mut self, call: impl Fn() + Send + Sync + 'static) -> Self {
+        self.on_drain = Some(Arc::new(call));
+        self
+    }
+
+    /// Called by `/reload`, on the admin server's thread; without it that is answered 501.
+    #[must_use]
+    pub fn on_reload(mut self, call: impl Fn() + Send + Sync + 'static) -> Self {
+        self.on_reload = Some(Arc::new(call));
+        self
+    }
+
+    /// Called by `/log` with a level's name, on the admin server's thread; without it that is
+    /// answered 501. An error says what may be written instead.
+    #[must_use]
+    pub fn on_log_level(
+        mut self,
+        call: impl Fn(&str) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        self.on_log_level = Some(Arc::new(call));
+        self
+    }
+}
+
+/// The least length of a token: as many characters can't be tried out.
+const TOKEN_LEN_MIN: usize = 16;
+
+impl Attachment for AdminOptions {
+    fn check(&self) -> Result<(), StartError> {
+        let bad = |option, expected: &str| {
+            let option = EngineOption::Admin(option);
+            Err(StartError::Option { option, expected: expected.into() })
+        };
+        if self.socket.is_none() && self.listen.is_none() {
+            return bad("admin.listen", "an address, or `admin.socket` a path");
+        }
+        if self.token.as_ref().is_some_and(|token| token.len() < TOKEN_LEN_MIN) {
+            return bad("admin.token", "of 16 characters at least");
+        }
+        if self.token.as_ref().is_some_and(|token| !token.bytes().all(|it| it.is_ascii_graphic())) {
+            return bad("admin.token", "of printable ASCII characters without spaces");
+        }
+        if let Some(address) = &self.listen {
+            listen::resolve(address)?;
+        }
+        Ok(())
+    }
+
+    fn start(self: Box<Self>, handle: Handle) -> Result<Box<dyn Attached>, StartError> {
+        let listening = Listening::open(&self)?;
+        Ok(Box::new(Server::start(*self, listening, handle)?))
+    }
+}
+
+impl Attached for Admin {
+    fn address(&self) -> Option<SocketAddr> {
+        Self::address(self)
+    }
+}

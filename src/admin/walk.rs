@@ -1,0 +1,218 @@
+//! A look at sessions: at all of them, a part of a shard in each of its turns, or at one.
+//!
+//! The shards are asked by mail, one part at a time, and go on meanwhile. What is kept here are no
+//! more sessions than the answer may have, twice.
+
+use std::cmp::Ordering;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+
+use serde_json::json;
+
+use super::bounds::{OFFSET_MAX, SESSIONS_MAX};
+use super::http::{Request, Response};
+use crate::engine::Handle;
+use crate::error::HandleError;
+use crate::forward::mail::Look;
+use crate::session::{SessionId, SessionInfo, SessionPage, ShardIndex};
+
+/// A look that is under way.
+pub(super) struct Walk {
+    goal: Goal,
+    shard: ShardIndex,
+    at: Look,
+    answer: Option<Receiver<SessionPage>>,
+    /// Sessions that match; no more than twice of what is wanted.
+    found: Vec<SessionInfo>,
+    /// All that match.
+    matching: usize,
+    /// All that were seen.
+    seen: usize,
+}
+
+enum Goal {
+    List(Wanted),
+    Show,
+    Kick { reason: Option<String> },
+}
+
+/// The sessions that are wanted, and in which order.
+struct Wanted {
+    sort: Sort,
+    limit: usize,
+    offset: usize,
+    uid: Option<String>,
+    state: Option<String>,
+}
+
+/// An order: those with the most of something first, but for the number.
+#[derive(Debug, Clone, Copy)]
+struct Sort {
+    name: &'static str,
+    key: fn(&SessionInfo) -> u64,
+}
+
+const SORTS: [Sort; 7] = [
+    Sort { name: "number", key: |it| u64::MAX - it.number },
+    Sort { name: "outbox_bytes", key: |it| it.outbox_bytes as u64 },
+    Sort { name: "outbox_ms", key: |it| it.outbox_ms },
+    Sort { name: "in_flight", key: |it| it.in_flight.into() },
+    Sort { name: "in_flight_bytes", key: |it| it.in_flight_bytes.into() },
+    Sort { name: "kept_bytes", key: |it| it.kept_bytes as u64 },
+    Sort { name: "silent_ms", key: |it| it.silent_ms },
+];
+const STATES: [&str; 3] = ["opening", "working", "closing"];
+const PARAMETERS: [&str; 5] = ["sort", "limit", "offset", "uid", "state"];
+
+impl Walk {
+    /// A look at all sessions, as the parameters say.
+    pub(super) fn list(request: &Request) -> Result<Self, Response> {
+        Ok(Self::new(Goal::List(Wanted::of(request)?), ShardIndex(0), Look::From(0)))
+    }
+
+    /// A look at one session.
+    pub(super) fn show(session: SessionId) -> Self {
+        Self::new(Goal::Show, session.shard(), Look::One(session))
+    }
+
+    /// A look at one session, which is then kicked.
+    pub(super) fn kick(session: SessionId, reason: Option<String>) -> Self {
+        Self::new(Goal::Kick { reason }, session.shard(), Look::One(session))
+    }
+
+    fn new(goal: Goal, shard: ShardIndex, at: Look) -> Self {
+        Self { goal, shard, at, answer: None, found: Vec::new(), matching: 0, seen: 0 }
+    }
+
+    /// Goes on as far as the shards have answered; the answer, once there is one.
+    pub(super) fn poll(&mut self, handle: &Handle) -> Option<Response> {
+        loop {
+            let Some(answer) = &self.answer else {
+                if self.shard.0 >= handle.shard_count() {
+                    return Some(self.finish(handle));
+                }
+                let (to, answer) = sync_channel(1);
+                match handle.look(self.shard, self.at, to) {
+                    Ok(()) => self.answer = Some(answer),
+                    // It is asked again for as long as a request may take.
+                    Err(HandleError::Busy) => return None,
+                    Err(_) => return Some(Response::error(503, "the engine has stopped")),
+                }
+                continue;
+            };
+            let page = match answer.try_recv() {
+                Ok(page) => page,
+                Err(TryRecvError::Empty) => return None,
+                // The shard has ended with the question unread.
+                Err(TryRecvError::Disconnected) => SessionPage { sessions: Vec::new(), next: None },
+            };
+            self.answer = None;
+            self.take(page.sessions);
+            match (page.next, self.at) {
+                (Some(next), _) => self.at = Look::From(next),
+                (None, Look::From(_)) => {
+                    (self.shard, self.at) = (ShardIndex(self.shard.0 + 1), Look::From(0));
+                }
+                (None, Look::One(_)) => return Some(self.finish(handle)),
+            }
+        }
+    }
+
+    fn take(&mut self, sessions: Vec<SessionInfo>) {
+        self.seen += sessions.len();
+        let Goal::List(wanted) = &self.goal else { return self.found.extend(sessions) };
+        let before = self.found.len();
+        self.found.extend(sessions.into_iter().filter(|session| wanted.has(session)));
+        self.matching += self.found.len() - before;
+        if self.found.len() >= 2 * wanted.kept().max(SESSIONS_MAX) {
+            wanted.cut(&mut self.found);
+        }
+    }
+
+    fn finish(&mut self, handle: &Handle) -> Response {
+        let mut found = std::mem::take(&mut self.found);
+        match &self.goal {
+            Goal::List(wanted) => {
+                wanted.cut(&mut found);
+                let shown: Vec<_> = found.iter().skip(wanted.offset).collect();
+                Response::json(
+                    200,
+                    &json!({
+                        "sessions": shown,
+                        "offset": wanted.offset,
+                        "matching": self.matching,
+                        "all": self.seen,
+                    }),
+                )
+            }
+            Goal::Show => match found.first() {
+                Some(session) => Response::json(200, session),
+                None => gone(),
+            },
+            Goal::Kick { reason } => {
+                let Some(session) = found.first() else { return gone() };
+                match handle.kick_session(session.id, reason.as_deref()) {
+                    Ok(()) => Response::json(200, &json!({ "kicked": session })),
+                    Err(error) => Response::error(503, &error.to_string()),
+                }
+            }
+        }
+    }
+}
+
+fn gone() -> Response {
+    Response::error(404, "there is no such session; it may have ended")
+}
+
+impl Wanted {
+    fn of(request: &Request) -> Result<Self, Response> {
+        let bad = |text: String| Err(Response::error(400, &text));
+        if let Some(other) = request.parameters().find(|name| !PARAMETERS.contains(name)) {
+            let known = PARAMETERS.join(", ");
+            return bad(format!("unknown parameter `{other}`; known here: {known}"));
+        }
+        let name = request.parameter("sort").unwrap_or(SORTS[0].name);
+        let Some(sort) = SORTS.iter().find(|sort| sort.name == name) else {
+            let names: Vec<_> = SORTS.iter().map(|sort| sort.name).collect();
+            return bad(format!("`sort` must be one of {}", names.join(", ")));
+        };
+        let number = |name: &str, by_default: usize, max: usize| {
+            let Some(text) = request.parameter(name) else { return Ok(by_default) };
+            let number = text.parse().ok().filter(|number| *number <= max);
+            number.ok_or_else(|| {
+                Response::error(400, &format!("`{name}` must be a number up to {max}"))
+            })
+        };
+        let state = request.parameter("state").map(str::to_owned);
+        if state.as_ref().is_some_and(|state| !STATES.contains(&state.as_str())) {
+            return bad(format!("`state` must be one of {}", STATES.join(", ")));
+        }
+        Ok(Self {
+            sort: *sort,
+            limit: number("limit", SESSIONS_MAX, SESSIONS_MAX)?,
+            offset: number("offset", 0, OFFSET_MAX)?,
+            uid: request.parameter("uid").map(str::to_owned),
+            state,
+        })
+    }
+
+    fn has(&self, session: &SessionInfo) -> bool {
+        let uid = || session.uid.as_ref().map(|uid| uid.text());
+        self.state.as_ref().is_none_or(|state| *state == session.state)
+            && self.uid.as_ref().is_none_or(|wanted| uid() == Some(wanted))
+    }
+
+    /// Sessions that the answer may need.
+    fn kept(&self) -> usize {
+        self.offset + self.limit
+    }
+
+    fn cut(&self, found: &mut Vec<SessionInfo>) {
+        found.sort_by(|a, b| self.order(a, b));
+        found.truncate(self.kept());
+    }
+
+    fn order(&self, a: &SessionInfo, b: &SessionInfo) -> Ordering {
+        let key = self.sort.key;
+        key(b).cmp(&key(a)).then(a.number.cmp(&b.number))
+    }
+}

@@ -1,0 +1,68 @@
+//! `[admin]`: where operators, their tools and Prometheus look at the connector.
+
+use std::time::Duration;
+
+use shaddock::{AdminOptions, Builder};
+
+use super::Section;
+use super::kind::{DURATION, TEXT};
+use super::table::Table;
+use crate::cli::{log, signals};
+
+struct Admin {
+    options: Option<AdminOptions>,
+}
+
+/// The time in which most balancers have seen a 503 twice.
+const DRAIN_DELAY: Duration = Duration::from_secs(10);
+
+pub(super) fn read(root: &mut Table<'_>, name: &'static str) -> Box<dyn Section> {
+    let options = root.table(name, |table| {
+        let socket = table.read_some("socket", TEXT);
+        let listen = table.read_some("listen", TEXT);
+        let token = read_token(table);
+        let hosts = table.read_list("hosts", TEXT);
+        let mut drain_delay = DRAIN_DELAY;
+        table.read("drain_delay", &mut drain_delay, DURATION);
+        if socket.is_none() && listen.is_none() {
+            if token.is_some() {
+                table.refuse("listen", "an address, as there is a token for it", None);
+            }
+            return None;
+        }
+        let mut options = AdminOptions::new()
+            .hosts(hosts)
+            .drain_delay(drain_delay)
+            .on_drain(signals::stop)
+            .on_reload(signals::reload)
+            .on_log_level(log::set_level);
+        if let Some(path) = socket {
+            options = options.socket(path);
+        }
+        if let Some(address) = listen {
+            options = options.listen(address);
+        }
+        match token {
+            Some(token) => Some(options.token(token)),
+            None => Some(options),
+        }
+    });
+    Box::new(Admin { options })
+}
+
+fn read_token(table: &mut Table<'_>) -> Option<String> {
+    let (token, file) = (table.read_some("token", TEXT), table.read_file("token_file"));
+    if token.is_some() && file.is_some() {
+        table.refuse("token_file", "left out, as there is a token", None);
+    }
+    token.or_else(|| file.map(|text| text.trim().to_owned()))
+}
+
+impl Section for Admin {
+    fn describe(&self, builder: Builder) -> Builder {
+        match &self.options {
+            Some(options) => builder.admin(options.clone()),
+            None => builder,
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! `shaddock ctl`: what the admin server of a running connector tells, for people and programs.
+
+mod client;
+mod show;
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use client::{Answer, Client};
+
+/// The options of `ctl`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Exit codes: 0 done, or ready; 1 no answer; 2 wrong options; \
+    3 refused, or not ready (the answer tells why).")]
+pub(crate) struct CtlOptions {
+    /// The Unix socket of the admin server, `admin.socket` in its file
+    #[arg(long, global = true, value_name = "PATH", default_value = "/run/shaddock/admin.sock")]
+    socket: PathBuf,
+
+    /// Its address by TCP instead, `admin.listen`, such as http://127.0.0.1:3011
+    #[arg(long, global = true, value_name = "URL", conflicts_with = "socket")]
+    address: Option<String>,
+
+    /// A file that holds the token of `admin.token`, to change something by TCP
+    #[arg(long, global = true, value_name = "FILE", requires = "address")]
+    token_file: Option<PathBuf>,
+
+    /// Print the answer as it is, for programs
+    #[arg(long, global = true)]
+    json: bool,
+
+    #[command(subcommand)]
+    command: Ask,
+}
+
+/// A question or a wish.
+#[derive(Debug, Clone, Subcommand)]
+enum Ask {
+    /// Figures of the connector, its shards and its backends
+    Status,
+    /// Sessions, those with the most of something first
+    Sessions(ListOptions),
+    /// One session
+    Session {
+        /// Its id, as `sessions` tells it
+        id: String,
+    },
+    /// Close a session, or all sessions of a uid
+    Kick(KickOptions),
+    /// Tell balancers to send nobody more, and stop a while later
+    Drain,
+    /// Call a drain off, as long as it has not stopped
+    Undrain,
+    /// Change the level of the log: off, error, warn, info, debug or trace
+    Log {
+        /// The level
+        level: String,
+    },
+    /// Read the configuration again
+    Reload,
+    /// Tell if clients may be sent there
+    Health,
+    /// The metrics as Prometheus gets them
+    Metrics,
+}
+
+/// Which sessions.
+#[derive(Debug, Clone, Args)]
+struct ListOptions {
+    /// number, outbox_bytes, outbox_ms, in_flight, in_flight_bytes, kept_bytes or silent_ms
+    #[arg(long, default_value = "number")]
+    sort: String,
+    /// Sessions at most, up to 1000
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    limit: u16,
+    /// Sessions to leave out in front
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    offset: u16,
+    /// Only those of this uid
+    #[arg(long)]
+    uid: Option<String>,
+    /// Only those in this state: opening, working or closing
+    #[arg(long)]
+    state: Option<String>,
+}
+
+/// Whom to kick.
+#[derive(Debug, Clone, Args)]
+struct KickOptions {
+    /// The session's id, as `sessions` tells it
+    #[arg(required_unless_present = "uid", conflicts_with = "uid")]
+    id: Option<String>,
+    /// All sessions of this uid
+    #[arg(long)]
+    uid: Option<String>,
+    /// The reason, which clients are told in a KICK package; without it they are closed only
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+/// The exit code where the server has refused, or is not ready.
+const REFUSED: u8 = 3;
+
+/// Asks, and prints the answer.
+pub(crate) fn run(options: &CtlOptions) -> ExitCode {
+    match ask(options) {
+        Ok(code) => code,
+        Err(error) => {
+            writeln!(io::stderr(), "shaddock ctl: {error:#}").ok();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn ask(options: &CtlOptions) -> anyhow::Result<ExitCode> {
+    let client = match &options.address {
+        Some(address) => Client::tcp(address, options.token_file.as_deref())?,
+        None => Client::unix(options.socket.clone()),
+    };
+    let (method, target) = target(&options.command);
+    let answer = client.ask(method, &target)?;
+    let is_good = answer.status < 400;
+    let text = match (&options.command, options.json) {
+        (_, true) | (Ask::Metrics | Ask::Health, false) => answer.text()?.to_owned(),
+        (command, false) => text_of(command, &answer)?,
+    };
+    let mut out: Box<dyn io::Write> = match is_good || options.json {
+        true => Box::new(io::stdout()),
+        false => Box::new(io::stderr()),
+    };
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("can't print")?;
+    Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
+}
+
+/// The method and the target that a command stands for.
+fn target(ask: &Ask) -> (&'static str, String) {
+    let escaped = client::escape;
+    let reason = |reason: &Option<String>| match reason {
+        Some(reason) => format!("?reason={}", escaped(reason)),
+        None => String::new(),
+    };
+    match ask {
+        Ask::Status => ("GET", "/status".into()),
+        Ask::Sessions(list) => {
+            let ListOptions { sort, limit, offset, .. } = list;
+            let sort = escaped(sort);
+            let mut target = format!("/sessions?sort={sort}&limit={limit}&offset={offset}");
+            for (name, value) in [("uid", &list.uid), ("state", &list.state)] {
+                if let Some(value) = value {
+                    target.push_str(&format!("&{name}={}", escaped(value)));
+                }
+            }
+            ("GET", target)
+        }
+        Ask::Session { id } => ("GET", format!("/sessions/{}", escaped(id))),
+        Ask::Kick(KickOptions { id: Some(id), reason: why, .. }) => {
+            ("POST", format!("/sessions/{}/kick{}", escaped(id), reason(why)))
+        }
+        Ask::Kick(KickOptions { uid, reason: why, .. }) => {
+            let uid = escaped(uid.as_deref().unwrap_or_default());
+            ("POST", format!("/uids/{uid}/kick{}", reason(why)))
+        }
+        Ask::Drain => ("POST", "/drain".into()),
+        Ask::Undrain => ("POST", "/undrain".into()),
+        Ask::Log { level } => ("POST", format!("/log?level={}", escaped(level))),
+        Ask::Reload => ("POST", "/reload".into()),
+        Ask::Health => ("GET", "/readyz".into()),
+        Ask::Metrics => ("GET", "/metrics".into()),
+    }
+}
+
+/// An answer as people read it.
+fn text_of(ask: &Ask, answer: &Answer) -> anyhow::Result<String> {
+    let value: Value = serde_json::from_str(answer.text()?).context("the answer is no JSON")?;
+    if let Some(error) = value.get("error") {
+        return Ok(format!("{}\n", show::plain(error)));
+    }
+    Ok(match ask {
+        Ask::Status => show::status(&value),
+        Ask::Sessions(_) => show::sessions(&value),
+        _ => show::members(&value),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::options::Options;
+
+    fn asked(words: &[&str]) -> Result<(&'static str, String), clap::Error> {
+        let words = ["shaddock", "ctl"].iter().chain(words);
+        let options = Options::try_parse_from(words)?;
+        Ok(target(&options.ctl().expect("it is ctl").command))
+    }
+
+    #[test]
+    fn commands_are_requests() {
+        for (words, method, expected) in [
+            (&["status"][..], "GET", "/status"),
+            (
+                &["sessions", "--uid", "a b", "--limit", "5"],
+                "GET",
+                "/sessions?sort=number&limit=5&offset=0&uid=a%20b",
+            ),
+            (&["session", "0.1.2"], "GET", "/sessions/0.1.2"),
+            (&["kick", "0.1.2"], "POST", "/sessions/0.1.2/kick"),
+            (&["kick", "--uid", "a/b", "--reason", "no"], "POST", "/uids/a%2Fb/kick?reason=no"),
+            (&["log", "debug"], "POST", "/log?level=debug"),
+            (&["health"], "GET", "/readyz"),
+        ] {
+            assert_eq!(asked(words).unwrap(), (method, expected.to_owned()), "{words:?}");
+        }
+        for words in [
+            &["kick"][..],
+            &["kick", "0.1.2", "--uid", "a"],
+            &["nothing"],
+            &["kick", "--reason", "x"],
+        ] {
+            assert!(asked(words).is_err(), "{words:?}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! A client of HTTP/1.1 for one request at a time, over a Unix socket or TCP.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+/// The way to an admin server.
+pub(super) struct Client {
+    way: Way,
+    host: String,
+    token: Option<String>,
+}
+
+enum Way {
+    Unix(PathBuf),
+    Tcp(String),
+}
+
+/// An answer.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    body: Vec<u8>,
+}
+
+/// The longest wait for the server, whose own is shorter.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes of an answer, far above what a server sends.
+const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+impl Client {
+    pub(super) fn unix(path: PathBuf) -> Self {
+        Self { way: Way::Unix(path), host: "localhost".into(), token: None }
+    }
+
+    pub(super) fn tcp(address: &str, token_file: Option<&Path>) -> anyhow::Result<Self> {
+        anyhow::ensure!(
+            !address.starts_with("https://"),
+            "the admin server speaks no TLS; give an address like http://127.0.0.1:3011"
+        );
+        let host = address.trim_start_matches("http://").trim_end_matches('/').to_owned();
+        let token = token_file.map(|file| {
+            let text = fs::read_to_string(file);
+            let text = text.with_context(|| format!("can't read {}", file.display()))?;
+            anyhow::Ok(text.trim().to_owned())
+        });
+        Ok(Self { way: Way::Tcp(host.clone()), host, token: token.transpose()? })
+    }
+
+    pub(super) fn ask(&self, method: &str, target: &str) -> anyhow::Result<Answer> {
+        let mut request =
+            format!("{method} {target} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.host);
+        if let Some(token) = &self.token {
+            write!(request, "Authorization: Bearer {token}\r\n")?;
+        }
+        request.push_str("Content-Length: 0\r\n\r\n");
+        let answer = match &self.way {
+            Way::Unix(path) => {
+                let socket = UnixStream::connect(path).with_context(|| {
+                    format!(
+                        "can't reach the admin server at {}; name its socket with --socket, or its \
+                         address with --address",
+                        path.display()
+                    )
+                })?;
+                socket.set_read_timeout(Some(PATIENCE))?;
+                socket.set_write_timeout(Some(PATIENCE))?;
+                exchange(socket, &request)
+            }
+            Way::Tcp(host) => {
+                let unreachable = || format!("can't reach the admin server at {host}");
+                let mut addresses = host.to_socket_addrs().with_context(unreachable)?;
+                let address = addresses.next().with_context(unreachable)?;
+                let socket =
+                    TcpStream::connect_timeout(&address, PATIENCE).with_context(unreachable)?;
+                socket.set_read_timeout(Some(PATIENCE))?;
+                socket.set_write_timeout(Some(PATIENCE))?;
+                exchange(socket, &request)
+            }
+        };
+        answer.context("the admin server has not answered")
+    }
+}
+
+fn exchange(mut socket: impl Read + Write, request: &str) -> anyhow::Result<Answer> {
+    socket.write_all(request.as_bytes())?;
+    let mut bytes = Vec::new();
+    socket.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes)?;
+    Answer::parse(&bytes)
+}
+
+impl Answer {
+    fn parse(bytes: &[u8]) -> anyhow::Result<Self> {
+        let mut headers = [httparse::EMPTY_HEADER; 32];
+        let mut response = httparse::Response::new(&mut headers);
+        let httparse::Status::Complete(head_len) = response.parse(bytes)? else {
+            anyhow::bail!("the answer is cut short")
+        };
+        let status = response.code.unwrap_or_default();
+        let is_length = |it: &&httparse::Header<'_>| it.name.eq_ignore_ascii_case("Content-Length");
+        let length = response.headers.iter().find(is_length).map(|header| header.value);
+        let length = length.and_then(|text| std::str::from_utf8(text).ok()?.parse::<usize>().ok());
+        let body = bytes[head_len..].to_vec();
+        anyhow::ensure!(
+            length.is_none_or(|length| body.len() == length),
+            "the answer is cut short"
+        );
+        Ok(Self { status, body })
+    }
+
+    pub(super) fn text(&self) -> anyhow::Result<&str> {
+        std::str::from_utf8(&self.body).context("the answer is no text")
+    }
+}
+
+/// Text as a part of a path or a query.
+pub(super) fn escape(text: &str) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                escaped.push(byte.into());
+            }
+            _ => write!(escaped, "%{byte:02X}").unwrap_or_default(),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_whole_or_an_error() {
+        let text = "HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno";
+        let answer = Answer::parse(text.as_bytes()).unwrap();
+        assert_eq!((answer.status, answer.text().unwrap()), (404, "no"));
+        for end in 0..text.len() {
+            assert!(Answer::parse(&text.as_bytes()[..end]).is_err(), "{end}");
+        }
+    }
+
+    #[test]
+    fn text_is_escaped() {
+        assert_eq!(escape("a/b c%é"), "a%2Fb%20c%25%C3%A9");
+    }
+}

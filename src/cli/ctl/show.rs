@@ -1,0 +1,143 @@
+//! Answers of the admin server as text. What clients have chosen, such as their uids, is escaped:
+//! a terminal obeys what it is sent.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+/// A value by itself, in one line.
+pub(super) fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.escape_debug().to_string().replace("\\'", "'"),
+        Value::Null => "-".to_owned(),
+        Value::Number(number) if number.is_f64() => {
+            format!("{:.3}", number.as_f64().unwrap_or_default())
+        }
+        other => other.to_string(),
+    }
+}
+
+/// The members of an object, each in a line.
+pub(super) fn members(value: &Value) -> String {
+    let mut text = String::new();
+    add_members(&mut text, "", value);
+    text
+}
+
+fn add_members(text: &mut String, before: &str, value: &Value) {
+    let Value::Object(members) = value else { return };
+    for (name, value) in members {
+        match value {
+            Value::Object(_) => add_members(text, &format!("{before}{name}."), value),
+            Value::Array(_) => {}
+            _ => drop(writeln!(text, "{before}{name}: {}", plain(value))),
+        }
+    }
+}
+
+const SHARD_COLUMNS: [&str; 7] =
+    ["shard", "connections", "busy", "cpu", "turns_per_s", "turn_p99_us", "kept_bytes"];
+const TYPE_COLUMNS: [&str; 12] = [
+    "server_type",
+    "target",
+    "up",
+    "down",
+    "in_flight",
+    "answered",
+    "failed",
+    "timed_out",
+    "lost",
+    "rejected",
+    "p50_us",
+    "p99_us",
+];
+
+/// `/status`.
+pub(super) fn status(value: &Value) -> String {
+    let mut text = members(value);
+    for reason in list(value, "unready") {
+        writeln!(text, "not ready: {}", plain(reason)).ok();
+    }
+    for (name, columns) in [("shards", &SHARD_COLUMNS[..]), ("server_types", &TYPE_COLUMNS)] {
+        let rows = list(value, name);
+        if !rows.is_empty() {
+            text.push('\n');
+            text.push_str(&table(columns, rows));
+        }
+    }
+    text
+}
+
+/// `/sessions`.
+pub(super) fn sessions(value: &Value) -> String {
+    let columns = [
+        "id",
+        "uid",
+        "peer",
+        "transport",
+        "state",
+        "silent_ms",
+        "outbox_bytes",
+        "in_flight",
+        "kept_bytes",
+    ];
+    let rows = list(value, "sessions");
+    let mut text = table(&columns, rows);
+    let count = |name| plain(value.get(name).unwrap_or(&Value::Null));
+    let (shown, matching, all) = (rows.len(), count("matching"), count("all"));
+    writeln!(text, "{shown} shown of {matching} that match, of {all} in all").ok();
+    text
+}
+
+fn list<'v>(value: &'v Value, name: &str) -> &'v [Value] {
+    value.get(name).and_then(Value::as_array).map_or(&[], |list| list)
+}
+
+/// Rows below their columns' names.
+fn table(columns: &[&str], rows: &[Value]) -> String {
+    let cell = |row: &Value, column: &str| plain(row.get(column).unwrap_or(&Value::Null));
+    let mut lines = vec![columns.iter().map(|name| name.to_uppercase()).collect::<Vec<_>>()];
+    lines.extend(rows.iter().map(|row| columns.iter().map(|it| cell(row, it)).collect()));
+    let widths: Vec<usize> = (0..columns.len())
+        .map(|at| lines.iter().map(|line| line[at].chars().count()).max().unwrap_or(0))
+        .collect();
+    let mut text = String::new();
+    for line in &lines {
+        let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let cells: Vec<_> = cells.collect();
+        writeln!(text, "{}", cells.join("  ").trim_end()).ok();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn columns_stand_below_each_other_and_no_client_writes_to_the_terminal() {
+        let value = json!({
+            "sessions": [
+                {"id": "0.1.2", "uid": "amy\u{1b}[2J", "silent_ms": 5},
+                {"id": "0.12.2", "uid": null},
+            ],
+            "matching": 2,
+            "all": 3,
+        });
+        let text = sessions(&value);
+        assert!(!text.contains('\u{1b}'), "{text}");
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines[0].starts_with("ID      UID"), "{text}");
+        assert!(lines[1].starts_with("0.1.2   amy\\u{1b}[2J"), "{text}");
+        assert!(lines[2].starts_with("0.12.2  -"), "{text}");
+        assert_eq!(lines[3], "2 shown of 2 that match, of 3 in all");
+    }
+
+    #[test]
+    fn members_are_lines() {
+        let text = members(&json!({"a": 1, "b": {"c": "x y"}, "d": [1], "e": 0.5, "f": "it's"}));
+        assert_eq!(text, "a: 1\nb.c: x y\ne: 0.500\nf: it's\n");
+    }
+}

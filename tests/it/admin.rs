@@ -1,0 +1,434 @@
+//! The admin server beside an engine, asked as Prometheus, operators, pages and strangers do.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use shaddock::{AdminOptions, Builder, Engine, Handlers, Reply, StartError, Workers};
+use support::folder::Folder;
+use support::{Client, Event, PATIENCE, builder, eventually};
+
+const ECHO: &str = "connector.play.echo";
+const BIND: &str = "connector.play.bind";
+const CHAT: &str = "chat.chatHandler.echo";
+const CHAT_FAIL: &str = "chat.chatHandler.fail";
+const TOKEN: &str = "a token of no use-0123456789";
+
+fn game(shards: u16) -> Builder {
+    let chat = |handlers: &mut Handlers| {
+        handlers.handler(CHAT, |request, _| Reply::borrowed(request.body()));
+        handlers.handler(CHAT_FAIL, |_, _| Reply::error());
+    };
+    builder(shards)
+        .handler(ECHO, |request, _| Reply::borrowed(request.body()))
+        .handler(BIND, |request, session| {
+            // It is bound behind the answer.
+            drop(session.bind(String::from_utf8_lossy(request.body()).as_ref()));
+            Reply::json(&"bound")
+        })
+        .forward("chat", Workers::new(1, chat))
+        .routes([CHAT, CHAT_FAIL])
+}
+
+fn token() -> String {
+    TOKEN.replace(' ', "-")
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().listen("127.0.0.1:0").token(token())
+}
+
+/// An answer: its status, its head and its body.
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.body))
+    }
+}
+
+fn exchange(mut socket: impl Read + Write, request: &[u8]) -> Answer {
+    socket.write_all(request).unwrap();
+    let mut bytes = Vec::new();
+    socket.read_to_end(&mut bytes).unwrap();
+    let text = String::from_utf8(bytes).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head: {text:?}"));
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Answer { status, head: head.to_owned(), body: body.to_owned() }
+}
+
+fn ask_with(address: SocketAddr, method: &str, path: &str, lines: &str) -> Answer {
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\n{lines}\r\n");
+    exchange(connect(address), request.as_bytes())
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+fn get(address: SocketAddr, path: &str) -> Answer {
+    ask_with(address, "GET", path, "")
+}
+
+fn post(address: SocketAddr, path: &str) -> Answer {
+    ask_with(address, "POST", path, &format!("Authorization: Bearer {}\r\n", token()))
+}
+
+fn admin(engine: &Engine) -> SocketAddr {
+    engine.admin_addr().unwrap()
+}
+
+/// The samples of an exposition, by what stands before their values.
+fn samples(text: &str) -> BTreeMap<String, f64> {
+    let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    let sample = |line: &str| {
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        (name.to_owned(), value.parse().unwrap())
+    };
+    lines.map(sample).collect()
+}
+
+#[test]
+fn all_who_scrape_see_the_exact_counts() {
+    let engine = game(2).admin(options()).start().unwrap();
+    let address = admin(&engine);
+    let mut client = Client::ready(engine.local_addr());
+    for id in 1..=50 {
+        client.ask(id, ECHO, "{}");
+    }
+    for id in 51..=60 {
+        client.ask(id, CHAT, "{}");
+    }
+    for id in 61..=63 {
+        client.ask(id, CHAT_FAIL, "{}");
+    }
+    client.ask(64, "nowhere.play.echo", "{}");
+    let first = get(address, "/metrics");
+    assert_eq!(first.status, 200);
+    assert!(first.head.contains("Content-Type: text/plain; version=0.0.4"), "{}", first.head);
+    let open = ask_with(address, "GET", "/metrics", "Accept: application/openmetrics-text\r\n");
+    assert!(open.head.contains("application/openmetrics-text"), "{}", open.head);
+    assert!(open.body.ends_with("# EOF\n"), "{}", open.body);
+    for text in [first.body, open.body, get(address, "/metrics").body] {
+        let samples = samples(&text);
+        for (name, expected) in [
+            ("shaddock_messages_sent_total{type=\"response\"}", 64.0),
+            ("shaddock_messages_received_total{type=\"request\"}", 64.0),
+            ("shaddock_request_duration_seconds_count{target=\"worker\"}", 13.0),
+            ("shaddock_forward_duration_seconds_count{server_type=\"chat\"}", 13.0),
+            ("shaddock_forwards_total{server_type=\"chat\",outcome=\"ok\"}", 10.0),
+            ("shaddock_forwards_total{server_type=\"chat\",outcome=\"error\"}", 3.0),
+            ("shaddock_forwards_in_flight{server_type=\"chat\"}", 0.0),
+            ("shaddock_backends{server_type=\"chat\",state=\"up\"}", 1.0),
+            ("shaddock_bad_input_total{kind=\"unknown_route\"}", 1.0),
+            ("shaddock_limit_hits_total{limit=\"tasks_max\"}", 0.0),
+            ("shaddock_connections_accepted_total", 1.0),
+            ("shaddock_draining", 0.0),
+        ] {
+            assert_eq!(samples.get(name), Some(&expected), "{name}\n{text}");
+        }
+        let local = samples["shaddock_request_duration_seconds_count{target=\"local\"}"];
+        assert!((50.0..=51.0).contains(&local), "{local}");
+        let turns = |shard| samples[&format!("shaddock_shard_turns_total{{shard=\"{shard}\"}}")];
+        assert!(turns(0) > 0.0 && turns(1) > 0.0);
+    }
+    let metrics = engine.handle().metrics().unwrap();
+    assert_eq!(metrics.latency.requests(), engine.handle().metrics().unwrap().latency.requests());
+    assert_eq!((metrics.server_types[0].answered, metrics.server_types[0].failed), (10, 3));
+    assert_eq!((metrics.shards.len(), metrics.connections), (2, 1));
+}
+
+#[test]
+fn figures_are_json_and_probes_tell_the_state() {
+    let engine = game(1).admin(options()).start().unwrap();
+    let address = admin(&engine);
+    assert_eq!((get(address, "/livez").status, get(address, "/readyz").status), (200, 200));
+    let status = get(address, "/status").json();
+    assert_eq!((&status["server_id"], &status["ready"]), (&json!("connector-1"), &json!(true)));
+    assert_eq!(status["shards"].as_array().unwrap().len(), 1);
+    let backends = get(address, "/backends").json();
+    assert_eq!(backends["backends"][0]["server_type"], "chat");
+    assert_eq!(backends["backends"][0]["lanes"], json!({"chat-1": 0}));
+    let head = ask_with(address, "HEAD", "/status", "");
+    assert_eq!((head.status, head.body.as_str()), (200, ""));
+    assert_eq!(get(address, "/nothing").status, 404);
+    assert_eq!(ask_with(address, "PUT", "/status", "").status, 405);
+    engine.handle().set_draining(true);
+    let ready = get(address, "/readyz");
+    assert_eq!((ready.status, ready.body.as_str()), (503, "draining\n"));
+    assert_eq!(get(address, "/livez").status, 200);
+}
+
+#[test]
+fn sessions_are_listed_in_parts_and_kicked() {
+    let engine = game(2).admin(options()).start().unwrap();
+    let address = admin(&engine);
+    // More than a shard shows in a turn.
+    let crowd: Vec<_> =
+        (0..700).map(|_| TcpStream::connect(engine.local_addr()).unwrap()).collect();
+    let mut amy = Client::ready(engine.local_addr());
+    assert_eq!(amy.ask(1, BIND, "amy"), "\"bound\"");
+    eventually("all are in", || engine.handle().metrics().unwrap().connections == 701);
+    let list = get(address, "/sessions?limit=10&state=opening").json();
+    assert_eq!((&list["matching"], &list["all"]), (&json!(700), &json!(701)), "{list}");
+    assert_eq!(list["sessions"].as_array().unwrap().len(), 10);
+    eventually("amy is bound", || get(address, "/sessions?uid=amy").json()["matching"] == 1);
+    let list = get(address, "/sessions?uid=amy").json();
+    let session = &list["sessions"][0];
+    assert_eq!((&session["state"], &session["transport"]), (&json!("working"), &json!("tcp")));
+    let id = session["id"].as_str().unwrap().to_owned();
+    assert_eq!(get(address, &format!("/sessions/{id}")).json()["uid"], "amy");
+    for path in ["/sessions?sort=x", "/sessions?limit=1001", "/sessions?state=x", "/sessions?x=1"] {
+        let answer = get(address, path);
+        assert_eq!(answer.status, 400, "{path}");
+        assert!(answer.json()["error"].is_string());
+    }
+    let kicked = post(address, &format!("/sessions/{id}/kick?reason=bye"));
+    assert_eq!((kicked.status, &kicked.json()["kicked"]["uid"]), (200, &json!("amy")));
+    let is_kick = |event: &Event| format!("{event:?}").contains("bye");
+    assert!(amy.until_end().iter().any(is_kick), "she is told the reason");
+    eventually("she is gone", || get(address, &format!("/sessions/{id}")).status == 404);
+    assert_eq!(post(address, &format!("/sessions/{id}/kick")).status, 404);
+    assert_eq!(get(address, "/sessions/x").status, 404);
+    let mut bob = Client::ready(engine.local_addr());
+    bob.ask(1, BIND, "bob b");
+    assert_eq!(post(address, "/uids/bob%20b/kick").status, 202);
+    bob.until_end();
+    drop(crowd);
+}
+
+#[test]
+fn strangers_change_nothing_and_see_nothing_from_other_names() {
+    let engine = game(1).admin(options()).start().unwrap();
+    let address = admin(&engine);
+    let bearer = format!("Authorization: Bearer {}\r\n", token());
+    let asked = |method: &str, path: &str, lines: &str| {
+        let request = format!("{method} {path} HTTP/1.1\r\n{lines}\r\n");
+        exchange(connect(address), request.as_bytes()).status
+    };
+    // A page whose name leads here (DNS rebinding).
+    assert_eq!(asked("GET", "/sessions", "Host: evil.example\r\n"), 421);
+    assert_eq!(asked("GET", "/metrics", ""), 421);
+    let host = format!("Host: localhost:{}\r\n", address.port());
+    assert_eq!(asked("GET", "/metrics", &host), 200);
+    // A page of another origin that sends a form (CSRF).
+    let foreign = format!("{host}{bearer}Origin: http://evil.example\r\n");
+    assert_eq!(asked("POST", "/drain", &foreign), 403);
+    assert_eq!(asked("POST", "/drain", &host), 401);
+    assert_eq!(asked("POST", "/drain", &format!("{host}Authorization: Bearer x\r\n")), 401);
+    for path in
+        ["/drain", "/undrain", "/reload", "/log?level=info", "/uids/a/kick", "/sessions/0.0.1/kick"]
+    {
+        let answer = get(address, path);
+        assert_eq!(answer.status, 405, "{path}");
+        assert!(answer.head.contains("Allow: POST"), "{}", answer.head);
+    }
+    assert!(!engine.handle().is_draining());
+    // What this process has no way to do.
+    assert_eq!(post(address, "/reload").status, 501);
+    assert_eq!(post(address, "/log?level=info").status, 501);
+    let refused = samples(&get(address, "/metrics").body);
+    assert_eq!(refused["shaddock_admin_refused_total{reason=\"host\"}"], 2.0);
+    assert_eq!(refused["shaddock_admin_refused_total{reason=\"token\"}"], 2.0);
+    assert_eq!(refused["shaddock_admin_refused_total{reason=\"origin\"}"], 1.0);
+    drop(engine);
+    let engine = game(1).admin(AdminOptions::new().listen("127.0.0.1:0")).start().unwrap();
+    assert_eq!(post(admin(&engine), "/drain").status, 403, "there is no token at all");
+}
+
+#[test]
+fn a_crowd_of_bad_clients_harms_neither_the_game_nor_operators() {
+    let folder = Folder::create();
+    let path = folder.path().join("admin.sock");
+    let engine = game(1).admin(options().socket(&path)).start().unwrap();
+    let address = admin(&engine);
+    let mut player = Client::ready(engine.local_addr());
+    let half = |text: &str| {
+        let mut socket = TcpStream::connect(address).unwrap();
+        socket.write_all(text.as_bytes()).ok();
+        socket
+    };
+    let mut crowd: Vec<_> = (0..1_000).map(|_| half("GET /metrics HTTP/1.1\r\nHost: a")).collect();
+    for id in 1..=200 {
+        assert_eq!(player.ask(id, ECHO, "[1]"), "[1]");
+    }
+    // The socket has places of its own.
+    let unix = UnixStream::connect(&path).unwrap();
+    let answer = exchange(unix, b"GET /status HTTP/1.1\r\n\r\n");
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    // By TCP others get in once the silent ones have had their time.
+    let deadline = Instant::now() + PATIENCE;
+    while !try_livez(address) {
+        assert!(Instant::now() < deadline, "nobody gets in");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    crowd.clear();
+    eventually("they are gone", || try_livez(address));
+    // Bodies, heads and lines that are too long.
+    let long = "x".repeat(9_000);
+    for (request, status) in [
+        (format!("GET / HTTP/1.1\r\nHost: {long}"), 431),
+        (
+            format!("POST /drain HTTP/1.1\r\nHost: {address}\r\nContent-Length: 999999999\r\n\r\n"),
+            413,
+        ),
+        (format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{long}"), 501),
+        ("\u{16}\u{3}\u{1}\u{2}\r\n\r\n".to_owned(), 400),
+    ] {
+        assert_eq!(exchange(connect(address), request.as_bytes()).status, status);
+    }
+    // A body that goes on behind its refusal.
+    let mut giant = connect(address);
+    giant.write_all(b"POST /drain HTTP/1.1\r\nContent-Length: 1000000000\r\n\r\n").unwrap();
+    let chunk = vec![b'x'; 64 * 1024];
+    let sent = (0..1_000).take_while(|_| giant.write_all(&chunk).is_ok()).count();
+    assert!(sent < 1_000, "it is cut off");
+    for id in 201..=300 {
+        assert_eq!(player.ask(id, ECHO, "[2]"), "[2]");
+    }
+    let counters = engine.handle().counters();
+    assert_eq!((counters.answers, counters.connections_accepted), (300, 1));
+}
+
+/// True if the server lets one in.
+fn try_livez(address: SocketAddr) -> bool {
+    let mut socket = connect(address);
+    let request = format!("GET /livez HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    let mut text = String::new();
+    let asked =
+        socket.write_all(request.as_bytes()).and_then(|()| socket.read_to_string(&mut text));
+    asked.is_ok() && text.starts_with("HTTP/1.1 200")
+}
+
+#[test]
+fn events_come_each_second_and_to_so_many_only() {
+    let engine = game(1).admin(options()).start().unwrap();
+    let address = admin(&engine);
+    let stream = || {
+        let mut socket = connect(address);
+        write!(socket, "GET /events HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
+        socket
+    };
+    let mut streams: Vec<_> = (0..8).map(|_| stream()).collect();
+    let until = |socket: &mut TcpStream, wanted: &str| {
+        let (mut text, mut buffer) = (String::new(), [0; 4096]);
+        while !text.contains(wanted) {
+            let len = socket.read(&mut buffer).unwrap();
+            assert_ne!(len, 0, "{text}");
+            text.push_str(&String::from_utf8_lossy(&buffer[..len]));
+        }
+        text
+    };
+    for socket in &mut streams {
+        let head = until(socket, "retry: 2000");
+        assert!(head.contains("Content-Type: text/event-stream"), "{head}");
+    }
+    let refused = get(address, "/events");
+    assert_eq!((refused.status, refused.json()["error"].is_string()), (503, true));
+    // Those who do not read hold up nobody.
+    until(&mut streams[0], "event: figures\ndata: {\"connections\":0,");
+    engine.handle().set_draining(true);
+    until(&mut streams[0], "event: draining\ndata: {\"draining\":true}");
+    streams.clear();
+    eventually("there is room again", || {
+        let mut socket = stream();
+        let mut start = [0; 12];
+        socket.read_exact(&mut start).is_ok() && start == *b"HTTP/1.1 200"
+    });
+}
+
+#[test]
+fn a_drain_tells_balancers_first_and_can_be_called_off() {
+    let stops = Arc::new(AtomicUsize::new(0));
+    let drain = |delay| {
+        let stops = Arc::clone(&stops);
+        let on_drain = move || {
+            stops.fetch_add(1, Ordering::SeqCst);
+        };
+        options().drain_delay(delay).on_drain(on_drain)
+    };
+    let engine = game(1).admin(drain(Duration::from_secs(3_600))).start().unwrap();
+    let answer = post(admin(&engine), "/drain");
+    assert_eq!((answer.status, &answer.json()["draining"]), (202, &json!(true)));
+    assert_eq!(get(admin(&engine), "/readyz").status, 503);
+    // Who is there, and who comes all the same, is served.
+    assert_eq!(Client::ready(engine.local_addr()).ask(1, ECHO, "1"), "1");
+    assert_eq!(post(admin(&engine), "/undrain").status, 200);
+    assert_eq!(get(admin(&engine), "/readyz").status, 200);
+    assert_eq!(stops.load(Ordering::SeqCst), 0);
+    drop(engine);
+    let engine = game(1).admin(drain(Duration::ZERO)).start().unwrap();
+    assert_eq!(post(admin(&engine), "/drain").status, 202);
+    eventually("it is told to stop", || stops.load(Ordering::SeqCst) == 1);
+    assert_eq!(post(admin(&engine), "/undrain").status, 409);
+}
+
+#[test]
+fn the_socket_is_its_owners_and_replaces_only_what_is_stale() {
+    let folder = Folder::create();
+    let path = folder.path().join("admin.sock");
+    // A process that was killed leaves its socket behind.
+    drop(UnixListener::bind(&path).unwrap());
+    let with_socket = || game(1).admin(AdminOptions::new().socket(&path));
+    let engine = with_socket().start().unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let ask = |request: &str| exchange(UnixStream::connect(&path).unwrap(), request.as_bytes());
+    // Whoever reaches it needs no token.
+    assert_eq!(ask("POST /drain HTTP/1.1\r\n\r\n").status, 202);
+    assert!(engine.handle().is_draining());
+    let error = with_socket().start().unwrap_err().to_string();
+    assert!(error.contains("admin.socket") && error.contains("another process"), "{error}");
+    assert_eq!(ask("GET /livez HTTP/1.1\r\n\r\n").status, 200, "the first one is still there");
+    drop(engine);
+    assert!(!path.exists());
+    fs::write(&path, "a file").unwrap();
+    assert!(with_socket().start().unwrap_err().to_string().contains("there is a file"));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "a file");
+}
+
+#[test]
+fn options_that_can_not_be_are_named() {
+    let fails = |options: AdminOptions, text: &str| {
+        let error = game(1).admin(options).start().unwrap_err();
+        assert!(matches!(error, StartError::Option { .. }));
+        assert!(error.to_string().contains(text), "{error}");
+    };
+    fails(AdminOptions::new(), "admin.listen");
+    fails(AdminOptions::new().listen("nowhere"), "like 127.0.0.1:3011");
+    fails(options().token("short"), "admin.token");
+    fails(options().token("sixteen characters with spaces"), "admin.token");
+    let engine = game(1).admin(options()).start().unwrap();
+    let taken = admin(&engine).to_string();
+    fails(AdminOptions::new().listen(taken), "can be listened on");
+}
+
+#[test]
+fn balancers_may_ask_on_the_port_of_clients() {
+    let engine = game(1).health_path("/healthz").start().unwrap();
+    let address = engine.local_addr();
+    assert_eq!(get(address, "/healthz").status, 200);
+    assert_eq!(ask_with(address, "HEAD", "/healthz?from=balancer", "").status, 200);
+    assert_eq!(get(address, "/other").status, 426);
+    assert_eq!(ask_with(address, "POST", "/healthz", "").status, 426);
+    engine.handle().set_draining(true);
+    assert_eq!(get(address, "/healthz").status, 503);
+    let counters = engine.handle().counters();
+    assert_eq!((counters.health_checks, counters.refused_http), (3, 2));
+    drop(engine);
+    let engine = game(1).start().unwrap();
+    assert_eq!(get(engine.local_addr(), "/healthz").status, 426, "only by choice");
+    assert!(game(1).health_path("healthz").start().is_err());
+}
