@@ -55,8 +55,14 @@
 //! an async handler may use glommio's timers and files.
 //!
 //! # Panics
-//! A handler or filter that panics answers its request with 500 and affects no other request. This
-//! needs `panic = "unwind"`, Rust's default.
+//! A handler or filter that panics answers its request with 500 and affects no other request; a
+//! spawned future that panics ends, and nothing else does. Each is counted, and logged with its
+//! route or name. This needs `panic = "unwind"`, Rust's default.
+//!
+//! # The end
+//! [`Engine::shutdown`] with a [`Drain`] waits, within its time, for answers and for the futures
+//! that are owed: async handlers, [`Context::spawn_owed`], what
+//! [`Handlers::on_session_closed`] spawns, and the hooks of [`Handlers::on_shutdown`].
 
 // Each module uses only those above it: `MODULE_ORDER` in `tests/tidy/main.rs`.
 #[cfg(test)]

@@ -223,18 +223,21 @@ impl Simulated {
         shards + self.workers.iter().map(Worker::tasks_alive).sum::<usize>()
     }
 
-    /// Runs the hooks of a shutdown.
-    pub(crate) fn begin_shutdown(&mut self, party: PartyIndex) {
+    /// Runs a party's hooks of a shutdown, once all connections have ended.
+    pub fn begin_shutdown(&mut self, party: PartyIndex) {
         match self.worker_of(party) {
             Some(worker) => self.workers[worker].begin_shutdown(),
             None => self.at(party).begin_shutdown(),
         }
     }
 
-    /// Futures that a drain waits for.
-    pub(crate) fn tasks_owed(&self) -> usize {
-        let shards = self.shards.iter().map(Shard::tasks_owed).sum::<usize>();
-        shards + self.workers.iter().map(Worker::tasks_owed).sum::<usize>()
+    /// Futures on a party that a drain waits for.
+    #[must_use]
+    pub fn owed(&self, party: PartyIndex) -> usize {
+        match self.worker_of(party) {
+            Some(worker) => self.workers[worker].tasks_owed(),
+            None => self.shards[usize::from(party)].tasks_owed(),
+        }
     }
 
     /// True if a shard keeps messages until a lane has room, of which nobody tells it.

@@ -255,7 +255,9 @@ impl World {
             self.core.begin_shutdown(party);
             self.parties[usize::from(party)].has_more = true;
         }
-        self.advance_to(deadline_us, |world| world.core.tasks_owed() > 0);
+        self.advance_to(deadline_us, |world| {
+            (0..world.parties.len() as PartyIndex).any(|party| world.core.owed(party) > 0)
+        });
         Duration::from_micros(self.now_us - start_us)
     }
 }

@@ -24,6 +24,12 @@ pub(crate) struct Log {
     pub(crate) filtered: BTreeMap<(String, u64), (u32, u32)>,
     /// Answers that other threads owe.
     pub(crate) responders: Vec<(u64, Responder)>,
+    /// Saves that were begun when sessions ended, those that are done, and those that were dropped.
+    pub(crate) saves: u64,
+    pub(crate) saves_done: u64,
+    pub(crate) saves_lost: u64,
+    /// Hooks of a shutdown that have ended.
+    pub(crate) hooks: u64,
     /// What must not happen.
     pub(crate) violations: Vec<String>,
 }
@@ -148,6 +154,7 @@ fn register(handlers: &mut Handlers, log: &Shared, prefix: &str) {
     slow(handlers, log, prefix);
     logins(handlers, log, prefix);
     pushes(handlers, log, prefix);
+    let (of_saves, of_hooks) = (Arc::clone(log), Arc::clone(log));
     let log = Arc::clone(log);
     handlers.on_session_closed(move |view, context| {
         let server = match context.server_id() {
@@ -160,7 +167,41 @@ fn register(handlers: &mut Handlers, log: &Shared, prefix: &str) {
         if seen.ends > 1 {
             log.violations.push(format!("{server}: the end of {:?} was told twice", view.id));
         }
+        log.saves += 1;
+        drop(log);
+        let (save, own) = (Save { log: Arc::clone(&of_saves), is_done: false }, context.clone());
+        let time = Duration::from_millis(view.number() % 4 * 20);
+        context.task("save").spawn(async move {
+            own.sleep(time).await;
+            save.finish();
+        });
     });
+    let log = of_hooks;
+    handlers.on_shutdown(async move |context: Context| {
+        context.sleep(Duration::from_millis(20)).await;
+        lock(&log).hooks += 1;
+    });
+}
+
+/// A save of a session that has ended. One that is dropped unfinished is lost.
+struct Save {
+    log: Shared,
+    is_done: bool,
+}
+
+impl Save {
+    fn finish(mut self) {
+        self.is_done = true;
+        lock(&self.log).saves_done += 1;
+    }
+}
+
+impl Drop for Save {
+    fn drop(&mut self) {
+        if !self.is_done {
+            lock(&self.log).saves_lost += 1;
+        }
+    }
 }
 
 fn plain(handlers: &mut Handlers, log: &Shared, prefix: &str) {

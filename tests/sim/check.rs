@@ -351,6 +351,12 @@ impl World {
             && self.lanes_are_empty()
     }
 
+    /// All shards, and the workers that are not dead.
+    fn live_parties(&self) -> Vec<u16> {
+        let shards = self.plan.shards;
+        (0..shards).chain(self.live_workers().map(|worker| shards + worker)).collect()
+    }
+
     fn live_workers(&self) -> impl Iterator<Item = u16> {
         let shards = usize::from(self.plan.shards);
         (0..self.plan.workers).filter(move |w| !self.parties[shards + usize::from(*w)].is_dead)
@@ -427,8 +433,15 @@ impl World {
                 self.drain(step);
             }
             self.quiet_round(round)?;
-            if self.engine.connections() == 0 && self.is_at_rest() {
+            if self.engine.connections() > 0 || !self.is_at_rest() {
+                continue;
+            }
+            if !self.is_draining || self.has_ended {
                 return self.check_end();
+            }
+            self.has_ended = true;
+            for party in self.live_parties() {
+                self.parties[usize::from(party)].runs_hooks = true;
             }
         }
         Err(format!("somebody stays: {}", self.describe()))
@@ -466,9 +479,25 @@ impl World {
         ensure(sum.answers <= sum.requests, || text("answers"))?;
         ensure(self.totals.answers <= sum.answers, || text("answers read"))?;
         ensure(self.totals.pushes <= sum.pushes, || text("pushes read"))?;
+        self.check_saves(sum.task_rejects)?;
         self.totals.lane_pauses = sum.lane_pauses;
         self.totals.outbox_pauses = sum.outbox_pauses;
         self.check_log()
+    }
+
+    /// All that is owed is done, but for what there was no room for.
+    fn check_saves(&self, task_rejects: u64) -> Checked {
+        let live = self.live_parties();
+        let owed: usize = live.iter().map(|&party| self.engine.owed(party)).sum();
+        ensure(owed == 0, || format!("{owed} futures are owed"))?;
+        let log = lock(&self.log);
+        let (begun, done, lost) = (log.saves, log.saves_done, log.saves_lost);
+        let is_all = live.len() < self.parties.len() || begun == done + lost;
+        ensure(is_all, || format!("{begun} saves were begun, {done} done and {lost} lost"))?;
+        let of_workers = self.plan.workers > 0;
+        ensure(of_workers || lost <= task_rejects, || format!("{lost} saves were lost"))?;
+        let hooks = if self.is_draining { live.len() as u64 } else { 0 };
+        ensure(log.hooks == hooks, || format!("{} of {hooks} hooks have ended", log.hooks))
     }
 
     /// Servers have heard of every end, filters of every message.

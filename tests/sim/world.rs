@@ -35,6 +35,8 @@ pub(crate) struct World {
     /// Whether faults are over and everything is to come to rest.
     pub(crate) is_settling: bool,
     pub(crate) is_draining: bool,
+    /// The hooks of the shutdown have begun.
+    pub(crate) has_ended: bool,
     pub(crate) heartbeat: Option<Duration>,
     pub(crate) any_package: bool,
     pub(crate) single_session: bool,
@@ -53,6 +55,8 @@ pub(crate) struct PartyState {
     pub(crate) turn_us: u64,
     /// The step of a shutdown that the shard has to take in its next turn.
     pub(crate) drain_step: Option<u8>,
+    /// The hooks of a shutdown run behind the party's next turn.
+    pub(crate) runs_hooks: bool,
     stalled_until_us: u64,
 }
 
@@ -123,6 +127,7 @@ impl World {
             patient_us: 0,
             turn_us: 0,
             drain_step: None,
+            runs_hooks: false,
             stalled_until_us: 0,
         };
         Self {
@@ -140,6 +145,7 @@ impl World {
             kicked: BTreeSet::new(),
             is_settling: false,
             is_draining: false,
+            has_ended: false,
             heartbeat,
             any_package,
             single_session: has_single_session,
@@ -395,6 +401,9 @@ impl World {
             true => self.shard_turn(index)?,
             false => self.engine.run_worker(index - self.plan.shards, self.now_us),
         };
+        if std::mem::take(&mut self.parties[party].runs_hooks) {
+            self.engine.begin_shutdown(index);
+        }
         while let Some(rung) = self.engine.poll_bell(index) {
             self.note(|| format!("party {index} wakes party {rung}"));
         }
@@ -423,6 +432,7 @@ impl World {
 
     fn has_completion(&self, party: usize) -> bool {
         self.parties[party].drain_step.is_some()
+            || self.parties[party].runs_hooks
             || self
                 .sockets
                 .iter()

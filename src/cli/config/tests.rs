@@ -68,6 +68,16 @@ fn the_example_has_every_key() {
 }
 
 #[test]
+fn the_codes_of_answers_are_numbers() {
+    let config = parse("[server.codes]\nrate_limited = 429\n");
+    assert_eq!(config.values["server.codes.rate_limited"].text(), "429");
+    assert_eq!(config.values["server.codes.busy"].text(), "500");
+    let problems = problems("[server.codes]\nbusy = 70000\nbsuy = 503\n");
+    assert!(problems[0].contains("server.codes.busy"), "{problems:?}");
+    assert!(problems[1].contains("bsuy"), "{problems:?}");
+}
+
+#[test]
 fn a_policy_for_full_lanes_is_of_a_server_type() {
     for (text, expected) in [
         (

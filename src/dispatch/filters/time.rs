@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::super::{Filter, Reply, Request, Session, Verdict};
+use crate::log::Excerpt;
 
 /// Logs how long each message took, as Pomelo's `time` does: target `shaddock::time`, level info.
 #[derive(Debug)]
@@ -35,7 +36,8 @@ impl Filter for Time {
     fn after(&self, request: &Request<'_>, session: &mut Session, _: &mut Reply<'_>) {
         if let Some(begin) = session.marked(self.key()) {
             let micros = self.micros() - begin;
-            tracing::info!(target: "shaddock::time", route = request.route(), micros);
+            let route = Excerpt(request.route());
+            tracing::info!(target: "shaddock::time", %route, micros);
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::super::context::Context;
 use super::super::{Filter, Reply, Request, Session, Verdict};
+use crate::log::Excerpt;
 
 /// Logs each message that is not answered within the timeout, as Pomelo's `timeout` does. It
 /// changes no answer.
@@ -68,7 +69,8 @@ impl State {
             if first.due_us > now_us {
                 return Some(Duration::from_micros(first.due_us - now_us));
             }
-            crate::log::seldom!(warn, route = first.route, "a message takes too long");
+            let route = Excerpt(&first.route);
+            crate::log::seldom!(warn, %route, "a message takes too long");
             let ticket = first.ticket;
             self.remove(ticket);
         }

@@ -16,8 +16,9 @@ pub const ECHO: &str = "connector.entryHandler.echo";
 /// A request of the witness that takes longer has noticed something. Far above what two busy
 /// cores need.
 const WITNESS_PATIENCE: Duration = Duration::from_secs(3);
-/// Counters of ordinary traffic; all others name a reason why something was refused or closed.
-const TRAFFIC: [&str; 12] = [
+/// Counters of ordinary traffic, and of how busy the machine is; all others name a reason why
+/// something was refused or closed.
+const TRAFFIC: [&str; 13] = [
     "connections_accepted",
     "connections_closed",
     "handshakes",
@@ -29,6 +30,7 @@ const TRAFFIC: [&str; 12] = [
     "pushes",
     "heartbeats",
     "forwards",
+    "long_turns",
     "receive_buffers_empty",
 ];
 
