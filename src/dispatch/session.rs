@@ -146,8 +146,8 @@ impl Session {
 
     /// Pushes a message to the client of this session, whether it is bound to a uid or not.
     ///
-    /// It goes behind what the session has been sent before, and comes before the answer of a
-    /// handler that waits behind it. A session that has ended gets nothing.
+    /// It is sent once the handler has returned or waits for something, behind what the session has
+    /// been asked for before. A session that has ended gets nothing.
     ///
     /// # Errors
     /// A message that can't be pushed.
