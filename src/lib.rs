@@ -105,7 +105,7 @@ mod simulated;
 #[doc(hidden)]
 pub mod internals;
 #[cfg(feature = "engine")]
-mod uring;
+mod io;
 #[cfg(feature = "load")]
 pub mod load;
 #[cfg(feature = "engine")]
@@ -134,6 +134,8 @@ pub use error::{EngineOption, HandleError, IoUringBlock, StartError};
 #[cfg(feature = "engine")]
 pub use forward::{LaneFull, ServerId, Workers};
 #[cfg(feature = "engine")]
+pub use io::raise_descriptor_limit;
+#[cfg(feature = "engine")]
 pub use limits::{Limit, LimitError, LimitNumber, LimitVisitor, Limits};
 #[cfg(feature = "engine")]
 pub use log::redact_credentials;
@@ -151,8 +153,6 @@ pub use session::{OnSecondBind, SessionData, SessionId, SessionView, ShardIndex,
 pub use shard::Dialect;
 #[cfg(all(feature = "engine", feature = "tls"))]
 pub use tls::{CertificateFault, Tls, TlsError};
-#[cfg(feature = "engine")]
-pub use uring::raise_descriptor_limit;
 
 /// Runs the README's program through the compiler.
 #[cfg(all(doctest, feature = "testing"))]

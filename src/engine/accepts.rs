@@ -22,10 +22,10 @@ use socket2::Socket as ListeningSocket;
 
 use super::churn::ChurnLimiter;
 use super::listen::LISTENERS_MAX;
+use crate::io::{AcceptIndex, PeerAddress, Ring};
 use crate::limits::turn::ACCEPTS_PER_LISTENER;
 use crate::session::ShardIndex;
 use crate::shard::ListenerIndex;
-use crate::uring::{AcceptIndex, PeerAddress, Ring};
 
 /// The listening sockets of an engine, as one of its shards has them.
 pub(super) struct Listeners {
@@ -395,7 +395,7 @@ impl Accepts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::uring::RingSize;
+    use crate::io::RingSize;
 
     /// In a shard that serves others a millisecond has few accepts. A refused connection gives its
     /// own back, also once all are used up and accepting waits for the next millisecond.

@@ -10,7 +10,7 @@ use rustix::process::{Resource, getrlimit};
 use super::ring_memory::{MEMLOCK_BYTES_MIN, SHARD_RING, ring_failed};
 use super::threads::ThreadCounts;
 use crate::error::{IoUringBlock, StartError};
-use crate::uring::Ring;
+use crate::io::Ring;
 
 /// Descriptors that a program needs besides those of each thread.
 const DESCRIPTORS_BASE: u64 = 64;

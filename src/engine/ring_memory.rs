@@ -7,7 +7,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::threads::ThreadCounts;
 use crate::error::StartError;
-use crate::uring::RingSize;
+use crate::io::RingSize;
 
 /// Submissions that wait for a system call; completions that the kernel may keep for a busy thread,
 /// of which more go to a slower list.

@@ -14,12 +14,12 @@ use super::sockets::Sockets;
 use super::threads::{ThreadCounts, Threads};
 use crate::error::StartError;
 use crate::forward::Party;
+use crate::io::{Buffers, Completion, Ring};
 use crate::limits::turn::{
     COMPLETIONS_PER_TURN, SEND_BYTES_PER_TURN, SENDS_PER_TURN, SUBMITS_PER_CROWDED_TURN,
 };
 use crate::session::ShardIndex;
 use crate::shard::{Shard, ShardConfig};
-use crate::uring::{Buffers, Completion, Ring};
 
 /// All that one shard's thread is made of.
 pub(super) struct ShardThread {
@@ -48,7 +48,7 @@ const SPIN_MESSAGES_MAX: usize = 4;
 const DRAIN_NOTICE_US: u64 = 1_000_000;
 
 /// The running loop.
-pub(super) struct Driver {
+pub(super) struct ShardLoop {
     ring: Ring,
     sockets: Sockets,
     /// After the ring, so that it is dropped after it.
@@ -88,7 +88,7 @@ enum Drained {
 
 impl ShardThread {
     /// Sets everything up on the shard's own thread.
-    pub(super) fn open(self) -> Result<Driver, StartError> {
+    pub(super) fn open(self) -> Result<ShardLoop, StartError> {
         let failed = |what| move |error| StartError::System { what, error };
         let limits = &self.config.limits;
         let refused = |what| move |error| ring_failed(what, error, self.counts);
@@ -106,7 +106,7 @@ impl ShardThread {
         sockets.start(&mut ring);
         ring.submit().map_err(failed("the first submission"))?;
         threads.add_ring(me, &ring);
-        Ok(Driver {
+        Ok(ShardLoop {
             ring,
             sockets,
             buffers,
@@ -122,7 +122,7 @@ impl ShardThread {
     }
 }
 
-impl Driver {
+impl ShardLoop {
     /// Runs until the engine is shut down.
     pub(super) async fn run(mut self) -> std::io::Result<()> {
         loop {
@@ -300,7 +300,7 @@ impl Driver {
     }
 }
 
-impl Drop for Driver {
+impl Drop for ShardLoop {
     fn drop(&mut self) {
         // Nobody waits for a shard that is gone.
         if matches!(self.rest, Rest::Open | Rest::Hooks) {

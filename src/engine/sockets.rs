@@ -9,10 +9,10 @@ use rustix::io::Errno;
 
 use super::accepts::{Accepts, Listeners};
 use super::churn::ChurnLimiter;
+use crate::io::{AcceptIndex, Buffers, Completion, Ring, SendIndex, Token};
 use crate::limits::turn::ENDS_PER_TURN;
 use crate::session::{CAPACITY_MAX, Segment, SessionId};
 use crate::shard::{Command, ListenerIndex, ReceiveEnd, SendEnd, Shard, SocketIndex, Transmit};
-use crate::uring::{AcceptIndex, Buffers, Completion, Ring, SendIndex, Token};
 
 /// The sockets of one shard.
 pub(super) struct Sockets {

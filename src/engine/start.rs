@@ -18,10 +18,10 @@ use super::worker_thread::WorkerThread;
 use crate::dispatch::Register;
 use crate::error::StartError;
 use crate::forward::worker::WorkerConfig;
-use crate::forward::{Party, Route};
+use crate::forward::{Carrier, Party, Route, WorkerIndex};
+use crate::io::sockets_max;
 use crate::session::ShardIndex;
 use crate::shard::ShardConfig;
-use crate::uring::sockets_max;
 
 /// All that an engine is started from.
 pub(super) struct Plan {
@@ -156,10 +156,10 @@ fn start_shard(
             }
             match shard.open() {
                 Err(error) => drop(opened.send(Err(error))),
-                Ok(driver) => {
+                Ok(shard_loop) => {
                     opened.send(Ok(())).ok();
                     drop(opened);
-                    if let Err(error) = driver.run().await {
+                    if let Err(error) = shard_loop.run().await {
                         threads.fail(format!("the ring of shard {number} has failed: {error}"));
                     }
                 }

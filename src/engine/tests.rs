@@ -10,7 +10,7 @@ use super::{Drain, Engine, Shards};
 use crate::dispatch::{Handlers, Reply};
 use crate::error::HandleError;
 use crate::forward::Workers;
-use crate::uring;
+use crate::io;
 
 const WHOAMI: &str = "connector.entryHandler.whoami";
 const CLIENTS: usize = 300;
@@ -103,14 +103,14 @@ fn fragile(shards: u16, faults: &'static [(Errno, usize)]) -> Engine {
         .shards(Shards::Count(shards))
         .handler(WHOAMI, |_, session| Reply::json(&session.peer().to_string()))
         .handler(BREAK, move |_, _| {
-            uring::fail(faults);
+            io::fail(faults);
             Reply::json(&"broken")
         })
         .forward(
             "room",
             Workers::new(1, move |handlers: &mut Handlers| {
                 handlers.handler(BREAK_WORKER, move |_, _| {
-                    uring::fail(faults);
+                    io::fail(faults);
                     Reply::json(&"broken")
                 });
             }),

@@ -11,9 +11,9 @@ use super::eventfd::Eventfd;
 use crate::dispatch::tasks::WakeThread as _;
 use crate::error::StartError;
 use crate::forward::{Hub, HubLimits, Party};
+use crate::io::{Completion, Ring, Token};
 use crate::limits::Limits;
 use crate::log::redact_credentials;
-use crate::uring::{Completion, Ring, Token};
 
 /// The state that an engine's threads share.
 pub(super) struct Threads {

@@ -7,7 +7,7 @@ use super::ring_memory::WORKER_RING;
 use super::threads::Threads;
 use crate::forward::Party;
 use crate::forward::worker::{Worker, WorkerConfig};
-use crate::uring::{Completion, Ring};
+use crate::io::{Completion, Ring};
 
 /// The longest sleep. It bounds the delay of work that rings no bell.
 const SLEEP_MAX: Duration = Duration::from_millis(20);

@@ -8,7 +8,7 @@ use super::part::Part;
 use super::run_barrier::{DriverIndex, GivenUp, RunBarrier, Step};
 use super::script::SLOTS_MAX;
 use super::{LoadOptions, LoadProgress, LoadReport, Mode, Phase};
-use crate::uring::sockets_max;
+use crate::io::sockets_max;
 use crate::wire::message::ROUTE_BYTES_MAX;
 
 /// Loads a server as described, and tells `progress` from time to time.

@@ -14,8 +14,8 @@ use super::client::{Client, Piece, Seen, State};
 use super::disconnects::{DisconnectCounts, DisconnectReason};
 use super::script::Script;
 use super::{LoadOptions, histogram};
+use crate::io::{Buffers, Completion, Ring, RingSize, SendIndex, Token};
 use crate::shard::SocketIndex;
-use crate::uring::{Buffers, Completion, Ring, RingSize, SendIndex, Token};
 
 const RING: RingSize = RingSize { submissions: 2048, completions: 16_384 };
 const RECEIVE_BUFFERS: u16 = 1024;

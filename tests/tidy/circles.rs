@@ -29,7 +29,7 @@ const ENFORCED: [&str; 13] = [
     "src/pomelo",
     "src/shard",
     "src/tls",
-    "src/uring",
+    "src/io",
 ];
 /// Methods of the standard library that are called so often that a call does not tell whose
 /// method it is.

@@ -15,7 +15,7 @@ use std::{fmt, fs, path::Path};
 /// `limits` bounds a package by what its header can say, `metrics` before `forward` because mail
 /// carries counters, `client` behind `route` as it uses the protocol alone, and `error` after
 /// `route` because it hands on that one's errors. `pitaya` and `pomelo` are ends of lanes, as
-/// workers are, and know nothing of shards. `uring` comes after `shard`, whose word for a socket it
+/// workers are, and know nothing of shards. `io` comes after `shard`, whose word for a socket it
 /// takes; `load` and `engine` stand on it beside each other.
 const MODULE_ORDER: [&str; 25] = [
     "test_cases",
@@ -37,7 +37,7 @@ const MODULE_ORDER: [&str; 25] = [
     "shard",
     "simulated",
     "internals",
-    "uring",
+    "io",
     "load",
     "engine",
     "testing",
@@ -49,7 +49,7 @@ const FOLDERS: [&str; 6] = ["src", "tests", "benches", "examples", "fuzz/src", "
 /// The only places with the runtime, the ring and unsafe code. Benches stand a bare ring beside
 /// them, examples use the runtime as an embedder may, one test does, and one plants a race.
 const SHELL_FOLDERS: [&str; 7] = [
-    "src/uring/",
+    "src/io/",
     "src/load/",
     "src/engine/",
     "benches/",
@@ -58,7 +58,7 @@ const SHELL_FOLDERS: [&str; 7] = [
     "tests/it/race.rs",
 ];
 /// Of those, the ones that know nothing of the runtime.
-const RING_FOLDERS: [&str; 2] = ["src/uring/", "src/load/"];
+const RING_FOLDERS: [&str; 2] = ["src/io/", "src/load/"];
 const COLUMNS_MAX: usize = 100;
 const FUNCTION_LINES_MAX: usize = 70;
 const FILE_LINES_MAX: usize = 800;
@@ -531,8 +531,8 @@ mod rules {
             assert_eq!(found(shell_only, "src/shard.rs", text), [1], "{text}");
             assert!(found(shell_only, "src/engine/start.rs", text).is_empty());
         }
-        assert_eq!(found(shell_only, "src/uring/ring.rs", "use glommio::Task;"), [1]);
-        assert!(found(shell_only, "src/uring/ring.rs", "unsafe { io_uring::a() }").is_empty());
+        assert_eq!(found(shell_only, "src/io/ring.rs", "use glommio::Task;"), [1]);
+        assert!(found(shell_only, "src/io/ring.rs", "unsafe { io_uring::a() }").is_empty());
         let talk = "// unsafe, glommio::Task\nlet a = \"unsafe\";\nlet unsafe_code = 1;";
         assert!(found(shell_only, "src/shard.rs", talk).is_empty());
     }
