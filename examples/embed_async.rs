@@ -1,7 +1,7 @@
 //! Answers that take time: from a future on the shard, and from another thread.
 //!
-//! `later` is an async handler. It runs on the shard's own thread, in glommio's executor, and may
-//! await whatever works there: timers, sockets, files.
+//! `later` is an async handler. It runs on the shard's own thread, and may await what the context
+//! offers, or what another thread wakes.
 //!
 //! `elsewhere` leaves its answer to a plain thread, as one would to a database pool or another
 //! async runtime. Its responder may be sent to any thread. If it is dropped, the client gets an
@@ -38,10 +38,10 @@ struct Later {
     ms: u64,
 }
 
-/// Waits on the shard's executor, which serves other clients meanwhile.
-async fn later(request: OwnedRequest, _: Session) -> Reply<'static> {
+/// Waits on the shard, which serves other clients meanwhile.
+async fn later(request: OwnedRequest, session: Session) -> Reply<'static> {
     let Ok(Later { ms }) = request.json() else { return Reply::error() };
-    glommio::timer::sleep(Duration::from_millis(ms)).await;
+    session.context().sleep(Duration::from_millis(ms)).await;
     Reply::json(&json!({"code": 200, "waited_ms": ms}))
 }
 

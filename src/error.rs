@@ -107,6 +107,8 @@ pub enum EngineOption {
     Shards,
     /// `Builder::shards` and the workers of `Builder::forward`, counted together.
     ShardsAndWorkers,
+    /// `Builder::driver`.
+    Driver,
     /// `Builder::forward`.
     Forward,
     /// `Builder::route`.
@@ -145,6 +147,7 @@ impl std::fmt::Display for EngineOption {
             Self::Listen => "listen",
             Self::Shards => "shards",
             Self::ShardsAndWorkers => "shards and workers",
+            Self::Driver => "driver",
             Self::Forward => "forward",
             Self::Route => "route",
             Self::LaneFull => "lane_full",

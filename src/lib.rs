@@ -1,4 +1,4 @@
-//! The connector tier of a Pomelo game cluster, on io_uring, with one thread per core.
+//! The connector tier of a Pomelo game cluster, on io_uring or epoll, with one thread per core.
 //!
 //! Shaddock accepts game clients over TCP and WebSocket on one port, implements Pomelo's wire
 //! protocol byte for byte, and keeps the clients' sessions. Each message passes filters and reaches
@@ -51,8 +51,9 @@
 //! # Threads
 //! A shard is a thread pinned to a core, with its own ring and its own sessions. Shards share
 //! nothing while they process a message. Handlers run on the shard, so a handler that blocks delays
-//! the shard's clients, although no session is closed for it. The shard is also a glommio executor:
-//! an async handler may use glommio's timers and files.
+//! the shard's clients, although no session is closed for it. An async handler waits by
+//! [`Context::sleep`] and by futures that other threads wake. With [`Driver::Ring`] the shard is
+//! also a glommio executor, and the handler may use glommio's timers and files.
 //!
 //! # Panics
 //! A handler or filter that panics answers its request with 500 and affects no other request; a
@@ -134,7 +135,7 @@ pub use error::{EngineOption, HandleError, IoUringBlock, StartError};
 #[cfg(feature = "engine")]
 pub use forward::{LaneFull, ServerId, Workers};
 #[cfg(feature = "engine")]
-pub use io::raise_descriptor_limit;
+pub use io::{Driver, raise_descriptor_limit};
 #[cfg(feature = "engine")]
 pub use limits::{Limit, LimitError, LimitNumber, LimitVisitor, Limits};
 #[cfg(feature = "engine")]

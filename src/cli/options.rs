@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use shaddock::Driver;
 use tracing::level_filters::LevelFilter;
 
 use super::ctl::CtlOptions;
 use super::demo::PomeloOptions;
 use super::load::LoadOptions;
 
-/// The connector tier of a Pomelo game cluster, on io_uring.
+/// The connector tier of a Pomelo game cluster, on io_uring or epoll.
 #[derive(Debug, Parser)]
 #[command(name = "shaddock", version, args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
@@ -61,6 +62,10 @@ pub(crate) struct ConfigOptions {
     /// The configuration file; shaddock.example.toml has every key
     #[arg(long, value_name = "FILE", default_value = "shaddock.toml")]
     pub(crate) config: PathBuf,
+
+    /// I/O of the threads, instead of what the file says: auto, ring or poll
+    #[arg(long)]
+    pub(crate) driver: Option<Driver>,
 }
 
 /// The options of the demo app.
@@ -78,6 +83,10 @@ pub(crate) struct DemoOptions {
     /// Threads that serve clients [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=SHARDS_MAX))]
     shards: Option<u16>,
+
+    /// I/O of the threads: ring, poll, or auto, which polls where there is no io_uring
+    #[arg(long, default_value_t = Driver::Auto)]
+    pub(crate) driver: Driver,
 
     /// Seconds between heartbeats; 0 turns them off
     #[arg(long, value_name = "S", default_value_t = 3)]

@@ -17,7 +17,11 @@ pub(crate) fn run(options: &ConfigOptions) -> anyhow::Result<()> {
     let stop = Stop::on_signals_and_hangup().context("can't listen for signals")?;
     let mut config = read(options)?;
     // The text of the error says all that its source would.
-    let engine = config.builder().start().map_err(anyhow::Error::msg)?;
+    let builder = match options.driver {
+        Some(driver) => config.builder().driver(driver),
+        None => config.builder(),
+    };
+    let engine = builder.start().map_err(anyhow::Error::msg)?;
     if !config.forwards() {
         tracing::warn!("there are no backends: a message for another server type is answered 500");
     }

@@ -22,7 +22,7 @@ use socket2::Socket as ListeningSocket;
 
 use super::churn::ChurnLimiter;
 use super::listen::LISTENERS_MAX;
-use crate::io::{AcceptIndex, PeerAddress, Ring};
+use crate::io::{AcceptIndex, Io, PeerAddress};
 use crate::limits::turn::ACCEPTS_PER_LISTENER;
 use crate::session::ShardIndex;
 use crate::shard::ListenerIndex;
@@ -172,8 +172,8 @@ impl Accepts {
     }
 
     /// Takes the address of an accept's peer.
-    pub(super) fn take_peer(&mut self, accept: AcceptIndex) -> SocketAddr {
-        self.addresses[accept.0 as usize].take()
+    pub(super) fn take_peer(&mut self, io: &mut impl Io, accept: AcceptIndex) -> SocketAddr {
+        io.take_peer(accept, &mut self.addresses[accept.0 as usize])
     }
 
     /// The listener that an accept is of.
@@ -192,7 +192,7 @@ impl Accepts {
     }
 
     /// Begins accepts, as many as there is room for and as may be.
-    pub(super) fn begin(&mut self, ring: &mut Ring, churn: &mut ChurnLimiter) {
+    pub(super) fn begin(&mut self, io: &mut impl Io, churn: &mut ChurnLimiter) {
         if self.again_us.is_some() || self.is_over() {
             return;
         }
@@ -207,7 +207,7 @@ impl Accepts {
                 return;
             }
             let Some(accept) = self.next_to_begin() else { continue };
-            self.begin_one(ring, accept);
+            self.begin_one(io, accept);
         }
         let is_wanted = || {
             let mut wanted = self.wanted.iter().map(|accept| &self.accepts[accept.0 as usize]);
@@ -216,18 +216,18 @@ impl Accepts {
         let is_full =
             self.open == self.sockets_max && (self.listeners.full.contains(me) || is_wanted());
         self.has_become_full |= self.listeners.full.set(me, is_full) && is_full;
-        self.free_room(ring);
+        self.free_room(io);
     }
 
     /// Begins again after a pause, or when another shard has become full.
-    pub(super) fn resume(&mut self, ring: &mut Ring, churn: &mut ChurnLimiter, now_us: u64) {
+    pub(super) fn resume(&mut self, io: &mut impl Io, churn: &mut ChurnLimiter, now_us: u64) {
         let mut is_over = false;
         for pause in [&mut self.again_us, &mut self.churn_us] {
             is_over |= pause.take_if(|end_us| *end_us <= now_us).is_some();
         }
         let changes = self.listeners.full.changes();
         if is_over || std::mem::replace(&mut self.changes, changes) != changes {
-            self.begin(ring, churn);
+            self.begin(io, churn);
         }
     }
 
@@ -276,7 +276,7 @@ impl Accepts {
     }
 
     /// Stops for good.
-    pub(super) fn stop(&mut self, ring: &mut Ring) {
+    pub(super) fn stop(&mut self, io: &mut impl Io) {
         let by_shard = std::mem::take(&mut self.listeners.by_shard);
         for (shard, listener) in (0..)
             .map(ShardIndex)
@@ -294,11 +294,11 @@ impl Accepts {
                 accept.shard == shard && (accept.state != State::Idle || accept.is_watched)
             };
             if self.accepts.iter().any(is_used) {
-                ring.cancel_all(listener.as_raw_fd());
+                io.cancel_all(listener.as_raw_fd());
             }
         }
         // The cancels have to find the descriptors open.
-        if let Err(error) = ring.submit() {
+        if let Err(error) = io.submit() {
             tracing::error!(%error, "accepting could not be cancelled");
         }
     }
@@ -346,14 +346,14 @@ impl Accepts {
         self.listeners.of(shard)[usize::from(listener.0)].as_raw_fd()
     }
 
-    fn begin_one(&mut self, ring: &mut Ring, accept: AcceptIndex) {
+    fn begin_one(&mut self, io: &mut impl Io, accept: AcceptIndex) {
         let fd = self.fd_of(accept);
         self.accepts[accept.0 as usize].state = State::UnderWay;
         self.under_way += 1;
         let address = &mut self.addresses[accept.0 as usize];
-        // SAFETY: the addresses are boxed and live as long as `self`, which outlives the ring;
+        // SAFETY: the addresses are boxed and live as long as `self`, which outlives `io`;
         // each accept is under way once at a time.
-        unsafe { ring.accept(fd, accept, address) };
+        unsafe { io.accept(fd, accept, address) };
     }
 
     /// True if an accept of the same listening socket is under way.
@@ -367,7 +367,7 @@ impl Accepts {
     /// There is no room: has those listening sockets watched that have no accept under way, and
     /// cancels accepts that wait in vain.
     #[cold]
-    fn free_room(&mut self, ring: &mut Ring) {
+    fn free_room(&mut self, io: &mut impl Io) {
         let own = 0..self.listeners.of(self.listeners.me).len() as u32;
         let unwatched: Vec<AcceptIndex> = own
             .map(AcceptIndex)
@@ -380,14 +380,15 @@ impl Accepts {
             .collect();
         for accept in unwatched {
             self.accepts[accept.0 as usize].is_watched = true;
-            ring.watch_listener(self.fd_of(accept), accept);
+            io.watch_listener(self.fd_of(accept), accept);
         }
         while (self.cancelling as usize) < self.wanted.len() {
             let idle = self.accepts.iter().rposition(|accept| accept.state == State::UnderWay);
             let Some(accept) = idle else { return };
             self.accepts[accept].state = State::Cancelling;
             self.cancelling += 1;
-            ring.cancel_accept(AcceptIndex(accept as u32));
+            let accept = AcceptIndex(accept as u32);
+            io.cancel_accept(self.fd_of(accept), accept);
         }
     }
 }
@@ -395,7 +396,7 @@ impl Accepts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::RingSize;
+    use crate::io::{Poller, RingSize};
 
     /// In a shard that serves others a millisecond has few accepts. A refused connection gives its
     /// own back, also once all are used up and accepting waits for the next millisecond.
@@ -406,17 +407,17 @@ mod tests {
         let listeners = Listeners::shared(vec![vec![socket.unwrap()]]).next().unwrap();
         let mut accepts = Accepts::new(listeners, 1_000);
         // Nothing is submitted, so that every accept ends as the test says.
-        let mut ring = Ring::new(RingSize { submissions: 64, completions: 64 }).unwrap();
+        let mut io = Poller::open(RingSize { submissions: 64, completions: 64 }).unwrap();
         let mut churn = ChurnLimiter::default();
         churn.begin_turn(5_000, 1);
-        accepts.begin(&mut ring, &mut churn);
+        accepts.begin(&mut io, &mut churn);
         assert!(accepts.next_deadline_us().is_some(), "all accepts of the millisecond are used up");
         for refused in 1..=STORM {
             let accept = accepts.accepts.iter().position(|it| it.state == State::UnderWay);
             let accept = AcceptIndex(accept.expect("an accept is under way") as u32);
             accepts.handle_end(accept, Ok(()), 5_000).unwrap();
             churn.refuse(refused);
-            accepts.begin(&mut ring, &mut churn);
+            accepts.begin(&mut io, &mut churn);
         }
         assert_eq!(u64::from(accepts.open), STORM);
     }

@@ -19,6 +19,7 @@ use crate::dispatch::{
 };
 use crate::error::{EngineOption, StartError};
 use crate::forward::{Carrier, LaneFull, Route, ServerId, ServerType, WorkerIndex, Workers};
+use crate::io::Driver;
 use crate::limits::Limits;
 use crate::metrics::Figures;
 use crate::route::edition::{Edition, EditionId};
@@ -43,12 +44,14 @@ const PARTIES_MAX: usize = 1024;
 
 /// Describes an engine, and starts it.
 ///
-/// Defaults: one shard for each core, server type `connector` and id `connector-1`, no heartbeat,
-/// no dictionary, no protobuf, several sessions for each uid, the default [`Limits`].
+/// Defaults: one shard for each core, [`Driver::Auto`], server type `connector` and id
+/// `connector-1`, no heartbeat, no dictionary, no protobuf, several sessions for each uid, the
+/// default [`Limits`].
 #[must_use = "a builder does nothing until `start`"]
 pub struct Builder {
     pub(super) listeners: Vec<Listener>,
     pub(super) shards: Shards,
+    driver: Driver,
     server_type: String,
     server_id: String,
     heartbeat: Option<Duration>,
@@ -115,6 +118,7 @@ impl Builder {
         Self {
             listeners: Vec::new(),
             shards: Shards::PerCore,
+            driver: Driver::Auto,
             server_type: "connector".into(),
             server_id: "connector-1".into(),
             heartbeat: None,
@@ -154,6 +158,19 @@ impl Builder {
     /// Sets the number of shards.
     pub fn shards(mut self, shards: Shards) -> Self {
         self.shards = shards;
+        self
+    }
+
+    /// Sets the way in which shards and workers do their I/O; see [`Driver`].
+    ///
+    /// ```
+    /// use shaddock::{Driver, Engine};
+    ///
+    /// // Without io_uring, also where it may be had.
+    /// let builder = Engine::builder().driver(Driver::Poll);
+    /// ```
+    pub fn driver(mut self, driver: Driver) -> Self {
+        self.driver = driver;
         self
     }
 
@@ -508,11 +525,11 @@ impl Builder {
         };
         let checked = self.checked(shards)?;
         let counts = checked.counts;
-        preflight::check(counts)?;
+        let driver = preflight::choose(self.driver, counts)?;
         let listening = listen::listen(&self.listeners, usize::from(shards), self.limits.backlog)?;
         let Parts { config, registers, networks, routers, attachments } = self.into_parts(checked);
         let config = Arc::new(config);
-        let plan = Plan { config, counts, cores, listening, registers, networks, routers };
+        let plan = Plan { config, counts, driver, cores, listening, registers, networks, routers };
         let mut engine = plan.start()?;
         // One that fails stops the engine, which is dropped.
         for attachment in attachments {

@@ -18,6 +18,7 @@ use crate::error::HandleError;
 use crate::forward::mail::{HostChange, Mail, Report, ReportKind};
 use crate::forward::reports::Reports;
 use crate::forward::scatter::by_home;
+use crate::io::{Chosen, Driver};
 use crate::metrics::CounterSnapshot;
 use crate::route::Dictionary;
 use crate::route::push::Push;
@@ -28,8 +29,8 @@ use crate::tls::TlsError;
 
 /// A running engine. Dropped without [`Engine::shutdown`], it closes every connection at once.
 ///
-/// An engine that has ended leaves nothing behind but one eventfd for each shard, which glommio 0.9
-/// never closes.
+/// An engine that has ended leaves nothing behind but one eventfd for each shard that was on a
+/// ring, which glommio 0.9 never closes.
 pub struct Engine {
     handle: Handle,
     addresses: Vec<SocketAddr>,
@@ -44,6 +45,7 @@ pub struct Engine {
 pub struct Handle {
     pub(super) config: Arc<ShardConfig>,
     pub(super) threads: Arc<Threads>,
+    driver: Chosen,
     is_stopped: Arc<AtomicBool>,
     post: Arc<Post>,
 }
@@ -110,10 +112,11 @@ impl Engine {
     pub(super) fn new(
         config: Arc<ShardConfig>,
         threads: Arc<Threads>,
+        driver: Chosen,
         addresses: Vec<SocketAddr>,
     ) -> Self {
         assert!(!addresses.is_empty(), "an engine listens somewhere");
-        let handle = Handle::new(config, threads);
+        let handle = Handle::new(config, threads, driver);
         Self { handle, addresses, shards: Vec::new(), workers: Vec::new(), attached: Vec::new() }
     }
 
@@ -199,14 +202,23 @@ impl Wake for Unpark {
 }
 
 impl Handle {
-    pub(super) fn new(config: Arc<ShardConfig>, threads: Arc<Threads>) -> Self {
+    pub(super) fn new(config: Arc<ShardConfig>, threads: Arc<Threads>, driver: Chosen) -> Self {
         let post = threads.hub.post(&config.server_types);
-        Self { config, threads, is_stopped: Arc::default(), post }
+        Self { config, threads, driver, is_stopped: Arc::default(), post }
     }
 
     /// Answers everything with [`HandleError::Stopped`] from here on.
     pub(crate) fn set_stopped(&self) {
         self.is_stopped.store(true, Ordering::Release);
+    }
+
+    /// The driver that was taken: [`Driver::Ring`] or [`Driver::Poll`].
+    #[must_use]
+    pub fn driver(&self) -> Driver {
+        match self.driver {
+            Chosen::Ring => Driver::Ring,
+            Chosen::Poll => Driver::Poll,
+        }
     }
 
     /// Pushes a message to all sessions of a uid.

@@ -9,6 +9,7 @@ use super::threads::Threads;
 use crate::dispatch::Register;
 use crate::error::StartError;
 use crate::forward::{Hub, Workers};
+use crate::io::Chosen;
 use crate::shard::{Dialect, ListenerIndex, ShardConfig};
 
 /// All that the kit runs an engine from.
@@ -58,7 +59,7 @@ impl Builder {
         let config = Arc::new(config);
         let threads = Threads::new(counts, &config.limits)?;
         let hub = Arc::clone(&threads.hub);
-        let handle = Handle::new(Arc::clone(&config), threads);
+        let handle = Handle::new(Arc::clone(&config), threads, Chosen::Poll);
         Ok(TestPlan { config, hub, registers, handle, listener })
     }
 

@@ -1,49 +1,77 @@
 //! The checks before the first thread starts, so that the errors are ours: a runtime that finds
 //! io_uring blocked panics with a text that leads nowhere.
 
-use std::io;
-
 use io_uring::{IoUring, Probe, opcode};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
 use super::ring_memory::{MEMLOCK_BYTES_MIN, SHARD_RING, ring_failed};
 use super::threads::ThreadCounts;
-use crate::error::{IoUringBlock, StartError};
-use crate::io::Ring;
+use crate::error::{EngineOption, IoUringBlock, StartError};
+use crate::io::{self, Chosen, Driver, Io as _, Ring, open_descriptors};
 
 /// Descriptors that a program needs besides those of each thread.
 const DESCRIPTORS_BASE: u64 = 64;
 /// Descriptors that are not open yet, for files and connections to backends.
 const DESCRIPTORS_SPARE: u64 = 32;
-/// Rings, eventfds and files of one thread, the runtime's included.
+/// Rings, eventfds and files of one thread, the runtime's included. Where it polls, a few clients
+/// have what is left of them.
 const DESCRIPTORS_PER_THREAD: u64 = 24;
+/// An epoll, an eventfd and a few listening sockets of a thread that polls.
+const DESCRIPTORS_PER_POLLER: u64 = 8;
 
-/// Checks that the kernel and the limits will do.
+/// Picks the driver, and checks that the kernel and the limits will do for it.
+///
+/// # Errors
+/// There is no ring where it is asked for, or a limit that neither driver can do with.
+pub(super) fn choose(driver: Driver, threads: ThreadCounts) -> Result<Chosen, StartError> {
+    let count = u64::from(threads.shards + threads.workers);
+    let limit_min = descriptors_base() + count * DESCRIPTORS_PER_THREAD;
+    check_descriptors(getrlimit(Resource::Nofile).current, limit_min)?;
+    let misnamed = |expected| StartError::Option { option: EngineOption::Driver, expected };
+    driver.choose(|| check_ring(threads), misnamed)
+}
+
+/// The sockets that each shard may hold. All that an engine listens on is open.
+///
+/// Those of a poller are descriptors of the process, so that there are no more than all shards
+/// together have left.
+pub(super) fn sockets_max(chosen: Chosen, threads: ThreadCounts) -> u32 {
+    match chosen {
+        Chosen::Ring => io::sockets_max(),
+        Chosen::Poll => {
+            let used = descriptors_base() + DESCRIPTORS_PER_POLLER * u64::from(threads.parties());
+            let left = u64::from(io::sockets_max()).saturating_sub(used);
+            u32::try_from(left / u64::from(threads.shards)).unwrap_or(u32::MAX).max(1)
+        }
+    }
+}
+
+/// Descriptors that the program has open besides what the engine opens, or will have.
+fn descriptors_base() -> u64 {
+    // Unless the embedder has more open than that.
+    DESCRIPTORS_BASE.max(open_descriptors() + DESCRIPTORS_SPARE)
+}
+
+/// Checks that the kernel and the limits will do for rings.
 ///
 /// On a thread of its own: when a ring is closed, the kernel interrupts the thread that used it,
 /// whose system calls then fail with `EINTR` where the embedder expects none.
-pub(super) fn check(threads: ThreadCounts) -> Result<(), StartError> {
+fn check_ring(threads: ThreadCounts) -> Result<(), StartError> {
     let checked = std::thread::Builder::new()
         .name("shaddock-preflight".into())
-        .spawn(move || check_here(threads))
+        .spawn(move || check_ring_here(threads))
         .map_err(|error| StartError::System { what: "a thread", error })?
         .join();
     checked.unwrap_or_else(|_| {
-        let error = io::Error::other("it panicked");
+        let error = std::io::Error::other("it panicked");
         Err(StartError::System { what: "a test of io_uring", error })
     })
 }
 
-fn check_here(threads: ThreadCounts) -> Result<(), StartError> {
+fn check_ring_here(threads: ThreadCounts) -> Result<(), StartError> {
     check_memlock(getrlimit(Resource::Memlock).current)?;
-    let count = u64::from(threads.shards + threads.workers);
-    // Unless the embedder has more open than that.
-    let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as u64;
-    let base = DESCRIPTORS_BASE.max(open + DESCRIPTORS_SPARE);
-    let limit_min = base + count * DESCRIPTORS_PER_THREAD;
-    check_descriptors(getrlimit(Resource::Nofile).current, limit_min)?;
-    let ring =
+    let mut ring =
         Ring::new(SHARD_RING).map_err(|error| explain(error, check_plain_ring(), threads))?;
     let refused = |missing| move |error| explain_refusal(error, missing, threads);
     ring.uring().submitter().submit().map_err(refused("submissions"))?;
@@ -68,12 +96,12 @@ fn check_descriptors(limit: Option<u64>, limit_min: u64) -> Result<(), StartErro
 }
 
 /// A ring without any of our flags: tells a kernel that is too old from one that refuses.
-fn check_plain_ring() -> io::Result<()> {
+fn check_plain_ring() -> std::io::Result<()> {
     IoUring::new(8).map(drop)
 }
 
 /// Says what the failure of our ring means, in view of a plain one.
-fn explain(error: io::Error, plain: io::Result<()>, threads: ThreadCounts) -> StartError {
+fn explain(error: std::io::Error, plain: std::io::Result<()>, threads: ThreadCounts) -> StartError {
     match plain {
         Ok(()) if Errno::from_io_error(&error) == Some(Errno::NOMEM) => {
             ring_failed(RING, error, threads)
@@ -84,7 +112,11 @@ fn explain(error: io::Error, plain: io::Result<()>, threads: ThreadCounts) -> St
 }
 
 /// Says what the refusal of something means that a kernel of the right age has.
-fn explain_refusal(error: io::Error, missing: &'static str, threads: ThreadCounts) -> StartError {
+fn explain_refusal(
+    error: std::io::Error,
+    missing: &'static str,
+    threads: ThreadCounts,
+) -> StartError {
     match Errno::from_io_error(&error) {
         Some(Errno::PERM | Errno::ACCESS) => {
             StartError::IoUringBlocked { by: blocked_by(&Signs::seen()), error }
@@ -135,7 +167,7 @@ const RING: &str = "an io_uring";
 
 fn check_opcodes(
     ring: &Ring,
-    refused: impl FnOnce(io::Error) -> StartError,
+    refused: impl FnOnce(std::io::Error) -> StartError,
 ) -> Result<(), StartError> {
     let mut probe = Probe::new();
     ring.uring().submitter().register_probe(&mut probe).map_err(refused)?;
@@ -182,7 +214,11 @@ mod tests {
 
     #[test]
     fn this_machine_will_do() {
-        check(THREADS).unwrap();
+        let chosen = choose(Driver::Auto, THREADS).unwrap();
+        assert!(sockets_max(chosen, THREADS) > 0);
+        assert_eq!(choose(Driver::Poll, THREADS).unwrap(), Chosen::Poll);
+        let (one, two) = (ThreadCounts { shards: 1, ..THREADS }, THREADS);
+        assert!(sockets_max(Chosen::Poll, one) > sockets_max(Chosen::Poll, two));
     }
 
     #[test]

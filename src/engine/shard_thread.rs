@@ -1,9 +1,11 @@
-//! One shard's thread: the loop that drives ring and core, and the rule by which it sleeps.
+//! One shard's thread: the loop that drives I/O and core, and the rule by which it sleeps.
 //!
-//! As long as no future of the embedder's is alive on the shard, the thread blocks in its own
-//! ring, which costs what a bare io_uring server costs. While there is one, the runtime has to run
-//! too: the loop yields to it after each batch, blocks for a millisecond at most, and then awaits
-//! a short timer of the runtime's, which makes it look at its own ring.
+//! By readiness it is all that the thread runs. By a ring it runs within a runtime, for the futures
+//! of the embedder's that use one. As long as no future of the embedder's is alive on the shard,
+//! the thread blocks in its own ring, which costs what a bare io_uring server costs. While there is
+//! one, the runtime has to run too: the loop yields to it after each batch, blocks for a
+//! millisecond at most, and then awaits a short timer of the runtime's, which makes it look at its
+//! own ring.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +16,7 @@ use super::sockets::Sockets;
 use super::threads::{ThreadCounts, Threads};
 use crate::error::StartError;
 use crate::forward::Party;
-use crate::io::{Buffers, Completion, Ring};
+use crate::io::{Completion, Io, Poller, ReceiveBuffers as _, Ring};
 use crate::limits::turn::{
     COMPLETIONS_PER_TURN, SEND_BYTES_PER_TURN, SENDS_PER_TURN, SUBMITS_PER_CROWDED_TURN,
 };
@@ -48,11 +50,11 @@ const SPIN_MESSAGES_MAX: usize = 4;
 const DRAIN_NOTICE_US: u64 = 1_000_000;
 
 /// The running loop.
-pub(super) struct ShardLoop {
-    ring: Ring,
+pub(super) struct ShardLoop<I: Io> {
+    io: I,
     sockets: Sockets,
     /// After the ring, so that it is dropped after it.
-    buffers: Buffers,
+    buffers: I::Buffers,
     shard: Shard,
     threads: Arc<Threads>,
     me: Party,
@@ -88,26 +90,27 @@ enum Drained {
 
 impl ShardThread {
     /// Sets everything up on the shard's own thread.
-    pub(super) fn open(self) -> Result<ShardLoop, StartError> {
+    pub(super) fn open<I: Io>(self) -> Result<ShardLoop<I>, StartError> {
         let failed = |what| move |error| StartError::System { what, error };
         let limits = &self.config.limits;
         let refused = |what| move |error| ring_failed(what, error, self.counts);
-        let mut ring = Ring::new(SHARD_RING).map_err(refused("the ring of a shard"))?;
+        let mut io = I::open(SHARD_RING).map_err(refused(I::NAME))?;
         let sockets_max = self.sockets_max.min(limits.connections_per_shard_max);
-        ring.register_sockets(sockets_max).map_err(refused("the table of sockets"))?;
-        let buffers = Buffers::new(&ring, limits.receive_buffers, limits.receive_buffer_bytes)
+        io.register_sockets(sockets_max).map_err(refused("the table of sockets"))?;
+        let buffers = io
+            .make_buffers(limits.receive_buffers, limits.receive_buffer_bytes)
             .map_err(failed("the receive buffers"))?;
         let mut sockets = Sockets::new(self.listeners, sockets_max);
         let me = Party::from(self.index);
         let threads = self.threads;
         let shard = Shard::new(self.config, self.index, &threads.hub);
         shard.set_thread(rustix::thread::gettid());
-        ring.watch(threads.eventfd(me).raw());
-        sockets.start(&mut ring);
-        ring.submit().map_err(failed("the first submission"))?;
-        threads.add_ring(me, &ring);
+        io.watch(threads.eventfd(me).raw());
+        sockets.start(&mut io);
+        io.submit().map_err(failed("the first submission"))?;
+        threads.add_ring(me, &io);
         Ok(ShardLoop {
-            ring,
+            io,
             sockets,
             buffers,
             shard,
@@ -122,127 +125,18 @@ impl ShardThread {
     }
 }
 
-impl ShardLoop {
-    /// Runs until the engine is shut down.
+impl ShardLoop<Ring> {
+    /// Runs within a shard's runtime, until the engine is shut down.
     pub(super) async fn run(mut self) -> std::io::Result<()> {
-        loop {
-            let has_more = self.turn();
-            if self.is_finished() {
-                return Ok(());
-            }
+        while let Some(has_more) = self.next_turn() {
+            let mut patience = SLEEP_MAX;
             if self.shard.tasks_alive() > 0 {
                 self.let_runtime_run().await;
+                patience = SLEEP_MAX_WITH_TASKS;
             }
-            self.sleep(has_more)?;
+            self.sleep(has_more, patience)?;
         }
-    }
-
-    /// Takes one turn. `true` if there is more to do at once.
-    fn turn(&mut self) -> bool {
-        let now_us = self.threads.now_us();
-        self.shard.begin_turn(now_us);
-        self.sockets.begin_turn(now_us, &self.shard);
-        let mut batch = std::mem::take(&mut self.batch);
-        self.ring.reap(&mut batch);
-        let is_full = batch.len() == batch.capacity();
-        for completion in batch.drain(..) {
-            let is_socket = self.sockets.handle(
-                completion,
-                &mut self.ring,
-                &mut self.buffers,
-                &mut self.shard,
-                now_us,
-            );
-            if !is_socket {
-                self.threads.handle_wake(self.me, completion, &mut self.ring);
-            }
-        }
-        self.batch = batch;
-        let has_ends = self.sockets.end_some(&mut self.shard);
-        let has_more = self.shard.run() || has_ends;
-        self.is_crowded = has_ends || self.shard.is_crowded();
-        self.drain(now_us);
-        self.sockets.resume_accepting(&mut self.ring, now_us);
-        let has_more = has_more | self.transmit();
-        while let Some(command) = self.shard.poll_command() {
-            self.sockets.command(command, &mut self.ring);
-        }
-        while let Some(party) = self.shard.poll_bell() {
-            self.threads.wake(party, &mut self.ring);
-        }
-        if self.sockets.take_has_become_full() {
-            self.wake_shards();
-        }
-        self.buffers.publish();
-        self.shard.end_turn(self.threads.now_us());
-        has_more || is_full
-    }
-
-    /// Wakes the other shards, to accept for this one.
-    #[cold]
-    fn wake_shards(&mut self) {
-        for party in (0..self.threads.hub.shards()).map(Party).filter(|party| *party != self.me) {
-            self.threads.wake(party, &mut self.ring);
-        }
-    }
-
-    /// Sends what a turn may send. `true` if there is more.
-    fn transmit(&mut self) -> bool {
-        let (mut sends, mut bytes) = (0, 0);
-        while sends < SENDS_PER_TURN && bytes < SEND_BYTES_PER_TURN {
-            let Some(transmit) = self.shard.poll_transmit() else { return false };
-            sends += 1;
-            bytes += transmit.segment.as_slice().len();
-            self.sockets.send(transmit, &mut self.ring);
-        }
-        self.shard.has_transmits()
-    }
-
-    /// Submits, and sleeps unless there is something to do.
-    fn sleep(&mut self, has_more: bool) -> std::io::Result<()> {
-        if has_more {
-            let again = if self.is_crowded { SUBMITS_PER_CROWDED_TURN } else { 0 };
-            return (0..=again).try_for_each(|_| self.ring.submit());
-        }
-        if (1..=SPIN_MESSAGES_MAX).contains(&self.shard.forwarded()) && self.spin()? {
-            return Ok(());
-        }
-        let now_us = self.threads.now_us();
-        let longest = match self.shard.tasks_alive() {
-            0 => SLEEP_MAX,
-            _ => SLEEP_MAX_WITH_TASKS,
-        };
-        let deadlines_us = [self.shard.next_deadline_us(), self.sockets.next_deadline_us()];
-        let patience = match deadlines_us.into_iter().flatten().min() {
-            Some(deadline_us) => {
-                longest.min(Duration::from_micros(deadline_us.saturating_sub(now_us)))
-            }
-            None => longest,
-        };
-        let bell = Arc::clone(self.threads.hub.bell(self.me));
-        bell.arm();
-        // The second look: mail that was pushed before the bell was armed has not rung it.
-        let slept = if self.shard.has_work() {
-            self.ring.submit()
-        } else {
-            self.ring.submit_and_wait(patience)
-        };
-        bell.disarm();
-        slept
-    }
-
-    /// Looks for the answers to what was just forwarded, for about as long as a worker takes to be
-    /// woken: to be woken in turn would take as long again. `true` if there is something to do.
-    fn spin(&mut self) -> std::io::Result<bool> {
-        self.ring.submit()?;
-        let until_us = self.threads.now_us() + SPIN_US;
-        while self.threads.now_us() < until_us {
-            if self.shard.has_work() || self.ring.has_completions() {
-                return Ok(true);
-            }
-            std::hint::spin_loop();
-        }
-        Ok(false)
+        Ok(())
     }
 
     async fn let_runtime_run(&mut self) {
@@ -254,13 +148,144 @@ impl ShardLoop {
             glommio::executor().yield_now().await;
         }
     }
+}
+
+impl ShardLoop<Poller> {
+    /// Runs until the engine is shut down. There is no runtime round it.
+    pub(super) fn run(mut self) -> std::io::Result<()> {
+        while let Some(has_more) = self.next_turn() {
+            self.sleep(has_more, SLEEP_MAX)?;
+        }
+        Ok(())
+    }
+}
+
+impl<I: Io> ShardLoop<I> {
+    /// Takes one turn. Gives true if there is more to do at once, `None` if it was the last.
+    fn next_turn(&mut self) -> Option<bool> {
+        let has_more = self.turn();
+        (!self.is_finished()).then_some(has_more)
+    }
+
+    /// Takes one turn. `true` if there is more to do at once.
+    fn turn(&mut self) -> bool {
+        let now_us = self.threads.now_us();
+        self.shard.begin_turn(now_us);
+        self.sockets.begin_turn(now_us, &self.shard);
+        let mut batch = std::mem::take(&mut self.batch);
+        self.io.reap(&mut batch, &mut self.buffers);
+        let is_full = batch.len() == batch.capacity();
+        for completion in batch.drain(..) {
+            self.handle(completion, now_us);
+        }
+        self.batch = batch;
+        let has_ends = self.sockets.end_some(&mut self.shard);
+        let has_more = self.shard.run() || has_ends;
+        self.is_crowded = has_ends || self.shard.is_crowded();
+        self.drain(now_us);
+        self.sockets.resume_accepting(&mut self.io, now_us);
+        let has_more = has_more | self.transmit();
+        while let Some(command) = self.shard.poll_command() {
+            self.sockets.command(command, &mut self.io);
+        }
+        while let Some(party) = self.shard.poll_bell() {
+            self.threads.wake(party, &mut self.io);
+        }
+        let has_more = has_more | self.handle_done(now_us);
+        if self.sockets.take_has_become_full() {
+            self.wake_shards();
+        }
+        self.buffers.publish();
+        self.shard.end_turn(self.threads.now_us());
+        has_more || is_full
+    }
+
+    fn handle(&mut self, completion: Completion, now_us: u64) {
+        let Self { sockets, io, buffers, shard, .. } = self;
+        if !sockets.handle(completion, io, buffers, shard, now_us) {
+            self.threads.handle_wake(self.me, completion, &mut self.io);
+        }
+    }
+
+    /// Handles what was done at once, mostly sends. True if there is more to send then.
+    fn handle_done(&mut self, now_us: u64) -> bool {
+        let count = self.io.done_len();
+        for _ in 0..count {
+            let Some(completion) = self.io.next_done() else { break };
+            self.handle(completion, now_us);
+        }
+        count > 0 && self.shard.has_transmits()
+    }
+
+    /// Wakes the other shards, to accept for this one.
+    #[cold]
+    fn wake_shards(&mut self) {
+        for party in (0..self.threads.hub.shards()).map(Party).filter(|party| *party != self.me) {
+            self.threads.wake(party, &mut self.io);
+        }
+    }
+
+    /// Sends what a turn may send. `true` if there is more.
+    fn transmit(&mut self) -> bool {
+        let (mut sends, mut bytes) = (0, 0);
+        while sends < SENDS_PER_TURN && bytes < SEND_BYTES_PER_TURN {
+            let Some(transmit) = self.shard.poll_transmit() else { return false };
+            sends += 1;
+            bytes += transmit.segment.as_slice().len();
+            self.sockets.send(transmit, &mut self.io);
+        }
+        self.shard.has_transmits()
+    }
+
+    /// Submits, and sleeps for `longest` at most unless there is something to do.
+    fn sleep(&mut self, has_more: bool, longest: Duration) -> std::io::Result<()> {
+        if has_more {
+            let again = if self.is_crowded { SUBMITS_PER_CROWDED_TURN } else { 0 };
+            return (0..=again).try_for_each(|_| self.io.submit());
+        }
+        if (1..=SPIN_MESSAGES_MAX).contains(&self.shard.forwarded()) && self.spin()? {
+            return Ok(());
+        }
+        let now_us = self.threads.now_us();
+        let deadlines_us = [self.shard.next_deadline_us(), self.sockets.next_deadline_us()];
+        let patience = match deadlines_us.into_iter().flatten().min() {
+            Some(deadline_us) => {
+                longest.min(Duration::from_micros(deadline_us.saturating_sub(now_us)))
+            }
+            None => longest,
+        };
+        let bell = Arc::clone(self.threads.hub.bell(self.me));
+        bell.arm();
+        // The second look: mail that was pushed before the bell was armed has not rung it.
+        let slept = if self.shard.has_work() {
+            self.io.submit()
+        } else {
+            self.io.submit_and_wait(patience)
+        };
+        bell.disarm();
+        slept
+    }
+
+    /// Looks for the answers to what was just forwarded, for about as long as a worker takes to be
+    /// woken: to be woken in turn would take as long again. `true` if there is something to do.
+    fn spin(&mut self) -> std::io::Result<bool> {
+        self.io.submit()?;
+        let until_us = self.threads.now_us() + SPIN_US;
+        while self.threads.now_us() < until_us {
+            if self.shard.has_work() || self.io.has_completions() {
+                return Ok(true);
+            }
+            std::hint::spin_loop();
+        }
+        Ok(false)
+    }
 
     /// Takes the steps of a shutdown that are due.
     fn drain(&mut self, now_us: u64) {
         let Some(deadline_us) = self.threads.drain_deadline_us() else { return };
         if self.drained == Drained::Not {
             self.drained = Drained::Listener;
-            self.sockets.stop_accepting(&mut self.ring);
+            self.sockets.stop_accepting(&mut self.io);
             self.shard.drain();
         }
         if self.drained == Drained::Listener && now_us + DRAIN_NOTICE_US >= deadline_us {
@@ -300,7 +325,7 @@ impl ShardLoop {
     }
 }
 
-impl Drop for ShardLoop {
+impl<I: Io> Drop for ShardLoop<I> {
     fn drop(&mut self) {
         // Nobody waits for a shard that is gone.
         if matches!(self.rest, Rest::Open | Rest::Hooks) {

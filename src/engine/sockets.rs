@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::accepts::{Accepts, Listeners};
 use super::churn::ChurnLimiter;
-use crate::io::{AcceptIndex, Buffers, Completion, Ring, SendIndex, Token};
+use crate::io::{AcceptIndex, Completion, Io, ReceiveBuffers as _, SendIndex, Token};
 use crate::limits::turn::ENDS_PER_TURN;
 use crate::session::{CAPACITY_MAX, Segment, SessionId};
 use crate::shard::{Command, ListenerIndex, ReceiveEnd, SendEnd, Shard, SocketIndex, Transmit};
@@ -72,13 +72,13 @@ impl Sockets {
     }
 
     /// Begins to accept.
-    pub(super) fn start(&mut self, ring: &mut Ring) {
-        self.accepts.begin(ring, &mut self.churn);
+    pub(super) fn start(&mut self, io: &mut impl Io) {
+        self.accepts.begin(io, &mut self.churn);
     }
 
     /// Stops accepting, for good.
-    pub(super) fn stop_accepting(&mut self, ring: &mut Ring) {
-        self.accepts.stop(ring);
+    pub(super) fn stop_accepting(&mut self, io: &mut impl Io) {
+        self.accepts.stop(io);
     }
 
     /// A turn begins.
@@ -89,8 +89,8 @@ impl Sockets {
     }
 
     /// Begins to accept again after a pause, or for another shard that is full.
-    pub(super) fn resume_accepting(&mut self, ring: &mut Ring, now_us: u64) {
-        self.accepts.resume(ring, &mut self.churn, now_us);
+    pub(super) fn resume_accepting(&mut self, io: &mut impl Io, now_us: u64) {
+        self.accepts.resume(io, &mut self.churn, now_us);
     }
 
     /// Tells once that this shard has become full, so that the others are to be woken.
@@ -99,27 +99,27 @@ impl Sockets {
     }
 
     /// Handles a completion of a socket. `false` where it is none of a socket's.
-    pub(super) fn handle(
+    pub(super) fn handle<I: Io>(
         &mut self,
         completion: Completion,
-        ring: &mut Ring,
-        buffers: &mut Buffers,
+        io: &mut I,
+        buffers: &mut I::Buffers,
         shard: &mut Shard,
         now_us: u64,
     ) -> bool {
         match completion.token {
-            Token::Accept(accept) => self.handle_accept(completion, accept, ring, shard, now_us),
+            Token::Accept(accept) => self.handle_accept(completion, accept, io, shard, now_us),
             Token::Waiting(accept) => {
                 self.accepts.handle_waiting(accept);
-                self.accepts.begin(ring, &mut self.churn);
+                self.accepts.begin(io, &mut self.churn);
             }
             Token::Receive(socket) => {
-                self.handle_receive(completion, socket, ring, buffers, shard);
+                self.handle_receive(completion, socket, io, buffers, shard);
             }
-            Token::Send(send) => self.handle_send(completion, send, ring, shard),
-            Token::FinishWriting(socket) => self.handle_other(socket, ring),
-            Token::Cancel(socket) => self.handle_other(socket, ring),
-            Token::Close(socket) => self.handle_closed(socket, ring, shard),
+            Token::Send(send) => self.handle_send(completion, send, io, shard),
+            Token::FinishWriting(socket) => self.handle_other(socket, io),
+            Token::Cancel(socket) => self.handle_other(socket, io),
+            Token::Close(socket) => self.handle_closed(socket, io, shard),
             Token::AcceptCancelled | Token::Bell | Token::Woken | Token::WakeFailed(_) => {
                 return false;
             }
@@ -133,7 +133,7 @@ impl Sockets {
         &mut self,
         completion: Completion,
         accept: AcceptIndex,
-        ring: &mut Ring,
+        io: &mut impl Io,
         shard: &mut Shard,
         now_us: u64,
     ) {
@@ -143,10 +143,10 @@ impl Sockets {
             crate::log::seldom!(warn, %error, "accepting pauses");
         }
         if let Ok(index) = accepted {
-            let (socket, peer) = (SocketIndex(index), self.accepts.take_peer(accept));
-            self.opened(socket, self.accepts.listener(accept), peer, ring, shard);
+            let (socket, peer) = (SocketIndex(index), self.accepts.take_peer(io, accept));
+            self.opened(socket, self.accepts.listener(accept), peer, io, shard);
         }
-        self.accepts.begin(ring, &mut self.churn);
+        self.accepts.begin(io, &mut self.churn);
     }
 
     fn opened(
@@ -154,19 +154,19 @@ impl Sockets {
         socket: SocketIndex,
         listener: ListenerIndex,
         peer: SocketAddr,
-        ring: &mut Ring,
+        io: &mut impl Io,
         shard: &mut Shard,
     ) {
         match shard.handle_accept_at(listener, socket, peer) {
             None => {
                 self.churn.refuse(shard.connections_refused());
-                self.closing(socket, ring);
+                self.closing(socket, io);
             }
             Some(session) => {
                 let state = self.socket(socket);
                 debug_assert!(state.session.is_none());
                 *state = Socket { session: Some(session), is_receiving: true, ..Socket::default() };
-                ring.receive_multishot(socket);
+                io.receive_multishot(socket);
             }
         }
     }
@@ -179,12 +179,12 @@ impl Sockets {
         &mut self.sockets[index]
     }
 
-    fn handle_receive(
+    fn handle_receive<I: Io>(
         &mut self,
         completion: Completion,
         socket: SocketIndex,
-        ring: &mut Ring,
-        buffers: &mut Buffers,
+        io: &mut I,
+        buffers: &mut I::Buffers,
         shard: &mut Shard,
     ) {
         let state = self.socket(socket);
@@ -207,19 +207,19 @@ impl Sockets {
             return;
         }
         let Some(session) = session.filter(|_| !is_closing) else {
-            return self.close_if_idle(socket, ring);
+            return self.close_if_idle(socket, io);
         };
         let is_paused = self.socket(socket).is_paused;
         match received {
             // Of a pause that may be over by now.
             Ok(1..) | Err(Errno::NOBUFS | Errno::CANCELED) if is_paused => {}
-            Err(Errno::CANCELED) => self.receive(socket, ring),
+            Err(Errno::CANCELED) => self.receive(socket, io),
             // A multishot may end though all is well; the kernel gets buffers in every turn.
             Ok(1..) | Err(Errno::NOBUFS) => {
                 if received == Err(Errno::NOBUFS) && buffers.ran_dry() {
                     shard.counters().receive_buffers_empty.one();
                 }
-                self.receive(socket, ring);
+                self.receive(socket, io);
             }
             Ok(0) => self.ended.push_back((session, ReceiveEnd::Eof)),
             Err(_) => self.ended.push_back((session, ReceiveEnd::Error)),
@@ -244,17 +244,17 @@ impl Sockets {
         self.accepts.next_deadline_us().into_iter().chain(ends_us).min()
     }
 
-    fn receive(&mut self, socket: SocketIndex, ring: &mut Ring) {
+    fn receive(&mut self, socket: SocketIndex, io: &mut impl Io) {
         let state = self.socket(socket);
         state.is_receiving = true;
         if state.eager > 0 {
-            ring.receive_once(socket);
+            io.receive_once(socket);
         } else {
-            ring.receive_multishot(socket);
+            io.receive_multishot(socket);
         }
     }
 
-    fn pause_reading(&mut self, socket: SocketIndex, ring: &mut Ring) {
+    fn pause_reading(&mut self, socket: SocketIndex, io: &mut impl Io) {
         let state = self.socket(socket);
         if state.is_paused || state.is_closing {
             return;
@@ -262,21 +262,21 @@ impl Sockets {
         (state.is_paused, state.eager) = (true, EAGER_RECEIVES);
         if state.is_receiving {
             state.others += 1;
-            ring.cancel_receive(socket);
+            io.cancel_receive(socket);
         }
     }
 
-    fn resume_reading(&mut self, socket: SocketIndex, ring: &mut Ring) {
+    fn resume_reading(&mut self, socket: SocketIndex, io: &mut impl Io) {
         let state = self.socket(socket);
         state.is_paused = false;
         // One that is being cancelled begins again when it has ended.
         if !state.is_receiving && !state.is_closing {
-            self.receive(socket, ring);
+            self.receive(socket, io);
         }
     }
 
     /// Sends a buffer of the core's.
-    pub(super) fn send(&mut self, transmit: Transmit, ring: &mut Ring) {
+    pub(super) fn send(&mut self, transmit: Transmit, io: &mut impl Io) {
         let index = self.free_sends.pop().unwrap_or_else(|| {
             self.sends.push(None);
             SendIndex(self.sends.len() as u32 - 1)
@@ -286,14 +286,14 @@ impl Sockets {
         let send = self.sends[index.0 as usize].insert(Send { transmit, sent: 0 });
         // SAFETY: the segment's bytes are on the heap and stay there, unchanged, until it is
         // taken out of `sends` at its completion.
-        unsafe { ring.send(send.transmit.socket, index, send.transmit.segment.as_slice()) };
+        unsafe { io.send(send.transmit.socket, index, send.transmit.segment.as_slice()) };
     }
 
     fn handle_send(
         &mut self,
         completion: Completion,
         index: SendIndex,
-        ring: &mut Ring,
+        io: &mut impl Io,
         shard: &mut Shard,
     ) {
         let Some(send) = &mut self.sends[index.0 as usize] else { return };
@@ -305,7 +305,7 @@ impl Sockets {
             let rest = &send.transmit.segment.as_slice()[send.sent..];
             if !rest.is_empty() && !is_closing {
                 // SAFETY: as in `send`; the rest is part of the same segment.
-                unsafe { ring.send(socket, index, rest) };
+                unsafe { io.send(socket, index, rest) };
                 return;
             }
             end = SendEnd::Sent;
@@ -315,29 +315,29 @@ impl Sockets {
         self.socket(socket).is_sending = false;
         let Transmit { session, segment, .. } = transmit;
         shard.handle_sent(session, segment, end);
-        self.close_if_idle(socket, ring);
+        self.close_if_idle(socket, io);
     }
 
     /// Does what else the core asks for.
-    pub(super) fn command(&mut self, command: Command, ring: &mut Ring) {
+    pub(super) fn command(&mut self, command: Command, io: &mut impl Io) {
         match command {
-            Command::Close(socket) => self.closing(socket, ring),
-            Command::PauseReading(socket) => self.pause_reading(socket, ring),
-            Command::ResumeReading(socket) => self.resume_reading(socket, ring),
+            Command::Close(socket) => self.closing(socket, io),
+            Command::PauseReading(socket) => self.pause_reading(socket, io),
+            Command::ResumeReading(socket) => self.resume_reading(socket, io),
             Command::FinishWriting(socket) => {
                 self.socket(socket).others += 1;
-                ring.finish_writing(socket);
+                io.finish_writing(socket);
             }
         }
     }
 
-    fn handle_other(&mut self, socket: SocketIndex, ring: &mut Ring) {
+    fn handle_other(&mut self, socket: SocketIndex, io: &mut impl Io) {
         self.socket(socket).others -= 1;
-        self.close_if_idle(socket, ring);
+        self.close_if_idle(socket, io);
     }
 
     /// Closes a socket: cancels what is under way, and waits for it.
-    fn closing(&mut self, socket: SocketIndex, ring: &mut Ring) {
+    fn closing(&mut self, socket: SocketIndex, io: &mut impl Io) {
         let state = self.socket(socket);
         if state.is_closing {
             return;
@@ -345,32 +345,32 @@ impl Sockets {
         state.is_closing = true;
         if state.is_receiving {
             state.others += 1;
-            ring.cancel_receive(socket);
+            io.cancel_receive(socket);
         }
         if state.is_sending {
             state.others += 1;
-            ring.cancel_send(socket, state.send);
+            io.cancel_send(socket, state.send);
         }
-        self.close_if_idle(socket, ring);
+        self.close_if_idle(socket, io);
     }
 
     /// A descriptor is used again only after its last completion, so it is closed after that too.
-    fn close_if_idle(&mut self, socket: SocketIndex, ring: &mut Ring) {
+    fn close_if_idle(&mut self, socket: SocketIndex, io: &mut impl Io) {
         let state = self.socket(socket);
         let is_busy = state.is_receiving || state.is_sending || state.others > 0;
         if state.is_closing && !is_busy && !state.is_close_submitted {
             state.is_close_submitted = true;
-            ring.close(socket);
+            io.close(socket);
         }
     }
 
-    fn handle_closed(&mut self, socket: SocketIndex, ring: &mut Ring, shard: &mut Shard) {
+    fn handle_closed(&mut self, socket: SocketIndex, io: &mut impl Io, shard: &mut Shard) {
         let state = std::mem::take(self.socket(socket));
         if let Some(session) = state.session {
             shard.handle_socket_closed(session);
         }
         self.accepts.handle_closed();
-        self.accepts.begin(ring, &mut self.churn);
+        self.accepts.begin(io, &mut self.churn);
     }
 
     /// Buffers in flight; the ring must not be dropped before they are back.

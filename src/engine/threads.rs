@@ -11,7 +11,7 @@ use super::eventfd::Eventfd;
 use crate::dispatch::tasks::WakeThread as _;
 use crate::error::StartError;
 use crate::forward::{Hub, HubLimits, Party};
-use crate::io::{Completion, Ring, Token};
+use crate::io::{Completion, Io, Token};
 use crate::limits::Limits;
 use crate::log::redact_credentials;
 
@@ -110,9 +110,9 @@ impl Threads {
         &self.eventfds[party.index()]
     }
 
-    /// Lets other rings wake a party by its own.
-    pub(super) fn add_ring(&self, party: Party, ring: &Ring) {
-        self.rings[party.index()].store(ring.fd(), Ordering::Release);
+    /// Lets other rings wake a party by its own, if it has one.
+    pub(super) fn add_ring(&self, party: Party, io: &impl Io) {
+        self.rings[party.index()].store(io.ring_fd().unwrap_or(-1), Ordering::Release);
     }
 
     /// Takes a party's ring out of use before it is closed.
@@ -125,22 +125,22 @@ impl Threads {
         (fd >= 0).then_some(fd)
     }
 
-    /// Wakes a party from a thread that has a ring.
-    pub(super) fn wake(&self, party: Party, ring: &mut Ring) {
+    /// Wakes a party from a shard or worker.
+    pub(super) fn wake(&self, party: Party, io: &mut impl Io) {
         match self.ring_of(party) {
-            Some(fd) => ring.wake(fd, party),
+            Some(fd) => io.wake_ring(fd, party),
             None => self.eventfd(party).wake(),
         }
     }
 
     /// A bell of this party has rung, or another could not be woken by its ring.
-    pub(super) fn handle_wake(&self, me: Party, completion: Completion, ring: &mut Ring) {
+    pub(super) fn handle_wake(&self, me: Party, completion: Completion, io: &mut impl Io) {
         match completion.token {
             Token::Bell => {
                 let eventfd = self.eventfd(me);
                 eventfd.clear();
                 if !completion.has_more() {
-                    ring.watch(eventfd.raw());
+                    io.watch(eventfd.raw());
                 }
             }
             Token::WakeFailed(party) => self.eventfd(party).wake(),

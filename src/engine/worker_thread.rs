@@ -7,14 +7,14 @@ use super::ring_memory::WORKER_RING;
 use super::threads::Threads;
 use crate::forward::Party;
 use crate::forward::worker::{Worker, WorkerConfig};
-use crate::io::{Completion, Ring};
+use crate::io::{Completion, Io};
 
 /// The longest sleep. It bounds the delay of work that rings no bell.
 const SLEEP_MAX: Duration = Duration::from_millis(20);
 
 /// The running loop.
-pub(super) struct WorkerThread {
-    ring: Ring,
+pub(super) struct WorkerThread<I: Io> {
+    io: I,
     worker: Worker,
     threads: Arc<Threads>,
     me: Party,
@@ -22,20 +22,20 @@ pub(super) struct WorkerThread {
     batch: Vec<Completion>,
 }
 
-impl WorkerThread {
+impl<I: Io> WorkerThread<I> {
     /// Sets everything up on the worker's own thread.
     pub(super) fn open(
         config: &WorkerConfig,
         threads: Arc<Threads>,
         me: Party,
     ) -> std::io::Result<Self> {
-        let mut ring = Ring::new(WORKER_RING)?;
-        ring.watch(threads.eventfd(me).raw());
-        ring.submit()?;
+        let mut io = I::open(WORKER_RING)?;
+        io.watch(threads.eventfd(me).raw());
+        io.submit()?;
         let worker = Worker::new(config, &threads.hub, me);
-        threads.add_ring(me, &ring);
+        threads.add_ring(me, &io);
         let batch = Vec::with_capacity(WORKER_RING.completions as usize);
-        Ok(Self { ring, worker, threads, me, name: Arc::clone(&config.server_id), batch })
+        Ok(Self { io, worker, threads, me, name: Arc::clone(&config.server_id), batch })
     }
 
     /// Runs until the engine has stopped its shards, and nothing is owed here.
@@ -56,18 +56,18 @@ impl WorkerThread {
                 return Ok(());
             }
             while let Some(party) = self.worker.poll_bell() {
-                self.threads.wake(party, &mut self.ring);
+                self.threads.wake(party, &mut self.io);
             }
             self.worker.end_turn(self.threads.now_us());
             if has_more {
-                self.ring.submit()?;
+                self.io.submit()?;
             } else {
                 bell.arm();
                 // The second look: mail that was pushed before the bell was armed has not rung it.
                 if self.worker.has_work() {
-                    self.ring.submit()?;
+                    self.io.submit()?;
                 } else {
-                    self.ring.submit_and_wait(self.patience())?;
+                    self.io.submit_and_wait(self.patience())?;
                 }
                 bell.disarm();
             }
@@ -95,15 +95,15 @@ impl WorkerThread {
 
     fn take_wakes(&mut self) {
         let mut batch = std::mem::take(&mut self.batch);
-        self.ring.reap(&mut batch);
+        self.io.reap_wakes(&mut batch);
         for completion in batch.drain(..) {
-            self.threads.handle_wake(self.me, completion, &mut self.ring);
+            self.threads.handle_wake(self.me, completion, &mut self.io);
         }
         self.batch = batch;
     }
 }
 
-impl Drop for WorkerThread {
+impl<I: Io> Drop for WorkerThread<I> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.threads.fail(format!("worker {} has panicked", self.name));

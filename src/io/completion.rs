@@ -48,16 +48,43 @@ pub(crate) struct Completion {
     pub(crate) token: Token,
     /// The result, or the negated error number.
     result: i32,
+    /// As the kernel writes them: [`HAS_BUFFER`], [`HAS_MORE`], and the buffer's index above.
     flags: u32,
 }
 
 const _: () = assert!(size_of::<Completion>() == 16);
+
+/// `IORING_CQE_F_BUFFER`.
+const HAS_BUFFER: u32 = 1 << 0;
+/// `IORING_CQE_F_MORE`.
+const HAS_MORE: u32 = 1 << 1;
+const BUFFER_SHIFT: u32 = 16;
 
 impl Completion {
     /// Reads one of the kernel's. `None` for a token that no submission carries.
     pub(super) fn decode(entry: &cqueue::Entry) -> Option<Self> {
         let token = Token::decode(entry.user_data())?;
         Some(Self { token, result: entry.result(), flags: entry.flags() })
+    }
+
+    /// One of a request that has ended so.
+    pub(super) fn new(token: Token, result: Result<u32, Errno>) -> Self {
+        let result = match result {
+            Ok(count) => i32::try_from(count).unwrap_or(i32::MAX),
+            Err(error) => -error.raw_os_error(),
+        };
+        Self { token, result, flags: 0 }
+    }
+
+    /// Names the receive buffer that was filled.
+    pub(super) fn with_buffer(self, buffer: BufferIndex) -> Self {
+        let flags = self.flags | HAS_BUFFER | u32::from(buffer.0) << BUFFER_SHIFT;
+        Self { flags, ..self }
+    }
+
+    /// Says that the request goes on.
+    pub(super) fn with_more(self) -> Self {
+        Self { flags: self.flags | HAS_MORE, ..self }
     }
 
     /// A count of bytes or a new descriptor, as the operation has it.
@@ -148,6 +175,17 @@ mod tests {
             assert_eq!(Token::decode(token.encode()), Some(token));
         }
         assert_eq!(Token::decode(u64::MAX), None);
+    }
+
+    #[test]
+    fn a_completion_of_our_own_reads_as_one_of_the_kernel_s() {
+        let plain = Completion::new(Token::Bell, Ok(7));
+        assert_eq!((plain.result(), plain.buffer(), plain.has_more()), (Ok(7), None, false));
+        let full = plain.with_buffer(BufferIndex(u16::MAX)).with_more();
+        assert_eq!((full.buffer(), full.has_more()), (Some(BufferIndex(u16::MAX)), true));
+        assert_eq!(plain.with_buffer(BufferIndex(0)).buffer(), Some(BufferIndex(0)));
+        let failed = Completion::new(Token::Bell, Err(Errno::CANCELED));
+        assert_eq!(failed.result(), Err(Errno::CANCELED));
     }
 
     #[test]

@@ -30,5 +30,10 @@ pub(crate) fn sockets_max() -> u32 {
     u32::try_from(limit).unwrap_or(u32::MAX).min(SOCKET_TABLE_MAX)
 }
 
+/// Descriptors that the process has open; 0 where the system does not tell.
+pub(crate) fn open_descriptors() -> u64 {
+    std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as u64
+}
+
 /// The kernel's own bound of a table of direct descriptors.
 const SOCKET_TABLE_MAX: u32 = 1 << 20;

@@ -1,18 +1,30 @@
-//! One io_uring of one thread, and the memory that it receives into: what the engine's threads and
-//! the load client stand on. It knows neither of them.
+//! The I/O of one thread, by a ring of io_uring or by readiness, and the memory that it receives
+//! into: what the engine's threads and the load client stand on. It knows neither of them.
 
 mod address;
-mod buffers;
 mod completion;
 mod descriptors;
+mod driver;
+mod epoll;
 mod faults;
+mod poll_buffers;
+mod poll_listeners;
+mod poll_sockets;
+mod poller;
 mod ring;
+mod ring_buffers;
+mod size;
+mod traits;
 
 pub(crate) use address::PeerAddress;
-pub(crate) use buffers::Buffers;
 pub(crate) use completion::{AcceptIndex, Completion, SendIndex, Token};
 pub use descriptors::raise_descriptor_limit;
-pub(crate) use descriptors::sockets_max;
+pub(crate) use descriptors::{open_descriptors, sockets_max};
+pub(crate) use driver::Chosen;
+pub use driver::Driver;
 #[cfg(test)]
 pub(crate) use faults::fail;
-pub(crate) use ring::{Ring, RingSize};
+pub(crate) use poller::Poller;
+pub(crate) use ring::Ring;
+pub(crate) use size::RingSize;
+pub(crate) use traits::{Io, ReceiveBuffers};

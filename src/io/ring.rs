@@ -4,7 +4,10 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::net::SocketAddr;
+#[cfg(feature = "load")]
+use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::time::{Duration, Instant};
 
 use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
@@ -18,6 +21,9 @@ use socket2::SockAddr;
 use super::address::PeerAddress;
 use super::completion::{AcceptIndex, Completion, SendIndex, Token};
 use super::faults;
+use super::ring_buffers::RingBuffers;
+use super::size::RingSize;
+use super::traits::{Io, ReceiveBuffers as _};
 use crate::forward::Party;
 use crate::shard::SocketIndex;
 
@@ -34,21 +40,6 @@ pub(crate) struct Ring {
     failure: Option<io::Error>,
 }
 
-/// The room that a ring has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RingSize {
-    pub(crate) submissions: u32,
-    pub(crate) completions: u32,
-}
-
-impl RingSize {
-    /// Memory that the kernel takes for it: entries have 64 and 16 bytes, and each ring also has a
-    /// page of its own and an index for each submission.
-    pub(crate) const fn bytes(self) -> u64 {
-        self.submissions as u64 * (64 + 4) + self.completions as u64 * 16 + 4096
-    }
-}
-
 /// The time for which the kernel may refuse everything before the ring counts as failed. Clients
 /// that wait for an answer have given up by then.
 const REFUSED_MAX: Duration = Duration::from_millis(if cfg!(test) { 300 } else { 10_000 });
@@ -59,7 +50,7 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(1);
 const SEND_FLAGS: i32 = (RecvFlags::WAITALL.bits() | SendFlags::NOSIGNAL.bits()) as i32;
 const READABLE: u32 = PollFlags::IN.bits() as u32;
 /// The group of receive buffers; a ring has one.
-pub(super) const BUFFER_GROUP: u16 = 0;
+const BUFFER_GROUP: u16 = 0;
 
 impl Ring {
     /// A ring for the thread that calls this, and no other.
@@ -74,24 +65,8 @@ impl Ring {
         Ok(Self { uring, waiting: VecDeque::new(), refused_since: None, failure: None })
     }
 
-    pub(crate) fn fd(&self) -> RawFd {
-        self.uring.as_raw_fd()
-    }
-
     pub(crate) fn uring(&self) -> &IoUring {
         &self.uring
-    }
-
-    /// Makes the table of direct descriptors.
-    pub(crate) fn register_sockets(&self, count: u32) -> io::Result<()> {
-        self.uring.submitter().register_files_sparse(count)
-    }
-
-    /// Puts a socket into the table. It is open until it is closed there.
-    #[cfg(feature = "load")]
-    pub(crate) fn install(&self, socket: &impl AsRawFd, index: SocketIndex) -> io::Result<()> {
-        let update = &[socket.as_raw_fd()];
-        self.uring.submitter().register_files_update(index.0, update).map(drop)
     }
 
     fn push(&mut self, entry: &squeue::Entry) {
@@ -164,17 +139,42 @@ impl Ring {
         }
         Ok(())
     }
+}
 
-    /// Accepts one connection; tells its peer's address.
-    ///
-    /// # Safety
-    /// `address` stays where it is until the completion of `Token::Accept(accept)`.
-    pub(crate) unsafe fn accept(
-        &mut self,
-        listener: RawFd,
-        accept: AcceptIndex,
-        address: *mut PeerAddress,
-    ) {
+impl Io for Ring {
+    const NAME: &'static str = "the ring";
+    type Buffers = RingBuffers;
+
+    fn open(size: RingSize) -> io::Result<Self> {
+        Self::new(size)
+    }
+
+    fn ring_fd(&self) -> Option<RawFd> {
+        Some(self.uring.as_raw_fd())
+    }
+
+    /// Makes the table of direct descriptors.
+    fn register_sockets(&mut self, count: u32) -> io::Result<()> {
+        self.uring.submitter().register_files_sparse(count)
+    }
+
+    fn make_buffers(&mut self, count: u16, buffer_bytes: u32) -> io::Result<RingBuffers> {
+        let mut buffers = RingBuffers::new(count, buffer_bytes);
+        let (address, submitter) = (buffers.entries_address(), self.uring.submitter());
+        // SAFETY: the address is that of as many entries, which live until the buffers are dropped;
+        // that is after the ring.
+        unsafe { submitter.register_buf_ring_with_flags(address, count, BUFFER_GROUP, 0)? };
+        buffers.publish();
+        Ok(buffers)
+    }
+
+    #[cfg(feature = "load")]
+    fn install(&mut self, socket: OwnedFd, index: SocketIndex) -> io::Result<()> {
+        let update = &[socket.as_raw_fd()];
+        self.uring.submitter().register_files_update(index.0, update).map(drop)
+    }
+
+    unsafe fn accept(&mut self, listener: RawFd, accept: AcceptIndex, address: *mut PeerAddress) {
         // SAFETY: the caller keeps the address alive; these are its fields.
         let (storage, len) = unsafe { (&raw mut (*address).storage, &raw mut (*address).len) };
         let slot = io_uring::types::DestinationSlot::auto_target();
@@ -183,42 +183,38 @@ impl Ring {
         self.push(&entry.user_data(Token::Accept(accept).encode()));
     }
 
-    /// Watches a listening socket for a connection in its backlog.
-    pub(crate) fn watch_listener(&mut self, listener: RawFd, accept: AcceptIndex) {
+    fn take_peer(&mut self, _: AcceptIndex, address: &mut PeerAddress) -> SocketAddr {
+        address.take()
+    }
+
+    fn watch_listener(&mut self, listener: RawFd, accept: AcceptIndex) {
         let entry = opcode::PollAdd::new(Fd(listener), READABLE).build();
         self.push(&entry.user_data(Token::Waiting(accept).encode()));
     }
 
-    pub(crate) fn cancel_accept(&mut self, accept: AcceptIndex) {
+    fn cancel_accept(&mut self, _: RawFd, accept: AcceptIndex) {
         let entry = opcode::AsyncCancel::new(Token::Accept(accept).encode()).build();
         self.push(&entry.user_data(Token::AcceptCancelled.encode()));
     }
 
-    /// Cancels the accepts of a listening socket, and its watch.
-    pub(crate) fn cancel_all(&mut self, listener: RawFd) {
+    fn cancel_all(&mut self, listener: RawFd) {
         let entry = opcode::AsyncCancel2::new(CancelBuilder::fd(Fd(listener)).all()).build();
         self.push(&entry.user_data(Token::AcceptCancelled.encode()));
     }
 
-    /// Connects a socket.
-    ///
-    /// # Safety
-    /// `address` stays where it is until the completion of `Token::Connected(socket)`.
     #[cfg(feature = "load")]
-    pub(crate) unsafe fn connect(&mut self, socket: SocketIndex, address: &SockAddr) {
+    unsafe fn connect(&mut self, socket: SocketIndex, address: &SockAddr) {
         let entry =
             opcode::Connect::new(Fixed(socket.0), address.as_ptr().cast(), address.len()).build();
         self.push(&entry.user_data(Token::Connected(socket).encode()));
     }
 
-    /// Receives for as long as there are buffers.
-    pub(crate) fn receive_multishot(&mut self, socket: SocketIndex) {
+    fn receive_multishot(&mut self, socket: SocketIndex) {
         let entry = opcode::RecvMulti::new(Fixed(socket.0), BUFFER_GROUP).build();
         self.push(&entry.user_data(Token::Receive(socket).encode()));
     }
 
-    /// Receives into one buffer.
-    pub(crate) fn receive_once(&mut self, socket: SocketIndex) {
+    fn receive_once(&mut self, socket: SocketIndex) {
         let entry = opcode::Recv::new(Fixed(socket.0), std::ptr::null_mut(), 0)
             .buf_group(BUFFER_GROUP)
             .build()
@@ -226,55 +222,48 @@ impl Ring {
         self.push(&entry.user_data(Token::Receive(socket).encode()));
     }
 
-    /// Sends all of `bytes`.
-    ///
-    /// # Safety
-    /// `bytes` stay where they are, unchanged, until the completion of `Token::Send(send)`.
-    pub(crate) unsafe fn send(&mut self, socket: SocketIndex, send: SendIndex, bytes: &[u8]) {
+    unsafe fn send(&mut self, socket: SocketIndex, send: SendIndex, bytes: &[u8]) {
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let entry =
             opcode::Send::new(Fixed(socket.0), bytes.as_ptr(), len).flags(SEND_FLAGS).build();
         self.push(&entry.user_data(Token::Send(send).encode()));
     }
 
-    pub(crate) fn finish_writing(&mut self, socket: SocketIndex) {
+    fn finish_writing(&mut self, socket: SocketIndex) {
         let entry = opcode::Shutdown::new(Fixed(socket.0), Shutdown::Write as i32).build();
         self.push(&entry.user_data(Token::FinishWriting(socket).encode()));
     }
 
-    /// Cancels the receive of a socket. The kernel finds it by its token; by its socket it would
-    /// look at everything that the ring waits for.
-    pub(crate) fn cancel_receive(&mut self, socket: SocketIndex) {
+    /// The kernel finds it by its token; by its socket it would look at everything that the ring
+    /// waits for.
+    fn cancel_receive(&mut self, socket: SocketIndex) {
         let entry = opcode::AsyncCancel::new(Token::Receive(socket).encode()).build();
         self.push(&entry.user_data(Token::Cancel(socket).encode()));
     }
 
-    /// Cancels a send of a socket; found by its token, too.
-    pub(crate) fn cancel_send(&mut self, socket: SocketIndex, send: SendIndex) {
+    fn cancel_send(&mut self, socket: SocketIndex, send: SendIndex) {
         let entry = opcode::AsyncCancel::new(Token::Send(send).encode()).build();
         self.push(&entry.user_data(Token::Cancel(socket).encode()));
     }
 
-    pub(crate) fn close(&mut self, socket: SocketIndex) {
+    fn close(&mut self, socket: SocketIndex) {
         let entry = opcode::Close::new(Fixed(socket.0)).build();
         self.push(&entry.user_data(Token::Close(socket).encode()));
     }
 
-    /// Watches an eventfd.
-    pub(crate) fn watch(&mut self, eventfd: RawFd) {
+    fn watch(&mut self, eventfd: RawFd) {
         let entry = opcode::PollAdd::new(Fd(eventfd), READABLE).multi(true).build();
         self.push(&entry.user_data(Token::Bell.encode()));
     }
 
-    /// Wakes the thread of another ring; completes only if that fails.
-    pub(crate) fn wake(&mut self, ring: RawFd, party: Party) {
+    fn wake_ring(&mut self, ring: RawFd, party: Party) {
         let entry = opcode::MsgRingData::new(Fd(ring), 0, Token::Woken.encode(), None).build();
         let entry = entry.user_data(Token::WakeFailed(party).encode());
         self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS));
     }
 
     /// Submits, and lets the kernel finish what it has ready. No system call if there is neither.
-    pub(crate) fn submit(&mut self) -> io::Result<()> {
+    fn submit(&mut self) -> io::Result<()> {
         if let Some(error) = self.failure.take() {
             return Err(error);
         }
@@ -286,21 +275,33 @@ impl Ring {
         self.enter(None)
     }
 
-    /// True if there is a completion to take, or would be after a system call.
-    pub(crate) fn has_completions(&mut self) -> bool {
+    fn has_completions(&mut self) -> bool {
         !self.uring.completion().is_empty() || self.uring.submission().taskrun()
     }
 
-    /// Submits, and waits for a completion.
-    pub(crate) fn submit_and_wait(&mut self, timeout: Duration) -> io::Result<()> {
+    fn submit_and_wait(&mut self, timeout: Duration) -> io::Result<()> {
         if let Some(error) = self.failure.take() {
             return Err(error);
         }
         self.enter(Some(timeout))
     }
 
-    /// Takes the completions that are there, as far as `batch` has room without growing.
-    pub(crate) fn reap(&mut self, batch: &mut Vec<Completion>) {
+    fn reap(&mut self, batch: &mut Vec<Completion>, _: &mut RingBuffers) {
+        self.reap_wakes(batch);
+    }
+
+    /// The kernel has it all.
+    #[inline]
+    fn done_len(&self) -> usize {
+        0
+    }
+
+    #[inline]
+    fn next_done(&mut self) -> Option<Completion> {
+        None
+    }
+
+    fn reap_wakes(&mut self, batch: &mut Vec<Completion>) {
         debug_assert!(batch.is_empty());
         let room = batch.capacity();
         for entry in self.uring.completion().take(room) {
@@ -332,11 +333,18 @@ fn refusal(error: &io::Error) -> Refusal {
 mod tests {
     use super::*;
 
+    /// None where the system has no ring to give.
+    fn ring(size: RingSize) -> Option<Ring> {
+        Ring::new(size).inspect_err(|error| println!("skipped: there is no ring: {error}")).ok()
+    }
+
     /// The kernel keeps what the queue has no room for, and hands it over as there is room.
     #[test]
     fn completions_beyond_the_room_for_them_come_later() {
         const ROOM: u32 = 8;
-        let mut ring = Ring::new(RingSize { submissions: ROOM, completions: ROOM }).unwrap();
+        let Some(mut ring) = ring(RingSize { submissions: ROOM, completions: ROOM }) else {
+            return;
+        };
         // There are no such sockets, so each close fails at once.
         let sockets = 0..ROOM * 20;
         sockets.clone().for_each(|socket| ring.close(SocketIndex(socket)));
@@ -344,7 +352,7 @@ mod tests {
         assert!(ring.uring.submission().cq_overflow());
         let (mut batch, mut closed) = (Vec::with_capacity(4), Vec::new());
         while closed.len() < sockets.len() {
-            ring.reap(&mut batch);
+            ring.reap_wakes(&mut batch);
             assert!(!batch.is_empty(), "{} have come", closed.len());
             closed.extend(batch.drain(..).map(|completion| completion.token));
             ring.submit().unwrap();
@@ -356,7 +364,7 @@ mod tests {
     #[test]
     fn what_the_kernel_refuses_for_now_waits_its_turn() {
         const ROOM: u32 = 8;
-        let mut ring = Ring::new(RingSize { submissions: ROOM, completions: 256 }).unwrap();
+        let Some(mut ring) = ring(RingSize { submissions: ROOM, completions: 256 }) else { return };
         let sockets = 0..ROOM * 5;
         for refused in [Errno::AGAIN, Errno::BUSY, Errno::NOMEM, Errno::INTR] {
             faults::fail(&[(refused, 70)]);
@@ -365,7 +373,7 @@ mod tests {
             let (mut batch, mut closed) = (Vec::with_capacity(256), Vec::new());
             while closed.len() < sockets.len() {
                 ring.submit().unwrap();
-                ring.reap(&mut batch);
+                ring.reap_wakes(&mut batch);
                 closed.extend(batch.drain(..).map(|completion| completion.token));
             }
             assert!(closed.into_iter().eq(sockets.clone().map(|s| Token::Close(SocketIndex(s)))));
@@ -376,7 +384,7 @@ mod tests {
 
     #[test]
     fn a_kernel_that_refuses_for_good_is_told() {
-        let mut ring = Ring::new(RingSize { submissions: 8, completions: 64 }).unwrap();
+        let Some(mut ring) = ring(RingSize { submissions: 8, completions: 64 }) else { return };
         faults::fail(&[(Errno::BADF, 1)]);
         ring.close(SocketIndex(1));
         assert_eq!(Errno::from_io_error(&ring.submit().unwrap_err()), Some(Errno::BADF));

@@ -8,6 +8,7 @@ use super::part::Part;
 use super::run_barrier::{GivenUp, Step, Sums};
 use super::sockets::{FollowUp, Sockets};
 use super::{LoadProgress, LoadReport, Phase};
+use crate::io::Io;
 use crate::shard::SocketIndex;
 
 /// The time that connecting, and the answers outstanding at the end, may take without progress.
@@ -25,8 +26,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 ///
 /// The steps of a run are called one after the other: [`Self::connect_all`], [`Self::begin`],
 /// [`Self::load`], and so on, as `run` has them.
-pub(super) struct Driver<'a> {
-    sockets: Sockets,
+pub(super) struct Driver<'a, I: Io> {
+    sockets: Sockets<I>,
     part: Part<'a>,
     beats: Rounds,
     next_due: f64,
@@ -36,7 +37,7 @@ pub(super) struct Driver<'a> {
     is_loading: bool,
 }
 
-impl<'a> Driver<'a> {
+impl<'a, I: Io> Driver<'a, I> {
     pub(super) fn new(part: Part<'a>) -> io::Result<Self> {
         let options = &part.options;
         let sockets = Sockets::new(options, part.first)?;

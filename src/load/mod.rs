@@ -1,11 +1,11 @@
 //! A load client for any server that speaks Pomelo's protocol.
 //!
-//! One thread drives all connections on a ring of its own, and costs no more for each message than
-//! this crate's server where both are busy; more connections than a ring may hold are spread over
-//! several, each with its thread. In a *closed loop* each connection keeps a number of requests in
-//! flight; in an *open loop* requests are due at a fixed rate whatever the server does, and latency
-//! counts from when a request was due, so that a server that stalls can't hide the requests that it
-//! kept from being sent.
+//! One thread drives all connections on a ring of its own, or by epoll, and costs no more for each
+//! message than this crate's server where both are busy; more connections than a ring may hold are
+//! spread over several, each with its thread. In a *closed loop* each connection keeps a number of
+//! requests in flight; in an *open loop* requests are due at a fixed rate whatever the server does,
+//! and latency counts from when a request was due, so that a server that stalls can't hide the
+//! requests that it kept from being sent.
 
 mod client;
 mod cpu;
@@ -28,6 +28,8 @@ pub use cpu::{CpuTime, ProcessCpu};
 pub use disconnects::{DisconnectCounts, DisconnectReason};
 pub use run::run;
 
+use crate::io::Driver;
+
 /// A run: what is done to a server, and for how long.
 #[derive(Debug, Clone)]
 #[allow(clippy::exhaustive_structs)] // Built with `..LoadOptions::new(address)`.
@@ -37,6 +39,8 @@ pub struct LoadOptions {
     pub addresses: Vec<SocketAddr>,
     /// The way to connect.
     pub transport: Transport,
+    /// The way in which the load client does its I/O.
+    pub driver: Driver,
     /// The work of each connection.
     pub mode: Mode,
     /// The route that is asked or notified.
@@ -74,6 +78,7 @@ impl LoadOptions {
         Self {
             addresses: vec![address],
             transport: Transport::Tcp,
+            driver: Driver::Auto,
             mode: Mode::Request,
             route: "connector.entryHandler.echo".into(),
             connections: 1,

@@ -8,7 +8,7 @@ use super::part::Part;
 use super::run_barrier::{DriverIndex, GivenUp, RunBarrier, Step};
 use super::script::SLOTS_MAX;
 use super::{LoadOptions, LoadProgress, LoadReport, Mode, Phase};
-use crate::io::sockets_max;
+use crate::io::{Chosen, Io, Poller, Ring, RingSize, open_descriptors, sockets_max};
 use crate::wire::message::ROUTE_BYTES_MAX;
 
 /// Loads a server as described, and tells `progress` from time to time.
@@ -20,19 +20,24 @@ pub fn run(
     mut progress: impl FnMut(LoadProgress),
 ) -> io::Result<LoadReport> {
     check(options)?;
-    let rings = rings(options)?;
+    let misnamed = |expected| {
+        io::Error::new(io::ErrorKind::InvalidInput, format!("the driver must be {expected}"))
+    };
+    let driver = options.driver.choose(check_ring, misnamed)?;
+    let rings = rings(options, driver)?;
     let barrier = RunBarrier::new(rings);
     std::thread::scope(|scope| {
-        let spawn = |driver| {
-            let part = Part::new(options, &barrier, DriverIndex(driver));
-            let name = format!("shaddock-load-{driver}");
+        let spawn = |index| {
+            let part = Part::new(options, &barrier, DriverIndex(index));
+            let name = format!("shaddock-load-{index}");
             std::thread::Builder::new()
                 .name(name)
-                .spawn_scoped(scope, || run_part(part, &mut |_| {}))
+                .spawn_scoped(scope, move || run_part(part, driver, &mut |_| {}))
                 .inspect_err(|_| barrier.fail())
         };
         let others: Vec<_> = (1..rings).map(spawn).collect();
-        let mut sum = run_part(Part::new(options, &barrier, DriverIndex(0)), &mut progress);
+        let part = Part::new(options, &barrier, DriverIndex(0));
+        let mut sum = run_part(part, driver, &mut progress);
         for other in others {
             let joined = other.map_err(GivenUp::Failed).and_then(|other| {
                 other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -88,9 +93,32 @@ fn check(options: &LoadOptions) -> io::Result<()> {
     }
 }
 
+/// Checks that there is a ring to be had, on a thread of its own: its end interrupts the thread.
+fn check_ring() -> io::Result<()> {
+    const SMALL: RingSize = RingSize { submissions: 8, completions: 16 };
+    let check = || {
+        let mut ring = Ring::new(SMALL)?;
+        ring.uring().submitter().submit()?;
+        ring.register_sockets(1)
+    };
+    let checked = std::thread::Builder::new().spawn(check)?.join();
+    let checked = checked.unwrap_or_else(|_| Err(io::Error::other("it panicked")));
+    checked.map_err(|error| io::Error::new(error.kind(), format!("there is no ring ({error})")))
+}
+
 /// The number of rings.
-fn rings(options: &LoadOptions) -> io::Result<u32> {
+fn rings(options: &LoadOptions, driver: Chosen) -> io::Result<u32> {
     let per_ring = sockets_max().max(1);
+    if driver == Chosen::Poll {
+        let room = u64::from(per_ring).saturating_sub(open_descriptors() + DESCRIPTORS_SPARE);
+        if u64::from(options.connections) > room {
+            let text = format!(
+                "the limit of open descriptors has room for {room} connections; raise it with \
+                 `ulimit -n`"
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+    }
     let needed = options.connections.div_ceil(per_ring);
     match options.rings {
         0 => Ok(needed),
@@ -102,20 +130,33 @@ fn rings(options: &LoadOptions) -> io::Result<u32> {
     }
 }
 
+/// Descriptors that are not connections, and not open yet.
+const DESCRIPTORS_SPARE: u64 = 16;
+
 /// Runs one driver from beginning to end. If it gives up, the others do.
-fn run_part(part: Part<'_>, progress: &mut dyn FnMut(LoadProgress)) -> Result<LoadReport, GivenUp> {
+fn run_part(
+    part: Part<'_>,
+    driver: Chosen,
+    progress: &mut dyn FnMut(LoadProgress),
+) -> Result<LoadReport, GivenUp> {
     let barrier = part.barrier;
-    let result = drive(part, progress);
+    let result = match driver {
+        Chosen::Ring => drive::<Ring>(part, progress),
+        Chosen::Poll => drive::<Poller>(part, progress),
+    };
     if result.is_err() {
         barrier.fail();
     }
     result
 }
 
-fn drive(part: Part<'_>, progress: &mut dyn FnMut(LoadProgress)) -> Result<LoadReport, GivenUp> {
+fn drive<I: Io>(
+    part: Part<'_>,
+    progress: &mut dyn FnMut(LoadProgress),
+) -> Result<LoadReport, GivenUp> {
     let (warmup, measure) = (part.options.warmup, part.options.measure);
     let is_storm = part.options.mode == Mode::Storm;
-    let mut driver = Driver::new(part)?;
+    let mut driver = Driver::<'_, I>::new(part)?;
     let start = Instant::now();
     driver.connect_all(progress)?;
     let connecting = start.elapsed();
@@ -184,6 +225,7 @@ mod tests {
             assert!(check(&options).is_err(), "{options:?}");
         }
         let many = LoadOptions { connections: u32::MAX, rings: 1, ..options };
-        assert!(rings(&many).unwrap_err().to_string().contains("rings"));
+        assert!(rings(&many, Chosen::Ring).unwrap_err().to_string().contains("rings"));
+        assert!(rings(&many, Chosen::Poll).unwrap_err().to_string().contains("`ulimit -n`"));
     }
 }

@@ -14,7 +14,7 @@ use super::client::{Client, Piece, Seen, State};
 use super::disconnects::{DisconnectCounts, DisconnectReason};
 use super::script::Script;
 use super::{LoadOptions, histogram};
-use crate::io::{Buffers, Completion, Ring, RingSize, SendIndex, Token};
+use crate::io::{Completion, Io, ReceiveBuffers as _, RingSize, SendIndex, Token};
 use crate::shard::SocketIndex;
 
 const RING: RingSize = RingSize { submissions: 2048, completions: 16_384 };
@@ -22,10 +22,10 @@ const RECEIVE_BUFFERS: u16 = 1024;
 const RECEIVE_BUFFER_BYTES: u32 = 16 * 1024;
 
 /// One ring, and the connections on it. Each has the socket of its own index.
-pub(super) struct Sockets {
-    ring: Ring,
+pub(super) struct Sockets<I: Io> {
+    io: I,
     /// After the ring, so that it is dropped after it.
-    buffers: Buffers,
+    buffers: I::Buffers,
     /// So is this, as the ring sends from it.
     script: Script,
     /// So are these; boxed, as the kernel reads them.
@@ -152,17 +152,17 @@ impl Connection {
     }
 }
 
-impl Sockets {
+impl<I: Io> Sockets<I> {
     /// A ring with room for all connections, the first of which has that number in the whole run.
     pub(super) fn new(options: &LoadOptions, first: u32) -> io::Result<Self> {
-        let ring = Ring::new(RING)?;
-        ring.register_sockets(options.connections)?;
-        let buffers = Buffers::new(&ring, RECEIVE_BUFFERS, RECEIVE_BUFFER_BYTES)?;
+        let mut io = I::open(RING)?;
+        io.register_sockets(options.connections)?;
+        let buffers = io.make_buffers(RECEIVE_BUFFERS, RECEIVE_BUFFER_BYTES)?;
         let script = Script::new(options);
         let clients = (first..first + options.connections).map(|n| Client::new(&script, n));
         Ok(Self {
             connections: clients.map(Connection::new).collect(),
-            ring,
+            io,
             buffers,
             script,
             addresses: options.addresses.iter().map(|address| SockAddr::from(*address)).collect(),
@@ -251,14 +251,14 @@ impl Sockets {
             connection.began_ns = began_ns;
             let number = connection.client.number as usize;
             let address = &self.addresses[number % self.addresses.len()];
-            if let Err(error) = open(&self.ring, socket, address.domain()) {
+            if let Err(error) = open(&mut self.io, socket, address.domain()) {
                 // It may be tried again, but not before something else has happened.
                 let number = error.raw_os_error().unwrap_or_default();
                 return self.lose(socket, DisconnectReason::Open(number));
             }
             connection.socket = SocketState::Connecting;
             // SAFETY: the address is boxed and lives longer than the ring.
-            unsafe { self.ring.connect(socket, address) };
+            unsafe { self.io.connect(socket, address) };
         }
     }
 
@@ -271,17 +271,31 @@ impl Sockets {
             self.send(socket);
         }
         self.dirty = dirty;
+        self.handle_done();
         self.buffers.publish();
         match timeout.is_zero() {
-            true => self.ring.submit(),
-            false => self.ring.submit_and_wait(timeout),
+            true => self.io.submit(),
+            false => self.io.submit_and_wait(timeout),
+        }
+    }
+
+    /// Handles what was done at once, mostly sends.
+    fn handle_done(&mut self) {
+        let count = self.io.done_len();
+        if count == 0 {
+            return;
+        }
+        let now_ns = self.now_ns();
+        for _ in 0..count {
+            let Some(completion) = self.io.next_done() else { return };
+            self.handle(completion, now_ns);
         }
     }
 
     /// Handles what has happened.
     pub(super) fn handle_completions(&mut self) {
         let mut batch = std::mem::take(&mut self.batch);
-        self.ring.reap(&mut batch);
+        self.io.reap(&mut batch, &mut self.buffers);
         let now_ns = self.now_ns();
         for completion in batch.drain(..) {
             self.handle(completion, now_ns);
@@ -312,7 +326,7 @@ impl Sockets {
         connection.socket = SocketState::Up;
         connection.is_receiving = true;
         connection.client.connected(&self.script);
-        self.ring.receive_multishot(socket);
+        self.io.receive_multishot(socket);
         self.mark_dirty(socket);
     }
 
@@ -348,7 +362,7 @@ impl Sockets {
                 if received.is_err() {
                     self.buffers.ran_dry();
                 }
-                self.ring.receive_multishot(socket);
+                self.io.receive_multishot(socket);
             }
             Ok(_) | Err(_) => {
                 connection.is_receiving = false;
@@ -406,7 +420,7 @@ impl Sockets {
         let (piece, _) = connection.sending.insert((piece, 0));
         // SAFETY: the script's tape never changes and lives longer than the ring; other bytes are
         // on the heap and stay there, unchanged, until the completion takes them out of `sending`.
-        unsafe { self.ring.send(socket, SendIndex(socket.0), piece.bytes(&self.script)) };
+        unsafe { self.io.send(socket, SendIndex(socket.0), piece.bytes(&self.script)) };
     }
 
     fn handle_sent(&mut self, completion: Completion, socket: SocketIndex) {
@@ -417,7 +431,7 @@ impl Sockets {
             *sent += len as usize;
             if let Some(rest @ [_, ..]) = piece.bytes(&self.script).get(*sent..) {
                 // SAFETY: as in `send`; the rest is part of the same piece.
-                unsafe { self.ring.send(socket, SendIndex(socket.0), rest) };
+                unsafe { self.io.send(socket, SendIndex(socket.0), rest) };
                 return;
             }
         }
@@ -458,11 +472,11 @@ impl Sockets {
         connection.socket = SocketState::Draining;
         if connection.sending.is_some() {
             connection.cancels += 1;
-            self.ring.cancel_send(socket, SendIndex(socket.0));
+            self.io.cancel_send(socket, SendIndex(socket.0));
         }
         if connection.is_receiving {
             connection.cancels += 1;
-            self.ring.cancel_receive(socket);
+            self.io.cancel_receive(socket);
         }
         self.close_if_idle(socket);
     }
@@ -474,7 +488,7 @@ impl Sockets {
             connection.is_receiving || connection.cancels > 0 || connection.sending.is_some();
         if connection.socket == SocketState::Draining && !is_busy {
             connection.socket = SocketState::Closing;
-            self.ring.close(socket);
+            self.io.close(socket);
         }
     }
 
@@ -491,10 +505,10 @@ impl Sockets {
     }
 }
 
-/// Makes the socket of a connection, at its own index among the ring's.
-fn open(ring: &Ring, index: SocketIndex, domain: Domain) -> io::Result<()> {
+/// Makes the socket of a connection, at its own index in the table.
+fn open(io: &mut impl Io, index: SocketIndex, domain: Domain) -> io::Result<()> {
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     // A request goes out when it is due, not when the one before it has been acknowledged.
     socket.set_tcp_nodelay(true)?;
-    ring.install(&socket, index)
+    io.install(socket.into(), index)
 }

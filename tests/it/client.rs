@@ -37,15 +37,17 @@ fn play(builder: Builder) -> Builder {
 }
 
 fn tables(builder: Builder) -> Builder {
-    let schemas = Protos::parse_text(
+    let requests = Protos::parse_text(
+        r#"{"connector.play.move": {"required int32 x": 1, "optional string by": 2}}"#,
+    );
+    let answers_and_pushes = Protos::parse_text(
         r#"{"connector.play.move": {"required int32 x": 1, "optional string by": 2},
             "onMove": {"required int32 x": 1, "repeated Point path": 2,
                        "message Point": {"required double y": 1}}}"#,
     );
-    let schemas = schemas.unwrap();
     builder
         .dictionary(Dictionary::new([ECHO, MOVE], ["onMove"]).unwrap())
-        .protos(ProtoTable::new(schemas.clone(), schemas))
+        .protos(ProtoTable::new(requests.unwrap(), answers_and_pushes.unwrap()))
 }
 
 fn connect(address: impl std::fmt::Display) -> Client {

@@ -3,10 +3,12 @@
 //! says so.
 
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process};
-use support::Client;
+use support::{Client, Event, handshake, has_ring};
 
 /// Arguments: the errno, the numbers of the system calls with commas, and the program. A number may
 /// have the first argument behind it for which alone the call is refused, with a colon.
@@ -40,17 +42,18 @@ const EPERM: u32 = 1;
 const ENOMEM: u32 = 12;
 const ENOSYS: u32 = 38;
 
-/// The demo, with those calls answered so. None without python3.
-fn demo(errno: u32, calls: &[u32]) -> Option<Child> {
+/// The demo by that driver, with those calls answered so. None without python3.
+fn demo(driver: &str, errno: u32, calls: &[u32]) -> Option<Child> {
     let calls: Vec<String> = calls.iter().map(u32::to_string).collect();
-    demo_without(errno, &calls.join(","))
+    demo_without(driver, errno, &calls.join(","))
 }
 
-fn demo_without(errno: u32, calls: &str) -> Option<Child> {
+fn demo_without(driver: &str, errno: u32, calls: &str) -> Option<Child> {
     let spawned = Command::new("python3")
         .args(["-c", REFUSE, &errno.to_string(), calls])
         .arg(env!("CARGO_BIN_EXE_shaddock"))
-        .args(["--listen", "localhost:0", "--shards", "2"])
+        .args(["--listen", "localhost:0", "--shards", "2", "--driver", driver])
+        .env_remove("SHADDOCK_DRIVER")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
@@ -62,7 +65,7 @@ fn demo_without(errno: u32, calls: &str) -> Option<Child> {
 
 /// What the operator reads when it does not start.
 fn told(errno: u32, calls: &[u32]) -> Option<String> {
-    told_by(demo(errno, calls)?)
+    told_by(demo("ring", errno, calls)?)
 }
 
 fn told_by(child: Child) -> Option<String> {
@@ -76,6 +79,9 @@ fn told_by(child: Child) -> Option<String> {
 
 #[test]
 fn a_filter_that_blocks_io_uring_is_told_from_an_old_kernel() {
+    if !has_ring() {
+        return;
+    }
     // runc and podman answer EPERM or ENOSYS, by their profiles.
     for errno in [EPERM, ENOSYS] {
         for calls in [
@@ -93,6 +99,9 @@ fn a_filter_that_blocks_io_uring_is_told_from_an_old_kernel() {
 
 #[test]
 fn a_ring_without_memory_is_told_with_the_sum() {
+    if !has_ring() {
+        return;
+    }
     let Some(text) = told(ENOMEM, &[IO_URING_SETUP]) else { return };
     assert!(text.contains("`ulimit -l`"), "{text}");
     let bytes = text.split(" bytes").next().and_then(|before| before.rsplit(' ').next());
@@ -104,29 +113,115 @@ fn a_ring_without_memory_is_told_with_the_sum() {
 /// Its rings have 32 entries, as no other has, so it alone gets none.
 #[test]
 fn a_runtime_without_memory_is_told_as_such() {
-    let Some(child) = demo_without(ENOMEM, &format!("{IO_URING_SETUP}:32")) else { return };
+    if !has_ring() {
+        return;
+    }
+    let Some(child) = demo_without("ring", ENOMEM, &format!("{IO_URING_SETUP}:32")) else { return };
     let text = told_by(child).unwrap();
     assert!(text.contains("no memory for a shard's runtime"), "{text}");
     assert!(text.contains("`ulimit -l`"), "{text}");
 }
 
+/// The address where a demo listens, once it does.
+fn address(child: &mut Child) -> SocketAddr {
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.split("listening on ").nth(1).and_then(|rest| rest.split(' ').next());
+    address.unwrap_or_default().parse().unwrap()
+}
+
+/// Ends a demo, and gives what it has said on stderr.
+fn end(mut child: Child) -> String {
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let mut log = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    assert!(child.wait().unwrap().success(), "{log}");
+    log
+}
+
+fn assert_serves(address: SocketAddr) {
+    let mut client = Client::ready(address);
+    let entered = client.ask_json(1, "connector.entryHandler.entry", "{\"uid\":\"amy\"}");
+    assert_eq!(entered["code"], 200);
+    // By a worker.
+    let joined = client.ask_json(2, "chat.chatHandler.join", "{\"rid\":\"lobby\"}");
+    assert_eq!(joined["code"], 200);
+}
+
+/// It serves by epoll, and one line says what would allow the ring.
+#[test]
+fn the_demo_serves_where_io_uring_is_refused() {
+    for errno in [EPERM, ENOSYS] {
+        let calls = [IO_URING_SETUP, IO_URING_ENTER, IO_URING_REGISTER];
+        let Some(mut child) = demo("auto", errno, &calls) else { return };
+        let address = address(&mut child);
+        assert_serves(address);
+        let log = end(child);
+        assert_eq!(log.lines().count(), 1, "{log}");
+        assert!(log.contains("io_uring_setup") && log.contains("epoll"), "{log}");
+    }
+}
+
+/// A limit of locked memory that no runtime can do with, as a container has it.
+#[test]
+fn the_demo_serves_with_little_locked_memory() {
+    let mut child = Command::new("sh")
+        .args(["-c", "ulimit -l 64 && exec \"$0\" --listen 127.0.0.1:0 --shards 1"])
+        .arg(env!("CARGO_BIN_EXE_shaddock"))
+        .env_remove("SHADDOCK_DRIVER")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let address = address(&mut child);
+    assert_serves(address);
+    let log = end(child);
+    assert!(log.contains("epoll"), "{log}");
+}
+
 #[test]
 fn a_shard_that_can_not_be_pinned_serves() {
+    let drivers = if has_ring() { &["ring", "poll"][..] } else { &["poll"] };
     for calls in [&[SCHED_SETAFFINITY][..], &[SCHED_GETAFFINITY], &[203, 204]] {
-        let Some(mut child) = demo(EPERM, calls) else { return };
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.split("listening on ").nth(1).and_then(|rest| rest.split(' ').next());
-        let mut client = Client::ready(address.unwrap_or_default().parse().unwrap());
-        let entered = client.ask_json(1, "connector.entryHandler.entry", "{\"uid\":\"amy\"}");
-        assert_eq!(entered["code"], 200);
-        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-        let mut log = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-        assert!(child.wait().unwrap().success(), "{log}");
-        assert!(log.contains("unpinned") && !log.contains("panicked"), "{log}");
-        assert_eq!(log.lines().count(), 1, "{log}");
+        for driver in drivers {
+            let Some(mut child) = demo(driver, EPERM, calls) else { return };
+            let address = address(&mut child);
+            assert_serves(address);
+            let log = end(child);
+            assert!(log.contains("unpinned") && !log.contains("panicked"), "{log}");
+            assert_eq!(log.lines().count(), 1, "{log}");
+        }
     }
+}
+
+/// Each connection takes a descriptor of a process that polls. Those for which there is none wait
+/// in the backlog.
+#[test]
+fn who_finds_no_descriptor_waits_for_one() {
+    const LIMIT: usize = 160;
+    let script =
+        format!("ulimit -n {LIMIT} && exec \"$0\" --listen 127.0.0.1:0 --shards 1 --driver poll");
+    let mut child = Command::new("sh")
+        .args(["-c", &script])
+        .arg(env!("CARGO_BIN_EXE_shaddock"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let address = address(&mut child);
+    let mut clients: Vec<Client> = (0..LIMIT).map(|_| Client::connect(address)).collect();
+    clients.iter_mut().for_each(|client| client.send(&handshake()));
+    let mut served = 0;
+    while let Some(client) = clients.first_mut() {
+        let Some(event) = client.next_within(Duration::from_secs(5)) else { break };
+        assert!(matches!(event, Event::Handshake(_)), "{event:?}");
+        served += 1;
+        // Its place is another's.
+        clients.remove(0);
+    }
+    assert_eq!(served, LIMIT);
+    let log = end(child);
+    assert_eq!(log, "", "no accept fails");
 }
 
 /// As Node does: the soft limit is 1,024 in most places, and a table of sockets is no larger.
@@ -139,17 +234,14 @@ fn the_limit_of_descriptors_is_raised() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let address = line.split("listening on ").nth(1).and_then(|rest| rest.split(' ').next());
-    let address = address.unwrap_or_default().parse().unwrap();
+    let address = address(&mut child);
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
     let open_files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     assert_eq!(open_files.split_whitespace().nth(3), Some(most.to_string().as_str()));
     let mut clients: Vec<Client> = (0..400).map(|_| Client::connect(address)).collect();
     for client in &mut clients {
-        client.send(&support::handshake());
-        assert!(matches!(client.next(), support::Event::Handshake(_)));
+        client.send(&handshake());
+        assert!(matches!(client.next(), Event::Handshake(_)));
     }
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     assert!(child.wait().unwrap().success());

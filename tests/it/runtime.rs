@@ -1,15 +1,20 @@
-//! An async handler may wait for the runtime's own timers, and others are served meanwhile. What
-//! works with other runtimes is the table in `docs/runtimes.md`.
+//! An async handler may wait for the runtime's own timers, and others are served meanwhile. Where
+//! an engine polls there is no such runtime, and waiting for it fails that handler alone. The table
+//! in `docs/runtimes.md` tells what works with other runtimes.
 
 use std::time::{Duration, Instant};
 
-use shaddock::{Handlers, Reply, Workers};
-use support::{Client, Event, builder, request};
+use shaddock::{Driver, Handlers, Reply, Workers};
+use support::{Client, Event, builder, has_ring, request};
 
 #[test]
 fn an_async_handler_waits_for_a_timer_of_the_runtime() {
     const WAIT: Duration = Duration::from_millis(200);
+    if !has_ring() {
+        return;
+    }
     let engine = builder(1)
+        .driver(Driver::Ring)
         .async_handler("connector.play.wait", |_, _| async {
             glommio::timer::sleep(WAIT).await;
             Reply::json("waited")
@@ -79,7 +84,11 @@ fn tokio_works_where_it_runs_and_nowhere_else() {
         .unwrap();
     let mut client = Client::ready(engine.local_addr());
     let mut id = 0;
-    for (kind, glommio) in [("connector", "\"glommio\""), ("room", "{\"code\":500}")] {
+    let on_shards = match engine.handle().driver() {
+        Driver::Ring => "\"glommio\"",
+        _ => "{\"code\":500}",
+    };
+    for (kind, glommio) in [("connector", on_shards), ("room", "{\"code\":500}")] {
         for (method, expected) in [
             ("spawned", "\"spawned\""),
             ("entered", "\"entered\""),
@@ -94,4 +103,25 @@ fn tokio_works_where_it_runs_and_nowhere_else() {
     drop(engine);
     stop.send(()).unwrap();
     thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn without_the_runtime_only_the_handler_that_waits_for_it_fails() {
+    let engine = builder(1)
+        .driver(Driver::Poll)
+        .async_handler("connector.play.wait", |_, _| async {
+            glommio::timer::sleep(Duration::from_millis(1)).await;
+            Reply::json("waited")
+        })
+        .async_handler("connector.play.sleep", |_, session| async move {
+            session.context().sleep(Duration::from_millis(1)).await;
+            Reply::json("slept")
+        })
+        .start()
+        .unwrap();
+    assert_eq!(engine.handle().driver(), Driver::Poll);
+    let mut client = Client::ready(engine.local_addr());
+    assert!(client.ask(1, "connector.play.wait", "{}").contains("500"));
+    assert_eq!(client.ask(2, "connector.play.sleep", "{}"), "\"slept\"");
+    assert_eq!(engine.handle().failure(), None);
 }

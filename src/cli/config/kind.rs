@@ -4,7 +4,7 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use shaddock::{HostRule, LaneFull};
+use shaddock::{Driver, HostRule, LaneFull};
 use toml::de::DeValue;
 
 /// One kind of value: what to write, and how it is understood.
@@ -35,6 +35,10 @@ pub(super) const SINGLE_SESSION: Kind<String> = Kind {
     parse: |value| one_of(&["off", "refuse", "kick"], value),
 };
 
+pub(super) const DRIVER: Kind<Driver> = Kind {
+    expected: "\"auto\", \"ring\" or \"poll\"",
+    parse: |value| value.as_str()?.parse().ok(),
+};
 pub(super) const LANE_FULL: Kind<LaneFull> = Kind {
     expected: "\"reject\" or \"pause\"",
     parse: |value| match value.as_str()? {

@@ -143,6 +143,7 @@ impl Config {
             StartError::Option { option, expected } => {
                 let key = match option {
                     EngineOption::Shards | EngineOption::ShardsAndWorkers => "server.shards",
+                    EngineOption::Driver => "server.driver",
                     EngineOption::Heartbeat => "heartbeat.interval",
                     EngineOption::Cluster("pomelo.server_type") => "pomelo.type",
                     EngineOption::Cluster("pitaya.server_type") => "pitaya.type",

@@ -3,9 +3,9 @@
 use std::thread;
 use std::time::Duration;
 
-use shaddock::{Builder, Codes, OnSecondBind, Reply, Shards};
+use shaddock::{Builder, Codes, Driver, OnSecondBind, Reply, Shards};
 
-use super::kind::{DURATION, FLAG, SINGLE_SESSION, TEXT, count};
+use super::kind::{DRIVER, DURATION, FLAG, SINGLE_SESSION, TEXT, count};
 use super::table::Table;
 use crate::cli::demo;
 
@@ -15,6 +15,7 @@ pub(crate) struct Server {
     pub(crate) id: String,
     server_type: String,
     shards: Option<u16>,
+    driver: Driver,
     single_session: String,
     single_session_reason: String,
     shutdown_kick: Option<String>,
@@ -41,6 +42,7 @@ pub(super) fn read(table: &mut Table<'_>) -> Server {
         id: "connector-1".into(),
         server_type: "connector".into(),
         shards: None,
+        driver: Driver::Auto,
         single_session: "off".into(),
         single_session_reason: "logged in elsewhere".into(),
         shutdown_kick: None,
@@ -55,6 +57,7 @@ pub(super) fn read(table: &mut Table<'_>) -> Server {
     table.read("id", &mut server.id, TEXT);
     table.read("type", &mut server.server_type, TEXT);
     server.shards = table.read_some("shards", count());
+    table.read("driver", &mut server.driver, DRIVER);
     table.read("single_session", &mut server.single_session, SINGLE_SESSION);
     table.read("single_session_reason", &mut server.single_session_reason, TEXT);
     server.address_setting = table.read_some("address_setting", TEXT);
@@ -93,6 +96,7 @@ impl Server {
             .server_id(&self.id)
             .server_type(&self.server_type)
             .shards(Shards::Count(self.shards()))
+            .driver(self.driver)
             .single_session(self.on_second_bind())
             .answer_codes(self.codes);
         if let Some(reason) = &self.shutdown_kick {

@@ -49,6 +49,7 @@ pub(crate) fn builder(options: &DemoOptions) -> anyhow::Result<Builder> {
     let mut builder = Engine::builder()
         .listen(&options.listen)
         .shards(Shards::Count(options.shards()))
+        .driver(options.driver)
         .check_client(config::check_client)
         .user_handshake(|handshake| config::greet(handshake.user()))
         .routes(config::handler_routes())

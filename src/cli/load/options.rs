@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use shaddock::Driver;
 use shaddock::load::{self, Check};
 
 /// The way to load a server.
@@ -17,6 +18,10 @@ pub(crate) struct LoadOptions {
     /// Transport to connect by
     #[arg(long, value_enum, default_value_t = Transport::Tcp)]
     pub(crate) transport: Transport,
+
+    /// I/O of the load client: ring, poll, or auto, which polls where there is no io_uring
+    #[arg(long, default_value_t = Driver::Auto)]
+    pub(crate) driver: Driver,
 
     /// The route to ask
     #[arg(long, default_value = "connector.entryHandler.echo", value_parser = route)]
@@ -136,6 +141,7 @@ impl LoadOptions {
                 Mode::Idle => load::Mode::Idle,
                 Mode::Storm => load::Mode::Storm,
             },
+            driver: self.driver,
             addresses: self.addr.clone(),
             route: self.route.clone(),
             connections: self.connections,

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use shaddock::wire::message::{self, Message, MessageType, RouteRef};
 use shaddock::wire::package::{self, PackageType, Status};
-use shaddock::{Builder, Engine, Shards};
+use shaddock::{Builder, Driver, Engine, Shards};
 
 /// How long anything may take before a test fails.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -23,6 +23,16 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// An engine on a free port of the loopback, with nothing in it yet.
 pub fn builder(shards: u16) -> Builder {
     Engine::builder().listen("127.0.0.1:0").shards(Shards::Count(shards))
+}
+
+/// True if there is a ring to be had here. Says so where there is none, as a test of what only a
+/// ring has is skipped then.
+pub fn has_ring() -> bool {
+    let refused = builder(1).driver(Driver::Ring).start().err();
+    if let Some(error) = &refused {
+        println!("skipped: {error}");
+    }
+    refused.is_none()
 }
 
 /// A port that nobody listens on, below those that connections get, which may take it before the

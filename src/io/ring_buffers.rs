@@ -1,16 +1,15 @@
-//! The buffers that the kernel receives into: one provided-buffer ring for each shard.
+//! The buffers that a ring receives into: one provided-buffer ring for each shard.
 
 #![allow(unsafe_code)] // Memory that the kernel writes to and a ring that it reads.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
 
 use super::completion::BufferIndex;
-use super::ring::{BUFFER_GROUP, Ring};
+use super::traits::ReceiveBuffers;
 
 /// The buffers of one group, and the ring by which they are given to the kernel.
 ///
@@ -18,9 +17,9 @@ use super::ring::{BUFFER_GROUP, Ring};
 /// would be touched in turn, and none be in a cache any more when its turn comes again. So the
 /// kernel has no more than a few turns need, and gets those first that were used last.
 ///
-/// INVARIANT: a buffer belongs to the kernel from [`Self::publish`] until a completion names it,
-/// and to the shard from then on.
-pub(crate) struct Buffers {
+/// INVARIANT: a buffer belongs to the kernel from [`publish`](Self::publish) until a completion
+/// names it, and to the shard from then on.
+pub(crate) struct RingBuffers {
     /// The ring's entries; `count` of them, page-aligned.
     entries: NonNull<BufRingEntry>,
     /// The buffers, one after the other.
@@ -48,18 +47,16 @@ const PUBLISHES_PER_DECREASE: u16 = 64;
 
 const PAGE_BYTES: usize = 4096;
 
-impl Buffers {
-    /// Makes the buffers and registers them with the ring.
+impl RingBuffers {
+    /// Makes the buffers, to be registered with a ring under [`Self::entries_address`].
     ///
-    /// The caller drops the ring before the buffers.
-    pub(crate) fn new(ring: &Ring, count: u16, buffer_bytes: u32) -> io::Result<Self> {
+    /// The caller drops that ring before the buffers.
+    pub(super) fn new(count: u16, buffer_bytes: u32) -> Self {
         assert!(count.is_power_of_two());
         let buffer_bytes = buffer_bytes as usize;
-        let entries = allocate(Self::entries_layout(count)).cast::<BufRingEntry>();
-        let memory = allocate(Self::memory_layout(count, buffer_bytes));
-        let mut buffers = Self {
-            entries,
-            memory,
+        Self {
+            entries: allocate(Self::entries_layout(count)).cast::<BufRingEntry>(),
+            memory: allocate(Self::memory_layout(count, buffer_bytes)),
             buffer_bytes,
             count,
             tail: 0,
@@ -68,20 +65,13 @@ impl Buffers {
             returned: 0,
             is_dry: false,
             publishes: 0,
-        };
-        let address = entries.as_ptr() as u64;
-        // SAFETY: the entries are zeroed memory of the right size that lives until `self` is
-        // dropped, which is after the ring.
-        unsafe {
-            ring.uring().submitter().register_buf_ring_with_flags(
-                address,
-                count,
-                BUFFER_GROUP,
-                0,
-            )?;
         }
-        buffers.publish();
-        Ok(buffers)
+    }
+
+    /// The address of the ring's entries: zeroed memory of the right size for `count` of them,
+    /// which lives as long as this.
+    pub(super) fn entries_address(&self) -> u64 {
+        self.entries.as_ptr() as u64
     }
 
     fn entries_layout(count: u16) -> Layout {
@@ -94,13 +84,28 @@ impl Buffers {
         Layout::from_size_align(bytes, PAGE_BYTES).expect("limits bound the product")
     }
 
-    /// The room of one buffer.
-    pub(crate) fn buffer_bytes(&self) -> usize {
+    fn put(&mut self, buffer: BufferIndex) {
+        let entry_index = usize::from(self.tail & (self.count - 1));
+        // SAFETY: `entry_index` is below `count`, and the kernel does not look at an entry that
+        // lies past the published tail. The tail shares memory with the first entry's reserved
+        // field, which these setters leave alone.
+        unsafe {
+            let entry = &mut *self.entries.as_ptr().add(entry_index);
+            let start = self.memory.as_ptr().add(usize::from(buffer.0) * self.buffer_bytes);
+            entry.set_addr(start as u64);
+            entry.set_len(self.buffer_bytes as u32);
+            entry.set_bid(buffer.0);
+        }
+        self.tail = self.tail.wrapping_add(1);
+    }
+}
+
+impl ReceiveBuffers for RingBuffers {
+    fn buffer_bytes(&self) -> usize {
         self.buffer_bytes
     }
 
-    /// The bytes that the kernel has put into a buffer.
-    pub(crate) fn filled(&mut self, buffer: BufferIndex, len: usize) -> &mut [u8] {
+    fn filled(&mut self, buffer: BufferIndex, len: usize) -> &mut [u8] {
         assert!(buffer.0 < self.count && len <= self.buffer_bytes);
         // SAFETY: the buffer lies within `memory`, which was zeroed when it was allocated, and a
         // completion has just handed it to the shard, which holds no other reference to it.
@@ -110,22 +115,20 @@ impl Buffers {
         }
     }
 
-    /// Takes a buffer back that a completion has named; the kernel may have it again after
-    /// [`Self::publish`].
-    pub(crate) fn give_back(&mut self, buffer: BufferIndex) {
+    /// The kernel may have it again after [`Self::publish`].
+    fn give_back(&mut self, buffer: BufferIndex) {
         assert!(buffer.0 < self.count && self.spare.len() < usize::from(self.count));
         self.spare.push(buffer);
         self.returned += 1;
     }
 
-    /// The kernel has found no buffer. `true` if it had all there are.
-    pub(crate) fn ran_dry(&mut self) -> bool {
+    fn ran_dry(&mut self) -> bool {
         self.is_dry = true;
         self.offered == self.count
     }
 
     /// Lets the kernel have as many as it shall have.
-    pub(crate) fn publish(&mut self) {
+    fn publish(&mut self) {
         if std::mem::take(&mut self.is_dry) {
             self.offered = self.count;
         } else if self.returned > self.offered / 2 {
@@ -149,24 +152,9 @@ impl Buffers {
             AtomicU16::from_ptr(tail).store(self.tail, Ordering::Release);
         }
     }
-
-    fn put(&mut self, buffer: BufferIndex) {
-        let entry_index = usize::from(self.tail & (self.count - 1));
-        // SAFETY: `entry_index` is below `count`, and the kernel does not look at an entry that
-        // lies past the published tail. The tail shares memory with the first entry's reserved
-        // field, which these setters leave alone.
-        unsafe {
-            let entry = &mut *self.entries.as_ptr().add(entry_index);
-            let start = self.memory.as_ptr().add(usize::from(buffer.0) * self.buffer_bytes);
-            entry.set_addr(start as u64);
-            entry.set_len(self.buffer_bytes as u32);
-            entry.set_bid(buffer.0);
-        }
-        self.tail = self.tail.wrapping_add(1);
-    }
 }
 
-impl Drop for Buffers {
+impl Drop for RingBuffers {
     fn drop(&mut self) {
         // SAFETY: allocated in `new` with these layouts; the ring, and with it the kernel's use,
         // is gone.
@@ -185,16 +173,15 @@ fn allocate(layout: Layout) -> NonNull<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ring::RingSize;
     use super::*;
 
     #[test]
     fn the_kernel_has_what_a_few_turns_need() {
-        let ring = Ring::new(RingSize { submissions: 8, completions: 8 }).unwrap();
-        let mut buffers = Buffers::new(&ring, 256, 4096).unwrap();
-        let offered = |buffers: &Buffers| 256 - buffers.spare.len();
+        let mut buffers = RingBuffers::new(256, 4096);
+        buffers.publish();
+        let offered = |buffers: &RingBuffers| 256 - buffers.spare.len();
         let ends_with =
-            |buffers: &Buffers, last: [u16; 3]| buffers.spare.ends_with(&last.map(BufferIndex));
+            |buffers: &RingBuffers, last: [u16; 3]| buffers.spare.ends_with(&last.map(BufferIndex));
         assert_eq!(offered(&buffers), 64);
 
         // What was used last is used next.
