@@ -4,8 +4,9 @@
 use io_uring::{IoUring, Probe, opcode};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
+use rustix::thread::{CapabilitySet, capabilities};
 
-use super::ring_memory::{MEMLOCK_BYTES_MIN, SHARD_RING, ring_failed};
+use super::ring_memory::{MEMLOCK_BYTES_MIN, SHARD_RING, ring_bytes, ring_failed};
 use super::threads::ThreadCounts;
 use crate::error::{EngineOption, IoUringBlock, StartError};
 use crate::io::{self, Chosen, Driver, Io as _, Ring, open_descriptors};
@@ -70,7 +71,10 @@ fn check_ring(threads: ThreadCounts) -> Result<(), StartError> {
 }
 
 fn check_ring_here(threads: ThreadCounts) -> Result<(), StartError> {
-    check_memlock(getrlimit(Resource::Memlock).current)?;
+    // The runtime asks for its part even where the kernel counts nothing.
+    let is_counted = !has_capability(CapabilitySet::IPC_LOCK);
+    let locked = if is_counted { ring_bytes(threads) } else { 0 };
+    check_memlock(getrlimit(Resource::Memlock).current, locked.max(MEMLOCK_BYTES_MIN))?;
     let mut ring =
         Ring::new(SHARD_RING).map_err(|error| explain(error, check_plain_ring(), threads))?;
     let refused = |missing| move |error| explain_refusal(error, missing, threads);
@@ -79,13 +83,16 @@ fn check_ring_here(threads: ThreadCounts) -> Result<(), StartError> {
     ring.register_sockets(1).map_err(refused("a sparse table of direct descriptors"))
 }
 
-fn check_memlock(limit: Option<u64>) -> Result<(), StartError> {
+fn check_memlock(limit: Option<u64>, bytes_min: u64) -> Result<(), StartError> {
     match limit {
-        Some(bytes) if bytes < MEMLOCK_BYTES_MIN => {
-            Err(StartError::MemLock { bytes, bytes_min: MEMLOCK_BYTES_MIN })
-        }
+        Some(bytes) if bytes < bytes_min => Err(StartError::MemLock { bytes, bytes_min }),
         _ => Ok(()),
     }
+}
+
+/// True if the process has a capability; false where the system does not tell.
+fn has_capability(capability: CapabilitySet) -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(capability))
 }
 
 fn check_descriptors(limit: Option<u64>, limit_min: u64) -> Result<(), StartError> {
@@ -207,7 +214,6 @@ fn check_opcodes(
 
 #[cfg(test)]
 mod tests {
-    use super::super::ring_memory::ring_bytes;
     use super::*;
 
     const THREADS: ThreadCounts = ThreadCounts { shards: 2, workers: 2, networks: 0 };
@@ -223,11 +229,16 @@ mod tests {
 
     #[test]
     fn low_limits_are_told_with_what_is_needed() {
-        let error = check_memlock(Some(64 * 1024)).unwrap_err();
+        let error = check_memlock(Some(64 * 1024), MEMLOCK_BYTES_MIN).unwrap_err();
         assert!(error.to_string().contains("524288"), "{error}");
+        // As many shards as a limit of 8 MiB has no room for.
+        let many = ring_bytes(ThreadCounts { shards: 20, workers: 0, networks: 0 });
+        assert!(check_memlock(Some(8 << 20), many).is_err());
+        let few = ring_bytes(ThreadCounts { shards: 16, workers: 4, networks: 0 });
+        assert!(check_memlock(Some(8 << 20), few).is_ok());
         let error = check_descriptors(Some(10), 64).unwrap_err();
         assert!(error.to_string().contains("64"), "{error}");
-        assert!(check_memlock(None).is_ok());
+        assert!(check_memlock(None, MEMLOCK_BYTES_MIN).is_ok());
     }
 
     #[test]

@@ -106,7 +106,7 @@ fn a_ring_without_memory_is_told_with_the_sum() {
     assert!(text.contains("`ulimit -l`"), "{text}");
     let bytes = text.split(" bytes").next().and_then(|before| before.rsplit(' ').next());
     let bytes: u64 = bytes.unwrap().parse().unwrap();
-    // Two shards, each with 512 KiB of the runtime's, and two workers.
+    // Two shards, each with its ring and the runtime's, two workers, and the ring that was tried.
     assert!((1_048_576..4_194_304).contains(&bytes), "{text}");
 }
 
