@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
-use shaddock::{Engine, Handlers, Reply, Shards, Workers};
+use shaddock::{Driver, Engine, Handlers, Reply, Shards, Workers};
 
 use crate::allocations;
 use crate::common::ceiling::{self, Variant};
@@ -17,6 +17,8 @@ pub(crate) enum Server {
     Glommio,
     Tokio,
     Shaddock,
+    /// By epoll.
+    ShaddockPoll,
     ShaddockWebSocket,
     ShaddockForward,
     /// The original, if `.ci/oracle` has installed it.
@@ -26,11 +28,12 @@ pub(crate) enum Server {
 impl Server {
     pub(crate) const CEILING: Self = Self::Ceiling(Variant::Plain);
     /// The servers measured by default; [`Self::Pomelo`] is added where it is installed.
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::CEILING,
         Self::Glommio,
         Self::Tokio,
         Self::Shaddock,
+        Self::ShaddockPoll,
         Self::ShaddockWebSocket,
         Self::ShaddockForward,
     ];
@@ -41,6 +44,7 @@ impl Server {
             Self::Glommio => "glommio",
             Self::Tokio => "tokio",
             Self::Shaddock => "shaddock",
+            Self::ShaddockPoll => "shaddock-poll",
             Self::ShaddockWebSocket => "shaddock-ws",
             Self::ShaddockForward => "shaddock-forward",
             Self::Pomelo => "pomelo",
@@ -83,7 +87,10 @@ pub(crate) fn serve(server: Server) {
         }),
         Server::Glommio => bare(glommio),
         Server::Tokio => bare(tokio),
-        Server::Shaddock | Server::ShaddockWebSocket | Server::ShaddockForward => shaddock(),
+        Server::Shaddock | Server::ShaddockWebSocket | Server::ShaddockForward => {
+            shaddock(Driver::Ring);
+        }
+        Server::ShaddockPoll => shaddock(Driver::Poll),
         Server::Pomelo => unreachable!("it is started by its own script"),
     }
 }
@@ -151,8 +158,9 @@ fn glommio(listener: TcpListener) {
     executor.expect("an executor").join().expect("it runs for ever");
 }
 
-fn shaddock() {
+fn shaddock(driver: Driver) {
     let engine = Engine::builder()
+        .driver(driver)
         .listen("127.0.0.1:0")
         .shards(Shards::Count(1))
         .heartbeat(Duration::from_secs(30))
