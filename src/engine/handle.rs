@@ -503,9 +503,9 @@ impl Handle {
     /// holds all sessions of its shard, and nothing else may tell that.
     ///
     /// # Errors
-    /// [`HandleError::TimedOut`] if a shard has not done so within that time, [`Busy`](HandleError::Busy)
-    /// if it takes no mail, [`OnShard`](HandleError::OnShard) where a shard or worker asks, and
-    /// [`HandleError::Stopped`] if the engine has ended.
+    /// [`HandleError::TimedOut`] if a shard has not done so within that time,
+    /// [`Busy`](HandleError::Busy) if it takes no mail, [`OnShard`](HandleError::OnShard) where a
+    /// shard or worker asks, and [`HandleError::Stopped`] if the engine has ended.
     ///
     /// # Examples
     /// ```no_run
