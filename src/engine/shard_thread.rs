@@ -175,6 +175,8 @@ impl<I: Io> ShardLoop<I> {
         let mut batch = std::mem::take(&mut self.batch);
         self.io.reap(&mut batch, &mut self.buffers);
         let is_full = batch.len() == batch.capacity();
+        // In front of what comes, whose answers may go out then.
+        self.handle_done(now_us);
         for completion in batch.drain(..) {
             self.handle(completion, now_us);
         }

@@ -120,7 +120,11 @@ impl Sockets {
             Token::FinishWriting(socket) => self.handle_other(socket, io),
             Token::Cancel(socket) => self.handle_other(socket, io),
             Token::Close(socket) => self.handle_closed(socket, io, shard),
-            Token::AcceptCancelled | Token::Bell | Token::Woken | Token::WakeFailed(_) => {
+            Token::AcceptCancelled
+            | Token::Bell
+            | Token::Woken
+            | Token::WakeFailed(_)
+            | Token::SentInPart(_) => {
                 return false;
             }
             #[cfg(feature = "load")]
@@ -286,7 +290,13 @@ impl Sockets {
         let send = self.sends[index.0 as usize].insert(Send { transmit, sent: 0 });
         // SAFETY: the segment's bytes are on the heap and stay there, unchanged, until it is
         // taken out of `sends` at its completion.
-        unsafe { io.send(send.transmit.socket, index, send.transmit.segment.as_slice()) };
+        unsafe {
+            let bytes = send.transmit.segment.as_slice();
+            match send.transmit.is_last {
+                true => io.send_at_once(send.transmit.socket, index, bytes),
+                false => io.send(send.transmit.socket, index, bytes),
+            }
+        }
     }
 
     fn handle_send(
@@ -299,7 +309,12 @@ impl Sockets {
         let Some(send) = &mut self.sends[index.0 as usize] else { return };
         let socket = send.transmit.socket;
         let mut end = SendEnd::Error;
-        if let Ok(len @ 1..) = completion.result() {
+        // Of a send that was to be done at once, and could not be.
+        let sent = match completion.result() {
+            Err(Errno::AGAIN) => Some(0),
+            result => result.ok().filter(|len| *len > 0),
+        };
+        if let Some(len) = sent {
             send.sent += len as usize;
             let is_closing = self.sockets[socket.0 as usize].is_closing;
             let rest = &send.transmit.segment.as_slice()[send.sent..];

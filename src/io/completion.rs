@@ -12,6 +12,8 @@ pub(crate) enum Token {
     Accept(AcceptIndex),
     Receive(SocketIndex),
     Send(SendIndex),
+    /// A send that was to be done at once has sent a part, or nothing.
+    SentInPart(SendIndex),
     FinishWriting(SocketIndex),
     Cancel(SocketIndex),
     Close(SocketIndex),
@@ -125,6 +127,7 @@ impl Token {
             #[cfg(feature = "load")]
             Self::Connected(socket) => (11, socket.0),
             Self::Waiting(accept) => (12, accept.0),
+            Self::SentInPart(send) => (13, send.0),
         };
         u64::from(value) | kind << KIND_SHIFT
     }
@@ -145,6 +148,7 @@ impl Token {
             #[cfg(feature = "load")]
             11 => Self::Connected(SocketIndex(value)),
             12 => Self::Waiting(AcceptIndex(value)),
+            13 => Self::SentInPart(SendIndex(value)),
             _ => return None,
         })
     }

@@ -246,6 +246,11 @@ impl Io for Poller {
         self.done.extend(sent);
     }
 
+    unsafe fn send_at_once(&mut self, socket: SocketIndex, send: SendIndex, bytes: &[u8]) {
+        // SAFETY: the caller keeps the bytes until the send completes.
+        unsafe { self.send(socket, send, bytes) };
+    }
+
     fn finish_writing(&mut self, socket: SocketIndex) {
         let place = self.sockets.place(socket);
         let finished = place.fd().and_then(|fd| rustix::net::shutdown(fd, Shutdown::Write));

@@ -15,6 +15,7 @@ use io_uring::{IoUring, opcode, squeue};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use smallvec::SmallVec;
 #[cfg(feature = "load")]
 use socket2::SockAddr;
 
@@ -34,10 +35,30 @@ pub(crate) struct Ring {
     ///
     /// INVARIANT: as long as there are any the submission queue is full, so nothing overtakes them.
     waiting: VecDeque<squeue::Entry>,
+    /// Sends without a completion, in order.
+    at_once: VecDeque<AtOnce>,
+    /// Those of them, from the first, that the kernel has taken.
+    taken_at_once: usize,
+    /// Those of these whose completion would have come by now, so that they are done.
+    done_at_once: usize,
+    /// Entries that were ever pushed, and completions that were ever reaped.
+    pushed: u64,
+    reaped: u64,
     /// The time since which the kernel has taken nothing.
     refused_since: Option<Instant>,
     /// An error between two submissions.
     failure: Option<io::Error>,
+}
+
+/// A send that completes only if the kernel does not do it at once.
+struct AtOnce {
+    send: SendIndex,
+    len: u32,
+    /// The number of its entry, from 1.
+    entry: u64,
+    /// The completions that there were, reaped or not, when the kernel had taken it: its own is
+    /// among these if there is one. Set once it is taken.
+    completions: u64,
 }
 
 /// The time for which the kernel may refuse everything before the ring counts as failed. Clients
@@ -48,6 +69,8 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(1);
 
 /// All of a send's bytes, and no signal where the peer has gone.
 const SEND_FLAGS: i32 = (RecvFlags::WAITALL.bits() | SendFlags::NOSIGNAL.bits()) as i32;
+/// As much of it as the socket takes at once: a send that fails for that is not tried again.
+const SEND_AT_ONCE_FLAGS: i32 = SEND_FLAGS | SendFlags::DONTWAIT.bits() as i32;
 const READABLE: u32 = PollFlags::IN.bits() as u32;
 /// The group of receive buffers; a ring has one.
 const BUFFER_GROUP: u16 = 0;
@@ -62,7 +85,17 @@ impl Ring {
             .setup_submit_all()
             .setup_cqsize(size.completions)
             .build(size.submissions)?;
-        Ok(Self { uring, waiting: VecDeque::new(), refused_since: None, failure: None })
+        Ok(Self {
+            uring,
+            waiting: VecDeque::new(),
+            at_once: VecDeque::new(),
+            taken_at_once: 0,
+            done_at_once: 0,
+            pushed: 0,
+            reaped: 0,
+            refused_since: None,
+            failure: None,
+        })
     }
 
     pub(crate) fn uring(&self) -> &IoUring {
@@ -70,6 +103,7 @@ impl Ring {
     }
 
     fn push(&mut self, entry: &squeue::Entry) {
+        self.pushed += 1;
         // SAFETY: every caller below passes an entry whose memory outlives its completion, as
         // its own comment says, or one without memory.
         if unsafe { self.uring.submission().push(entry) }.is_err() {
@@ -115,6 +149,9 @@ impl Ring {
                 }
             },
         };
+        if self.taken_at_once < self.at_once.len() {
+            self.note_taken();
+        }
         self.refill();
         match entered.map_err(|error| (refusal(&error), error)) {
             Ok(_) | Err((Refusal::None, _)) => {
@@ -123,6 +160,44 @@ impl Ring {
             }
             Err((Refusal::ForNow, error)) => self.handle_refusal(error),
             Err((Refusal::ForGood, error)) => Err(error),
+        }
+    }
+
+    /// Takes note of the sends without a completion that the kernel has taken. They are done, unless
+    /// there is a completion of them among those that are there now.
+    fn note_taken(&mut self) {
+        let queue = self.uring.submission();
+        let left = queue.len() + self.waiting.len();
+        // A completion that finds no room is not seen yet.
+        if queue.cq_overflow() {
+            return;
+        }
+        drop(queue);
+        let taken = self.pushed - left as u64;
+        let completions = self.reaped + self.uring.completion().len() as u64;
+        for at_once in self.at_once.iter_mut().skip(self.taken_at_once) {
+            if at_once.entry > taken {
+                return;
+            }
+            at_once.completions = completions;
+            self.taken_at_once += 1;
+        }
+    }
+
+    /// Takes note of those that are done, once completions were reaped.
+    fn note_done(&mut self) {
+        let taken = self.at_once.iter().take(self.taken_at_once).skip(self.done_at_once);
+        let reaped = self.reaped;
+        self.done_at_once += taken.take_while(|it| it.completions <= reaped).count();
+    }
+
+    /// A send was not done at once, so it completes as others do.
+    #[cold]
+    fn take_from_at_once(&mut self, send: SendIndex) {
+        if let Some(index) = self.at_once.iter().position(|at_once| at_once.send == send) {
+            self.at_once.remove(index);
+            self.taken_at_once -= usize::from(index < self.taken_at_once);
+            debug_assert!(index >= self.done_at_once, "its completion has come in time");
         }
     }
 
@@ -229,6 +304,17 @@ impl Io for Ring {
         self.push(&entry.user_data(Token::Send(send).encode()));
     }
 
+    unsafe fn send_at_once(&mut self, socket: SocketIndex, send: SendIndex, bytes: &[u8]) {
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let entry = opcode::Send::new(Fixed(socket.0), bytes.as_ptr(), len);
+        let entry = entry.flags(SEND_AT_ONCE_FLAGS).build().flags(squeue::Flags::SKIP_SUCCESS);
+        let entry = entry.user_data(Token::SentInPart(send).encode());
+        // In front: to push may let the kernel take it.
+        let number = self.pushed + 1;
+        self.at_once.push_back(AtOnce { send, len, entry: number, completions: u64::MAX });
+        self.push(&entry);
+    }
+
     fn finish_writing(&mut self, socket: SocketIndex) {
         let entry = opcode::Shutdown::new(Fixed(socket.0), Shutdown::Write as i32).build();
         self.push(&entry.user_data(Token::FinishWriting(socket).encode()));
@@ -290,23 +376,39 @@ impl Io for Ring {
         self.reap_wakes(batch);
     }
 
-    /// The kernel has it all.
     #[inline]
     fn done_len(&self) -> usize {
-        0
+        self.done_at_once
     }
 
     #[inline]
     fn next_done(&mut self) -> Option<Completion> {
-        None
+        self.done_at_once = self.done_at_once.checked_sub(1)?;
+        self.taken_at_once -= 1;
+        let AtOnce { send, len, .. } = self.at_once.pop_front()?;
+        Some(Completion::new(Token::Send(send), Ok(len)))
     }
 
     fn reap_wakes(&mut self, batch: &mut Vec<Completion>) {
         debug_assert!(batch.is_empty());
         let room = batch.capacity();
+        let mut unknown = 0;
+        let mut in_part = SmallVec::<[SendIndex; 4]>::new();
         for entry in self.uring.completion().take(room) {
-            let Some(completion) = Completion::decode(&entry) else { continue };
+            let Some(mut completion) = Completion::decode(&entry) else {
+                unknown += 1;
+                continue;
+            };
+            if let Token::SentInPart(send) = completion.token {
+                completion.token = Token::Send(send);
+                in_part.push(send);
+            }
             batch.push(completion);
+        }
+        self.reaped += (batch.len() + unknown) as u64;
+        in_part.into_iter().for_each(|send| self.take_from_at_once(send));
+        if self.done_at_once < self.taken_at_once {
+            self.note_done();
         }
     }
 }
@@ -380,6 +482,62 @@ mod tests {
             assert!(ring.waiting.is_empty());
         }
         assert!(faults::next().is_none(), "every fault has come");
+    }
+
+    /// Sends at once to sockets with room and to some without, through a ring that is too small for
+    /// them and a kernel that refuses from time to time: each completes once, behind its bytes.
+    #[test]
+    fn sends_at_once_complete_once_each_whether_they_fit_or_not() {
+        use std::io::{Read as _, Write as _};
+        use std::os::unix::net::UnixStream;
+
+        const SOCKETS: u32 = 40;
+        let bytes = vec![7; 300];
+        for (size, refused) in [(8, 0), (8, 30), (64, 0), (64, 30)] {
+            let size = RingSize { submissions: size, completions: size };
+            let Some(mut ring) = ring(size) else { return };
+            ring.register_sockets(SOCKETS).unwrap();
+            let mut pairs = Vec::new();
+            for index in 0..SOCKETS {
+                let (own, peer) = UnixStream::pair().unwrap();
+                own.set_nonblocking(true).unwrap();
+                peer.set_nonblocking(true).unwrap();
+                // Every third has no room at all.
+                while index % 3 == 0 && (&own).write(&[0; 4_096]).is_ok() {}
+                let update = [own.as_raw_fd()];
+                ring.uring.submitter().register_files_update(index, &update).unwrap();
+                pairs.push((own, peer));
+            }
+            if refused > 0 {
+                faults::fail(&[(Errno::AGAIN, refused)]);
+            }
+            let mut batch = Vec::with_capacity(5);
+            let mut completed = vec![0; SOCKETS as usize];
+            for index in 0..SOCKETS {
+                // SAFETY: the bytes outlive the ring, which is dropped at the end of the loop.
+                unsafe { ring.send_at_once(SocketIndex(index), SendIndex(index), &bytes) };
+            }
+            while completed.contains(&0) {
+                ring.submit().unwrap();
+                ring.reap_wakes(&mut batch);
+                let done: Vec<_> = std::iter::from_fn(|| ring.next_done()).collect();
+                for completion in done.into_iter().chain(batch.drain(..)) {
+                    let Token::Send(SendIndex(index)) = completion.token else { panic!() };
+                    completed[index as usize] += 1;
+                    let mut received = [0; 301];
+                    match completion.result() {
+                        Err(error) => assert_eq!((error, index % 3), (Errno::AGAIN, 0)),
+                        Ok(len) => {
+                            assert_eq!((len, index % 3 == 0), (300, false));
+                            let peer = &mut pairs[index as usize].1;
+                            assert_eq!(peer.read(&mut received).unwrap(), 300);
+                        }
+                    }
+                }
+            }
+            assert!(completed.iter().all(|count| *count == 1), "{completed:?}");
+            assert!(ring.at_once.is_empty() && faults::next().is_none());
+        }
     }
 
     #[test]

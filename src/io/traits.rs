@@ -90,6 +90,15 @@ pub(crate) trait Io: Sized {
     /// `bytes` stay where they are, unchanged, until the completion of `Token::Send(send)`.
     unsafe fn send(&mut self, socket: SocketIndex, send: SendIndex, bytes: &[u8]);
 
+    /// The same where nobody waits for the completion of a send that is done at once: it comes by
+    /// [`next_done`](Self::next_done), at the earliest after the next [`reap`](Self::reap), and
+    /// wakes nobody. What can't be done at once completes as any send does, with the part that was
+    /// sent or with `EAGAIN`; the rest is to be sent by [`send`](Self::send).
+    ///
+    /// # Safety
+    /// `bytes` stay where they are, unchanged, until the completion of `Token::Send(send)`.
+    unsafe fn send_at_once(&mut self, socket: SocketIndex, send: SendIndex, bytes: &[u8]);
+
     /// Tells the peer that nothing more will be sent.
     fn finish_writing(&mut self, socket: SocketIndex);
 

@@ -12,6 +12,9 @@ pub(crate) struct Transmit {
     pub(crate) session: SessionId,
     pub(crate) socket: SocketIndex,
     pub(crate) segment: Segment,
+    /// True if nothing waits for it to be sent: nothing stands behind it, and nobody is to be
+    /// closed or read again then.
+    pub(crate) is_last: bool,
 }
 
 /// Something else that the shell has to do with a socket.

@@ -7,6 +7,9 @@ use crate::shard::connections::Layer;
 use crate::shard::connections::{CloseReason, Listed, State};
 use crate::shard::shell::{SendEnd, Transmit};
 
+/// Bytes of the longest segment that a socket is believed to take at once.
+const LAST_BYTES_MAX: usize = 64 * 1024;
+
 impl Outbound {
     /// The next buffer to send. `is_turn_next` tells that another turn follows at once.
     ///
@@ -33,15 +36,18 @@ impl Outbound {
                 continue;
             }
             let socket = connection.socket;
-            let segment = match connection.layer {
+            let is_working = matches!(connection.state, State::Working(_));
+            let (segment, is_empty) = match connection.layer {
                 #[cfg(feature = "tls")]
-                Layer::Tls => self.take_sealed(slot),
-                _ => connection.outbox.take(pool),
+                Layer::Tls => (self.take_sealed(slot), false),
+                _ => (connection.outbox.take(pool), !connection.outbox.is_waiting()),
             };
+            let is_last = is_working && is_empty && self.pauses.is_empty() && !self.is_draining;
             if let Some(segment) = segment {
+                let is_last = is_last && segment.as_slice().len() <= LAST_BYTES_MAX;
                 let sending = &self.connections.figures().outbox_bytes;
                 sending.add(segment.as_slice().len() as u64);
-                return Some(Transmit { session, socket, segment });
+                return Some(Transmit { session, socket, segment, is_last });
             }
         }
     }
