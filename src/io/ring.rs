@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd as _, RawFd};
 use std::time::{Duration, Instant};
 
 use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
-use io_uring::{IoUring, opcode, squeue};
+use io_uring::{EnterFlags, IoUring, opcode, squeue};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
@@ -31,6 +31,8 @@ use crate::shard::SocketIndex;
 /// A ring of one thread.
 pub(crate) struct Ring {
     uring: IoUring,
+    /// For an enter that waits.
+    wait_flags: EnterFlags,
     /// Entries that the kernel has yet to make room for, in order.
     ///
     /// INVARIANT: as long as there are any the submission queue is full, so nothing overtakes them.
@@ -85,8 +87,16 @@ impl Ring {
             .setup_submit_all()
             .setup_cqsize(size.completions)
             .build(size.submissions)?;
+        let params = uring.params();
+        let wait_flags = EnterFlags::EXT_ARG | EnterFlags::GETEVENTS;
+        let wait_flags = match params.is_feature_no_iowait() {
+            // A thread that sleeps in its ring is idle, and is not to look busy with a disk.
+            true => wait_flags | EnterFlags::NO_IOWAIT,
+            false => wait_flags,
+        };
         Ok(Self {
             uring,
+            wait_flags,
             waiting: VecDeque::new(),
             at_once: VecDeque::new(),
             taken_at_once: 0,
@@ -145,7 +155,10 @@ impl Ring {
                 Some(timeout) => {
                     let timespec = Timespec::from(timeout);
                     let args = SubmitArgs::new().timespec(&timespec);
-                    self.uring.submitter().submit_with_args(1, &args)
+                    let entries = self.uring.submission().len() as u32;
+                    let flags = self.wait_flags.bits();
+                    // SAFETY: the arguments are those that the flag EXT_ARG promises.
+                    unsafe { self.uring.submitter().enter(entries, 1, flags, Some(&args)) }
                 }
             },
         };
