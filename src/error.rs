@@ -131,6 +131,8 @@ pub enum EngineOption {
     RealIpHeader,
     /// `Listener::origins`.
     Origins,
+    /// An option of `Listener::tcp`, by its name.
+    Tcp(&'static str),
     /// `Listener::serializer`.
     Serializer,
     /// `Listener::compression`.
@@ -159,6 +161,7 @@ impl std::fmt::Display for EngineOption {
             Self::TrustedProxies => "trusted_proxies",
             Self::RealIpHeader => "real_ip_header",
             Self::Origins => "origins",
+            Self::Tcp(name) => return write!(f, "tcp.{name}"),
             Self::Serializer => "serializer",
             Self::Compression => "compression",
             Self::Admin(name) | Self::Cluster(name) => name,

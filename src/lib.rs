@@ -128,7 +128,7 @@ pub use dispatch::{
 #[cfg(feature = "engine")]
 pub use engine::{
     Builder, ClusterMetrics, Drain, Engine, Handle, Listener, Metrics, ServerTypeMetrics,
-    ShardMetrics, Shards, ShutdownReport, return_free_memory, return_large_memory,
+    ShardMetrics, Shards, ShutdownReport, TcpOptions, return_free_memory, return_large_memory,
 };
 #[cfg(feature = "engine")]
 pub use error::{EngineOption, HandleError, IoUringBlock, StartError};

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::tcp_options::{Refused, TcpOptions};
 use crate::dispatch::HostRule;
 use crate::error::{EngineOption, StartError};
 use crate::shard::{Dialect, ListenerConfig};
@@ -36,6 +37,7 @@ use crate::wire::pitaya::{Compression, Serializer};
 pub struct Listener {
     address: String,
     pub(super) config: ListenerConfig,
+    tcp: TcpOptions,
 }
 
 impl Listener {
@@ -46,7 +48,11 @@ impl Listener {
     ///
     /// `[::]` takes IPv4 clients too, unless another listener has the port for IPv4.
     pub fn new(address: impl Into<String>) -> Self {
-        Self { address: address.into(), config: ListenerConfig::default() }
+        Self {
+            address: address.into(),
+            config: ListenerConfig::default(),
+            tcp: TcpOptions::default(),
+        }
     }
 
     /// Expects each connection to start with a PROXY header (version 1 or 2), and takes the
@@ -81,6 +87,13 @@ impl Listener {
     #[must_use]
     pub fn origins<T: Into<String>>(mut self, origins: impl IntoIterator<Item = T>) -> Self {
         self.config.origins = origins.into_iter().map(|origin| origin.into().into()).collect();
+        self
+    }
+
+    /// Sets options of the kernel's TCP for its connections; see [`TcpOptions`].
+    #[must_use]
+    pub fn tcp(mut self, options: TcpOptions) -> Self {
+        self.tcp = options;
         self
     }
 
@@ -250,12 +263,12 @@ pub(super) fn listen(
     let wanted = resolve_all(listeners)?;
     let mut listening = Listening { by_shard: Vec::new(), addresses: Vec::new() };
     listening.by_shard.resize_with(shards, Vec::new);
-    for address in &wanted {
+    for (address, listener) in wanted.iter().zip(listeners) {
         let family = match wanted.iter().any(|other| is_ipv4_beside(*other, *address)) {
             true => Family::Ipv6Alone,
             false => Family::OfAddress,
         };
-        let (sockets, bound) = listen_on(*address, family, shards, backlog)?;
+        let (sockets, bound) = listen_on(*address, family, shards, backlog, &listener.tcp)?;
         for (sockets, socket) in listening.by_shard.iter_mut().zip(sockets) {
             sockets.push(socket);
         }
@@ -322,10 +335,15 @@ fn listen_on(
     family: Family,
     count: usize,
     backlog: u32,
+    tcp: &TcpOptions,
 ) -> Result<(Vec<Socket>, SocketAddr), StartError> {
     let failed = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::AddrInUse => StartError::AddressInUse(address),
         _ => StartError::Listen { address, error },
+    };
+    let refused = |Refused { key, expected, error }| StartError::Option {
+        option: EngineOption::Tcp(key),
+        expected: format!("{expected} ({address}): {error}"),
     };
     // Sockets that share a port would also share it with another process of the same user, which
     // would then get half of the clients. A socket that does not share tells.
@@ -339,6 +357,7 @@ fn listen_on(
         let socket = socket(bound, family).map_err(failed)?;
         socket.set_reuse_port(true).map_err(failed)?;
         socket.bind(&bound.into()).map_err(failed)?;
+        tcp.apply(&socket).map_err(refused)?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX)).map_err(failed)?;
         let local = socket.local_addr().map_err(failed)?;
         bound = local.as_socket().unwrap_or(bound);

@@ -27,6 +27,7 @@ mod sockets;
 mod start;
 #[cfg(test)]
 mod tests;
+mod tcp_options;
 mod threads;
 mod typed;
 mod watch;
@@ -42,4 +43,5 @@ pub use handle::{Drain, Engine, Handle, ShutdownReport};
 #[cfg(feature = "testing")]
 pub(crate) use in_test::TestPlan;
 pub use listen::Listener;
+pub use tcp_options::TcpOptions;
 pub use watch::{ClusterMetrics, Metrics, ServerTypeMetrics, ShardMetrics};

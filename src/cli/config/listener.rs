@@ -1,10 +1,10 @@
 //! `[[listener]]`: where clients connect.
 
 use shaddock::wire::pitaya::{Compression, Serializer};
-use shaddock::{Builder, Dialect, Listener, Tls};
+use shaddock::{Builder, Dialect, Listener, TcpOptions, Tls};
 
 use super::Section;
-use super::kind::{DIALECT, FLAG, HEADER, HOST_RULE, ORIGIN, SERIALIZER, TEXT};
+use super::kind::{DIALECT, DURATION, FLAG, HEADER, HOST_RULE, ORIGIN, SERIALIZER, TEXT, bytes};
 use super::table::Table;
 
 struct Listeners {
@@ -20,6 +20,7 @@ pub(super) fn read(root: &mut Table<'_>, name: &'static str) -> Box<dyn Section>
         table.read("address", &mut address, TEXT);
         let listener = read_dialect(table, Listener::new(address));
         let listener = read_proxies(table, listener).origins(table.read_list("origins", ORIGIN));
+        let listener = listener.tcp(table.table("tcp", read_tcp));
         match table.table("tls", read_tls) {
             Some(tls) => listener.tls(tls),
             None => listener,
@@ -70,6 +71,28 @@ fn read_proxies(table: &mut Table<'_>, mut listener: Listener) -> Listener {
         listener = listener.real_ip_header(header);
     }
     listener.trusted_proxies(proxies)
+}
+
+fn read_tcp(table: &mut Table<'_>) -> TcpOptions {
+    let mut thin = false;
+    table.read("thin", &mut thin, FLAG);
+    let mut options = TcpOptions::new().thin(thin);
+    if let Some(timeout) = table.read_some("user_timeout", DURATION) {
+        options = options.user_timeout(timeout);
+    }
+    if let Some(bytes) = table.read_some("notsent_lowat", bytes()) {
+        options = options.notsent_lowat(bytes);
+    }
+    if let Some(time) = table.read_some("rto_min", DURATION) {
+        options = options.rto_min(time);
+    }
+    if let Some(time) = table.read_some("rto_max", DURATION) {
+        options = options.rto_max(time);
+    }
+    if let Some(name) = table.read_some("congestion", TEXT) {
+        options = options.congestion(name);
+    }
+    options
 }
 
 fn read_tls(table: &mut Table<'_>) -> Option<Tls> {
