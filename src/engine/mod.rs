@@ -5,6 +5,7 @@ mod accepts;
 mod allocator;
 mod attached;
 mod attachment;
+mod balance;
 mod builder;
 mod churn;
 mod cores;

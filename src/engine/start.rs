@@ -5,8 +5,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use glommio::{GlommioError, LocalExecutorBuilder, Placement};
+use socket2::Socket;
 
 use super::accepts::Listeners;
+use super::balance::Balancer;
 use super::cores::pin;
 use super::handle::Engine;
 use super::listen::Listening;
@@ -53,6 +55,7 @@ impl Plan {
         let (opened, results) = channel();
         let sockets_max = sockets_max(driver, counts);
         let runtimes = Arc::<Runtimes>::default();
+        let weighed = first_sockets(&listening.by_shard);
         for (index, listeners) in Listeners::shared(listening.by_shard).enumerate() {
             let shard = ShardThread {
                 config: Arc::clone(&config),
@@ -91,7 +94,30 @@ impl Plan {
         }
         runtimes.is_started.store(true, Ordering::Release);
         start_networks(networks, &routers, counts, &mut engine)?;
+        balance(config, weighed, counts, &mut engine);
         Ok(engine)
+    }
+}
+
+/// A socket of the first shard's for each listener.
+fn first_sockets(by_shard: &[Vec<Socket>]) -> std::io::Result<Vec<Socket>> {
+    by_shard.first().into_iter().flatten().map(Socket::try_clone).collect()
+}
+
+/// Has new connections spread over the shards by their load. Without it they are spread all the
+/// same, by the kernel's hash.
+fn balance(
+    config: Arc<ShardConfig>,
+    sockets: std::io::Result<Vec<Socket>>,
+    counts: ThreadCounts,
+    engine: &mut Engine,
+) {
+    if counts.shards < 2 {
+        return;
+    }
+    match sockets.and_then(|sockets| Balancer::start(config, sockets)) {
+        Ok(balancer) => engine.attach(Box::new(balancer)),
+        Err(error) => tracing::info!(%error, "new connections are not spread by load"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the kernel's TCP does for the connections of a listener on networks that lose packets.
+//! Options of the kernel's TCP for the connections of a listener, on networks that lose packets.
 //!
 //! Accepted sockets inherit all of it from the listening socket, so that no connection costs a
 //! system call more.

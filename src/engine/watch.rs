@@ -288,7 +288,7 @@ fn shard_metrics(shard: &Arc<ShardFigures>) -> ShardMetrics {
 }
 
 /// The time that a thread of this process ran.
-fn thread_cpu(thread: i32) -> Option<Duration> {
+pub(super) fn thread_cpu(thread: i32) -> Option<Duration> {
     let text = fs::read_to_string(format!("/proc/self/task/{thread}/schedstat")).ok()?;
     text.split(' ').next()?.parse().ok().map(Duration::from_nanos)
 }

@@ -176,8 +176,8 @@ impl Ring {
         }
     }
 
-    /// Takes note of the sends without a completion that the kernel has taken. They are done, unless
-    /// there is a completion of them among those that are there now.
+    /// Takes note of the sends without a completion that the kernel has taken. They are done, but
+    /// for those that have a completion all the same, which is there by now.
     fn note_taken(&mut self) {
         let queue = self.uring.submission();
         let left = queue.len() + self.waiting.len();

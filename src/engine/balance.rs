@@ -1,0 +1,248 @@
+//! The share of new connections that each shard gets, by how busy it is.
+//!
+//! The kernel spreads connections over the sockets of a port by a hash, which knows nothing of the
+//! load: some shards get half as many again as others, and one that is busy gets as many as one
+//! that is idle. A thread looks at the time that each shard's thread has run, and where they differ
+//! gives the port a program by which the kernel picks a socket at random, by weight.
+
+#![allow(unsafe_code)] // The program is handed to the kernel; the block says what it reads.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use libc::sock_filter;
+use socket2::Socket;
+
+use super::attached::Attached;
+use super::watch::thread_cpu;
+use crate::shard::ShardConfig;
+
+/// The thread that weighs, while the engine runs.
+pub(super) struct Balancer {
+    /// Dropped to end the thread.
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The interval between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Shares of a core, in thousandths, by which shards may differ without being weighed.
+const SPREAD_MIN: u32 = 100;
+/// The weight that a shard has though it is busy all the time: what it serves may end.
+const WEIGHT_MIN: u32 = 50;
+/// Choices of the kernel, as a power of two, over which the weights are spread.
+const CHOICES: u32 = 1 << 16;
+
+/// A shard at one look.
+#[derive(Debug, Clone, Copy, Default)]
+struct Load {
+    /// The share of a core that its thread has used lately, in thousandths.
+    busy: u32,
+    /// True if it has no place for another connection.
+    is_full: bool,
+}
+
+impl Balancer {
+    /// Starts the thread, where there is something to weigh. `sockets` has one socket of each port,
+    /// of the first shard.
+    pub(super) fn start(config: Arc<ShardConfig>, sockets: Vec<Socket>) -> io::Result<Self> {
+        let (stop, stopped) = channel();
+        let weigher = Weigher { config, sockets, seen: Vec::new(), is_weighed: false };
+        let run = move || weigher.run(|| stopped.recv_timeout(LOOK_EVERY));
+        let thread = Builder::new().name("shaddock-balance".into()).spawn(run)?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Attached for Balancer {
+    fn address(&self) -> Option<SocketAddr> {
+        None
+    }
+}
+
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread that weighs shards has panicked");
+        }
+    }
+}
+
+struct Weigher {
+    config: Arc<ShardConfig>,
+    sockets: Vec<Socket>,
+    /// The time that each shard's thread had run at the last look, when that was, and the load.
+    seen: Vec<(Duration, Instant, Load)>,
+    /// True if the ports have a program.
+    is_weighed: bool,
+}
+
+impl Weigher {
+    fn run(mut self, mut wait: impl FnMut() -> Result<(), RecvTimeoutError>) {
+        while wait() == Err(RecvTimeoutError::Timeout) {
+            let loads = self.look();
+            if let Err(error) = self.weigh(&loads) {
+                // It stays as it is without: by the kernel's hash.
+                tracing::info!(%error, "new connections are not spread by load");
+                return;
+            }
+        }
+    }
+
+    /// Takes the loads of all shards.
+    fn look(&mut self) -> Vec<Load> {
+        let max = u64::from(self.config.limits.connections_per_shard_max);
+        let shards: Vec<_> = self.config.figures.shards().map(Arc::clone).collect();
+        let first = self.seen.len() != shards.len();
+        if first {
+            self.seen = vec![(Duration::ZERO, Instant::now(), Load::default()); shards.len()];
+        }
+        for (shard, (cpu_before, at, load)) in shards.iter().zip(&mut self.seen) {
+            let (cpu, now) =
+                (shard.thread().and_then(thread_cpu).unwrap_or_default(), Instant::now());
+            let ran = cpu.saturating_sub(*cpu_before).as_micros() as u64 * 1_000;
+            let share = ran / (now.duration_since(*at).as_micros() as u64).max(1);
+            let share = if first { 0 } else { share.min(1_000) as u32 };
+            // Half of it is older, so that a single burst moves little.
+            load.busy = (load.busy + share) / 2;
+            let open: u64 = shard.connections.iter().map(crate::metrics::Counter::value).sum();
+            load.is_full = open >= max;
+            (*cpu_before, *at) = (cpu, now);
+        }
+        self.seen.iter().map(|(_, _, load)| *load).collect()
+    }
+
+    /// Gives the ports a program by these loads, or takes it from them.
+    fn weigh(&mut self, loads: &[Load]) -> io::Result<()> {
+        let weights = weights(loads);
+        if weights.is_none() && !self.is_weighed {
+            return Ok(());
+        }
+        // Without a difference all have the same: the kernel's own hash can't be had back while
+        // connections come.
+        let program = program(&weights.unwrap_or_else(|| vec![1; loads.len()]));
+        self.is_weighed = true;
+        self.sockets.iter().try_for_each(|socket| attach(socket, &program))
+    }
+}
+
+/// The weight of each shard; none where they differ too little to be weighed.
+fn weights(loads: &[Load]) -> Option<Vec<u32>> {
+    let busy = || loads.iter().map(|load| load.busy);
+    let spread = busy().max()? - busy().min()?;
+    let is_any_full = loads.iter().any(|load| load.is_full);
+    if loads.iter().all(|load| load.is_full) || spread <= SPREAD_MIN && !is_any_full {
+        return None;
+    }
+    let weight = |load: &Load| match load.is_full {
+        true => 0,
+        false => 1_000_u32.saturating_sub(load.busy).max(WEIGHT_MIN),
+    };
+    Some(loads.iter().map(weight).collect())
+}
+
+/// A program of the classic packet filter that gives the number of a socket by weight.
+fn program(weights: &[u32]) -> Vec<sock_filter> {
+    let code = |code: u32, k: u32| sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let random = (libc::SKF_AD_OFF + libc::SKF_AD_RANDOM) as u32;
+    let mut program = vec![
+        code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, random),
+        code(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, CHOICES - 1),
+    ];
+    let sum: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
+    let mut below = 0;
+    let last = weights.iter().rposition(|weight| *weight > 0).unwrap_or_default();
+    for (socket, weight) in (0..).zip(weights).take(last) {
+        below += u64::from(*weight);
+        let end = (below * u64::from(CHOICES) / sum.max(1)) as u32;
+        let jump = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
+        program.push(sock_filter { code: jump as u16, jt: 1, jf: 0, k: end });
+        program.push(code(libc::BPF_RET | libc::BPF_K, socket));
+    }
+    program.push(code(libc::BPF_RET | libc::BPF_K, last as u32));
+    program
+}
+
+fn attach(socket: &Socket, program: &[sock_filter]) -> io::Result<()> {
+    let filter = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(io::Error::other)?,
+        filter: program.as_ptr().cast_mut(),
+    };
+    let len = size_of::<libc::sock_fprog>() as libc::socklen_t;
+    let option = libc::SO_ATTACH_REUSEPORT_CBPF;
+    // SAFETY: the kernel reads the program, whose length stands beside it, and writes nothing; both
+    // live until it has.
+    let set = unsafe {
+        let value = (&raw const filter).cast();
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, value, len)
+    };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use socket2::{Domain, Type};
+
+    use super::*;
+
+    fn busy(shares: &[u32]) -> Vec<Load> {
+        shares.iter().map(|share| Load { busy: *share, is_full: false }).collect()
+    }
+
+    #[test]
+    fn who_is_less_busy_weighs_more_and_who_is_full_nothing() {
+        assert_eq!(weights(&busy(&[500, 550, 600])), None);
+        assert_eq!(weights(&busy(&[100, 700, 1_000])), Some(vec![900, 300, WEIGHT_MIN]));
+        let mut loads = busy(&[0, 0, 0]);
+        loads[1].is_full = true;
+        assert_eq!(weights(&loads), Some(vec![1_000, 0, 1_000]));
+        loads.iter_mut().for_each(|load| load.is_full = true);
+        assert_eq!(weights(&loads), None);
+    }
+
+    /// Connections go where the weights say, by the kernel's own dice.
+    #[test]
+    fn the_kernel_picks_by_weight() {
+        const COUNT: usize = 400;
+        let socket = |port: u16| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.set_reuse_port(true).unwrap();
+            socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into()).unwrap();
+            socket.listen(COUNT as i32).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            socket
+        };
+        let first = socket(0);
+        let address = first.local_addr().unwrap().as_socket().unwrap();
+        let sockets =
+            [first, socket(address.port()), socket(address.port()), socket(address.port())];
+        for (weights, expected) in [
+            ([0, 128, 0, 128], [0, 200, 0, 200]),
+            ([192, 0, 64, 0], [300, 0, 100, 0]),
+            ([1, 1, 1, 1], [100; 4]),
+            ([0, 0, 0, 9], [0, 0, 0, 400]),
+        ] {
+            attach(&sockets[0], &program(&weights)).unwrap();
+            let clients: Vec<_> =
+                (0..COUNT).map(|_| TcpStream::connect(address).unwrap()).collect();
+            let accepted = |socket: &Socket| std::iter::from_fn(|| socket.accept().ok()).count();
+            let counts: Vec<usize> = sockets.iter().map(accepted).collect();
+            assert_eq!(counts.iter().sum::<usize>(), COUNT, "{counts:?}");
+            for (count, expected) in counts.iter().zip(expected) {
+                // Six standard deviations at least.
+                let is_close =
+                    if expected == 0 { *count == 0 } else { count.abs_diff(expected) < 65 };
+                assert!(is_close, "{weights:?}: {counts:?}");
+            }
+            drop(clients);
+        }
+    }
+}
