@@ -211,6 +211,7 @@ fn start_poll_shard(
     let threads = Arc::clone(&shard.threads);
     let named = std::thread::Builder::new().name(format!("shaddock-{number}"));
     let spawned = named.spawn(move || {
+        enter();
         if let Some(core) = core {
             pin(core);
         }

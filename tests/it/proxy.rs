@@ -128,7 +128,7 @@ fn the_host_filter_looks_at_the_client_and_not_at_the_balancer() {
     let address = engine.local_addr();
     engine.handle().deny_hosts(&rules(["127.0.0.0/8"])).unwrap();
     // The rule is in force once a shard has read its mail, which any report comes behind.
-    engine.handle().metrics().unwrap();
+    engine.handle().statistics().unwrap();
     assert!(is_closed(address, &[v2(DENIED), handshake()].concat()));
     let mut client = ready_behind(address, &v2(CLIENT));
     assert_eq!(client.ask_json(1, WHERE, "{}"), CLIENT);

@@ -478,7 +478,7 @@ fn a_broadcast_waits_for_nobody() {
     assert!(matches!(early.next(), Event::Handshake(_)));
     engine.handle().broadcast("all", "[1]", Audience::all()).unwrap();
     // The broadcast was in the inbox before this report.
-    engine.handle().metrics().unwrap();
+    engine.handle().statistics().unwrap();
     early.send(&ack());
     assert_eq!(received(&mut early), []);
 }

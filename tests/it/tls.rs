@@ -299,7 +299,7 @@ fn certificates_change_for_new_connections_only() {
     assert!(refuses_certificate(engine.local_addr(), &new), "not read before it is asked for");
     handle.reload_certificates().unwrap();
     // A shard has read its mail once it has reported.
-    handle.metrics().unwrap();
+    handle.statistics().unwrap();
     for _ in 0..4 {
         let mut stream = ready(engine.local_addr(), &new);
         assert_eq!(ask(&mut stream, 1, ECHO, "{}"), "{}");

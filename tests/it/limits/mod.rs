@@ -261,14 +261,14 @@ fn denied_hosts_are_turned_away_when_they_connect() {
         for round in 1..=2 {
             handle.deny_hosts(&[elsewhere, loopback]).unwrap();
             // Reports come after the rules in every shard's inbox.
-            handle.metrics().unwrap();
+            handle.statistics().unwrap();
             for _ in 0..4 {
                 assert_turned_away(engine.local_addr());
             }
             assert_eq!(counters(&engine).refused_host, 4 * round);
             assert!(is_served(&mut inside), "open connections stay");
             handle.allow_hosts(&[loopback]).unwrap();
-            handle.metrics().unwrap();
+            handle.statistics().unwrap();
             for _ in 0..4 {
                 assert!(is_served(&mut Client::ready(engine.local_addr())));
             }
