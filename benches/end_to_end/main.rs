@@ -6,6 +6,8 @@
 //! cargo bench --bench end_to_end -- --servers shaddock,ceiling --points 100x16 --rounds 15
 //! cargo bench --bench end_to_end -- --servers ceiling,no-sqarray,ring-fd,bundle,incremental
 //! cargo bench --bench end_to_end -- --servers ceiling,shaddock --points 50x1 --open-loop 60
+//! cargo bench --bench end_to_end -- --points 50x1,100x16 \
+//!     --servers ceiling,shaddock,shaddock-by-hand,shaddock-typed,shaddock-borrowed
 //! ```
 //!
 //! The real Pomelo is a column once `.ci/oracle` has installed it.
@@ -136,7 +138,7 @@ impl From<Options> for Arguments {
         if options.test {
             (arguments.rounds, arguments.shape) = (1, SMOKE);
             arguments.points = vec![OPEN_LOOP, Point::ALL[3]];
-            arguments.servers = Server::ALL.to_vec();
+            arguments.servers = Server::ALL.into_iter().chain(Server::TYPED).collect();
         } else if options.quick {
             (arguments.rounds, arguments.shape) = (1, QUICK);
         }

@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
-use shaddock::{Driver, Engine, Handlers, Reply, Shards, Workers};
+use serde::{Deserialize, Serialize};
+use shaddock::{Builder, Driver, Engine, Handlers, Reply, Shards, Workers};
 
 use crate::allocations;
 use crate::common::ceiling::{self, Variant};
@@ -21,6 +22,12 @@ pub(crate) enum Server {
     ShaddockPoll,
     ShaddockWebSocket,
     ShaddockForward,
+    /// Bodies read and written as JSON by the handler itself.
+    ShaddockByHand,
+    /// Bodies read and written by a typed handler: `call`.
+    ShaddockTyped,
+    /// The same by types that borrow from the body: `try_handler`.
+    ShaddockBorrowed,
     /// The original, if `.ci/oracle` has installed it.
     Pomelo,
 }
@@ -38,6 +45,11 @@ impl Server {
         Self::ShaddockForward,
     ];
 
+    /// Servers whose handlers look into bodies, beside [`Self::Shaddock`] which gives them back as
+    /// they are. They are measured where they are named.
+    pub(crate) const TYPED: [Self; 3] =
+        [Self::ShaddockByHand, Self::ShaddockTyped, Self::ShaddockBorrowed];
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ceiling(variant) => variant.name(),
@@ -47,13 +59,17 @@ impl Server {
             Self::ShaddockPoll => "shaddock-poll",
             Self::ShaddockWebSocket => "shaddock-ws",
             Self::ShaddockForward => "shaddock-forward",
+            Self::ShaddockByHand => "shaddock-by-hand",
+            Self::ShaddockTyped => "shaddock-typed",
+            Self::ShaddockBorrowed => "shaddock-borrowed",
             Self::Pomelo => "pomelo",
         }
     }
 
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         let variants = Variant::ALL.into_iter().map(Self::Ceiling);
-        let mut servers = Self::ALL.into_iter().chain(variants).chain([Self::Pomelo]);
+        let all = Self::ALL.into_iter().chain(Self::TYPED);
+        let mut servers = all.chain(variants).chain([Self::Pomelo]);
         servers.find(|server| server.name() == name)
     }
 
@@ -88,9 +104,12 @@ pub(crate) fn serve(server: Server) {
         Server::Glommio => bare(glommio),
         Server::Tokio => bare(tokio),
         Server::Shaddock | Server::ShaddockWebSocket | Server::ShaddockForward => {
-            shaddock(Driver::Ring);
+            shaddock(echo(Engine::builder()).driver(Driver::Ring));
         }
-        Server::ShaddockPoll => shaddock(Driver::Poll),
+        Server::ShaddockPoll => shaddock(echo(Engine::builder()).driver(Driver::Poll)),
+        Server::ShaddockByHand | Server::ShaddockTyped | Server::ShaddockBorrowed => {
+            shaddock(typed(server, Engine::builder()).driver(Driver::Ring));
+        }
         Server::Pomelo => unreachable!("it is started by its own script"),
     }
 }
@@ -158,14 +177,40 @@ fn glommio(listener: TcpListener) {
     executor.expect("an executor").join().expect("it runs for ever");
 }
 
-fn shaddock(driver: Driver) {
-    let engine = Engine::builder()
-        .driver(driver)
+/// Gives bodies back as they are.
+fn echo(builder: Builder) -> Builder {
+    builder.handler(LOCAL, |request, _| Reply::borrowed(request.body()))
+}
+
+/// The body that the load client sends, and expects back.
+#[derive(Serialize, Deserialize)]
+struct Chat<T> {
+    msg: T,
+}
+
+/// Reads bodies, and writes what it has read.
+fn typed(server: Server, builder: Builder) -> Builder {
+    match server {
+        Server::ShaddockTyped => builder.call(LOCAL, |chat: Chat<String>, _| Ok(chat)),
+        Server::ShaddockBorrowed => builder.try_handler(LOCAL, |request, _| {
+            let chat: Chat<&str> = request.json()?;
+            Ok(Reply::json(&chat))
+        }),
+        _ => builder.handler(LOCAL, |request, _| {
+            match serde_json::from_slice::<Chat<String>>(request.body()) {
+                Ok(chat) => serde_json::to_vec(&chat).map_or_else(|_| Reply::error(), Reply::bytes),
+                Err(_) => Reply::error(),
+            }
+        }),
+    }
+}
+
+fn shaddock(builder: Builder) {
+    let engine = builder
         .listen("127.0.0.1:0")
         .shards(Shards::Count(1))
         .heartbeat(Duration::from_secs(30))
         .routes([FORWARD])
-        .handler(LOCAL, |request, _| Reply::borrowed(request.body()))
         .forward(
             "chat",
             Workers::new(1, |handlers: &mut Handlers| {
