@@ -281,6 +281,8 @@ pub enum HandleError {
     Stopped,
     /// A message that can't be pushed (made by the embedder).
     Push(crate::route::PushError),
+    /// More rules than a host filter holds: 65,536 without an end, and as many for a while.
+    TooManyHosts,
 }
 
 impl std::fmt::Display for HandleError {
@@ -291,6 +293,7 @@ impl std::fmt::Display for HandleError {
             Self::TimedOut => f.write_str("a shard has not reported in time"),
             Self::Stopped => f.write_str("the engine has been shut down"),
             Self::Push(error) => error.fmt(f),
+            Self::TooManyHosts => f.write_str("a host filter holds at most 65536 rules"),
         }
     }
 }

@@ -120,10 +120,11 @@ mod admin;
 pub use admin::AdminOptions;
 #[cfg(feature = "engine")]
 pub use dispatch::{
-    Audience, Bind, BindError, Channel, Codes, Context, Fault, Filter, Handlers, Handshake,
-    HostFilter, HostFilterError, HostRule, Login, MailError, Missed, OwnedRequest, Pending,
-    Refusal, Reply, Request, Responder, Routes, Serial, Session, Shared, StateTaken, Statistics,
-    Task, TaskBuilder, TaskError, Time, Timeout, TooBusy, Verdict, Welcome, WorkerPick, handler_fn,
+    Audience, BadVersion, Bind, BindError, Channel, ClientRules, ClientVersion, Codes, Context,
+    DeniedHost, Fault, Filter, Handlers, Handshake, HostFilter, HostFilterError, HostRule, Login,
+    MailError, Maintenance, Missed, OwnedRequest, Pending, Refusal, Reply, Request, Responder,
+    Routes, Serial, Session, Shared, StateTaken, Statistics, Task, TaskBuilder, TaskError, Time,
+    Timeout, TooBusy, Verdict, Welcome, WorkerPick, handler_fn,
 };
 #[cfg(feature = "engine")]
 pub use engine::{

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use super::hosts;
 use super::http::{Method, Request, Response};
 use super::metrics::{self, OwnCounters};
 use super::options::AdminOptions;
@@ -56,6 +57,8 @@ const INDEX: &str = "Shaddock's admin server.\n\n\
     GET  /events        figures each second (server-sent events)\n\
     POST /sessions/ID/kick   ?reason=\n\
     POST /uids/UID/kick      ?reason=\n\
+    GET  /denied        hosts that may not connect\n\
+    POST /deny?address=&seconds=   /allow?address=\n\
     POST /drain  /undrain  /reload  /log?level=\n";
 
 /// Answers a request that may be answered.
@@ -63,9 +66,12 @@ pub(super) fn handle(context: &mut Context<'_>, request: &Request) -> Outcome {
     let path: Vec<&str> = request.path.iter().map(String::as_str).collect();
     let methods = match path[..] {
         ["sessions", _, "kick"] | ["uids", _, "kick"] => CHANGE,
-        ["drain" | "undrain" | "reload" | "log"] => CHANGE,
+        ["drain" | "undrain" | "reload" | "log" | "deny" | "allow"] => CHANGE,
         [] | ["sessions", _] => READ,
-        ["metrics" | "livez" | "readyz" | "status" | "backends" | "sessions" | "events"] => READ,
+        [
+            "metrics" | "livez" | "readyz" | "status" | "backends" | "sessions" | "events"
+            | "denied",
+        ] => READ,
         _ => {
             let text = "there is nothing by this path; GET / lists all there is";
             return Outcome::Answer(Response::error(404, text));
@@ -108,6 +114,9 @@ fn answer(context: &mut Context<'_>, path: &[&str], request: &Request) -> Respon
             Ok(()) => Response::json(202, &json!({ "uid": uid, "kick": "on its way" })),
             Err(error) => Response::error(503, &error.to_string()),
         },
+        ["denied"] => hosts::list(context.handle),
+        ["deny"] => hosts::deny(context.handle, request),
+        ["allow"] => hosts::allow(context.handle, request),
         ["drain"] => drain(context),
         ["undrain"] => undrain(context),
         ["reload"] => match &context.options.on_reload {

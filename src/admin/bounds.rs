@@ -27,6 +27,12 @@ pub(super) const STREAM_SILENCE_MAX: Duration = Duration::from_secs(15);
 pub(super) const SESSIONS_MAX: usize = 1_000;
 /// Sessions that an answer may leave out in front (`offset`).
 pub(super) const OFFSET_MAX: usize = 10_000;
+/// Denied hosts in an answer, of at most 131,072 that there may be.
+pub(super) const DENIED_SHOWN_MAX: usize = 1_000;
+/// The time for which a host is denied where nobody says.
+pub(super) const DENY_TIME: Duration = Duration::from_secs(3_600);
+/// The longest time for which a host is denied from here: 30 days.
+pub(super) const DENY_TIME_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// The time in which a shard has to turn to count as alive.
 pub(super) const TURN_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -49,9 +55,12 @@ mod tests {
             ("STREAM_SILENCE_MAX", format!("{} s", STREAM_SILENCE_MAX.as_secs())),
             ("SESSIONS_MAX", "1,000".to_owned()),
             ("OFFSET_MAX", "10,000".to_owned()),
+            ("DENIED_SHOWN_MAX", "1,000".to_owned()),
+            ("DENY_TIME", format!("{} h", DENY_TIME.as_secs() / 3_600)),
+            ("DENY_TIME_MAX", format!("{} days", DENY_TIME_MAX.as_secs() / 86_400)),
             ("TURN_TIME_MAX", format!("{} s", TURN_TIME_MAX.as_secs())),
         ];
-        assert_eq!((SESSIONS_MAX, OFFSET_MAX), (1_000, 10_000));
+        assert_eq!((SESSIONS_MAX, OFFSET_MAX, DENIED_SHOWN_MAX), (1_000, 10_000, 1_000));
         for (name, value) in rows {
             let row = format!("| `{name}` | {value} |");
             assert!(text.contains(&row), "docs/operating.md lacks the row: {row}");

@@ -11,6 +11,7 @@ mod bounds;
 mod connection;
 mod events;
 mod guard;
+mod hosts;
 mod http;
 mod listen;
 mod metrics;

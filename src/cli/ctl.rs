@@ -52,6 +52,23 @@ enum Ask {
     },
     /// Close a session, or all sessions of a uid
     Kick(KickOptions),
+    /// Let nobody connect from an address, for a while
+    Deny {
+        /// The address, or a block such as 203.0.113.0/24
+        #[arg(value_name = "ADDRESS")]
+        host: String,
+        /// The time, such as 10m; open connections stay
+        #[arg(long = "for", value_name = "TIME", default_value = "1h", value_parser = seconds)]
+        time: u64,
+    },
+    /// Take a denial back
+    Allow {
+        /// The address or block, as `denied` tells it
+        #[arg(value_name = "ADDRESS")]
+        host: String,
+    },
+    /// The addresses that may not connect
+    Denied,
     /// Tell balancers to send nobody more, and stop a while later
     Drain,
     /// Call a drain off, as long as it has not stopped
@@ -165,12 +182,26 @@ fn target(ask: &Ask) -> (&'static str, String) {
             let uid = escaped(uid.as_deref().unwrap_or_default());
             ("POST", format!("/uids/{uid}/kick{}", reason(why)))
         }
+        Ask::Deny { host, time } => {
+            ("POST", format!("/deny?address={}&seconds={time}", escaped(host)))
+        }
+        Ask::Allow { host } => ("POST", format!("/allow?address={}", escaped(host))),
+        Ask::Denied => ("GET", "/denied".into()),
         Ask::Drain => ("POST", "/drain".into()),
         Ask::Undrain => ("POST", "/undrain".into()),
         Ask::Log { level } => ("POST", format!("/log?level={}", escaped(level))),
         Ask::Reload => ("POST", "/reload".into()),
         Ask::Health => ("GET", "/readyz".into()),
         Ask::Metrics => ("GET", "/metrics".into()),
+    }
+}
+
+/// Whole seconds of a time such as `1h 30m`.
+fn seconds(text: &str) -> Result<u64, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    match time.as_secs() {
+        0 => Err("it is less than a second".to_owned()),
+        seconds => Ok(seconds),
     }
 }
 
@@ -183,6 +214,7 @@ fn text_of(ask: &Ask, answer: &Answer) -> anyhow::Result<String> {
     Ok(match ask {
         Ask::Status => show::status(&value),
         Ask::Sessions(_) => show::sessions(&value),
+        Ask::Denied => show::denied(&value),
         _ => show::members(&value),
     })
 }
@@ -200,6 +232,16 @@ mod tests {
         Ok(target(&options.ctl().expect("it is ctl").command))
     }
 
+    /// The positional of a command must not be taken for the option of the same name.
+    #[test]
+    fn an_address_to_deny_is_not_that_of_the_server() {
+        for words in ["deny 10.0.0.1", "allow 10.0.0.1"] {
+            let words = ["shaddock", "ctl"].into_iter().chain(words.split(' '));
+            let options = Options::try_parse_from(words).unwrap();
+            assert_eq!(options.ctl().expect("it is ctl").address, None);
+        }
+    }
+
     #[test]
     fn commands_are_requests() {
         for (words, method, expected) in [
@@ -214,6 +256,10 @@ mod tests {
             (&["kick", "--uid", "a/b", "--reason", "no"], "POST", "/uids/a%2Fb/kick?reason=no"),
             (&["log", "debug"], "POST", "/log?level=debug"),
             (&["health"], "GET", "/readyz"),
+            (&["deny", "10.0.0.0/8"], "POST", "/deny?address=10.0.0.0%2F8&seconds=3600"),
+            (&["deny", "::1", "--for", "1m 30s"], "POST", "/deny?address=%3A%3A1&seconds=90"),
+            (&["allow", "10.0.0.1"], "POST", "/allow?address=10.0.0.1"),
+            (&["denied"], "GET", "/denied"),
         ] {
             assert_eq!(asked(words).unwrap(), (method, expected.to_owned()), "{words:?}");
         }
@@ -221,6 +267,8 @@ mod tests {
             &["kick"][..],
             &["kick", "0.1.2", "--uid", "a"],
             &["nothing"],
+            &["deny", "10.0.0.1", "--for", "10"],
+            &["deny", "10.0.0.1", "--for", "1ms"],
             &["kick", "--reason", "x"],
         ] {
             assert!(asked(words).is_err(), "{words:?}");

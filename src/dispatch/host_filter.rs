@@ -1,6 +1,6 @@
 //! Who may not connect.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -29,17 +29,17 @@ pub struct HostFilter {
 type Callback = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 /// Rules of one filter; what is added above that is refused with [`HostFilterError::TooMany`].
-const RULES_MAX: usize = 65_536;
+pub(super) const RULES_MAX: usize = 65_536;
 
 /// One address, or a block of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HostRule {
     network: u128,
     mask: u128,
     family: Family,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Family {
     V4,
     V6,
@@ -118,6 +118,10 @@ impl HostFilter {
         self.rules.retain(|rule| !rules.contains(rule));
     }
 
+    pub(super) fn rules(&self) -> &[HostRule] {
+        &self.rules
+    }
+
     /// True if an address is turned away. A callback that panics lets it in.
     #[must_use]
     pub fn denies(&self, address: IpAddr) -> bool {
@@ -150,6 +154,31 @@ impl HostRule {
     fn matches_canonical(&self, address: IpAddr) -> bool {
         let (bits, family) = bits(address);
         family == self.family && bits & self.mask == self.network
+    }
+
+    /// True if both are blocks of one length and family.
+    pub(super) fn has_shape_of(&self, other: &Self) -> bool {
+        (self.family, self.mask) == (other.family, other.mask)
+    }
+
+    /// The block of this one's length that an address is in; none if it is of the other family.
+    pub(super) fn around(&self, address: IpAddr) -> Option<Self> {
+        let (bits, family) = bits(address.to_canonical());
+        (family == self.family).then_some(Self { network: bits & self.mask, ..*self })
+    }
+}
+
+/// Shows the address, or the block as CIDR writes it.
+impl std::fmt::Display for HostRule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (address, len_max): (IpAddr, u32) = match self.family {
+            Family::V4 => (Ipv4Addr::from_bits((self.network >> 96) as u32).into(), 32),
+            Family::V6 => (Ipv6Addr::from_bits(self.network).into(), 128),
+        };
+        match self.mask.count_ones() {
+            prefix if prefix == len_max => address.fmt(f),
+            prefix => write!(f, "{address}/{prefix}"),
+        }
     }
 }
 
@@ -218,6 +247,15 @@ mod tests {
         assert!(denies("127.0.0.1", "::ffff:127.0.0.1"));
         assert!(denies("::ffff:127.0.0.1", "127.0.0.1"));
         assert!(denies("::ffff:10.0.0.0/104", "10.9.9.9"));
+    }
+
+    #[test]
+    fn rules_are_shown_as_they_are_written() {
+        for text in ["10.0.0.1", "10.0.0.0/8", "0.0.0.0/0", "2001:db8::1", "2001:db8::/32", "::/0"]
+        {
+            assert_eq!(text.parse::<HostRule>().unwrap().to_string(), text);
+        }
+        assert_eq!("::ffff:10.0.0.1".parse::<HostRule>().unwrap().to_string(), "10.0.0.1");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! An embedder's description of an engine, and its checks.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::attachment::Attachment;
@@ -12,10 +12,11 @@ use super::network::{NetworkForwarder, Subscribers};
 use super::preflight;
 use super::start::Plan;
 use super::threads::ThreadCounts;
+use crate::dispatch::denied_hosts::DeniedHosts;
 use crate::dispatch::handshake::HandshakeCheck;
 use crate::dispatch::{
-    Codes, FailureBodies, Filter, Handlers, Handshake, HostFilter, OwnedRequest, Refusal, Register,
-    Reply, Request, Session, Welcome,
+    ClientRules, Codes, FailureBodies, Filter, Handlers, Handshake, HostFilter, Maintenance,
+    OwnedRequest, Refusal, Register, Reply, Request, Session, Welcome,
 };
 use crate::error::{EngineOption, StartError};
 use crate::forward::{Carrier, LaneFull, Route, ServerId, ServerType, WorkerIndex, Workers};
@@ -26,7 +27,7 @@ use crate::route::edition::{Edition, EditionId};
 use crate::route::table::RouteTable;
 use crate::route::{Dictionary, SlowConsumer};
 use crate::session::{OnSecondBind, SessionView};
-use crate::shard::{CheckClient, Heartbeat, KeptAliveBy, ShardConfig};
+use crate::shard::{Changing, CheckClient, Heartbeat, KeptAliveBy, ShardConfig};
 use crate::wire::protobuf::ProtoTable;
 
 /// The number of an engine's shards. Each is a thread, pinned to a core as far as there are any.
@@ -60,6 +61,8 @@ pub struct Builder {
     dictionary: Option<Dictionary>,
     protos: Option<ProtoTable>,
     host_filter: HostFilter,
+    client_rules: ClientRules,
+    maintenance: Option<Maintenance>,
     on_second_bind: Option<OnSecondBind>,
     shutdown_kick: Option<Arc<str>>,
     address_setting: Option<String>,
@@ -127,6 +130,8 @@ impl Builder {
             dictionary: None,
             protos: None,
             host_filter: HostFilter::default(),
+            client_rules: ClientRules::default(),
+            maintenance: None,
             on_second_bind: None,
             shutdown_kick: None,
             address_setting: None,
@@ -223,6 +228,23 @@ impl Builder {
     /// [`Handle::deny_hosts`](crate::Handle::deny_hosts).
     pub fn host_filter(mut self, filter: HostFilter) -> Self {
         self.host_filter = filter;
+        self
+    }
+
+    /// Serves only clients of some versions and types, by what they say of themselves in their
+    /// handshakes, before [`Self::check_client`] and [`Self::user_handshake`] are asked. The rules
+    /// may change while the engine runs;
+    /// see [`Handle::set_client_rules`](crate::Handle::set_client_rules).
+    pub fn client_rules(mut self, rules: ClientRules) -> Self {
+        self.client_rules = rules;
+        self
+    }
+
+    /// Starts in maintenance: nobody comes in but those that it names, until
+    /// [`Handle::set_maintenance`](crate::Handle::set_maintenance) ends it. It comes before all
+    /// other looks at a handshake.
+    pub fn maintenance(mut self, maintenance: impl Into<Option<Maintenance>>) -> Self {
+        self.maintenance = maintenance.into();
         self
     }
 
@@ -713,7 +735,11 @@ impl Builder {
             use_crypto: self.use_crypto,
             check_client: self.check_client,
             handshake: self.handshake,
-            host_filter: self.host_filter,
+            changing: Mutex::new(Changing {
+                denied_hosts: Arc::new(DeniedHosts::new(self.host_filter)),
+                client_rules: Arc::new(self.client_rules),
+                maintenance: self.maintenance.map(Arc::new),
+            }),
             listeners: self.listeners.into_iter().map(|listener| listener.config).collect(),
             routes: Arc::new(routes),
             server_types,

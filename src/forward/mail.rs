@@ -10,8 +10,9 @@ use serde_json::{Map, Value};
 use super::message_batch::MessageBatch;
 use super::party::Party;
 use super::reports::ReportTo;
+use crate::dispatch::denied_hosts::DeniedHosts;
 use crate::dispatch::reply::{Reply, ReplyBody};
-use crate::dispatch::{Audience, BindError, Failure, HostRule, Login};
+use crate::dispatch::{Audience, BindError, ClientRules, Failure, Login, Maintenance};
 use crate::metrics::ForwardEnd;
 use crate::route::edition::Edition;
 use crate::route::push::Push;
@@ -153,10 +154,9 @@ pub(crate) enum Mail {
         at: Look,
         to: SyncSender<SessionPage>,
     },
-    Hosts {
-        rules: Vec<HostRule>,
-        change: HostChange,
-    },
+    Hosts(Arc<DeniedHosts>),
+    ClientRules(Arc<ClientRules>),
+    Maintenance(Option<Arc<Maintenance>>),
     // A shard, for new connections of a listener, by its place.
     #[cfg(feature = "tls")]
     Certificate {
@@ -292,14 +292,6 @@ impl Outcome {
         }
         self
     }
-}
-
-/// A change of the host filter's rules: some join it, leave it, or are all from now on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HostChange {
-    Add,
-    Remove,
-    Replace,
 }
 
 /// The sessions of a shard that are to be seen.

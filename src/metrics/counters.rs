@@ -109,8 +109,12 @@ counters! {
     refused_handshake,
     /// Handshakes refused because of `handshakes_waiting_bytes_max`; they count above too.
     handshake_rejects,
-    /// Handshakes refused because the client is too old, by `check_client`.
+    /// Handshakes refused because the client is too old, by `check_client` or `version_min`.
     refused_version,
+    /// Handshakes refused because of the client's type.
+    refused_type,
+    /// Handshakes refused because of maintenance.
+    refused_maintenance,
     /// HTTP requests that were no valid upgrade.
     refused_http,
     /// Requests for the health path, which are answered and closed.

@@ -1,12 +1,13 @@
 //! The configuration that all shards of an engine share.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::listener_config::{ListenerConfig, ListenerIndex};
+use crate::dispatch::denied_hosts::DeniedHosts;
 use crate::dispatch::handshake::HandshakeCheck;
-use crate::dispatch::{FailureBodies, HostFilter, Register, chain};
+use crate::dispatch::{ClientRules, FailureBodies, Maintenance, Register, chain};
 use crate::forward::worker::WorkerConfig;
 use crate::forward::{Carrier, Hub, Party, ServerType, ServerTypeIndex, WorkerIndex};
 use crate::limits::Limits;
@@ -47,7 +48,9 @@ pub(crate) struct ShardConfig {
     pub(crate) use_crypto: bool,
     pub(crate) check_client: Option<CheckClient>,
     pub(crate) handshake: Option<HandshakeCheck>,
-    pub(crate) host_filter: HostFilter,
+    /// The newest of what may change while the engine runs. Shards hear of another one by mail;
+    /// only the host's threads look here.
+    pub(crate) changing: Mutex<Changing>,
     /// The listeners, by [`ListenerIndex`]. INVARIANT: at least one.
     pub(crate) listeners: Vec<ListenerConfig>,
     pub(crate) routes: Arc<RouteTable>,
@@ -72,6 +75,14 @@ pub(crate) struct ShardConfig {
     pub(crate) figures: Figures,
 }
 
+/// Rules that may change while the engine runs.
+#[derive(Debug, Default)]
+pub(crate) struct Changing {
+    pub(crate) denied_hosts: Arc<DeniedHosts>,
+    pub(crate) client_rules: Arc<ClientRules>,
+    pub(crate) maintenance: Option<Arc<Maintenance>>,
+}
+
 /// The proof of life that clients owe (docs/protocol/wire.md, "Heartbeat").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Heartbeat {
@@ -90,6 +101,24 @@ pub(crate) enum KeptAliveBy {
 }
 
 impl ShardConfig {
+    /// Locks what may change, so that nobody else changes it. No code that holds it can panic
+    /// half-way.
+    pub(crate) fn changing(&self) -> MutexGuard<'_, Changing> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn denied_hosts(&self) -> Arc<DeniedHosts> {
+        Arc::clone(&self.changing().denied_hosts)
+    }
+
+    pub(super) fn client_rules(&self) -> Arc<ClientRules> {
+        Arc::clone(&self.changing().client_rules)
+    }
+
+    pub(super) fn maintenance(&self) -> Option<Arc<Maintenance>> {
+        self.changing().maintenance.clone()
+    }
+
     /// The newest edition. No code that holds the lock can panic half-way.
     pub(crate) fn edition(&self) -> Arc<Edition> {
         Arc::clone(&self.edition.read().unwrap_or_else(PoisonError::into_inner))
@@ -224,7 +253,7 @@ impl ShardConfig {
             use_crypto: false,
             check_client: None,
             handshake: None,
-            host_filter: HostFilter::default(),
+            changing: Mutex::default(),
             listeners: vec![ListenerConfig::default()],
             routes: Arc::new(routes),
             server_types: Vec::new(),

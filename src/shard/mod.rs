@@ -40,7 +40,7 @@ mod tests;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-pub(crate) use config::{CheckClient, Heartbeat, KeptAliveBy, ShardConfig};
+pub(crate) use config::{Changing, CheckClient, Heartbeat, KeptAliveBy, ShardConfig};
 #[cfg(feature = "internals")]
 pub(crate) use connections::Connection;
 pub(crate) use connections::worker_bit;
@@ -201,7 +201,9 @@ impl Shard {
 
     fn handle_mail(&mut self, mail: Mail) {
         match mail {
-            Mail::Hosts { rules, change } => self.inbound.change_hosts(rules, change),
+            Mail::Hosts(hosts) => self.inbound.denied_hosts = hosts,
+            Mail::ClientRules(rules) => self.inbound.client_rules = rules,
+            Mail::Maintenance(maintenance) => self.inbound.maintenance = maintenance,
             #[cfg(feature = "tls")]
             Mail::Certificate { listener, config } => {
                 self.inbound.outbound().tls().set_config(listener, config);

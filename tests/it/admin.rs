@@ -211,6 +211,43 @@ fn sessions_are_listed_in_parts_and_kicked() {
 }
 
 #[test]
+fn hosts_are_denied_for_a_while_and_allowed_again() {
+    let engine = game(2).admin(options()).start().unwrap();
+    let address = admin(&engine);
+    assert_eq!(get(address, "/denied").json(), json!({ "denied": [], "all": 0 }));
+    let answer = post(address, "/deny?address=127.0.0.0%2F8&seconds=3600");
+    let expected = json!({ "address": "127.0.0.0/8", "seconds": 3600 });
+    assert_eq!((answer.status, answer.json()), (200, expected.clone()));
+    let list = get(address, "/denied").json();
+    assert_eq!((&list["denied"][0], &list["all"]), (&expected, &json!(1)));
+    eventually("both shards refuse", || {
+        engine.handle().counters().refused_host >= 8 || {
+            drop(Client::connect(engine.local_addr()).until_end());
+            false
+        }
+    });
+    for (path, status, text) in [
+        ("/deny", 400, "?address="),
+        ("/deny?address=localhost", 400, "neither an IP address"),
+        ("/deny?address=::1&seconds=0", 400, "seconds are 1 to 2592000"),
+        ("/deny?address=::1&seconds=x", 400, "seconds are"),
+        ("/allow", 400, "?address="),
+        ("/allow?address=127.0.0.1", 404, "/denied"),
+    ] {
+        let answer = post(address, path);
+        assert_eq!(answer.status, status, "{path}");
+        assert!(answer.body.contains(text), "{path}: {}", answer.body);
+    }
+    assert_eq!(ask_with(address, "POST", "/deny?address=::1", "").status, 401, "no token");
+    assert_eq!(get(address, "/deny?address=::1").status, 405);
+    assert_eq!(post(address, "/deny?address=::1").json()["seconds"], 3600);
+    assert_eq!(post(address, "/allow?address=127.0.0.0/8").status, 200);
+    assert_eq!(get(address, "/denied").json()["all"], 1);
+    engine.handle().statistics().unwrap();
+    Client::ready(engine.local_addr());
+}
+
+#[test]
 fn strangers_change_nothing_and_see_nothing_from_other_names() {
     let engine = game(1).admin(options()).start().unwrap();
     let address = admin(&engine);

@@ -10,8 +10,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use shaddock::wire::package::PackageType;
 use shaddock::{
-    Builder, Dialect, Drain, Engine, Handlers, Handshake, Limits, Listener, Refusal, Reply,
-    Welcome, Workers,
+    Builder, ClientRules, Dialect, Drain, Engine, Handlers, Handshake, Limits, Listener,
+    Maintenance, Refusal, Reply, Welcome, Workers,
 };
 use support::{Client, Event, ack, builder, eventually, package, request};
 use tungstenite::client::IntoClientRequest as _;
@@ -311,4 +311,89 @@ fn each_session_that_opens_is_told_of_once_and_before_it_closes() {
     drop(silent);
     eventually("it is gone", || engine.handle().metrics().unwrap().connections == 0);
     assert!(told.lock().unwrap().is_empty());
+}
+
+/// The code and the message that a client is told that says this of itself.
+fn told(engine: &Engine, listener: usize, hello: &Value) -> (Value, Value) {
+    let mut client = Client::connect(engine.local_addrs()[listener]);
+    client.send(&package(PackageType::Handshake, hello.to_string().as_bytes()));
+    let told = inflated(&mut client, listener);
+    if told["code"] != 200 {
+        assert_eq!(client.until_end(), []);
+    }
+    (told["code"].clone(), told["msg"].clone())
+}
+
+#[test]
+fn clients_of_old_versions_and_other_types_are_told_so() {
+    let rules = ClientRules::new()
+        .version_min("1.2".parse().unwrap(), Refusal::new().text("please update"))
+        .types(["unity"], Refusal::code(403).text("not here"));
+    let engine = builder(1)
+        .listen(Listener::new("127.0.0.1:0").dialect(Dialect::Pitaya))
+        .client_rules(rules)
+        .start()
+        .unwrap();
+    // Pitaya's clients tell the same by other names.
+    for (listener, [kind, version], too_old) in
+        [(0, ["type", "version"], 501), (1, ["platform", "libVersion"], 400)]
+    {
+        let told = |sys: Value| told(&engine, listener, &json!({ "sys": sys }));
+        let fine = (json!(200), Value::Null);
+        assert_eq!(told(json!({ kind: "unity", version: "1.10" })), fine);
+        assert_eq!(told(json!({ kind: "unity" })), fine, "who tells no version is let in");
+        let old = (json!(too_old), json!("please update"));
+        assert_eq!(told(json!({ kind: "unity", version: "1.1.9" })), old);
+        let other = (json!(403), json!("not here"));
+        assert_eq!(told(json!({ kind: "js", version: "1.2" })), other);
+    }
+    let counters = engine.handle().counters();
+    assert_eq!((counters.refused_version, counters.refused_type, counters.handshakes), (2, 2, 4));
+    engine.handle().set_client_rules(ClientRules::new()).unwrap();
+    eventually("everybody is served", || {
+        told(&engine, 0, &json!({ "sys": { "version": "0" } })).0 == 200
+    });
+}
+
+#[test]
+fn in_maintenance_nobody_new_comes_in_but_those_who_are_named() {
+    let elsewhere = ["192.0.2.0/24".parse().unwrap()];
+    let maintenance = Maintenance::new(Refusal::code(503).text("back at ten")).allow(elsewhere);
+    let engine = builder(2)
+        .listen(Listener::new("127.0.0.1:0").dialect(Dialect::Pitaya))
+        .handler("connector.play.echo", |request, _| Reply::borrowed(request.body()))
+        .start()
+        .unwrap();
+    let mut inside = Client::ready(engine.local_addr());
+    let handle = engine.handle();
+    handle.set_maintenance(maintenance.clone()).unwrap();
+    // Reports come behind it.
+    handle.statistics().unwrap();
+    for listener in [0, 1] {
+        for _ in 0..4 {
+            let hello = json!({ "sys": {} });
+            assert_eq!(told(&engine, listener, &hello), (json!(503), json!("back at ten")));
+        }
+    }
+    assert_eq!(handle.counters().refused_maintenance, 8);
+    assert_eq!(inside.ask(1, "connector.play.echo", "[1]"), "[1]", "who is in stays in");
+    let here = maintenance.allow(["127.0.0.0/8".parse().unwrap()]);
+    handle.set_maintenance(here).unwrap();
+    handle.statistics().unwrap();
+    assert_eq!(told(&engine, 0, &json!({ "sys": {} })).0, 200);
+    handle.set_maintenance(None).unwrap();
+    handle.statistics().unwrap();
+    assert_eq!(told(&engine, 1, &json!({ "sys": {} })).0, 200);
+
+    // A client of Pitaya's that works may ask for its handshake again.
+    let mut again = Client::connect(engine.local_addrs()[1]);
+    let hello = package(PackageType::Handshake, br#"{"sys":{}}"#);
+    again.send(&hello);
+    assert_eq!(inflated(&mut again, 1)["code"], 200);
+    again.send(&ack());
+    handle.set_maintenance(Maintenance::new(Refusal::code(503))).unwrap();
+    handle.statistics().unwrap();
+    again.send(&hello);
+    assert_eq!(inflated(&mut again, 1)["code"], 200);
+    assert_eq!(told(&engine, 0, &json!({ "sys": {} })).0, 503);
 }

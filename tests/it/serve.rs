@@ -14,9 +14,10 @@ use rustls::ClientConnection;
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 use shaddock::client::{self, block_on};
+use shaddock::wire::package::PackageType;
 use support::folder::Folder;
 use support::tls::client_config;
-use support::{Client, Event, PATIENCE, eventually, has_ring, request};
+use support::{Client, Event, PATIENCE, eventually, has_ring, package, request};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_shaddock");
 const ECHO: &str = "connector.echoHandler.echo";
@@ -156,6 +157,62 @@ fn a_file_is_served_and_read_again_while_a_session_stays() {
 
     served.signal(Signal::TERM);
     assert!(!inside.until_end().iter().any(|event| matches!(event, Event::Kick(_))));
+    assert_eq!(served.until_end(), Some(0));
+}
+
+/// What a client is told that says this of itself, in one line.
+fn greeted(address: SocketAddr, hello: &str) -> String {
+    let mut client = Client::connect(address);
+    client.send(&package(PackageType::Handshake, hello.as_bytes()));
+    let Event::Handshake(told) = client.next() else { panic!("no handshake") };
+    format!("{} {}", told["code"], told["msg"])
+}
+
+/// The codes and messages are the file's, and each shard has the newest within a reload.
+#[test]
+fn versions_types_and_maintenance_change_while_it_runs() {
+    let folder = Folder::create();
+    let file = |rest: &str| {
+        let server = "[server]\nshards = 1\n[[listener]]\naddress = \"127.0.0.1:0\"\n";
+        folder.write("shaddock.toml", &format!("{server}{rest}"))
+    };
+    let old = r#"{"sys":{"type":"js","version":"1.1"},"user":{"app":"3.0"}}"#;
+    let path = file(
+        "[handshake]\nversion_min = \"1.2\"\nversion_message = \"update\"\n\
+         types = [\"js\"]\ntypes_code = 404\n",
+    );
+    let mut served = Served::start(&path);
+    let address = served.addresses[0];
+    assert_eq!(greeted(address, old), "501 \"update\"");
+    assert_eq!(greeted(address, r#"{"sys":{"type":"unity"}}"#), "404 null");
+    assert_eq!(greeted(address, r#"{"sys":{"type":"js"}}"#), "200 null");
+    file(
+        "[handshake]\nversion_min = \"2\"\nversion_at = \"user.app\"\nversion_code = 426\n\
+         version_required = true\n",
+    );
+    served.signal(Signal::HUP);
+    served.until_logged("handshake.version_min has changed");
+    eventually("the rules are others", || greeted(address, old) == "200 null");
+    assert_eq!(greeted(address, r#"{"sys":{"version":"9"}}"#), "426 null");
+    let on = "[maintenance]\nenabled = true\nmessage = \"back at ten\"\n";
+    file(on);
+    served.signal(Signal::HUP);
+    served.until_logged("maintenance.enabled has changed");
+    eventually("it is closed", || greeted(address, old) == "503 \"back at ten\"");
+    file(&format!("{on}allow = [\"127.0.0.1\"]\n"));
+    served.signal(Signal::HUP);
+    eventually("it is open to this machine", || greeted(address, old) == "200 null");
+    file("[handshake]\nversion_min = \"new\"\nversion_at = \"version\"\ntypes_code = 200\n");
+    served.signal(Signal::HUP);
+    let log = served.until_logged("nothing was changed");
+    for text in [
+        "handshake.version_min: expected a version of up to four numbers",
+        "handshake.version_at: expected a member of the handshake",
+        "handshake.types_code: expected a code from 1 to 65535 but 200",
+    ] {
+        assert!(log.contains(text), "{log}");
+    }
+    served.signal(Signal::TERM);
     assert_eq!(served.until_end(), Some(0));
 }
 
@@ -664,6 +721,12 @@ fn operators_look_at_a_connector_and_steer_it() {
     assert_eq!(out(&["log", "debug"]).0, Some(0));
     let (code, _, error) = out(&["log", "loud"]);
     assert!(code == Some(3) && error.contains("off, error, warn"), "{error}");
+    let (code, text, _) = out(&["deny", "203.0.113.0/24", "--for", "1h 30m"]);
+    assert_eq!((code, &*text), (Some(0), "address: 203.0.113.0/24\nseconds: 5400\n"));
+    let (_, text, _) = out(&["denied"]);
+    assert!(text.starts_with("ADDRESS ") && text.contains("203.0.113.0/24  5400\n"), "{text}");
+    assert_eq!(out(&["allow", "203.0.113.0/24"]).0, Some(0));
+    assert_eq!(out(&["allow", "203.0.113.0/24"]).0, Some(3));
     assert_eq!(out(&["kick", "--uid", "nobody"]).0, Some(0));
     assert_eq!(out(&["kick", "--uid", "amy"]).0, Some(0));
     client.until_end();

@@ -4,7 +4,7 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use shaddock::{Driver, HostRule, LaneFull};
+use shaddock::{ClientVersion, Driver, HostRule, LaneFull};
 use toml::de::DeValue;
 
 /// One kind of value: what to write, and how it is understood.
@@ -57,6 +57,33 @@ pub(super) const HOST_RULE: Kind<HostRule> = Kind {
     expected: "an IP address, or a block such as \"203.0.113.0/24\"",
     parse: |value| HostRule::from_str(value.as_str()?).ok(),
 };
+
+pub(super) const VERSION: Kind<ClientVersion> = Kind {
+    expected: "a version of up to four numbers, such as \"1.2\"",
+    parse: |value| value.as_str()?.parse().ok(),
+};
+
+/// A member of a handshake.
+pub(super) const MEMBER: Kind<String> = Kind {
+    expected: "a member of the handshake, such as \"user.version\" or \"sys.clientVersion\"",
+    parse: |value| {
+        let text = value.as_str()?;
+        let mut names = text.split('.');
+        let is_path = matches!(names.next(), Some("sys" | "user")) && text.contains('.');
+        (is_path && names.all(|name| !name.is_empty())).then(|| text.to_owned())
+    },
+};
+
+/// A code of an answer that refuses.
+pub(super) fn code() -> Kind<u16> {
+    Kind {
+        expected: "a code from 1 to 65535 but 200, by which clients know that they are in",
+        parse: |value| {
+            let code = number(value)?.try_into().ok()?;
+            (!matches!(code, 0 | 200)).then_some(code)
+        },
+    }
+}
 
 /// The origin of a page, as browsers tell it.
 pub(super) const ORIGIN: Kind<String> = Kind {

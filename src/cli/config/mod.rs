@@ -5,11 +5,13 @@
 mod admin;
 mod dictionary;
 mod environment;
+mod handshake;
 mod heartbeat;
 mod host_filter;
 mod kind;
 mod limits;
 mod listener;
+mod maintenance;
 mod pitaya;
 mod pomelo;
 mod problem;
@@ -57,12 +59,14 @@ struct Entry {
 }
 
 /// Every section, in the order of the example.
-const SECTIONS: [Entry; 10] = [
+const SECTIONS: [Entry; 12] = [
     Entry { name: "listener", read: listener::read },
     Entry { name: "heartbeat", read: heartbeat::read },
     Entry { name: "dictionary", read: dictionary::read },
     Entry { name: "protos", read: protos::read },
     Entry { name: "host_filter", read: host_filter::read },
+    Entry { name: "handshake", read: handshake::read },
+    Entry { name: "maintenance", read: maintenance::read },
     Entry { name: "admin", read: admin::read },
     Entry { name: "limits", read: limits::read },
     Entry { name: "push", read: push::read },

@@ -89,6 +89,15 @@ pub(super) fn sessions(value: &Value) -> String {
     text
 }
 
+/// `/denied`.
+pub(super) fn denied(value: &Value) -> String {
+    let rows = list(value, "denied");
+    let mut text = table(&["address", "seconds"], rows);
+    let all = plain(value.get("all").unwrap_or(&Value::Null));
+    writeln!(text, "{} shown of {all}; those without seconds have no end", rows.len()).ok();
+    text
+}
+
 fn list<'v>(value: &'v Value, name: &str) -> &'v [Value] {
     value.get(name).and_then(Value::as_array).map_or(&[], |list| list)
 }

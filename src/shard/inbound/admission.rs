@@ -47,13 +47,20 @@ impl Inbound {
                 self.counters.refused_proxy.one();
                 return None;
             }
-        } else if self.host_filter.denies(peer.ip()) {
-            self.counters.refused_host.one();
-            return None;
-        } else if !self.may_connect(index, peer.ip()) {
+        } else if self.is_denied(peer.ip()) || !self.may_connect(index, peer.ip()) {
             return None;
         }
         Some(layer)
+    }
+
+    /// Counts a connection of an address that the host filter turns away, if it does.
+    fn is_denied(&mut self, address: IpAddr) -> bool {
+        let now_us = self.connections().now_us();
+        let is_denied = self.denied_hosts.denies(address, now_us);
+        if is_denied {
+            self.counters.refused_host.one();
+        }
+        is_denied
     }
 
     /// Counts a connection of an address; `false` where it connects too often.
@@ -80,8 +87,7 @@ impl Inbound {
         let Some(connection) = self.connections().at_mut(slot) else { return Ok(()) };
         connection.peer = peer;
         let listener = connection.listener;
-        if self.host_filter.denies(peer.ip()) {
-            self.counters.refused_host.one();
+        if self.is_denied(peer.ip()) {
             return Err(http::FORBIDDEN);
         }
         if self.may_connect(listener, peer.ip()) { Ok(()) } else { Err(http::TOO_MANY_REQUESTS) }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Inbound;
 use crate::dispatch::chain::guarded;
+use crate::dispatch::entry::Unserved;
 use crate::dispatch::handler_thread::HandlerThread as _;
 use crate::dispatch::handshake::{Handshake, HandshakeCheck};
 use crate::dispatch::verdict::{Refusal, Welcome};
@@ -28,19 +29,23 @@ impl Inbound {
             false => HandshakeRequest::parse(body).ok(),
         };
         let Some(request) = request else { return self.refuse(slot, &Refusal::new()) };
+        let is_first = self.connections().at(slot).is_some_and(|it| it.state == State::Inited);
+        // What a working session has come in by still holds.
+        if is_first && self.is_unserved(slot, &request) {
+            return;
+        }
         let config = Arc::clone(&self.config);
         if let Some(check) = &config.check_client {
             let (sys_type, version) = (request.sys_type.as_deref(), request.version.as_deref());
             match guarded(|| check(sys_type, version)) {
                 Some(true) => {}
-                Some(false) => return self.refuse_old(slot),
+                Some(false) => return self.refuse_old(slot, &Refusal::new()),
                 None => return self.refuse(slot, &Refusal::new()),
             }
         }
         let Some(check) = &config.handshake else {
             return self.welcome(slot, &request, Welcome::new());
         };
-        let is_first = self.connections().at(slot).is_some_and(|it| it.state == State::Inited);
         let Some(handshake) = self.describe(slot, request) else { return };
         match check {
             HandshakeCheck::Now(check) => {
@@ -55,6 +60,28 @@ impl Inbound {
             }
             HandshakeCheck::Later(_) => self.ask_about(slot, check, handshake, body.len()),
         }
+    }
+
+    /// Refuses a client in maintenance, or by its version or type; true if it did.
+    fn is_unserved(&mut self, slot: Slot, request: &HandshakeRequest) -> bool {
+        let peer = self.connections().at(slot).map(|connection| connection.peer.ip());
+        if let (Some(maintenance), Some(peer)) = (self.maintenance.clone(), peer)
+            && let Some(refusal) = maintenance.refuses(peer)
+        {
+            self.counters.refused_maintenance.one();
+            self.answer_refused(slot, refusal.code, refusal.text.as_deref());
+            return true;
+        }
+        let rules = Arc::clone(&self.client_rules);
+        match rules.check(request) {
+            Ok(()) => return false,
+            Err(Unserved::Version(refusal)) => self.refuse_old(slot, refusal),
+            Err(Unserved::Type(refusal)) => {
+                self.counters.refused_type.one();
+                self.answer_refused(slot, refusal.code, refusal.text.as_deref());
+            }
+        }
+        true
     }
 
     /// Makes of a request what the embedder's code sees.
@@ -137,10 +164,11 @@ impl Inbound {
     }
 
     /// Refuses a client by its version; Pitaya has no code of its own for that.
-    fn refuse_old(&mut self, slot: Slot) {
+    fn refuse_old(&mut self, slot: Slot, refusal: &Refusal) {
         self.counters.refused_version.one();
         let is_pitaya = self.connections().is_pitaya(slot);
-        self.answer_refused(slot, (!is_pitaya).then_some(handshake::CODE_OLD_CLIENT), None);
+        let by_default = (!is_pitaya).then_some(handshake::CODE_OLD_CLIENT);
+        self.answer_refused(slot, refusal.code.or(by_default), refusal.text.as_deref());
     }
 
     /// Answers a refused handshake, by default with the code of the client's dialect, and closes.

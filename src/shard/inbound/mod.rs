@@ -23,9 +23,9 @@ use super::connections::Connections;
 use super::dispatcher::Dispatcher;
 use super::outbound::Outbound;
 use super::rate::Rate;
-use crate::dispatch::{HostFilter, HostRule};
+use crate::dispatch::denied_hosts::DeniedHosts;
+use crate::dispatch::{ClientRules, Maintenance};
 use crate::forward::Hub;
-use crate::forward::mail::HostChange;
 use crate::metrics::Counters;
 use crate::session::ShardIndex;
 
@@ -35,7 +35,11 @@ pub(super) struct Inbound {
     config: Arc<ShardConfig>,
     counters: Arc<Counters>,
     /// The hosts that may not connect.
-    host_filter: HostFilter,
+    pub(super) denied_hosts: Arc<DeniedHosts>,
+    /// The clients that are served.
+    pub(super) client_rules: Arc<ClientRules>,
+    /// There while nobody new comes in.
+    pub(super) maintenance: Option<Arc<Maintenance>>,
     /// There where it is bounded.
     accept_rate: Option<AddressRate>,
 }
@@ -45,7 +49,9 @@ impl Inbound {
         let limits = &config.limits;
         Self {
             dispatcher: Dispatcher::new(config, index, hub),
-            host_filter: config.host_filter.clone(),
+            denied_hosts: config.denied_hosts(),
+            client_rules: config.client_rules(),
+            maintenance: config.maintenance(),
             accept_rate: Rate::new(limits.accepts_per_ip_per_second, limits.accepts_per_ip_burst)
                 .map(AddressRate::new),
             counters: Arc::clone(&config.counters[index.index()]),
@@ -61,21 +67,6 @@ impl Inbound {
     #[inline]
     pub(super) fn connections(&mut self) -> &mut Connections {
         &mut self.dispatcher.forwarder.outbound.connections
-    }
-
-    /// Changes the hosts that may not connect.
-    pub(super) fn change_hosts(&mut self, rules: Vec<HostRule>, change: HostChange) {
-        let changed = match change {
-            HostChange::Add => self.host_filter.add(&rules),
-            HostChange::Remove => {
-                self.host_filter.remove(&rules);
-                Ok(())
-            }
-            HostChange::Replace => self.host_filter.replace(rules),
-        };
-        if let Err(error) = changed {
-            tracing::warn!(%error, "host rules were not taken");
-        }
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use shaddock::metrics::CounterSnapshot;
-use shaddock::{Builder, Engine, HostFilter, HostRule, Limits, Reply};
+use shaddock::{Builder, Engine, HandleError, HostFilter, HostRule, Limits, Reply};
 use support::{Client, Event, PATIENCE, ack, builder, eventually, handshake, heartbeat, request};
 
 const ECHO: &str = "connector.play.echo";
@@ -274,6 +274,42 @@ fn denied_hosts_are_turned_away_when_they_connect() {
             }
         }
     }
+}
+
+#[test]
+fn hosts_are_denied_for_a_while() {
+    let engine = with_echo(builder(2)).start().unwrap();
+    let (handle, address) = (engine.handle(), engine.local_addr());
+    let loopback: HostRule = "127.0.0.0/8".parse().unwrap();
+    let elsewhere: HostRule = "192.0.2.1".parse().unwrap();
+    handle.deny_hosts_for(&[loopback, elsewhere], Duration::from_secs(3600)).unwrap();
+    handle.statistics().unwrap();
+    for _ in 0..4 {
+        assert_turned_away(address);
+    }
+    let denied = handle.denied_hosts();
+    assert_eq!(denied.len(), 2);
+    assert!(denied.iter().all(|host| host.left > Some(Duration::from_secs(3000))), "{denied:?}");
+    // Those of the description are others.
+    handle.set_hosts(&[]).unwrap();
+    assert_eq!(handle.allow_hosts(&["127.0.0.1".parse().unwrap()]), Ok(0), "it is in a block");
+    // A shorter time replaces the longer one, and ends.
+    handle.deny_hosts_for(&[loopback], Duration::from_millis(50)).unwrap();
+    eventually("clients are served again", || {
+        let mut client = Client::connect(address);
+        client.send(&handshake());
+        matches!(client.next(), Event::Handshake(_))
+    });
+    assert_eq!(handle.denied_hosts().len(), 1, "{:?}", handle.denied_hosts());
+    assert_eq!(handle.allow_hosts(&[elsewhere]), Ok(1));
+    assert_eq!(handle.denied_hosts(), []);
+    let many: Vec<HostRule> = (0..65_537_u32)
+        .map(|number| Ipv4Addr::from_bits(number).to_string().parse().unwrap())
+        .collect();
+    let refused = handle.deny_hosts_for(&many, Duration::from_secs(1));
+    assert_eq!(refused, Err(HandleError::TooManyHosts));
+    assert_eq!(handle.set_hosts(&many), Err(HandleError::TooManyHosts));
+    assert_eq!(handle.denied_hosts(), []);
 }
 
 #[test]
