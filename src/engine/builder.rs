@@ -24,6 +24,7 @@ use crate::io::Driver;
 use crate::limits::Limits;
 use crate::metrics::Figures;
 use crate::route::edition::{Edition, EditionId};
+use crate::route::schemas::Schemas;
 use crate::route::table::RouteTable;
 use crate::route::{Dictionary, SlowConsumer};
 use crate::session::{OnSecondBind, SessionView};
@@ -218,7 +219,8 @@ impl Builder {
         self
     }
 
-    /// Uses Pomelo's protobuf for the routes that have a schema.
+    /// Uses Pomelo's protobuf for the routes that have a schema. The schemas may change while the
+    /// engine runs; see [`Handle::set_protos`](crate::Handle::set_protos).
     pub fn protos(mut self, protos: ProtoTable) -> Self {
         self.protos = Some(protos);
         self
@@ -709,11 +711,11 @@ impl Builder {
         server_types: Vec<ServerType>,
         subscribers: Subscribers,
     ) -> ShardConfig {
-        let protos = self.protos.as_ref();
-        let routes = RouteTable::new(self.routes, self.dictionary.as_ref(), protos)
+        let routes = RouteTable::new(self.routes, self.dictionary.as_ref(), self.protos.as_ref())
             .with_push_policies(self.push_policies);
-        let edition =
-            Edition::new(EditionId::FIRST, self.heartbeat, self.dictionary, protos, &routes);
+        let first = EditionId::FIRST;
+        let schemas = Arc::new(Schemas::new(first, self.protos, &routes));
+        let edition = Edition::new(first, self.heartbeat, self.dictionary, schemas, &routes);
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         ShardConfig {
             server_type: self.server_type.into(),
@@ -728,7 +730,6 @@ impl Builder {
             address_setting: self.address_setting,
             health_path: self.health_path,
             heartbeat_interval: self.heartbeat,
-            protos: self.protos,
             failures: Arc::new(FailureBodies::new(&self.codes)),
             edition: RwLock::new(Arc::new(edition)),
             #[cfg(feature = "crypto")]

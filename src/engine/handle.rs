@@ -26,10 +26,12 @@ use crate::io::{Chosen, Driver};
 use crate::metrics::CounterSnapshot;
 use crate::route::Dictionary;
 use crate::route::push::Push;
+use crate::route::schemas::known_schemas;
 use crate::session::{SessionId, ShardIndex, Uid};
 use crate::shard::ShardConfig;
 #[cfg(feature = "tls")]
 use crate::tls::TlsError;
+use crate::wire::protobuf::ProtoTable;
 
 /// A running engine. Dropped without [`Engine::shutdown`], it closes every connection at once.
 ///
@@ -491,11 +493,43 @@ impl Handle {
         &self,
         dictionary: impl Into<Option<Dictionary>>,
     ) -> Result<(), HandleError> {
-        let edition = self.config.new_edition(dictionary.into());
-        for shard in (0..self.shards()).map(ShardIndex) {
-            self.tell(shard, Mail::Edition(Arc::clone(&edition)))?;
-        }
-        Ok(())
+        // Held until all have got it, so that shards get editions in their order.
+        let _changing = self.config.changing();
+        let edition = self.config.with_dictionary(dictionary.into());
+        self.tell_all(|| Mail::Edition(Arc::clone(&edition)))
+    }
+
+    /// Uses other schemas, or none, from the next handshake on. A session that works keeps those
+    /// it was told of until it ends: bodies are read and written by each session's own.
+    ///
+    /// Gives the routes whose schemas are left out, as no handler, schema, dictionary or
+    /// [`Builder::routes`](crate::Builder::routes) named them when the engine started: their
+    /// messages stay JSON until it starts again, and clients are told of no schema for them.
+    ///
+    /// # Errors
+    /// As [`Self::set_dictionary`].
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use shaddock::wire::protobuf::{ProtoTable, Protos};
+    ///
+    /// # fn reload(handle: &shaddock::Handle) -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = Protos::parse_text(&std::fs::read_to_string("serverProtos.json")?)?;
+    /// let left_out = handle.set_protos(ProtoTable::new(Protos::default(), server))?;
+    /// assert!(left_out.is_empty(), "these need another start: {left_out:?}");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set_protos(
+        &self,
+        protos: impl Into<Option<ProtoTable>>,
+    ) -> Result<Vec<String>, HandleError> {
+        let _changing = self.config.changing();
+        let known = protos.into().map(|protos| known_schemas(&protos, &self.config.routes));
+        let (protos, left_out) = known.unzip();
+        let edition = self.config.with_protos(protos);
+        self.tell_all(|| Mail::Edition(Arc::clone(&edition)))?;
+        Ok(left_out.unwrap_or_default())
     }
 
     /// Sends the same mail to all shards.

@@ -105,7 +105,8 @@ impl Worker {
         let (own, mistakes) = (&config.server_type, &config.mistakes);
         let registry = Handlers::collect(&thread, own, [&config.register], mistakes);
         let has_handler = |route: &str| registry.find(route).is_some();
-        schemas_without_handler(&config.routes, own, has_handler, mistakes);
+        let schemas = config.edition.schemas();
+        schemas_without_handler(&config.routes, schemas, own, has_handler, mistakes);
         let limits = &config.limits;
         let bell = Arc::clone(hub.bell(me));
         let by_route = config.routes.iter().map(|entry| registry.find(&entry.text)).collect();

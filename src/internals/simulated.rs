@@ -12,6 +12,7 @@ use crate::limits::Limits;
 use crate::metrics::{CounterSnapshot, Counters, Figures};
 use crate::route::edition::{Edition, EditionId};
 use crate::route::push::Push;
+use crate::route::schemas::Schemas;
 use crate::route::table::RouteTable;
 use crate::session::{Directory, OnSecondBind, SessionId, Uid};
 use crate::shard::{Heartbeat, KeptAliveBy, ReceiveEnd, ShardConfig, SocketIndex};
@@ -102,7 +103,8 @@ impl Simulated {
         });
         let interval = setup.heartbeat.map(|timeout| timeout / 2);
         let routes = RouteTable::new(setup.routes, None, None);
-        let edition = Edition::new(EditionId::FIRST, interval, None, None, &routes);
+        let schemas = Arc::new(Schemas::new(EditionId::FIRST, None, &routes));
+        let edition = Edition::new(EditionId::FIRST, interval, None, schemas, &routes);
         let config = Arc::new(ShardConfig {
             limits,
             heartbeat,

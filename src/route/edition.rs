@@ -1,40 +1,28 @@
-//! Editions of the dictionary: the tables that a handshake sends, and the meaning of codes in
-//! the session that got them.
+//! Editions of the dictionary and the schemas: the tables that a handshake sends, and their meaning
+//! in the session that got them.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::Dictionary;
+pub(crate) use super::edition_id::EditionId;
+use super::schemas::Schemas;
 use super::table::{RouteId, RouteTable};
 use crate::wire::handshake::{Answers, DictionaryParts, ProtosParts};
 use crate::wire::pitaya::{self, Compression, Deflater, Serializer};
-use crate::wire::protobuf::ProtoTable;
+use crate::wire::protobuf::{ProtoTable, Schema};
 
-/// The number of an edition within one engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct EditionId(pub(crate) u16);
-
-impl EditionId {
-    /// The edition with which an engine starts.
-    pub(crate) const FIRST: Self = Self(0);
-
-    /// The next number. It wraps after 65,536 changes; a shard closes the sessions that still have
-    /// the earlier edition then.
-    pub(crate) fn next(self) -> Self {
-        Self(self.0.wrapping_add(1))
-    }
-}
-
-/// A dictionary in use, and the handshake answers that carry it.
+/// A dictionary and schemas in use, and the handshake answers that carry them.
 ///
-/// A change of the dictionary while the engine runs makes a new edition. A session keeps the
-/// edition of its handshake until it ends, so a code never changes its meaning for a client.
+/// A change of either while the engine runs makes a new edition. A session keeps the edition of its
+/// handshake until it ends, so neither a code nor a body changes its meaning for a client.
 #[derive(Debug)]
 pub(crate) struct Edition {
     id: EditionId,
     dictionary: Option<Dictionary>,
+    schemas: Arc<Schemas>,
     /// Route ids by code; a route that was unknown when the engine started has only a text.
     known: Vec<Option<RouteId>>,
     answers: Answers,
@@ -48,7 +36,7 @@ impl Edition {
         id: EditionId,
         heartbeat: Option<Duration>,
         dictionary: Option<Dictionary>,
-        protos: Option<&ProtoTable>,
+        schemas: Arc<Schemas>,
         routes: &RouteTable,
     ) -> Self {
         let parts = dictionary.as_ref().map(|dictionary| DictionaryParts {
@@ -56,7 +44,8 @@ impl Edition {
             code_to_route: dictionary.code_to_route_json(),
             version: dictionary.version(),
         });
-        let protos = protos
+        let protos = schemas
+            .protos()
             .map(|protos| ProtosParts { json: protos.protos_json(), version: protos.version() });
         let answers = Answers::new(heartbeat, parts, protos);
         let mut known = Vec::new();
@@ -65,11 +54,34 @@ impl Edition {
             known.resize(known.len().max(index + 1), None);
             known[index] = routes.find(route.as_bytes());
         }
-        Self { id, dictionary, known, answers, heartbeat, pitaya_answers: Default::default() }
+        let pitaya_answers = Default::default();
+        Self { id, dictionary, schemas, known, answers, heartbeat, pitaya_answers }
     }
 
     pub(crate) fn id(&self) -> EditionId {
         self.id
+    }
+
+    pub(crate) fn dictionary(&self) -> Option<&Dictionary> {
+        self.dictionary.as_ref()
+    }
+
+    pub(crate) fn schemas(&self) -> &Arc<Schemas> {
+        &self.schemas
+    }
+
+    pub(crate) fn protos(&self) -> Option<&ProtoTable> {
+        self.schemas.protos()
+    }
+
+    /// The schema of a route's requests.
+    pub(crate) fn client_schema(&self, route: RouteId) -> Option<&Schema> {
+        self.schemas.client(route)
+    }
+
+    /// The schema of a route's answers and pushes.
+    pub(crate) fn server_schema(&self, route: RouteId) -> Option<&Schema> {
+        self.schemas.server(route)
     }
 
     pub(crate) fn answers(&self) -> &Answers {
@@ -145,7 +157,17 @@ impl Edition {
 impl Edition {
     /// The first edition, without heartbeat and schemas.
     pub(crate) fn bare(dictionary: Option<&Dictionary>, routes: &RouteTable) -> Self {
-        Self::new(EditionId::FIRST, None, dictionary.cloned(), None, routes)
+        Self::plain(EditionId::FIRST, dictionary.cloned(), routes)
+    }
+
+    /// An edition without heartbeat and schemas.
+    pub(crate) fn plain(
+        id: EditionId,
+        dictionary: Option<Dictionary>,
+        routes: &RouteTable,
+    ) -> Self {
+        let schemas = Schemas::new(EditionId::FIRST, None, routes);
+        Self::new(id, None, dictionary, Arc::new(schemas), routes)
     }
 }
 
@@ -161,7 +183,8 @@ mod tests {
         let dictionary = Dictionary::new([""; 0], names.iter().map(String::as_str)).unwrap();
         let dict = dictionary.route_to_code_json().to_owned();
         let heartbeat = Some(Duration::from_millis(1500));
-        let edition = Edition::new(EditionId(1), heartbeat, Some(dictionary), None, &routes);
+        let schemas = Arc::new(Schemas::new(EditionId::FIRST, None, &routes));
+        let edition = Edition::new(EditionId(1), heartbeat, Some(dictionary), schemas, &routes);
         let mut deflater = Deflater::default();
         let mut answer = |serializer, compression, user: Option<&Value>| {
             let mut out = Vec::new();

@@ -4,10 +4,14 @@ pub mod dictionary;
 #[cfg(feature = "engine")]
 pub(crate) mod edition;
 #[cfg(feature = "engine")]
+pub(crate) mod edition_id;
+#[cfg(feature = "engine")]
 pub(crate) mod push;
 #[cfg(feature = "engine")]
 pub(crate) mod registration;
 pub mod router;
+#[cfg(feature = "engine")]
+pub(crate) mod schemas;
 #[cfg(feature = "engine")]
 pub(crate) mod table;
 

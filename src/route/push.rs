@@ -19,6 +19,12 @@ pub(crate) struct Push {
     body_at: usize,
     /// The code, if the route was encoded as one.
     coded: Option<Coded>,
+    /// The route, if it is a known one: those may have schemas.
+    route: Option<RouteId>,
+    /// The schemas by which the body is as it is.
+    schemas: EditionId,
+    /// The package for sessions of another edition than its own, for the first such one.
+    earlier: OnceLock<(EditionId, Bytes)>,
     /// The body as it was given, if a schema encoded another one.
     json: Option<Bytes>,
     /// The package for Pitaya's clients, by compression; made on first use.
@@ -91,10 +97,10 @@ impl Push {
         let mut out = begin(route, code, body.len())?;
         let body_at = out.len();
         let id = routes.find(route.as_bytes());
-        let entry = id.map(|id| routes.entry(id));
+        let schema = id.and_then(|id| edition.server_schema(id));
         let mut json = None;
         // A schema does not apply to an empty body.
-        match entry.and_then(|entry| entry.server.as_ref()).filter(|_| !body.is_empty()) {
+        match schema.filter(|_| !body.is_empty()) {
             None => out.extend_from_slice(body),
             // If the original's encoder throws, no client gets the push there either.
             Some(schema) => match schema.encode_json_text(body, &mut out) {
@@ -103,14 +109,24 @@ impl Push {
             },
         }
         let package = finish(out)?;
-        let edition = edition.id();
+        let (edition, schemas) = (edition.id(), edition.schemas().id());
         let coded = code.map(|code| Coded { edition, code, route: route.into() });
         let lossy = id.and_then(|id| match routes.entry(id).slow_consumer {
             SlowConsumer::Disconnect => None,
             SlowConsumer::DropOldest => Some(Lossy::DropOldest),
             SlowConsumer::KeepLatest => Some(Lossy::KeepLatest(id)),
         });
-        Ok(Arc::new(Self { package, body_at, coded, json, pitaya: Default::default(), lossy }))
+        Ok(Arc::new(Self {
+            package,
+            body_at,
+            coded,
+            route: id,
+            schemas,
+            earlier: OnceLock::new(),
+            json,
+            pitaya: Default::default(),
+            lossy,
+        }))
     }
 
     pub(crate) fn package(&self) -> &Bytes {
@@ -126,14 +142,66 @@ impl Push {
     /// True if the package has its meaning in a session of that edition.
     #[inline]
     pub(crate) fn suits(&self, edition: &Edition) -> bool {
+        self.suits_code(edition)
+            && (self.schemas == edition.schemas().id() || self.has_plain_body(edition))
+    }
+
+    /// True if its body is JSON, both as it is and in a session of that edition.
+    fn has_plain_body(&self, edition: &Edition) -> bool {
+        self.json.is_none() && self.route.and_then(|it| edition.server_schema(it)).is_none()
+    }
+
+    #[inline]
+    fn suits_code(&self, edition: &Edition) -> bool {
         self.coded.as_ref().is_none_or(|coded| {
             coded.edition == edition.id() || edition.code(&coded.route) == Some(coded.code)
         })
     }
 
-    /// Encodes the same push for a session of another edition.
-    pub(crate) fn encode_for(&self, edition: &Edition) -> Result<Bytes, PushError> {
-        self.recode(&self.package, edition)
+    /// Encodes the same push for a session of another edition: once for all of the first such one,
+    /// which most of them have.
+    pub(crate) fn encode_for(
+        &self,
+        routes: &RouteTable,
+        edition: &Edition,
+    ) -> Result<Bytes, PushError> {
+        if let Some((id, package)) = self.earlier.get()
+            && *id == edition.id()
+        {
+            return Ok(package.clone());
+        }
+        let is_same = self.schemas == edition.schemas().id() || self.has_plain_body(edition);
+        let package = match self.route {
+            Some(route) if !is_same => self.encode_anew(route, routes, edition)?,
+            _ => self.recode(&self.package, edition)?,
+        };
+        self.earlier.set((edition.id(), package.clone())).ok();
+        Ok(package)
+    }
+
+    /// Encodes route and body as another edition has them.
+    fn encode_anew(
+        &self,
+        route: RouteId,
+        routes: &RouteTable,
+        edition: &Edition,
+    ) -> Result<Bytes, PushError> {
+        let body = self.plain_body();
+        let text = &*routes.entry(route).text;
+        let mut out = begin(text, edition.code(text), body.len())?;
+        match edition.server_schema(route).filter(|_| !body.is_empty()) {
+            None => out.extend_from_slice(body),
+            Some(schema) => match schema.encode_json_text(body, &mut out) {
+                Ok(()) | Err(EncodeError::Nothing) => {}
+                Err(error) => return Err(PushError::Schema(error)),
+            },
+        }
+        finish(out)
+    }
+
+    /// The body as it was given.
+    fn plain_body(&self) -> &[u8] {
+        self.json.as_deref().unwrap_or_else(|| &self.package[self.body_at..])
     }
 
     /// The package for a session of Pitaya's dialect and that edition.
@@ -154,7 +222,8 @@ impl Push {
                 cell.get_or_init(|| package)
             }
         };
-        match edition.filter(|edition| !self.suits(edition)) {
+        // Bodies are JSON for Pitaya's clients, whatever the edition.
+        match edition.filter(|edition| !self.suits_code(edition)) {
             None => Ok(package.clone()),
             Some(edition) => self.recode(package, edition),
         }
@@ -166,8 +235,7 @@ impl Push {
         compression: Compression,
         deflater: &mut Deflater,
     ) -> Result<Bytes, PushError> {
-        let plain = || &self.package[self.body_at..];
-        let body = self.json.as_deref().unwrap_or_else(plain);
+        let body = self.plain_body();
         let mut out = self.package[..self.body_at].to_vec();
         if deflater.compress(body, compression, &mut out) {
             out[HEADER_BYTES] |= pitaya::COMPRESSED_BIT;
@@ -249,11 +317,17 @@ impl std::error::Error for PushError {}
 mod tests {
     use super::*;
     use crate::route::Dictionary;
+    use crate::route::schemas::Schemas;
     use crate::wire::protobuf::{ProtoTable, Protos};
 
     fn edition(id: u16, user: &[&str], routes: &RouteTable) -> Edition {
         let dictionary = Dictionary::new([""; 0], user.iter().copied()).unwrap();
-        Edition::new(EditionId(id), None, Some(dictionary), None, routes)
+        Edition::plain(EditionId(id), Some(dictionary), routes)
+    }
+
+    fn with_schemas(id: u16, protos: Option<ProtoTable>, routes: &RouteTable) -> Edition {
+        let schemas = Arc::new(Schemas::new(EditionId(id), protos, routes));
+        Edition::new(EditionId(id), None, None, schemas, routes)
     }
 
     #[test]
@@ -284,7 +358,7 @@ mod tests {
         let server = Protos::parse_text(r#"{"on":{"required string s":1}}"#).unwrap();
         let protos = ProtoTable::new(Protos::parse_text("{}").unwrap(), server);
         let routes = RouteTable::new([], None, Some(&protos));
-        let edition = Edition::bare(None, &routes);
+        let edition = with_schemas(0, Some(protos), &routes);
         let push = |body: &[u8]| {
             Push::encode(&routes, &edition, "on", body).map(|push| push.package().to_vec())
         };
@@ -329,7 +403,7 @@ mod tests {
         let server = Protos::parse_text(r#"{"on":{"required string s":1}}"#).unwrap();
         let protos = ProtoTable::new(Protos::parse_text("{}").unwrap(), server);
         let routes = RouteTable::new([], None, Some(&protos));
-        let edition = Edition::bare(None, &routes);
+        let edition = with_schemas(0, Some(protos), &routes);
         let push = Push::encode(&routes, &edition, "on", br#"{"s":"a"}"#).unwrap();
         for compression in [Compression::On, Compression::Off] {
             let package = push.pitaya(Some(&edition), compression, &mut Deflater::default());
@@ -347,13 +421,41 @@ mod tests {
         assert!(push.suits(&edition(0, &["x", "onChat", "y"], &routes)), "the same code");
         let moved = edition(0, &["onChat", "on"], &routes);
         assert!(!push.suits(&moved));
-        let package = push.encode_for(&moved).unwrap();
+        let package = push.encode_for(&routes, &moved).unwrap();
         assert_eq!(package[..], [4, 0, 0, 5, 7, 0, 1, b'{', b'}']);
-        let without = edition(0, &["x", "y"], &routes);
+        let without = edition(2, &["x", "y"], &routes);
         assert!(!push.suits(&without));
-        let package = push.encode_for(&without).unwrap();
+        let package = push.encode_for(&routes, &without).unwrap();
         assert_eq!(&package[..], b"\x04\0\0\x0a\x06\x06onChat{}");
         let text = Push::encode(&routes, &new, "other", b"{}").unwrap();
         assert!(text.suits(&moved), "a text is understood by everyone");
+    }
+
+    /// Each gets a body by the schema that it was told of, whichever the push was encoded by.
+    #[test]
+    fn a_session_of_other_schemas_gets_a_body_by_its_own() {
+        let protos = |fields: &str| {
+            let server = Protos::parse_text(&format!(r#"{{"on":{{{fields}}}}}"#)).unwrap();
+            ProtoTable::new(Protos::default(), server)
+        };
+        let [first, second] = [r#""required uInt32 n":1"#, r#""required uInt32 n":2"#].map(protos);
+        let routes = RouteTable::new([], None, Some(&first));
+        let editions = [Some(first), Some(second), None];
+        let editions: Vec<Edition> =
+            (0..).zip(editions).map(|(id, protos)| with_schemas(id, protos, &routes)).collect();
+        let expected = [&b"\x08\x05"[..], b"\x10\x05", b"{\"n\":5}"];
+        for (edition, own) in editions.iter().zip(expected) {
+            let push = Push::encode(&routes, edition, "on", b"{\"n\":5}").unwrap();
+            assert!(push.suits(edition));
+            assert_eq!(push.package()[8..], *own);
+            for (other, body) in editions.iter().zip(expected) {
+                assert_eq!(push.suits(other), body == own);
+                assert_eq!(push.encode_for(&routes, other).unwrap()[8..], *body);
+            }
+            let push = Push::encode(&routes, edition, "other", b"{}").unwrap();
+            assert!(editions.iter().all(|other| push.suits(other)), "it has no schema in any");
+        }
+        let push = Push::encode(&routes, &editions[2], "on", b"{\"n\":\"x\"}").unwrap();
+        assert!(matches!(push.encode_for(&routes, &editions[0]), Err(PushError::Schema(_))));
     }
 }

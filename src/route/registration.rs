@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::schemas::Schemas;
 use super::table::RouteTable;
 use crate::wire::message::ROUTE_BYTES_MAX;
 
@@ -135,11 +136,12 @@ pub(crate) fn mistake_of(server_type: &str, route: &str) -> Option<Mistake> {
 /// pushes have no handler, so nothing can be told of them.
 pub(crate) fn schemas_without_handler(
     routes: &RouteTable,
+    schemas: &Schemas,
     server_type: &Arc<str>,
     has_handler: impl Fn(&str) -> bool,
     mistakes: &Mistakes,
 ) {
-    for route in request_schemas(routes) {
+    for route in request_schemas(routes, schemas) {
         let is_own = route.split('.').next() == Some(server_type);
         if is_own && !has_handler(route) {
             let mistake = Mistake::SchemaWithoutHandler;
@@ -155,11 +157,12 @@ pub(crate) fn schemas_without_handler(
 /// The schemas of requests of server types that no server is for.
 pub(crate) fn schemas_without_server(
     routes: &RouteTable,
+    schemas: &Schemas,
     server_type: &Arc<str>,
     is_served: impl Fn(&str) -> bool,
     mistakes: &Mistakes,
 ) {
-    for route in request_schemas(routes) {
+    for route in request_schemas(routes, schemas) {
         let other = route.split('.').next().unwrap_or_default();
         if other != &**server_type && !is_served(other) {
             let mistake = Mistake::SchemaWithoutServer;
@@ -172,8 +175,12 @@ pub(crate) fn schemas_without_server(
     }
 }
 
-fn request_schemas(routes: &RouteTable) -> impl Iterator<Item = &str> {
-    routes.iter().filter(|entry| entry.client.is_some()).map(|entry| &*entry.text)
+fn request_schemas<'r>(routes: &'r RouteTable, schemas: &Schemas) -> impl Iterator<Item = &'r str> {
+    let has_schema = |route: &&str| {
+        let id = routes.find(route.as_bytes());
+        id.is_some_and(|id| schemas.client(id).is_some())
+    };
+    routes.iter().map(|entry| &*entry.text).filter(has_schema)
 }
 
 #[cfg(test)]

@@ -28,19 +28,16 @@ impl RouteId {
     }
 }
 
-/// A route's schemas and policy.
+/// A route's text and policy. Its schemas are the edition's.
 #[derive(Debug)]
 pub(crate) struct RouteEntry {
     pub(crate) text: Arc<str>,
-    /// The schema of its requests; they are JSON without one.
-    pub(crate) client: Option<Schema>,
-    /// The schema of its answers and pushes; they are JSON without one.
-    pub(crate) server: Option<Schema>,
     /// The policy for its pushes to clients that do not read.
     pub(crate) slow_consumer: SlowConsumer,
 }
 
-/// The routes of handlers, dictionary and schemas: built once, shared, never changed.
+/// The routes of handlers, dictionary and schemas that an engine starts with: built once, shared,
+/// never changed.
 #[derive(Debug, Default)]
 pub(crate) struct RouteTable {
     entries: Vec<RouteEntry>,
@@ -62,13 +59,8 @@ impl RouteTable {
             table.add(route);
         }
         if let Some(protos) = protos {
-            for route in protos.client().routes() {
-                let id = table.add(route);
-                table.entries[id.index()].client = protos.client().schema(route).cloned();
-            }
-            for route in protos.server().routes() {
-                let id = table.add(route);
-                table.entries[id.index()].server = protos.server().schema(route).cloned();
+            for route in protos.client().routes().chain(protos.server().routes()) {
+                table.add(route);
             }
         }
         table
@@ -92,7 +84,7 @@ impl RouteTable {
         if id == next {
             let text = route.into();
             let slow_consumer = SlowConsumer::default();
-            self.entries.push(RouteEntry { text, client: None, server: None, slow_consumer });
+            self.entries.push(RouteEntry { text, slow_consumer });
         }
         id
     }

@@ -12,8 +12,9 @@ use crate::forward::worker::WorkerConfig;
 use crate::forward::{Carrier, Hub, Party, ServerType, ServerTypeIndex, WorkerIndex};
 use crate::limits::Limits;
 use crate::metrics::{Counters, Figures};
-use crate::route::edition::Edition;
+use crate::route::edition::{Edition, EditionId};
 use crate::route::registration::Mistakes;
+use crate::route::schemas::Schemas;
 use crate::route::table::RouteTable;
 use crate::route::{Dictionary, default_route};
 use crate::session::{OnSecondBind, SessionView};
@@ -38,7 +39,6 @@ pub(crate) struct ShardConfig {
     /// The path at which balancers ask on the ports of clients, if there is one.
     pub(crate) health_path: Option<String>,
     pub(crate) heartbeat_interval: Option<Duration>,
-    pub(crate) protos: Option<ProtoTable>,
     /// The newest. Shards hear of another one by mail; only the host's threads look here.
     pub(crate) edition: RwLock<Arc<Edition>>,
     /// The bodies of answers that the engine gives by itself.
@@ -125,11 +125,27 @@ impl ShardConfig {
     }
 
     /// Makes an edition of another dictionary, which is the newest from now on.
-    pub(crate) fn new_edition(&self, dictionary: Option<Dictionary>) -> Arc<Edition> {
+    pub(crate) fn with_dictionary(&self, dictionary: Option<Dictionary>) -> Arc<Edition> {
+        self.new_edition(|newest, _| (dictionary, Arc::clone(newest.schemas())))
+    }
+
+    /// Makes an edition of other schemas, which is the newest from now on.
+    pub(crate) fn with_protos(&self, protos: Option<ProtoTable>) -> Arc<Edition> {
+        self.new_edition(|newest, id| {
+            let schemas = Schemas::new(id, protos, &self.routes);
+            (newest.dictionary().cloned(), Arc::new(schemas))
+        })
+    }
+
+    fn new_edition(
+        &self,
+        make: impl FnOnce(&Edition, EditionId) -> (Option<Dictionary>, Arc<Schemas>),
+    ) -> Arc<Edition> {
         let mut newest = self.edition.write().unwrap_or_else(PoisonError::into_inner);
         let id = newest.id().next();
-        let (interval, protos) = (self.heartbeat_interval, self.protos.as_ref());
-        let edition = Edition::new(id, interval, dictionary, protos, &self.routes);
+        let (dictionary, schemas) = make(&newest, id);
+        let interval = self.heartbeat_interval;
+        let edition = Edition::new(id, interval, dictionary, schemas, &self.routes);
         *newest = Arc::new(edition);
         Arc::clone(&newest)
     }
@@ -246,7 +262,6 @@ impl ShardConfig {
             address_setting: None,
             health_path: None,
             heartbeat_interval: None,
-            protos: None,
             edition: RwLock::new(Arc::new(Edition::bare(dictionary, &routes))),
             failures: Arc::default(),
             #[cfg(feature = "crypto")]

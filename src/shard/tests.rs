@@ -26,6 +26,7 @@ use crate::limits::Limits;
 use crate::metrics::CounterSnapshot;
 use crate::route::SlowConsumer;
 use crate::route::edition::{Edition, EditionId};
+use crate::route::schemas::Schemas;
 use crate::route::table::RouteTable;
 use crate::test_cases::{cases, repetitions};
 use crate::wire::message::{self, Message, MessageType, RouteRef};
@@ -127,7 +128,7 @@ impl Rig {
                 EditionId::FIRST,
                 heartbeat,
                 None,
-                None,
+                Arc::new(Schemas::new(EditionId::FIRST, None, &routes)),
                 &routes,
             ))),
             ..ShardConfig::bare(routes, None, register)
@@ -617,7 +618,7 @@ fn a_session_is_closed_when_the_id_of_its_edition_comes_again() {
     let session = rig.ready();
     let edition = |id| {
         let routes = RouteTable::default();
-        Arc::new(Edition::new(EditionId(id), None, None, None, &routes))
+        Arc::new(Edition::plain(EditionId(id), None, &routes))
     };
     let known = EditionId::FIRST.0;
     rig.turn(|shard| shard.outbound_mut().add_edition(edition(known + 1)));

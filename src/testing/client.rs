@@ -109,7 +109,7 @@ impl Client {
         if socket.is_closed || socket.is_ended {
             panic!("`{route}` can't be sent: {}", socket.ending());
         }
-        let id = socket.send_message(kind, route, body, config.protos.as_ref());
+        let id = socket.send_message(kind, route, body, config.edition().protos());
         world.settle();
         Response::new(Rc::clone(&self.shared), self.at, id, route)
     }

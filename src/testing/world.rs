@@ -146,10 +146,10 @@ impl World {
         open.retain(|at| self.deliver(*at));
         self.open[usize::from(shard)] = open;
         let has_more = self.core.run(shard);
-        let protos = self.config.protos.as_ref();
+        let edition = self.config.edition();
         while let Some(sending) = self.core.poll_transmit(shard) {
             let socket = &mut self.sockets[sending.socket() as usize];
-            socket.read(sending.bytes(), self.now_us, protos);
+            socket.read(sending.bytes(), self.now_us, edition.protos());
             socket.sending = Some(sending);
         }
         while let Some(wish) = self.core.poll_command(shard) {

@@ -4,10 +4,12 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use shaddock::client::{self, block_on};
 use shaddock::route::Dictionary;
 use shaddock::wire::message::{self, Message, MessageType, RouteRef};
 use shaddock::wire::package::PackageType;
-use shaddock::{Audience, Drain, Engine, Handlers, Reply, Workers};
+use shaddock::wire::protobuf::{ProtoTable, Protos};
+use shaddock::{Audience, Dialect, Drain, Engine, Handlers, Listener, Reply, Workers};
 use support::{Client, Event, PATIENCE, ack, builder, eventually, handshake, package};
 
 const ECHO: &str = "connector.play.echo";
@@ -122,6 +124,74 @@ fn sessions_keep_their_codes_when_the_dictionary_changes() {
     assert_eq!(ask_by_code(&mut new, 10, 3), "\"echo\"");
     engine.shutdown(Drain::within(PATIENCE));
     assert_eq!(old.until_end(), []);
+}
+
+/// A schema of requests, answers and pushes whose numbers have that tag, on the wire.
+fn protos(tag: u8, more: &str) -> ProtoTable {
+    let fields = format!(r#"{{"required uInt32 n":{tag}}}"#);
+    let client = format!(r#"{{"{ECHO}":{fields},"{SPREAD}":{fields}{more}}}"#);
+    let server = format!(r#"{{"{ECHO}":{fields},"{SPREAD}":{fields},"onChat":{fields}{more}}}"#);
+    ProtoTable::new(Protos::parse_text(&client).unwrap(), Protos::parse_text(&server).unwrap())
+}
+
+fn connect(engine: &Engine) -> client::Client {
+    block_on(client::Client::connect(engine.local_addr())).unwrap()
+}
+
+/// Whoever connects now is told of those schemas, on every shard.
+fn have(engine: &Engine, protos: Option<&ProtoTable>) -> client::Client {
+    let version = protos.map(|protos| protos.version().to_owned());
+    let mut in_a_row = 0;
+    eventually("all shards have the schemas", || {
+        let told = connect(engine).tables();
+        let is_told = told.protos().map(|protos| protos.version().to_owned()) == version;
+        in_a_row = if is_told { in_a_row + 1 } else { 0 };
+        in_a_row == 20
+    });
+    connect(engine)
+}
+
+/// Each client reads and writes by what it was told; a body by another schema would be no number.
+#[test]
+fn sessions_keep_their_schemas_when_these_change() {
+    let echo = |handlers: &mut Handlers| {
+        handlers.handler(SPREAD, |request, _| Reply::bytes(request.body()));
+    };
+    let first = protos(1, "");
+    let engine = builder(2)
+        .listen(Listener::new("127.0.0.1:0").dialect(Dialect::Pitaya))
+        .protos(first.clone())
+        .handler(ECHO, |request, _| Reply::borrowed(request.body()))
+        .forward("room", Workers::new(1, echo))
+        .start()
+        .unwrap();
+    let handle = engine.handle();
+    let mut clients = vec![have(&engine, Some(&first))];
+    let second = protos(2, "");
+    assert_eq!(handle.set_protos(second.clone()).unwrap(), [""; 0]);
+    clients.push(have(&engine, Some(&second)));
+    // Without schemas, and with some again.
+    handle.set_protos(None).unwrap();
+    clients.push(have(&engine, None));
+    let more = protos(3, r#","onNew":{"required uInt32 n":1}"#);
+    assert_eq!(handle.set_protos(more).unwrap(), ["onNew"], "nobody knew it at the start");
+    clients.push(have(&engine, Some(&protos(3, ""))));
+    for (number, client) in clients.iter().enumerate() {
+        for route in [ECHO, SPREAD] {
+            let body = json!({ "n": 300 + number });
+            let answer = block_on(client.request(route, &body)).unwrap();
+            assert_eq!(answer.json::<Value>().unwrap(), body, "{number} {route}");
+        }
+    }
+    for route in ["onChat", "onNew"] {
+        handle.broadcast(route, r#"{"n":7}"#, Audience::all()).unwrap();
+        for (number, client) in clients.iter().enumerate() {
+            let push = block_on(client.next_push()).unwrap();
+            assert_eq!(push.route(), route);
+            assert_eq!(push.json::<Value>().unwrap(), json!({"n": 7}), "{number}");
+        }
+    }
+    assert_eq!(handle.counters().bad_protobuf, 0);
 }
 
 #[test]

@@ -160,6 +160,34 @@ fn a_file_is_served_and_read_again_while_a_session_stays() {
     assert_eq!(served.until_end(), Some(0));
 }
 
+/// Pomelo watches its files of schemas; here a signal says when they are whole.
+#[test]
+fn schemas_are_read_again() {
+    let folder = Folder::create();
+    let write = |text: &str| folder.write("server.json", text);
+    let file = "[server]\nshards = 1\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
+                [protos]\nserver = \"server.json\"\n";
+    write(r#"{"onMove":{"required uInt32 x":1}}"#);
+    let mut served = Served::start(&folder.write("shaddock.toml", file));
+    let address = served.addresses[0];
+    let told = || {
+        let tables = block_on(client::Client::connect(address)).unwrap().tables();
+        tables.protos().unwrap().server().to_json().to_owned()
+    };
+    assert!(told().contains(r#""x":{"option":"required","type":"uInt32","tag":1}"#), "{}", told());
+    write(r#"{"onMove":{"required uInt32 x":2},"onNew":{"required uInt32 x":1}}"#);
+    served.signal(Signal::HUP);
+    let log = served.until_logged("protos.server has changed");
+    assert!(log.contains("needs a restart") && log.contains("onNew"), "{log}");
+    eventually("the schemas are others", || told().contains(r#""tag":2"#));
+    assert!(!told().contains("onNew"), "{}", told());
+    write("{");
+    served.signal(Signal::HUP);
+    served.until_logged("nothing was changed");
+    served.signal(Signal::TERM);
+    assert_eq!(served.until_end(), Some(0));
+}
+
 /// What a client is told that says this of itself, in one line.
 fn greeted(address: SocketAddr, hello: &str) -> String {
     let mut client = Client::connect(address);

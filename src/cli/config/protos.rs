@@ -1,7 +1,7 @@
 //! `[protos]`: schemas of bodies, from Pomelo's files.
 
-use shaddock::Builder;
 use shaddock::wire::protobuf::{ProtoTable, Protos};
+use shaddock::{Builder, Handle, HandleError};
 
 use super::Section;
 use super::table::Table;
@@ -11,6 +11,7 @@ struct Schemas(Option<ProtoTable>);
 
 pub(super) fn read(root: &mut Table<'_>, name: &'static str) -> Box<dyn Section> {
     root.table(name, |table| {
+        table.changes_while_running();
         let client = read_schemas(table, "client");
         let server = read_schemas(table, "server");
         let protos = (client.is_some() || server.is_some())
@@ -36,5 +37,12 @@ impl Section for Schemas {
             Some(protos) => builder.protos(protos.clone()),
             None => builder,
         }
+    }
+
+    fn apply(&self, handle: &Handle) -> Result<(), HandleError> {
+        for route in handle.set_protos(self.0.clone())? {
+            tracing::warn!(route, "the schema of a new route needs a restart; it stays JSON");
+        }
+        Ok(())
     }
 }

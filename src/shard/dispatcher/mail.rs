@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Dispatcher;
+use super::{Dispatcher, plan};
 use crate::forward::Party;
 #[cfg(feature = "admin")]
 use crate::forward::mail::Look;
@@ -43,7 +43,7 @@ impl Dispatcher {
         Report { connections: self.connections().len(), logins }
     }
 
-    /// Takes a newer edition of the dictionary, and passes it on to the workers.
+    /// Takes a newer edition of dictionary and schemas, and passes it on to the workers.
     fn handle_edition(&mut self, edition: Arc<Edition>) {
         self.thread.edition.replace(Arc::clone(&edition));
         // The host has no lane to workers.
@@ -55,5 +55,7 @@ impl Dispatcher {
             }
         }
         self.outbound().add_edition(edition);
+        let outbound = &self.forwarder.outbound;
+        self.plans = plan::plans(&self.config, &self.registry, |it| outbound.has_schema(it));
     }
 }

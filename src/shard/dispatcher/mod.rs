@@ -93,13 +93,14 @@ impl Dispatcher {
         let id = || Arc::clone(&config.server_id);
         let counters = Arc::clone(&config.counters[index.index()]);
         let (routes, edition) = (Arc::clone(&config.routes), config.edition());
-        let thread = ThreadState::new(id(), id(), routes, edition, Arc::clone(&counters));
+        let thread =
+            ThreadState::new(id(), id(), routes, Arc::clone(&edition), Arc::clone(&counters));
         thread.post.set(hub.post(&config.server_types)).ok();
         let bell = Arc::clone(hub.bell(Party::from(index)));
         let (own, mistakes) = (&config.server_type, &config.mistakes);
         let registry = Handlers::collect(&thread, own, &config.registers, mistakes);
-        plan::check_schemas(config, &registry);
-        let plans = config.routes.iter().map(|entry| Plan::new(config, &registry, entry)).collect();
+        plan::check_schemas(config, &edition, &registry);
+        let plans = plan::plans(config, &registry, |route| edition.schemas().has_any(route));
         let copies = copies(!registry.global_filters.is_empty());
         let connections = Connections::new(config, index, copies);
         let outbound = Outbound::new(connections, config);

@@ -2,6 +2,7 @@
 
 use crate::dispatch::Registry;
 use crate::forward::{Carrier, ServerType, ServerTypeIndex};
+use crate::route::edition::Edition;
 use crate::route::registration::{schemas_without_handler, schemas_without_server};
 use crate::route::table::{RouteEntry, RouteId, RouteTable};
 use crate::shard::config::ShardConfig;
@@ -38,15 +39,30 @@ pub(super) struct Plan {
 const _: () = assert!(size_of::<Plan>() <= 12);
 
 impl Plan {
-    pub(super) fn new(config: &ShardConfig, registry: &Registry, entry: &RouteEntry) -> Self {
+    /// The plan for a route that has a schema in some session, or in none.
+    pub(super) fn new(
+        config: &ShardConfig,
+        registry: &Registry,
+        entry: &RouteEntry,
+        has_schema: bool,
+    ) -> Self {
         let target = Target::of(config, registry, &entry.text);
         let goes_on = matches!(target, Target::Handler(_) | Target::Workers(_));
         let needs_nothing = config.limits.messages_per_second == 0;
         #[cfg(feature = "crypto")]
         let needs_nothing = needs_nothing && !config.use_crypto;
-        let has_schema = entry.client.is_some() || entry.server.is_some();
         Self { target, is_plain: goes_on && needs_nothing && !has_schema }
     }
+}
+
+/// The plans for all known routes, in their order; a route has a schema as `has_schema` says.
+pub(super) fn plans(
+    config: &ShardConfig,
+    registry: &Registry,
+    has_schema: impl Fn(RouteId) -> bool,
+) -> Vec<Plan> {
+    let routes = (0..).map(RouteId::from_bits).zip(config.routes.iter());
+    routes.map(|(id, entry)| Plan::new(config, registry, entry, has_schema(id))).collect()
 }
 
 impl Target {
@@ -83,16 +99,18 @@ impl Target {
 
 /// Looks for schemas of requests that nobody handles, as far as that can be told: the binary, which
 /// registers nothing, may have schemas of the game's that it has no use for.
-pub(super) fn check_schemas(config: &ShardConfig, registry: &Registry) {
+pub(super) fn check_schemas(config: &ShardConfig, edition: &Edition, registry: &Registry) {
     let ShardConfig { routes, server_type: own, server_types, mistakes, .. } = config;
     let is_by_worker = |other: &ServerType| matches!(other.carrier, Carrier::Workers { .. });
+    let schemas = edition.schemas();
     let is_registering = !config.registers.is_empty();
     if is_registering {
-        schemas_without_handler(routes, own, |route| registry.find(route).is_some(), mistakes);
+        let has_handler = |route: &str| registry.find(route).is_some();
+        schemas_without_handler(routes, schemas, own, has_handler, mistakes);
     }
     if is_registering || server_types.iter().any(is_by_worker) {
         let is_served = |name: &str| server_types.iter().any(|other| &*other.name == name);
-        schemas_without_server(routes, own, is_served, mistakes);
+        schemas_without_server(routes, schemas, own, is_served, mistakes);
     }
 }
 

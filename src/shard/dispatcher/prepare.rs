@@ -13,7 +13,6 @@ use crate::route::table::{RouteEntry, RouteId, RouteTable};
 use crate::session::{SessionId, Slot};
 use crate::shard::outbound::CloseCode;
 use crate::wire::message::{self, Message, MessageError, MessageType, RouteRef};
-use crate::wire::protobuf::Schema;
 
 /// JSON of a body in protobuf counts against the session's share of the turn from this length on:
 /// it may be many times as long as the body.
@@ -99,15 +98,11 @@ impl Dispatcher {
                 let thread = Rc::clone(&self.thread);
                 let entry = thread.routes.entry(known);
                 let target = self.plans[known.index()].target;
-                // Clients of Pitaya have not been told of schemas.
-                let schema = entry.client.as_ref().filter(|_| !self.connections().is_pitaya(slot));
-                match schema {
-                    None => {
-                        let request = Request::new(&entry.text, id, message.body);
-                        self.handle_sent(client, target, request);
-                    }
-                    Some(schema) => self.handle_protobuf(client, target, entry, schema, message),
+                if self.has_client_schema(slot, known) {
+                    return self.handle_protobuf(client, target, (known, entry), message);
                 }
+                let request = Request::new(&entry.text, id, message.body);
+                self.handle_sent(client, target, request);
             }
             None => {
                 let (text, target) = self.unknown_route(slot, route);
@@ -131,14 +126,15 @@ impl Dispatcher {
         &mut self,
         client: &ClientCall,
         target: Target,
-        entry: &RouteEntry,
-        schema: &Schema,
+        (route, entry): (RouteId, &RouteEntry),
         message: &Message<'_>,
     ) {
         let mut body = std::mem::take(&mut self.scratch);
         body.clear();
         let bytes_max = self.config.limits.package_bytes_max;
-        if schema.decode_to_json_within(bytes_max, message.body, &mut body).is_ok() {
+        let schema = self.edition_of(client.session.slot()).and_then(|it| it.client_schema(route));
+        let decoded = schema.map(|it| it.decode_to_json_within(bytes_max, message.body, &mut body));
+        if matches!(decoded, Some(Ok(_))) {
             if body.len() > CHARGED_BYTES_MIN {
                 self.connections().budgets_mut().charge(body.len());
             }
@@ -152,6 +148,13 @@ impl Dispatcher {
             true => self.scratch = body,
             false => self.connections().pool().give(body),
         }
+    }
+
+    /// True if a session has been told of a schema for a route's requests, which clients of Pitaya
+    /// are not.
+    fn has_client_schema(&mut self, slot: Slot, route: RouteId) -> bool {
+        let has_schema = self.edition_of(slot).is_some_and(|it| it.client_schema(route).is_some());
+        has_schema && !self.connections().is_pitaya(slot)
     }
 
     /// Finds a route by its text or code.

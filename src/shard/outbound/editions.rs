@@ -1,4 +1,4 @@
-//! The dictionaries that sessions of a shard have been told of.
+//! The dictionaries and schemas that sessions of a shard have been told of.
 
 use std::sync::Arc;
 
@@ -28,6 +28,10 @@ impl Editions {
         self.earlier.iter().find(|edition| edition.id() == id).map(|edition| &**edition)
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Edition> {
+        std::iter::once(&self.newest).chain(&self.earlier).map(|edition| &**edition)
+    }
+
     /// Takes a newer one, and drops those that nobody uses.
     pub(super) fn add(&mut self, newest: Arc<Edition>, used: &[EditionId]) {
         self.earlier.push(std::mem::replace(&mut self.newest, newest));
@@ -42,8 +46,7 @@ mod tests {
 
     #[test]
     fn an_edition_is_kept_as_long_as_it_is_used() {
-        let edition =
-            |id| Arc::new(Edition::new(EditionId(id), None, None, None, &RouteTable::default()));
+        let edition = |id| Arc::new(Edition::plain(EditionId(id), None, &RouteTable::default()));
         let mut editions = Editions::new(edition(0));
         editions.add(edition(1), &[EditionId(0)]);
         assert_eq!(editions.newest().id(), EditionId(1));

@@ -42,6 +42,7 @@ use super::config::ShardConfig;
 use super::connections::{CloseReason, Connection, Connections};
 use crate::metrics::Counters;
 use crate::route::edition::{Edition, EditionId};
+use crate::route::table::RouteId;
 use crate::session::{BufferPool, SessionId, Slot};
 
 /// The outboxes of one shard's sessions.
@@ -67,7 +68,7 @@ pub(super) struct Outbound {
 pub(super) struct SessionIo<'a> {
     pub(super) connection: &'a mut Connection,
     pub(super) pool: &'a mut BufferPool,
-    /// The dictionary that the session was told of.
+    /// The dictionary and schemas that the session was told of.
     pub(super) edition: Option<&'a Edition>,
     /// The bytes in the outbox above which an answer pauses the session.
     pub(super) pause_bytes: usize,
@@ -132,6 +133,11 @@ impl Outbound {
     #[inline]
     pub(super) fn edition(&self, id: EditionId) -> Option<&Edition> {
         self.editions.get(id)
+    }
+
+    /// True if a route has a schema in the edition of any session.
+    pub(super) fn has_schema(&self, route: RouteId) -> bool {
+        self.editions.iter().any(|edition| edition.schemas().has_any(route))
     }
 
     pub(super) fn newest_edition(&self) -> &Arc<Edition> {

@@ -24,15 +24,15 @@ impl Outbound {
         let own;
         let package = match edition.filter(|edition| !push.suits(edition)) {
             None => push.package(),
-            Some(edition) => match push.encode_for(edition) {
+            Some(edition) => match push.encode_for(&self.config.routes, edition) {
                 Ok(package) => {
                     own = package;
                     &own
                 }
-                // Its code is shorter than its text, and the package was as long as can be.
+                // The package was as long as can be, or the body does not fit its schema there.
                 Err(error) => {
                     crate::log::seldom!(
-                        warn, %error, "a push is lost on a session of another dictionary"
+                        warn, %error, "a push is lost on a session of other codes or schemas"
                     );
                     return;
                 }
@@ -51,11 +51,13 @@ impl Outbound {
             return self.answer_pitaya(call, reply);
         }
         let text = reply.text(&self.config.failures);
-        let entry = call.route.map(|route| self.config.routes.entry(route));
+        let edition = self.editions.get(connection.session.edition);
+        let schema = call.route.and_then(|route| Some((route, edition?.server_schema(route)?)));
         let scratch;
-        let body: &[u8] = match entry.and_then(|entry| Some((entry, entry.server.as_ref()?))) {
+        let body: &[u8] = match schema {
             None => &text,
-            Some((entry, schema)) => {
+            Some((route, schema)) => {
+                let entry = self.config.routes.entry(route);
                 let mut encoded = self.connections.pool().take();
                 encode_body(schema, &entry.text, &text, &mut encoded);
                 scratch = encoded;

@@ -104,6 +104,18 @@ impl Protos {
         Self::parse(&file)
     }
 
+    /// The same without the routes that are not wanted. Messages beside the routes stay.
+    #[cfg_attr(not(feature = "engine"), allow(dead_code))]
+    pub(crate) fn only(&self, is_wanted: impl Fn(&str) -> bool) -> Self {
+        let mut routes = self.routes.clone();
+        routes.retain(|route, _| is_wanted(route));
+        let Ok(Value::Object(mut form)) = serde_json::from_str(&self.json) else {
+            return self.clone();
+        };
+        form.retain(|name, _| !self.routes.contains_key(&**name) || is_wanted(name));
+        Self { routes, json: Value::Object(in_js_order(form)).to_string() }
+    }
+
     /// The schema of `route`'s bodies. It refers to shared tables, so it is cheap to clone and
     /// keep.
     #[must_use]
