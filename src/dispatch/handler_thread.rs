@@ -22,14 +22,28 @@ pub(crate) trait HandlerThread {
 
     fn apply(&mut self, op: Op);
 
+    /// Does what comes ahead of the first of these, and behind each.
+    #[inline]
+    fn settle_op(&mut self) {}
+
     /// Does what handlers, filters and futures have asked for, in order.
     #[inline]
     fn apply_ops(&mut self) {
+        self.settle_op();
         // Doing one may lead to the next.
         while let Some(mut ops) = self.thread().take_ops() {
-            ops.drain(..).for_each(|op| self.apply(op));
+            for op in ops.drain(..) {
+                self.apply(op);
+                self.settle_op();
+            }
             self.thread().reuse(ops);
         }
+    }
+
+    /// The same, and all that this leads to.
+    #[inline]
+    fn settle_ops(&mut self) {
+        self.apply_ops();
     }
 
     /// Calls the ticks that are due, each once: what is owed besides comes in the next turns.
@@ -48,7 +62,7 @@ pub(crate) trait HandlerThread {
                 self.counters().tick_panics.one();
                 crate::log::seldom!(error, tick = tick.name, panic, "a tick panicked; it goes on");
             }
-            self.apply_ops();
+            self.settle_ops();
         }
     }
 
@@ -63,7 +77,7 @@ pub(crate) trait HandlerThread {
             if !self.tasks_mut().run_one() {
                 break;
             }
-            self.apply_ops();
+            self.settle_ops();
         }
         self.tasks_mut().end_run();
     }
@@ -106,7 +120,7 @@ pub(crate) trait HandlerThread {
             // Where the hook itself panics its future does.
             context.task("on_shutdown").owed().spawn(async move { hook(of_hook).await });
         }
-        self.apply_ops();
+        self.settle_ops();
         self.run_tasks();
     }
 }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::Dispatcher;
 use super::completed::Completed;
 use crate::dispatch::context::{Op, Origin, SessionOp};
+use crate::dispatch::handler_thread::HandlerThread as _;
 use crate::forward::asker;
 use crate::forward::mail::Others;
 use crate::session::SessionView;
@@ -14,20 +15,12 @@ impl Dispatcher {
     /// Does what was asked for, in order. Messages that are done are left in `completed`.
     #[inline]
     pub(super) fn do_ops(&mut self) {
-        self.settle_forwarder();
-        // Doing one may lead to the next.
-        while let Some(mut ops) = self.thread.take_ops() {
-            for op in ops.drain(..) {
-                self.do_op(op);
-                self.settle_forwarder();
-            }
-            self.thread.reuse(ops);
-        }
+        self.apply_ops();
     }
 
     /// Handles mail from this shard to itself, ended sessions, and messages that found no lane.
     #[inline]
-    fn settle_forwarder(&mut self) {
+    pub(super) fn settle_forwarder(&mut self) {
         while self.forwarder.has_unsettled() {
             self.forwarder.handle_own_mail();
             while let Some(ended) = self.connections().take_ended() {

@@ -122,7 +122,12 @@ impl HandlerThread for Dispatcher {
         self.do_op(op);
     }
 
-    fn apply_ops(&mut self) {
+    #[inline]
+    fn settle_op(&mut self) {
+        self.settle_forwarder();
+    }
+
+    fn settle_ops(&mut self) {
         self.settle();
     }
 }
