@@ -53,25 +53,28 @@ impl Outbound {
         let text = reply.text(&self.config.failures);
         let edition = self.editions.get(connection.session.edition);
         let schema = call.route.and_then(|route| Some((route, edition?.server_schema(route)?)));
-        let scratch;
+        let mut scratch = None;
         let body: &[u8] = match schema {
             None => &text,
             Some((route, schema)) => {
                 let entry = self.config.routes.entry(route);
                 let mut encoded = self.connections.pool().take();
                 encode_body(schema, &entry.text, &text, &mut encoded);
-                scratch = encoded;
-                &scratch
+                scratch.insert(encoded)
             }
         };
         if !answer::fits(body) {
             // No client could read it: a package's length has 24 bits.
             crate::log::seldom!(warn, bytes = body.len(), "an answer is too long for a package");
+            scratch.into_iter().for_each(|buffer| self.connections.pool().give(buffer));
             return self.answer(call, &Reply::error());
         }
         let Some((connection, pool)) = self.connections.get_with_pool(call.session) else { return };
         let is_websocket = connection.transport == Transport::WebSocket;
         answer::encode(is_websocket, call.id, body, connection.outbox.open(pool));
+        if let Some(buffer) = scratch {
+            pool.give(buffer);
+        }
         self.counters.answers.one();
         self.queue.mark_dirty(call.session, connection);
         if connection.outbox.bytes() > self.pauses.pause_bytes() {
