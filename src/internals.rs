@@ -18,7 +18,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::dispatch::{Handlers, Register};
-use crate::forward::mail::{Forward, ForwardRoute, Mail, WorkerReply};
+use crate::forward::mail::{Forward, ForwardRoute, Mail, WorkerBody, WorkerReply};
 use crate::forward::{Endpoint, Hub, HubLimits, Party, WorkerIndex};
 use crate::limits::Limits;
 use crate::metrics::{CounterSnapshot, ForwardEnd};
@@ -285,7 +285,9 @@ impl ShardEnd {
     #[inline]
     pub fn receive(&mut self) -> Option<(u64, usize)> {
         match self.endpoint.receive(self.worker)? {
-            Mail::Answer { token, reply } => Some((token, reply.body.map_or(0, |body| body.len()))),
+            Mail::Answer { token, reply } => {
+                Some((token, reply.body.bytes().map_or(0, |body| body.len())))
+            }
             _ => None,
         }
     }
@@ -306,9 +308,7 @@ impl WorkerEnd {
             let Some(Mail::Forward(forward)) = self.endpoint.receive(self.shard) else { break };
             let Forward { token, bytes, data, .. } = forward;
             let reply = WorkerReply {
-                body: Some(bytes),
-                failed: false,
-                failure: None,
+                body: WorkerBody::Bytes(bytes),
                 end: ForwardEnd::Answered,
                 data: Some(data),
             };

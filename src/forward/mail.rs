@@ -218,37 +218,65 @@ impl ForwardRoute {
 
 /// A worker's answer.
 pub(crate) struct WorkerReply {
-    pub(crate) body: Option<Bytes>,
-    pub(crate) failed: bool,
-    /// The reason why there is no body, if the engine has answered by itself.
-    pub(crate) failure: Option<Failure>,
-    /// The end that it has come to.
+    pub(crate) body: WorkerBody,
+    /// The end that it has come to: all but one have failed.
     pub(crate) end: ForwardEnd,
     /// The request's own, if the worker still has it: a count that only its shard changes costs
     /// next to nothing.
     pub(crate) data: Option<Arc<SessionData>>,
 }
 
+/// The body of a worker's answer.
+pub(crate) enum WorkerBody {
+    /// The handler has written none.
+    None,
+    Bytes(Bytes),
+    /// The engine answers by itself, for this reason.
+    Failed(Failure),
+}
+
+#[cfg(any(test, feature = "internals"))]
+impl WorkerBody {
+    pub(crate) fn bytes(&self) -> Option<&Bytes> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes),
+            Self::None | Self::Failed(_) => None,
+        }
+    }
+}
+
+impl From<Option<Bytes>> for WorkerBody {
+    fn from(bytes: Option<Bytes>) -> Self {
+        bytes.map_or(Self::None, Self::Bytes)
+    }
+}
+
 impl WorkerReply {
     pub(crate) fn new(reply: Reply<'_>, data: Option<Arc<SessionData>>) -> Self {
-        let (failed, failure) = (reply.failed, reply.failure_kind());
         let body = match reply.body {
-            ReplyBody::None | ReplyBody::Later(_) | ReplyBody::Failed(_) => None,
-            ReplyBody::Borrowed(bytes) => Some(Bytes::copy_from_slice(bytes)),
-            ReplyBody::Written(bytes) => Some(Bytes::copy_from_slice(&bytes)),
-            ReplyBody::Owned(bytes) => Some(bytes.into()),
-            ReplyBody::Shared(bytes) => Some(bytes),
+            ReplyBody::None | ReplyBody::Later(_) => WorkerBody::None,
+            ReplyBody::Failed(failure) => WorkerBody::Failed(failure),
+            ReplyBody::Borrowed(bytes) => WorkerBody::Bytes(Bytes::copy_from_slice(bytes)),
+            ReplyBody::Written(bytes) => WorkerBody::Bytes(Bytes::copy_from_slice(&bytes)),
+            ReplyBody::Owned(bytes) => WorkerBody::Bytes(bytes.into()),
+            ReplyBody::Shared(bytes) => WorkerBody::Bytes(bytes),
         };
-        Self { body, failed, failure, end: ForwardEnd::of_handler(failed), data }
+        Self { body, end: ForwardEnd::of_handler(reply.failed), data }
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.end != ForwardEnd::Answered
     }
 
     pub(crate) fn into_reply(self) -> Reply<'static> {
+        let failed = self.has_failed();
         drop(self.data);
-        if let Some(failure) = self.failure {
-            return Reply::failure(failure);
-        }
-        let body = self.body.map_or(ReplyBody::None, ReplyBody::Shared);
-        Reply { body, failed: self.failed }
+        let body = match self.body {
+            WorkerBody::None => ReplyBody::None,
+            WorkerBody::Bytes(bytes) => ReplyBody::Shared(bytes),
+            WorkerBody::Failed(failure) => return Reply::failure(failure),
+        };
+        Reply { body, failed }
     }
 }
 

@@ -11,7 +11,7 @@ use bytes::{Buf as _, Bytes};
 
 use super::asker::{self, AskCompletion, Asker, PendingAsks};
 use super::hub::{Endpoint, Hub};
-use super::mail::{Forward, ForwardRoute, Mail, Outcome, WorkerReply};
+use super::mail::{Forward, ForwardRoute, Mail, Outcome, WorkerBody, WorkerReply};
 use super::message_batch::MessageBatch;
 use super::party::Party;
 use super::session_futures::SessionFutures;
@@ -314,9 +314,7 @@ impl Worker {
                     id.shard(),
                     token,
                     WorkerReply {
-                        body: Some(bytes),
-                        failed,
-                        failure: None,
+                        body: WorkerBody::Bytes(bytes),
                         end: ForwardEnd::of_handler(failed),
                         data,
                     },

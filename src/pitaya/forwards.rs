@@ -14,7 +14,7 @@ use super::turn::Turn;
 use super::window::{MESSAGE_BYTES, Message, Sent, ServerKey, Stage, Waiter, Waiting};
 use crate::forward::Chunk;
 use crate::forward::deadline_list::DeadlineList;
-use crate::forward::mail::{Forward, WorkerReply};
+use crate::forward::mail::{Forward, WorkerBody, WorkerReply};
 use crate::metrics::ForwardEnd;
 use crate::session::SessionView;
 
@@ -90,8 +90,8 @@ impl Forwards {
         let message = Message { session, data, export, route, id, bytes };
         if let Err(failure) = self.accept(turn, token, message) {
             count(turn, failure);
-            let (body, end) = (Some(failure.body()), failure.end());
-            let reply = WorkerReply { body, failed: true, failure: None, end, data: None };
+            let (body, end) = (WorkerBody::Bytes(failure.body()), failure.end());
+            let reply = WorkerReply { body, end, data: None };
             turn.remote.answer(session.shard(), token, reply);
         }
     }
@@ -409,8 +409,7 @@ fn timeout_of(turn: &Turn<'_>, waiter: &Waiter) -> Bytes {
 }
 
 fn finish(turn: &mut Turn<'_>, waiter: Waiter, body: Option<Bytes>, end: ForwardEnd) {
-    let failed = end != ForwardEnd::Answered;
-    let reply = WorkerReply { body, failed, failure: None, end, data: None };
+    let reply = WorkerReply { body: body.into(), end, data: None };
     turn.remote.answer(waiter.shard, waiter.token, reply);
 }
 

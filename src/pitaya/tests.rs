@@ -84,8 +84,8 @@ impl Rig {
 
     fn answered(&mut self) -> Option<Answered> {
         let Some(Mail::Answer { token, reply }) = self.mail() else { return None };
-        let body = serde_json::from_slice(&reply.body.expect("a body")).expect("JSON");
-        Some((token, body, reply.failed))
+        let body = serde_json::from_slice(reply.body.bytes().expect("a body")).expect("JSON");
+        Some((token, body, reply.has_failed()))
     }
 
     /// A backend asks something of this frontend.

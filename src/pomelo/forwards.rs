@@ -15,7 +15,7 @@ use super::remotes::Caller;
 use super::rpc::{self, Message};
 use crate::dispatch::Failure;
 use crate::forward::Chunk;
-use crate::forward::mail::{Forward, WorkerReply};
+use crate::forward::mail::{Forward, WorkerBody, WorkerReply};
 use crate::forward::remote::Remote;
 use crate::metrics::ForwardEnd;
 use crate::session::{SessionData, SessionId, SessionView, ShardIndex, Slot};
@@ -129,8 +129,8 @@ impl Forwards<'_> {
             // Nobody waits for what has been answered for, nor for what a notify comes to.
             let Some(waiter) = mailbox.calls.take(answer.id) else { return };
             let body = answer.body.map(|body| self.chunk.carve([body.as_bytes()]));
-            let (failed, end) = (answer.failed, ForwardEnd::of_handler(answer.failed));
-            let reply = WorkerReply { body, failed, failure: None, end, data: None };
+            let end = ForwardEnd::of_handler(answer.failed);
+            let reply = WorkerReply { body: body.into(), end, data: None };
             self.remote.answer(waiter.shard, waiter.token, reply);
         });
         if bad > 0 {
@@ -145,12 +145,8 @@ impl Forwards<'_> {
             ForwardEnd::TimedOut => Failure::TimedOut,
             _ => Failure::Busy,
         };
-        let (failed, failure) = (true, Some(failure));
-        self.remote.answer(
-            shard,
-            token,
-            WorkerReply { body: None, failed, failure, end, data: None },
-        );
+        let reply = WorkerReply { body: WorkerBody::Failed(failure), end, data: None };
+        self.remote.answer(shard, token, reply);
     }
 
     /// A session has ended: tells the game, if it was anybody's.

@@ -79,7 +79,7 @@ impl Bench {
         let mut answers = Vec::new();
         while let Some(mail) = self.shard.receive(Party(1)) {
             let Mail::Answer { token, reply, .. } = mail else { panic!("no answer") };
-            answers.push((token, reply.failed));
+            answers.push((token, reply.has_failed()));
         }
         answers
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::dispatch::{Filter, Request, Session};
-use crate::forward::mail::{Forward, Mail, WorkerReply};
+use crate::forward::mail::{Forward, Mail, WorkerBody, WorkerReply};
 use crate::forward::message_batch::MessageBatch;
 use crate::forward::{Carrier, LaneFull, ServerType, WorkerIndex};
 use crate::metrics::ForwardEnd;
@@ -85,9 +85,7 @@ impl Chat {
             self.worker.add_handled(Party(0), bytes.len());
             if token != 0 {
                 let reply = WorkerReply {
-                    body: Some(bytes),
-                    failed: false,
-                    failure: None,
+                    body: WorkerBody::Bytes(bytes),
                     end: ForwardEnd::Answered,
                     data: None,
                 };
