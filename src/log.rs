@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
-#[cfg(any(feature = "pitaya", feature = "pomelo"))]
 use std::hash::BuildHasher as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -51,11 +50,9 @@ impl RateLimit {
 
 /// The rate limits of one cause with many peers, one for each peer. Peers whose names' hashes
 /// collide share a limit.
-#[cfg(any(feature = "pitaya", feature = "pomelo"))]
 #[derive(Debug)]
 pub(crate) struct RateLimits([RateLimit; 64]);
 
-#[cfg(any(feature = "pitaya", feature = "pomelo"))]
 impl RateLimits {
     pub(crate) const fn new() -> Self {
         Self([const { RateLimit::new() }; 64])

@@ -7,6 +7,8 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 
 use super::host_filter::{HostFilter, HostFilterError, HostRule, RULES_MAX};
+use super::panics::count_panic;
+use crate::metrics::Counters;
 
 /// A host that is turned away, as [`Handle::denied_hosts`](crate::Handle::denied_hosts) lists it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,12 +82,19 @@ impl DeniedHosts {
         }
     }
 
-    /// True if an address is turned away at that time of the engine's.
-    pub(crate) fn denies(&self, address: IpAddr, now_us: u64) -> bool {
+    /// True if an address is turned away at that time of the engine's. A callback that panics is
+    /// counted, and lets it in.
+    pub(crate) fn denies(&self, address: IpAddr, now_us: u64, counters: &Counters) -> bool {
         let of_shape = |shape: &HostRule| shape.around(address);
         let until_us = |rule: HostRule| self.for_a_while.get(&rule).copied();
         let mut untils = self.shapes.iter().filter_map(of_shape).filter_map(until_us);
-        untils.any(|until_us| until_us > now_us) || self.filter.denies(address)
+        if untils.any(|until_us| until_us > now_us) {
+            return true;
+        }
+        self.filter.asked(address).unwrap_or_else(|panic| {
+            count_panic("host_filter", counters, &panic);
+            false
+        })
     }
 
     /// All rules: those that end, the next one first, and behind them those that do not.
@@ -114,7 +123,7 @@ mod tests {
         let mut hosts = DeniedHosts::new(HostFilter::deny(["198.51.100.7"]).unwrap());
         hosts.add_until(&[rule("203.0.113.0/24"), rule("2001:db8::1")], 1_000, 0).unwrap();
         let denies = |hosts: &DeniedHosts, address: &str, now_us| {
-            hosts.denies(address.parse().unwrap(), now_us)
+            hosts.denies(address.parse().unwrap(), now_us, &Counters::default())
         };
         for address in ["203.0.113.9", "::ffff:203.0.113.9", "2001:db8::1"] {
             assert!(denies(&hosts, address, 999) && !denies(&hosts, address, 1_000), "{address}");

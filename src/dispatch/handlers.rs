@@ -274,7 +274,8 @@ impl Registry {
     pub(crate) fn tell_closed(&self, thread: &Rc<ThreadState>, view: &SessionView<'_>) {
         let context = Context { thread: Rc::clone(thread) };
         for told in &self.on_closed {
-            thread.owing(|| guarded(|| told(view, &context)));
+            let counters = &thread.counters;
+            thread.owing(|| guarded("on_session_closed", counters, || told(view, &context)));
         }
     }
 

@@ -10,10 +10,11 @@ use std::task::{self, Poll, Waker};
 
 use serde_json::Value;
 
-use super::chain::guarded;
+use super::chain::{guarded, guarded_uncounted};
 use super::context::Context;
 use super::reply::LocalFuture;
 use super::verdict::{Admitted, Refusal};
+use crate::metrics::Counters;
 use crate::session::SessionId;
 use crate::wire::handshake::HandshakeRequest;
 use crate::wire::http::Headers;
@@ -121,14 +122,18 @@ pub(crate) struct AdmissionTask {
 }
 
 struct Shared {
+    counters: Arc<Counters>,
     future: Option<LocalFuture<Admitted>>,
     waker: Option<Waker>,
     is_dropped: bool,
 }
 
 impl Admission {
-    pub(crate) fn new(future: LocalFuture<Admitted>) -> (Self, AdmissionTask) {
-        let shared = Shared { future: Some(future), waker: None, is_dropped: false };
+    pub(crate) fn new(
+        future: LocalFuture<Admitted>,
+        counters: Arc<Counters>,
+    ) -> (Self, AdmissionTask) {
+        let shared = Shared { counters, future: Some(future), waker: None, is_dropped: false };
         let shared = Rc::new(RefCell::new(shared));
         (Self { shared: Rc::clone(&shared) }, AdmissionTask { shared })
     }
@@ -142,7 +147,7 @@ impl Drop for Admission {
             (shared.future.take(), shared.waker.take())
         };
         // Code of the embedder's may run by that.
-        guarded(|| drop(future));
+        guarded_uncounted("on_handshake", || drop(future));
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -155,7 +160,8 @@ impl Future for AdmissionTask {
     fn poll(self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Self::Output> {
         let future = self.shared.borrow_mut().future.take();
         let Some(mut future) = future else { return Poll::Ready(None) };
-        match guarded(|| future.as_mut().poll(context)) {
+        let counters = Arc::clone(&self.shared.borrow().counters);
+        match guarded("on_handshake", &counters, || future.as_mut().poll(context)) {
             Some(Poll::Ready(admitted)) => Poll::Ready(Some(admitted)),
             None => Poll::Ready(Some(Err(Refusal::new()))),
             Some(Poll::Pending) => {
@@ -182,10 +188,13 @@ mod tests {
     fn a_future_goes_with_its_admission() {
         let alive = Rc::new(());
         let held = Rc::clone(&alive);
-        let (admission, mut task) = Admission::new(Box::pin(async move {
-            let _held = held;
-            std::future::pending().await
-        }));
+        let (admission, mut task) = Admission::new(
+            Box::pin(async move {
+                let _held = held;
+                std::future::pending().await
+            }),
+            Arc::default(),
+        );
         assert_eq!(poll(&mut task), Poll::Pending);
         assert_eq!(Rc::strong_count(&alive), 2);
         drop(admission);
@@ -195,7 +204,10 @@ mod tests {
 
     #[test]
     fn a_future_that_panics_refuses() {
-        let (_admission, mut task) = Admission::new(Box::pin(async { panic!("on purpose") }));
+        let counters = Arc::<Counters>::default();
+        let future = Box::pin(async { panic!("on purpose") });
+        let (_admission, mut task) = Admission::new(future, Arc::clone(&counters));
         assert_eq!(poll(&mut task), Poll::Ready(Some(Err(Refusal::new()))));
+        assert_eq!(counters.callback_panics.value(), 1);
     }
 }

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::panics::{Panic, caught};
+
 /// Addresses that are turned away when they connect: Pomelo's blacklist.
 ///
 /// The original tests regular expressions against the address as text, unanchored, so that
@@ -125,12 +127,16 @@ impl HostFilter {
     /// True if an address is turned away. A callback that panics lets it in.
     #[must_use]
     pub fn denies(&self, address: IpAddr) -> bool {
+        self.asked(address).unwrap_or_default()
+    }
+
+    /// The same, or the panic of the callback.
+    pub(super) fn asked(&self, address: IpAddr) -> Result<bool, Panic> {
         let address = address.to_canonical();
-        self.rules.iter().any(|rule| rule.matches_canonical(address))
-            || self
-                .callback
-                .as_ref()
-                .is_some_and(|denies| super::chain::guarded(|| denies(address)).unwrap_or_default())
+        if self.rules.iter().any(|rule| rule.matches_canonical(address)) {
+            return Ok(true);
+        }
+        self.callback.as_ref().map_or(Ok(false), |denies| caught(|| denies(address)))
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::log::Excerpt;
+use crate::metrics::Counters;
 
 /// A panic that was caught. It shows the text that it was raised with, escaped and cut for the log.
 pub(crate) struct Panic(Box<dyn Any + Send>);
@@ -36,14 +37,31 @@ pub(crate) fn caught<T>(code: impl FnOnce() -> T) -> Result<T, Panic> {
     catch_unwind(AssertUnwindSafe(code)).map_err(Panic)
 }
 
-/// Runs code of the embedder that is no handler and no filter; `None` when it panics, which is
-/// logged.
+/// Runs a callback of the embedder's, which is no handler and no filter; `None` when it panics,
+/// which is counted, and logged with the callback's name.
 #[inline(always)]
-pub(crate) fn guarded<T>(code: impl FnOnce() -> T) -> Option<T> {
-    caught(code).map_err(tell).ok()
+pub(crate) fn guarded<T>(
+    callback: &'static str,
+    counters: &Counters,
+    code: impl FnOnce() -> T,
+) -> Option<T> {
+    caught(code).map_err(|panic| count_panic(callback, counters, &panic)).ok()
+}
+
+/// The same where nobody counts.
+#[inline(always)]
+pub(crate) fn guarded_uncounted<T>(callback: &'static str, code: impl FnOnce() -> T) -> Option<T> {
+    caught(code).map_err(|panic| tell(callback, &panic)).ok()
+}
+
+/// Counts the panic of a callback, and logs it.
+#[cold]
+pub(crate) fn count_panic(callback: &'static str, counters: &Counters, panic: &Panic) {
+    counters.callback_panics.one();
+    tell(callback, panic);
 }
 
 #[cold]
-fn tell(panic: Panic) {
-    crate::log::seldom!(error, %panic, "a function of the game has panicked");
+fn tell(callback: &'static str, panic: &Panic) {
+    crate::log::seldom!(of callback, error, callback, %panic, "a callback of the game has panicked");
 }

@@ -74,7 +74,7 @@ impl Session {
         (request, Self { id, data, thread: Rc::clone(thread), marks })
     }
 
-    pub(super) fn counters(&self) -> &Counters {
+    pub(crate) fn counters(&self) -> &Counters {
         &self.thread.counters
     }
 

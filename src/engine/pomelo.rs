@@ -19,7 +19,7 @@ use super::dial::{self, Dialer, Lookup, Step};
 use super::listen::{self, Listener};
 use super::network::{ForwarderContext, NetworkForwarder};
 use super::threads::{Join, Threads};
-use crate::dispatch::chain::guarded;
+use crate::dispatch::chain::guarded_uncounted;
 use crate::dispatch::tasks::WakeThread as _;
 use crate::error::{EngineOption, StartError};
 use crate::forward::remote::{Remote, RemoteConfig};
@@ -368,7 +368,7 @@ impl Thread {
     fn handle_stop(&self) {
         tracing::warn!("the master asks this server to stop");
         if let Some(StopHook(stop)) = &self.on_stop {
-            guarded(|| stop());
+            guarded_uncounted("PomeloCluster::on_stop", || stop());
         }
     }
 

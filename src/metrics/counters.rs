@@ -243,6 +243,9 @@ counters! {
     handler_panics,
     /// Panics of filters.
     filter_panics,
+    /// Panics of other callbacks: routers, looks at handshakes, `on_session_opened` and
+    /// `on_session_closed`, the host filter's, and the filters of audiences.
+    callback_panics,
     /// Turns of shards and workers that took longer than `turn_warning`.
     long_turns,
     /// Panics of spawned futures, of hooks of a shutdown, and of ticks of timers.

@@ -130,7 +130,7 @@ impl Forwards {
         let (route, _) = message.parts(&turn.config.routes);
         let server_type = route.split('.').next().unwrap_or_default();
         let view = SessionView { id: message.session, data: &message.data };
-        let slot = self.servers.pick(server_type, &view)?;
+        let slot = self.servers.pick(server_type, &view, &turn.config.counters)?;
         Some((slot, self.servers.table.generation(slot)))
     }
 

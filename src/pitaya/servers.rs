@@ -9,6 +9,7 @@ use super::subjects::{self, Subject};
 use super::window::{ServerKey, Waiting, Window};
 use crate::dispatch::chain;
 use crate::forward::{Route, ServerId};
+use crate::metrics::Counters;
 use crate::session::{SessionView, Slot, Table};
 
 /// A server's entry: what is written for this one and read of others. Keys that are not known here
@@ -247,12 +248,19 @@ impl Servers {
     }
 
     /// Picks a server of a type for a session: at random, or as the embedder's router says.
-    pub(super) fn pick(&mut self, server_type: &str, session: &SessionView<'_>) -> Option<Slot> {
+    pub(super) fn pick(
+        &mut self,
+        server_type: &str,
+        session: &SessionView<'_>,
+        counters: &Counters,
+    ) -> Option<Slot> {
         let kind = self.types.iter().find(|kind| *kind.name == *server_type)?;
         let index = match &kind.router {
             None if kind.slots.is_empty() => None,
             None => Some(self.random.below(kind.slots.len())),
-            Some(route) => chain::guarded(|| route(session, &kind.ids)).flatten(),
+            Some(route) => {
+                chain::guarded("route", counters, || route(session, &kind.ids)).flatten()
+            }
         };
         kind.slots.get(index?).copied()
     }
@@ -310,7 +318,8 @@ mod tests {
     fn pick(servers: &mut Servers, server_type: &str) -> Option<String> {
         let data = SessionData::new(1, SocketAddr::from((Ipv4Addr::LOCALHOST, 9)));
         let id = SessionId::new(ShardIndex(0), Slot(0), Generation::FIRST);
-        let slot = servers.pick(server_type, &SessionView { id, data: &data })?;
+        let slot =
+            servers.pick(server_type, &SessionView { id, data: &data }, &Counters::default())?;
         Some(servers.table.at(slot).unwrap().subject.to_string())
     }
 

@@ -89,7 +89,7 @@ impl Forwards<'_> {
     }
 
     fn pick(&mut self, name: &str, id: SessionId, data: &SessionData) -> Option<Slot> {
-        self.mailboxes.pick(name, &SessionView { id, data })
+        self.mailboxes.pick(name, &SessionView { id, data }, &self.config.counters)
     }
 
     /// Finds the connection on which one more call of so many bytes may be made to a server: one

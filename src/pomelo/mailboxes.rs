@@ -6,6 +6,7 @@ use super::mailbox::Mailbox;
 use super::router::{CustomRouter, Picker, Router, Servers};
 use super::servers::Server;
 use crate::forward::{Route, ServerId};
+use crate::metrics::Counters;
 use crate::session::{SessionView, Slot, Table};
 
 /// All servers of the types that are forwarded.
@@ -42,9 +43,14 @@ impl Mailboxes {
     }
 
     /// The server of a type that a session's message goes to.
-    pub(super) fn pick(&mut self, name: &str, session: &SessionView<'_>) -> Option<Slot> {
+    pub(super) fn pick(
+        &mut self,
+        name: &str,
+        session: &SessionView<'_>,
+        counters: &Counters,
+    ) -> Option<Slot> {
         let kind = self.types.iter_mut().find(|kind| *kind.name == *name)?;
-        kind.pick(session, &self.table)
+        kind.pick(session, &self.table, counters)
     }
 
     /// True if messages of a type are forwarded.
@@ -126,9 +132,14 @@ impl ServerType {
         self.picker.set_servers(weights);
     }
 
-    fn pick(&mut self, session: &SessionView<'_>, mailboxes: &Table<Mailbox>) -> Option<Slot> {
+    fn pick(
+        &mut self,
+        session: &SessionView<'_>,
+        mailboxes: &Table<Mailbox>,
+        counters: &Counters,
+    ) -> Option<Slot> {
         let view = View { servers: &self.servers, mailboxes };
-        let index = self.picker.pick(session, &self.ids, &view)?;
+        let index = self.picker.pick(session, &self.ids, &view, counters)?;
         self.servers.get(index).copied()
     }
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use md5::{Digest as _, Md5};
 
+use crate::dispatch::chain::guarded;
 use crate::forward::{Route, ServerId};
+use crate::metrics::Counters;
 use crate::route::default_route;
 use crate::session::SessionView;
 
@@ -126,6 +128,7 @@ impl Picker {
         session: &SessionView<'_>,
         ids: &[ServerId],
         servers: &impl Servers,
+        counters: &Counters,
     ) -> Option<usize> {
         let len = ids.len();
         debug_assert_eq!(len, self.weights.len());
@@ -134,7 +137,7 @@ impl Picker {
                 return default_route(session.uid().map_or("", |uid| uid.text()), len);
             }
             Router::Custom(CustomRouter(pick)) => {
-                return crate::dispatch::chain::guarded(|| pick(session, ids)).flatten();
+                return guarded("Router::custom", counters, || pick(session, ids)).flatten();
             }
             Router::ConsistentHash => return self.on_circle(session),
             Router::RoundRobin => (1..=len)
@@ -224,7 +227,7 @@ mod tests {
         let mut data = SessionData::new(1, SocketAddr::from((Ipv4Addr::LOCALHOST, 9)));
         data.uid = uid.map(Uid::from);
         let id = SessionId::new(ShardIndex(0), Slot(0), Generation::FIRST);
-        picker.pick(&SessionView { id, data: &data }, ids, fake).unwrap()
+        picker.pick(&SessionView { id, data: &data }, ids, fake, &Counters::default()).unwrap()
     }
 
     #[test]
@@ -290,6 +293,8 @@ mod tests {
         let data = SessionData::new(1, SocketAddr::from((Ipv4Addr::LOCALHOST, 9)));
         let id = SessionId::new(ShardIndex(0), Slot(0), Generation::FIRST);
         let view = SessionView { id, data: &data };
-        assert_eq!(picker.pick(&view, &ids, &Fake(vec![Some(0)])), None);
+        let counters = Counters::default();
+        assert_eq!(picker.pick(&view, &ids, &Fake(vec![Some(0)]), &counters), None);
+        assert_eq!(counters.callback_panics.value(), 1);
     }
 }

@@ -196,6 +196,7 @@ impl ShardConfig {
         &self,
         server_type: ServerTypeIndex,
         view: &SessionView<'_>,
+        counters: &Counters,
     ) -> Option<WorkerIndex> {
         let carrier = &self.server_types[server_type.index()].carrier;
         let (servers, first_worker, route) = match carrier {
@@ -204,7 +205,7 @@ impl ShardConfig {
         };
         let index = match route {
             None => default_route(view.uid().map_or("", |uid| uid.text()), servers.len()),
-            Some(route) => chain::guarded(|| route(view, servers)).flatten(),
+            Some(route) => chain::guarded("route", counters, || route(view, servers)).flatten(),
         };
         let index = u16::try_from(index.filter(|index| *index < servers.len())?).ok()?;
         Some(WorkerIndex(first_worker.0 + index))

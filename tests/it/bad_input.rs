@@ -81,7 +81,9 @@ fn run(trial: &Trial, cases: &[Case]) {
             Outcome::Closed | Outcome::Kicked(_) => Some("closed_protocol"),
             Outcome::Answered(..) | Outcome::Dropped => Some("closed_by_peer"),
         };
-        let expected: Reasons = case.counted.into_iter().chain(end).map(|name| (name, 1)).collect();
+        let panic = case.name.contains("panic").then_some("callback_panics");
+        let expected = case.counted.into_iter().chain(end).chain(panic);
+        let expected: Reasons = expected.map(|name| (name, 1)).collect();
         assert_eq!(counted, expected, "{}", case.name);
     }
 }

@@ -51,7 +51,8 @@ impl Dispatcher {
         let (session, request) = (handshake.session, Rc::clone(&handshake.request));
         let check = Arc::clone(check);
         // Code of the embedder's makes the future, so that is guarded as its polls are.
-        let (admission, task) = Admission::new(Box::pin(async move { check(handshake).await }));
+        let future = Box::pin(async move { check(handshake).await });
+        let (admission, task) = Admission::new(future, Arc::clone(&self.counters));
         let thread = Rc::clone(&self.thread);
         let task = async move {
             if let Some(admitted) = task.await {
@@ -94,7 +95,7 @@ impl Dispatcher {
         let data = connection.data().clone();
         let (context, view) = (self.context(), SessionView { id: session, data: &data });
         for told in &registry.on_opened {
-            guarded(|| told(&view, &context));
+            guarded("on_session_opened", &self.counters, || told(&view, &context));
         }
     }
 }

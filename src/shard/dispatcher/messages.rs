@@ -428,7 +428,7 @@ fn leave<'a>(
 ) -> Interruption<'a> {
     match target {
         Target::Workers(server_type) | Target::Cluster(server_type) => {
-            let worker = config.pick_worker(server_type, &seen.view());
+            let worker = config.pick_worker(server_type, &seen.view(), seen.counters());
             let to = worker.map(|worker| Destination { server_type, worker });
             Interruption::Alone { client, request, to }
         }

@@ -72,7 +72,7 @@ impl Room<'_> {
             Some(builder) if builder.server_type == server_type && builder.is_by_uid => {
                 Some(builder.batch.worker)
             }
-            _ => self.config.pick_worker(server_type, &seen.view()),
+            _ => self.config.pick_worker(server_type, &seen.view(), seen.counters()),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Forwarder;
 use crate::dispatch::Audience;
+use crate::dispatch::chain::guarded;
 use crate::forward::asker::Asker as _;
 use crate::forward::mail::{Mail, Outcome, ReplyTo};
 use crate::forward::scatter::ByShard;
@@ -59,7 +60,7 @@ impl Forwarder {
             if let Some(filter) = &audience.filter {
                 let data = connection.data().clone();
                 let view = SessionView { id, data: &data };
-                let keep = crate::dispatch::chain::guarded(|| filter(&view));
+                let keep = guarded("an audience's filter", &self.counters, || filter(&view));
                 if keep != Some(true) {
                     continue;
                 }

@@ -56,7 +56,7 @@ impl Inbound {
     /// Counts a connection of an address that the host filter turns away, if it does.
     fn is_denied(&mut self, address: IpAddr) -> bool {
         let now_us = self.connections().now_us();
-        let is_denied = self.denied_hosts.denies(address, now_us);
+        let is_denied = self.denied_hosts.denies(address, now_us, &self.counters);
         if is_denied {
             self.counters.refused_host.one();
         }

@@ -37,7 +37,7 @@ impl Inbound {
         let config = Arc::clone(&self.config);
         if let Some(check) = &config.check_client {
             let (sys_type, version) = (request.sys_type.as_deref(), request.version.as_deref());
-            match guarded(|| check(sys_type, version)) {
+            match guarded("check_client", &self.counters, || check(sys_type, version)) {
                 Some(true) => {}
                 Some(false) => return self.refuse_old(slot, &Refusal::new()),
                 None => return self.refuse(slot, &Refusal::new()),
@@ -49,7 +49,8 @@ impl Inbound {
         let Some(handshake) = self.describe(slot, request) else { return };
         match check {
             HandshakeCheck::Now(check) => {
-                match guarded(|| check(&handshake)).unwrap_or_else(|| Err(Refusal::new())) {
+                let admitted = guarded("user_handshake", &self.counters, || check(&handshake));
+                match admitted.unwrap_or_else(|| Err(Refusal::new())) {
                     Ok(welcome) => self.welcome(slot, &handshake.request, welcome),
                     Err(refusal) => self.refuse(slot, &refusal),
                 }
