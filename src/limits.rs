@@ -155,7 +155,7 @@ limits! {
         /// the engine stops a client to whom all is sent has a quarter of it.
         close_linger: Duration = 1 s,
             check [any],
-            told "the close itself is counted, by its reason";
+            counters [linger_cuts];
 
         /// Time from forwarding a request to its answer.
         ///

@@ -33,6 +33,9 @@ pub(crate) trait Asker {
     /// Sends mail that a shard may refuse, which gives it back.
     fn try_mail(&mut self, to: ShardIndex, mail: Mail) -> Result<(), Mail>;
 
+    /// Counts a question that is not even asked, as too many wait for their outcomes.
+    fn note_refused(&mut self) {}
+
     /// Keeps a question and asks it: of the shard `to`, by the mail that `mail` makes.
     ///
     /// # Errors
@@ -43,6 +46,9 @@ pub(crate) trait Asker {
         caller: Self::Caller,
         mail: impl FnOnce(ReplyTo) -> Mail,
     ) -> Result<(), Self::Caller> {
+        if self.asks_mut().table.is_full() {
+            self.note_refused();
+        }
         let reply_to = self.asks_mut().add(1, caller)?;
         match self.try_mail(to, mail(reply_to)) {
             Ok(()) => Ok(()),
@@ -278,7 +284,7 @@ impl AskCompletion {
     }
 }
 
-/// Answers what code on a worker asks of sessions once there are none.
+/// Answers what code on a shard or worker asks of sessions that are gone.
 pub(crate) fn refuse(op: SessionOp) {
     match op {
         SessionOp::Bind { done, .. } | SessionOp::Unbind { done, .. } => {
@@ -291,9 +297,29 @@ pub(crate) fn refuse(op: SessionOp) {
     }
 }
 
+/// The one session that something is asked of.
+fn session_of(op: &SessionOp) -> Option<SessionId> {
+    match op {
+        SessionOp::Bind { session, .. }
+        | SessionOp::Unbind { session, .. }
+        | SessionOp::Set { session, .. }
+        | SessionOp::Kick { session, .. }
+        | SessionOp::Send { session, .. } => Some(*session),
+        SessionOp::KickUid { .. } | SessionOp::Push { .. } | SessionOp::Broadcast { .. } => None,
+    }
+}
+
 /// Does what code on a shard or worker asks of sessions.
 pub(crate) fn apply(asker: &mut impl Asker<Caller = AskCompletion>, op: SessionOp) {
+    // A session of another engine, which has more shards, is none that is here.
+    if session_of(&op).is_some_and(|session| session.shard().0 >= asker.asks_mut().shards) {
+        return refuse(op);
+    }
     let asked = match op {
+        SessionOp::Push { uids, done, .. } if asker.asks_mut().table.is_full() => {
+            asker.note_refused();
+            return done.complete(uids);
+        }
         SessionOp::Bind { session, uid, done } => {
             asker.ask_bind(session, uid, AskCompletion::Bind(done))
         }
@@ -350,13 +376,14 @@ mod tests {
         asks: PendingAsks<AskCompletion>,
         sent: Vec<Mail>,
         sent_max: usize,
+        refused: usize,
     }
 
     impl Party {
         fn new(sent_max: usize) -> Self {
             let hub = Hub::new(2, 0, HubLimits { lane_len: 1, inbox_len: 1 });
             let asks = PendingAsks::new(&hub, super::Party(0), 1);
-            Self { asks, sent: Vec::new(), sent_max }
+            Self { asks, sent: Vec::new(), sent_max, refused: 0 }
         }
 
         fn handle_mail(&mut self, mail: Mail) {
@@ -382,6 +409,10 @@ mod tests {
             }
             self.sent.push(mail);
             Ok(())
+        }
+
+        fn note_refused(&mut self) {
+            self.refused += 1;
         }
 
         fn handle_refused_push(&mut self, token: u64, uids: Vec<Uid>) -> Result<(), AskCompletion> {
@@ -426,6 +457,29 @@ mod tests {
         let mut party = Party::new(0);
         let mut pending = push(&mut party);
         assert_eq!(poll(&mut pending), Poll::Ready(vec![of_home(0), of_home(1)]));
+    }
+
+    #[test]
+    fn a_push_that_is_not_even_asked_names_all_its_uids() {
+        let mut party = Party::new(1);
+        let mut first = push(&mut party);
+        assert!(poll(&mut first).is_pending());
+        let mut second = push(&mut party);
+        assert_eq!(poll(&mut second), Poll::Ready(vec![of_home(0), of_home(1)]));
+        assert_eq!((party.sent.len(), party.refused), (1, 1));
+    }
+
+    /// As a session of another engine may be.
+    #[test]
+    fn a_session_of_a_shard_that_is_none_is_gone() {
+        let mut party = Party::new(0);
+        let session = SessionId::parse("2.0.1").unwrap();
+        let (done, mut bound) = Pending::new();
+        let uid = of_home(0);
+        apply(&mut party, SessionOp::Bind { session, uid, done });
+        assert_eq!(poll(&mut bound), Poll::Ready(Err(BindError::Gone { number: 0 })));
+        apply(&mut party, SessionOp::Kick { session, reason: None });
+        assert_eq!((party.asks.len(), party.refused), (0, 0));
     }
 
     #[test]

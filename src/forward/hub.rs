@@ -179,10 +179,12 @@ impl Hub {
         inbox.clear_if_closed();
     }
 
-    /// Mail of a thread outside the engine; gives it back when the inbox is full.
+    /// Mail of a thread outside the engine; gives it back when the inbox is full. Mail about a
+    /// session of another engine, which may have more shards, is dropped as that about one that is
+    /// gone.
     pub(crate) fn send_from_host(&self, to: ShardIndex, mail: Mail) -> Result<(), Mail> {
         use crate::dispatch::tasks::WakeThread as _;
-        let inbox = &self.inboxes[to.index()];
+        let Some(inbox) = self.inboxes.get(to.index()) else { return Ok(()) };
         inbox.mail.push(mail)?;
         inbox.clear_if_closed();
         self.bell(to.into()).wake();

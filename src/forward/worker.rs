@@ -514,12 +514,18 @@ impl Asker for Worker {
     }
 
     fn try_mail(&mut self, to: ShardIndex, mail: Mail) -> Result<(), Mail> {
-        self.endpoint.try_send(to.into(), mail).inspect_err(|_| {
+        let Self { endpoint, counters, .. } = self;
+        endpoint.try_send(to.into(), mail).inspect_err(|_| {
+            counters.mail_rejects.one();
             crate::log::seldom!(
                 warn,
                 "too much mail waits for a shard; a push, a kick or a look-up was refused"
             );
         })
+    }
+
+    fn note_refused(&mut self) {
+        self.counters.mail_rejects.one();
     }
 
     fn handle_refused_push(&mut self, token: u64, uids: Vec<Uid>) -> Result<(), AskCompletion> {

@@ -181,6 +181,8 @@ counters! {
     closed_memory,
     /// Closed by the engine's shutdown.
     closed_shutdown,
+    /// Those that are closed and were cut, as their clients had not closed within `close_linger`.
+    linger_cuts,
 
     /// Requests and notifies forwarded to workers and to other processes.
     forwards,

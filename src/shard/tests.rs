@@ -482,6 +482,7 @@ fn a_client_that_does_not_close_is_cut_after_the_linger() {
     // It was closed once, for one reason.
     let counters = rig.counters();
     assert_eq!((counters.closed_protocol, counters.closed_by_peer), (1, 0));
+    assert_eq!(counters.linger_cuts, 1);
 
     // One that does is cut at once.
     let session = rig.ready();
@@ -489,6 +490,7 @@ fn a_client_that_does_not_close_is_cut_after_the_linger() {
     rig.turn(|shard| shard.handle_receive_end(session, ReceiveEnd::Eof));
     let socket = SocketIndex(1);
     assert_eq!(rig.commands, [Command::FinishWriting(socket), Command::Close(socket)]);
+    assert_eq!(rig.counters().linger_cuts, 1);
 }
 
 #[test]

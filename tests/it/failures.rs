@@ -246,3 +246,103 @@ fn a_handler_that_blocks_is_told_by_its_route() {
         });
     }
 }
+
+/// The panics of all that is no handler and no filter.
+#[test]
+fn callbacks_that_panic_are_counted_and_named() {
+    let engine = builder(1)
+        .register(|handlers| {
+            handlers.on_session_opened(|_, _| panic!("opened on purpose"));
+            handlers.on_session_closed(|_, _| panic!("closed on purpose"));
+        })
+        .user_handshake(|handshake| match handshake.version() {
+            Some("1") => Ok(shaddock::Welcome::new()),
+            _ => panic!("admitted on purpose"),
+        })
+        .forward("room", Workers::new(1, |_: &mut Handlers| ()))
+        .route("room", |_, _| panic!("routed on purpose"))
+        .start()
+        .unwrap();
+    let panics = || engine.handle().counters().callback_panics;
+    for (callback, text) in
+        [("on_session_opened", "opened on purpose"), ("on_session_closed", "closed on purpose")]
+    {
+        let before = panics();
+        is_told(&[callback, text], || drop(Client::ready(engine.local_addr())));
+        assert!(panics() > before);
+    }
+    let mut client = Client::ready(engine.local_addr());
+    is_told(&["\"route\"", "routed on purpose"], || {
+        assert_eq!(client.ask(1, "room.play.echo", "{}"), "{\"code\":500}");
+    });
+    is_told(&["user_handshake", "admitted on purpose"], || {
+        let mut client = Client::connect(engine.local_addr());
+        let hello = br#"{"sys":{"version":"2"}}"#;
+        client.send(&support::package(shaddock::wire::package::PackageType::Handshake, hello));
+        client.until_end();
+    });
+}
+
+/// A worker counts what it is refused as a shard does.
+#[test]
+fn questions_that_too_many_wait_for_are_counted() {
+    let limits = Limits { backlog_len_max: 0, ..Limits::default() };
+    let ask = |handlers: &mut Handlers| {
+        let context = handlers.context().clone();
+        handlers.async_handler("room.play.kick", move |_, _| {
+            let context = context.clone();
+            async move { Reply::json(&[context.kick_uid("amy".into(), None).await]) }
+        });
+    };
+    let engine = builder(1).limits(limits).forward("room", Workers::new(1, ask)).start().unwrap();
+    let mut client = Client::ready(engine.local_addr());
+    assert_eq!(client.ask(1, "room.play.kick", "{}"), "[0]");
+    assert_eq!(engine.handle().counters().mail_rejects, 1);
+}
+
+/// Ids are handed about in a process; those of an engine with more shards are of nobody here.
+#[test]
+fn sessions_of_another_engine_are_gone() {
+    let (sender, ids) = std::sync::mpsc::channel();
+    let many = builder(4)
+        .handler("connector.play.id", move |_, session| {
+            sender.send(session.id()).ok();
+            Reply::json("told")
+        })
+        .start()
+        .unwrap();
+    let mut clients = Vec::new();
+    let foreign = loop {
+        let mut client = Client::ready(many.local_addr());
+        client.ask(1, "connector.play.id", "{}");
+        clients.push(client);
+        let id = ids.recv().unwrap();
+        if id.shard().index() >= 2 {
+            break id;
+        }
+        assert!(clients.len() < 1000, "all come in at two of four shards");
+    };
+    let ask = move |server_type: &'static str| {
+        move |handlers: &mut Handlers| {
+            let context = handlers.context().clone();
+            handlers.handler(&format!("{server_type}.play.ask"), move |_, _| {
+                context.kick(foreign, None);
+                context.send(foreign, "onChat", "{}").ok();
+                Reply::json("asked")
+            });
+        }
+    };
+    let one = builder(1)
+        .register(ask("connector"))
+        .forward("room", Workers::new(1, ask("room")))
+        .start()
+        .unwrap();
+    let handle = one.handle();
+    assert_eq!(handle.kick_session(foreign, Some("bye")), Ok(()));
+    assert_eq!(handle.send(foreign, "onChat", "{}"), Ok(()));
+    let mut client = Client::ready(one.local_addr());
+    for (id, route) in [(1, "connector.play.ask"), (2, "room.play.ask"), (3, "room.play.ask")] {
+        assert_eq!(client.ask(id, route, "{}"), "\"asked\"");
+    }
+    assert_eq!(handle.failure(), None);
+}

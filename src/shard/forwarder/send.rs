@@ -53,6 +53,10 @@ impl Asker for Forwarder {
         self.endpoint.try_send(to.into(), mail).inspect_err(|_| self.counters.mail_rejects.one())
     }
 
+    fn note_refused(&mut self) {
+        self.counters.mail_rejects.one();
+    }
+
     fn handle_refused_push(&mut self, token: u64, uids: Vec<Uid>) -> Result<(), AskCompletion> {
         self.asks.complete(token, Outcome::Pushed(uids));
         Ok(())

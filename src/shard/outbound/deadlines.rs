@@ -38,7 +38,10 @@ impl Outbound {
                     self.close(slot, CloseReason::Idle, CloseCode::Normal);
                 }
             }
-            State::Closing | State::Lingering => self.connections.cut(slot, CloseReason::Peer),
+            State::Closing | State::Lingering => {
+                self.counters.linger_cuts.one();
+                self.connections.cut(slot, CloseReason::Peer);
+            }
             State::Dead => {}
         }
     }
