@@ -121,6 +121,8 @@ pub enum EngineOption {
     HeartbeatTimeout,
     /// `Builder::health_path`.
     HealthPath,
+    /// `Builder::on_handshake`.
+    OnHandshake,
     /// `Builder::use_crypto`.
     UseCrypto,
     /// `Listener::proxy_protocol`.
@@ -156,6 +158,7 @@ impl std::fmt::Display for EngineOption {
             Self::Heartbeat => "heartbeat",
             Self::HeartbeatTimeout => "heartbeat_timeout",
             Self::HealthPath => "health_path",
+            Self::OnHandshake => "on_handshake",
             Self::UseCrypto => "use_crypto",
             Self::ProxyProtocol => "proxy_protocol",
             Self::TrustedProxies => "trusted_proxies",
@@ -221,7 +224,13 @@ impl std::fmt::Display for StartError {
 #[non_exhaustive]
 pub enum IoUringBlock {
     /// The sysctl `kernel.io_uring_disabled`, which is 1 or 2.
-    Sysctl(u8),
+    Sysctl {
+        /// Its value.
+        disabled: u8,
+        /// The group that may have io_uring all the same where it is 1: `kernel.io_uring_group`.
+        /// None where no group may.
+        group: Option<u32>,
+    },
     /// A seccomp filter, as containers and service managers set them.
     Seccomp,
     /// Neither of them is seen: a security module, perhaps.
@@ -231,13 +240,20 @@ pub enum IoUringBlock {
 impl std::fmt::Display for IoUringBlock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Sysctl(value @ 1) => write!(
-                f,
-                "the sysctl kernel.io_uring_disabled, which is {value}; set it to 0, or run as a \
-                 member of the group in kernel.io_uring_group"
-            ),
-            Self::Sysctl(value) => {
-                write!(f, "the sysctl kernel.io_uring_disabled, which is {value}; set it to 0")
+            Self::Sysctl { disabled: 1, group } => {
+                f.write_str("the sysctl kernel.io_uring_disabled, which is 1; set it to 0, or ")?;
+                match group {
+                    Some(group) => write!(
+                        f,
+                        "run as a member of the group {group}, which is kernel.io_uring_group"
+                    ),
+                    None => f.write_str(
+                        "set kernel.io_uring_group, which is no group yet, to one of this user's",
+                    ),
+                }
+            }
+            Self::Sysctl { disabled, .. } => {
+                write!(f, "the sysctl kernel.io_uring_disabled, which is {disabled}; set it to 0")
             }
             Self::Seccomp => f.write_str(
                 "a seccomp filter; allow the system calls io_uring_setup, io_uring_enter and \

@@ -190,7 +190,9 @@ impl Handlers {
         self
     }
 
-    /// Runs a filter round everything that comes from clients. Without effect on a worker.
+    /// Runs a filter round everything that comes from clients. A worker sees no more than its own
+    /// messages, so there it keeps the engine from starting
+    /// ([`Mistake::GlobalFilter`](crate::Mistake)): [`Self::filter`] is for workers.
     pub fn global_filter(&mut self, filter: impl Filter) -> &mut Self {
         self.registry.global_filters.push(Rc::new(filter));
         self

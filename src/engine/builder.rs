@@ -74,6 +74,8 @@ pub struct Builder {
     codes: Codes,
     check_client: Option<CheckClient>,
     handshake: Option<HandshakeCheck>,
+    /// Both kinds of look at handshakes were given.
+    has_two_handshakes: bool,
     routes: Vec<String>,
     registers: Vec<Register>,
     pub(super) forwards: Vec<(String, Workers)>,
@@ -143,6 +145,7 @@ impl Builder {
             codes: Codes::pomelo(),
             check_client: None,
             handshake: None,
+            has_two_handshakes: false,
             routes: Vec::new(),
             registers: Vec::new(),
             forwards: Vec::new(),
@@ -351,7 +354,7 @@ impl Builder {
     /// start with. A panic refuses.
     ///
     /// It runs on the shard's thread, so it must not block: what has to wait for something is
-    /// [`Self::on_handshake`]. The last of the two that is given counts.
+    /// [`Self::on_handshake`]. To give both keeps the engine from starting.
     ///
     /// ```
     /// use shaddock::{Engine, Refusal, Welcome};
@@ -367,6 +370,7 @@ impl Builder {
         mut self,
         callback: impl Fn(&Handshake) -> Result<Welcome, Refusal> + Send + Sync + 'static,
     ) -> Self {
+        self.has_two_handshakes |= matches!(self.handshake, Some(HandshakeCheck::Later(_)));
         self.handshake = Some(HandshakeCheck::Now(Arc::new(callback)));
         self
     }
@@ -407,6 +411,7 @@ impl Builder {
         mut self,
         callback: impl AsyncFn(Handshake) -> Result<Welcome, Refusal> + Send + Sync + 'static,
     ) -> Self {
+        self.has_two_handshakes |= matches!(self.handshake, Some(HandshakeCheck::Now(_)));
         let callback = Arc::new(callback);
         self.handshake = Some(HandshakeCheck::Later(Arc::new(move |handshake| {
             let callback = Arc::clone(&callback);
@@ -655,6 +660,12 @@ impl Builder {
             return Err(bad(EngineOption::Listen, "given 64 times at most"));
         }
         self.listeners.iter().try_for_each(Listener::check)?;
+        if self.has_two_handshakes {
+            return Err(bad(
+                EngineOption::OnHandshake,
+                "left out where there is a user_handshake: one of them does the work of both",
+            ));
+        }
         #[cfg(feature = "crypto")]
         if self.use_crypto && self.listeners.iter().any(Listener::is_pitaya) {
             return Err(bad(

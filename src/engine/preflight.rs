@@ -142,6 +142,8 @@ fn explain_refusal(
 struct Signs {
     /// `kernel.io_uring_disabled`, 0 where there is no such thing.
     io_uring_disabled: u8,
+    /// `kernel.io_uring_group`; none where it is -1.
+    io_uring_group: Option<u32>,
     has_filter: bool,
 }
 
@@ -149,8 +151,10 @@ impl Signs {
     fn seen() -> Self {
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
         let disabled = read("/proc/sys/kernel/io_uring_disabled");
+        let group = read("/proc/sys/kernel/io_uring_group");
         Self {
             io_uring_disabled: disabled.trim().parse().unwrap_or(0),
+            io_uring_group: group.trim().parse().ok(),
             has_filter: read("/proc/thread-self/status").lines().any(is_filter),
         }
     }
@@ -164,7 +168,9 @@ fn is_filter(line: &str) -> bool {
 /// The sysctl is asked by the kernel behind the filter, but where it forbids, it forbids.
 fn blocked_by(signs: &Signs) -> IoUringBlock {
     match signs {
-        Signs { io_uring_disabled: 1.., .. } => IoUringBlock::Sysctl(signs.io_uring_disabled),
+        Signs { io_uring_disabled: disabled @ 1.., io_uring_group: group, .. } => {
+            IoUringBlock::Sysctl { disabled: *disabled, group: *group }
+        }
         Signs { has_filter: true, .. } => IoUringBlock::Seccomp,
         _ => IoUringBlock::Unknown,
     }
@@ -263,10 +269,13 @@ mod tests {
     #[test]
     fn what_blocks_io_uring_is_told_with_what_to_do() {
         let by = |io_uring_disabled, has_filter| {
-            blocked_by(&Signs { io_uring_disabled, has_filter }).to_string()
+            let io_uring_group = Some(1001);
+            blocked_by(&Signs { io_uring_disabled, io_uring_group, has_filter }).to_string()
         };
         assert!(by(2, true).contains("kernel.io_uring_disabled, which is 2; set it to 0"));
-        assert!(by(1, false).contains("kernel.io_uring_group"));
+        assert!(by(1, false).contains("the group 1001, which is kernel.io_uring_group"));
+        let signs = Signs { io_uring_disabled: 1, io_uring_group: None, has_filter: false };
+        assert!(blocked_by(&signs).to_string().contains("set kernel.io_uring_group"));
         assert!(by(0, true).contains("seccomp") && !by(0, true).contains("io_uring_disabled"));
         assert!(by(0, false).contains("security modules"));
         assert!(is_filter("Seccomp:\t2") && !is_filter("Seccomp:\t0"));

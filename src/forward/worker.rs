@@ -28,7 +28,7 @@ use crate::limits::Limits;
 use crate::limits::turn::{MAILS_PER_PARTY, MESSAGES_PER_SHARD};
 use crate::metrics::{Counters, ForwardEnd};
 use crate::route::edition::Edition;
-use crate::route::registration::{Mistakes, schemas_without_handler};
+use crate::route::registration::{Misregistration, Mistake, Mistakes, schemas_without_handler};
 use crate::route::table::RouteTable;
 use crate::session::{SessionData, SessionId, SessionSnapshot, SessionView, ShardIndex, Uid};
 use crate::wire::answer;
@@ -104,6 +104,11 @@ impl Worker {
         let worker = hub.worker_of(me).expect("a worker is no shard");
         let (own, mistakes) = (&config.server_type, &config.mistakes);
         let registry = Handlers::collect(&thread, own, [&config.register], mistakes);
+        if !registry.global_filters.is_empty() {
+            let (server_type, route) = (Arc::clone(own), "global_filter".to_owned());
+            let mistake = Mistake::GlobalFilter;
+            mistakes.add(Misregistration { server_type, route, mistake });
+        }
         let has_handler = |route: &str| registry.find(route).is_some();
         let schemas = config.edition.schemas();
         schemas_without_handler(&config.routes, schemas, own, has_handler, mistakes);

@@ -42,6 +42,8 @@ pub enum Mistake {
     SchemaWithoutServer,
     /// The type of mail has a receiver already.
     DuplicateMail,
+    /// The filter is a global one, which sees nothing on a worker.
+    GlobalFilter,
 }
 
 impl fmt::Display for Misregistration {
@@ -82,6 +84,10 @@ impl fmt::Display for Misregistration {
                 "has a schema of its requests but no server: forward its server type, or remove it",
             ),
             Mistake::DuplicateMail => f.write_str("is received as mail twice: remove one"),
+            Mistake::GlobalFilter => f.write_str(
+                "sees nothing, as global filters run where clients are: give it to \
+                 `Builder::global_filter`, or write `filter`",
+            ),
         }
     }
 }

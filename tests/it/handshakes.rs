@@ -397,3 +397,13 @@ fn in_maintenance_nobody_new_comes_in_but_those_who_are_named() {
     assert_eq!(inflated(&mut again, 1)["code"], 200);
     assert_eq!(told(&engine, 0, &json!({ "sys": {} })).0, 503);
 }
+
+#[test]
+fn two_looks_at_handshakes_keep_an_engine_from_starting() {
+    let both = || builder(1).user_handshake(|_| Ok(Welcome::new()));
+    let later = both().on_handshake(async |_| Ok(Welcome::new())).start().unwrap_err();
+    assert!(later.to_string().contains("`on_handshake` must be left out"), "{later}");
+    let first = builder(1).on_handshake(async |_| Ok(Welcome::new()));
+    assert!(first.user_handshake(|_| Ok(Welcome::new())).check().is_err());
+    both().user_handshake(|_| Err(Refusal::new())).start().unwrap();
+}

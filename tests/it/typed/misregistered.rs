@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use shaddock::wire::protobuf::{ProtoTable, Protos};
-use shaddock::{Builder, Handlers, Mistake, Reply, Routes, StartError, Workers};
+use shaddock::{Builder, Handlers, Mistake, Reply, Routes, StartError, TooBusy, Workers};
 use support::builder;
 
 /// The mistakes for which an engine does not start, as route and mistake.
@@ -42,6 +42,11 @@ fn each_mistake_alone_keeps_an_engine_from_starting() {
     assert_eq!(mistakes(on_worker), [("connector.a.b".into(), Mistake::OtherType)]);
     let on_worker = builder(1).forward("chat", chat(&["chat.a.b", "chat.a.b"]));
     assert_eq!(mistakes(on_worker), [("chat.a.b".into(), Mistake::Duplicate)]);
+    let filtered = |handlers: &mut Handlers| {
+        handlers.global_filter(TooBusy::default());
+    };
+    let on_worker = builder(1).forward("chat", Workers::new(2, filtered));
+    assert_eq!(mistakes(on_worker), [("global_filter".into(), Mistake::GlobalFilter)]);
 }
 
 /// Of two shards and two workers, each of which finds some of them.
