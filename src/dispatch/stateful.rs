@@ -315,6 +315,29 @@ impl<S: 'static> Routes<S> {
         self
     }
 
+    /// Runs a hook once when the engine stops, behind the ends of all sessions; see
+    /// [`Handlers::on_shutdown`]. It reaches the state between its waits.
+    ///
+    /// ```
+    /// # use shaddock::Routes;
+    /// # async fn save(_: u64) {}
+    /// # fn register(routes: &mut Routes<u64>) {
+    /// routes.on_shutdown(async |count, _context| {
+    ///     let Ok(count) = count.with(|count| *count) else { return };
+    ///     save(count).await;
+    /// });
+    /// # }
+    /// ```
+    pub fn on_shutdown<F, R>(&mut self, hook: F) -> &mut Self
+    where
+        F: FnOnce(Shared<S>, Context) -> R + 'static,
+        R: Future<Output = ()> + 'static,
+    {
+        let state = self.state();
+        self.handlers.on_shutdown(move |context| hook(state, context));
+        self
+    }
+
     /// The route of a path, unless it is none.
     fn route(&self, path: &str) -> Option<String> {
         let is_path = path.split('.').count() == 2 && path.split('.').all(|part| !part.is_empty());
