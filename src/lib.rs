@@ -165,3 +165,8 @@ struct Readme;
 #[cfg(all(doctest, feature = "testing"))]
 #[doc = include_str!("../docs/runtimes.md")]
 struct Runtimes;
+
+/// Runs the listings of that guide through the compiler, and their assertions.
+#[cfg(all(doctest, feature = "admin", feature = "testing"))]
+#[doc = include_str!("../docs/embedding.md")]
+struct Embedding;
