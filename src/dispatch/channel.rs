@@ -79,7 +79,11 @@ impl Channel {
     ///
     /// # Errors
     /// A message that can't be pushed; nobody has got anything then.
-    pub fn push(&self, route: &str, body: &[u8]) -> Result<Pending<Vec<Uid>>, PushError> {
+    pub fn push(
+        &self,
+        route: &str,
+        body: impl AsRef<[u8]>,
+    ) -> Result<Pending<Vec<Uid>>, PushError> {
         self.context.push(self.members(), route, body)
     }
 

@@ -360,9 +360,9 @@ impl Context {
         &self,
         uids: impl IntoIterator<Item = Uid>,
         route: &str,
-        body: &[u8],
+        body: impl AsRef<[u8]>,
     ) -> Result<Pending<Vec<Uid>>, PushError> {
-        let push = self.thread.encode_push(route, body)?;
+        let push = self.thread.encode_push(route, body.as_ref())?;
         let uids: Vec<Uid> = uids.into_iter().collect();
         if uids.is_empty() {
             return Ok(Pending::ready(uids));
@@ -411,8 +411,13 @@ impl Context {
     ///
     /// # Errors
     /// A message that can't be pushed.
-    pub fn broadcast(&self, route: &str, body: &[u8], audience: Audience) -> Result<(), PushError> {
-        let push = self.thread.encode_push(route, body)?;
+    pub fn broadcast(
+        &self,
+        route: &str,
+        body: impl AsRef<[u8]>,
+        audience: Audience,
+    ) -> Result<(), PushError> {
+        let push = self.thread.encode_push(route, body.as_ref())?;
         self.thread.ask_session(SessionOp::Broadcast { push, audience });
         Ok(())
     }
