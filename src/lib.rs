@@ -47,6 +47,20 @@
 //! - `tls` adds TLS and WSS, `crypto` signed requests, `pomelo` and `pitaya` the backends of such
 //!   clusters.
 //! - `client` adds a client. It needs neither the engine nor a runtime.
+//! - `testing` adds the kit for tests, `admin` the admin server, `load` the load client.
+//!
+//! The libraries whose types stand in signatures are here as [`serde_json`] and `bytes`.
+//!
+//! Cargo gives a library the features that anybody in the program asks for. This crate asks
+//! `serde_json` for two, as JavaScript does what they do: `preserve_order`, so that the members of
+//! an object stay in order and its map is slower for who removes members, and `float_roundtrip`, so
+//! that a number comes out as it was written. `pomelo` adds `raw_value`, `pitaya` adds
+//! `unbounded_depth`, which changes nothing unless a deserializer asks for it.
+//!
+//! # What may grow
+//! Structs that an embedder fills in, such as [`Limits`], get new members in any release: they are
+//! written with `..Default::default()`. What the crate fills in is `#[non_exhaustive]`. The parts
+//! of [`wire`] that are the frozen protocol itself, packages and messages, are neither.
 //!
 //! # Threads
 //! A shard is a thread pinned to a core, with its own ring and its own sessions. Shards share
@@ -118,6 +132,10 @@ mod admin;
 
 #[cfg(feature = "admin")]
 pub use admin::AdminOptions;
+/// The library whose `Bytes` are in [`Reply::shared`] and [`OwnedRequest::bytes`].
+#[cfg(feature = "engine")]
+#[doc(no_inline)]
+pub use bytes;
 #[cfg(feature = "engine")]
 pub use dispatch::{
     Audience, BadVersion, Bind, BindError, Channel, ClientRules, ClientVersion, Codes, Context,
@@ -155,6 +173,10 @@ pub use session::{OnSecondBind, SessionData, SessionId, SessionView, ShardIndex,
 pub use shard::Dialect;
 #[cfg(all(feature = "engine", feature = "tls"))]
 pub use tls::{CertificateFault, Tls, TlsError};
+
+/// The library whose values are in handshakes, settings and requests.
+#[doc(no_inline)]
+pub use serde_json;
 
 /// Runs the README's program through the compiler.
 #[cfg(all(doctest, feature = "testing"))]

@@ -24,6 +24,10 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+/// The library whose histograms a report has.
+#[doc(no_inline)]
+pub use hdrhistogram;
+
 pub use cpu::{CpuTime, ProcessCpu};
 pub use disconnects::{DisconnectCounts, DisconnectReason};
 pub use run::run;

@@ -20,8 +20,9 @@ pub const CODE_FAIL: u16 = 500;
 /// The client's type or version is no longer served.
 pub const CODE_OLD_CLIENT: u16 = 501;
 
-/// A client's handshake request.
+/// A client's handshake request, made by [`HandshakeRequest::parse`].
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct HandshakeRequest {
     /// `sys.type`, the client library; `None` if absent or not a text.
     pub sys_type: Option<String>,

@@ -85,6 +85,9 @@ impl<'a> RouteRef<'a> {
 }
 
 /// A decoded message; route and body borrow the input.
+///
+/// These are all the parts that the protocol has, and [`encode`] takes one that is written out: no
+/// member will be added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Message<'a> {
     /// The request id; 0 if the type has none.

@@ -44,7 +44,7 @@ impl PackageType {
     }
 }
 
-/// The four bytes in front of every body.
+/// The four bytes in front of every body. The protocol has no more, so no member will be added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     /// The package's type.
@@ -84,7 +84,7 @@ impl Header {
     }
 }
 
-/// A whole package; the body borrows the input.
+/// A whole package; the body borrows the input. No member will be added, as for [`Header`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Package<'a> {
     /// The package's type.
