@@ -8,6 +8,32 @@ use crate::session::Uid;
 /// A list of uids on one worker (or shard), as in Pomelo: the frontends know nothing of it, a uid
 /// added twice gets each message twice, and a member that disconnects stays until it is taken
 /// out (docs/protocol/sessions.md, "Push, broadcast, channels").
+///
+/// ```
+/// use serde_json::json;
+/// use shaddock::{Fault, Handlers, Session, Workers, testing};
+///
+/// fn join((): (), session: &mut Session) -> Result<usize, Fault> {
+///     let uid = session.uid().cloned().ok_or(Fault::new(401, "log in first"))?;
+///     let lobby = session.context().channel("lobby");
+///     lobby.leave(&uid); // Or a second join would double what comes.
+///     lobby.add(uid);
+///     let _ = lobby.push("onJoin", br#"{"somebody":"is here"}"#)?;
+///     Ok(lobby.len())
+/// }
+///
+/// let workers = Workers::new(1, |handlers: &mut Handlers| {
+///     handlers.call("chat.lobby.join", join).on_session_closed(|session, context| {
+///         let Some(lobby) = context.find_channel("lobby") else { return };
+///         session.uid().is_some_and(|uid| lobby.leave(uid));
+///     });
+/// });
+/// let t = testing::Engine::workers("chat", workers);
+/// let [amy, bob] = ["amy", "bob"].map(|name| t.client().uid(name).connect());
+/// assert_eq!(amy.request("chat.lobby.join", json!({})), 1);
+/// assert_eq!(bob.request("chat.lobby.join", json!({})), 2);
+/// assert_eq!(amy.pushes().len(), 2);
+/// ```
 #[derive(Debug, Clone)]
 pub struct Channel {
     context: Context,

@@ -131,6 +131,16 @@ pub(crate) struct ClientCall {
 pub(crate) type BroadcastFilter = Arc<dyn Fn(&SessionView<'_>) -> bool + Send + Sync>;
 
 /// Who gets a broadcast.
+///
+/// ```
+/// use shaddock::{Audience, Engine, testing};
+///
+/// let t = testing::Engine::new(Engine::builder());
+/// let players = ["red", "blue"].map(|team| t.client().setting("team", team).connect());
+/// let red = Audience::all().filter(|session| session.setting("team") == Some(&"red".into()));
+/// t.handle().broadcast("onWon", r#"{"team":"red"}"#, red).unwrap();
+/// assert_eq!(players.map(|player| player.pushes().len()), [1, 0]);
+/// ```
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct Audience {
@@ -326,6 +336,18 @@ impl ThreadState {
 /// The shard or worker that code runs on, and through it the whole engine.
 ///
 /// Cheap to clone, and bound to its thread.
+///
+/// ```
+/// use std::time::Duration;
+/// use shaddock::{Context, Fault, Session, Uid, WorkerPick};
+///
+/// async fn after_the_match(context: Context, players: Vec<Uid>) -> Result<(), Fault> {
+///     let _ = context.push(players.clone(), "onOver", b"{}")?.await;
+///     context.sleep(Duration::from_secs(10)).await;
+///     context.mail("match", WorkerPick::index(0), players)?;
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Context {
     pub(crate) thread: Rc<ThreadState>,
@@ -353,6 +375,17 @@ impl Context {
     /// Pushes a message to all sessions of the given uids, on every shard. Encoded once.
     ///
     /// Yields the uids that have no session.
+    ///
+    /// ```
+    /// # use shaddock::{Context, Uid};
+    /// async fn invite(context: Context, friends: Vec<Uid>) -> usize {
+    ///     let invited = friends.len();
+    ///     match context.push(friends, "onInvite", br#"{"room":7}"#) {
+    ///         Ok(pushed) => invited - pushed.await.len(),
+    ///         Err(_) => 0,
+    ///     }
+    /// }
+    /// ```
     ///
     /// # Errors
     /// A message that can't be pushed; nobody has got anything then.
@@ -409,6 +442,16 @@ impl Context {
 
     /// Pushes a message to all sessions of an audience, on every shard. Encoded once.
     ///
+    /// ```
+    /// # use shaddock::{Audience, Handlers};
+    /// # use std::time::Duration;
+    /// # fn register(handlers: &mut Handlers) {
+    /// handlers.every(Duration::from_secs(60), shaddock::Missed::Skip, |context| {
+    ///     let _ = context.broadcast("onNews", br#"{"text":"tea time"}"#, Audience::bound());
+    /// });
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// A message that can't be pushed.
     pub fn broadcast(
@@ -425,6 +468,17 @@ impl Context {
     /// Closes all sessions of a uid, on every shard; with a KICK package if there is a reason.
     ///
     /// Yields how many there were. By then none of them is bound any more.
+    ///
+    /// ```
+    /// # use shaddock::{Fault, Handlers, Session, Uid};
+    /// async fn ban(uid: Uid, session: Session) -> Result<usize, Fault> {
+    ///     Ok(session.context().kick_uid(uid, Some("banned")).await)
+    /// }
+    ///
+    /// fn register(handlers: &mut Handlers) {
+    ///     handlers.call_async("connector.gm.ban", ban);
+    /// }
+    /// ```
     pub fn kick_uid(&self, uid: Uid, reason: Option<&str>) -> Pending<usize> {
         let (done, pending) = Pending::new();
         let reason = reason.map(Arc::from);
@@ -433,6 +487,26 @@ impl Context {
     }
 
     /// Closes a session, on any shard; with a KICK package if there is a reason.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use shaddock::{Engine, testing};
+    /// // A session that nobody has logged in on within 10 s is closed.
+    /// let builder = Engine::builder().register(|handlers| {
+    ///     handlers
+    ///         .on_session_opened(|session, context| {
+    ///             let (id, context) = (session.id, context.clone());
+    ///             context.clone().spawn(async move {
+    ///                 context.sleep(Duration::from_secs(10)).await;
+    ///                 context.kick(id, Some("too slow"));
+    ///             });
+    ///         });
+    /// });
+    /// let t = testing::Engine::new(builder);
+    /// let client = t.connect();
+    /// t.advance(Duration::from_secs(10));
+    /// assert_eq!(client.kicked().as_deref(), Some("too slow"));
+    /// ```
     pub fn kick(&self, session: SessionId, reason: Option<&str>) {
         self.thread.ask_session(SessionOp::Kick { session, reason: reason.map(Arc::from) });
     }

@@ -66,6 +66,35 @@ pub enum Verdict {
 
 impl Verdict {
     /// A verdict that comes later, on the same thread.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use serde_json::json;
+    /// use shaddock::{Engine, Reply, Request, Session, Verdict, testing};
+    ///
+    /// // Guests wait a little.
+    /// let builder = Engine::builder()
+    ///     .handler("connector.entry.hello", |_, _| Reply::json("hello"))
+    ///     .filter(|| {
+    ///         |_: &Request<'_>, session: &mut Session| match session.uid() {
+    ///             Some(_) => Verdict::Continue,
+    ///             None => {
+    ///                 let context = session.context();
+    ///                 Verdict::wait(async move {
+    ///                     context.sleep(Duration::from_millis(100)).await;
+    ///                     Verdict::Continue
+    ///                 })
+    ///             }
+    ///         }
+    ///     });
+    /// let t = testing::Engine::new(builder);
+    /// let answer = t.connect().send_request("connector.entry.hello", json!({}));
+    /// assert!(!answer.is_there());
+    /// assert_eq!(answer.within(Duration::from_secs(1)), "hello");
+    /// let amy = t.client().uid("amy").connect();
+    /// assert_eq!(amy.request("connector.entry.hello", json!({})), "hello");
+    /// ```
     pub fn wait(future: impl Future<Output = Self> + 'static) -> Self {
         Self::Wait(Box::pin(future))
     }

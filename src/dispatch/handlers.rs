@@ -37,6 +37,30 @@ pub(crate) type Register = Arc<dyn Fn(&mut Handlers) + Send + Sync>;
 ///
 /// The function that gets it runs on the shard's or worker's own thread, so that handlers may
 /// share state of that thread by `Rc` and `RefCell`.
+///
+/// ```
+/// use std::cell::Cell;
+/// use std::rc::Rc;
+///
+/// use serde_json::json;
+/// use shaddock::{Engine, Handlers, Reply, Shards, testing};
+///
+/// fn register(handlers: &mut Handlers) {
+///     let count = Rc::new(Cell::new(0));
+///     let counted = Rc::clone(&count);
+///     handlers
+///         .handler("connector.a.count", move |_, _| {
+///             counted.set(counted.get() + 1);
+///             Reply::empty()
+///         })
+///         .handler("connector.a.tell", move |_, _| Reply::json(&count.get()));
+/// }
+///
+/// let t = testing::Engine::new(Engine::builder().shards(Shards::Count(1)).register(register));
+/// let amy = t.connect();
+/// amy.notify("connector.a.count", json!({}));
+/// assert_eq!(amy.request("connector.a.tell", json!({})), 1);
+/// ```
 pub struct Handlers {
     context: Context,
     /// That of the shards or workers that these are for.
@@ -162,6 +186,18 @@ impl Handlers {
     }
 
     /// Handles a route by a future, which runs on the same thread.
+    ///
+    /// ```
+    /// # use shaddock::{Handlers, OwnedRequest, Reply, Session};
+    /// async fn later(request: OwnedRequest, session: Session) -> Reply<'static> {
+    ///     session.context().sleep(std::time::Duration::from_millis(50)).await;
+    ///     Reply::bytes(request.get().body())
+    /// }
+    ///
+    /// fn register(handlers: &mut Handlers) {
+    ///     handlers.async_handler("connector.entryHandler.later", later);
+    /// }
+    /// ```
     pub fn async_handler<F, R>(&mut self, route: &str, handler: F) -> &mut Self
     where
         F: Fn(OwnedRequest, Session) -> R + 'static,
@@ -185,6 +221,22 @@ impl Handlers {
     }
 
     /// Runs a filter round the handlers of this thread.
+    ///
+    /// ```
+    /// # use shaddock::{Filter, Handlers, Reply, Request, Session};
+    /// /// Counts errors by what they answer.
+    /// struct Errors(std::cell::Cell<u64>);
+    ///
+    /// impl Filter for Errors {
+    ///     fn after(&self, _: &Request<'_>, _: &mut Session, reply: &mut Reply<'_>) {
+    ///         self.0.set(self.0.get() + u64::from(reply.is_error()));
+    ///     }
+    /// }
+    ///
+    /// fn register(handlers: &mut Handlers) {
+    ///     handlers.filter(Errors(Default::default()));
+    /// }
+    /// ```
     pub fn filter(&mut self, filter: impl Filter) -> &mut Self {
         self.registry.filters.push(Rc::new(filter));
         self
@@ -193,6 +245,12 @@ impl Handlers {
     /// Runs a filter round everything that comes from clients. A worker sees no more than its own
     /// messages, so there it keeps the engine from starting
     /// ([`Mistake::GlobalFilter`](crate::Mistake)): [`Self::filter`] is for workers.
+    ///
+    /// ```
+    /// # fn register(handlers: &mut shaddock::Handlers) {
+    /// handlers.global_filter(shaddock::Serial::default());
+    /// # }
+    /// ```
     pub fn global_filter(&mut self, filter: impl Filter) -> &mut Self {
         self.registry.global_filters.push(Rc::new(filter));
         self

@@ -23,6 +23,21 @@ use crate::wire::http::Headers;
 ///
 /// See [`Builder::on_handshake`](crate::Builder::on_handshake) and
 /// [`Builder::user_handshake`](crate::Builder::user_handshake).
+///
+/// ```
+/// use shaddock::{Engine, Handshake, Refusal, Welcome};
+///
+/// fn admit(handshake: &Handshake) -> Result<Welcome, Refusal> {
+///     if handshake.client_type() == Some("unity") && handshake.version() == Some("0.9") {
+///         return Err(Refusal::code(501).text("please update"));
+///     }
+///     let user = handshake.user().and_then(|user| user["name"].as_str());
+///     let name = user.or(handshake.header("x-name")).ok_or(Refusal::code(401))?;
+///     Ok(Welcome::new().setting("name", name).setting("from", handshake.peer().ip().to_string()))
+/// }
+///
+/// let builder = Engine::builder().user_handshake(admit);
+/// ```
 pub struct Handshake {
     pub(crate) request: Rc<HandshakeRequest>,
     pub(crate) headers: Option<Headers>,

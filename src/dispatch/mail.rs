@@ -67,6 +67,18 @@ impl WorkerPick {
 }
 
 /// The reason why a message did not go to a worker. It has been dropped then.
+///
+/// ```
+/// use shaddock::{Fault, MailError, Session, WorkerPick};
+///
+/// fn invite(room: u64, session: &mut Session) -> Result<(), Fault> {
+///     match session.context().mail("room", WorkerPick::key(room), session.id()) {
+///         Err(MailError::Full) => Err(Fault::new(503, "come back later")),
+///         sent => Ok(sent?),
+///     }
+/// }
+/// # let _ = shaddock::Engine::builder().call("connector.room.invite", invite);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MailError {

@@ -66,6 +66,18 @@ pub(crate) use handlers::Register;
 use crate::session::Uid;
 
 /// Why a session was not bound or unbound. The texts are Pomelo's, which games show.
+///
+/// ```
+/// use shaddock::{BindError, Fault, Session, Uid};
+///
+/// async fn login(uid: Uid, mut session: Session) -> Result<(), Fault> {
+///     match session.bind(uid).await {
+///         Err(BindError::InUse(uid)) => Err(Fault::new(409, format!("{uid} plays already"))),
+///         bound => Ok(bound?),
+///     }
+/// }
+/// # let _ = shaddock::Engine::builder().call_async("connector.entry.login", login);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BindError {

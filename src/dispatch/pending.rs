@@ -12,6 +12,14 @@ use crate::sync::{ArrayQueue, Ordering, fence};
 
 /// The result of something a session or context was asked to do. The doing does not wait for the
 /// `Pending` to be polled, and dropping it cancels nothing.
+///
+/// ```
+/// # async fn save_both(session: shaddock::Session) -> bool {
+/// // Both are under way at once, and would be without being awaited.
+/// let (level, team) = (session.store_setting("level"), session.store_setting("team"));
+/// level.await & team.await
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Pending<T> {
     slot: Rc<RefCell<Slot<T>>>,
@@ -69,6 +77,27 @@ impl<T> Future for Pending<T> {
 /// Answers one request from any thread, once. Dropped unused, it answers with an error.
 ///
 /// Made by [`Session::defer`](crate::Session::defer).
+///
+/// ```
+/// use std::sync::mpsc::{Sender, channel};
+///
+/// use shaddock::{Engine, Reply, Responder, testing};
+///
+/// let (send, jobs) = channel::<(Vec<u8>, Responder)>();
+/// std::thread::spawn(move || {
+///     for (body, responder) in jobs {
+///         responder.answer(Reply::bytes(body));
+///     }
+/// });
+/// let builder = Engine::builder().register(move |handlers| {
+///     let send: Sender<_> = send.clone();
+///     handlers.handler("connector.jobs.run", move |request, session| {
+///         session.defer(|responder| _ = send.send((request.body().to_vec(), responder)))
+///     });
+/// });
+/// let t = testing::Engine::new(builder);
+/// assert_eq!(t.connect().request("connector.jobs.run", 7), 7);
+/// ```
 #[derive(Debug)]
 pub struct Responder {
     shared: Arc<Deferred>,

@@ -93,21 +93,48 @@ pub(crate) const INTERNAL_ERROR: &[u8] = b"{\"code\":500}";
 
 impl<'a> Reply<'a> {
     /// No body; the client gets `{}`.
+    ///
+    /// ```
+    /// # use shaddock::Reply;
+    /// let reply = Reply::empty();
+    /// assert!(reply.body().is_none() && !reply.is_error());
+    /// ```
     pub fn empty() -> Self {
         Self { body: ReplyBody::None, failed: false }
     }
 
     /// A body that is JSON text already, such as the request's own.
+    ///
+    /// ```
+    /// # use shaddock::{Engine, Reply};
+    /// let builder = Engine::builder()
+    ///     .handler("connector.a.echo", |request, _| Reply::borrowed(request.body()));
+    /// ```
     pub fn borrowed(body: &'a [u8]) -> Self {
         Self { body: ReplyBody::Borrowed(body), failed: false }
     }
 
     /// A body that is JSON text already.
+    ///
+    /// ```
+    /// # use shaddock::Reply;
+    /// let reply = Reply::bytes(r#"{"code":200}"#);
+    /// assert_eq!(reply.body(), Some(&br#"{"code":200}"#[..]));
+    /// ```
     pub fn bytes(body: impl Into<Vec<u8>>) -> Self {
         Self { body: ReplyBody::Owned(body.into()), failed: false }
     }
 
     /// A body that others hold too.
+    ///
+    /// ```
+    /// use shaddock::{Engine, Reply, bytes::Bytes};
+    ///
+    /// // Read once, for all clients.
+    /// let level = Bytes::from_static(br#"{"walls":[]}"#);
+    /// let builder = Engine::builder()
+    ///     .handler("connector.level.read", move |_, _| Reply::shared(level.clone()));
+    /// ```
     pub fn shared(body: Bytes) -> Self {
         Self { body: ReplyBody::Shared(body), failed: false }
     }
@@ -131,6 +158,11 @@ impl<'a> Reply<'a> {
     }
 
     /// An error without a body; the client gets `{"code":500}`.
+    ///
+    /// ```
+    /// # use shaddock::Reply;
+    /// assert!(Reply::error().is_error());
+    /// ```
     pub fn error() -> Self {
         Self { body: ReplyBody::None, failed: true }
     }
@@ -141,12 +173,35 @@ impl<'a> Reply<'a> {
     }
 
     /// An error with a body; see the table above for what becomes of `code`.
+    ///
+    /// ```
+    /// # use shaddock::Reply;
+    /// let reply = Reply::error_json(&serde_json::json!({ "code": 404, "msg": "no room" }));
+    /// assert!(reply.is_error());
+    /// assert_eq!(reply.body(), Some(&br#"{"code":404,"msg":"no room"}"#[..]));
+    /// ```
     pub fn error_json<T: Serialize + ?Sized>(body: &T) -> Self {
         Self { failed: true, ..Self::json(body) }
     }
 
     /// The reply of a future that runs on the handler's own thread. It is owed: where the engine
     /// stops meanwhile its drain waits for it, within its time, even if the client has gone.
+    ///
+    /// ```
+    /// # use shaddock::{Handlers, Reply};
+    /// # fn register(handlers: &mut Handlers) {
+    /// handlers.handler("connector.a.maybe", |request, session| {
+    ///     if request.body().is_empty() {
+    ///         return Reply::error();
+    ///     }
+    ///     let context = session.context();
+    ///     Reply::later(async move {
+    ///         context.sleep(std::time::Duration::from_secs(1)).await;
+    ///         Reply::empty()
+    ///     })
+    /// });
+    /// # }
+    /// ```
     pub fn later(future: impl Future<Output = Reply<'static>> + 'static) -> Self {
         Self::later_at_end(future, AtEnd::Wait)
     }

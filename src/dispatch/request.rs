@@ -26,6 +26,15 @@ static NOTHING: [u8; 2] = *b"{}";
 impl<'a> Request<'a> {
     /// A message; an id of 0 makes it a notify, which is never answered
     /// (docs/protocol/wire.md, "Message").
+    ///
+    /// ```
+    /// use shaddock::Request;
+    ///
+    /// let request = Request::new("chat.chatHandler.send", 7, br#"{"text":"hi"}"#);
+    /// assert_eq!((request.route(), request.id()), ("chat.chatHandler.send", 7));
+    /// assert!(!request.is_notify());
+    /// assert_eq!(request.value()["text"], "hi");
+    /// ```
     #[must_use]
     pub fn new(route: &'a str, id: u32, body: &'a [u8]) -> Self {
         // An empty body is handled as an empty object.
@@ -134,6 +143,18 @@ impl<'a> Request<'a> {
 }
 
 /// A [`Request`] that owns its bytes, for async handlers.
+///
+/// ```
+/// # use shaddock::{OwnedRequest, Reply, Session};
+/// async fn later(request: OwnedRequest, session: Session) -> Reply<'static> {
+///     session.context().sleep(std::time::Duration::from_millis(10)).await;
+///     match request.json::<(&str, u32)>() {
+///         Ok((name, level)) => Reply::json(&format!("{name} is at {level}")),
+///         Err(_) => Reply::error(),
+///     }
+/// }
+/// # let _ = shaddock::Engine::builder().async_handler("connector.a.later", later);
+/// ```
 #[derive(Debug, Clone)]
 pub struct OwnedRequest {
     route: Arc<str>,

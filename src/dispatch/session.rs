@@ -28,6 +28,21 @@ use crate::session::{SessionData, SessionId, SessionSnapshot, SessionView, Uid};
 /// calls these `push` and `pushAll`; to push a message to the client is [`send`](Self::send).
 /// [`bind`](Self::bind) and [`unbind`](Self::unbind) act on the real session and, if they succeed,
 /// on the snapshot.
+///
+/// ```
+/// use serde_json::json;
+/// use shaddock::{Engine, Fault, Session, testing};
+///
+/// fn me((): (), session: &mut Session) -> Result<String, Fault> {
+///     let uid = session.uid().ok_or(Fault::new(401, "log in first"))?;
+///     let room = session.get("room").and_then(|room| room.as_str()).unwrap_or("nowhere");
+///     Ok(format!("{uid} from {} is in {room}", session.peer().ip()))
+/// }
+///
+/// let t = testing::Engine::new(Engine::builder().call("connector.a.me", me));
+/// let amy = t.client().uid("amy").setting("room", "lobby").connect();
+/// assert_eq!(amy.request("connector.a.me", json!({})), "amy from 127.0.0.1 is in lobby");
+/// ```
 #[derive(Clone)]
 pub struct Session {
     id: SessionId,
@@ -140,6 +155,21 @@ impl Session {
     }
 
     /// Changes a setting of the snapshot only.
+    ///
+    /// ```
+    /// use serde_json::json;
+    /// use shaddock::{Engine, Reply, testing};
+    ///
+    /// let builder = Engine::builder().handler("connector.a.set", |_, session| {
+    ///     session.set("level", 7);
+    ///     assert_eq!(session.get("level").unwrap(), 7);
+    ///     Reply::empty()
+    /// });
+    /// let t = testing::Engine::new(builder);
+    /// let amy = t.connect();
+    /// amy.request("connector.a.set", json!({}));
+    /// assert!(amy.session().get("level").is_none(), "nothing was stored");
+    /// ```
     pub fn set(&mut self, key: impl Into<String>, value: impl Into<Value>) {
         self.data_mut().settings.insert(key.into(), value.into());
     }
@@ -194,6 +224,16 @@ impl Session {
     /// Writes all settings of the snapshot to the real session.
     ///
     /// Yields whether the session was still there.
+    ///
+    /// ```
+    /// # use shaddock::{Fault, Session};
+    /// async fn choose((level, team): (u32, String), mut session: Session) -> Result<bool, Fault> {
+    ///     session.set("level", level);
+    ///     session.set("team", team);
+    ///     Ok(session.store_settings().await)
+    /// }
+    /// # let _ = shaddock::Engine::builder().call_async("connector.a.choose", choose);
+    /// ```
     pub fn store_settings(&self) -> Pending<bool> {
         self.write(self.data.settings.clone())
     }
@@ -243,6 +283,15 @@ impl Session {
     }
 
     /// Takes the session off its uid again.
+    ///
+    /// ```
+    /// # use shaddock::{Fault, Session};
+    /// async fn logout((): (), mut session: Session) -> Result<(), Fault> {
+    ///     let uid = session.uid().cloned().ok_or(Fault::new(401, "log in first"))?;
+    ///     Ok(session.unbind(uid).await?)
+    /// }
+    /// # let _ = shaddock::Engine::builder().call_async("connector.a.logout", logout);
+    /// ```
     #[must_use = "without `.await` nobody hears of an unbind that fails, and `uid` stays as it was"]
     pub fn unbind(&mut self, uid: impl Into<Uid>) -> Bind<'_> {
         let (done, pending) = Pending::new();
@@ -252,6 +301,19 @@ impl Session {
 
     /// Closes the session; with a KICK package if there is a reason. It overtakes the answer to
     /// the request being handled.
+    ///
+    /// ```
+    /// use serde_json::json;
+    /// use shaddock::{Engine, Reply, testing};
+    ///
+    /// let t = testing::Engine::new(Engine::builder().handler("connector.a.cheat", |_, session| {
+    ///     session.kick(Some("no cheating"));
+    ///     Reply::empty()
+    /// }));
+    /// let amy = t.connect();
+    /// amy.notify("connector.a.cheat", json!({}));
+    /// assert_eq!(amy.kicked().as_deref(), Some("no cheating"));
+    /// ```
     pub fn kick(&self, reason: Option<&str>) {
         self.context().kick(self.id, reason);
     }
@@ -261,6 +323,29 @@ impl Session {
     /// Where the engine stops meanwhile its drain waits for the answer for as long as the session
     /// is there. What others are owed besides, such as a save, is spawned by
     /// [`Context::spawn_owed`].
+    ///
+    /// ```
+    /// use serde_json::json;
+    /// use shaddock::{Responder, Routes, Reply, Workers, testing};
+    ///
+    /// // Everybody waits until there are two.
+    /// let workers = Workers::stateful(1, |_| None, |routes: &mut Routes<Option<Responder>>| {
+    ///     routes.handler("a.meet", |waiting, _, session| {
+    ///         session.defer(|newcomer| match waiting.take() {
+    ///             None => *waiting = Some(newcomer),
+    ///             Some(first) => {
+    ///                 first.answer(Reply::json("met"));
+    ///                 newcomer.answer(Reply::json("met"));
+    ///             }
+    ///         })
+    ///     });
+    /// });
+    /// let t = testing::Engine::workers("room", workers);
+    /// let first = t.client().uid("amy").connect().send_request("room.a.meet", json!({}));
+    /// assert!(!first.is_there());
+    /// assert_eq!(t.client().uid("bob").connect().request("room.a.meet", json!({})), "met");
+    /// assert_eq!(first.value(), "met");
+    /// ```
     pub fn defer(&self, start: impl FnOnce(Responder)) -> Reply<'static> {
         let (responder, reply) = Responder::new();
         start(responder);

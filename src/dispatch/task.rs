@@ -97,6 +97,18 @@ impl<T> Shared<T> {
 impl<T> Task<T> {
     /// Ends the future: it is dropped before its thread does anything else with it. One that has
     /// finished stays so.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # fn play(context: &shaddock::Context) {
+    /// let clock = context.clone();
+    /// let task = context.task("round").spawn(async move {
+    ///     clock.sleep(Duration::from_secs(60)).await;
+    ///     println!("time is up");
+    /// });
+    /// task.abort(); // Somebody has won.
+    /// # }
+    /// ```
     pub fn abort(&self) {
         let own = {
             let mut progress = self.shared.progress.borrow_mut();

@@ -49,6 +49,40 @@ const PARTIES_MAX: usize = 1024;
 /// Defaults: one shard for each core, [`Driver::Auto`], server type `connector` and id
 /// `connector-1`, no heartbeat, no dictionary, no protobuf, several sessions for each uid, the
 /// default [`Limits`].
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use shaddock::route::Dictionary;
+/// use shaddock::{Builder, Engine, Fault, Limits, Reply, Serial, Session, Shards, Workers};
+///
+/// fn game() -> Result<Builder, Box<dyn std::error::Error>> {
+///     let rooms = Workers::new(2, |handlers| {
+///         handlers.call("room.door.enter", |(), session: &mut Session| {
+///             session.uid().cloned().ok_or(Fault::new(401, "log in first"))
+///         });
+///     });
+///     Ok(Engine::builder()
+///         .shards(Shards::Count(2))
+///         .heartbeat(Duration::from_secs(10))
+///         .dictionary(Dictionary::new(["room.door.enter"], ["onState"])?)
+///         .limits(Limits { messages_per_second: 50, ..Limits::default() })
+///         .global_filter(Serial::default) // One for each shard.
+///         .handler("connector.entry.echo", |request, _| Reply::borrowed(request.body()))
+///         .register(|handlers| {
+///             // On each shard's own thread.
+///             handlers.on_session_opened(|session, _| println!("{} is here", session.peer()));
+///         })
+///         .forward("room", rooms)
+///         .shutdown_kick("maintenance"))
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let builder = game()?.listen("127.0.0.1:3010"); // A test has no use for addresses.
+/// builder.check()?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a builder does nothing until `start`"]
 pub struct Builder {
     pub(super) listeners: Vec<Listener>,

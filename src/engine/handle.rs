@@ -47,6 +47,23 @@ pub struct Engine {
 
 /// Asks things of an engine, from any thread. Cheap to clone; outlives the engine, and then says
 /// [`HandleError::Stopped`].
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use shaddock::Engine;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let engine = Engine::builder().listen("127.0.0.1:3010").start()?;
+/// let handle = engine.handle();
+/// std::thread::spawn(move || {
+///     // Until the engine has stopped.
+///     while handle.push("amy", "onTime", "{}").is_ok() {
+///         std::thread::sleep(Duration::from_secs(1));
+///     }
+/// });
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Handle {
     pub(super) config: Arc<ShardConfig>,
@@ -69,6 +86,14 @@ impl std::fmt::Debug for Handle {
 }
 
 /// The way in which an engine stops.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use shaddock::{Drain, Engine};
+/// # fn stop(engine: Engine) {
+/// engine.shutdown(Drain::within(Duration::from_secs(10)));
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drain {
     within: Duration,
@@ -171,6 +196,18 @@ impl Engine {
     }
 
     /// Stops the engine, and waits until its threads have ended.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use shaddock::{Drain, Engine};
+    ///
+    /// # fn stop(engine: Engine) {
+    /// let report = engine.shutdown(Drain::within(Duration::from_secs(10)));
+    /// if report.futures_lost > 0 {
+    ///     eprintln!("{} saves were lost", report.futures_lost);
+    /// }
+    /// # }
+    /// ```
     pub fn shutdown(mut self, drain: Drain) -> ShutdownReport {
         self.stop(drain)
     }
@@ -231,6 +268,16 @@ impl Handle {
     ///
     /// It is on its way when this returns; a uid without a session gets nothing.
     ///
+    /// ```
+    /// use shaddock::{Engine, testing};
+    ///
+    /// let t = testing::Engine::new(Engine::builder());
+    /// let amy = t.client().uid("amy").connect();
+    /// t.handle().push("amy", "onMail", r#"{"from":"bob"}"#)?;
+    /// assert_eq!(amy.pushes()[0].body["from"], "bob");
+    /// # Ok::<(), shaddock::HandleError>(())
+    /// ```
+    ///
     /// # Errors
     /// See [`HandleError`]; nothing was sent then.
     pub fn push(
@@ -243,6 +290,16 @@ impl Handle {
     }
 
     /// Pushes a message to all sessions of many uids. Encoded once.
+    ///
+    /// ```
+    /// use shaddock::{Engine, testing};
+    ///
+    /// let t = testing::Engine::new(Engine::builder());
+    /// let players = ["amy", "bob"].map(|name| t.client().uid(name).connect());
+    /// t.handle().push_many(["amy".into(), "bob".into()], "onStart", "{}")?;
+    /// assert!(players.iter().all(|player| player.pushes().len() == 1));
+    /// # Ok::<(), shaddock::HandleError>(())
+    /// ```
     ///
     /// # Errors
     /// See [`HandleError`]. If a shard is [`Busy`](HandleError::Busy), those whose homes come
@@ -304,6 +361,16 @@ impl Handle {
 
     /// Pushes a message to all sessions of an audience. Encoded once.
     ///
+    /// ```
+    /// use shaddock::{Audience, Engine, testing};
+    ///
+    /// let t = testing::Engine::new(Engine::builder());
+    /// let [guest, amy] = [t.connect(), t.client().uid("amy").connect()];
+    /// t.handle().broadcast("onNews", r#"{"text":"hi"}"#, Audience::bound())?;
+    /// assert_eq!((guest.pushes().len(), amy.pushes().len()), (0, 1));
+    /// # Ok::<(), shaddock::HandleError>(())
+    /// ```
+    ///
     /// # Errors
     /// See [`HandleError`]. If a shard is [`Busy`](HandleError::Busy), those before it have got
     /// it.
@@ -323,6 +390,16 @@ impl Handle {
 
     /// Closes all sessions of a uid; with a KICK package if there is a reason.
     ///
+    /// ```
+    /// use shaddock::{Engine, testing};
+    ///
+    /// let t = testing::Engine::new(Engine::builder());
+    /// let amy = t.client().uid("amy").connect();
+    /// t.handle().kick("amy", Some("banned"))?;
+    /// assert_eq!(amy.kicked().as_deref(), Some("banned"));
+    /// # Ok::<(), shaddock::HandleError>(())
+    /// ```
+    ///
     /// # Errors
     /// See [`HandleError`].
     pub fn kick(&self, uid: impl Into<Uid>, reason: Option<&str>) -> Result<(), HandleError> {
@@ -332,6 +409,13 @@ impl Handle {
     }
 
     /// Closes a session; with a KICK package if there is a reason.
+    ///
+    /// ```
+    /// # use shaddock::{Handle, HandleError, SessionId};
+    /// fn cheater(handle: &Handle, session: SessionId) -> Result<(), HandleError> {
+    ///     handle.kick_session(session, Some("no cheating"))
+    /// }
+    /// ```
     ///
     /// # Errors
     /// See [`HandleError`].
@@ -378,6 +462,16 @@ impl Handle {
 
     /// Turns away further addresses, as Pomelo's admin signal `blacklist` does. Connections that
     /// are open stay so.
+    ///
+    /// ```
+    /// use shaddock::{Engine, testing};
+    ///
+    /// let t = testing::Engine::new(Engine::builder());
+    /// t.handle().deny_hosts(&["10.0.0.1".parse()?])?;
+    /// assert!(t.client().peer("10.0.0.1:4000".parse()?).try_connect().is_err());
+    /// assert!(t.client().peer("10.0.0.2:4000".parse()?).try_connect().is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// See [`HandleError`].
@@ -486,6 +580,15 @@ impl Handle {
     /// A route that was not known when the engine started is taken apart with each message, which
     /// takes a little longer than a look at a table.
     ///
+    /// ```
+    /// # fn change(handle: &shaddock::Handle) -> Result<(), Box<dyn std::error::Error>> {
+    /// use shaddock::route::Dictionary;
+    ///
+    /// handle.set_dictionary(Dictionary::new(["connector.a.echo"], ["onChat", "onNews"])?)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// See [`HandleError`]. If a shard is [`Busy`](HandleError::Busy), those before it have got
     /// it; to ask again is safe.
@@ -572,6 +675,12 @@ impl Handle {
     /// The same as a future, which any executor can await, and a handler or a future on a shard.
     /// The shards are asked at once. It waits for as long as they take.
     ///
+    /// ```
+    /// # async fn logged_in(handle: &shaddock::Handle) -> Result<usize, shaddock::HandleError> {
+    /// Ok(handle.statistics_async().await?.login_count)
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// See [`HandleError`].
     pub fn statistics_async(
@@ -604,6 +713,14 @@ impl Handle {
     }
 
     /// The counters of all shards, without asking them for anything.
+    ///
+    /// ```
+    /// use shaddock::{Engine, testing};
+    ///
+    /// let t = testing::Engine::new(Engine::builder());
+    /// let _amy = t.connect();
+    /// assert_eq!(t.handle().counters().connections_accepted, 1);
+    /// ```
     #[must_use]
     pub fn counters(&self) -> CounterSnapshot {
         let mut sum = CounterSnapshot::default();

@@ -107,6 +107,18 @@ impl Handle {
     /// shard that hangs does not hold them up. What is a sum of many things, such as the bytes kept
     /// for sessions, is a tenth of a second old at the most.
     ///
+    /// ```
+    /// # fn print(handle: &shaddock::Handle) -> Result<(), shaddock::HandleError> {
+    /// let metrics = handle.metrics()?;
+    /// println!("{} connections, {} players", metrics.connections, metrics.uids);
+    /// println!("99 % of requests took at most {:?}", metrics.latency.quantile(0.99));
+    /// for (name, count) in metrics.counters.iter() {
+    ///     println!("{name} {count}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`HandleError::Stopped`] if the engine has stopped.
     pub fn metrics(&self) -> Result<Metrics, HandleError> {
@@ -203,6 +215,14 @@ impl Handle {
     /// Tells balancers to send nobody more, or to do so again: the health path and the admin
     /// server's `/readyz` say 503 from here on, or as before. Clients that connect are served all
     /// the same. An engine that shuts down stays so.
+    ///
+    /// ```
+    /// use shaddock::{Engine, testing};
+    ///
+    /// let t = testing::Engine::new(Engine::builder());
+    /// t.handle().set_draining(true);
+    /// assert!(t.handle().is_draining());
+    /// ```
     pub fn set_draining(&self, is_draining: bool) {
         self.config.figures.set_draining(is_draining || self.is_stopped());
     }

@@ -83,6 +83,16 @@ impl SessionData {
 }
 
 /// A read-only view of a session, for routers, broadcast filters and close events.
+///
+/// ```
+/// use shaddock::{Audience, SessionView};
+///
+/// fn is_strong(session: &SessionView<'_>) -> bool {
+///     session.uid().is_some() && session.setting("level").is_some_and(|it| it.as_u64() > Some(9))
+/// }
+///
+/// let audience = Audience::all().filter(is_strong);
+/// ```
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct SessionView<'a> {

@@ -19,6 +19,13 @@ use crate::session::SessionId;
 /// forwarded messages too.
 ///
 /// A line holds at most [`Serial::LINE_LEN_MAX`] waiting messages; one more is refused (500).
+///
+/// ```
+/// use std::time::Duration;
+/// use shaddock::{Engine, Serial};
+///
+/// let builder = Engine::builder().global_filter(|| Serial::new(Duration::from_secs(5)));
+/// ```
 #[derive(Debug, Clone)]
 pub struct Serial {
     timeout: Duration,

@@ -6,6 +6,10 @@ use super::super::{Filter, Reply, Request, Session, Verdict};
 use crate::log::Excerpt;
 
 /// Logs how long each message took, as Pomelo's `time` does: target `shaddock::time`, level info.
+///
+/// ```
+/// let builder = shaddock::Engine::builder().filter(shaddock::Time::default);
+/// ```
 #[derive(Debug)]
 pub struct Time {
     start: Instant,

@@ -11,6 +11,13 @@ use crate::log::Excerpt;
 
 /// Logs each message that is not answered within the timeout, as Pomelo's `timeout` does. It
 /// changes no answer.
+///
+/// ```
+/// use std::time::Duration;
+/// use shaddock::{Engine, Timeout};
+///
+/// let builder = Engine::builder().filter(|| Timeout::new(Duration::from_secs(1), 1_000));
+/// ```
 #[derive(Debug)]
 pub struct Timeout {
     timeout: Duration,

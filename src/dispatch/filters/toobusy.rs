@@ -9,6 +9,13 @@ use super::super::{Filter, Reply, Request, Session, Verdict};
 /// [`Codes::busy`](crate::Codes::busy).
 ///
 /// The lag is how long the thread's last turn took: the time in which nobody else was served.
+///
+/// ```
+/// use std::time::Duration;
+/// use shaddock::{Engine, TooBusy};
+///
+/// let builder = Engine::builder().global_filter(|| TooBusy::new(Duration::from_millis(20)));
+/// ```
 #[derive(Debug, Clone)]
 pub struct TooBusy {
     lag_max: Duration,
