@@ -183,6 +183,11 @@ pub use serde_json;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// Runs the program of that document through the compiler.
+#[cfg(all(doctest, feature = "testing"))]
+#[doc = include_str!("../docs/quick-start.md")]
+struct QuickStart;
+
 /// Runs the listings of that document through the compiler, and tests that are in it.
 #[cfg(all(doctest, feature = "testing"))]
 #[doc = include_str!("../docs/runtimes.md")]
