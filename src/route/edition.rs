@@ -12,7 +12,9 @@ use super::schemas::Schemas;
 use super::table::{RouteId, RouteTable};
 use crate::wire::handshake::{Answers, DictionaryParts, ProtosParts};
 use crate::wire::pitaya::{self, Compression, Deflater, Serializer};
-use crate::wire::protobuf::{ProtoTable, Schema};
+#[cfg(feature = "testing")]
+use crate::wire::protobuf::ProtoTable;
+use crate::wire::protobuf::Schema;
 
 /// A dictionary and schemas in use, and the handshake answers that carry them.
 ///
@@ -70,6 +72,7 @@ impl Edition {
         &self.schemas
     }
 
+    #[cfg(feature = "testing")]
     pub(crate) fn protos(&self) -> Option<&ProtoTable> {
         self.schemas.protos()
     }
