@@ -33,6 +33,11 @@ pub(crate) trait Asker {
     /// Sends mail that a shard may refuse, which gives it back.
     fn try_mail(&mut self, to: ShardIndex, mail: Mail) -> Result<(), Mail>;
 
+    /// True if shards may end before they have answered.
+    fn outlives_shards(&self) -> bool {
+        false
+    }
+
     /// Counts a question that is not even asked, as too many wait for their outcomes.
     fn note_refused(&mut self) {}
 
@@ -251,7 +256,8 @@ pub(crate) enum AskCompletion {
     Bind(Completion<Result<(), BindError>>),
     Set(Completion<bool>),
     Kick(Completion<usize>),
-    Push(Completion<Vec<Uid>>),
+    /// With the uids where the shards may end before they answer.
+    Push(Completion<Vec<Uid>>, Vec<Uid>),
 }
 
 impl AskCompletion {
@@ -260,7 +266,7 @@ impl AskCompletion {
             (Self::Bind(done), Outcome::Bound(result)) => done.complete(result),
             (Self::Set(done), Outcome::Set(was_there)) => done.complete(was_there),
             (Self::Kick(done), Outcome::Kicked(sessions)) => done.complete(sessions),
-            (Self::Push(done), Outcome::Pushed(fails)) => done.complete(fails),
+            (Self::Push(done, _), Outcome::Pushed(fails)) => done.complete(fails),
             _ => debug_assert!(false, "an outcome answers another question"),
         }
     }
@@ -279,7 +285,7 @@ impl AskCompletion {
             Self::Bind(done) => done.complete(Err(BindError::Busy)),
             Self::Set(done) => done.complete(false),
             Self::Kick(done) => done.complete(0),
-            Self::Push(done) => done.complete(Vec::new()),
+            Self::Push(done, uids) => done.complete(uids),
         }
     }
 }
@@ -333,7 +339,8 @@ pub(crate) fn apply(asker: &mut impl Asker<Caller = AskCompletion>, op: SessionO
             asker.ask_kick_uid(uid, reason, AskCompletion::Kick(done))
         }
         SessionOp::Push { uids, push, done } => {
-            asker.ask_push(uids, &push, AskCompletion::Push(done))
+            let kept = if asker.outlives_shards() { uids.clone() } else { Vec::new() };
+            asker.ask_push(uids, &push, AskCompletion::Push(done, kept))
         }
         SessionOp::Kick { session, reason } => {
             // Nobody waits: the party has counted what it refuses.
@@ -377,13 +384,14 @@ mod tests {
         sent: Vec<Mail>,
         sent_max: usize,
         refused: usize,
+        outlives_shards: bool,
     }
 
     impl Party {
         fn new(sent_max: usize) -> Self {
             let hub = Hub::new(2, 0, HubLimits { lane_len: 1, inbox_len: 1 });
             let asks = PendingAsks::new(&hub, super::Party(0), 1);
-            Self { asks, sent: Vec::new(), sent_max, refused: 0 }
+            Self { asks, sent: Vec::new(), sent_max, refused: 0, outlives_shards: false }
         }
 
         fn handle_mail(&mut self, mail: Mail) {
@@ -409,6 +417,10 @@ mod tests {
             }
             self.sent.push(mail);
             Ok(())
+        }
+
+        fn outlives_shards(&self) -> bool {
+            self.outlives_shards
         }
 
         fn note_refused(&mut self) {
@@ -456,6 +468,16 @@ mod tests {
     fn the_uids_of_a_home_that_refuses_count_as_failed() {
         let mut party = Party::new(0);
         let mut pending = push(&mut party);
+        assert_eq!(poll(&mut pending), Poll::Ready(vec![of_home(0), of_home(1)]));
+    }
+
+    /// Pushes that are not answered have reached nobody, as far as that can be told.
+    #[test]
+    fn a_push_that_shards_do_not_live_to_answer_names_all_its_uids() {
+        let mut party = Party { outlives_shards: true, ..Party::new(2) };
+        let mut pending = push(&mut party);
+        assert!(poll(&mut pending).is_pending());
+        party.asks.refuse_all();
         assert_eq!(poll(&mut pending), Poll::Ready(vec![of_home(0), of_home(1)]));
     }
 

@@ -529,6 +529,10 @@ impl Asker for Worker {
         })
     }
 
+    fn outlives_shards(&self) -> bool {
+        true
+    }
+
     fn note_refused(&mut self) {
         self.counters.mail_rejects.one();
     }
