@@ -10,7 +10,8 @@ use crate::forward::Hub;
 use crate::forward::worker::Worker;
 use crate::session::{SessionId, ShardIndex};
 use crate::shard::{
-    Command, ListenerIndex, ReceiveEnd, SendEnd, Shard, ShardConfig, SocketIndex, Transmit,
+    Command, DrainPlan, ListenerIndex, ReceiveEnd, SendEnd, Shard, ShardConfig, SocketIndex,
+    Transmit,
 };
 
 /// A shard or worker: shards come first.
@@ -147,13 +148,10 @@ impl Simulated {
         self.at(shard).end_turn(now_us);
     }
 
-    /// Takes a step of a shutdown: a drain, its notice, its cut.
-    pub fn drain(&mut self, shard: u16, step: u8) {
-        match step {
-            0 => self.at(shard).drain(),
-            1 => self.at(shard).drain_now(),
-            _ => self.at(shard).cut_all(),
-        }
+    /// Takes the steps of a drain that are due, one whose sessions are closed evenly between two
+    /// times and that ends at a third. To be called in each turn of it, behind [`Self::run`].
+    pub fn drain(&mut self, shard: u16, [begin_us, closed_us, end_us]: [u64; 3]) {
+        self.at(shard).drain(DrainPlan { begin_us, closed_us, end_us });
     }
 
     /// See `Worker::run`.

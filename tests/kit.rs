@@ -5,16 +5,16 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use shaddock::route::Dictionary;
 use shaddock::wire::protobuf::{ProtoTable, Protos};
 use shaddock::{
-    Audience, Builder, Context, Dialect, Engine, Filter, Handlers, LaneFull, Limits, Listener,
-    PomeloCluster, Reply, Request, Responder, Router, Session, Shards, SlowConsumer, Timeout, Uid,
-    Verdict, Workers, testing,
+    Audience, Builder, Context, Dialect, Drain, Engine, Filter, Handlers, LaneFull, Limits,
+    Listener, PomeloCluster, Reply, Request, Responder, Router, Session, Shards, SlowConsumer,
+    Timeout, Uid, Verdict, Workers, testing,
 };
 
 const TICK: Duration = Duration::from_millis(50);
@@ -456,6 +456,55 @@ fn thousands_of_requests_take_no_time_to_speak_of() {
     }
     assert_eq!(t.counters().requests, 20 + 10_000);
     assert_eq!(t.now(), Duration::ZERO);
+}
+
+/// Sessions go one after the other, those first that nobody has logged in by, and one with an
+/// answer pending behind it.
+#[test]
+fn a_drain_closes_sessions_evenly_over_its_time() {
+    let alive = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let (counted, log) = (Arc::clone(&alive), Arc::clone(&seen));
+    let register = move |handlers: &mut Handlers| {
+        let alive = Arc::clone(&counted);
+        handlers.on_session_closed(move |_, _| {
+            alive.fetch_sub(1, Ordering::Relaxed);
+        });
+        let (alive, log) = (Arc::clone(&counted), Arc::clone(&log));
+        handlers.async_handler("connector.a.watch", move |_, session: Session| {
+            let (alive, log) = (Arc::clone(&alive), Arc::clone(&log));
+            async move {
+                for _ in 0..5 {
+                    log.lock().unwrap().push(alive.load(Ordering::Relaxed));
+                    session.context().sleep(Duration::from_secs(10)).await;
+                }
+                Reply::json(&"done")
+            }
+        });
+    };
+    let t = testing::Engine::new(Engine::builder().shards(Shards::Count(1)).register(register));
+    let bound: Vec<_> = (0..20).map(|i| t.client().uid(format!("u{i}")).connect()).collect();
+    let unbound: Vec<_> = (0..20).map(|_| t.connect()).collect();
+    alive.store(40, Ordering::Relaxed);
+    let answer = bound[0].send_request("connector.a.watch", json!({}));
+    t.advance(Duration::from_millis(4_500));
+    let took = t.drain(Drain::within(Duration::from_secs(60)).over(Duration::from_secs(40)));
+    // One a second, seen 5.5, 15.5, ... s behind the first close; the watcher itself stays.
+    assert_eq!(*seen.lock().unwrap(), [40, 34, 24, 15, 5]);
+    assert_eq!(answer.value(), "done");
+    assert!(took >= Duration::from_secs(45) && took < Duration::from_secs(47), "{took:?}");
+    assert!(bound.iter().chain(&unbound).all(|client| client.is_closed()));
+}
+
+#[test]
+fn a_drain_serves_everybody_during_its_delay() {
+    let t = testing::Engine::new(Engine::builder());
+    let amy = t.connect();
+    let seconds = Duration::from_secs;
+    let took = t.drain(Drain::within(seconds(5)).delay(seconds(30)));
+    assert!(took >= seconds(30) && took < seconds(31), "{took:?}");
+    assert!(amy.is_closed() && amy.kicked().is_none());
+    assert_eq!(t.counters().closed_heartbeat_timeout, 0);
 }
 
 /// What is owed when sessions end is done within the time of the drain, which is virtual.

@@ -76,7 +76,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let (stop, stopped) = mpsc::channel();
     let drained = stop.clone();
-    let admin = AdminOptions::new().listen(options.admin).on_drain(move || _ = drained.send(()));
+    let admin = AdminOptions::new()
+        .listen(options.admin)
+        .on_drain(Drain::within(DRAIN), move || _ = drained.send(()));
     let engine = game::game(Arc::new(accounts))?.listen(options.listen).admin(admin).start()?;
     let address = engine.local_addr();
     let page = http::serve(&options.page, |asked| match asked.path.split('?').next() {

@@ -40,15 +40,6 @@ _shaddock() {
             shaddock,serve)
                 cmd="shaddock__subcmd__serve"
                 ;;
-            shaddock__subcmd__ctl,allow)
-                cmd="shaddock__subcmd__ctl__subcmd__allow"
-                ;;
-            shaddock__subcmd__ctl,denied)
-                cmd="shaddock__subcmd__ctl__subcmd__denied"
-                ;;
-            shaddock__subcmd__ctl,deny)
-                cmd="shaddock__subcmd__ctl__subcmd__deny"
-                ;;
             shaddock__subcmd__ctl,drain)
                 cmd="shaddock__subcmd__ctl__subcmd__drain"
                 ;;
@@ -81,15 +72,6 @@ _shaddock() {
                 ;;
             shaddock__subcmd__ctl,undrain)
                 cmd="shaddock__subcmd__ctl__subcmd__undrain"
-                ;;
-            shaddock__subcmd__ctl__subcmd__help,allow)
-                cmd="shaddock__subcmd__ctl__subcmd__help__subcmd__allow"
-                ;;
-            shaddock__subcmd__ctl__subcmd__help,denied)
-                cmd="shaddock__subcmd__ctl__subcmd__help__subcmd__denied"
-                ;;
-            shaddock__subcmd__ctl__subcmd__help,deny)
-                cmd="shaddock__subcmd__ctl__subcmd__help__subcmd__deny"
                 ;;
             shaddock__subcmd__ctl__subcmd__help,drain)
                 cmd="shaddock__subcmd__ctl__subcmd__help__subcmd__drain"
@@ -147,15 +129,6 @@ _shaddock() {
                 ;;
             shaddock__subcmd__help,serve)
                 cmd="shaddock__subcmd__help__subcmd__serve"
-                ;;
-            shaddock__subcmd__help__subcmd__ctl,allow)
-                cmd="shaddock__subcmd__help__subcmd__ctl__subcmd__allow"
-                ;;
-            shaddock__subcmd__help__subcmd__ctl,denied)
-                cmd="shaddock__subcmd__help__subcmd__ctl__subcmd__denied"
-                ;;
-            shaddock__subcmd__help__subcmd__ctl,deny)
-                cmd="shaddock__subcmd__help__subcmd__ctl__subcmd__deny"
                 ;;
             shaddock__subcmd__help__subcmd__ctl,drain)
                 cmd="shaddock__subcmd__help__subcmd__ctl__subcmd__drain"
@@ -300,7 +273,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl)
-            opts="-h --socket --address --token-file --json --log --help status sessions session kick deny allow denied drain undrain log reload health metrics help"
+            opts="-h --socket --address --token-file --json --log --help status sessions session kick drain undrain log reload health metrics help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -329,107 +302,25 @@ _shaddock() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        shaddock__subcmd__ctl__subcmd__allow)
-            opts="-h --socket --address --token-file --json --log --help"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                --socket)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --address)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --token-file)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --log)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        shaddock__subcmd__ctl__subcmd__denied)
-            opts="-h --socket --address --token-file --json --log --help"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                --socket)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --address)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --token-file)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --log)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        shaddock__subcmd__ctl__subcmd__deny)
-            opts="-h --for --socket --address --token-file --json --log --help"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                --for)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --socket)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --address)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --token-file)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --log)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
         shaddock__subcmd__ctl__subcmd__drain)
-            opts="-h --socket --address --token-file --json --log --help"
+            opts="-h --delay --over --within --refuse-logins --socket --address --token-file --json --log --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --delay)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --over)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --within)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -484,50 +375,8 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__help)
-            opts="status sessions session kick deny allow denied drain undrain log reload health metrics help"
+            opts="status sessions session kick drain undrain log reload health metrics help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        shaddock__subcmd__ctl__subcmd__help__subcmd__allow)
-            opts=""
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        shaddock__subcmd__ctl__subcmd__help__subcmd__denied)
-            opts=""
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        shaddock__subcmd__ctl__subcmd__help__subcmd__deny)
-            opts=""
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -1066,50 +915,8 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__help__subcmd__ctl)
-            opts="status sessions session kick deny allow denied drain undrain log reload health metrics"
+            opts="status sessions session kick drain undrain log reload health metrics"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        shaddock__subcmd__help__subcmd__ctl__subcmd__allow)
-            opts=""
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        shaddock__subcmd__help__subcmd__ctl__subcmd__denied)
-            opts=""
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        shaddock__subcmd__help__subcmd__ctl__subcmd__deny)
-            opts=""
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

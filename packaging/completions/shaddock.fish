@@ -98,26 +98,23 @@ complete -c shaddock -n "__fish_shaddock_using_subcommand completions" -l log -d
 complete -c shaddock -n "__fish_shaddock_using_subcommand completions" -s h -l help -d 'Print help'
 complete -c shaddock -n "__fish_shaddock_using_subcommand man" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand man" -s h -l help -d 'Print help'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick deny allow denied drain undrain log reload health metrics help" -l socket -d 'The Unix socket of the admin server, `admin.socket` in its file' -r -F
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick deny allow denied drain undrain log reload health metrics help" -l address -d 'Its address by TCP instead, `admin.listen`, such as http://127.0.0.1:3011' -r
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick deny allow denied drain undrain log reload health metrics help" -l token-file -d 'A file that holds the token of `admin.token`, to change something by TCP' -r -F
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick deny allow denied drain undrain log reload health metrics help" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick deny allow denied drain undrain log reload health metrics help" -l json -d 'Print the answer as it is, for programs'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick deny allow denied drain undrain log reload health metrics help" -s h -l help -d 'Print help'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick deny allow denied drain undrain log reload health metrics help" -f -a "status" -d 'Figures of the connector, its shards and its backends'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick deny allow denied drain undrain log reload health metrics help" -f -a "sessions" -d 'Sessions, those with the most of something first'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick deny allow denied drain undrain log reload health metrics help" -f -a "session" -d 'One session'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick deny allow denied drain undrain log reload health metrics help" -f -a "kick" -d 'Close a session, or all sessions of a uid'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick deny allow denied drain undrain log reload health metrics help" -f -a "deny" -d 'Let nobody connect from an address, for a while'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick deny allow denied drain undrain log reload health metrics help" -f -a "allow" -d 'Take a denial back'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick deny allow denied drain undrain log reload health metrics help" -f -a "denied" -d 'The addresses that may not connect'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick deny allow denied drain undrain log reload health metrics help" -f -a "drain" -d 'Tell balancers to send nobody more, and stop a while later'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick deny allow denied drain undrain log reload health metrics help" -f -a "undrain" -d 'Call a drain off, as long as it has not stopped'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick deny allow denied drain undrain log reload health metrics help" -f -a "log" -d 'Change the level of the log: off, error, warn, info, debug or trace'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick deny allow denied drain undrain log reload health metrics help" -f -a "reload" -d 'Read the configuration again'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick deny allow denied drain undrain log reload health metrics help" -f -a "health" -d 'Tell if clients may be sent there'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick deny allow denied drain undrain log reload health metrics help" -f -a "metrics" -d 'The metrics as Prometheus gets them'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick deny allow denied drain undrain log reload health metrics help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -l socket -d 'The Unix socket of the admin server, `admin.socket` in its file' -r -F
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -l address -d 'Its address by TCP instead, `admin.listen`, such as http://127.0.0.1:3011' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -l token-file -d 'A file that holds the token of `admin.token`, to change something by TCP' -r -F
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -l json -d 'Print the answer as it is, for programs'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -s h -l help -d 'Print help'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -f -a "status" -d 'Figures of the connector, its shards and its backends'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -f -a "sessions" -d 'Sessions, those with the most of something first'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -f -a "session" -d 'One session'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -f -a "kick" -d 'Close a session, or all sessions of a uid'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -f -a "drain" -d 'Tell balancers to send nobody more, close sessions a while later, and stop'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -f -a "undrain" -d 'Call a drain off, as long as it closes no sessions'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -f -a "log" -d 'Change the level of the log: off, error, warn, info, debug or trace'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -f -a "reload" -d 'Read the configuration again'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -f -a "health" -d 'Tell if clients may be sent there'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -f -a "metrics" -d 'The metrics as Prometheus gets them'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from status" -l socket -d 'The Unix socket of the admin server, `admin.socket` in its file' -r -F
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from status" -l address -d 'Its address by TCP instead, `admin.listen`, such as http://127.0.0.1:3011' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from status" -l token-file -d 'A file that holds the token of `admin.token`, to change something by TCP' -r -F
@@ -149,29 +146,14 @@ complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_s
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from kick" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from kick" -l json -d 'Print the answer as it is, for programs'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from kick" -s h -l help -d 'Print help'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from deny" -l for -d 'The time, such as 10m; open connections stay' -r
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from deny" -l socket -d 'The Unix socket of the admin server, `admin.socket` in its file' -r -F
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from deny" -l address -d 'Its address by TCP instead, `admin.listen`, such as http://127.0.0.1:3011' -r
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from deny" -l token-file -d 'A file that holds the token of `admin.token`, to change something by TCP' -r -F
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from deny" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from deny" -l json -d 'Print the answer as it is, for programs'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from deny" -s h -l help -d 'Print help'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from allow" -l socket -d 'The Unix socket of the admin server, `admin.socket` in its file' -r -F
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from allow" -l address -d 'Its address by TCP instead, `admin.listen`, such as http://127.0.0.1:3011' -r
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from allow" -l token-file -d 'A file that holds the token of `admin.token`, to change something by TCP' -r -F
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from allow" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from allow" -l json -d 'Print the answer as it is, for programs'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from allow" -s h -l help -d 'Print help'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from denied" -l socket -d 'The Unix socket of the admin server, `admin.socket` in its file' -r -F
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from denied" -l address -d 'Its address by TCP instead, `admin.listen`, such as http://127.0.0.1:3011' -r
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from denied" -l token-file -d 'A file that holds the token of `admin.token`, to change something by TCP' -r -F
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from denied" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from denied" -l json -d 'Print the answer as it is, for programs'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from denied" -s h -l help -d 'Print help'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from drain" -l delay -d 'Time for balancers before anything is closed, such as 10s' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from drain" -l over -d 'Time over which sessions are closed evenly, such as 5m' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from drain" -l within -d 'Time for pending answers and saves then, such as 5s' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from drain" -l socket -d 'The Unix socket of the admin server, `admin.socket` in its file' -r -F
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from drain" -l address -d 'Its address by TCP instead, `admin.listen`, such as http://127.0.0.1:3011' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from drain" -l token-file -d 'A file that holds the token of `admin.token`, to change something by TCP' -r -F
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from drain" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from drain" -l refuse-logins -d 'Close those who connect before sessions are closed'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from drain" -l json -d 'Print the answer as it is, for programs'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from drain" -s h -l help -d 'Print help'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from undrain" -l socket -d 'The Unix socket of the admin server, `admin.socket` in its file' -r -F
@@ -208,11 +190,8 @@ complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_s
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from help" -f -a "sessions" -d 'Sessions, those with the most of something first'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from help" -f -a "session" -d 'One session'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from help" -f -a "kick" -d 'Close a session, or all sessions of a uid'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from help" -f -a "deny" -d 'Let nobody connect from an address, for a while'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from help" -f -a "allow" -d 'Take a denial back'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from help" -f -a "denied" -d 'The addresses that may not connect'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from help" -f -a "drain" -d 'Tell balancers to send nobody more, and stop a while later'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from help" -f -a "undrain" -d 'Call a drain off, as long as it has not stopped'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from help" -f -a "drain" -d 'Tell balancers to send nobody more, close sessions a while later, and stop'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from help" -f -a "undrain" -d 'Call a drain off, as long as it closes no sessions'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from help" -f -a "log" -d 'Change the level of the log: off, error, warn, info, debug or trace'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from help" -f -a "reload" -d 'Read the configuration again'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from help" -f -a "health" -d 'Tell if clients may be sent there'
@@ -230,11 +209,8 @@ complete -c shaddock -n "__fish_shaddock_using_subcommand help; and __fish_seen_
 complete -c shaddock -n "__fish_shaddock_using_subcommand help; and __fish_seen_subcommand_from ctl" -f -a "sessions" -d 'Sessions, those with the most of something first'
 complete -c shaddock -n "__fish_shaddock_using_subcommand help; and __fish_seen_subcommand_from ctl" -f -a "session" -d 'One session'
 complete -c shaddock -n "__fish_shaddock_using_subcommand help; and __fish_seen_subcommand_from ctl" -f -a "kick" -d 'Close a session, or all sessions of a uid'
-complete -c shaddock -n "__fish_shaddock_using_subcommand help; and __fish_seen_subcommand_from ctl" -f -a "deny" -d 'Let nobody connect from an address, for a while'
-complete -c shaddock -n "__fish_shaddock_using_subcommand help; and __fish_seen_subcommand_from ctl" -f -a "allow" -d 'Take a denial back'
-complete -c shaddock -n "__fish_shaddock_using_subcommand help; and __fish_seen_subcommand_from ctl" -f -a "denied" -d 'The addresses that may not connect'
-complete -c shaddock -n "__fish_shaddock_using_subcommand help; and __fish_seen_subcommand_from ctl" -f -a "drain" -d 'Tell balancers to send nobody more, and stop a while later'
-complete -c shaddock -n "__fish_shaddock_using_subcommand help; and __fish_seen_subcommand_from ctl" -f -a "undrain" -d 'Call a drain off, as long as it has not stopped'
+complete -c shaddock -n "__fish_shaddock_using_subcommand help; and __fish_seen_subcommand_from ctl" -f -a "drain" -d 'Tell balancers to send nobody more, close sessions a while later, and stop'
+complete -c shaddock -n "__fish_shaddock_using_subcommand help; and __fish_seen_subcommand_from ctl" -f -a "undrain" -d 'Call a drain off, as long as it closes no sessions'
 complete -c shaddock -n "__fish_shaddock_using_subcommand help; and __fish_seen_subcommand_from ctl" -f -a "log" -d 'Change the level of the log: off, error, warn, info, debug or trace'
 complete -c shaddock -n "__fish_shaddock_using_subcommand help; and __fish_seen_subcommand_from ctl" -f -a "reload" -d 'Read the configuration again'
 complete -c shaddock -n "__fish_shaddock_using_subcommand help; and __fish_seen_subcommand_from ctl" -f -a "health" -d 'Tell if clients may be sent there'

@@ -1,6 +1,6 @@
 //! The resources of the admin server, and what is done for those who ask for them.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -11,7 +11,7 @@ use super::options::AdminOptions;
 use super::samples::Samples;
 use super::status::{Backends, Status};
 use super::walk::Walk;
-use crate::engine::Handle;
+use crate::engine::{Drain as EngineDrain, Handle};
 use crate::session::SessionId;
 
 /// The parts of the server that an answer is made from.
@@ -28,10 +28,10 @@ pub(super) struct Context<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Drain {
     No,
-    /// Balancers are told; the engine is to be stopped then.
-    Until(Instant),
-    /// Whoever holds the engine was asked to stop it.
+    /// It has begun, or waits for the end of its delay.
     Asked,
+    /// Whoever holds the engine was told that sessions are closed.
+    Told,
 }
 
 /// The way on for a request.
@@ -57,9 +57,10 @@ const INDEX: &str = "Shaddock's admin server.\n\n\
     GET  /events        figures each second (server-sent events)\n\
     POST /sessions/ID/kick   ?reason=\n\
     POST /uids/UID/kick      ?reason=\n\
-    GET  /denied        hosts that may not connect\n\
-    POST /deny?address=&seconds=   /allow?address=\n\
-    POST /drain  /undrain  /reload  /log?level=\n";
+     GET  /denied        hosts that may not connect\n\
+     POST /deny?address=&seconds=   /allow?address=\n\
+     POST /drain      ?delay= &over= &within= &refuse_logins=\n\
+     POST /undrain  /reload  /log?level=\n";
 
 /// Answers a request that may be answered.
 pub(super) fn handle(context: &mut Context<'_>, request: &Request) -> Outcome {
@@ -117,7 +118,7 @@ fn answer(context: &mut Context<'_>, path: &[&str], request: &Request) -> Respon
         ["denied"] => hosts::list(context.handle),
         ["deny"] => hosts::deny(context.handle, request),
         ["allow"] => hosts::allow(context.handle, request),
-        ["drain"] => drain(context),
+        ["drain"] => drain(context, request),
         ["undrain"] => undrain(context),
         ["reload"] => match &context.options.on_reload {
             Some(reload) => {
@@ -162,25 +163,82 @@ fn ready(handle: &Handle) -> Response {
     }
 }
 
-fn drain(context: &mut Context<'_>) -> Response {
-    context.handle.set_draining(true);
-    if *context.drain == Drain::No && context.options.on_drain.is_some() {
-        *context.drain = Drain::Until(context.now + context.options.drain_delay);
-    }
-    let stops = match *context.drain {
-        Drain::Until(at) => Some(at.saturating_duration_since(context.now).as_secs_f64()),
-        Drain::Asked => Some(0.0),
-        Drain::No => None,
+fn drain(context: &mut Context<'_>, request: &Request) -> Response {
+    let Some((drain, _)) = &context.options.on_drain else {
+        context.handle.set_draining(true);
+        let nobody = None::<f64>;
+        return Response::json(202, &json!({ "draining": true, "stops_in_s": nobody }));
     };
-    Response::json(202, &json!({ "draining": true, "stops_in_s": stops }))
+    let drain = match drain_of(*drain, request) {
+        Ok(drain) => drain,
+        Err(error) => return Response::error(400, &error),
+    };
+    if context.handle.drain(drain).is_err() {
+        return Response::error(409, "the engine stops already");
+    }
+    if *context.drain == Drain::No {
+        *context.drain = Drain::Asked;
+    }
+    // Another one may be under way.
+    let times = context.handle.drain_times().unwrap_or_default();
+    let [begins, closed, ends] = times.map(|time| time.as_secs_f64());
+    let body = json!({
+        "draining": true, "stops_in_s": begins, "closed_in_s": closed, "ends_in_s": ends,
+    });
+    Response::json(202, &body)
+}
+
+/// The drain that a request's parameters make of the one that is set.
+fn drain_of(drain: EngineDrain, request: &Request) -> Result<EngineDrain, String> {
+    let time = |name, otherwise| match request.parameter(name) {
+        None => Ok(otherwise),
+        Some(text) => duration(text).ok_or_else(|| {
+            format!("`{name}` is a time such as 500ms, 30s, 5m or 1h, a day at the most")
+        }),
+    };
+    let within = time("within", drain.within)?;
+    let (delay, over) = (time("delay", drain.delay)?, time("over", drain.over)?);
+    let refuses = match request.parameter("refuse_logins") {
+        None => drain.refuses_logins,
+        Some("true") => true,
+        Some("false") => false,
+        Some(_) => return Err("`refuse_logins` is true or false".to_owned()),
+    };
+    let known = ["within", "delay", "over", "refuse_logins"];
+    if let Some(name) = request.parameters().find(|name| !known.contains(name)) {
+        return Err(format!("there is no parameter `{name}`, but {}", known.join(", ")));
+    }
+    let drain = EngineDrain::within(within).delay(delay).over(over);
+    Ok(if refuses { drain.refuse_logins() } else { drain })
+}
+
+/// The longest time that may be asked for.
+const TIME_MAX: Duration = Duration::from_secs(24 * 3_600);
+
+/// A time as text, of whole units.
+fn duration(text: &str) -> Option<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (count, unit) = text.split_at(digits);
+    let count: u64 = count.parse().ok()?;
+    let ms = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    let time = Duration::from_millis(count.checked_mul(ms)?);
+    (time <= TIME_MAX).then_some(time)
 }
 
 fn undrain(context: &mut Context<'_>) -> Response {
-    if *context.drain == Drain::Asked || context.handle.is_ending() {
-        return Response::error(409, "the engine stops already; start it again");
+    if !context.handle.undrain() {
+        return Response::error(
+            409,
+            "sessions are closed already; start it again once it has ended",
+        );
     }
     *context.drain = Drain::No;
-    context.handle.set_draining(false);
     Response::json(200, &json!({ "draining": false }))
 }
 
@@ -194,5 +252,20 @@ fn log_level(options: &AdminOptions, request: &Request) -> Response {
     match set(level) {
         Ok(()) => Response::json(200, &json!({ "level": level })),
         Err(error) => Response::error(400, &error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_of_whole_units_and_bounded() {
+        for (text, ms) in [("0s", 0), ("1500ms", 1_500), ("2m", 120_000), ("24h", 86_400_000)] {
+            assert_eq!(duration(text), Some(Duration::from_millis(ms)), "{text}");
+        }
+        for text in ["", "5", "s", "-1s", "1.5s", "25h", "99999999999999999999s", "1 s"] {
+            assert_eq!(duration(text), None, "{text}");
+        }
     }
 }

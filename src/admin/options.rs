@@ -3,11 +3,10 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::listen::{self, Listening};
 use super::server::{Admin, Server};
-use crate::engine::{Attached, Attachment, Handle};
+use crate::engine::{Attached, Attachment, Drain, Handle};
 use crate::error::{EngineOption, StartError};
 
 /// Called when the engine is to stop, or to read its configuration again.
@@ -19,14 +18,16 @@ pub(super) type LevelHook = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync
 /// may change anything, and what it calls for what only the process itself can do.
 ///
 /// ```
-/// use shaddock::{AdminOptions, Engine};
+/// use std::time::Duration;
+/// use shaddock::{AdminOptions, Drain, Engine};
 ///
+/// let drain = Drain::within(Duration::from_secs(5)).delay(Duration::from_secs(10));
 /// let builder = Engine::builder().admin(
 ///     AdminOptions::new()
 ///         .socket("/run/game/admin.sock")
 ///         .listen("127.0.0.1:3011")
 ///         .token("correct horse battery staple")
-///         .on_drain(|| println!("time to shut the engine down")),
+///         .on_drain(drain, || println!("time to shut the engine down")),
 /// );
 /// ```
 #[derive(Clone, Default)]
@@ -35,8 +36,7 @@ pub struct AdminOptions {
     pub(super) listen: Option<String>,
     pub(super) token: Option<String>,
     pub(super) hosts: Vec<String>,
-    pub(super) drain_delay: Duration,
-    pub(super) on_drain: Option<Hook>,
+    pub(super) on_drain: Option<(Drain, Hook)>,
     pub(super) on_reload: Option<Hook>,
     pub(super) on_log_level: Option<LevelHook>,
 }
@@ -92,20 +92,13 @@ impl AdminOptions {
         self
     }
 
-    /// Waits that long between `/drain`, from which on `/readyz` says 503, and the call of
-    /// [`Self::on_drain`]: the time that balancers need to see it. `/undrain` calls it off.
+    /// Lets `/drain` begin this drain, or another one by its parameters, as
+    /// [`Handle::drain`](crate::Handle::drain) does. The function is called once, when it closes
+    /// sessions: the place to have the engine shut down by whoever holds it. It runs on the admin
+    /// server's thread, so it must not wait. Without it `/drain` tells balancers, and no more.
     #[must_use]
-    pub fn drain_delay(mut self, delay: Duration) -> Self {
-        self.drain_delay = delay;
-        self
-    }
-
-    /// Called once by `/drain`: the place to have the engine shut down by whoever holds it. It runs
-    /// on the admin server's thread, so it must not wait. Without it `/drain` tells balancers, and
-    /// no more.
-    #[must_use]
-    pub fn on_drain(mut self, call: impl Fn() + Send + Sync + 'static) -> Self {
-        self.on_drain = Some(Arc::new(call));
+    pub fn on_drain(mut self, drain: Drain, call: impl Fn() + Send + Sync + 'static) -> Self {
+        self.on_drain = Some((drain, Arc::new(call)));
         self
     }
 

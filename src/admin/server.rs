@@ -192,8 +192,8 @@ impl Server {
     /// The longest sleep.
     fn patience(&self, now: Instant) -> Duration {
         let deadlines = self.connections.iter().map(Connection::deadline);
-        let drain = match self.drain {
-            Drain::Until(at) => Some(at),
+        let drain = match (self.drain, self.handle.drain_times()) {
+            (Drain::Asked, Some([begins, ..])) => Some(now + begins),
             _ => None,
         };
         let accept = Some(self.accept_at).filter(|at| *at > now);
@@ -340,9 +340,9 @@ impl Server {
     }
 
     fn pass_deadlines(&mut self, now: Instant) {
-        if matches!(self.drain, Drain::Until(at) if at <= now) {
-            self.drain = Drain::Asked;
-            if let Some(on_drain) = &self.options.on_drain {
+        if self.drain == Drain::Asked && self.handle.is_closing() {
+            self.drain = Drain::Told;
+            if let Some((_, on_drain)) = &self.options.on_drain {
                 on_drain();
             }
         }

@@ -69,9 +69,9 @@ enum Ask {
     },
     /// The addresses that may not connect
     Denied,
-    /// Tell balancers to send nobody more, and stop a while later
-    Drain,
-    /// Call a drain off, as long as it has not stopped
+    /// Tell balancers to send nobody more, close sessions a while later, and stop
+    Drain(DrainOptions),
+    /// Call a drain off, as long as it closes no sessions
     Undrain,
     /// Change the level of the log: off, error, warn, info, debug or trace
     Log {
@@ -104,6 +104,23 @@ struct ListOptions {
     /// Only those in this state: opening, working or closing
     #[arg(long)]
     state: Option<String>,
+}
+
+/// The times of a drain, as the file sets them unless they are given.
+#[derive(Debug, Clone, Args)]
+struct DrainOptions {
+    /// Time for balancers before anything is closed, such as 10s
+    #[arg(long, value_name = "TIME")]
+    delay: Option<String>,
+    /// Time over which sessions are closed evenly, such as 5m
+    #[arg(long, value_name = "TIME")]
+    over: Option<String>,
+    /// Time for pending answers and saves then, such as 5s
+    #[arg(long, value_name = "TIME")]
+    within: Option<String>,
+    /// Close those who connect before sessions are closed
+    #[arg(long)]
+    refuse_logins: bool,
 }
 
 /// Whom to kick.
@@ -187,7 +204,17 @@ fn target(ask: &Ask) -> (&'static str, String) {
         }
         Ask::Allow { host } => ("POST", format!("/allow?address={}", escaped(host))),
         Ask::Denied => ("GET", "/denied".into()),
-        Ask::Drain => ("POST", "/drain".into()),
+        Ask::Drain(drain) => {
+            let times = [("delay", &drain.delay), ("over", &drain.over), ("within", &drain.within)];
+            let times = times.into_iter().filter_map(|(name, time)| Some((name, time.as_deref()?)));
+            let logins = drain.refuse_logins.then_some(("refuse_logins", "true"));
+            let mut target = "/drain".to_owned();
+            for (place, (name, value)) in times.chain(logins).enumerate() {
+                let before = if place == 0 { '?' } else { '&' };
+                target.push_str(&format!("{before}{name}={}", escaped(value)));
+            }
+            ("POST", target)
+        }
         Ask::Undrain => ("POST", "/undrain".into()),
         Ask::Log { level } => ("POST", format!("/log?level={}", escaped(level))),
         Ask::Reload => ("POST", "/reload".into()),
@@ -260,6 +287,12 @@ mod tests {
             (&["deny", "::1", "--for", "1m 30s"], "POST", "/deny?address=%3A%3A1&seconds=90"),
             (&["allow", "10.0.0.1"], "POST", "/allow?address=10.0.0.1"),
             (&["denied"], "GET", "/denied"),
+            (&["drain"], "POST", "/drain"),
+            (
+                &["drain", "--over", "5m", "--delay", "10s", "--refuse-logins"],
+                "POST",
+                "/drain?delay=10s&over=5m&refuse_logins=true",
+            ),
         ] {
             assert_eq!(asked(words).unwrap(), (method, expected.to_owned()), "{words:?}");
         }

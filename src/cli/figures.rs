@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use shaddock::metrics::{CounterSnapshot, Latency};
-use shaddock::{Handle, Limits, Metrics};
+use shaddock::{Drain, Handle, Limits, Metrics};
 
 use super::lines;
 use super::signals::{Asked, Stop};
@@ -20,9 +20,10 @@ const PRINT_EVERY: Duration = Duration::from_secs(10);
 /// The counters of bounds that are no [`Limits`].
 const OTHER_BOUNDS: [&str; 3] = ["accept_failures", "compression_skips", "handshake_waits"];
 
-/// Shows the figures until the stop is asked for, or the engine is gone. In between it calls
-/// `reload` when that is asked for.
-pub(crate) fn show(handle: &Handle, stop: &Stop, mut reload: impl FnMut()) {
+/// Shows the figures until the engine closes its sessions, or is gone: by a drain that the admin
+/// server began, or `drain` once a stop is asked for. In between it calls `reload` when that is
+/// asked for.
+pub(crate) fn show(handle: &Handle, stop: &Stop, drain: Drain, mut reload: impl FnMut()) {
     let terminal = io::stdout().is_terminal();
     let every = if terminal { REDRAW_EVERY } else { PRINT_EVERY };
     let bar = terminal.then(spinner);
@@ -31,7 +32,7 @@ pub(crate) fn show(handle: &Handle, stop: &Stop, mut reload: impl FnMut()) {
     let mut last_at = Instant::now();
     let mut crowd = Crowd::default();
     loop {
-        match wait(handle, stop, every) {
+        match wait(handle, stop, drain, every) {
             Some(Asked::Stop) => break,
             Some(Asked::Reload) => {
                 match &bar {
@@ -80,13 +81,29 @@ pub(crate) fn show(handle: &Handle, stop: &Stop, mut reload: impl FnMut()) {
     }
 }
 
-/// Waits until something is asked for, the engine has failed, or that time is over.
-fn wait(handle: &Handle, stop: &Stop, every: Duration) -> Option<Asked> {
+/// Waits until sessions are closed, as a stop, something else is asked for, or that time is over.
+fn wait(handle: &Handle, stop: &Stop, drain: Drain, every: Duration) -> Option<Asked> {
     let deadline = Instant::now() + every;
     loop {
+        // Also where the engine has failed.
+        if handle.is_closing() {
+            return Some(Asked::Stop);
+        }
         let left = deadline.saturating_duration_since(Instant::now());
         match stop.wait(left.min(REDRAW_EVERY)) {
-            None if handle.failure().is_some() => return Some(Asked::Stop),
+            Some(Asked::Stop) => {
+                stop.set_stopping(true);
+                if handle.drain(drain).is_err() {
+                    return Some(Asked::Stop);
+                }
+            }
+            // It was called off: the next signal is a first one again.
+            None if !handle.is_draining() => {
+                stop.set_stopping(false);
+                if left.is_zero() {
+                    return None;
+                }
+            }
             None if !left.is_zero() => {}
             asked => return asked,
         }

@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
-use shaddock::{Drain, Handle};
+use shaddock::Handle;
 
 use super::config::{Config, Problem};
 use super::notify::{self, Notify};
@@ -30,12 +30,13 @@ pub(crate) fn run(options: &ConfigOptions) -> anyhow::Result<()> {
     let notify = Notify::from_environment();
     notify::feed_watchdog(&notify, &handle).context("can't start the thread of the watchdog")?;
     notify.ready(SERVING);
-    figures::show(&handle, &stop, || {
+    let drain = config.server.drain();
+    figures::show(&handle, &stop, drain, || {
         notify.reloading();
         notify.ready(reload(&mut config, options, &handle));
     });
     notify.stopping();
-    let report = engine.shutdown(Drain::within(config.server.drain));
+    let report = engine.shutdown(drain);
     tracing::info!(?report, "stopped");
     match handle.failure() {
         Some(failure) => anyhow::bail!("{failure}"),

@@ -1,9 +1,10 @@
-//! Ctrl-C and `kill`: the first asks for a clean stop, the second stops at once. `kill -HUP` asks
-//! to read the configuration again.
+//! Ctrl-C and `kill`: the first asks for a drain, the second ends the process at once. `kill -HUP`
+//! asks to read the configuration again.
 
 use std::io;
-use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Once};
 use std::thread;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use signal_hook::low_level;
 #[derive(Debug)]
 pub(crate) struct Stop {
     asked: Receiver<Asked>,
+    /// True if a stop is under way: the next signal ends the process at once.
+    is_stopping: Arc<AtomicBool>,
 }
 
 /// A wish that a signal brings.
@@ -48,18 +51,24 @@ impl Stop {
     fn on(signals: &[i32]) -> io::Result<Self> {
         let mut signals = Signals::new(signals)?;
         let (ask, asked) = mpsc::channel();
+        let is_stopping = Arc::<AtomicBool>::default();
+        let was_asked = Arc::clone(&is_stopping);
         thread::Builder::new().name("signals".into()).spawn(move || {
-            let mut is_stopping = false;
             for signal in signals.forever() {
                 let wish = if signal == SIGHUP { Asked::Reload } else { Asked::Stop };
-                if wish == Asked::Stop && std::mem::replace(&mut is_stopping, true) {
+                if wish == Asked::Stop && was_asked.swap(true, Ordering::Relaxed) {
                     low_level::exit(EXIT_CODE_OF_SIGNAL + signal);
                 }
                 // Nobody listens any more when the process is about to end anyway.
                 ask.send(wish).ok();
             }
         })?;
-        Ok(Self { asked })
+        Ok(Self { asked, is_stopping })
+    }
+
+    /// Says if a stop is under way, or was called off.
+    pub(crate) fn set_stopping(&self, is_stopping: bool) {
+        self.is_stopping.store(is_stopping, Ordering::Relaxed);
     }
 
     /// Waits until something is asked for, though not longer than `duration`.

@@ -11,6 +11,7 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use super::attached::Attached;
+use super::drain::Drain;
 use super::threads::{Join, Threads, is_of_engine};
 use crate::dispatch::denied_hosts::DeniedHosts;
 use crate::dispatch::mail::Post;
@@ -85,44 +86,6 @@ impl std::fmt::Debug for Handle {
     }
 }
 
-/// The way in which an engine stops.
-///
-/// ```
-/// # use std::time::Duration;
-/// # use shaddock::{Drain, Engine};
-/// # fn stop(engine: Engine) {
-/// engine.shutdown(Drain::within(Duration::from_secs(10)));
-/// # }
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Drain {
-    within: Duration,
-}
-
-impl Drain {
-    /// Stops accepting, answers what is pending, closes every session (see
-    /// [`Builder::shutdown_kick`](crate::Builder::shutdown_kick)), waits for what is owed, and ends
-    /// after that time at the latest.
-    ///
-    /// These are owed, on shards and on workers: async handlers, the futures of
-    /// [`Context::spawn_owed`](crate::Context::spawn_owed) and those that are spawned when a
-    /// session has closed, and the hooks of
-    /// [`Handlers::on_shutdown`](crate::Handlers::on_shutdown).
-    /// A session whose answer is still pending a second before the end is closed then, so what is
-    /// spawned for its end has that second.
-    #[must_use]
-    pub fn within(within: Duration) -> Self {
-        Self { within }
-    }
-
-    /// Closes everything at once. Nothing is waited for: what is owed is lost, and counted
-    /// ([`ShutdownReport::futures_lost`]).
-    #[must_use]
-    pub fn now() -> Self {
-        Self { within: Duration::ZERO }
-    }
-}
-
 /// The outcome of a shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -136,6 +99,8 @@ pub struct ShutdownReport {
     pub counters: CounterSnapshot,
 }
 
+/// The time between two looks whether a drain still serves sessions.
+const SERVING_LOOK_EVERY: Duration = Duration::from_millis(5);
 /// The time in which a shard has to report. A turn lasts far less unless a handler blocks.
 const REPORT_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -197,6 +162,9 @@ impl Engine {
 
     /// Stops the engine, and waits until its threads have ended.
     ///
+    /// [`Handle`]s work until the last session was to be closed. A drain that [`Handle::drain`] has
+    /// begun, and that closes sessions already, goes on as it was, unless this is [`Drain::now`].
+    ///
     /// ```
     /// use std::time::Duration;
     /// use shaddock::{Drain, Engine};
@@ -214,10 +182,13 @@ impl Engine {
 
     fn stop(&mut self, drain: Drain) -> ShutdownReport {
         let start = Instant::now();
-        self.handle.set_stopped();
-        self.handle.config.figures.set_draining(true);
+        self.handle.tell_of_drain(drain);
         let threads = &self.handle.threads;
-        threads.drain(drain.within);
+        threads.drain_for_good(drain);
+        while threads.has_to_serve() {
+            thread::sleep(SERVING_LOOK_EVERY);
+        }
+        self.handle.set_stopped();
         self.shards.drain(..).for_each(|join| join());
         threads.stop_workers();
         self.workers.drain(..).for_each(|join| join());
@@ -248,6 +219,60 @@ impl Handle {
     pub(super) fn new(config: Arc<ShardConfig>, threads: Arc<Threads>, driver: Chosen) -> Self {
         let post = threads.hub.post(&config.server_types);
         Self { config, threads, driver, is_stopped: Arc::default(), post }
+    }
+
+    /// Begins a drain: balancers are told from here on, and behind the delay sessions are closed
+    /// and the engine's threads end. Whoever has the engine calls [`Engine::shutdown`] then, which
+    /// waits for them ([`Self::is_closing`] tells the time). Of two drains whose delays are not
+    /// over, the one that closes sooner holds.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use shaddock::{Drain, Engine};
+    ///
+    /// let engine = Engine::builder().listen("127.0.0.1:0").start().unwrap();
+    /// let handle = engine.handle();
+    /// handle.drain(Drain::within(Duration::from_secs(5)).delay(Duration::from_secs(60)))?;
+    /// assert!(handle.is_draining() && !handle.is_closing());
+    /// assert!(handle.undrain() && !handle.is_draining());
+    /// # Ok::<(), shaddock::HandleError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`HandleError::Stopped`] if it stops or has failed already.
+    pub fn drain(&self, drain: Drain) -> Result<(), HandleError> {
+        if self.is_stopped() {
+            return Err(HandleError::Stopped);
+        }
+        self.tell_of_drain(drain);
+        self.threads.drain(drain);
+        Ok(())
+    }
+
+    /// Calls a drain off, and tells balancers so; also what [`Self::set_draining`] has told them.
+    /// False if sessions are closed already, or [`Engine::shutdown`] was called: the engine ends
+    /// then, and has to be started again.
+    #[must_use = "it may be too late"]
+    pub fn undrain(&self) -> bool {
+        if self.is_stopped() || !self.threads.undrain() {
+            return false;
+        }
+        self.config.figures.set_draining(false);
+        self.config.figures.set_refuses_logins(false);
+        true
+    }
+
+    /// True if a drain closes sessions, or has: it can't be called off any more.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.is_stopped() || self.threads.drain_plan(self.threads.now_us()).is_some()
+    }
+
+    pub(crate) fn tell_of_drain(&self, drain: Drain) {
+        self.config.figures.set_draining(true);
+        if drain.refuses_logins {
+            self.config.figures.set_refuses_logins(true);
+        }
     }
 
     /// Answers everything with [`HandleError::Stopped`] from here on.

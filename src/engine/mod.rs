@@ -11,6 +11,7 @@ mod churn;
 mod cores;
 #[cfg(feature = "pomelo")]
 mod dial;
+mod drain;
 mod eventfd;
 mod handle;
 #[cfg(feature = "testing")]
@@ -40,7 +41,8 @@ pub(crate) use attached::Attached;
 #[cfg(feature = "admin")]
 pub(crate) use attachment::Attachment;
 pub use builder::{Builder, Shards};
-pub use handle::{Drain, Engine, Handle, ShutdownReport};
+pub use drain::Drain;
+pub use handle::{Engine, Handle, ShutdownReport};
 #[cfg(feature = "testing")]
 pub(crate) use in_test::TestPlan;
 pub use listen::Listener;

@@ -46,8 +46,6 @@ const SPIN_US: u64 = 20;
 /// The most messages forwarded in a turn for which it looks: where there are more, the next ones
 /// are on their way, and what is gained by waiting for them is a batch.
 const SPIN_MESSAGES_MAX: usize = 4;
-/// Sessions are told of the end this long before a drain's deadline.
-const DRAIN_NOTICE_US: u64 = 1_000_000;
 
 /// The running loop.
 pub(super) struct ShardLoop<I: Io> {
@@ -62,7 +60,7 @@ pub(super) struct ShardLoop<I: Io> {
     runtime_ran_us: u64,
     /// Many connections open or close at once.
     is_crowded: bool,
-    drained: Drained,
+    is_draining: bool,
     rest: Rest,
 }
 
@@ -77,15 +75,6 @@ enum Rest {
     Owed,
     /// Nothing, unless another shard asks for something.
     Settled,
-}
-
-/// The steps of a drain, by the last that was taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Drained {
-    Not,
-    Listener,
-    Noticed,
-    Cut,
 }
 
 impl ShardThread {
@@ -119,7 +108,7 @@ impl ShardThread {
             batch: Vec::with_capacity(COMPLETIONS_PER_TURN),
             runtime_ran_us: 0,
             is_crowded: false,
-            drained: Drained::Not,
+            is_draining: false,
             rest: Rest::Open,
         })
     }
@@ -282,30 +271,19 @@ impl<I: Io> ShardLoop<I> {
         Ok(false)
     }
 
-    /// Takes the steps of a shutdown that are due.
+    /// Takes the steps of a drain that are due.
     fn drain(&mut self, now_us: u64) {
-        let Some(deadline_us) = self.threads.drain_deadline_us() else { return };
-        if self.drained == Drained::Not {
-            self.drained = Drained::Listener;
+        let Some(plan) = self.threads.drain_plan(now_us) else { return };
+        if !self.is_draining {
+            self.is_draining = true;
             self.sockets.stop_accepting(&mut self.io);
-            self.shard.drain();
         }
-        if self.drained == Drained::Listener && now_us + DRAIN_NOTICE_US >= deadline_us {
-            self.drained = Drained::Noticed;
-            self.shard.drain_now();
-        }
-        if self.drained == Drained::Noticed && now_us >= deadline_us {
-            self.drained = Drained::Cut;
-            self.shard.cut_all();
-        }
+        self.shard.drain(plan);
     }
 
     /// True if the shard may end: its connections have, and nothing is owed on any shard.
     fn is_finished(&mut self) -> bool {
-        if self.drained == Drained::Not
-            || self.shard.connections_open() > 0
-            || self.sockets.is_sending()
-        {
+        if !self.is_draining || self.shard.connections_open() > 0 || self.sockets.is_sending() {
             return false;
         }
         if self.rest == Rest::Open {

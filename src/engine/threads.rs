@@ -3,10 +3,11 @@
 
 use std::cell::Cell;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use super::drain::{Drain, SharedDrain};
 use super::eventfd::Eventfd;
 use crate::dispatch::tasks::WakeThread as _;
 use crate::error::StartError;
@@ -14,6 +15,7 @@ use crate::forward::{Hub, HubLimits, Party};
 use crate::io::{Completion, Io, Token};
 use crate::limits::Limits;
 use crate::log::redact_credentials;
+use crate::shard::DrainPlan;
 
 /// The state that an engine's threads share.
 pub(super) struct Threads {
@@ -23,9 +25,7 @@ pub(super) struct Threads {
     rings: Vec<AtomicI32>,
     /// The eventfd of each party.
     eventfds: Vec<Eventfd>,
-    /// The time by which a drain has to be over, in microseconds since `start`; 0 while there is
-    /// none.
-    drain_deadline_us: AtomicU64,
+    drain: SharedDrain,
     /// The shards of which all sessions have ended, and all mail about that is in its lanes.
     closed: AtomicU16,
     /// Those of them that nothing is owed on.
@@ -75,7 +75,7 @@ pub(super) fn is_of_engine() -> bool {
 pub(super) type Join = Box<dyn FnOnce() + Send>;
 
 /// For how long sessions may still be served, to be told of the end, after an engine's failure.
-const FAILURE_NOTICE_US: u64 = 1_000_000;
+const FAILURE_NOTICE: Duration = Duration::from_secs(1);
 
 impl Threads {
     pub(super) fn new(counts: ThreadCounts, limits: &Limits) -> Result<Arc<Self>, StartError> {
@@ -93,7 +93,7 @@ impl Threads {
             start: Instant::now(),
             rings: (0..parties).map(|_| AtomicI32::new(-1)).collect(),
             eventfds,
-            drain_deadline_us: AtomicU64::new(0),
+            drain: SharedDrain::new(),
             closed: AtomicU16::new(0),
             settled: AtomicU16::new(0),
             has_to_stop_workers: AtomicBool::new(false),
@@ -152,22 +152,43 @@ impl Threads {
         self.eventfds.iter().for_each(Eventfd::wake);
     }
 
-    /// Has the shards end within that time.
-    pub(super) fn drain(&self, within: Duration) {
-        let within_us = u64::try_from(within.as_micros()).unwrap_or(u64::MAX / 2);
-        let deadline_us = self.now_us().saturating_add(within_us).max(1);
-        self.drain_deadline_us.store(deadline_us, Ordering::Release);
+    /// Has the shards drain, unless that is called off.
+    pub(super) fn drain(&self, drain: Drain) {
+        self.drain.begin(drain.plan(self.now_us()));
         self.wake_all();
+    }
+
+    /// Has the shards drain and end.
+    pub(super) fn drain_for_good(&self, drain: Drain) {
+        self.drain.begin_for_good(drain.plan(self.now_us()));
+        self.wake_all();
+    }
+
+    /// Calls a drain off; false if it is too late.
+    pub(super) fn undrain(&self) -> bool {
+        self.drain.call_off()
+    }
+
+    /// True if a drain leaves sessions to be served, as their turn to be closed is yet to come.
+    pub(super) fn has_to_serve(&self) -> bool {
+        let plan = self.drain_asked();
+        let is_early = plan.is_some_and(|plan| self.now_us() < plan.closed_us);
+        is_early && !self.are_closed() && self.failure().is_none()
     }
 
     /// True if the time of a drain is over.
     pub(super) fn is_drain_over(&self) -> bool {
-        self.drain_deadline_us().is_some_and(|deadline_us| self.now_us() >= deadline_us)
+        self.drain_asked().is_some_and(|plan| self.now_us() >= plan.end_us)
     }
 
-    /// The time by which a drain has to be over, if there is one.
-    pub(super) fn drain_deadline_us(&self) -> Option<u64> {
-        Some(self.drain_deadline_us.load(Ordering::Acquire)).filter(|deadline_us| *deadline_us > 0)
+    /// The times of a drain that closes sessions at that time.
+    pub(super) fn drain_plan(&self, now_us: u64) -> Option<DrainPlan> {
+        self.drain.plan(now_us)
+    }
+
+    /// The times of a drain, also of one whose delay is not over.
+    pub(super) fn drain_asked(&self) -> Option<DrainPlan> {
+        self.drain.asked()
     }
 
     /// A shard's sessions have ended in a drain.
@@ -214,11 +235,8 @@ impl Threads {
         // What a library says of a connection may have its address in it.
         let failure = redact_credentials(&failure).into_owned();
         tracing::error!("{failure}; the engine stops");
-        let deadline_us = self.now_us() + FAILURE_NOTICE_US;
         self.failure.get_or_init(|| failure);
-        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
-        // Unless it stops anyway.
-        self.drain_deadline_us.compare_exchange(0, deadline_us, success, failure).ok();
+        self.drain.shorten(Drain::within(FAILURE_NOTICE).plan(self.now_us()));
         self.wake_all();
     }
 

@@ -214,7 +214,7 @@ impl Handle {
 
     /// Tells balancers to send nobody more, or to do so again: the health path and the admin
     /// server's `/readyz` say 503 from here on, or as before. Clients that connect are served all
-    /// the same. An engine that shuts down stays so.
+    /// the same. During a drain, or a shutdown, it stays so; see [`Self::undrain`].
     ///
     /// ```
     /// use shaddock::{Engine, testing};
@@ -224,7 +224,11 @@ impl Handle {
     /// assert!(t.handle().is_draining());
     /// ```
     pub fn set_draining(&self, is_draining: bool) {
-        self.config.figures.set_draining(is_draining || self.is_stopped());
+        self.config.figures.set_draining(is_draining || self.has_drain());
+    }
+
+    fn has_drain(&self) -> bool {
+        self.is_stopped() || self.threads.drain_asked().is_some()
     }
 
     /// True if balancers are to send nobody more.
@@ -289,9 +293,13 @@ impl Handle {
         SystemTime::UNIX_EPOCH + Duration::from_millis(self.config.started_unix_ms)
     }
 
-    /// True if the engine has begun to shut down.
-    pub(crate) fn is_ending(&self) -> bool {
-        self.is_stopped()
+    /// The time until the first session is closed, until the last one is, and until the end, of a
+    /// drain.
+    pub(crate) fn drain_times(&self) -> Option<[Duration; 3]> {
+        let plan = self.threads.drain_asked()?;
+        let now_us = self.threads.now_us();
+        let times_us = [plan.begin_us, plan.closed_us, plan.end_us];
+        Some(times_us.map(|time_us| Duration::from_micros(time_us.saturating_sub(now_us))))
     }
 }
 

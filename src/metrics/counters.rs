@@ -121,6 +121,8 @@ counters! {
     health_checks,
     /// WebSockets that pages of other origins than a listener's wanted to open.
     refused_origin,
+    /// Handshakes turned away by a drain that refuses logins.
+    refused_draining,
     /// Peers turned away by a listener with the PROXY protocol that does not trust them.
     refused_proxy,
     /// Connections closed because they did not start with a good PROXY header.

@@ -15,6 +15,8 @@ pub(crate) struct Figures {
     clusters: Box<[OnceLock<Arc<ClusterFigures>>]>,
     /// True while balancers are to send nobody more.
     is_draining: AtomicBool,
+    /// Clients that connect are turned away.
+    refuses_logins: AtomicBool,
 }
 
 /// The figures of one shard.
@@ -104,6 +106,7 @@ impl Figures {
             shards: (0..shards).map(|_| OnceLock::new()).collect(),
             clusters: (0..networks).map(|_| OnceLock::new()).collect(),
             is_draining: AtomicBool::new(false),
+            refuses_logins: AtomicBool::new(false),
         }
     }
 
@@ -148,6 +151,15 @@ impl Figures {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_refuses_logins(&self, refuses: bool) {
+        self.refuses_logins.store(refuses, Ordering::Relaxed);
+    }
+
+    /// True if handshakes are to be turned away, because of a drain.
+    pub(crate) fn refuses_logins(&self) -> bool {
+        self.refuses_logins.load(Ordering::Relaxed)
     }
 
     /// True if clients may be sent here: the engine does not drain, and is in its clusters.

@@ -26,6 +26,7 @@ mod clock;
 mod config;
 mod connections;
 mod dispatcher;
+mod drain_plan;
 mod forwarder;
 mod inbound;
 mod listener_config;
@@ -44,6 +45,7 @@ pub(crate) use config::{Changing, CheckClient, Heartbeat, KeptAliveBy, ShardConf
 #[cfg(feature = "internals")]
 pub(crate) use connections::Connection;
 pub(crate) use connections::worker_bit;
+pub(crate) use drain_plan::DrainPlan;
 pub use listener_config::Dialect;
 pub(crate) use listener_config::{ListenerConfig, ListenerIndex};
 #[cfg(feature = "internals")]
@@ -262,22 +264,13 @@ impl Shard {
         deadlines.into_iter().flatten().min()
     }
 
-    /// Begins to stop: sessions that wait for nothing are closed now, the others once they have
-    /// got their answers.
-    pub(crate) fn drain(&mut self) {
-        self.inbound.outbound().drain();
-        self.inbound.dispatcher.settle();
-    }
-
-    /// Stops waiting for answers.
-    pub(crate) fn drain_now(&mut self) {
-        self.inbound.outbound().drain_now();
-        self.inbound.dispatcher.settle();
-    }
-
-    /// Cuts what is still there.
-    pub(crate) fn cut_all(&mut self) {
-        self.inbound.outbound().cut_all();
+    /// Takes the steps of a drain that are due. To be called in each turn of one, behind
+    /// [`Self::run`]; from the first call on nobody is accepted any more.
+    ///
+    /// Sessions are closed as the plan spreads them, those that are bound to no uid first. One that
+    /// waits for an answer is closed behind it, until the notice; then all others are, too.
+    pub(crate) fn drain(&mut self, plan: DrainPlan) {
+        self.inbound.outbound().drain(plan);
         self.inbound.dispatcher.settle();
     }
 

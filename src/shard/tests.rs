@@ -32,6 +32,9 @@ use crate::test_cases::{cases, repetitions};
 use crate::wire::message::{self, Message, MessageType, RouteRef};
 use crate::wire::package::{self, PackageType};
 
+/// Closes everybody who waits for nothing, and waits for the others.
+const AT_ONCE: DrainPlan = DrainPlan { begin_us: 0, closed_us: 0, end_us: u64::MAX };
+
 const ECHO: &str = "connector.entryHandler.echo";
 const KICK: &str = "connector.entryHandler.kick";
 /// A turn of an idle shard, well below [`PATIENCE_US`].

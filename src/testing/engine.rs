@@ -10,7 +10,7 @@ use super::connect::Connect;
 use super::shared::Shared;
 use super::world::World;
 use crate::dispatch::{Register, Reply, Request, Session};
-use crate::engine::{Builder, Engine as RealEngine, Handle};
+use crate::engine::{Builder, Drain, Engine as RealEngine, Handle};
 use crate::error::StartError;
 use crate::forward::Workers;
 use crate::metrics::CounterSnapshot;
@@ -149,7 +149,7 @@ impl Engine {
 
     /// Stops the engine as [`Engine::shutdown`](crate::Engine::shutdown) does, in virtual time: no
     /// client can connect any more, what is pending is answered, every session is closed. Gives
-    /// the time that it took.
+    /// the time that it took. A [`Drain`], or the time within which it is over.
     ///
     /// ```
     /// use std::time::Duration;
@@ -160,8 +160,8 @@ impl Engine {
     /// assert!(t.drain(Duration::from_secs(5)) < Duration::from_secs(1));
     /// assert_eq!(amy.kicked().unwrap(), "maintenance");
     /// ```
-    pub fn drain(&self, within: Duration) -> Duration {
-        self.shared.world().drain(within)
+    pub fn drain(&self, drain: impl Into<Drain>) -> Duration {
+        self.shared.world().drain(drain.into())
     }
 }
 

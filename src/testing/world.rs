@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::socket::Socket;
 use crate::dispatch::Session;
-use crate::engine::{Handle, TestPlan};
+use crate::engine::{Drain, Handle, TestPlan};
 use crate::shard::{ListenerIndex, ShardConfig};
 use crate::simulated::{PartyIndex, Simulated, Wish};
 
@@ -23,7 +23,8 @@ pub(super) struct World {
     sockets: Vec<Socket>,
     /// The places of those that are open, by shard.
     open: Vec<Vec<usize>>,
-    is_draining: bool,
+    /// The times of a drain: of its first close, of the last one, of the end.
+    drain: Option<[u64; 3]>,
 }
 
 /// A shard or worker.
@@ -42,8 +43,6 @@ const STEP_US: u64 = 100_000;
 const TURNS_FOR_TIME_MAX: u32 = 64;
 /// Turns of all parties in which an engine comes to rest, by far.
 const ROUNDS_MAX: usize = 100_000;
-/// Sessions are told of the end this long before a drain's deadline.
-const DRAIN_NOTICE_US: u64 = 1_000_000;
 
 impl World {
     pub(super) fn new(plan: TestPlan) -> Self {
@@ -59,13 +58,13 @@ impl World {
             parties: (0..parties).map(|_| Party::default()).collect(),
             sockets: Vec::new(),
             open: (0..shards).map(|_| Vec::new()).collect(),
-            is_draining: false,
+            drain: None,
         }
     }
 
     /// Connects, each client to the next shard; the place of its connection.
     pub(super) fn connect(&mut self, peer: Option<SocketAddr>) -> usize {
-        assert!(!self.is_draining, "a client can't connect: the engine has been drained");
+        assert!(self.drain.is_none(), "a client can't connect: the engine has been drained");
         let at = self.sockets.len();
         let shard = (at % usize::from(self.shards)) as u16;
         let port = 1024 + (at % 60_000) as u16;
@@ -146,6 +145,9 @@ impl World {
         open.retain(|at| self.deliver(*at));
         self.open[usize::from(shard)] = open;
         let has_more = self.core.run(shard);
+        if let Some(times_us) = self.drain {
+            self.core.drain(shard, times_us);
+        }
         let edition = self.config.edition();
         while let Some(sending) = self.core.poll_transmit(shard) {
             let socket = &mut self.sockets[sending.socket() as usize];
@@ -231,31 +233,25 @@ impl World {
     }
 
     /// Stops as [`Engine::shutdown`](crate::Engine::shutdown) does; the time that it took.
-    pub(super) fn drain(&mut self, within: Duration) -> Duration {
+    pub(super) fn drain(&mut self, drain: Drain) -> Duration {
         let start_us = self.now_us;
-        let deadline_us = start_us.saturating_add(micros(within));
+        let plan = drain.plan(start_us);
         self.settle();
-        self.is_draining = true;
-        self.handle.set_stopped();
+        self.handle.tell_of_drain(drain);
+        self.advance_to(start_us.saturating_add(micros(drain.delay)), |_| true);
+        self.drain = Some([plan.begin_us, plan.closed_us, plan.end_us]);
         let is_open = |world: &mut Self| world.core.connections() > 0;
-        for (step, until_us) in [
-            (0, deadline_us.saturating_sub(DRAIN_NOTICE_US)),
-            (1, deadline_us),
-            // Those that are cut are gone once their shards have had a turn.
-            (2, deadline_us),
-        ] {
-            if is_open(self) {
-                (0..self.shards).for_each(|shard| self.core.drain(shard, step));
-                self.parties.iter_mut().for_each(|party| party.has_more = true);
-                self.advance_to(until_us, is_open);
-            }
-        }
+        self.parties.iter_mut().for_each(|party| party.has_more = true);
+        self.advance_to(plan.closed_us, is_open);
+        self.handle.set_stopped();
+        self.advance_to(plan.end_us, is_open);
+        // Those that are cut are gone once their shards have had a turn.
         self.settle();
         for party in 0..self.parties.len() as PartyIndex {
             self.core.begin_shutdown(party);
             self.parties[usize::from(party)].has_more = true;
         }
-        self.advance_to(deadline_us, |world| {
+        self.advance_to(plan.end_us, |world| {
             (0..world.parties.len() as PartyIndex).any(|party| world.core.owed(party) > 0)
         });
         Duration::from_micros(self.now_us - start_us)

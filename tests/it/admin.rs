@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use shaddock::{AdminOptions, Builder, Engine, Handlers, Reply, StartError, Workers};
+use shaddock::{
+    AdminOptions, Builder, Drain, Engine, HandleError, Handlers, Reply, StartError, Workers,
+};
 use support::folder::Folder;
 use support::{Client, Event, PATIENCE, builder, eventually};
 
@@ -389,28 +391,68 @@ fn events_come_each_second_and_to_so_many_only() {
 
 #[test]
 fn a_drain_tells_balancers_first_and_can_be_called_off() {
-    let stops = Arc::new(AtomicUsize::new(0));
-    let drain = |delay| {
-        let stops = Arc::clone(&stops);
+    let seconds = Duration::from_secs;
+    let start = |drain| {
+        let stops = Arc::new(AtomicUsize::new(0));
+        let told = Arc::clone(&stops);
         let on_drain = move || {
-            stops.fetch_add(1, Ordering::SeqCst);
+            told.fetch_add(1, Ordering::SeqCst);
         };
-        options().drain_delay(delay).on_drain(on_drain)
+        (game(1).admin(options().on_drain(drain, on_drain)).start().unwrap(), stops)
     };
-    let engine = game(1).admin(drain(Duration::from_secs(3_600))).start().unwrap();
+    let (engine, stops) = start(Drain::within(seconds(60)).delay(seconds(3_600)));
     let answer = post(admin(&engine), "/drain");
     assert_eq!((answer.status, &answer.json()["draining"]), (202, &json!(true)));
+    assert!(answer.json()["stops_in_s"].as_f64().unwrap() > 3_000.0, "{}", answer.body);
     assert_eq!(get(admin(&engine), "/readyz").status, 503);
     // Who is there, and who comes all the same, is served.
     assert_eq!(Client::ready(engine.local_addr()).ask(1, ECHO, "1"), "1");
+    for bad in ["/drain?delay=soon", "/drain?refuse_logins=perhaps", "/drain?for=1s"] {
+        assert_eq!(post(admin(&engine), bad).status, 400, "{bad}");
+    }
     assert_eq!(post(admin(&engine), "/undrain").status, 200);
     assert_eq!(get(admin(&engine), "/readyz").status, 200);
+    // Sessions are closed over a time, and the engine's owner is told once.
+    let mut clients: Vec<_> = (0..4).map(|_| Client::ready(engine.local_addr())).collect();
     assert_eq!(stops.load(Ordering::SeqCst), 0);
-    drop(engine);
-    let engine = game(1).admin(drain(Duration::ZERO)).start().unwrap();
-    assert_eq!(post(admin(&engine), "/drain").status, 202);
+    let answer = post(admin(&engine), "/drain?delay=0s&over=2h&within=1h").json();
+    let ends = answer["ends_in_s"].as_f64().unwrap();
+    assert!(ends > 10_000.0 && ends <= 10_800.0, "{answer}");
     eventually("it is told to stop", || stops.load(Ordering::SeqCst) == 1);
     assert_eq!(post(admin(&engine), "/undrain").status, 409);
+    // The first one goes at once.
+    eventually("a session is closed", || engine.handle().counters().closed_shutdown == 1);
+    assert!(TcpStream::connect(engine.local_addr()).is_err(), "nobody is accepted any more");
+    assert_eq!(clients.iter_mut().skip(1).map(|it| it.ask(1, ECHO, "1")).count(), 3);
+    let report = engine.shutdown(Drain::now());
+    assert_eq!((report.counters.closed_shutdown, stops.load(Ordering::SeqCst)), (4, 1));
+    for client in &mut clients {
+        client.until_end();
+    }
+}
+
+/// A fleet's drain by an embedder: who comes while balancers are told is turned away, who is there
+/// is served until its turn, and an answer that is pending is waited for.
+#[test]
+fn a_paced_drain_refuses_logins_and_waits_for_answers() {
+    let engine = game(2).start().unwrap();
+    let (address, handle) = (engine.local_addr(), engine.handle());
+    let mut amy = Client::ready(address);
+    let drain = Drain::within(PATIENCE).delay(Duration::from_secs(3_600)).refuse_logins();
+    handle.drain(drain).unwrap();
+    let mut bob = Client::connect(address);
+    bob.send(&support::handshake());
+    bob.until_end();
+    assert_eq!(handle.counters().refused_draining, 1);
+    assert_eq!(amy.ask(1, ECHO, "1"), "1");
+    assert!(handle.undrain() && !handle.is_closing());
+    assert_eq!(Client::ready(address).ask(1, ECHO, "2"), "2");
+    let over = Duration::from_millis(200);
+    let report = engine.shutdown(Drain::within(PATIENCE).delay(over).over(over));
+    assert!(report.took >= over, "{report:?}");
+    amy.until_end();
+    assert!(!handle.undrain() && handle.is_closing());
+    assert_eq!(handle.drain(drain), Err(HandleError::Stopped));
 }
 
 #[test]

@@ -725,7 +725,7 @@ fn operators_look_at_a_connector_and_steer_it() {
     let socket = folder.path().join("admin.sock");
     let text = format!(
         "[server]\nshards = 1\ndrain = \"2s\"\ndemo = true\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
-         [admin]\nsocket = \"{}\"\ndrain_delay = \"0s\"\n",
+         [admin]\nsocket = \"{}\"\n",
         socket.display()
     );
     let mut served = Served::start(&folder.write("shaddock.toml", &text));
@@ -764,9 +764,59 @@ fn operators_look_at_a_connector_and_steer_it() {
     served.until_logged("nothing was changed");
     let (code, _, error) = out(&["session", "0.1.2"]);
     assert!(code == Some(3) && error.contains("no such session"), "{error}");
-    assert_eq!(out(&["drain"]).0, Some(0));
+    assert_eq!(out(&["drain", "--delay", "1h"]).0, Some(0));
+    assert_eq!(out(&["health"]).0, Some(3));
+    assert_eq!(out(&["undrain"]).0, Some(0));
+    assert_eq!(out(&["health"]).0, Some(0));
+    let (code, _, error) = out(&["drain", "--over", "soon"]);
+    assert!(code == Some(3) && error.contains("`over` is a time such as"), "{error}");
+    assert_eq!(out(&["drain", "--over", "100ms"]).0, Some(0));
     assert_eq!(served.until_end(), Some(0));
     assert!(!socket.exists());
     let (code, _, error) = out(&["status"]);
     assert!(code == Some(1) && error.contains("--socket"), "{error}");
+}
+
+/// A signal's drain waits for balancers and can be called off; then the next signal is a first one
+/// again. A second one ends the process at once.
+#[cfg(feature = "admin")]
+#[test]
+fn a_drain_by_a_signal_is_called_off_or_cut_short() {
+    let folder = Folder::create();
+    let socket = folder.path().join("admin.sock");
+    let text = format!(
+        "[server]\nshards = 1\ndrain_delay = \"1h\"\ndrain_refuses_logins = true\n\
+         health_path = \"/healthz\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
+         [admin]\nsocket = \"{}\"\n",
+        socket.display()
+    );
+    let served = Served::start(&folder.write("shaddock.toml", &text));
+    let address = served.addresses[0];
+    let is_ready = || ctl(&socket, &["health"]).status.code() == Some(0);
+    let health = || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.split(' ').nth(1).unwrap_or_default().to_owned()
+    };
+    let _amy = Client::ready(address);
+    for _ in 0..2 {
+        assert_eq!(health(), "200");
+        served.signal(Signal::TERM);
+        eventually("balancers are told", || !is_ready());
+        assert_eq!(health(), "503");
+        let mut bob = Client::connect(address);
+        bob.send(&support::handshake());
+        bob.until_end();
+        assert_eq!(ctl(&socket, &["undrain"]).status.code(), Some(0));
+        assert!(is_ready());
+        let _cleo = Client::ready(address);
+        // Within a redrawing of the figures.
+        std::thread::sleep(Duration::from_millis(1_500));
+    }
+    served.signal(Signal::TERM);
+    eventually("balancers are told", || !is_ready());
+    served.signal(Signal::TERM);
+    assert_eq!(served.until_end(), Some(128 + 15));
 }

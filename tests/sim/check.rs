@@ -418,7 +418,7 @@ impl World {
     pub(crate) fn finish(&mut self) -> Checked {
         if self.plan.has(fault::DRAIN) {
             self.is_draining = true;
-            self.drain(0);
+            self.drain();
         } else {
             for socket in &mut self.sockets {
                 let end = self.random.pick(&[ClientEnd::Eof, ClientEnd::Reset]);
@@ -428,10 +428,6 @@ impl World {
             }
         }
         for round in 0..ROUNDS_MAX {
-            if self.is_draining && (round == 50 || round == 150) {
-                let step = if round == 50 { 1 } else { 2 };
-                self.drain(step);
-            }
             self.quiet_round(round)?;
             if self.engine.connections() > 0 || !self.is_at_rest() {
                 continue;
@@ -447,9 +443,14 @@ impl World {
         Err(format!("somebody stays: {}", self.describe()))
     }
 
-    fn drain(&mut self, step: u8) {
+    /// Closes everybody, at once or over some rounds.
+    fn drain(&mut self) {
+        let over_us = self.random.pick(&[0, 10 * ROUND_US, 100 * ROUND_US]);
+        let closed_us = self.now_us + over_us;
+        let times_us = [self.now_us, closed_us, closed_us + DRAIN_US];
+        self.note(|| format!("all shards drain over {over_us} us"));
         let shards = usize::from(self.plan.shards);
-        self.parties[..shards].iter_mut().for_each(|party| party.drain_step = Some(step));
+        self.parties[..shards].iter_mut().for_each(|party| party.drain_us = Some(times_us));
     }
 
     fn check_end(&mut self) -> Checked {
@@ -528,4 +529,6 @@ fn is_known(route: &str) -> bool {
 
 /// A quiet round's length, and how many there are at most: 40 s.
 const ROUND_US: u64 = 5_000;
+/// The time for answers that are pending, a second of which is for those who are closed without.
+const DRAIN_US: u64 = 1_250_000;
 const ROUNDS_MAX: usize = 8_000;

@@ -53,8 +53,8 @@ pub(crate) struct PartyState {
     /// The shard's clock as its deadlines count it.
     pub(crate) patient_us: u64,
     pub(crate) turn_us: u64,
-    /// The step of a shutdown that the shard has to take in its next turn.
-    pub(crate) drain_step: Option<u8>,
+    /// The times of a drain, once the shard has begun it.
+    pub(crate) drain_us: Option<[u64; 3]>,
     /// The hooks of a shutdown run behind the party's next turn.
     pub(crate) runs_hooks: bool,
     stalled_until_us: u64,
@@ -126,7 +126,7 @@ impl World {
             is_dead: false,
             patient_us: 0,
             turn_us: 0,
-            drain_step: None,
+            drain_us: None,
             runs_hooks: false,
             stalled_until_us: 0,
         };
@@ -431,7 +431,7 @@ impl World {
     }
 
     fn has_completion(&self, party: usize) -> bool {
-        self.parties[party].drain_step.is_some()
+        self.parties[party].drain_us.is_some()
             || self.parties[party].runs_hooks
             || self
                 .sockets
@@ -455,9 +455,8 @@ impl World {
         }
         self.deliver_late(shard);
         let has_more = self.engine.run(shard);
-        if let Some(step) = self.parties[usize::from(shard)].drain_step.take() {
-            self.note(|| format!("shard {shard} is shut down, step {step}"));
-            self.engine.drain(shard, step);
+        if let Some(times_us) = self.parties[usize::from(shard)].drain_us {
+            self.engine.drain(shard, times_us);
         }
         while let Some(sending) = self.engine.poll_transmit(shard) {
             self.begin_send(shard, sending)?;

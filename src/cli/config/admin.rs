@@ -1,20 +1,15 @@
 //! `[admin]`: where operators, their tools and Prometheus look at the connector.
 
-use std::time::Duration;
-
 use shaddock::{AdminOptions, Builder};
 
-use super::Section;
-use super::kind::{DURATION, TEXT};
+use super::kind::TEXT;
 use super::table::Table;
+use super::{Section, Server};
 use crate::cli::{log, signals};
 
 struct Admin {
     options: Option<AdminOptions>,
 }
-
-/// The time in which most balancers have seen a 503 twice.
-const DRAIN_DELAY: Duration = Duration::from_secs(10);
 
 pub(super) fn read(root: &mut Table<'_>, name: &'static str) -> Box<dyn Section> {
     let options = root.table(name, |table| {
@@ -22,8 +17,6 @@ pub(super) fn read(root: &mut Table<'_>, name: &'static str) -> Box<dyn Section>
         let listen = table.read_some("listen", TEXT);
         let token = read_token(table);
         let hosts = table.read_list("hosts", TEXT);
-        let mut drain_delay = DRAIN_DELAY;
-        table.read("drain_delay", &mut drain_delay, DURATION);
         if socket.is_none() && listen.is_none() {
             if token.is_some() {
                 table.refuse("listen", "an address, as there is a token for it", None);
@@ -32,8 +25,6 @@ pub(super) fn read(root: &mut Table<'_>, name: &'static str) -> Box<dyn Section>
         }
         let mut options = AdminOptions::new()
             .hosts(hosts)
-            .drain_delay(drain_delay)
-            .on_drain(signals::stop)
             .on_reload(signals::reload)
             .on_log_level(log::set_level);
         if let Some(path) = socket {
@@ -64,5 +55,11 @@ impl Section for Admin {
             Some(options) => builder.admin(options.clone()),
             None => builder,
         }
+    }
+
+    fn describe_for(&self, builder: Builder, server: &Server) -> Builder {
+        // Whoever shows the figures sees that sessions are closed, and shuts the engine down.
+        let with_drain = |options: &AdminOptions| options.clone().on_drain(server.drain(), || {});
+        Self { options: self.options.as_ref().map(with_drain) }.describe(builder)
     }
 }

@@ -41,6 +41,11 @@ trait Section {
     /// Adds what it holds to the engine's description.
     fn describe(&self, builder: Builder) -> Builder;
 
+    /// The same of a section that does something in the way that `[server]` says.
+    fn describe_for(&self, builder: Builder, _server: &Server) -> Builder {
+        self.describe(builder)
+    }
+
     /// Gives a running engine the values of those keys that may change.
     fn apply(&self, _handle: &Handle) -> Result<(), HandleError> {
         Ok(())
@@ -130,7 +135,9 @@ impl Config {
     /// The engine that the file describes.
     pub(crate) fn builder(&self) -> Builder {
         let builder = self.server.describe(Engine::builder());
-        self.sections.iter().fold(builder, |builder, section| section.describe(builder))
+        self.sections
+            .iter()
+            .fold(builder, |builder, section| section.describe_for(builder, &self.server))
     }
 
     /// True if messages are forwarded anywhere.

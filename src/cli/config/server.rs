@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use shaddock::{Builder, Codes, Driver, OnSecondBind, Reply, Shards};
+use shaddock::{Builder, Codes, Drain, Driver, OnSecondBind, Reply, Shards};
 
 use super::kind::{DRIVER, DURATION, FLAG, SINGLE_SESSION, TEXT, count};
 use super::table::Table;
@@ -25,8 +25,11 @@ pub(crate) struct Server {
     echo: Option<String>,
     demo: bool,
     codes: Codes,
-    /// The time that clients get when it stops.
-    pub(crate) drain: Duration,
+    /// The time that clients get when it stops, behind those of the next two.
+    drain: Duration,
+    drain_delay: Duration,
+    drain_over: Duration,
+    drain_refuses_logins: bool,
 }
 
 /// As long as Pomelo's own tools give a server.
@@ -53,6 +56,9 @@ pub(super) fn read(table: &mut Table<'_>) -> Server {
         demo: false,
         codes: Codes::pomelo(),
         drain: DRAIN,
+        drain_delay: Duration::ZERO,
+        drain_over: Duration::ZERO,
+        drain_refuses_logins: false,
     };
     table.read("id", &mut server.id, TEXT);
     table.read("type", &mut server.server_type, TEXT);
@@ -64,6 +70,9 @@ pub(super) fn read(table: &mut Table<'_>) -> Server {
     server.health_path = table.read_some("health_path", TEXT);
     table.read("use_crypto", &mut server.use_crypto, FLAG);
     table.read("drain", &mut server.drain, DURATION);
+    table.read("drain_delay", &mut server.drain_delay, DURATION);
+    table.read("drain_over", &mut server.drain_over, DURATION);
+    table.read("drain_refuses_logins", &mut server.drain_refuses_logins, FLAG);
     server.shutdown_kick = table.read_some("shutdown_kick", TEXT);
     server.echo = table.read_some("echo", TEXT);
     if let Some(echo) = &server.echo
@@ -118,6 +127,12 @@ impl Server {
             builder = demo::with_chat(demo::with_connector(builder), DEMO_WORKERS);
         }
         builder
+    }
+
+    /// The way in which it stops.
+    pub(crate) fn drain(&self) -> Drain {
+        let drain = Drain::within(self.drain).delay(self.drain_delay).over(self.drain_over);
+        if self.drain_refuses_logins { drain.refuse_logins() } else { drain }
     }
 
     /// The fate of a second session of a uid, where one is allowed.

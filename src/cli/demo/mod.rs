@@ -20,7 +20,7 @@ use shaddock::{AdminOptions, Builder, Drain, Engine, Reply, Shards, Workers};
 pub(crate) use pomelo::PomeloOptions;
 
 use super::options::DemoOptions;
-use super::signals::{self, Stop};
+use super::signals::Stop;
 use super::{figures, lines, log, several};
 
 /// The time that clients and workers get to finish when the engine stops.
@@ -35,8 +35,9 @@ pub(crate) fn run(options: &DemoOptions) -> anyhow::Result<()> {
     let engine = builder(options)?.start().map_err(anyhow::Error::msg)?;
     announce(engine.local_addr(), engine.admin_addr(), options);
     let handle = engine.handle();
-    figures::show(&handle, &stop, || {});
-    let report = engine.shutdown(Drain::within(DRAIN_WITHIN));
+    let drain = Drain::within(DRAIN_WITHIN);
+    figures::show(&handle, &stop, drain, || {});
+    let report = engine.shutdown(drain);
     tracing::info!(?report, "stopped");
     match handle.failure() {
         Some(failure) => anyhow::bail!("{failure}"),
@@ -63,7 +64,9 @@ pub(crate) fn builder(options: &DemoOptions) -> anyhow::Result<Builder> {
         builder = builder.heartbeat(interval);
     }
     if let Some(address) = &options.admin {
-        let admin = AdminOptions::new().listen(address).on_drain(signals::stop);
+        let drain = Drain::within(DRAIN_WITHIN);
+        // Whoever shows the figures sees that sessions are closed, and shuts the engine down.
+        let admin = AdminOptions::new().listen(address).on_drain(drain, || {});
         builder = builder.admin(admin.on_log_level(log::set_level));
     }
     if options.full {

@@ -34,6 +34,11 @@ impl Inbound {
         if is_first && self.is_unserved(slot, &request) {
             return;
         }
+        if is_first && self.config.figures.refuses_logins() {
+            // Closed as by the drain itself: its client connects again, to another connector.
+            self.counters.refused_draining.one();
+            return self.outbound().close(slot, CloseReason::Refused, CloseCode::GoingAway);
+        }
         let config = Arc::clone(&self.config);
         if let Some(check) = &config.check_client {
             let (sys_type, version) = (request.sys_type.as_deref(), request.version.as_deref());

@@ -67,7 +67,7 @@ impl Outbound {
         connection.state = State::Lingering;
         let socket = connection.socket;
         self.connections.command(Command::FinishWriting(socket));
-        if self.is_draining {
+        if self.is_draining() {
             self.hurry(slot);
         }
     }

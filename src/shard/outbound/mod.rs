@@ -7,6 +7,8 @@ mod beats;
 mod close;
 mod compressor;
 mod deadlines;
+mod drain;
+mod draining;
 mod editions;
 mod kick;
 mod outbox_pauses;
@@ -31,6 +33,7 @@ pub(in crate::shard) use wide_ids::{NAMES_FIRST, rename, wide_id};
 
 use beats::Beats;
 use compressor::Compressor;
+use draining::Draining;
 use editions::Editions;
 use outbox_pauses::{OutboxPauses, Sweep};
 use send_queue::SendQueue;
@@ -61,7 +64,7 @@ pub(super) struct Outbound {
     beats: FxHashMap<SessionId, Beats>,
     #[cfg(feature = "tls")]
     tls: TlsStreams,
-    is_draining: bool,
+    draining: Draining,
 }
 
 /// A connection that is being read, and the parts beside it that its answers need.
@@ -86,7 +89,7 @@ impl Outbound {
             beats: FxHashMap::default(),
             #[cfg(feature = "tls")]
             tls: TlsStreams::new(&config.listeners),
-            is_draining: false,
+            draining: Draining::default(),
             counters: Arc::clone(&config.counters[connections.index().index()]),
             config: Arc::clone(config),
             connections,
@@ -103,6 +106,7 @@ impl Outbound {
         self.pauses.forget(session);
         self.wide_ids.forget(session);
         self.beats.remove(&session);
+        self.draining.forget(session);
     }
 
     /// True if nothing is kept by the id of a session that is gone.
@@ -110,6 +114,7 @@ impl Outbound {
         self.pauses.has_forgotten(session)
             && self.wide_ids.has_forgotten(session)
             && !self.beats.contains_key(&session)
+            && self.draining.has_forgotten(session)
             && self.connections.has_forgotten(session)
     }
 
@@ -179,6 +184,6 @@ impl Outbound {
 
     #[inline]
     pub(super) fn is_draining(&self) -> bool {
-        self.is_draining
+        self.draining.has_begun()
     }
 }

@@ -31,6 +31,7 @@ impl Outbound {
                 _ => Listed::Not,
             };
             self.connections.recount_output(slot);
+            let is_calm = self.pauses.is_empty() && !self.is_draining();
             let Some((connection, pool)) = self.connections.at_with_pool(slot) else { continue };
             if connection.outbox.is_in_flight() || connection.state == State::Dead {
                 continue;
@@ -42,7 +43,7 @@ impl Outbound {
                 Layer::Tls => (self.take_sealed(slot), false),
                 _ => (connection.outbox.take(pool), !connection.outbox.is_waiting()),
             };
-            let is_last = is_working && is_empty && self.pauses.is_empty() && !self.is_draining;
+            let is_last = is_working && is_empty && is_calm;
             if let Some(segment) = segment {
                 let is_last = is_last && segment.as_slice().len() <= LAST_BYTES_MAX;
                 let sending = &self.connections.figures().outbox_bytes;

@@ -205,7 +205,7 @@ fn a_shutdown_drops_the_futures() {
     let (mut rig, futures) = rig(Limits::default());
     let session = rig.accept().unwrap();
     rig.receive(session, &asks("never"));
-    rig.turn(Shard::drain);
+    rig.turn(|shard| shard.drain(AT_ONCE));
     assert_eq!((alive(&futures), kept(&rig)), (0, (0, 0)));
     assert_eq!(rig.counters().closed_shutdown, 1);
 }

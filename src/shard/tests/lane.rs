@@ -394,7 +394,7 @@ fn a_drain_waits_for_what_waits() {
     let mut chat = Chat::paused();
     let session = chat.rig.ready();
     chat.rig.receive(session, &ask(1..=3));
-    chat.rig.turn(Shard::drain);
+    chat.rig.turn(|shard| shard.drain(AT_ONCE));
     assert_eq!(chat.rig.counters().closed_shutdown, 0);
     for _ in 0..3 {
         chat.answer(1);
