@@ -167,7 +167,7 @@ _shaddock() {
 
     case "${cmd}" in
         shaddock)
-            opts="-h -V --listen --full --shards --driver --heartbeat --workers --admin --pomelo --pomelo-token --pomelo-listen --pomelo-timeout --server-id --log --help --version demo serve check load completions man ctl help"
+            opts="-h -V --listen --full --shards --driver --heartbeat --workers --admin --pomelo --pomelo-token --pomelo-listen --pomelo-timeout --server-id --log --log-format --help --version demo serve check load completions man ctl help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -221,6 +221,10 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -229,7 +233,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__check)
-            opts="-h --config --driver --log --help"
+            opts="-h --config --driver --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -247,6 +251,10 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -255,7 +263,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__completions)
-            opts="-h --log --help bash elvish fish powershell zsh"
+            opts="-h --log --log-format --help bash elvish fish powershell zsh"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -263,6 +271,10 @@ _shaddock() {
             case "${prev}" in
                 --log)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -273,7 +285,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl)
-            opts="-h --socket --address --token-file --json --log --help status sessions session kick drain undrain log reload health metrics help"
+            opts="-h --socket --address --token-file --json --log --log-format --help status sessions session kick drain undrain log reload health metrics help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -295,6 +307,10 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -303,7 +319,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__drain)
-            opts="-h --delay --over --within --refuse-logins --socket --address --token-file --json --log --help"
+            opts="-h --delay --over --within --refuse-logins --socket --address --token-file --json --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -337,6 +353,10 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -345,7 +365,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__health)
-            opts="-h --socket --address --token-file --json --log --help"
+            opts="-h --socket --address --token-file --json --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -365,6 +385,10 @@ _shaddock() {
                     ;;
                 --log)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -543,7 +567,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__kick)
-            opts="-h --uid --reason --socket --address --token-file --json --log --help"
+            opts="-h --uid --reason --socket --address --token-file --json --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -573,6 +597,10 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -581,7 +609,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__log)
-            opts="-h --socket --address --token-file --json --log --help"
+            opts="-h --socket --address --token-file --json --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -601,6 +629,10 @@ _shaddock() {
                     ;;
                 --log)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -611,7 +643,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__metrics)
-            opts="-h --socket --address --token-file --json --log --help"
+            opts="-h --socket --address --token-file --json --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -631,6 +663,10 @@ _shaddock() {
                     ;;
                 --log)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -641,7 +677,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__reload)
-            opts="-h --socket --address --token-file --json --log --help"
+            opts="-h --socket --address --token-file --json --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -661,6 +697,10 @@ _shaddock() {
                     ;;
                 --log)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -671,7 +711,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__session)
-            opts="-h --socket --address --token-file --json --log --help"
+            opts="-h --socket --address --token-file --json --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -693,6 +733,10 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -701,7 +745,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__sessions)
-            opts="-h --sort --limit --offset --uid --state --socket --address --token-file --json --log --help"
+            opts="-h --sort --limit --offset --uid --state --socket --address --token-file --json --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -743,6 +787,10 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -751,7 +799,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__status)
-            opts="-h --socket --address --token-file --json --log --help"
+            opts="-h --socket --address --token-file --json --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -771,6 +819,10 @@ _shaddock() {
                     ;;
                 --log)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -781,7 +833,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__undrain)
-            opts="-h --socket --address --token-file --json --log --help"
+            opts="-h --socket --address --token-file --json --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -803,6 +855,10 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -811,7 +867,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__demo)
-            opts="-h --listen --full --shards --driver --heartbeat --workers --admin --pomelo --pomelo-token --pomelo-listen --pomelo-timeout --server-id --log --help"
+            opts="-h --listen --full --shards --driver --heartbeat --workers --admin --pomelo --pomelo-token --pomelo-listen --pomelo-timeout --server-id --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -863,6 +919,10 @@ _shaddock() {
                     ;;
                 --log)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -1139,7 +1199,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__load)
-            opts="-h --addr --transport --driver --route --connections --opening --rings --heartbeat --pipeline --body-bytes --seconds --warmup --mode --rate --login --any-answer --server-pid --json --plot --log --help"
+            opts="-h --addr --transport --driver --route --connections --opening --rings --heartbeat --pipeline --body-bytes --seconds --warmup --mode --rate --login --any-answer --server-pid --json --plot --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1217,6 +1277,10 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1225,7 +1289,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__man)
-            opts="-h --log --help"
+            opts="-h --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1233,6 +1297,10 @@ _shaddock() {
             case "${prev}" in
                 --log)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -1243,7 +1311,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__serve)
-            opts="-h --config --driver --log --help"
+            opts="-h --config --driver --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1259,6 +1327,10 @@ _shaddock() {
                     ;;
                 --log)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)

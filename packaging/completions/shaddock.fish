@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_shaddock_global_optspecs
-    string join \n listen= full shards= driver= heartbeat= workers= admin= pomelo= pomelo-token= pomelo-listen= pomelo-timeout= server-id= log= h/help V/version
+    string join \n listen= full shards= driver= heartbeat= workers= admin= pomelo= pomelo-token= pomelo-listen= pomelo-timeout= server-id= log= log-format= h/help V/version
 end
 
 function __fish_shaddock_needs_command
@@ -35,9 +35,11 @@ complete -c shaddock -n "__fish_shaddock_needs_command" -l pomelo-token -d 'The 
 complete -c shaddock -n "__fish_shaddock_needs_command" -l pomelo-listen -d 'The address at which the cluster\'s servers call this one' -r
 complete -c shaddock -n "__fish_shaddock_needs_command" -l pomelo-timeout -d 'Milliseconds that a call to the cluster may take' -r
 complete -c shaddock -n "__fish_shaddock_needs_command" -l server-id -d 'The name of this server' -r
-complete -c shaddock -n "__fish_shaddock_needs_command" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
+complete -c shaddock -n "__fish_shaddock_needs_command" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace [default: warn, or what the file of `serve` says]' -r
+complete -c shaddock -n "__fish_shaddock_needs_command" -l log-format -d 'Form of the log [default: text, or what the file of `serve` says]' -r -f -a "text\t'A line for people'
+json\t'A JSON object in each line'"
 complete -c shaddock -n "__fish_shaddock_needs_command" -l full -d 'Turn the route dictionary and protobuf on'
-complete -c shaddock -n "__fish_shaddock_needs_command" -s h -l help -d 'Print help'
+complete -c shaddock -n "__fish_shaddock_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c shaddock -n "__fish_shaddock_needs_command" -s V -l version -d 'Print version'
 complete -c shaddock -n "__fish_shaddock_needs_command" -f -a "demo" -d 'Serve the demo app to any Pomelo client (the default)'
 complete -c shaddock -n "__fish_shaddock_needs_command" -f -a "serve" -d 'Serve as a configuration file says; SIGHUP reads it again'
@@ -58,17 +60,23 @@ complete -c shaddock -n "__fish_shaddock_using_subcommand demo" -l pomelo-token 
 complete -c shaddock -n "__fish_shaddock_using_subcommand demo" -l pomelo-listen -d 'The address at which the cluster\'s servers call this one' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand demo" -l pomelo-timeout -d 'Milliseconds that a call to the cluster may take' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand demo" -l server-id -d 'The name of this server' -r
-complete -c shaddock -n "__fish_shaddock_using_subcommand demo" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand demo" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace [default: warn, or what the file of `serve` says]' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand demo" -l log-format -d 'Form of the log [default: text, or what the file of `serve` says]' -r -f -a "text\t'A line for people'
+json\t'A JSON object in each line'"
 complete -c shaddock -n "__fish_shaddock_using_subcommand demo" -l full -d 'Turn the route dictionary and protobuf on'
-complete -c shaddock -n "__fish_shaddock_using_subcommand demo" -s h -l help -d 'Print help'
+complete -c shaddock -n "__fish_shaddock_using_subcommand demo" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c shaddock -n "__fish_shaddock_using_subcommand serve" -l config -d 'The configuration file; shaddock.example.toml has every key' -r -F
 complete -c shaddock -n "__fish_shaddock_using_subcommand serve" -l driver -d 'I/O of the threads, instead of what the file says: auto, ring or poll' -r
-complete -c shaddock -n "__fish_shaddock_using_subcommand serve" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
-complete -c shaddock -n "__fish_shaddock_using_subcommand serve" -s h -l help -d 'Print help'
+complete -c shaddock -n "__fish_shaddock_using_subcommand serve" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace [default: warn, or what the file of `serve` says]' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand serve" -l log-format -d 'Form of the log [default: text, or what the file of `serve` says]' -r -f -a "text\t'A line for people'
+json\t'A JSON object in each line'"
+complete -c shaddock -n "__fish_shaddock_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c shaddock -n "__fish_shaddock_using_subcommand check" -l config -d 'The configuration file; shaddock.example.toml has every key' -r -F
 complete -c shaddock -n "__fish_shaddock_using_subcommand check" -l driver -d 'I/O of the threads, instead of what the file says: auto, ring or poll' -r
-complete -c shaddock -n "__fish_shaddock_using_subcommand check" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
-complete -c shaddock -n "__fish_shaddock_using_subcommand check" -s h -l help -d 'Print help'
+complete -c shaddock -n "__fish_shaddock_using_subcommand check" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace [default: warn, or what the file of `serve` says]' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand check" -l log-format -d 'Form of the log [default: text, or what the file of `serve` says]' -r -f -a "text\t'A line for people'
+json\t'A JSON object in each line'"
+complete -c shaddock -n "__fish_shaddock_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c shaddock -n "__fish_shaddock_using_subcommand load" -l addr -d 'The server to load; several addresses, which connections take in turn, have more ports' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand load" -l transport -d 'Transport to connect by' -r -f -a "tcp\t''
 ws\t''"
@@ -90,20 +98,28 @@ complete -c shaddock -n "__fish_shaddock_using_subcommand load" -l rate -d 'Mess
 complete -c shaddock -n "__fish_shaddock_using_subcommand load" -l login -d 'Log each connection in by the demo\'s entry route, as TEXT-0, TEXT-1 and so on' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand load" -l server-pid -d 'Tell the CPU time that this process took for each message' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand load" -l plot -d 'Draw the latencies into an SVG file' -r -F
-complete -c shaddock -n "__fish_shaddock_using_subcommand load" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand load" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace [default: warn, or what the file of `serve` says]' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand load" -l log-format -d 'Form of the log [default: text, or what the file of `serve` says]' -r -f -a "text\t'A line for people'
+json\t'A JSON object in each line'"
 complete -c shaddock -n "__fish_shaddock_using_subcommand load" -l any-answer -d 'Take any answer; without it each has to be the request\'s own body'
 complete -c shaddock -n "__fish_shaddock_using_subcommand load" -l json -d 'Print the report as JSON'
 complete -c shaddock -n "__fish_shaddock_using_subcommand load" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c shaddock -n "__fish_shaddock_using_subcommand completions" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
-complete -c shaddock -n "__fish_shaddock_using_subcommand completions" -s h -l help -d 'Print help'
-complete -c shaddock -n "__fish_shaddock_using_subcommand man" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
-complete -c shaddock -n "__fish_shaddock_using_subcommand man" -s h -l help -d 'Print help'
+complete -c shaddock -n "__fish_shaddock_using_subcommand completions" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace [default: warn, or what the file of `serve` says]' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand completions" -l log-format -d 'Form of the log [default: text, or what the file of `serve` says]' -r -f -a "text\t'A line for people'
+json\t'A JSON object in each line'"
+complete -c shaddock -n "__fish_shaddock_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c shaddock -n "__fish_shaddock_using_subcommand man" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace [default: warn, or what the file of `serve` says]' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand man" -l log-format -d 'Form of the log [default: text, or what the file of `serve` says]' -r -f -a "text\t'A line for people'
+json\t'A JSON object in each line'"
+complete -c shaddock -n "__fish_shaddock_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -l socket -d 'The Unix socket of the admin server, `admin.socket` in its file' -r -F
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -l address -d 'Its address by TCP instead, `admin.listen`, such as http://127.0.0.1:3011' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -l token-file -d 'A file that holds the token of `admin.token`, to change something by TCP' -r -F
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace [default: warn, or what the file of `serve` says]' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -l log-format -d 'Form of the log [default: text, or what the file of `serve` says]' -r -f -a "text\t'A line for people'
+json\t'A JSON object in each line'"
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -l json -d 'Print the answer as it is, for programs'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -s h -l help -d 'Print help'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -f -a "status" -d 'Figures of the connector, its shards and its backends'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -f -a "sessions" -d 'Sessions, those with the most of something first'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -f -a "session" -d 'One session'
@@ -118,9 +134,11 @@ complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_se
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from status" -l socket -d 'The Unix socket of the admin server, `admin.socket` in its file' -r -F
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from status" -l address -d 'Its address by TCP instead, `admin.listen`, such as http://127.0.0.1:3011' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from status" -l token-file -d 'A file that holds the token of `admin.token`, to change something by TCP' -r -F
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from status" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from status" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace [default: warn, or what the file of `serve` says]' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from status" -l log-format -d 'Form of the log [default: text, or what the file of `serve` says]' -r -f -a "text\t'A line for people'
+json\t'A JSON object in each line'"
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from status" -l json -d 'Print the answer as it is, for programs'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from status" -s h -l help -d 'Print help'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from sessions" -l sort -d 'number, outbox_bytes, outbox_ms, in_flight, in_flight_bytes, kept_bytes or silent_ms' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from sessions" -l limit -d 'Sessions at most, up to 1000' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from sessions" -l offset -d 'Sessions to leave out in front' -r
@@ -129,63 +147,81 @@ complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_s
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from sessions" -l socket -d 'The Unix socket of the admin server, `admin.socket` in its file' -r -F
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from sessions" -l address -d 'Its address by TCP instead, `admin.listen`, such as http://127.0.0.1:3011' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from sessions" -l token-file -d 'A file that holds the token of `admin.token`, to change something by TCP' -r -F
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from sessions" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from sessions" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace [default: warn, or what the file of `serve` says]' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from sessions" -l log-format -d 'Form of the log [default: text, or what the file of `serve` says]' -r -f -a "text\t'A line for people'
+json\t'A JSON object in each line'"
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from sessions" -l json -d 'Print the answer as it is, for programs'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from sessions" -s h -l help -d 'Print help'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from sessions" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from session" -l socket -d 'The Unix socket of the admin server, `admin.socket` in its file' -r -F
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from session" -l address -d 'Its address by TCP instead, `admin.listen`, such as http://127.0.0.1:3011' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from session" -l token-file -d 'A file that holds the token of `admin.token`, to change something by TCP' -r -F
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from session" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from session" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace [default: warn, or what the file of `serve` says]' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from session" -l log-format -d 'Form of the log [default: text, or what the file of `serve` says]' -r -f -a "text\t'A line for people'
+json\t'A JSON object in each line'"
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from session" -l json -d 'Print the answer as it is, for programs'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from session" -s h -l help -d 'Print help'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from session" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from kick" -l uid -d 'All sessions of this uid' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from kick" -l reason -d 'The reason, which clients are told in a KICK package; without it they are closed only' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from kick" -l socket -d 'The Unix socket of the admin server, `admin.socket` in its file' -r -F
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from kick" -l address -d 'Its address by TCP instead, `admin.listen`, such as http://127.0.0.1:3011' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from kick" -l token-file -d 'A file that holds the token of `admin.token`, to change something by TCP' -r -F
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from kick" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from kick" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace [default: warn, or what the file of `serve` says]' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from kick" -l log-format -d 'Form of the log [default: text, or what the file of `serve` says]' -r -f -a "text\t'A line for people'
+json\t'A JSON object in each line'"
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from kick" -l json -d 'Print the answer as it is, for programs'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from kick" -s h -l help -d 'Print help'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from kick" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from drain" -l delay -d 'Time for balancers before anything is closed, such as 10s' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from drain" -l over -d 'Time over which sessions are closed evenly, such as 5m' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from drain" -l within -d 'Time for pending answers and saves then, such as 5s' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from drain" -l socket -d 'The Unix socket of the admin server, `admin.socket` in its file' -r -F
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from drain" -l address -d 'Its address by TCP instead, `admin.listen`, such as http://127.0.0.1:3011' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from drain" -l token-file -d 'A file that holds the token of `admin.token`, to change something by TCP' -r -F
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from drain" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from drain" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace [default: warn, or what the file of `serve` says]' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from drain" -l log-format -d 'Form of the log [default: text, or what the file of `serve` says]' -r -f -a "text\t'A line for people'
+json\t'A JSON object in each line'"
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from drain" -l refuse-logins -d 'Close those who connect before sessions are closed'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from drain" -l json -d 'Print the answer as it is, for programs'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from drain" -s h -l help -d 'Print help'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from drain" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from undrain" -l socket -d 'The Unix socket of the admin server, `admin.socket` in its file' -r -F
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from undrain" -l address -d 'Its address by TCP instead, `admin.listen`, such as http://127.0.0.1:3011' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from undrain" -l token-file -d 'A file that holds the token of `admin.token`, to change something by TCP' -r -F
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from undrain" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from undrain" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace [default: warn, or what the file of `serve` says]' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from undrain" -l log-format -d 'Form of the log [default: text, or what the file of `serve` says]' -r -f -a "text\t'A line for people'
+json\t'A JSON object in each line'"
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from undrain" -l json -d 'Print the answer as it is, for programs'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from undrain" -s h -l help -d 'Print help'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from undrain" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from log" -l socket -d 'The Unix socket of the admin server, `admin.socket` in its file' -r -F
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from log" -l address -d 'Its address by TCP instead, `admin.listen`, such as http://127.0.0.1:3011' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from log" -l token-file -d 'A file that holds the token of `admin.token`, to change something by TCP' -r -F
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from log" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from log" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace [default: warn, or what the file of `serve` says]' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from log" -l log-format -d 'Form of the log [default: text, or what the file of `serve` says]' -r -f -a "text\t'A line for people'
+json\t'A JSON object in each line'"
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from log" -l json -d 'Print the answer as it is, for programs'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from log" -s h -l help -d 'Print help'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from log" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from reload" -l socket -d 'The Unix socket of the admin server, `admin.socket` in its file' -r -F
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from reload" -l address -d 'Its address by TCP instead, `admin.listen`, such as http://127.0.0.1:3011' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from reload" -l token-file -d 'A file that holds the token of `admin.token`, to change something by TCP' -r -F
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from reload" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from reload" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace [default: warn, or what the file of `serve` says]' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from reload" -l log-format -d 'Form of the log [default: text, or what the file of `serve` says]' -r -f -a "text\t'A line for people'
+json\t'A JSON object in each line'"
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from reload" -l json -d 'Print the answer as it is, for programs'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from reload" -s h -l help -d 'Print help'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from reload" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from health" -l socket -d 'The Unix socket of the admin server, `admin.socket` in its file' -r -F
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from health" -l address -d 'Its address by TCP instead, `admin.listen`, such as http://127.0.0.1:3011' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from health" -l token-file -d 'A file that holds the token of `admin.token`, to change something by TCP' -r -F
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from health" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from health" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace [default: warn, or what the file of `serve` says]' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from health" -l log-format -d 'Form of the log [default: text, or what the file of `serve` says]' -r -f -a "text\t'A line for people'
+json\t'A JSON object in each line'"
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from health" -l json -d 'Print the answer as it is, for programs'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from health" -s h -l help -d 'Print help'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from health" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from metrics" -l socket -d 'The Unix socket of the admin server, `admin.socket` in its file' -r -F
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from metrics" -l address -d 'Its address by TCP instead, `admin.listen`, such as http://127.0.0.1:3011' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from metrics" -l token-file -d 'A file that holds the token of `admin.token`, to change something by TCP' -r -F
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from metrics" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from metrics" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace [default: warn, or what the file of `serve` says]' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from metrics" -l log-format -d 'Form of the log [default: text, or what the file of `serve` says]' -r -f -a "text\t'A line for people'
+json\t'A JSON object in each line'"
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from metrics" -l json -d 'Print the answer as it is, for programs'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from metrics" -s h -l help -d 'Print help'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from metrics" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from help" -f -a "status" -d 'Figures of the connector, its shards and its backends'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from help" -f -a "sessions" -d 'Sessions, those with the most of something first'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from help" -f -a "session" -d 'One session'

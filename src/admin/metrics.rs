@@ -23,6 +23,8 @@ pub(super) struct OwnCounters {
     pub(super) requests: u64,
     /// Refused by the reason that stands beside it.
     pub(super) refused: [(&'static str, u64); 8],
+    /// Lines that the process's log has lost.
+    pub(super) log_lines_lost: Option<u64>,
 }
 
 /// Counters of input that is no good, by what is wrong with it.
@@ -360,6 +362,9 @@ impl Scrape {
             ("shaddock_admin_requests", "Requests to the admin server"),
             self.own.requests,
         )?;
+        if let Some(lost) = self.own.log_lines_lost {
+            families.counter(("shaddock_log_lines_lost", "Lines that the log has lost"), lost)?;
+        }
         let refused = self.own.refused.iter().filter(|(reason, _)| !reason.is_empty());
         families.counters(
             ("shaddock_admin_refused", "Requests and connections that it has refused"),

@@ -14,6 +14,9 @@ pub(super) type Hook = Arc<dyn Fn() + Send + Sync>;
 /// Called with the level that the log is to have; an error says what may be written instead.
 pub(super) type LevelHook = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
+/// Called at each scrape for a count that the process keeps.
+pub(super) type CountHook = Arc<dyn Fn() -> u64 + Send + Sync>;
+
 /// Describes the admin server of [`Builder::admin`](crate::Builder::admin): where it listens, who
 /// may change anything, and what it calls for what only the process itself can do.
 ///
@@ -39,6 +42,7 @@ pub struct AdminOptions {
     pub(super) on_drain: Option<(Drain, Hook)>,
     pub(super) on_reload: Option<Hook>,
     pub(super) on_log_level: Option<LevelHook>,
+    pub(super) lost_log_lines: Option<CountHook>,
 }
 
 impl std::fmt::Debug for AdminOptions {
@@ -117,6 +121,17 @@ impl AdminOptions {
         call: impl Fn(&str) -> Result<(), String> + Send + Sync + 'static,
     ) -> Self {
         self.on_log_level = Some(Arc::new(call));
+        self
+    }
+}
+
+impl AdminOptions {
+    /// Called at each scrape for the number of lines that the process's log has lost since the
+    /// start, on the admin server's thread: `shaddock_log_lines_lost_total`. Without it there is no
+    /// such metric.
+    #[must_use]
+    pub fn lost_log_lines(mut self, count: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        self.lost_log_lines = Some(Arc::new(count));
         self
     }
 }

@@ -365,7 +365,9 @@ impl Server {
     }
 
     fn own_counters(&self) -> OwnCounters {
-        let mut own = OwnCounters { requests: self.requests, ..OwnCounters::default() };
+        let log_lines_lost = self.options.lost_log_lines.as_ref().map(|count| count());
+        let requests = self.requests;
+        let mut own = OwnCounters { requests, log_lines_lost, ..OwnCounters::default() };
         for (place, pair) in own.refused.iter_mut().zip(REASONS.into_iter().zip(self.refused)) {
             *place = pair;
         }

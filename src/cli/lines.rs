@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use crossbeam_queue::ArrayQueue;
 use shaddock::redact_credentials;
 
+use super::log_form;
+
 /// Bytes that wait to be written on one of the two. A line that would be more is lost.
 const QUEUE_BYTES_MAX: usize = 1024 * 1024;
 /// Lines that wait to be written on one of the two; one more is lost.
@@ -197,7 +199,8 @@ impl Writer {
         let newline = if self.is_torn { "\n" } else { "" };
         let count = lost - self.told;
         let verb = if count == 1 { "line was" } else { "lines were" };
-        if self.write(format!("{newline}shaddock: {count} log {verb} lost\n").as_bytes()) {
+        let line = log_form::line("WARN", &format!("shaddock: {count} log {verb} lost"));
+        if self.write(format!("{newline}{line}").as_bytes()) {
             self.told = lost;
         }
     }

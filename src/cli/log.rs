@@ -16,24 +16,33 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, reload};
 
 use super::lines::{self, LogLine};
+use super::log_form::{self, Form, LogFormat};
 
 /// Whose own lines may be as detailed as they were asked for.
 const OWN: &str = "shaddock";
 /// The most detail in lines of libraries: below, they may tell of what they send.
 const LIBRARIES_MAX: LevelFilter = LevelFilter::INFO;
 
-/// Logs on stderr from now on, panics included. What it gives waits, when it is dropped, until the
-/// last lines are written.
+/// The level without the option and the key.
+const LEVEL: LevelFilter = LevelFilter::WARN;
+/// The names of the levels.
+pub(super) const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// Logs on stderr from now on, panics included, as the command line says. What it gives waits, when
+/// it is dropped, until the last lines are written.
 #[must_use]
-pub(super) fn start(level: LevelFilter) -> Flush {
+pub(super) fn start(level: Option<LevelFilter>, format: Option<LogFormat>) -> Flush {
+    COMMAND_LINE.set((level.is_some(), format.is_some())).ok();
+    log_form::set_format(format.unwrap_or(LogFormat::Text));
     // Its thread and its descriptor are to be had now, and later perhaps not.
     lines::stderr();
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(|| LogLine)
         .with_ansi(std::io::stderr().is_terminal())
+        .event_format(Form::new())
         // By default it prints what goes wrong with the log on stderr, and panics where that fails.
         .log_internal_errors(false);
-    let (targets, changes) = reload::Layer::new(targets(level));
+    let (targets, changes) = reload::Layer::new(targets(level.unwrap_or(LEVEL)));
     tracing_subscriber::registry().with(targets).with(lines).init();
     CHANGES.set(changes).ok();
     panic::set_hook(Box::new(tell_panic));
@@ -43,12 +52,26 @@ pub(super) fn start(level: LevelFilter) -> Flush {
 /// The way to change the level while the process runs.
 static CHANGES: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
 
+/// True for level and format if the command line has said them.
+static COMMAND_LINE: OnceLock<(bool, bool)> = OnceLock::new();
+
+/// Logs as the file says from now on, but for what the command line has said.
+pub(super) fn take_settings(level: LevelFilter, format: LogFormat) {
+    let (has_level, has_format) = COMMAND_LINE.get().copied().unwrap_or_default();
+    if !has_format {
+        log_form::set_format(format);
+    }
+    if !has_level && let Some(changes) = CHANGES.get() {
+        // It fails only without a log.
+        changes.reload(targets(level)).ok();
+    }
+}
+
 /// Logs at another level from now on.
 ///
 /// # Errors
 /// The names of the levels, where it is none.
 pub(super) fn set_level(name: &str) -> Result<(), String> {
-    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     if !LEVELS.contains(&name) {
         return Err(format!("a level is one of {}", LEVELS.join(", ")));
     }
@@ -88,7 +111,7 @@ fn tell_panic(info: &PanicHookInfo<'_>) {
         Some((last, at)) if Some(last) == place && now < at + PANIC_EVERY => {
             LAST.try_with(|kept| kept.set(Some((last, at)))).ok();
         }
-        _ => lines::tell(&text_of(info)),
+        _ => lines::tell(&log_form::line("ERROR", &text_of(info))),
     }
 }
 

@@ -7,6 +7,7 @@ mod figures;
 mod lines;
 mod load;
 mod log;
+mod log_form;
 mod notify;
 mod options;
 mod pages;
@@ -27,7 +28,7 @@ pub(crate) fn main() -> ExitCode {
         return ctl::run(options);
     }
     shaddock::return_large_memory();
-    let _flush = log::start(options.log);
+    let _flush = log::start(options.log, options.log_format);
     shaddock::raise_descriptor_limit();
     let outcome = match options.into_command() {
         Command::Demo(options) => demo::run(&options),
@@ -41,7 +42,7 @@ pub(crate) fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            lines::tell(&format!("shaddock: {error:#}\n"));
+            lines::tell(&log_form::line("ERROR", &format!("shaddock: {error:#}")));
             ExitCode::FAILURE
         }
     }

@@ -12,6 +12,7 @@ use tracing::level_filters::LevelFilter;
 use super::ctl::CtlOptions;
 use super::demo::PomeloOptions;
 use super::load::LoadOptions;
+use super::log_form::LogFormat;
 
 /// The connector tier of a Pomelo game cluster, on io_uring or epoll.
 #[derive(Debug, Parser)]
@@ -24,9 +25,14 @@ pub(crate) struct Options {
     #[command(flatten)]
     demo: DemoOptions,
 
-    /// Level of the log on stderr: off, error, warn, info, debug or trace
-    #[arg(long, global = true, value_name = "LEVEL", default_value = "warn")]
-    pub(crate) log: LevelFilter,
+    /// Level of the log on stderr: off, error, warn, info, debug or trace [default: warn, or what
+    /// the file of `serve` says]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub(crate) log: Option<LevelFilter>,
+
+    /// Form of the log [default: text, or what the file of `serve` says]
+    #[arg(long, global = true, value_name = "FORM")]
+    pub(crate) log_format: Option<LogFormat>,
 }
 
 /// The commands.
@@ -183,7 +189,7 @@ mod tests {
     fn the_log_level_may_follow_the_subcommand() {
         for words in [&["shaddock", "demo", "--log", "debug"][..], &["shaddock", "--log", "debug"]]
         {
-            assert_eq!(Options::try_parse_from(words).unwrap().log, LevelFilter::DEBUG);
+            assert_eq!(Options::try_parse_from(words).unwrap().log, Some(LevelFilter::DEBUG));
         }
     }
 

@@ -16,6 +16,7 @@ use super::{figures, lines, several};
 pub(crate) fn run(options: &ConfigOptions) -> anyhow::Result<()> {
     let stop = Stop::on_signals_and_hangup().context("can't listen for signals")?;
     let mut config = read(options)?;
+    config.log.apply();
     // The text of the error says all that its source would.
     let builder = match options.driver {
         Some(driver) => config.builder().driver(driver),

@@ -34,6 +34,8 @@ mod serve;
 mod session_pushes;
 mod sessions;
 mod start_stop;
+#[cfg(feature = "cli")]
+mod steered;
 #[cfg(feature = "tls")]
 mod tls;
 mod typed;

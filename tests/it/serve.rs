@@ -19,18 +19,18 @@ use support::folder::Folder;
 use support::tls::client_config;
 use support::{Client, Event, PATIENCE, eventually, has_ring, package, request};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_shaddock");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_shaddock");
 const ECHO: &str = "connector.echoHandler.echo";
 
 /// A running `shaddock serve`.
-struct Served {
-    child: Child,
-    log: BufReader<Box<dyn Read>>,
-    addresses: Vec<SocketAddr>,
+pub(crate) struct Served {
+    pub(crate) child: Child,
+    pub(crate) log: BufReader<Box<dyn Read>>,
+    pub(crate) addresses: Vec<SocketAddr>,
 }
 
 impl Served {
-    fn start(config: &Path) -> Self {
+    pub(crate) fn start(config: &Path) -> Self {
         Self::start_by(Command::new(BINARY), config)
     }
 
@@ -48,12 +48,12 @@ impl Served {
         Self { child, log, addresses }
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Reads the log up to a line that has this in it.
-    fn until_logged(&mut self, text: &str) -> String {
+    pub(crate) fn until_logged(&mut self, text: &str) -> String {
         let mut log = String::new();
         loop {
             let before = log.len();
@@ -64,7 +64,7 @@ impl Served {
         }
     }
 
-    fn until_end(mut self) -> Option<i32> {
+    pub(crate) fn until_end(mut self) -> Option<i32> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -85,7 +85,7 @@ impl Drop for Served {
 }
 
 /// Reads where a process listens, and whatever it says after that.
-fn announced(stdout: impl Read + Send + 'static) -> Vec<SocketAddr> {
+pub(crate) fn announced(stdout: impl Read + Send + 'static) -> Vec<SocketAddr> {
     let mut line = String::new();
     let mut out = BufReader::new(stdout);
     out.read_line(&mut line).unwrap();
@@ -714,7 +714,7 @@ fn no_log_tells_a_password() {
 }
 
 #[cfg(feature = "admin")]
-fn ctl(socket: &Path, words: &[&str]) -> Output {
+pub(crate) fn ctl(socket: &Path, words: &[&str]) -> Output {
     Command::new(BINARY).arg("ctl").arg("--socket").arg(socket).args(words).output().unwrap()
 }
 
@@ -775,48 +775,4 @@ fn operators_look_at_a_connector_and_steer_it() {
     assert!(!socket.exists());
     let (code, _, error) = out(&["status"]);
     assert!(code == Some(1) && error.contains("--socket"), "{error}");
-}
-
-/// A signal's drain waits for balancers and can be called off; then the next signal is a first one
-/// again. A second one ends the process at once.
-#[cfg(feature = "admin")]
-#[test]
-fn a_drain_by_a_signal_is_called_off_or_cut_short() {
-    let folder = Folder::create();
-    let socket = folder.path().join("admin.sock");
-    let text = format!(
-        "[server]\nshards = 1\ndrain_delay = \"1h\"\ndrain_refuses_logins = true\n\
-         health_path = \"/healthz\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
-         [admin]\nsocket = \"{}\"\n",
-        socket.display()
-    );
-    let served = Served::start(&folder.write("shaddock.toml", &text));
-    let address = served.addresses[0];
-    let is_ready = || ctl(&socket, &["health"]).status.code() == Some(0);
-    let health = || {
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer.split(' ').nth(1).unwrap_or_default().to_owned()
-    };
-    let _amy = Client::ready(address);
-    for _ in 0..2 {
-        assert_eq!(health(), "200");
-        served.signal(Signal::TERM);
-        eventually("balancers are told", || !is_ready());
-        assert_eq!(health(), "503");
-        let mut bob = Client::connect(address);
-        bob.send(&support::handshake());
-        bob.until_end();
-        assert_eq!(ctl(&socket, &["undrain"]).status.code(), Some(0));
-        assert!(is_ready());
-        let _cleo = Client::ready(address);
-        // Within a redrawing of the figures.
-        std::thread::sleep(Duration::from_millis(1_500));
-    }
-    served.signal(Signal::TERM);
-    eventually("balancers are told", || !is_ready());
-    served.signal(Signal::TERM);
-    assert_eq!(served.until_end(), Some(128 + 15));
 }

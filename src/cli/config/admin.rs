@@ -5,7 +5,7 @@ use shaddock::{AdminOptions, Builder};
 use super::kind::TEXT;
 use super::table::Table;
 use super::{Section, Server};
-use crate::cli::{log, signals};
+use crate::cli::{lines, log, signals};
 
 struct Admin {
     options: Option<AdminOptions>,
@@ -26,7 +26,8 @@ pub(super) fn read(root: &mut Table<'_>, name: &'static str) -> Box<dyn Section>
         let mut options = AdminOptions::new()
             .hosts(hosts)
             .on_reload(signals::reload)
-            .on_log_level(log::set_level);
+            .on_log_level(log::set_level)
+            .lost_log_lines(|| lines::stderr().lost());
         if let Some(path) = socket {
             options = options.socket(path);
         }

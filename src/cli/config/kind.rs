@@ -7,6 +7,8 @@ use bytesize::ByteSize;
 use shaddock::{ClientVersion, Driver, HostRule, LaneFull};
 use toml::de::DeValue;
 
+use crate::cli::log::LEVELS;
+
 /// One kind of value: what to write, and how it is understood.
 pub(super) struct Kind<T> {
     pub(super) expected: &'static str,
@@ -34,6 +36,14 @@ pub(super) const SINGLE_SESSION: Kind<String> = Kind {
     expected: "\"off\", \"refuse\" or \"kick\"",
     parse: |value| one_of(&["off", "refuse", "kick"], value),
 };
+
+pub(super) const LOG_LEVEL: Kind<String> = Kind {
+    expected: "\"off\", \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
+    parse: |value| one_of(&LEVELS, value),
+};
+
+pub(super) const LOG_FORMAT: Kind<String> =
+    Kind { expected: "\"text\" or \"json\"", parse: |value| one_of(&["text", "json"], value) };
 
 pub(super) const DRIVER: Kind<Driver> = Kind {
     expected: "\"auto\", \"ring\" or \"poll\"",

@@ -12,6 +12,7 @@ mod kind;
 mod limits;
 mod listener;
 mod maintenance;
+mod log;
 mod pitaya;
 mod pomelo;
 mod problem;
@@ -31,6 +32,7 @@ use std::path::Path;
 use shaddock::{Builder, Engine, EngineOption, Handle, HandleError, StartError};
 
 use environment::PREFIX;
+pub(crate) use log::Log;
 pub(crate) use problem::Problem;
 use problem::Source;
 pub(crate) use server::Server;
@@ -82,6 +84,7 @@ const SECTIONS: [Entry; 12] = [
 /// A whole configuration that holds.
 pub(crate) struct Config {
     pub(crate) server: Server,
+    pub(crate) log: Log,
     sections: Vec<Box<dyn Section>>,
     /// The value of each key, by its path.
     values: BTreeMap<String, Value>,
@@ -119,6 +122,7 @@ impl Config {
     fn parse(source: &Source) -> Result<Self, Vec<Problem>> {
         let mut root = Table::root(source)?;
         let server = root.table("server", server::read);
+        let log = root.table("log", log::read);
         let read = |entry: &Entry| (entry.read)(&mut root, entry.name);
         let sections = SECTIONS.iter().map(read).collect();
         root.finish();
@@ -127,7 +131,7 @@ impl Config {
             return Err(problems);
         }
         let settings = root.settings(&values);
-        let config = Self { server, sections, values, settings };
+        let config = Self { server, log, sections, values, settings };
         config.builder().check().map_err(|error| vec![config.problem(&error, &root)])?;
         Ok(config)
     }
@@ -221,6 +225,9 @@ impl Config {
             if changed.applied.iter().any(is_of_it) {
                 section.apply(handle)?;
             }
+        }
+        if changed.applied.iter().any(|key| key.starts_with("log.")) {
+            next.log.apply();
         }
         // The rest of the engine stays as the old values say.
         self.values.retain(|_, value| value.changes == Changes::Restart);

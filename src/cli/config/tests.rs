@@ -53,6 +53,7 @@ fn the_example_has_every_key() {
     let source = source(&text.join("\n"));
     let mut root = Table::root(&source).unwrap_or_else(|problems| panic!("{problems:?}"));
     root.table("server", server::read);
+    root.table("log", log::read);
     for entry in &SECTIONS {
         (entry.read)(&mut root, entry.name);
     }

@@ -67,6 +67,7 @@ pub(crate) fn builder(options: &DemoOptions) -> anyhow::Result<Builder> {
         let drain = Drain::within(DRAIN_WITHIN);
         // Whoever shows the figures sees that sessions are closed, and shuts the engine down.
         let admin = AdminOptions::new().listen(address).on_drain(drain, || {});
+        let admin = admin.lost_log_lines(|| lines::stderr().lost());
         builder = builder.admin(admin.on_log_level(log::set_level));
     }
     if options.full {
