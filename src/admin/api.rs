@@ -1,18 +1,19 @@
 //! The resources of the admin server, and what is done for those who ask for them.
 
-use std::time::{Duration, Instant};
-
-use serde_json::json;
-
+use super::guard::From;
 use super::hosts;
 use super::http::{Method, Request, Response};
 use super::metrics::{self, OwnCounters};
 use super::options::AdminOptions;
+use super::page;
 use super::samples::Samples;
 use super::status::{Backends, Status};
 use super::walk::Walk;
 use crate::engine::{Drain as EngineDrain, Handle};
 use crate::session::SessionId;
+use serde_json::json;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 /// The parts of the server that an answer is made from.
 pub(super) struct Context<'a> {
@@ -21,6 +22,9 @@ pub(super) struct Context<'a> {
     pub(super) samples: &'a Samples,
     pub(super) drain: &'a mut Drain,
     pub(super) own: OwnCounters,
+    pub(super) from: From,
+    /// The address where clients of the game connect.
+    pub(super) game: SocketAddr,
     pub(super) now: Instant,
 }
 
@@ -47,12 +51,13 @@ const CHANGE: &[Method] = &[Method::Post];
 
 /// The resources, for those who ask for none of them.
 const INDEX: &str = "Shaddock's admin server.\n\n\
+    GET  /              a page, for browsers\n\
     GET  /metrics       for Prometheus\n\
     GET  /livez         200 while every shard turns\n\
     GET  /readyz        200 while clients may be sent here\n\
     GET  /status        figures as JSON\n\
     GET  /backends      server types as JSON\n\
-    GET  /sessions      ?sort= &limit= &offset= &uid= &state=\n\
+    GET  /sessions      ?sort= &limit= &offset= &uid= &state= &search=\n\
     GET  /sessions/ID   one session\n\
     GET  /events        figures each second (server-sent events)\n\
     POST /sessions/ID/kick   ?reason=\n\
@@ -68,7 +73,7 @@ pub(super) fn handle(context: &mut Context<'_>, request: &Request) -> Outcome {
     let methods = match path[..] {
         ["sessions", _, "kick"] | ["uids", _, "kick"] => CHANGE,
         ["drain" | "undrain" | "reload" | "log" | "deny" | "allow"] => CHANGE,
-        [] | ["sessions", _] => READ,
+        [] | ["sessions", _] | ["page", _] => READ,
         [
             "metrics" | "livez" | "readyz" | "status" | "backends" | "sessions" | "events"
             | "denied",
@@ -101,7 +106,11 @@ pub(super) fn handle(context: &mut Context<'_>, request: &Request) -> Outcome {
 
 fn answer(context: &mut Context<'_>, path: &[&str], request: &Request) -> Response {
     match *path {
+        [] if request.accept.contains("text/html") => page::page(context, request),
         [] => Response::text(200, INDEX),
+        ["page", name] => {
+            page::file(name).unwrap_or_else(|| Response::error(404, "the page has no such file"))
+        }
         ["metrics"] => metrics::response(context.handle, context.own, &request.accept),
         ["livez"] => alive(context),
         ["readyz"] => ready(context.handle),

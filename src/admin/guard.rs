@@ -63,14 +63,25 @@ pub(super) fn check(options: &AdminOptions, from: From, request: &Request) -> Re
             return Err(Refusal::Origin);
         }
     }
-    let Some(token) = &options.token else { return Err(Refusal::NoToken) };
+    // The page's token is known on this machine only, and good there only.
+    let of_page = options.page.token.as_ref().filter(|_| is_local(from));
+    if options.token.is_none() && of_page.is_none() {
+        return Err(Refusal::NoToken);
+    }
     let given = request.authorization.as_deref().unwrap_or_default();
     let (scheme, given) = given.split_once(' ').unwrap_or_default();
-    if !scheme.eq_ignore_ascii_case("bearer") || !is_same(token.as_bytes(), given.trim().as_bytes())
-    {
-        return Err(Refusal::Token);
+    let is_given = |token: &String| is_same(token.as_bytes(), given.trim().as_bytes());
+    let is_right = options.token.iter().chain(of_page).any(is_given);
+    match scheme.eq_ignore_ascii_case("bearer") && is_right {
+        true => Ok(()),
+        false => Err(Refusal::Token),
     }
-    Ok(())
+}
+
+/// True if a request has come by TCP over the loopback interface: nobody else reaches its
+/// addresses.
+pub(super) fn is_local(from: From) -> bool {
+    matches!(from, From::Tcp(address) if address.ip().to_canonical().is_loopback())
 }
 
 /// True if a `Host` is this server: an attacker's page, whose name leads here for a while, says the
@@ -152,5 +163,24 @@ mod tests {
         let open = checked(&AdminOptions::new(), "POST", "Host: localhost:3011\r\n");
         assert_eq!(open, Err(Refusal::NoToken));
         assert_eq!(check(&AdminOptions::new(), From::Unix, &request("POST", "")), Ok(()));
+    }
+
+    #[test]
+    fn the_token_of_the_page_is_good_on_this_machine_only() {
+        let mut options = AdminOptions::new();
+        options.page.token = Some(TOKEN.into());
+        let good = format!("Host: localhost:3011\r\nAuthorization: Bearer {TOKEN}\r\n");
+        let asked = |from: &str, lines: &str| {
+            check(&options, From::Tcp(from.parse().unwrap()), &request("POST", lines))
+        };
+        for address in ["127.0.0.1:3011", "[::1]:3011", "[::ffff:127.0.0.1]:3011"] {
+            assert_eq!(asked(address, &good), Ok(()), "{address}");
+        }
+        assert_eq!(asked("10.0.0.5:3011", &good), Err(Refusal::NoToken));
+        assert_eq!(asked("127.0.0.1:3011", "Host: localhost:3011\r\n"), Err(Refusal::Token));
+        let foreign = format!("{good}Origin: http://evil.example\r\n");
+        assert_eq!(asked("127.0.0.1:3011", &foreign), Err(Refusal::Origin));
+        let rebound = good.replace("localhost", "evil.example");
+        assert_eq!(asked("127.0.0.1:3011", &rebound), Err(Refusal::Host));
     }
 }

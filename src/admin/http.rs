@@ -20,6 +20,10 @@ pub(super) struct Request {
     pub(super) origin: Option<String>,
     pub(super) authorization: Option<String>,
     pub(super) accept: String,
+    /// The use that a browser has for the answer (`Sec-Fetch-Dest`), where it tells.
+    pub(super) destination: Option<String>,
+    /// True if a proxy says that it asks for somebody else.
+    pub(super) is_forwarded: bool,
     pub(super) body: Vec<u8>,
 }
 
@@ -36,7 +40,7 @@ pub(super) enum Method {
 pub(super) struct Response {
     pub(super) status: u16,
     content_type: &'static str,
-    header: Option<(&'static str, String)>,
+    headers: Vec<(&'static str, String)>,
     pub(super) body: Vec<u8>,
 }
 
@@ -48,6 +52,9 @@ pub(super) enum Parsed {
     /// An error; the answer says what is wrong.
     Bad(Response),
 }
+
+/// The headers by which proxies tell that they are some.
+const FORWARDED: [&str; 4] = ["Forwarded", "Via", "X-Forwarded-For", "X-Real-IP"];
 
 impl Request {
     /// Reads a request from what has come of it.
@@ -103,6 +110,8 @@ impl Request {
             origin: one("Origin"),
             authorization: one("Authorization"),
             accept: one("Accept").unwrap_or_default(),
+            destination: one("Sec-Fetch-Dest"),
+            is_forwarded: FORWARDED.into_iter().any(|name| one(name).is_some()),
             body: body.to_vec(),
         })
     }
@@ -171,11 +180,11 @@ impl Response {
     }
 
     pub(super) fn of(status: u16, content_type: &'static str, body: Vec<u8>) -> Self {
-        Self { status, content_type, header: None, body }
+        Self { status, content_type, headers: Vec::new(), body }
     }
 
     pub(super) fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.header = Some((name, value.into()));
+        self.headers.push((name, value.into()));
         self
     }
 
@@ -206,7 +215,7 @@ impl Response {
              Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n",
             reason(*status),
         );
-        if let Some((name, value)) = &self.header {
+        for (name, value) in &self.headers {
             write!(head, "{name}: {value}\r\n").ok();
         }
         head

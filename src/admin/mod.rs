@@ -16,6 +16,7 @@ mod http;
 mod listen;
 mod metrics;
 mod options;
+mod page;
 mod process;
 mod samples;
 mod server;

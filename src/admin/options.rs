@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::listen::{self, Listening};
+use super::page;
 use super::server::{Admin, Server};
 use crate::engine::{Attached, Attachment, Drain, Handle};
 use crate::error::{EngineOption, StartError};
@@ -43,6 +44,17 @@ pub struct AdminOptions {
     pub(super) on_reload: Option<Hook>,
     pub(super) on_log_level: Option<LevelHook>,
     pub(super) lost_log_lines: Option<CountHook>,
+    pub(super) page: PageOptions,
+}
+
+/// The part of the page at `/`.
+#[derive(Clone, Default)]
+pub(super) struct PageOptions {
+    may_change: bool,
+    /// True if it has the demo's chat and echo.
+    pub(super) has_play: bool,
+    /// The token that it changes things with; made at the start.
+    pub(super) token: Option<String>,
 }
 
 impl std::fmt::Debug for AdminOptions {
@@ -123,6 +135,24 @@ impl AdminOptions {
         self.on_log_level = Some(Arc::new(call));
         self
     }
+
+    /// Lets the page at `/` change things without being given a token, for whoever opens it on
+    /// this machine by a loopback address: each start makes a random token, which only that page
+    /// has. So every user of the machine may change things, and nobody else may; see
+    /// `docs/operating.md`, "The page". Without it the page asks for [`Self::token`].
+    #[must_use]
+    pub fn page_may_change(mut self) -> Self {
+        self.page.may_change = true;
+        self
+    }
+
+    /// Adds a chat and an echo to the page, for an engine with the handlers of `shaddock demo`.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn page_with_demo(mut self) -> Self {
+        self.page.has_play = true;
+        self
+    }
 }
 
 impl AdminOptions {
@@ -160,9 +190,17 @@ impl Attachment for AdminOptions {
         Ok(())
     }
 
-    fn start(self: Box<Self>, handle: Handle) -> Result<Box<dyn Attached>, StartError> {
+    fn start(
+        mut self: Box<Self>,
+        handle: Handle,
+        game: SocketAddr,
+    ) -> Result<Box<dyn Attached>, StartError> {
         let listening = Listening::open(&self)?;
-        Ok(Box::new(Server::start(*self, listening, handle)?))
+        if self.page.may_change {
+            let failed = |error| StartError::System { what: "a random token", error };
+            self.page.token = Some(page::random_token().map_err(failed)?);
+        }
+        Ok(Box::new(Server::start(*self, listening, handle, game)?))
     }
 }
 

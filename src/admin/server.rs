@@ -34,6 +34,8 @@ pub(super) struct Server {
     options: AdminOptions,
     listening: Listening,
     handle: Handle,
+    /// The address where clients of the game connect.
+    game: SocketAddr,
     stop: UnixStream,
     connections: Vec<Connection>,
     samples: Samples,
@@ -93,6 +95,7 @@ impl Server {
         options: AdminOptions,
         listening: Listening,
         handle: Handle,
+        game: SocketAddr,
     ) -> Result<Admin, StartError> {
         let failed = |error| StartError::System { what: "the admin server's thread", error };
         let (stop, stopped) = UnixStream::pair().map_err(failed)?;
@@ -103,6 +106,7 @@ impl Server {
             options,
             listening,
             handle,
+            game,
             stop: stopped,
             connections: Vec::new(),
             look_at: now + LOOK_EVERY,
@@ -290,6 +294,8 @@ impl Server {
             samples: &self.samples,
             drain: &mut self.drain,
             own,
+            from,
+            game: self.game,
             now,
         };
         match api::handle(&mut context, request) {

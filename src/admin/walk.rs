@@ -42,6 +42,8 @@ struct Wanted {
     offset: usize,
     uid: Option<String>,
     state: Option<String>,
+    /// Text that the id, the uid or the peer has somewhere, in lower case.
+    search: Option<String>,
 }
 
 /// An order: those with the most of something first, but for the number.
@@ -51,8 +53,9 @@ struct Sort {
     key: fn(&SessionInfo) -> u64,
 }
 
-const SORTS: [Sort; 7] = [
+const SORTS: [Sort; 8] = [
     Sort { name: "number", key: |it| u64::MAX - it.number },
+    Sort { name: "age_s", key: |it| it.age_s },
     Sort { name: "outbox_bytes", key: |it| it.outbox_bytes as u64 },
     Sort { name: "outbox_ms", key: |it| it.outbox_ms },
     Sort { name: "in_flight", key: |it| it.in_flight.into() },
@@ -61,7 +64,7 @@ const SORTS: [Sort; 7] = [
     Sort { name: "silent_ms", key: |it| it.silent_ms },
 ];
 const STATES: [&str; 3] = ["opening", "working", "closing"];
-const PARAMETERS: [&str; 5] = ["sort", "limit", "offset", "uid", "state"];
+const PARAMETERS: [&str; 6] = ["sort", "limit", "offset", "uid", "state", "search"];
 
 impl Walk {
     /// A look at all sessions, as the parameters say.
@@ -192,6 +195,7 @@ impl Wanted {
             offset: number("offset", 0, OFFSET_MAX)?,
             uid: request.parameter("uid").map(str::to_owned),
             state,
+            search: request.parameter("search").map(str::to_lowercase),
         })
     }
 
@@ -199,6 +203,11 @@ impl Wanted {
         let uid = || session.uid.as_ref().map(|uid| uid.text());
         self.state.as_ref().is_none_or(|state| *state == session.state)
             && self.uid.as_ref().is_none_or(|wanted| uid() == Some(wanted))
+            && self.search.as_ref().is_none_or(|wanted| {
+                uid().is_some_and(|uid| uid.to_lowercase().contains(wanted))
+                    || format!("{:?}", session.id).contains(wanted)
+                    || session.peer.to_string().contains(wanted)
+            })
     }
 
     /// Sessions that the answer may need.

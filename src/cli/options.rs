@@ -104,9 +104,13 @@ pub(crate) struct DemoOptions {
     #[arg(value_parser = clap::value_parser!(u16).range(1..=WORKERS_MAX))]
     pub(crate) workers: u16,
 
-    /// Address of the admin server: metrics, sessions, drain; none by default
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) admin: Option<String>,
+    /// Address of the admin server, with a page for browsers: figures, sessions, a chat to play
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3011")]
+    pub(crate) admin: String,
+
+    /// Serve no page, and nothing else to look at
+    #[arg(long, conflicts_with = "admin")]
+    pub(crate) no_admin: bool,
 
     /// The cluster to join, if any
     #[command(flatten)]
@@ -183,6 +187,14 @@ mod tests {
     fn without_options_there_is_a_shard_for_each_core() {
         assert!(demo(&[]).unwrap().shards() >= 1);
         assert_eq!(demo(&["--heartbeat", "0"]).unwrap().heartbeat(), None);
+    }
+
+    #[test]
+    fn the_demo_has_its_page_unless_told_otherwise() {
+        let options = demo(&[]).unwrap();
+        assert_eq!((options.admin.as_str(), options.no_admin), ("127.0.0.1:3011", false));
+        assert!(demo(&["demo", "--no-admin"]).unwrap().no_admin);
+        assert!(demo(&["demo", "--no-admin", "--admin", "127.0.0.1:1"]).is_err());
     }
 
     #[test]

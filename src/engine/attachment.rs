@@ -1,5 +1,7 @@
 //! Something that is to start with an engine.
 
+use std::net::SocketAddr;
+
 use super::attached::Attached;
 use super::handle::Handle;
 use crate::error::StartError;
@@ -10,6 +12,10 @@ pub(crate) trait Attachment: Send {
     /// Checks that it can be started, as far as that shows before.
     fn check(&self) -> Result<(), StartError>;
 
-    /// Starts it beside an engine that runs.
-    fn start(self: Box<Self>, handle: Handle) -> Result<Box<dyn Attached>, StartError>;
+    /// Starts it beside an engine that runs, and that serves clients at an address.
+    fn start(
+        self: Box<Self>,
+        handle: Handle,
+        game: SocketAddr,
+    ) -> Result<Box<dyn Attached>, StartError>;
 }

@@ -598,7 +598,7 @@ impl Builder {
         let mut engine = plan.start()?;
         // One that fails stops the engine, which is dropped.
         for attachment in attachments {
-            let attached = attachment.start(engine.handle())?;
+            let attached = attachment.start(engine.handle(), engine.local_addr())?;
             engine.attach(attached);
         }
         Ok(engine)

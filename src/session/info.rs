@@ -22,6 +22,8 @@ pub(crate) struct SessionInfo {
     pub(crate) tls: bool,
     pub(crate) dialect: &'static str,
     pub(crate) state: &'static str,
+    /// Seconds since its connection was accepted.
+    pub(crate) age_s: u64,
     /// Milliseconds since the client last said what keeps it alive.
     pub(crate) silent_ms: u64,
     /// Bytes that wait for the client.

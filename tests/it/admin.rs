@@ -198,6 +198,14 @@ fn sessions_are_listed_in_parts_and_kicked() {
         assert_eq!(answer.status, 400, "{path}");
         assert!(answer.json()["error"].is_string());
     }
+    for text in ["AM", &id, session["peer"].as_str().unwrap()] {
+        let path = format!("/sessions?state=working&search={text}");
+        assert_eq!(get(address, &path).json()["matching"], 1, "{text}");
+    }
+    assert_eq!(get(address, "/sessions?search=bob").json()["matching"], 0);
+    let oldest = get(address, "/sessions?sort=age_s&limit=1").json();
+    assert!(oldest["sessions"][0]["age_s"].as_u64() >= session["age_s"].as_u64(), "{oldest}");
+    assert!(session["age_s"].as_u64().unwrap() <= 600, "{session}");
     let kicked = post(address, &format!("/sessions/{id}/kick?reason=bye"));
     assert_eq!((kicked.status, &kicked.json()["kicked"]["uid"]), (200, &json!("amy")));
     let is_kick = |event: &Event| format!("{event:?}").contains("bye");
@@ -510,4 +518,64 @@ fn balancers_may_ask_on_the_port_of_clients() {
     let engine = game(1).start().unwrap();
     assert_eq!(get(engine.local_addr(), "/healthz").status, 426, "only by choice");
     assert!(game(1).health_path("healthz").start().is_err());
+}
+
+/// The page, with a browser's headers.
+fn page(address: SocketAddr, lines: &str) -> Answer {
+    ask_with(address, "GET", "/", &format!("Accept: text/html,*/*;q=0.8\r\n{lines}"))
+}
+
+/// The token in a page, if it has one.
+fn token_of(page: &Answer) -> Option<String> {
+    let (_, behind) = page.body.split_once("token&quot;:&quot;")?;
+    Some(behind.split('&').next().unwrap().to_owned())
+}
+
+#[test]
+fn a_page_may_change_things_on_this_machine_alone() {
+    let options = AdminOptions::new().listen("127.0.0.1:0").page_may_change();
+    let engine = game(1).admin(options.clone()).start().unwrap();
+    let address = admin(&engine);
+    let shown = page(address, "Sec-Fetch-Dest: document\r\nSec-Fetch-Site: none\r\n");
+    assert_eq!(shown.status, 200);
+    for part in ["Content-Type: text/html", "default-src 'none'", "frame-ancestors 'none'"] {
+        assert!(shown.head.contains(part), "{part}\n{}", shown.head);
+    }
+    assert!(!shown.head.contains("ws://"), "there is no demo to play: {}", shown.head);
+    let token = token_of(&shown).expect("it has a token");
+    assert_eq!(token.len(), 64);
+    let bearer = format!("Authorization: Bearer {token}\r\n");
+    let own = format!("Origin: http://{address}\r\n");
+    let undrain = |lines: &str| ask_with(address, "POST", "/undrain", lines).status;
+    assert_eq!(undrain(&format!("{bearer}{own}")), 200);
+    assert_eq!(undrain(&own), 401, "a page without it");
+    assert_eq!(undrain(&format!("{bearer}Origin: http://evil.example\r\n")), 403);
+    // Nor does anybody else get it: no frame or script of another page, and nobody behind a proxy.
+    for lines in ["Sec-Fetch-Dest: iframe\r\n", "Sec-Fetch-Dest: script\r\n", "Via: 1.1 x\r\n"] {
+        assert_eq!(token_of(&page(address, lines)), None, "{lines}");
+    }
+    let rebound = "GET / HTTP/1.1\r\nHost: evil.example\r\nAccept: text/html\r\n\r\n";
+    assert_eq!(exchange(connect(address), rebound.as_bytes()).status, 421);
+    // Each start makes its own.
+    let other = game(1).admin(options).start().unwrap();
+    assert_ne!(token_of(&page(admin(&other), "")).unwrap(), token);
+    assert_eq!(ask_with(admin(&other), "POST", "/undrain", &bearer).status, 401);
+}
+
+#[test]
+fn a_page_that_was_not_asked_to_has_no_token() {
+    let engine = game(1).admin(options()).start().unwrap();
+    let address = admin(&engine);
+    let shown = page(address, "");
+    assert!(shown.body.contains("&quot;changes&quot;:&quot;token&quot;"), "it asks for the token");
+    assert_eq!(token_of(&shown), None);
+    assert!(!shown.body.contains(&token()));
+    for name in ["page.css", "page.js", "base.js", "words.js", "plot.js", "sessions.js", "play.js"]
+    {
+        let file = get(address, &format!("/page/{name}"));
+        assert_eq!(file.status, 200, "{name}");
+        assert!(file.head.contains("Cross-Origin-Resource-Policy: same-origin"), "{}", file.head);
+    }
+    assert_eq!(get(address, "/page/page.html").status, 404);
+    assert!(get(address, "/").body.starts_with("Shaddock's admin server"), "for terminals");
 }

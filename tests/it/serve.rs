@@ -776,3 +776,24 @@ fn operators_look_at_a_connector_and_steer_it() {
     let (code, _, error) = out(&["status"]);
     assert!(code == Some(1) && error.contains("--socket"), "{error}");
 }
+
+#[cfg(feature = "admin")]
+#[test]
+fn the_demo_serves_without_its_page_where_the_port_is_taken() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().map(|address| (taken, address.to_string())).unwrap();
+    let mut child = Command::new(BINARY)
+        .args(["demo", "--listen", "127.0.0.1:0", "--shards", "1", "--admin", &taken.1])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let addresses = announced(child.stdout.take().unwrap());
+    let mut told = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut told).unwrap();
+    let answer = Client::ready(addresses[0]).ask(1, "connector.entryHandler.echo", "{}");
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(told.contains(&taken.1) && told.contains("--admin"), "{told}");
+    assert_eq!(answer, "{}");
+}

@@ -8,7 +8,8 @@ mod js;
 mod pomelo;
 mod router;
 
-use std::net::SocketAddr;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ use super::{figures, lines, log, several};
 
 /// The time that clients and workers get to finish when the engine stops.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
+/// The time in which a drain can be called off, by the page's own button.
+const DRAIN_DELAY: Duration = Duration::from_secs(10);
 /// The room of players who name none.
 const DEFAULT_ROOM: &str = "lobby";
 
@@ -63,10 +66,11 @@ pub(crate) fn builder(options: &DemoOptions) -> anyhow::Result<Builder> {
     if let Some(interval) = options.heartbeat() {
         builder = builder.heartbeat(interval);
     }
-    if let Some(address) = &options.admin {
-        let drain = Drain::within(DRAIN_WITHIN);
+    if has_admin(options) {
+        let drain = Drain::within(DRAIN_WITHIN).delay(DRAIN_DELAY);
         // Whoever shows the figures sees that sessions are closed, and shuts the engine down.
-        let admin = AdminOptions::new().listen(address).on_drain(drain, || {});
+        let admin = AdminOptions::new().listen(&options.admin).on_drain(drain, || {});
+        let admin = admin.page_may_change().page_with_demo();
         let admin = admin.lost_log_lines(|| lines::stderr().lost());
         builder = builder.admin(admin.on_log_level(log::set_level));
     }
@@ -76,6 +80,24 @@ pub(crate) fn builder(options: &DemoOptions) -> anyhow::Result<Builder> {
         builder = builder.dictionary(dictionary).protos(protos);
     }
     Ok(builder)
+}
+
+/// True if there is to be an admin server. Where another process has taken its port, the demo tells
+/// that and serves without.
+fn has_admin(options: &DemoOptions) -> bool {
+    if options.no_admin {
+        return false;
+    }
+    let is_taken = |error: std::io::Error| error.kind() == ErrorKind::AddrInUse;
+    let is_taken = TcpListener::bind(&options.admin).is_err_and(is_taken);
+    if is_taken {
+        lines::tell(&format!(
+            "shaddock demo: no page, as another process listens on {}; name a free address with \
+             --admin\n",
+            options.admin
+        ));
+    }
+    !is_taken
 }
 
 /// Adds the handlers of the server type `connector`.
@@ -100,7 +122,9 @@ fn announce(address: SocketAddr, admin: Option<SocketAddr>, options: &DemoOption
         several(options.workers, "chat worker"),
     );
     if let Some(admin) = admin {
-        lines.push_str(&format!("Metrics and all else to look at: http://{admin}/\n"));
+        lines.push_str(&format!(
+            "Play, and watch it: http://{admin}/ (metrics, sessions and more below it)\n"
+        ));
     }
     lines::stdout().write(lines.as_bytes());
 }

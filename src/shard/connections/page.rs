@@ -26,6 +26,11 @@ impl Connections {
         SessionPage { sessions: shown.into_iter().collect(), next: None }
     }
 
+    fn age_s(&self, slot: Slot) -> u64 {
+        let accepted_s = self.accepted_s.get(slot.index()).copied();
+        self.clock_s().saturating_sub(accepted_s.unwrap_or(u32::MAX)).into()
+    }
+
     fn info(&self, id: SessionId, connection: &Connection) -> SessionInfo {
         let listener = self.config.listener(connection.listener);
         let now_ms = self.patient_ms();
@@ -53,6 +58,7 @@ impl Connections {
                 State::Working(_) => "working",
                 State::Closing | State::Lingering | State::Dead => "closing",
             },
+            age_s: self.age_s(id.slot()),
             silent_ms: now_ms.saturating_sub(connection.heard_ms),
             outbox_bytes: connection.outbox.bytes(),
             outbox_ms: connection.outbox.wait_ms(now_ms).unwrap_or(0),
