@@ -40,6 +40,9 @@ _shaddock() {
             shaddock,serve)
                 cmd="shaddock__subcmd__serve"
                 ;;
+            shaddock,top)
+                cmd="shaddock__subcmd__top"
+                ;;
             shaddock__subcmd__ctl,drain)
                 cmd="shaddock__subcmd__ctl__subcmd__drain"
                 ;;
@@ -130,6 +133,9 @@ _shaddock() {
             shaddock__subcmd__help,serve)
                 cmd="shaddock__subcmd__help__subcmd__serve"
                 ;;
+            shaddock__subcmd__help,top)
+                cmd="shaddock__subcmd__help__subcmd__top"
+                ;;
             shaddock__subcmd__help__subcmd__ctl,drain)
                 cmd="shaddock__subcmd__help__subcmd__ctl__subcmd__drain"
                 ;;
@@ -167,7 +173,7 @@ _shaddock() {
 
     case "${cmd}" in
         shaddock)
-            opts="-h -V --listen --full --shards --driver --heartbeat --workers --admin --pomelo --pomelo-token --pomelo-listen --pomelo-timeout --server-id --log --log-format --help --version demo serve check load completions man ctl help"
+            opts="-h -V --listen --full --shards --driver --heartbeat --workers --admin --no-admin --pomelo --pomelo-token --pomelo-listen --pomelo-timeout --server-id --log --help --version demo serve check load completions man ctl top help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -221,10 +227,6 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --log-format)
-                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
-                    return 0
-                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -233,7 +235,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__check)
-            opts="-h --config --driver --log --log-format --help"
+            opts="-h --config --driver --log --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -251,10 +253,6 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --log-format)
-                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
-                    return 0
-                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -263,7 +261,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__completions)
-            opts="-h --log --log-format --help bash elvish fish powershell zsh"
+            opts="-h --log --help bash elvish fish powershell zsh"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -271,10 +269,6 @@ _shaddock() {
             case "${prev}" in
                 --log)
                     COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --log-format)
-                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -285,7 +279,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl)
-            opts="-h --socket --address --token-file --json --log --log-format --help status sessions session kick drain undrain log reload health metrics help"
+            opts="-h --socket --address --token-file --json --log --help status sessions session kick drain undrain log reload health metrics help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -307,10 +301,6 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --log-format)
-                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
-                    return 0
-                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -319,24 +309,12 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__drain)
-            opts="-h --delay --over --within --refuse-logins --socket --address --token-file --json --log --log-format --help"
+            opts="-h --socket --address --token-file --json --log --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
-                --delay)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --over)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --within)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -351,10 +329,6 @@ _shaddock() {
                     ;;
                 --log)
                     COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --log-format)
-                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -365,7 +339,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__health)
-            opts="-h --socket --address --token-file --json --log --log-format --help"
+            opts="-h --socket --address --token-file --json --log --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -385,10 +359,6 @@ _shaddock() {
                     ;;
                 --log)
                     COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --log-format)
-                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -567,7 +537,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__kick)
-            opts="-h --uid --reason --socket --address --token-file --json --log --log-format --help"
+            opts="-h --uid --reason --socket --address --token-file --json --log --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -597,10 +567,6 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --log-format)
-                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
-                    return 0
-                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -609,7 +575,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__log)
-            opts="-h --socket --address --token-file --json --log --log-format --help"
+            opts="-h --socket --address --token-file --json --log --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -629,10 +595,6 @@ _shaddock() {
                     ;;
                 --log)
                     COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --log-format)
-                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -643,7 +605,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__metrics)
-            opts="-h --socket --address --token-file --json --log --log-format --help"
+            opts="-h --socket --address --token-file --json --log --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -663,10 +625,6 @@ _shaddock() {
                     ;;
                 --log)
                     COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --log-format)
-                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -677,7 +635,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__reload)
-            opts="-h --socket --address --token-file --json --log --log-format --help"
+            opts="-h --socket --address --token-file --json --log --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -697,10 +655,6 @@ _shaddock() {
                     ;;
                 --log)
                     COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --log-format)
-                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -711,7 +665,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__session)
-            opts="-h --socket --address --token-file --json --log --log-format --help"
+            opts="-h --socket --address --token-file --json --log --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -733,10 +687,6 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --log-format)
-                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
-                    return 0
-                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -745,7 +695,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__sessions)
-            opts="-h --sort --limit --offset --uid --state --socket --address --token-file --json --log --log-format --help"
+            opts="-h --sort --limit --offset --uid --state --search --socket --address --token-file --json --log --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -771,6 +721,10 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --search)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -785,10 +739,6 @@ _shaddock() {
                     ;;
                 --log)
                     COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --log-format)
-                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -799,7 +749,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__status)
-            opts="-h --socket --address --token-file --json --log --log-format --help"
+            opts="-h --socket --address --token-file --json --log --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -819,10 +769,6 @@ _shaddock() {
                     ;;
                 --log)
                     COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --log-format)
-                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -833,7 +779,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__undrain)
-            opts="-h --socket --address --token-file --json --log --log-format --help"
+            opts="-h --socket --address --token-file --json --log --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -855,10 +801,6 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --log-format)
-                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
-                    return 0
-                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -867,7 +809,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__demo)
-            opts="-h --listen --full --shards --driver --heartbeat --workers --admin --pomelo --pomelo-token --pomelo-listen --pomelo-timeout --server-id --log --log-format --help"
+            opts="-h --listen --full --shards --driver --heartbeat --workers --admin --no-admin --pomelo --pomelo-token --pomelo-listen --pomelo-timeout --server-id --log --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -921,10 +863,6 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --log-format)
-                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
-                    return 0
-                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -933,7 +871,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__help)
-            opts="demo serve check load completions man ctl help"
+            opts="demo serve check load completions man ctl top help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1198,8 +1136,22 @@ _shaddock() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        shaddock__subcmd__help__subcmd__top)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         shaddock__subcmd__load)
-            opts="-h --addr --transport --driver --route --connections --opening --rings --heartbeat --pipeline --body-bytes --seconds --warmup --mode --rate --login --any-answer --server-pid --json --plot --log --log-format --help"
+            opts="-h --addr --transport --driver --route --connections --opening --rings --heartbeat --pipeline --body-bytes --seconds --warmup --mode --rate --login --any-answer --server-pid --json --plot --log --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1277,10 +1229,6 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --log-format)
-                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
-                    return 0
-                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1289,7 +1237,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__man)
-            opts="-h --log --log-format --help"
+            opts="-h --log --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1297,10 +1245,6 @@ _shaddock() {
             case "${prev}" in
                 --log)
                     COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --log-format)
-                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -1311,7 +1255,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__serve)
-            opts="-h --config --driver --log --log-format --help"
+            opts="-h --config --driver --log --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1329,8 +1273,42 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --log-format)
-                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        shaddock__subcmd__top)
+            opts="-h --socket --address --token-file --sort --every --once --log --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sort)
+                    COMPREPLY=($(compgen -W "number age_s outbox_bytes outbox_ms in_flight kept_bytes silent_ms" -- "${cur}"))
+                    return 0
+                    ;;
+                --every)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 *)

@@ -1,7 +1,7 @@
 //! `shaddock ctl`: what the admin server of a running connector tells, for people and programs.
 
-mod client;
-mod show;
+pub(crate) mod client;
+pub(crate) mod show;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -18,6 +18,20 @@ use client::{Answer, Client};
 #[command(after_help = "Exit codes: 0 done, or ready; 1 no answer; 2 wrong options; \
     3 refused, or not ready (the answer tells why).")]
 pub(crate) struct CtlOptions {
+    #[command(flatten)]
+    server: ServerOptions,
+
+    /// Print the answer as it is, for programs
+    #[arg(long, global = true)]
+    json: bool,
+
+    #[command(subcommand)]
+    command: Ask,
+}
+
+/// The way to an admin server.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ServerOptions {
     /// The Unix socket of the admin server, `admin.socket` in its file
     #[arg(long, global = true, value_name = "PATH", default_value = "/run/shaddock/admin.sock")]
     socket: PathBuf,
@@ -29,13 +43,16 @@ pub(crate) struct CtlOptions {
     /// A file that holds the token of `admin.token`, to change something by TCP
     #[arg(long, global = true, value_name = "FILE", requires = "address")]
     token_file: Option<PathBuf>,
+}
 
-    /// Print the answer as it is, for programs
-    #[arg(long, global = true)]
-    json: bool,
-
-    #[command(subcommand)]
-    command: Ask,
+impl ServerOptions {
+    /// A client of that server.
+    pub(crate) fn client(&self) -> anyhow::Result<Client> {
+        match &self.address {
+            Some(address) => Client::tcp(address, self.token_file.as_deref()),
+            None => Ok(Client::unix(self.socket.clone())),
+        }
+    }
 }
 
 /// A question or a wish.
@@ -89,7 +106,7 @@ enum Ask {
 /// Which sessions.
 #[derive(Debug, Clone, Args)]
 struct ListOptions {
-    /// number, outbox_bytes, outbox_ms, in_flight, in_flight_bytes, kept_bytes or silent_ms
+    /// number, age_s, outbox_bytes, outbox_ms, in_flight, in_flight_bytes, kept_bytes or silent_ms
     #[arg(long, default_value = "number")]
     sort: String,
     /// Sessions at most, up to 1000
@@ -104,6 +121,9 @@ struct ListOptions {
     /// Only those in this state: opening, working or closing
     #[arg(long)]
     state: Option<String>,
+    /// Only those with this text in their id, uid or address
+    #[arg(long, value_name = "TEXT")]
+    search: Option<String>,
 }
 
 /// The times of a drain, as the file sets them unless they are given.
@@ -152,10 +172,7 @@ pub(crate) fn run(options: &CtlOptions) -> ExitCode {
 }
 
 fn ask(options: &CtlOptions) -> anyhow::Result<ExitCode> {
-    let client = match &options.address {
-        Some(address) => Client::tcp(address, options.token_file.as_deref())?,
-        None => Client::unix(options.socket.clone()),
-    };
+    let client = options.server.client()?;
     let (method, target) = target(&options.command);
     let answer = client.ask(method, &target)?;
     let is_good = answer.status < 400;
@@ -184,7 +201,9 @@ fn target(ask: &Ask) -> (&'static str, String) {
             let ListOptions { sort, limit, offset, .. } = list;
             let sort = escaped(sort);
             let mut target = format!("/sessions?sort={sort}&limit={limit}&offset={offset}");
-            for (name, value) in [("uid", &list.uid), ("state", &list.state)] {
+            for (name, value) in
+                [("uid", &list.uid), ("state", &list.state), ("search", &list.search)]
+            {
                 if let Some(value) = value {
                     target.push_str(&format!("&{name}={}", escaped(value)));
                 }

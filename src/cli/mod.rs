@@ -14,6 +14,7 @@ mod pages;
 mod serve;
 mod signals;
 mod terminal;
+mod top;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,9 @@ pub(crate) fn main() -> ExitCode {
     if let Some(options) = options.ctl() {
         return ctl::run(options);
     }
+    if let Some(options) = options.top() {
+        return top::run(options);
+    }
     shaddock::return_large_memory();
     let _flush = log::start(options.log, options.log_format);
     shaddock::raise_descriptor_limit();
@@ -37,7 +41,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Load(options) => load::run(&options),
         Command::Completions { shell } => pages::write_completions(shell),
         Command::Man { folder } => pages::write_man(&folder),
-        Command::Ctl(_) => Ok(()), // It has been run.
+        Command::Ctl(_) | Command::Top(_) => Ok(()), // It has been run.
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

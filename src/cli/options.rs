@@ -13,6 +13,7 @@ use super::ctl::CtlOptions;
 use super::demo::PomeloOptions;
 use super::load::LoadOptions;
 use super::log_form::LogFormat;
+use super::top::TopOptions;
 
 /// The connector tier of a Pomelo game cluster, on io_uring or epoll.
 #[derive(Debug, Parser)]
@@ -60,6 +61,8 @@ pub(crate) enum Command {
     },
     /// Look at a running `shaddock serve`, and steer it, by its admin server
     Ctl(CtlOptions),
+    /// Watch a running connector on the terminal: shards, backends, sessions
+    Top(TopOptions),
 }
 
 /// The place of the configuration.
@@ -129,6 +132,14 @@ impl Options {
     pub(crate) fn ctl(&self) -> Option<&CtlOptions> {
         match &self.command {
             Some(Command::Ctl(options)) => Some(options),
+            _ => None,
+        }
+    }
+
+    /// The options of `top`, if it is that.
+    pub(crate) fn top(&self) -> Option<&TopOptions> {
+        match &self.command {
+            Some(Command::Top(options)) => Some(options),
             _ => None,
         }
     }

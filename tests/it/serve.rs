@@ -744,6 +744,11 @@ fn operators_look_at_a_connector_and_steer_it() {
     let sessions: Value = serde_json::from_str(&list).unwrap();
     assert_eq!(sessions["sessions"][0]["uid"], "amy", "{list}");
     assert!(out(&["sessions"]).1.starts_with("ID "), "a table");
+    let top = top(&["--socket", socket.to_str().unwrap()]);
+    let screen = String::from_utf8(top.stdout).unwrap();
+    for part in ["connector-1 ", "ready", "shards", "sessions by in_flight: 1 in all", "amy"] {
+        assert!(screen.contains(part), "{part}\n{screen}");
+    }
     assert!(out(&["metrics"]).1.contains("shaddock_connections_accepted_total 1\n"));
     // The level changes while it runs.
     assert_eq!(out(&["log", "debug"]).0, Some(0));
@@ -775,6 +780,38 @@ fn operators_look_at_a_connector_and_steer_it() {
     assert!(!socket.exists());
     let (code, _, error) = out(&["status"]);
     assert!(code == Some(1) && error.contains("--socket"), "{error}");
+}
+
+#[cfg(feature = "admin")]
+fn top(words: &[&str]) -> Output {
+    Command::new(BINARY).args(["top", "--once"]).args(words).output().unwrap()
+}
+
+#[cfg(feature = "admin")]
+#[test]
+fn top_asks_by_tcp_too_and_tells_where_nobody_answers() {
+    let folder = Folder::create();
+    let listening = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listening.local_addr().unwrap().to_string();
+    // A port that nobody listens on.
+    drop(listening);
+    let output = top(&["--address", &address]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && error.contains(&address), "{error}");
+    let token = folder.write("token", "0123456789abcdef");
+    let text = "[server]\nshards = 1\ndemo = true\n[[listener]]\naddress = \"127.0.0.1:0\"\n";
+    let text = format!("{text}[admin]\nlisten = \"{address}\"\ntoken_file = \"token\"\n");
+    let served = Served::start(&folder.write("shaddock.toml", &text));
+    let words = ["--address", &address, "--token-file", token.to_str().unwrap(), "--sort", "age_s"];
+    let output = top(&words);
+    let screen = String::from_utf8(output.stdout).unwrap();
+    assert!(screen.contains("sessions by age_s: 0 in all"), "{screen}");
+    // Without a terminal there is nothing to watch.
+    let watched = Command::new(BINARY).arg("top").stdin(Stdio::null()).output().unwrap();
+    let error = String::from_utf8(watched.stderr).unwrap();
+    assert!(watched.status.code() == Some(1) && error.contains("--once"), "{error}");
+    served.signal(Signal::TERM);
+    assert_eq!(served.until_end(), Some(0));
 }
 
 #[cfg(feature = "admin")]

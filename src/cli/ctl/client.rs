@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 /// The way to an admin server.
-pub(super) struct Client {
+pub(crate) struct Client {
     way: Way,
     host: String,
     token: Option<String>,
@@ -23,8 +23,8 @@ enum Way {
 }
 
 /// An answer.
-pub(super) struct Answer {
-    pub(super) status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     body: Vec<u8>,
 }
 
@@ -34,11 +34,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 impl Client {
-    pub(super) fn unix(path: PathBuf) -> Self {
+    pub(crate) fn unix(path: PathBuf) -> Self {
         Self { way: Way::Unix(path), host: "localhost".into(), token: None }
     }
 
-    pub(super) fn tcp(address: &str, token_file: Option<&Path>) -> anyhow::Result<Self> {
+    pub(crate) fn tcp(address: &str, token_file: Option<&Path>) -> anyhow::Result<Self> {
         anyhow::ensure!(
             !address.starts_with("https://"),
             "the admin server speaks no TLS; give an address like http://127.0.0.1:3011"
@@ -52,7 +52,7 @@ impl Client {
         Ok(Self { way: Way::Tcp(host.clone()), host, token: token.transpose()? })
     }
 
-    pub(super) fn ask(&self, method: &str, target: &str) -> anyhow::Result<Answer> {
+    pub(crate) fn ask(&self, method: &str, target: &str) -> anyhow::Result<Answer> {
         let mut request =
             format!("{method} {target} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.host);
         if let Some(token) = &self.token {
@@ -113,13 +113,13 @@ impl Answer {
         Ok(Self { status, body })
     }
 
-    pub(super) fn text(&self) -> anyhow::Result<&str> {
+    pub(crate) fn text(&self) -> anyhow::Result<&str> {
         std::str::from_utf8(&self.body).context("the answer is no text")
     }
 }
 
 /// Text as a part of a path or a query.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::new();
     for byte in text.bytes() {
         match byte {

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 /// A value by itself, in one line.
-pub(super) fn plain(value: &Value) -> String {
+pub(crate) fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.escape_debug().to_string().replace("\\'", "'"),
         Value::Null => "-".to_owned(),
@@ -18,7 +18,7 @@ pub(super) fn plain(value: &Value) -> String {
 }
 
 /// The members of an object, each in a line.
-pub(super) fn members(value: &Value) -> String {
+pub(crate) fn members(value: &Value) -> String {
     let mut text = String::new();
     add_members(&mut text, "", value);
     text
@@ -76,6 +76,7 @@ pub(super) fn sessions(value: &Value) -> String {
         "peer",
         "transport",
         "state",
+        "age_s",
         "silent_ms",
         "outbox_bytes",
         "in_flight",
