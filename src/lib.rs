@@ -100,6 +100,8 @@ mod error;
 mod tls;
 #[cfg(feature = "engine")]
 mod session;
+#[cfg(feature = "admin")]
+mod record;
 #[cfg(feature = "engine")]
 mod dispatch;
 #[cfg(feature = "engine")]

@@ -40,8 +40,8 @@ _shaddock() {
             shaddock,serve)
                 cmd="shaddock__subcmd__serve"
                 ;;
-            shaddock,top)
-                cmd="shaddock__subcmd__top"
+            shaddock__subcmd__ctl,closed)
+                cmd="shaddock__subcmd__ctl__subcmd__closed"
                 ;;
             shaddock__subcmd__ctl,drain)
                 cmd="shaddock__subcmd__ctl__subcmd__drain"
@@ -61,6 +61,15 @@ _shaddock() {
             shaddock__subcmd__ctl,metrics)
                 cmd="shaddock__subcmd__ctl__subcmd__metrics"
                 ;;
+            shaddock__subcmd__ctl,record)
+                cmd="shaddock__subcmd__ctl__subcmd__record"
+                ;;
+            shaddock__subcmd__ctl,recording)
+                cmd="shaddock__subcmd__ctl__subcmd__recording"
+                ;;
+            shaddock__subcmd__ctl,recordings)
+                cmd="shaddock__subcmd__ctl__subcmd__recordings"
+                ;;
             shaddock__subcmd__ctl,reload)
                 cmd="shaddock__subcmd__ctl__subcmd__reload"
                 ;;
@@ -75,6 +84,9 @@ _shaddock() {
                 ;;
             shaddock__subcmd__ctl,undrain)
                 cmd="shaddock__subcmd__ctl__subcmd__undrain"
+                ;;
+            shaddock__subcmd__ctl__subcmd__help,closed)
+                cmd="shaddock__subcmd__ctl__subcmd__help__subcmd__closed"
                 ;;
             shaddock__subcmd__ctl__subcmd__help,drain)
                 cmd="shaddock__subcmd__ctl__subcmd__help__subcmd__drain"
@@ -93,6 +105,15 @@ _shaddock() {
                 ;;
             shaddock__subcmd__ctl__subcmd__help,metrics)
                 cmd="shaddock__subcmd__ctl__subcmd__help__subcmd__metrics"
+                ;;
+            shaddock__subcmd__ctl__subcmd__help,record)
+                cmd="shaddock__subcmd__ctl__subcmd__help__subcmd__record"
+                ;;
+            shaddock__subcmd__ctl__subcmd__help,recording)
+                cmd="shaddock__subcmd__ctl__subcmd__help__subcmd__recording"
+                ;;
+            shaddock__subcmd__ctl__subcmd__help,recordings)
+                cmd="shaddock__subcmd__ctl__subcmd__help__subcmd__recordings"
                 ;;
             shaddock__subcmd__ctl__subcmd__help,reload)
                 cmd="shaddock__subcmd__ctl__subcmd__help__subcmd__reload"
@@ -133,8 +154,8 @@ _shaddock() {
             shaddock__subcmd__help,serve)
                 cmd="shaddock__subcmd__help__subcmd__serve"
                 ;;
-            shaddock__subcmd__help,top)
-                cmd="shaddock__subcmd__help__subcmd__top"
+            shaddock__subcmd__help__subcmd__ctl,closed)
+                cmd="shaddock__subcmd__help__subcmd__ctl__subcmd__closed"
                 ;;
             shaddock__subcmd__help__subcmd__ctl,drain)
                 cmd="shaddock__subcmd__help__subcmd__ctl__subcmd__drain"
@@ -150,6 +171,15 @@ _shaddock() {
                 ;;
             shaddock__subcmd__help__subcmd__ctl,metrics)
                 cmd="shaddock__subcmd__help__subcmd__ctl__subcmd__metrics"
+                ;;
+            shaddock__subcmd__help__subcmd__ctl,record)
+                cmd="shaddock__subcmd__help__subcmd__ctl__subcmd__record"
+                ;;
+            shaddock__subcmd__help__subcmd__ctl,recording)
+                cmd="shaddock__subcmd__help__subcmd__ctl__subcmd__recording"
+                ;;
+            shaddock__subcmd__help__subcmd__ctl,recordings)
+                cmd="shaddock__subcmd__help__subcmd__ctl__subcmd__recordings"
                 ;;
             shaddock__subcmd__help__subcmd__ctl,reload)
                 cmd="shaddock__subcmd__help__subcmd__ctl__subcmd__reload"
@@ -173,7 +203,7 @@ _shaddock() {
 
     case "${cmd}" in
         shaddock)
-            opts="-h -V --listen --full --shards --driver --heartbeat --workers --admin --no-admin --pomelo --pomelo-token --pomelo-listen --pomelo-timeout --server-id --log --help --version demo serve check load completions man ctl top help"
+            opts="-h -V --listen --full --shards --driver --heartbeat --workers --admin --pomelo --pomelo-token --pomelo-listen --pomelo-timeout --server-id --log --help --version demo serve check load completions man ctl help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -279,12 +309,54 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl)
-            opts="-h --socket --address --token-file --json --log --help status sessions session kick drain undrain log reload health metrics help"
+            opts="-h --socket --address --token-file --json --log --help status sessions session kick closed record recordings recording drain undrain log reload health metrics help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        shaddock__subcmd__ctl__subcmd__closed)
+            opts="-h --reason --uid --limit --socket --address --token-file --json --log --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --reason)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --uid)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -369,8 +441,22 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__help)
-            opts="status sessions session kick drain undrain log reload health metrics help"
+            opts="status sessions session kick closed record recordings recording drain undrain log reload health metrics help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        shaddock__subcmd__ctl__subcmd__help__subcmd__closed)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -453,6 +539,48 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__help__subcmd__metrics)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        shaddock__subcmd__ctl__subcmd__help__subcmd__record)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        shaddock__subcmd__ctl__subcmd__help__subcmd__recording)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        shaddock__subcmd__ctl__subcmd__help__subcmd__recordings)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -634,6 +762,116 @@ _shaddock() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        shaddock__subcmd__ctl__subcmd__record)
+            opts="-h --uid --peer --next --bodies --bytes --seconds --socket --address --token-file --json --log --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --uid)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --bytes)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --seconds)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        shaddock__subcmd__ctl__subcmd__recording)
+            opts="-h --pcapng --stop --forget --socket --address --token-file --json --log --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --pcapng)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        shaddock__subcmd__ctl__subcmd__recordings)
+            opts="-h --socket --address --token-file --json --log --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         shaddock__subcmd__ctl__subcmd__reload)
             opts="-h --socket --address --token-file --json --log --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -695,7 +933,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__sessions)
-            opts="-h --sort --limit --offset --uid --state --search --socket --address --token-file --json --log --help"
+            opts="-h --sort --limit --offset --uid --state --socket --address --token-file --json --log --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -718,10 +956,6 @@ _shaddock() {
                     return 0
                     ;;
                 --state)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --search)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -809,7 +1043,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__demo)
-            opts="-h --listen --full --shards --driver --heartbeat --workers --admin --no-admin --pomelo --pomelo-token --pomelo-listen --pomelo-timeout --server-id --log --help"
+            opts="-h --listen --full --shards --driver --heartbeat --workers --admin --pomelo --pomelo-token --pomelo-listen --pomelo-timeout --server-id --log --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -871,7 +1105,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__help)
-            opts="demo serve check load completions man ctl top help"
+            opts="demo serve check load completions man ctl help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -913,8 +1147,22 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__help__subcmd__ctl)
-            opts="status sessions session kick drain undrain log reload health metrics"
+            opts="status sessions session kick closed record recordings recording drain undrain log reload health metrics"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        shaddock__subcmd__help__subcmd__ctl__subcmd__closed)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -983,6 +1231,48 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__help__subcmd__ctl__subcmd__metrics)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        shaddock__subcmd__help__subcmd__ctl__subcmd__record)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        shaddock__subcmd__help__subcmd__ctl__subcmd__recording)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        shaddock__subcmd__help__subcmd__ctl__subcmd__recordings)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1136,20 +1426,6 @@ _shaddock() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        shaddock__subcmd__help__subcmd__top)
-            opts=""
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
         shaddock__subcmd__load)
             opts="-h --addr --transport --driver --route --connections --opening --rings --heartbeat --pipeline --body-bytes --seconds --warmup --mode --rate --login --any-answer --server-pid --json --plot --log --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -1266,44 +1542,6 @@ _shaddock() {
                     return 0
                     ;;
                 --driver)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --log)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        shaddock__subcmd__top)
-            opts="-h --socket --address --token-file --sort --every --once --log --help"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                --socket)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --address)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --token-file)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --sort)
-                    COMPREPLY=($(compgen -W "number age_s outbox_bytes outbox_ms in_flight kept_bytes silent_ms" -- "${cur}"))
-                    return 0
-                    ;;
-                --every)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

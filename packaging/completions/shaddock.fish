@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_shaddock_global_optspecs
-    string join \n listen= full shards= driver= heartbeat= workers= admin= no-admin pomelo= pomelo-token= pomelo-listen= pomelo-timeout= server-id= log= h/help V/version
+    string join \n listen= full shards= driver= heartbeat= workers= admin= pomelo= pomelo-token= pomelo-listen= pomelo-timeout= server-id= log= h/help V/version
 end
 
 function __fish_shaddock_needs_command
@@ -29,7 +29,7 @@ complete -c shaddock -n "__fish_shaddock_needs_command" -l shards -d 'Threads th
 complete -c shaddock -n "__fish_shaddock_needs_command" -l driver -d 'I/O of the threads: ring, poll, or auto, which polls where there is no io_uring' -r
 complete -c shaddock -n "__fish_shaddock_needs_command" -l heartbeat -d 'Seconds between heartbeats; 0 turns them off' -r
 complete -c shaddock -n "__fish_shaddock_needs_command" -l workers -d 'Threads that handle the chat' -r
-complete -c shaddock -n "__fish_shaddock_needs_command" -l admin -d 'Address of the admin server, with a page for browsers: figures, sessions, a chat to play' -r
+complete -c shaddock -n "__fish_shaddock_needs_command" -l admin -d 'Address of the admin server: metrics, sessions, drain; none by default' -r
 complete -c shaddock -n "__fish_shaddock_needs_command" -l pomelo -d 'Forward the chat to the Node servers of a Pomelo cluster, whose master is there' -r
 complete -c shaddock -n "__fish_shaddock_needs_command" -l pomelo-token -d 'The token of the connectors in the cluster\'s adminServer.json' -r
 complete -c shaddock -n "__fish_shaddock_needs_command" -l pomelo-listen -d 'The address at which the cluster\'s servers call this one' -r
@@ -37,7 +37,6 @@ complete -c shaddock -n "__fish_shaddock_needs_command" -l pomelo-timeout -d 'Mi
 complete -c shaddock -n "__fish_shaddock_needs_command" -l server-id -d 'The name of this server' -r
 complete -c shaddock -n "__fish_shaddock_needs_command" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
 complete -c shaddock -n "__fish_shaddock_needs_command" -l full -d 'Turn the route dictionary and protobuf on'
-complete -c shaddock -n "__fish_shaddock_needs_command" -l no-admin -d 'Serve no page, and nothing else to look at'
 complete -c shaddock -n "__fish_shaddock_needs_command" -s h -l help -d 'Print help'
 complete -c shaddock -n "__fish_shaddock_needs_command" -s V -l version -d 'Print version'
 complete -c shaddock -n "__fish_shaddock_needs_command" -f -a "demo" -d 'Serve the demo app to any Pomelo client (the default)'
@@ -47,14 +46,13 @@ complete -c shaddock -n "__fish_shaddock_needs_command" -f -a "load" -d 'Load an
 complete -c shaddock -n "__fish_shaddock_needs_command" -f -a "completions" -d 'Write the completions of a shell to stdout'
 complete -c shaddock -n "__fish_shaddock_needs_command" -f -a "man" -d 'Write the man pages into a folder'
 complete -c shaddock -n "__fish_shaddock_needs_command" -f -a "ctl" -d 'Look at a running `shaddock serve`, and steer it, by its admin server'
-complete -c shaddock -n "__fish_shaddock_needs_command" -f -a "top" -d 'Watch a running connector on the terminal: shards, backends, sessions'
 complete -c shaddock -n "__fish_shaddock_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c shaddock -n "__fish_shaddock_using_subcommand demo" -l listen -d 'Address for clients, by TCP or WebSocket: an IP address or name with its port, or a port by itself for all addresses; port 0 takes a free one' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand demo" -l shards -d 'Threads that serve clients [default: one for each core]' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand demo" -l driver -d 'I/O of the threads: ring, poll, or auto, which polls where there is no io_uring' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand demo" -l heartbeat -d 'Seconds between heartbeats; 0 turns them off' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand demo" -l workers -d 'Threads that handle the chat' -r
-complete -c shaddock -n "__fish_shaddock_using_subcommand demo" -l admin -d 'Address of the admin server, with a page for browsers: figures, sessions, a chat to play' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand demo" -l admin -d 'Address of the admin server: metrics, sessions, drain; none by default' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand demo" -l pomelo -d 'Forward the chat to the Node servers of a Pomelo cluster, whose master is there' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand demo" -l pomelo-token -d 'The token of the connectors in the cluster\'s adminServer.json' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand demo" -l pomelo-listen -d 'The address at which the cluster\'s servers call this one' -r
@@ -62,7 +60,6 @@ complete -c shaddock -n "__fish_shaddock_using_subcommand demo" -l pomelo-timeou
 complete -c shaddock -n "__fish_shaddock_using_subcommand demo" -l server-id -d 'The name of this server' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand demo" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand demo" -l full -d 'Turn the route dictionary and protobuf on'
-complete -c shaddock -n "__fish_shaddock_using_subcommand demo" -l no-admin -d 'Serve no page, and nothing else to look at'
 complete -c shaddock -n "__fish_shaddock_using_subcommand demo" -s h -l help -d 'Print help'
 complete -c shaddock -n "__fish_shaddock_using_subcommand serve" -l config -d 'The configuration file; shaddock.example.toml has every key' -r -F
 complete -c shaddock -n "__fish_shaddock_using_subcommand serve" -l driver -d 'I/O of the threads, instead of what the file says: auto, ring or poll' -r
@@ -101,35 +98,38 @@ complete -c shaddock -n "__fish_shaddock_using_subcommand completions" -l log -d
 complete -c shaddock -n "__fish_shaddock_using_subcommand completions" -s h -l help -d 'Print help'
 complete -c shaddock -n "__fish_shaddock_using_subcommand man" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand man" -s h -l help -d 'Print help'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -l socket -d 'The Unix socket of the admin server, `admin.socket` in its file' -r -F
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -l address -d 'Its address by TCP instead, `admin.listen`, such as http://127.0.0.1:3011' -r
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -l token-file -d 'A file that holds the token of `admin.token`, to change something by TCP' -r -F
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -l json -d 'Print the answer as it is, for programs'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -s h -l help -d 'Print help'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -f -a "status" -d 'Figures of the connector, its shards and its backends'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -f -a "sessions" -d 'Sessions, those with the most of something first'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -f -a "session" -d 'One session'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -f -a "kick" -d 'Close a session, or all sessions of a uid'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -f -a "drain" -d 'Tell balancers to send nobody more, and stop a while later'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -f -a "undrain" -d 'Call a drain off, as long as it has not stopped'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -f -a "log" -d 'Change the level of the log: off, error, warn, info, debug or trace'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -f -a "reload" -d 'Read the configuration again'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -f -a "health" -d 'Tell if clients may be sent there'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -f -a "metrics" -d 'The metrics as Prometheus gets them'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick drain undrain log reload health metrics help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick closed record recordings recording drain undrain log reload health metrics help" -l socket -d 'The Unix socket of the admin server, `admin.socket` in its file' -r -F
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick closed record recordings recording drain undrain log reload health metrics help" -l address -d 'Its address by TCP instead, `admin.listen`, such as http://127.0.0.1:3011' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick closed record recordings recording drain undrain log reload health metrics help" -l token-file -d 'A file that holds the token of `admin.token`, to change something by TCP' -r -F
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick closed record recordings recording drain undrain log reload health metrics help" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick closed record recordings recording drain undrain log reload health metrics help" -l json -d 'Print the answer as it is, for programs'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick closed record recordings recording drain undrain log reload health metrics help" -s h -l help -d 'Print help'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick closed record recordings recording drain undrain log reload health metrics help" -f -a "status" -d 'Figures of the connector, its shards and its backends'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick closed record recordings recording drain undrain log reload health metrics help" -f -a "sessions" -d 'Sessions, those with the most of something first'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick closed record recordings recording drain undrain log reload health metrics help" -f -a "session" -d 'One session'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick closed record recordings recording drain undrain log reload health metrics help" -f -a "kick" -d 'Close a session, or all sessions of a uid'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick closed record recordings recording drain undrain log reload health metrics help" -f -a "closed" -d 'Sessions that have ended, the newest first, and why'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick closed record recordings recording drain undrain log reload health metrics help" -f -a "record" -d 'Record what a client sends and gets'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick closed record recordings recording drain undrain log reload health metrics help" -f -a "recordings" -d 'The recordings that there are'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick closed record recordings recording drain undrain log reload health metrics help" -f -a "recording" -d 'Print a recording, or write it for Wireshark'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick closed record recordings recording drain undrain log reload health metrics help" -f -a "drain" -d 'Tell balancers to send nobody more, and stop a while later'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick closed record recordings recording drain undrain log reload health metrics help" -f -a "undrain" -d 'Call a drain off, as long as it has not stopped'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick closed record recordings recording drain undrain log reload health metrics help" -f -a "log" -d 'Change the level of the log: off, error, warn, info, debug or trace'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick closed record recordings recording drain undrain log reload health metrics help" -f -a "reload" -d 'Read the configuration again'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick closed record recordings recording drain undrain log reload health metrics help" -f -a "health" -d 'Tell if clients may be sent there'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick closed record recordings recording drain undrain log reload health metrics help" -f -a "metrics" -d 'The metrics as Prometheus gets them'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and not __fish_seen_subcommand_from status sessions session kick closed record recordings recording drain undrain log reload health metrics help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from status" -l socket -d 'The Unix socket of the admin server, `admin.socket` in its file' -r -F
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from status" -l address -d 'Its address by TCP instead, `admin.listen`, such as http://127.0.0.1:3011' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from status" -l token-file -d 'A file that holds the token of `admin.token`, to change something by TCP' -r -F
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from status" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from status" -l json -d 'Print the answer as it is, for programs'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from status" -s h -l help -d 'Print help'
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from sessions" -l sort -d 'number, age_s, outbox_bytes, outbox_ms, in_flight, in_flight_bytes, kept_bytes or silent_ms' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from sessions" -l sort -d 'number, outbox_bytes, outbox_ms, in_flight, in_flight_bytes, kept_bytes or silent_ms' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from sessions" -l limit -d 'Sessions at most, up to 1000' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from sessions" -l offset -d 'Sessions to leave out in front' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from sessions" -l uid -d 'Only those of this uid' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from sessions" -l state -d 'Only those in this state: opening, working or closing' -r
-complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from sessions" -l search -d 'Only those with this text in their id, uid or address' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from sessions" -l socket -d 'The Unix socket of the admin server, `admin.socket` in its file' -r -F
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from sessions" -l address -d 'Its address by TCP instead, `admin.listen`, such as http://127.0.0.1:3011' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from sessions" -l token-file -d 'A file that holds the token of `admin.token`, to change something by TCP' -r -F
@@ -150,6 +150,42 @@ complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_s
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from kick" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from kick" -l json -d 'Print the answer as it is, for programs'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from kick" -s h -l help -d 'Print help'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from closed" -l reason -d 'Only those that ended so: peer, kick, heartbeat_timeout, idle, handshake_timeout, protocol, refused, slow_consumer, outbox_age, shutdown or memory' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from closed" -l uid -d 'Only those of this uid' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from closed" -l limit -d 'Sessions at most, up to 1000' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from closed" -l socket -d 'The Unix socket of the admin server, `admin.socket` in its file' -r -F
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from closed" -l address -d 'Its address by TCP instead, `admin.listen`, such as http://127.0.0.1:3011' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from closed" -l token-file -d 'A file that holds the token of `admin.token`, to change something by TCP' -r -F
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from closed" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from closed" -l json -d 'Print the answer as it is, for programs'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from closed" -s h -l help -d 'Print help'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from record" -l uid -d 'The sessions of this uid instead; if there is none, the next that logs in' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from record" -l peer -d 'The sessions from this address instead; if there is none, the next that connects' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from record" -l bytes -d 'Bytes to keep, 65536 to 1048576; the oldest make room' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from record" -l seconds -d 'Stop after so many seconds, up to 3600' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from record" -l socket -d 'The Unix socket of the admin server, `admin.socket` in its file' -r -F
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from record" -l address -d 'Its address by TCP instead, `admin.listen`, such as http://127.0.0.1:3011' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from record" -l token-file -d 'A file that holds the token of `admin.token`, to change something by TCP' -r -F
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from record" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from record" -l next -d 'Wait for the next in any case'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from record" -l bodies -d 'Keep bodies that are JSON, without secrets; else only heads and lengths are kept'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from record" -l json -d 'Print the answer as it is, for programs'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from record" -s h -l help -d 'Print help'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from recordings" -l socket -d 'The Unix socket of the admin server, `admin.socket` in its file' -r -F
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from recordings" -l address -d 'Its address by TCP instead, `admin.listen`, such as http://127.0.0.1:3011' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from recordings" -l token-file -d 'A file that holds the token of `admin.token`, to change something by TCP' -r -F
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from recordings" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from recordings" -l json -d 'Print the answer as it is, for programs'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from recordings" -s h -l help -d 'Print help'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from recording" -l pcapng -d 'Write it to this file for Wireshark' -r -F
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from recording" -l socket -d 'The Unix socket of the admin server, `admin.socket` in its file' -r -F
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from recording" -l address -d 'Its address by TCP instead, `admin.listen`, such as http://127.0.0.1:3011' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from recording" -l token-file -d 'A file that holds the token of `admin.token`, to change something by TCP' -r -F
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from recording" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from recording" -l stop -d 'Record no more, and keep it'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from recording" -l forget -d 'Record no more, and forget it'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from recording" -l json -d 'Print the answer as it is, for programs'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from recording" -s h -l help -d 'Print help'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from drain" -l socket -d 'The Unix socket of the admin server, `admin.socket` in its file' -r -F
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from drain" -l address -d 'Its address by TCP instead, `admin.listen`, such as http://127.0.0.1:3011' -r
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from drain" -l token-file -d 'A file that holds the token of `admin.token`, to change something by TCP' -r -F
@@ -190,6 +226,10 @@ complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_s
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from help" -f -a "sessions" -d 'Sessions, those with the most of something first'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from help" -f -a "session" -d 'One session'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from help" -f -a "kick" -d 'Close a session, or all sessions of a uid'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from help" -f -a "closed" -d 'Sessions that have ended, the newest first, and why'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from help" -f -a "record" -d 'Record what a client sends and gets'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from help" -f -a "recordings" -d 'The recordings that there are'
+complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from help" -f -a "recording" -d 'Print a recording, or write it for Wireshark'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from help" -f -a "drain" -d 'Tell balancers to send nobody more, and stop a while later'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from help" -f -a "undrain" -d 'Call a drain off, as long as it has not stopped'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from help" -f -a "log" -d 'Change the level of the log: off, error, warn, info, debug or trace'
@@ -197,33 +237,22 @@ complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_s
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from help" -f -a "health" -d 'Tell if clients may be sent there'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from help" -f -a "metrics" -d 'The metrics as Prometheus gets them'
 complete -c shaddock -n "__fish_shaddock_using_subcommand ctl; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c shaddock -n "__fish_shaddock_using_subcommand top" -l socket -d 'The Unix socket of the admin server, `admin.socket` in its file' -r -F
-complete -c shaddock -n "__fish_shaddock_using_subcommand top" -l address -d 'Its address by TCP instead, `admin.listen`, such as http://127.0.0.1:3011' -r
-complete -c shaddock -n "__fish_shaddock_using_subcommand top" -l token-file -d 'A file that holds the token of `admin.token`, to change something by TCP' -r -F
-complete -c shaddock -n "__fish_shaddock_using_subcommand top" -l sort -d 'Order of the sessions, those with the most first' -r -f -a "number\t'Those that came first'
-age_s\t'The oldest first'
-outbox_bytes\t'The most bytes that clients have not taken'
-outbox_ms\t'The longest wait of such bytes'
-in_flight\t'The most requests without an answer'
-kept_bytes\t'The most bytes kept'
-silent_ms\t'The longest silence'"
-complete -c shaddock -n "__fish_shaddock_using_subcommand top" -l every -d 'Seconds between two looks' -r
-complete -c shaddock -n "__fish_shaddock_using_subcommand top" -l log -d 'Level of the log on stderr: off, error, warn, info, debug or trace' -r
-complete -c shaddock -n "__fish_shaddock_using_subcommand top" -l once -d 'Print one screen as text, and end'
-complete -c shaddock -n "__fish_shaddock_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c shaddock -n "__fish_shaddock_using_subcommand help; and not __fish_seen_subcommand_from demo serve check load completions man ctl top help" -f -a "demo" -d 'Serve the demo app to any Pomelo client (the default)'
-complete -c shaddock -n "__fish_shaddock_using_subcommand help; and not __fish_seen_subcommand_from demo serve check load completions man ctl top help" -f -a "serve" -d 'Serve as a configuration file says; SIGHUP reads it again'
-complete -c shaddock -n "__fish_shaddock_using_subcommand help; and not __fish_seen_subcommand_from demo serve check load completions man ctl top help" -f -a "check" -d 'Tell what is wrong with a configuration file, without serving'
-complete -c shaddock -n "__fish_shaddock_using_subcommand help; and not __fish_seen_subcommand_from demo serve check load completions man ctl top help" -f -a "load" -d 'Load any server that speaks Pomelo\'s protocol, and report throughput and latency'
-complete -c shaddock -n "__fish_shaddock_using_subcommand help; and not __fish_seen_subcommand_from demo serve check load completions man ctl top help" -f -a "completions" -d 'Write the completions of a shell to stdout'
-complete -c shaddock -n "__fish_shaddock_using_subcommand help; and not __fish_seen_subcommand_from demo serve check load completions man ctl top help" -f -a "man" -d 'Write the man pages into a folder'
-complete -c shaddock -n "__fish_shaddock_using_subcommand help; and not __fish_seen_subcommand_from demo serve check load completions man ctl top help" -f -a "ctl" -d 'Look at a running `shaddock serve`, and steer it, by its admin server'
-complete -c shaddock -n "__fish_shaddock_using_subcommand help; and not __fish_seen_subcommand_from demo serve check load completions man ctl top help" -f -a "top" -d 'Watch a running connector on the terminal: shards, backends, sessions'
-complete -c shaddock -n "__fish_shaddock_using_subcommand help; and not __fish_seen_subcommand_from demo serve check load completions man ctl top help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c shaddock -n "__fish_shaddock_using_subcommand help; and not __fish_seen_subcommand_from demo serve check load completions man ctl help" -f -a "demo" -d 'Serve the demo app to any Pomelo client (the default)'
+complete -c shaddock -n "__fish_shaddock_using_subcommand help; and not __fish_seen_subcommand_from demo serve check load completions man ctl help" -f -a "serve" -d 'Serve as a configuration file says; SIGHUP reads it again'
+complete -c shaddock -n "__fish_shaddock_using_subcommand help; and not __fish_seen_subcommand_from demo serve check load completions man ctl help" -f -a "check" -d 'Tell what is wrong with a configuration file, without serving'
+complete -c shaddock -n "__fish_shaddock_using_subcommand help; and not __fish_seen_subcommand_from demo serve check load completions man ctl help" -f -a "load" -d 'Load any server that speaks Pomelo\'s protocol, and report throughput and latency'
+complete -c shaddock -n "__fish_shaddock_using_subcommand help; and not __fish_seen_subcommand_from demo serve check load completions man ctl help" -f -a "completions" -d 'Write the completions of a shell to stdout'
+complete -c shaddock -n "__fish_shaddock_using_subcommand help; and not __fish_seen_subcommand_from demo serve check load completions man ctl help" -f -a "man" -d 'Write the man pages into a folder'
+complete -c shaddock -n "__fish_shaddock_using_subcommand help; and not __fish_seen_subcommand_from demo serve check load completions man ctl help" -f -a "ctl" -d 'Look at a running `shaddock serve`, and steer it, by its admin server'
+complete -c shaddock -n "__fish_shaddock_using_subcommand help; and not __fish_seen_subcommand_from demo serve check load completions man ctl help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c shaddock -n "__fish_shaddock_using_subcommand help; and __fish_seen_subcommand_from ctl" -f -a "status" -d 'Figures of the connector, its shards and its backends'
 complete -c shaddock -n "__fish_shaddock_using_subcommand help; and __fish_seen_subcommand_from ctl" -f -a "sessions" -d 'Sessions, those with the most of something first'
 complete -c shaddock -n "__fish_shaddock_using_subcommand help; and __fish_seen_subcommand_from ctl" -f -a "session" -d 'One session'
 complete -c shaddock -n "__fish_shaddock_using_subcommand help; and __fish_seen_subcommand_from ctl" -f -a "kick" -d 'Close a session, or all sessions of a uid'
+complete -c shaddock -n "__fish_shaddock_using_subcommand help; and __fish_seen_subcommand_from ctl" -f -a "closed" -d 'Sessions that have ended, the newest first, and why'
+complete -c shaddock -n "__fish_shaddock_using_subcommand help; and __fish_seen_subcommand_from ctl" -f -a "record" -d 'Record what a client sends and gets'
+complete -c shaddock -n "__fish_shaddock_using_subcommand help; and __fish_seen_subcommand_from ctl" -f -a "recordings" -d 'The recordings that there are'
+complete -c shaddock -n "__fish_shaddock_using_subcommand help; and __fish_seen_subcommand_from ctl" -f -a "recording" -d 'Print a recording, or write it for Wireshark'
 complete -c shaddock -n "__fish_shaddock_using_subcommand help; and __fish_seen_subcommand_from ctl" -f -a "drain" -d 'Tell balancers to send nobody more, and stop a while later'
 complete -c shaddock -n "__fish_shaddock_using_subcommand help; and __fish_seen_subcommand_from ctl" -f -a "undrain" -d 'Call a drain off, as long as it has not stopped'
 complete -c shaddock -n "__fish_shaddock_using_subcommand help; and __fish_seen_subcommand_from ctl" -f -a "log" -d 'Change the level of the log: off, error, warn, info, debug or trace'

@@ -1,19 +1,21 @@
 //! The resources of the admin server, and what is done for those who ask for them.
 
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::arm::Wish;
 use super::guard::From;
-use super::hosts;
 use super::http::{Method, Request, Response};
 use super::metrics::{self, OwnCounters};
 use super::options::AdminOptions;
-use super::page;
 use super::samples::Samples;
 use super::status::{Backends, Status};
 use super::walk::Walk;
+use super::{hosts, page, recordings};
 use crate::engine::{Drain as EngineDrain, Handle};
 use crate::session::SessionId;
-use serde_json::json;
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
 
 /// The parts of the server that an answer is made from.
 pub(super) struct Context<'a> {
@@ -48,6 +50,7 @@ pub(super) enum Outcome {
 /// The methods that a resource has.
 const READ: &[Method] = &[Method::Get, Method::Head];
 const CHANGE: &[Method] = &[Method::Post];
+const READ_OR_FORGET: &[Method] = &[Method::Get, Method::Head, Method::Delete];
 
 /// The resources, for those who ask for none of them.
 const INDEX: &str = "Shaddock's admin server.\n\n\
@@ -59,10 +62,17 @@ const INDEX: &str = "Shaddock's admin server.\n\n\
     GET  /backends      server types as JSON\n\
     GET  /sessions      ?sort= &limit= &offset= &uid= &state= &search=\n\
     GET  /sessions/ID   one session\n\
+    GET  /closed        sessions that have ended: ?reason= &uid= &limit=\n\
+    GET  /recordings    recordings of sessions\n\
+    GET  /recordings/ID.txt  /recordings/ID.pcapng\n\
     GET  /events        figures each second (server-sent events)\n\
     POST /sessions/ID/kick   ?reason=\n\
     POST /uids/UID/kick      ?reason=\n\
      GET  /denied        hosts that may not connect\n\
+     POST /sessions/ID/record  /uids/UID/record  /peers/IP/record\n\
+     \u{20}     ?bodies=on &bytes= &seconds= &next=true\n\
+     POST /recordings/ID/stop\n\
+     DELETE /recordings/ID\n\
      POST /deny?address=&seconds=   /allow?address=\n\
      POST /drain      ?delay= &over= &within= &refuse_logins=\n\
      POST /undrain  /reload  /log?level=\n";
@@ -72,11 +82,13 @@ pub(super) fn handle(context: &mut Context<'_>, request: &Request) -> Outcome {
     let path: Vec<&str> = request.path.iter().map(String::as_str).collect();
     let methods = match path[..] {
         ["sessions", _, "kick"] | ["uids", _, "kick"] => CHANGE,
+        ["sessions" | "uids" | "peers", _, "record"] | ["recordings", _, "stop"] => CHANGE,
+        ["recordings", _] => READ_OR_FORGET,
         ["drain" | "undrain" | "reload" | "log" | "deny" | "allow"] => CHANGE,
         [] | ["sessions", _] | ["page", _] => READ,
         [
             "metrics" | "livez" | "readyz" | "status" | "backends" | "sessions" | "events"
-            | "denied",
+            | "denied" | "closed" | "recordings",
         ] => READ,
         _ => {
             let text = "there is nothing by this path; GET / lists all there is";
@@ -90,6 +102,14 @@ pub(super) fn handle(context: &mut Context<'_>, request: &Request) -> Outcome {
         ["events"] => Outcome::Stream,
         ["sessions"] => match Walk::list(request) {
             Ok(walk) => Outcome::Walk(walk),
+            Err(response) => Outcome::Answer(response),
+        },
+        ["closed"] => match Walk::closed(request) {
+            Ok(walk) => Outcome::Walk(walk),
+            Err(response) => Outcome::Answer(response),
+        },
+        [kind, name, "record"] => match Wish::of((kind, name), request, &context.options.redact) {
+            Ok(wish) => Outcome::Walk(Walk::record(wish)),
             Err(response) => Outcome::Answer(response),
         },
         ["sessions", id, ..] => match (SessionId::parse(id), methods) {
@@ -127,6 +147,9 @@ fn answer(context: &mut Context<'_>, path: &[&str], request: &Request) -> Respon
         ["denied"] => hosts::list(context.handle),
         ["deny"] => hosts::deny(context.handle, request),
         ["allow"] => hosts::allow(context.handle, request),
+        ["recordings"] => recordings::list(context.handle),
+        ["recordings", id, _] => recordings::stop_named(context.handle, id),
+        ["recordings", name] => recordings::one(context.handle, request.method, name),
         ["drain"] => drain(context, request),
         ["undrain"] => undrain(context),
         ["reload"] => match &context.options.on_reload {
@@ -141,9 +164,12 @@ fn answer(context: &mut Context<'_>, path: &[&str], request: &Request) -> Respon
 }
 
 fn wrong_method(methods: &[Method]) -> Response {
-    let (allow, text) = match methods == READ {
-        true => ("GET, HEAD", "ask for this with GET"),
-        false => ("POST", "this changes something: send it with POST"),
+    let (allow, text) = if methods == READ {
+        ("GET, HEAD", "ask for this with GET")
+    } else if methods == READ_OR_FORGET {
+        ("GET, HEAD, DELETE", "ask for this with GET, or DELETE it")
+    } else {
+        ("POST", "this changes something: send it with POST")
     };
     Response::error(405, text).with_header("Allow", allow)
 }

@@ -34,8 +34,8 @@ impl Refusal {
             Self::Origin => Response::error(403, "pages of other origins may change nothing"),
             Self::NoToken => Response::error(
                 403,
-                "nothing can be changed by TCP, as there is no `admin.token`; set one, or use the \
-                 Unix socket",
+                "nothing can be changed by TCP, nor a recording read, as there is no \
+                 `admin.token`; set one, or use the Unix socket",
             ),
             Self::Token => Response::error(
                 401,
@@ -53,7 +53,10 @@ pub(super) fn check(options: &AdminOptions, from: From, request: &Request) -> Re
     if !is_own_host(options, address, host) {
         return Err(Refusal::Host);
     }
-    if request.method != Method::Post {
+    // A recording shows what players have written.
+    let is_read = matches!(request.path.first(), Some(first) if first == "recordings")
+        && request.path.len() > 1;
+    if !matches!(request.method, Method::Post | Method::Delete) && !is_read {
         return Ok(());
     }
     // Browsers send it with each POST of a page, whatever the page does (CSRF).
@@ -142,6 +145,27 @@ mod tests {
             assert_eq!(outcome, Err(Refusal::Host), "{host}");
         }
         assert_eq!(checked(&options, "GET", ""), Err(Refusal::Host));
+    }
+
+    #[test]
+    fn recordings_are_read_with_the_token() {
+        let options = AdminOptions::new().token(TOKEN);
+        let from = From::Tcp("10.0.0.5:3011".parse().unwrap());
+        let good = format!("Authorization: Bearer {TOKEN}\r\n");
+        for (method, path, lines, expected) in [
+            ("GET", "/recordings", "", Ok(())),
+            ("GET", "/recordings/1.txt", "", Err(Refusal::Token)),
+            ("HEAD", "//recordings//1.pcapng", "", Err(Refusal::Token)),
+            ("DELETE", "/recordings/1", "", Err(Refusal::Token)),
+            ("GET", "/recordings/1.txt", &*good, Ok(())),
+            ("DELETE", "/recordings/1", &good, Ok(())),
+        ] {
+            let text = format!("{method} {path} HTTP/1.1\r\nHost: localhost:3011\r\n{lines}\r\n");
+            let Parsed::Complete(request) = Request::parse(text.as_bytes()) else {
+                panic!("{text}")
+            };
+            assert_eq!(check(&options, from, &request), expected, "{text}");
+        }
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub(super) enum Method {
     Get,
     Head,
     Post,
+    Delete,
     Other,
 }
 
@@ -102,6 +103,7 @@ impl Request {
                 Some("GET") => Method::Get,
                 Some("HEAD") => Method::Head,
                 Some("POST") => Method::Post,
+                Some("DELETE") => Method::Delete,
                 _ => Method::Other,
             },
             path: parts.map(|part| decode(part, false)).collect(),
@@ -119,6 +121,13 @@ impl Request {
     /// The first parameter of a name.
     pub(super) fn parameter(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// All parameters, and those that the body has in the same form.
+    pub(super) fn form(&self) -> Vec<(String, String)> {
+        let body = String::from_utf8_lossy(&self.body);
+        let of_body = body.trim().split('&').filter(|pair| !pair.is_empty()).map(pair);
+        self.query.iter().cloned().chain(of_body).collect()
     }
 
     /// The names of all parameters.

@@ -22,7 +22,7 @@ use crate::metrics::{CounterSnapshot, Latency};
 pub(super) struct OwnCounters {
     pub(super) requests: u64,
     /// Refused by the reason that stands beside it.
-    pub(super) refused: [(&'static str, u64); 8],
+    pub(super) refused: [(&'static str, u64); 9],
     /// Lines that the process's log has lost.
     pub(super) log_lines_lost: Option<u64>,
 }

@@ -7,7 +7,9 @@
 //! may be asked.
 
 mod api;
+mod arm;
 mod bounds;
+mod closed;
 mod connection;
 mod events;
 mod guard;
@@ -17,10 +19,13 @@ mod listen;
 mod metrics;
 mod options;
 mod page;
+mod pcapng;
 mod process;
+mod recordings;
 mod samples;
 mod server;
 mod status;
+mod transcript;
 mod walk;
 
 pub use options::AdminOptions;

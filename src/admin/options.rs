@@ -40,6 +40,7 @@ pub struct AdminOptions {
     pub(super) listen: Option<String>,
     pub(super) token: Option<String>,
     pub(super) hosts: Vec<String>,
+    pub(super) redact: Vec<String>,
     pub(super) on_drain: Option<(Drain, Hook)>,
     pub(super) on_reload: Option<Hook>,
     pub(super) on_log_level: Option<LevelHook>,
@@ -105,6 +106,15 @@ impl AdminOptions {
     #[must_use]
     pub fn hosts<T: Into<String>>(mut self, hosts: impl IntoIterator<Item = T>) -> Self {
         self.hosts.extend(hosts.into_iter().map(Into::into));
+        self
+    }
+
+    /// Covers the values of these members of JSON in recordings of sessions, besides those whose
+    /// names have `password`, `token`, `secret` and the like in them. Case, `_` and `-` do not
+    /// count.
+    #[must_use]
+    pub fn redact<T: Into<String>>(mut self, names: impl IntoIterator<Item = T>) -> Self {
+        self.redact.extend(names.into_iter().map(Into::into));
         self
     }
 

@@ -51,8 +51,17 @@ pub(super) struct Server {
 }
 
 /// The reasons for which something is refused, as a metric names them.
-const REASONS: [&str; 8] =
-    ["connections", "time", "request", "host", "origin", "token", "streams", "events"];
+const REASONS: [&str; 9] = [
+    "connections",
+    "time",
+    "request",
+    "host",
+    "origin",
+    "token",
+    "streams",
+    "events",
+    "recordings",
+];
 
 #[derive(Debug, Clone, Copy)]
 enum Reason {
@@ -64,6 +73,7 @@ enum Reason {
     Token,
     Streams,
     Events,
+    Recordings,
 }
 
 /// Connections accepted before the others are looked at.
@@ -323,8 +333,11 @@ impl Server {
     fn go_on_walking(&mut self, now: Instant) {
         let walking = self.connections.iter_mut().filter(|it| it.is_walking());
         let Some(connection) = walking.min_by_key(|it| it.ticket) else { return };
-        let answer = connection.walk().and_then(|walk| walk.poll(&self.handle));
-        if let Some(response) = answer {
+        let Some(walk) = connection.walk() else { return };
+        if let Some(response) = walk.poll(&self.handle) {
+            if walk.is_to_record() && response.status == 503 {
+                self.refused[Reason::Recordings as usize] += 1;
+            }
             connection.answer(&response, now);
         }
     }

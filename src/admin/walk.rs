@@ -8,11 +8,14 @@ use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 
 use serde_json::json;
 
+use super::arm::Wish;
 use super::bounds::{OFFSET_MAX, SESSIONS_MAX};
+use super::closed::ClosedSearch;
 use super::http::{Request, Response};
 use crate::engine::Handle;
 use crate::error::HandleError;
 use crate::forward::mail::Look;
+use crate::record::{RECORDINGS_MAX, Target};
 use crate::session::{SessionId, SessionInfo, SessionPage, ShardIndex};
 
 /// A look that is under way.
@@ -33,6 +36,8 @@ enum Goal {
     List(Wanted),
     Show,
     Kick { reason: Option<String> },
+    Closed(ClosedSearch),
+    Record(Wish),
 }
 
 /// The sessions that are wanted, and in which order.
@@ -82,6 +87,28 @@ impl Walk {
         Self::new(Goal::Kick { reason }, session.shard(), Look::One(session))
     }
 
+    /// A look at the sessions that have ended.
+    pub(super) fn closed(request: &Request) -> Result<Self, Response> {
+        let goal = Goal::Closed(ClosedSearch::of(request)?);
+        Ok(Self::new(goal, ShardIndex(0), Look::Closed(None)))
+    }
+
+    /// A look at the sessions that are to be recorded.
+    pub(super) fn record(wish: Wish) -> Self {
+        let (shard, at) = match wish.target {
+            Target::Session(session) => (session.shard(), Look::One(session)),
+            // None that is there.
+            _ if wish.is_next => (ShardIndex(u16::MAX), Look::From(0)),
+            _ => (ShardIndex(0), Look::From(0)),
+        };
+        Self::new(Goal::Record(wish), shard, at)
+    }
+
+    /// True if it is to arm a recording.
+    pub(super) fn is_to_record(&self) -> bool {
+        matches!(self.goal, Goal::Record(_))
+    }
+
     fn new(goal: Goal, shard: ShardIndex, at: Look) -> Self {
         Self { goal, shard, at, answer: None, found: Vec::new(), matching: 0, seen: 0 }
     }
@@ -106,11 +133,20 @@ impl Walk {
                 Ok(page) => page,
                 Err(TryRecvError::Empty) => return None,
                 // The shard has ended with the question unread.
-                Err(TryRecvError::Disconnected) => SessionPage { sessions: Vec::new(), next: None },
+                Err(TryRecvError::Disconnected) => {
+                    SessionPage { sessions: Vec::new(), closed: Vec::new(), next: None }
+                }
             };
             self.answer = None;
-            self.take(page.sessions);
+            match &mut self.goal {
+                Goal::Closed(search) => search.take(page.closed),
+                _ => self.take(page.sessions),
+            }
             match (page.next, self.at) {
+                (Some(next), Look::Closed(_)) => self.at = Look::Closed(Some(next)),
+                (None, Look::Closed(_)) => {
+                    (self.shard, self.at) = (ShardIndex(self.shard.0 + 1), Look::Closed(None));
+                }
                 (Some(next), _) => self.at = Look::From(next),
                 (None, Look::From(_)) => {
                     (self.shard, self.at) = (ShardIndex(self.shard.0 + 1), Look::From(0));
@@ -122,7 +158,15 @@ impl Walk {
 
     fn take(&mut self, sessions: Vec<SessionInfo>) {
         self.seen += sessions.len();
-        let Goal::List(wanted) = &self.goal else { return self.found.extend(sessions) };
+        let wanted = match &self.goal {
+            Goal::List(wanted) => wanted,
+            Goal::Record(wish) => {
+                let room = RECORDINGS_MAX - self.found.len();
+                let wanted = sessions.into_iter().filter(|session| wish.wants(session));
+                return self.found.extend(wanted.take(room));
+            }
+            _ => return self.found.extend(sessions),
+        };
         let before = self.found.len();
         self.found.extend(sessions.into_iter().filter(|session| wanted.has(session)));
         self.matching += self.found.len() - before;
@@ -133,7 +177,9 @@ impl Walk {
 
     fn finish(&mut self, handle: &Handle) -> Response {
         let mut found = std::mem::take(&mut self.found);
-        match &self.goal {
+        match &mut self.goal {
+            Goal::Closed(search) => search.finish(),
+            Goal::Record(wish) => wish.arm(found, handle).unwrap_or_else(gone),
             Goal::List(wanted) => {
                 wanted.cut(&mut found);
                 let shown: Vec<_> = found.iter().skip(wanted.offset).collect();

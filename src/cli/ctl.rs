@@ -3,6 +3,7 @@
 pub(crate) mod client;
 pub(crate) mod show;
 
+use std::fs;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -86,6 +87,14 @@ enum Ask {
     },
     /// The addresses that may not connect
     Denied,
+    /// Sessions that have ended, the newest first, and why
+    Closed(ClosedOptions),
+    /// Record what a client sends and gets
+    Record(RecordOptions),
+    /// The recordings that there are
+    Recordings,
+    /// Print a recording, or write it for Wireshark
+    Recording(ReadOptions),
     /// Tell balancers to send nobody more, close sessions a while later, and stop
     Drain(DrainOptions),
     /// Call a drain off, as long as it closes no sessions
@@ -143,6 +152,63 @@ struct DrainOptions {
     refuse_logins: bool,
 }
 
+/// Which ended sessions.
+#[derive(Debug, Clone, Args)]
+struct ClosedOptions {
+    /// Only those that ended so: peer, kick, heartbeat_timeout, idle, handshake_timeout, protocol,
+    /// refused, slow_consumer, outbox_age, shutdown or memory
+    #[arg(long)]
+    reason: Option<String>,
+    /// Only those of this uid
+    #[arg(long)]
+    uid: Option<String>,
+    /// Sessions at most, up to 1000
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    limit: u16,
+}
+
+/// Whom to record, and what.
+#[derive(Debug, Clone, Args)]
+struct RecordOptions {
+    /// The session's id, as `sessions` tells it
+    #[arg(required_unless_present_any = ["uid", "peer"])]
+    id: Option<String>,
+    /// The sessions of this uid instead; if there is none, the next that logs in
+    #[arg(long, conflicts_with_all = ["id", "peer"])]
+    uid: Option<String>,
+    /// The sessions from this address instead; if there is none, the next that connects
+    #[arg(long, value_name = "IP", conflicts_with = "id")]
+    peer: Option<String>,
+    /// Wait for the next in any case
+    #[arg(long, conflicts_with = "id")]
+    next: bool,
+    /// Keep bodies that are JSON, without secrets; else only heads and lengths are kept
+    #[arg(long)]
+    bodies: bool,
+    /// Bytes to keep, 65536 to 1048576; the oldest make room
+    #[arg(long, value_name = "N", default_value_t = 262_144)]
+    bytes: u32,
+    /// Stop after so many seconds, up to 3600
+    #[arg(long, value_name = "N", default_value_t = 300)]
+    seconds: u32,
+}
+
+/// Which recording, and how.
+#[derive(Debug, Clone, Args)]
+struct ReadOptions {
+    /// Its id, as `recordings` tells it
+    id: u32,
+    /// Write it to this file for Wireshark
+    #[arg(long, value_name = "FILE")]
+    pcapng: Option<PathBuf>,
+    /// Record no more, and keep it
+    #[arg(long, conflicts_with = "pcapng")]
+    stop: bool,
+    /// Record no more, and forget it
+    #[arg(long, conflicts_with_all = ["pcapng", "stop"])]
+    forget: bool,
+}
+
 /// Whom to kick.
 #[derive(Debug, Clone, Args)]
 struct KickOptions {
@@ -176,7 +242,16 @@ fn ask(options: &CtlOptions) -> anyhow::Result<ExitCode> {
     let (method, target) = target(&options.command);
     let answer = client.ask(method, &target)?;
     let is_good = answer.status < 400;
+    if let (Ask::Recording(ReadOptions { pcapng: Some(file), .. }), true) =
+        (&options.command, is_good)
+    {
+        let written = fs::write(file, answer.bytes());
+        written.with_context(|| format!("can't write {}", file.display()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let is_text = is_good && matches!(&options.command, Ask::Recording(read) if read.is_text());
     let text = match (&options.command, options.json) {
+        _ if is_text => answer.text()?.to_owned(),
         (_, true) | (Ask::Metrics | Ask::Health, false) => answer.text()?.to_owned(),
         (command, false) => text_of(command, &answer)?,
     };
@@ -234,6 +309,23 @@ fn target(ask: &Ask) -> (&'static str, String) {
             }
             ("POST", target)
         }
+        Ask::Closed(closed) => {
+            let mut target = format!("/closed?limit={}", closed.limit);
+            for (name, value) in [("reason", &closed.reason), ("uid", &closed.uid)] {
+                if let Some(value) = value {
+                    target.push_str(&format!("&{name}={}", escaped(value)));
+                }
+            }
+            ("GET", target)
+        }
+        Ask::Record(record) => ("POST", record.target()),
+        Ask::Recordings => ("GET", "/recordings".into()),
+        Ask::Recording(ReadOptions { id, pcapng, stop, forget }) => match (stop, forget, pcapng) {
+            (true, ..) => ("POST", format!("/recordings/{id}/stop")),
+            (_, true, _) => ("DELETE", format!("/recordings/{id}")),
+            (.., Some(_)) => ("GET", format!("/recordings/{id}.pcapng")),
+            (.., None) => ("GET", format!("/recordings/{id}.txt")),
+        },
         Ask::Undrain => ("POST", "/undrain".into()),
         Ask::Log { level } => ("POST", format!("/log?level={}", escaped(level))),
         Ask::Reload => ("POST", "/reload".into()),
@@ -251,6 +343,29 @@ fn seconds(text: &str) -> Result<u64, String> {
     }
 }
 
+impl RecordOptions {
+    fn target(&self) -> String {
+        let (kind, name) = match (&self.id, &self.uid, &self.peer) {
+            (Some(id), ..) => ("sessions", id),
+            (_, Some(uid), _) => ("uids", uid),
+            (_, _, Some(peer)) => ("peers", peer),
+            // The options require one.
+            _ => return "/recordings".into(),
+        };
+        let bodies = if self.bodies { "on" } else { "headers" };
+        let next = if self.next { "&next=true" } else { "" };
+        let (name, Self { bytes, seconds, .. }) = (client::escape(name), self);
+        format!("/{kind}/{name}/record?bodies={bodies}&bytes={bytes}&seconds={seconds}{next}")
+    }
+}
+
+impl ReadOptions {
+    /// True if the answer is the text of a recording.
+    fn is_text(&self) -> bool {
+        self.pcapng.is_none() && !self.stop && !self.forget
+    }
+}
+
 /// An answer as people read it.
 fn text_of(ask: &Ask, answer: &Answer) -> anyhow::Result<String> {
     let value: Value = serde_json::from_str(answer.text()?).context("the answer is no JSON")?;
@@ -261,6 +376,8 @@ fn text_of(ask: &Ask, answer: &Answer) -> anyhow::Result<String> {
         Ask::Status => show::status(&value),
         Ask::Sessions(_) => show::sessions(&value),
         Ask::Denied => show::denied(&value),
+        Ask::Closed(_) => show::closed(&value),
+        Ask::Record(_) | Ask::Recordings => show::recordings(&value),
         _ => show::members(&value),
     })
 }
@@ -284,7 +401,7 @@ mod tests {
         for words in ["deny 10.0.0.1", "allow 10.0.0.1"] {
             let words = ["shaddock", "ctl"].into_iter().chain(words.split(' '));
             let options = Options::try_parse_from(words).unwrap();
-            assert_eq!(options.ctl().expect("it is ctl").address, None);
+            assert_eq!(options.ctl().expect("it is ctl").server.address, None);
         }
     }
 
@@ -312,6 +429,22 @@ mod tests {
                 "POST",
                 "/drain?delay=10s&over=5m&refuse_logins=true",
             ),
+            (&["closed", "--reason", "kick"], "GET", "/closed?limit=20&reason=kick"),
+            (
+                &["record", "0.1.2", "--bodies"],
+                "POST",
+                "/sessions/0.1.2/record?bodies=on&bytes=262144&seconds=300",
+            ),
+            (
+                &["record", "--uid", "a b", "--next", "--seconds", "9"],
+                "POST",
+                "/uids/a%20b/record?bodies=headers&bytes=262144&seconds=9&next=true",
+            ),
+            (&["recordings"], "GET", "/recordings"),
+            (&["recording", "7"], "GET", "/recordings/7.txt"),
+            (&["recording", "7", "--pcapng", "x"], "GET", "/recordings/7.pcapng"),
+            (&["recording", "7", "--stop"], "POST", "/recordings/7/stop"),
+            (&["recording", "7", "--forget"], "DELETE", "/recordings/7"),
         ] {
             assert_eq!(asked(words).unwrap(), (method, expected.to_owned()), "{words:?}");
         }
@@ -322,6 +455,10 @@ mod tests {
             &["deny", "10.0.0.1", "--for", "10"],
             &["deny", "10.0.0.1", "--for", "1ms"],
             &["kick", "--reason", "x"],
+            &["record"],
+            &["record", "0.1.2", "--next"],
+            &["record", "--uid", "a", "--peer", "10.0.0.7"],
+            &["recording"],
         ] {
             assert!(asked(words).is_err(), "{words:?}");
         }

@@ -674,6 +674,8 @@ impl Builder {
             session_numbers: AtomicU64::new(0),
             counters: (0..counts.parties()).map(|_| Arc::default()).collect(),
             figures: Figures::new(counts.shards, counts.networks),
+            #[cfg(feature = "admin")]
+            recorder: Default::default(),
         }
     }
 }

@@ -112,6 +112,8 @@ impl Engine {
         addresses: Vec<SocketAddr>,
     ) -> Self {
         assert!(!addresses.is_empty(), "an engine listens somewhere");
+        #[cfg(feature = "admin")]
+        config.recorder.set_addresses(&addresses);
         let handle = Handle::new(config, threads, driver);
         Self { handle, addresses, shards: Vec::new(), workers: Vec::new(), attached: Vec::new() }
     }

@@ -23,6 +23,8 @@ mod pitaya;
 #[cfg(feature = "pomelo")]
 mod pomelo;
 mod preflight;
+#[cfg(feature = "admin")]
+mod record;
 mod ring_memory;
 mod shard_thread;
 mod sockets;

@@ -14,6 +14,8 @@ use crate::dispatch::denied_hosts::DeniedHosts;
 use crate::dispatch::reply::{Reply, ReplyBody};
 use crate::dispatch::{Audience, BindError, ClientRules, Failure, Login, Maintenance};
 use crate::metrics::ForwardEnd;
+#[cfg(feature = "admin")]
+use crate::record::Recording;
 use crate::route::edition::Edition;
 use crate::route::push::Push;
 use crate::route::table::{RouteId, RouteTable};
@@ -154,6 +156,15 @@ pub(crate) enum Mail {
         at: Look,
         to: SyncSender<SessionPage>,
     },
+    /// To record a session.
+    #[cfg(feature = "admin")]
+    Record {
+        session: SessionId,
+        recording: Arc<Recording>,
+    },
+    /// To record it no longer.
+    #[cfg(feature = "admin")]
+    StopRecording(SessionId),
     Hosts(Arc<DeniedHosts>),
     ClientRules(Arc<ClientRules>),
     Maintenance(Option<Arc<Maintenance>>),
@@ -328,6 +339,8 @@ impl Outcome {
 pub(crate) enum Look {
     From(u32),
     One(SessionId),
+    /// Those that have ended, from one on, or from the oldest.
+    Closed(Option<u32>),
 }
 
 /// The purpose of a report.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Serialize, Serializer};
 
-use super::{SessionId, Uid};
+use super::{ClosedSession, SessionId, Uid};
 
 /// One session at one moment.
 #[derive(Debug, Clone, Serialize)]
@@ -43,11 +43,13 @@ pub(crate) struct SessionInfo {
 #[derive(Debug)]
 pub(crate) struct SessionPage {
     pub(crate) sessions: Vec<SessionInfo>,
+    /// Sessions that have ended, where those are looked at.
+    pub(crate) closed: Vec<ClosedSession>,
     /// The slot where the next part begins, if there is one.
     pub(crate) next: Option<u32>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
-fn id_text<S: Serializer>(id: &SessionId, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn id_text<S: Serializer>(id: &SessionId, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{id:?}"))
 }

@@ -1,5 +1,7 @@
 //! Sessions: ids, data, outboxes, and the directory of uids.
 
+#[cfg(feature = "admin")]
+mod closed;
 pub(crate) mod data;
 mod directory;
 mod id;
@@ -10,6 +12,8 @@ mod queue;
 mod table;
 mod uid;
 
+#[cfg(feature = "admin")]
+pub(crate) use closed::{CloseText, ClosedSession};
 pub(crate) use data::SessionSnapshot;
 pub use data::{SessionData, SessionView};
 pub(crate) use directory::Directory;

@@ -12,6 +12,8 @@ use crate::forward::worker::WorkerConfig;
 use crate::forward::{Carrier, Hub, Party, ServerType, ServerTypeIndex, WorkerIndex};
 use crate::limits::Limits;
 use crate::metrics::{Counters, Figures};
+#[cfg(feature = "admin")]
+use crate::record::Recorder;
 use crate::route::edition::{Edition, EditionId};
 use crate::route::registration::Mistakes;
 use crate::route::schemas::Schemas;
@@ -73,6 +75,9 @@ pub(crate) struct ShardConfig {
     pub(crate) counters: Vec<Arc<Counters>>,
     /// Figures of the threads besides their counters.
     pub(crate) figures: Figures,
+    /// Recordings of single sessions.
+    #[cfg(feature = "admin")]
+    pub(crate) recorder: Recorder,
 }
 
 /// Rules that may change while the engine runs.
@@ -282,6 +287,8 @@ impl ShardConfig {
             session_numbers: AtomicU64::new(0),
             counters: vec![Arc::default()],
             figures: Figures::new(1, 0),
+            #[cfg(feature = "admin")]
+            recorder: Recorder::default(),
         }
     }
 }

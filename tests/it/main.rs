@@ -26,6 +26,8 @@ mod logins;
 mod pitaya_dialect;
 mod proxy;
 mod race;
+#[cfg(feature = "admin")]
+mod recorder;
 #[cfg(all(feature = "cli", target_arch = "x86_64"))]
 mod refused;
 mod runtime;

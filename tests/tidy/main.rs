@@ -17,7 +17,7 @@ use std::{fmt, fs, path::Path};
 /// `route` because it hands on that one's errors. `pitaya` and `pomelo` are ends of lanes, as
 /// workers are, and know nothing of shards. `io` comes after `shard`, whose word for a socket it
 /// takes; `load` and `engine` stand on it beside each other.
-const MODULE_ORDER: [&str; 25] = [
+const MODULE_ORDER: [&str; 26] = [
     "test_cases",
     "sync",
     "log",
@@ -29,6 +29,7 @@ const MODULE_ORDER: [&str; 25] = [
     "error",
     "tls",
     "session",
+    "record",
     "dispatch",
     "forward",
     "pitaya",

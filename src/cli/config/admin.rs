@@ -17,6 +17,7 @@ pub(super) fn read(root: &mut Table<'_>, name: &'static str) -> Box<dyn Section>
         let listen = table.read_some("listen", TEXT);
         let token = read_token(table);
         let hosts = table.read_list("hosts", TEXT);
+        let redact = table.read_list("redact", TEXT);
         if socket.is_none() && listen.is_none() {
             if token.is_some() {
                 table.refuse("listen", "an address, as there is a token for it", None);
@@ -25,6 +26,7 @@ pub(super) fn read(root: &mut Table<'_>, name: &'static str) -> Box<dyn Section>
         }
         let mut options = AdminOptions::new()
             .hosts(hosts)
+            .redact(redact)
             .on_reload(signals::reload)
             .on_log_level(log::set_level)
             .lost_log_lines(|| lines::stderr().lost());

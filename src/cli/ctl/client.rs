@@ -113,6 +113,10 @@ impl Answer {
         Ok(Self { status, body })
     }
 
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.body
+    }
+
     pub(crate) fn text(&self) -> anyhow::Result<&str> {
         std::str::from_utf8(&self.body).context("the answer is no text")
     }

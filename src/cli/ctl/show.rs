@@ -99,6 +99,34 @@ pub(super) fn denied(value: &Value) -> String {
     text
 }
 
+/// `/closed`.
+pub(super) fn closed(value: &Value) -> String {
+    let columns = [
+        "id",
+        "uid",
+        "peer",
+        "transport",
+        "reason",
+        "closed_unix_ms",
+        "age_ms",
+        "silent_ms",
+        "outbox_bytes",
+        "in_flight",
+    ];
+    let rows = list(value, "closed");
+    let mut text = table(&columns, rows);
+    let count = |name| plain(value.get(name).unwrap_or(&Value::Null));
+    let (shown, matching, all) = (rows.len(), count("matching"), count("all"));
+    writeln!(text, "{shown} shown of {matching} that match, of {all} that are kept").ok();
+    text
+}
+
+/// `/recordings`.
+pub(super) fn recordings(value: &Value) -> String {
+    let columns = ["id", "of", "state", "over", "bodies", "records", "bytes", "lost"];
+    table(&columns, list(value, "recordings"))
+}
+
 fn list<'v>(value: &'v Value, name: &str) -> &'v [Value] {
     value.get(name).and_then(Value::as_array).map_or(&[], |list| list)
 }

@@ -233,6 +233,12 @@ impl ReadBudgets {
         !self.held.is_empty() && self.held.contains_key(&session)
     }
 
+    /// What is held of a session.
+    #[cfg(feature = "admin")]
+    pub(in crate::shard) fn held(&self, session: SessionId) -> Option<&HeldInput> {
+        self.held.get(&session)
+    }
+
     /// For how long something of a session has been held, if that is the shard's doing.
     pub(in crate::shard) fn held_back_ms(&self, session: SessionId, now_ms: u64) -> u64 {
         self.held.get(&session).map_or(0, |held| held.held_back_ms(now_ms))

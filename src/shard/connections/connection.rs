@@ -97,14 +97,55 @@ pub(crate) enum Layer {
     Plain,
     /// A PROXY header has to come first; what has come of it is the connection's partial.
     Proxy,
+    /// None, but what comes and goes is recorded.
+    #[cfg(feature = "admin")]
+    Recorded,
     #[cfg(feature = "tls")]
     Tls,
+    /// TLS, and what comes and goes in it is recorded.
+    #[cfg(all(feature = "admin", feature = "tls"))]
+    RecordedTls,
 }
 
 impl Layer {
     /// The layer that a new connection starts with.
     pub(in crate::shard) fn first(listener: &ListenerConfig) -> Self {
         if listener.expects_proxy { Self::Proxy } else { Self::behind_proxy(listener) }
+    }
+
+    /// True if the bytes of the socket are those of TLS.
+    #[inline]
+    pub(in crate::shard) fn has_tls(self) -> bool {
+        match self {
+            #[cfg(feature = "tls")]
+            Self::Tls => true,
+            #[cfg(all(feature = "admin", feature = "tls"))]
+            Self::RecordedTls => true,
+            _ => false,
+        }
+    }
+
+    /// The same layer with a recording, unless it has one; none where the session has yet to be
+    /// told from its proxy.
+    #[cfg(feature = "admin")]
+    pub(in crate::shard) fn recorded(self) -> Option<Self> {
+        match self {
+            Self::Plain => Some(Self::Recorded),
+            #[cfg(feature = "tls")]
+            Self::Tls => Some(Self::RecordedTls),
+            _ => None,
+        }
+    }
+
+    /// The same layer without a recording.
+    #[cfg(feature = "admin")]
+    pub(in crate::shard) fn unrecorded(self) -> Self {
+        match self {
+            Self::Recorded => Self::Plain,
+            #[cfg(feature = "tls")]
+            Self::RecordedTls => Self::Tls,
+            layer => layer,
+        }
     }
 
     /// The layer that stands behind a PROXY header.

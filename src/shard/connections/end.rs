@@ -20,6 +20,9 @@ impl Connections {
             return;
         }
         let was_working = connection.state.is_working();
+        #[cfg(feature = "admin")]
+        self.note_closed(slot, reason);
+        let Some(connection) = self.table.at_mut(slot) else { return };
         connection.state = State::Closing;
         self.budgets.forget(id);
         if let Some(partial) = connection.partial.take() {

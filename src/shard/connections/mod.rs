@@ -5,6 +5,8 @@
 //! others have to hear of a session's end is left in [`Connections::take_ended`].
 
 mod budgets;
+#[cfg(feature = "admin")]
+mod closed;
 mod connection;
 mod end;
 mod ended;
@@ -30,6 +32,8 @@ pub(in crate::shard) use session::Binding;
 pub(crate) use session::worker_bit;
 
 use budgets::ReadBudgets;
+#[cfg(feature = "admin")]
+use closed::ClosedSessions;
 use memory::Memory;
 
 use super::clock::Clock;
@@ -61,9 +65,8 @@ pub(super) struct Connections {
     commands: VecDeque<Command>,
     /// Sessions of whose end nobody was told yet.
     ended: VecDeque<Ended>,
-    /// When the connection in each slot was accepted, in seconds of the shard's clock. Beside the
-    /// connections, as nobody but a look from outside asks for it.
-    accepted_s: Vec<u32>,
+    #[cfg(feature = "admin")]
+    closed: ClosedSessions,
 }
 
 impl Connections {
@@ -85,7 +88,8 @@ impl Connections {
             budgets: ReadBudgets::new(limits),
             commands: VecDeque::new(),
             ended: VecDeque::new(),
-            accepted_s: Vec::new(),
+            #[cfg(feature = "admin")]
+            closed: ClosedSessions::default(),
             counters: Arc::clone(&config.counters[index.index()]),
             figures,
             config: Arc::clone(config),
@@ -112,19 +116,12 @@ impl Connections {
             self.counters.refused_max_connections.one();
             return None;
         };
-        if self.accepted_s.len() <= slot.index() {
-            self.accepted_s.resize(slot.index() + 1, 0);
-        }
-        self.accepted_s[slot.index()] = self.clock_s();
         self.counters.connections_accepted.one();
+        #[cfg(feature = "admin")]
+        self.closed.note_opened(slot, self.clock.now_us());
         self.figures.connections[listener].one();
         self.wheel.set(slot, self.clock.patient_ms() + self.config.handshake_timeout_ms());
         Some(SessionId::new(self.index, slot, generation))
-    }
-
-    /// The shard's clock in seconds, which a century does not fill.
-    fn clock_s(&self) -> u32 {
-        u32::try_from(self.clock.now_us() / 1_000_000).unwrap_or(u32::MAX)
     }
 
     /// Removes a connection that has ended and whose socket is closed.

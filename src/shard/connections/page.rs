@@ -1,6 +1,6 @@
 //! Sessions as those who look from outside see them, a part in a turn.
 
-use super::connection::{Layer, State, Transport};
+use super::connection::{State, Transport};
 use super::{Connection, Connections};
 use crate::limits::turn::SESSIONS_SHOWN_PER_TURN;
 use crate::session::{SessionId, SessionInfo, SessionPage, Slot};
@@ -16,22 +16,22 @@ impl Connections {
             let connection = self.at(slot)?;
             Some(self.info(self.id_of(slot), connection))
         });
-        SessionPage { sessions: shown.collect(), next: Some(end).filter(|end| *end < slots) }
+        SessionPage {
+            sessions: shown.collect(),
+            closed: Vec::new(),
+            next: Some(end).filter(|end| *end < slots),
+        }
     }
 
     /// One session, unless it is gone.
     #[cold]
     pub(in crate::shard) fn page_of_one(&self, session: SessionId) -> SessionPage {
         let shown = self.get(session).map(|connection| self.info(session, connection));
-        SessionPage { sessions: shown.into_iter().collect(), next: None }
+        SessionPage { sessions: shown.into_iter().collect(), closed: Vec::new(), next: None }
     }
 
-    fn age_s(&self, slot: Slot) -> u64 {
-        let accepted_s = self.accepted_s.get(slot.index()).copied();
-        self.clock_s().saturating_sub(accepted_s.unwrap_or(u32::MAX)).into()
-    }
-
-    fn info(&self, id: SessionId, connection: &Connection) -> SessionInfo {
+    /// A session as it is now.
+    pub(in crate::shard) fn info(&self, id: SessionId, connection: &Connection) -> SessionInfo {
         let listener = self.config.listener(connection.listener);
         let now_ms = self.patient_ms();
         SessionInfo {
@@ -44,11 +44,7 @@ impl Connections {
                 Transport::Tcp => "tcp",
                 Transport::WebSocket => "websocket",
             },
-            tls: match connection.layer {
-                Layer::Plain | Layer::Proxy => false,
-                #[cfg(feature = "tls")]
-                Layer::Tls => true,
-            },
+            tls: connection.layer.has_tls(),
             dialect: match listener.dialect {
                 Dialect::Pomelo => "pomelo",
                 Dialect::Pitaya => "pitaya",
@@ -58,7 +54,7 @@ impl Connections {
                 State::Working(_) => "working",
                 State::Closing | State::Lingering | State::Dead => "closing",
             },
-            age_s: self.age_s(id.slot()),
+            age_s: self.closed.age_ms(id.slot(), self.now_us()) / 1_000,
             silent_ms: now_ms.saturating_sub(connection.heard_ms),
             outbox_bytes: connection.outbox.bytes(),
             outbox_ms: connection.outbox.wait_ms(now_ms).unwrap_or(0),

@@ -28,9 +28,14 @@ impl Dispatcher {
                 let page = match at {
                     Look::From(slot) => connections.page(slot),
                     Look::One(session) => connections.page_of_one(session),
+                    Look::Closed(from) => connections.page_of_closed(from),
                 };
                 to.try_send(page).ok();
             }
+            #[cfg(feature = "admin")]
+            Mail::Record { session, recording } => self.outbound().record(session, recording),
+            #[cfg(feature = "admin")]
+            Mail::StopRecording(session) => self.outbound().stop_recording(session),
             mail => self.forwarder.handle_mail(mail),
         }
     }

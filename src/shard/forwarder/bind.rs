@@ -125,6 +125,8 @@ impl Forwarder {
         connection.session.workers |= subscribers;
         let data = Arc::clone(connection.data().shared());
         self.logins.add(uid, peer, unix_ms);
+        #[cfg(feature = "admin")]
+        self.outbound.record_login(session, uid);
         self.tell_workers(subscribers, || Mail::Login { session, data: Arc::clone(&data) });
     }
 

@@ -30,6 +30,8 @@ impl Inbound {
         let connection = Connection { layer, listener, ..Connection::new(socket, peer, now_ms) };
         let session = connections.accept(connection)?;
         self.dispatcher.begin_session(session);
+        #[cfg(feature = "admin")]
+        self.outbound().record_peer(session);
         Some(session)
     }
 
@@ -90,7 +92,15 @@ impl Inbound {
         if self.is_denied(peer.ip()) {
             return Err(http::FORBIDDEN);
         }
-        if self.may_connect(listener, peer.ip()) { Ok(()) } else { Err(http::TOO_MANY_REQUESTS) }
+        if !self.may_connect(listener, peer.ip()) {
+            return Err(http::TOO_MANY_REQUESTS);
+        }
+        #[cfg(feature = "admin")]
+        {
+            let session = self.connections().id_of(slot);
+            self.outbound().record_peer(session);
+        }
+        Ok(())
     }
 
     /// Looks in the head of a WebSocket's request for the page that it is from and for the client's

@@ -24,8 +24,15 @@ impl Inbound {
         match connection.layer {
             Layer::Plain => self.handle_bytes(session, input),
             Layer::Proxy => self.handle_proxy_bytes(session, slot, input),
+            #[cfg(feature = "admin")]
+            Layer::Recorded => {
+                self.outbound().record_input(session, input);
+                self.handle_bytes(session, input);
+            }
             #[cfg(feature = "tls")]
-            Layer::Tls => self.handle_tls_bytes(session, slot, input),
+            Layer::Tls => self.handle_tls_bytes::<false>(session, slot, input),
+            #[cfg(all(feature = "admin", feature = "tls"))]
+            Layer::RecordedTls => self.handle_tls_bytes::<true>(session, slot, input),
         }
     }
 

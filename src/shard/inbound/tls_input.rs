@@ -9,7 +9,12 @@ use crate::tls::TlsRead;
 
 impl Inbound {
     /// Reads bytes of a connection with TLS.
-    pub(super) fn handle_tls_bytes(&mut self, session: SessionId, slot: Slot, input: &mut [u8]) {
+    pub(super) fn handle_tls_bytes<const IS_RECORDED: bool>(
+        &mut self,
+        session: SessionId,
+        slot: Slot,
+        input: &mut [u8],
+    ) {
         let Some(connection) = self.connections().at(slot) else { return };
         if !connection.state.is_reading() {
             return;
@@ -26,6 +31,10 @@ impl Inbound {
             self.outbound().mark_dirty(slot);
         }
         if !plain.is_empty() {
+            #[cfg(feature = "admin")]
+            if IS_RECORDED {
+                self.outbound().record_input(session, &plain);
+            }
             self.handle_bytes(session, &mut plain);
         }
         self.connections().pool().give(plain);

@@ -14,6 +14,8 @@ mod kick;
 mod outbox_pauses;
 mod package;
 mod pitaya;
+#[cfg(feature = "admin")]
+mod recording;
 mod send;
 mod send_queue;
 mod slow;
@@ -36,6 +38,8 @@ use compressor::Compressor;
 use draining::Draining;
 use editions::Editions;
 use outbox_pauses::{OutboxPauses, Sweep};
+#[cfg(feature = "admin")]
+use recording::Recordings;
 use send_queue::SendQueue;
 #[cfg(feature = "tls")]
 use tls_streams::TlsStreams;
@@ -65,6 +69,8 @@ pub(super) struct Outbound {
     #[cfg(feature = "tls")]
     tls: TlsStreams,
     draining: Draining,
+    #[cfg(feature = "admin")]
+    recordings: Recordings,
 }
 
 /// A connection that is being read, and the parts beside it that its answers need.
@@ -90,6 +96,8 @@ impl Outbound {
             #[cfg(feature = "tls")]
             tls: TlsStreams::new(&config.listeners),
             draining: Draining::default(),
+            #[cfg(feature = "admin")]
+            recordings: Recordings::default(),
             counters: Arc::clone(&config.counters[connections.index().index()]),
             config: Arc::clone(config),
             connections,
@@ -122,6 +130,8 @@ impl Outbound {
     pub(super) fn remove(&mut self, session: SessionId) {
         #[cfg(feature = "tls")]
         self.tls.remove(session);
+        #[cfg(feature = "admin")]
+        self.end_recording_of_gone(session);
         self.connections.remove(session);
         debug_assert!(self.has_forgotten(session), "{session:?} has left something behind");
     }

@@ -7,7 +7,7 @@ use crate::shard::connections::{CloseReason, Layer};
 impl Outbound {
     /// The next records to send. None is in flight.
     #[inline(never)]
-    pub(super) fn take_sealed(&mut self, slot: Slot) -> Option<Segment> {
+    pub(super) fn take_sealed<const IS_RECORDED: bool>(&mut self, slot: Slot) -> Option<Segment> {
         let session = self.connections.id_of(slot);
         let (connection, pool) = self.connections.at_with_pool(slot)?;
         let stream = self.tls.get_mut(session)?;
@@ -15,6 +15,14 @@ impl Outbound {
             let records = stream.take_output();
             connection.outbox.put_in_flight(records.len());
             return (!records.is_empty()).then_some(Segment::Owned(records));
+        };
+        #[cfg(feature = "admin")]
+        let (connection, pool, stream) = if IS_RECORDED {
+            self.record_output(slot, plain.as_slice());
+            let (connection, pool) = self.connections.at_with_pool(slot)?;
+            (connection, pool, self.tls.get_mut(session)?)
+        } else {
+            (connection, pool, stream)
         };
         let mut records = pool.take();
         let is_sealed = stream.write(plain.as_slice(), &mut records);
@@ -42,6 +50,6 @@ impl Outbound {
 
     /// True if a connection's TLS has something to send, besides its outbox.
     pub(super) fn has_tls_output(&self, session: SessionId, layer: Layer) -> bool {
-        layer == Layer::Tls && self.tls.has_output(session)
+        layer.has_tls() && self.tls.has_output(session)
     }
 }

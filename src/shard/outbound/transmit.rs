@@ -2,9 +2,7 @@
 
 use super::Outbound;
 use crate::session::{Segment, SessionId};
-#[cfg(feature = "tls")]
-use crate::shard::connections::Layer;
-use crate::shard::connections::{CloseReason, Listed, State};
+use crate::shard::connections::{CloseReason, Layer, Listed, State};
 use crate::shard::shell::{SendEnd, Transmit};
 
 /// Bytes of the longest segment that a socket is believed to take at once.
@@ -39,9 +37,15 @@ impl Outbound {
             let socket = connection.socket;
             let is_working = matches!(connection.state, State::Working(_));
             let (segment, is_empty) = match connection.layer {
+                Layer::Plain | Layer::Proxy => {
+                    (connection.outbox.take(pool), !connection.outbox.is_waiting())
+                }
                 #[cfg(feature = "tls")]
-                Layer::Tls => (self.take_sealed(slot), false),
-                _ => (connection.outbox.take(pool), !connection.outbox.is_waiting()),
+                Layer::Tls => (self.take_sealed::<false>(slot), false),
+                #[cfg(feature = "admin")]
+                Layer::Recorded => (self.take_recorded(slot), false),
+                #[cfg(all(feature = "admin", feature = "tls"))]
+                Layer::RecordedTls => (self.take_sealed::<true>(slot), false),
             };
             let is_last = is_working && is_empty && is_calm;
             if let Some(segment) = segment {

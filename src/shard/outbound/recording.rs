@@ -1,0 +1,235 @@
+//! Sessions that are recorded: their bytes, on their way in and out, through a [`Tap`] each.
+//!
+//! A recorded session has a layer of its own, which every receive and every send looks at anyway;
+//! what is here is reached by that alone, and by who connects or logs in while a recording waits.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::Outbound;
+use crate::record::{Cut, Direction, Record, Recording, Tap, Target};
+use crate::route::edition::Edition;
+use crate::session::{Segment, SessionId, Slot, Uid};
+use crate::shard::connections::{State, Transport};
+use crate::wire::message::{self, RouteRef};
+
+/// The recorded sessions of a shard.
+#[derive(Debug, Default)]
+pub(super) struct Recordings {
+    taps: FxHashMap<SessionId, Box<Taps>>,
+    /// Memory for what is cut out of a piece; empty in between.
+    cuts: Vec<Cut>,
+}
+
+#[derive(Debug)]
+struct Taps {
+    recording: Arc<Recording>,
+    input: Tap,
+    output: Tap,
+}
+
+impl Recordings {
+    /// Records bytes of a session; false if its recording is over.
+    fn note(
+        &mut self,
+        session: SessionId,
+        direction: Direction,
+        bytes: &[u8],
+        edition: Option<&Edition>,
+        at_us: u64,
+    ) -> bool {
+        let Some(taps) = self.taps.get_mut(&session) else { return false };
+        if taps.recording.is_over(at_us) {
+            return false;
+        }
+        let tap = match direction {
+            Direction::FromClient => &mut taps.input,
+            Direction::ToClient => &mut taps.output,
+        };
+        tap.feed(bytes, &mut self.cuts);
+        taps.push(direction, &mut self.cuts, edition, at_us);
+        true
+    }
+}
+
+impl Taps {
+    fn push(
+        &self,
+        direction: Direction,
+        cuts: &mut Vec<Cut>,
+        edition: Option<&Edition>,
+        at_us: u64,
+    ) {
+        for Cut { kind, len, kept } in cuts.drain(..) {
+            let code = match message::decode(&kept).ok().and_then(|message| message.route) {
+                Some(RouteRef::Code(code)) => Some(code),
+                _ => None,
+            };
+            let route = code.and_then(|code| edition?.text(code)).map(Box::from);
+            let kept = kept.into_boxed_slice();
+            self.recording.push(Record { at_us, direction, kind, len, route, kept });
+        }
+    }
+}
+
+impl Outbound {
+    /// Records a session from here on.
+    #[cold]
+    pub(in crate::shard) fn record(&mut self, session: SessionId, recording: Arc<Recording>) {
+        self.record_from(session, recording, false);
+    }
+
+    /// Records a session from here on, or from behind the request for its WebSocket, which is being
+    /// handled.
+    fn record_from(&mut self, session: SessionId, recording: Arc<Recording>, is_upgrading: bool) {
+        self.drop_recordings_over();
+        if self.recordings.taps.contains_key(&session) {
+            self.end_recording(session, "another has begun");
+        }
+        let (at_us, edition) = (self.unix_us(), self.edition_of(session));
+        let Some((_, connection)) = self.connections.find(session) else {
+            return recording.end("the session was gone");
+        };
+        let layer = connection.layer.recorded().filter(|_| connection.state.is_reading());
+        let Some(layer) = layer else {
+            return recording.end("the session was not open");
+        };
+        connection.layer = layer;
+        let is_websocket = connection.transport == Transport::WebSocket;
+        let mut taps = Taps {
+            input: Tap::new(
+                Direction::FromClient,
+                is_websocket || is_upgrading,
+                &recording.options,
+            ),
+            output: Tap::new(Direction::ToClient, is_websocket, &recording.options),
+            recording,
+        };
+        // What has come before and is not read yet.
+        let cuts = &mut self.recordings.cuts;
+        if let Some(message) = &connection.message {
+            taps.input.feed_packages(&message.payload, cuts);
+        }
+        if let Some(partial) = &connection.partial {
+            taps.input.feed(&partial.buffer, cuts);
+        }
+        if let Some(held) = self.connections.budgets().held(session) {
+            taps.input.feed_packages(&held.packages, cuts);
+            taps.input.feed(&held.bytes[held.at.min(held.bytes.len())..], cuts);
+        }
+        let edition = edition.and_then(|edition| self.editions.get(edition));
+        taps.push(Direction::FromClient, cuts, edition, at_us);
+        self.recordings.taps.insert(session, Box::new(taps));
+    }
+
+    /// Records a session that has just connected, if a recording waits for its address.
+    #[inline]
+    pub(in crate::shard) fn record_peer(&mut self, session: SessionId) {
+        if self.config.recorder.is_waiting() {
+            self.record_if(session, |target, peer| *target == Target::Peer(peer));
+        }
+    }
+
+    /// Records a session that has just logged in, if a recording waits for its uid.
+    #[inline]
+    pub(in crate::shard) fn record_login(&mut self, session: SessionId, uid: &Uid) {
+        if self.config.recorder.is_waiting() {
+            self.record_if(session, |target, _| match target {
+                Target::Uid(wanted) => wanted == uid.text(),
+                _ => false,
+            });
+        }
+    }
+
+    #[cold]
+    fn record_if(&mut self, session: SessionId, is_wanted: impl Fn(&Target, IpAddr) -> bool) {
+        let Some(connection) = self.connections.get(session) else { return };
+        if connection.layer.recorded().is_none() {
+            return;
+        }
+        let is_upgrading = connection.state == State::Http;
+        let (peer, info) = (connection.peer.ip(), self.connections.info(session, connection));
+        let now_us = self.unix_us();
+        let is_wanted = |target: &Target| is_wanted(target, peer);
+        if let Some(recording) = self.config.recorder.claim(&info, is_wanted, now_us) {
+            self.record_from(session, recording, is_upgrading);
+        }
+    }
+
+    /// Records no more of a session.
+    #[cold]
+    pub(in crate::shard) fn stop_recording(&mut self, session: SessionId) {
+        self.end_recording(session, "stopped");
+    }
+
+    /// Records bytes that a client has sent.
+    #[cold]
+    pub(in crate::shard) fn record_input(&mut self, session: SessionId, bytes: &[u8]) {
+        if self.connections.is_reading(session.slot()) {
+            self.record_bytes(session, Direction::FromClient, bytes);
+        }
+    }
+
+    /// The next segment to send to a recorded session.
+    #[cold]
+    pub(super) fn take_recorded(&mut self, slot: Slot) -> Option<Segment> {
+        let (connection, pool) = self.connections.at_with_pool(slot)?;
+        let segment = connection.outbox.take(pool)?;
+        self.record_output(slot, segment.as_slice());
+        Some(segment)
+    }
+
+    /// Records bytes that are sent to a client.
+    #[cold]
+    pub(super) fn record_output(&mut self, slot: Slot, bytes: &[u8]) {
+        self.record_bytes(self.connections.id_of(slot), Direction::ToClient, bytes);
+    }
+
+    fn record_bytes(&mut self, session: SessionId, direction: Direction, bytes: &[u8]) {
+        let (at_us, edition) = (self.unix_us(), self.edition_of(session));
+        let edition = edition.and_then(|edition| self.editions.get(edition));
+        if !self.recordings.note(session, direction, bytes, edition, at_us) {
+            self.end_recording(session, "its time is over");
+        }
+    }
+
+    fn edition_of(&self, session: SessionId) -> Option<crate::route::edition::EditionId> {
+        self.connections.get(session).map(|connection| connection.session.edition)
+    }
+
+    /// Ends the recordings of sessions that are silent, and whose time is over.
+    fn drop_recordings_over(&mut self) {
+        let now_us = self.unix_us();
+        let over = self.recordings.taps.iter().filter(|(_, taps)| taps.recording.is_over(now_us));
+        let over: Vec<_> = over.map(|(session, _)| *session).collect();
+        for session in over {
+            self.end_recording(session, "its time is over");
+        }
+    }
+
+    /// Ends the recording of a session that is gone, with the reason of its end.
+    pub(super) fn end_recording_of_gone(&mut self, session: SessionId) {
+        if self.recordings.taps.contains_key(&session) {
+            let reason = self.connections.last_close(session.slot());
+            self.end_recording(session, reason.unwrap_or("the session has ended"));
+        }
+    }
+
+    fn end_recording(&mut self, session: SessionId, reason: &'static str) {
+        let Some(taps) = self.recordings.taps.remove(&session) else { return };
+        taps.recording.end(reason);
+        if let Some(connection) = self.connections.get(session) {
+            taps.recording.update(self.connections.info(session, connection));
+        }
+        if let Some(connection) = self.connections.get_mut(session) {
+            connection.layer = connection.layer.unrecorded();
+        }
+    }
+
+    /// Microseconds since 1970, of this turn.
+    fn unix_us(&self) -> u64 {
+        self.config.started_unix_ms.saturating_mul(1000) + self.connections.now_us()
+    }
+}
