@@ -40,7 +40,7 @@ pub(super) fn of(snapshot: &Snapshot, local: Option<SocketAddr>) -> Vec<u8> {
 /// The server's address, of the same family as the client's.
 fn local_of(local: Option<SocketAddr>, peer: SocketAddr) -> SocketAddr {
     let port = local.map_or(0, |local| local.port());
-    let ip = local.map_or(peer.ip(), |local| local.ip().to_canonical());
+    let ip = local.map_or_else(|| peer.ip(), |local| local.ip().to_canonical());
     match (peer.ip(), ip) {
         (IpAddr::V4(_), IpAddr::V6(_)) => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port),
         (IpAddr::V6(_), IpAddr::V4(ip)) => SocketAddr::new(ip.to_ipv6_mapped().into(), port),

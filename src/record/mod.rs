@@ -28,7 +28,7 @@ pub(crate) const RECORDING_BYTES_MAX: usize = 1024 * 1024;
 /// The longest time that a session is recorded, or waited for.
 pub(crate) const RECORDING_SECONDS_MAX: u64 = 3_600;
 
-/// What is recorded of a session, and for how long.
+/// The extent of a recording, in bytes and time.
 #[derive(Debug, Clone)]
 pub(crate) struct RecordOptions {
     /// Bytes of the ring.
@@ -63,7 +63,7 @@ pub(crate) struct Recorder {
     list: Mutex<List>,
     /// Recordings that wait for a session. Shards look at it when one connects or logs in.
     waiting: AtomicUsize,
-    /// Where the engine listens, by listener.
+    /// The addresses of the listeners.
     addresses: OnceLock<Vec<SocketAddr>>,
 }
 

@@ -1,4 +1,4 @@
-//! What may be kept of a package: never a secret, as far as it is known for one.
+//! The part of a package that may be kept: never a secret, as far as it is known for one.
 //!
 //! Bodies that are no JSON are not kept, as there is no telling what is in them. In JSON the value
 //! of a secret's name is covered by as many asterisks, so that lengths stay what they are.

@@ -233,7 +233,7 @@ impl ReadBudgets {
         !self.held.is_empty() && self.held.contains_key(&session)
     }
 
-    /// What is held of a session.
+    /// Input of a session that is held.
     #[cfg(feature = "admin")]
     pub(in crate::shard) fn held(&self, session: SessionId) -> Option<&HeldInput> {
         self.held.get(&session)

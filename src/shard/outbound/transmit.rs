@@ -1,6 +1,8 @@
 //! Outboxes to the shell, and back once they are sent.
 
 use super::Outbound;
+#[cfg(any(feature = "admin", feature = "tls"))]
+use crate::session::Slot;
 use crate::session::{Segment, SessionId};
 use crate::shard::connections::{CloseReason, Layer, Listed, State};
 use crate::shard::shell::{SendEnd, Transmit};
@@ -40,12 +42,8 @@ impl Outbound {
                 Layer::Plain | Layer::Proxy => {
                     (connection.outbox.take(pool), !connection.outbox.is_waiting())
                 }
-                #[cfg(feature = "tls")]
-                Layer::Tls => (self.take_sealed::<false>(slot), false),
-                #[cfg(feature = "admin")]
-                Layer::Recorded => (self.take_recorded(slot), false),
-                #[cfg(all(feature = "admin", feature = "tls"))]
-                Layer::RecordedTls => (self.take_sealed::<true>(slot), false),
+                #[cfg(any(feature = "admin", feature = "tls"))]
+                _ => (self.take_layered(slot), false),
             };
             let is_last = is_working && is_empty && is_calm;
             if let Some(segment) = segment {
@@ -54,6 +52,24 @@ impl Outbound {
                 sending.add(segment.as_slice().len() as u64);
                 return Some(Transmit { session, socket, segment, is_last });
             }
+        }
+    }
+
+    /// The next segment of a connection on which something stands below the client's own bytes.
+    #[cfg(any(feature = "admin", feature = "tls"))]
+    #[inline(never)]
+    fn take_layered(&mut self, slot: Slot) -> Option<Segment> {
+        match self.connections.at(slot)?.layer {
+            Layer::Plain | Layer::Proxy => {
+                let (connection, pool) = self.connections.at_with_pool(slot)?;
+                connection.outbox.take(pool)
+            }
+            #[cfg(feature = "tls")]
+            Layer::Tls => self.take_sealed::<false>(slot),
+            #[cfg(feature = "admin")]
+            Layer::Recorded => self.take_recorded(slot),
+            #[cfg(all(feature = "admin", feature = "tls"))]
+            Layer::RecordedTls => self.take_sealed::<true>(slot),
         }
     }
 
