@@ -7,6 +7,8 @@
 mod budgets;
 #[cfg(feature = "admin")]
 mod closed;
+#[cfg(feature = "admin")]
+mod closed_sessions;
 mod connection;
 mod end;
 mod ended;
@@ -33,7 +35,7 @@ pub(crate) use session::worker_bit;
 
 use budgets::ReadBudgets;
 #[cfg(feature = "admin")]
-use closed::ClosedSessions;
+use closed_sessions::ClosedSessions;
 use memory::Memory;
 
 use super::clock::Clock;

@@ -16,6 +16,8 @@ mod package;
 mod pitaya;
 #[cfg(feature = "admin")]
 mod recording;
+#[cfg(feature = "admin")]
+mod recordings;
 mod send;
 mod send_queue;
 mod slow;
@@ -39,7 +41,7 @@ use draining::Draining;
 use editions::Editions;
 use outbox_pauses::{OutboxPauses, Sweep};
 #[cfg(feature = "admin")]
-use recording::Recordings;
+use recordings::Recordings;
 use send_queue::SendQueue;
 #[cfg(feature = "tls")]
 use tls_streams::TlsStreams;
@@ -131,7 +133,7 @@ impl Outbound {
         #[cfg(feature = "tls")]
         self.tls.remove(session);
         #[cfg(feature = "admin")]
-        self.end_recording_of_gone(session);
+        self.recordings.remove(session, &self.connections);
         self.connections.remove(session);
         debug_assert!(self.has_forgotten(session), "{session:?} has left something behind");
     }

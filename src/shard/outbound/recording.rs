@@ -6,73 +6,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
-
 use super::Outbound;
-use crate::record::{Cut, Direction, Record, Recording, Tap, Target};
-use crate::route::edition::Edition;
+use super::recordings::Taps;
+use crate::record::{Direction, Recording, Tap, Target};
 use crate::session::{Segment, SessionId, Slot, Uid};
 use crate::shard::connections::{State, Transport};
-use crate::wire::message::{self, RouteRef};
-
-/// The recorded sessions of a shard.
-#[derive(Debug, Default)]
-pub(super) struct Recordings {
-    taps: FxHashMap<SessionId, Box<Taps>>,
-    /// Memory for what is cut out of a piece; empty in between.
-    cuts: Vec<Cut>,
-}
-
-#[derive(Debug)]
-struct Taps {
-    recording: Arc<Recording>,
-    input: Tap,
-    output: Tap,
-}
-
-impl Recordings {
-    /// Records bytes of a session; false if its recording is over.
-    fn note(
-        &mut self,
-        session: SessionId,
-        direction: Direction,
-        bytes: &[u8],
-        edition: Option<&Edition>,
-        at_us: u64,
-    ) -> bool {
-        let Some(taps) = self.taps.get_mut(&session) else { return false };
-        if taps.recording.is_over(at_us) {
-            return false;
-        }
-        let tap = match direction {
-            Direction::FromClient => &mut taps.input,
-            Direction::ToClient => &mut taps.output,
-        };
-        tap.feed(bytes, &mut self.cuts);
-        taps.push(direction, &mut self.cuts, edition, at_us);
-        true
-    }
-}
-
-impl Taps {
-    fn push(
-        &self,
-        direction: Direction,
-        cuts: &mut Vec<Cut>,
-        edition: Option<&Edition>,
-        at_us: u64,
-    ) {
-        for Cut { kind, len, kept } in cuts.drain(..) {
-            let code = match message::decode(&kept).ok().and_then(|message| message.route) {
-                Some(RouteRef::Code(code)) => Some(code),
-                _ => None,
-            };
-            let route = code.and_then(|code| edition?.text(code)).map(Box::from);
-            let kept = kept.into_boxed_slice();
-            self.recording.push(Record { at_us, direction, kind, len, route, kept });
-        }
-    }
-}
 
 impl Outbound {
     /// Records a session from here on.
@@ -209,21 +147,10 @@ impl Outbound {
         }
     }
 
-    /// Ends the recording of a session that is gone, with the reason of its end.
-    pub(super) fn end_recording_of_gone(&mut self, session: SessionId) {
-        if self.recordings.taps.contains_key(&session) {
-            let reason = self.connections.last_close(session.slot());
-            self.end_recording(session, reason.unwrap_or("the session has ended"));
-        }
-    }
-
     fn end_recording(&mut self, session: SessionId, reason: &'static str) {
-        let Some(taps) = self.recordings.taps.remove(&session) else { return };
-        taps.recording.end(reason);
-        if let Some(connection) = self.connections.get(session) {
-            taps.recording.update(self.connections.info(session, connection));
-        }
-        if let Some(connection) = self.connections.get_mut(session) {
+        if self.recordings.end(session, reason, &self.connections)
+            && let Some(connection) = self.connections.get_mut(session)
+        {
             connection.layer = connection.layer.unrecorded();
         }
     }
