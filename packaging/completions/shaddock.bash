@@ -40,8 +40,20 @@ _shaddock() {
             shaddock,serve)
                 cmd="shaddock__subcmd__serve"
                 ;;
+            shaddock,top)
+                cmd="shaddock__subcmd__top"
+                ;;
+            shaddock__subcmd__ctl,allow)
+                cmd="shaddock__subcmd__ctl__subcmd__allow"
+                ;;
             shaddock__subcmd__ctl,closed)
                 cmd="shaddock__subcmd__ctl__subcmd__closed"
+                ;;
+            shaddock__subcmd__ctl,denied)
+                cmd="shaddock__subcmd__ctl__subcmd__denied"
+                ;;
+            shaddock__subcmd__ctl,deny)
+                cmd="shaddock__subcmd__ctl__subcmd__deny"
                 ;;
             shaddock__subcmd__ctl,drain)
                 cmd="shaddock__subcmd__ctl__subcmd__drain"
@@ -85,8 +97,17 @@ _shaddock() {
             shaddock__subcmd__ctl,undrain)
                 cmd="shaddock__subcmd__ctl__subcmd__undrain"
                 ;;
+            shaddock__subcmd__ctl__subcmd__help,allow)
+                cmd="shaddock__subcmd__ctl__subcmd__help__subcmd__allow"
+                ;;
             shaddock__subcmd__ctl__subcmd__help,closed)
                 cmd="shaddock__subcmd__ctl__subcmd__help__subcmd__closed"
+                ;;
+            shaddock__subcmd__ctl__subcmd__help,denied)
+                cmd="shaddock__subcmd__ctl__subcmd__help__subcmd__denied"
+                ;;
+            shaddock__subcmd__ctl__subcmd__help,deny)
+                cmd="shaddock__subcmd__ctl__subcmd__help__subcmd__deny"
                 ;;
             shaddock__subcmd__ctl__subcmd__help,drain)
                 cmd="shaddock__subcmd__ctl__subcmd__help__subcmd__drain"
@@ -154,8 +175,20 @@ _shaddock() {
             shaddock__subcmd__help,serve)
                 cmd="shaddock__subcmd__help__subcmd__serve"
                 ;;
+            shaddock__subcmd__help,top)
+                cmd="shaddock__subcmd__help__subcmd__top"
+                ;;
+            shaddock__subcmd__help__subcmd__ctl,allow)
+                cmd="shaddock__subcmd__help__subcmd__ctl__subcmd__allow"
+                ;;
             shaddock__subcmd__help__subcmd__ctl,closed)
                 cmd="shaddock__subcmd__help__subcmd__ctl__subcmd__closed"
+                ;;
+            shaddock__subcmd__help__subcmd__ctl,denied)
+                cmd="shaddock__subcmd__help__subcmd__ctl__subcmd__denied"
+                ;;
+            shaddock__subcmd__help__subcmd__ctl,deny)
+                cmd="shaddock__subcmd__help__subcmd__ctl__subcmd__deny"
                 ;;
             shaddock__subcmd__help__subcmd__ctl,drain)
                 cmd="shaddock__subcmd__help__subcmd__ctl__subcmd__drain"
@@ -203,7 +236,7 @@ _shaddock() {
 
     case "${cmd}" in
         shaddock)
-            opts="-h -V --listen --full --shards --driver --heartbeat --workers --admin --pomelo --pomelo-token --pomelo-listen --pomelo-timeout --server-id --log --help --version demo serve check load completions man ctl help"
+            opts="-h -V --listen --full --shards --driver --heartbeat --workers --admin --no-admin --pomelo --pomelo-token --pomelo-listen --pomelo-timeout --server-id --log --log-format --help --version demo serve check load completions man ctl top help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -257,6 +290,10 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -265,7 +302,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__check)
-            opts="-h --config --driver --log --help"
+            opts="-h --config --driver --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -283,6 +320,10 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -291,7 +332,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__completions)
-            opts="-h --log --help bash elvish fish powershell zsh"
+            opts="-h --log --log-format --help bash elvish fish powershell zsh"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -299,6 +340,10 @@ _shaddock() {
             case "${prev}" in
                 --log)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -309,7 +354,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl)
-            opts="-h --socket --address --token-file --json --log --help status sessions session kick closed record recordings recording drain undrain log reload health metrics help"
+            opts="-h --socket --address --token-file --json --log --log-format --help status sessions session kick deny allow denied closed record recordings recording drain undrain log reload health metrics help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -331,6 +376,44 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        shaddock__subcmd__ctl__subcmd__allow)
+            opts="-h --socket --address --token-file --json --log --log-format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -339,7 +422,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__closed)
-            opts="-h --reason --uid --limit --socket --address --token-file --json --log --help"
+            opts="-h --reason --uid --limit --socket --address --token-file --json --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -373,6 +456,10 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -380,8 +467,8 @@ _shaddock() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        shaddock__subcmd__ctl__subcmd__drain)
-            opts="-h --socket --address --token-file --json --log --help"
+        shaddock__subcmd__ctl__subcmd__denied)
+            opts="-h --socket --address --token-file --json --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -401,6 +488,94 @@ _shaddock() {
                     ;;
                 --log)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        shaddock__subcmd__ctl__subcmd__deny)
+            opts="-h --for --socket --address --token-file --json --log --log-format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        shaddock__subcmd__ctl__subcmd__drain)
+            opts="-h --delay --over --within --refuse-logins --socket --address --token-file --json --log --log-format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --delay)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --over)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --within)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -411,7 +586,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__health)
-            opts="-h --socket --address --token-file --json --log --help"
+            opts="-h --socket --address --token-file --json --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -433,6 +608,10 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -441,8 +620,22 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__help)
-            opts="status sessions session kick closed record recordings recording drain undrain log reload health metrics help"
+            opts="status sessions session kick deny allow denied closed record recordings recording drain undrain log reload health metrics help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        shaddock__subcmd__ctl__subcmd__help__subcmd__allow)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -455,6 +648,34 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__help__subcmd__closed)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        shaddock__subcmd__ctl__subcmd__help__subcmd__denied)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        shaddock__subcmd__ctl__subcmd__help__subcmd__deny)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -665,7 +886,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__kick)
-            opts="-h --uid --reason --socket --address --token-file --json --log --help"
+            opts="-h --uid --reason --socket --address --token-file --json --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -695,6 +916,10 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -703,7 +928,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__log)
-            opts="-h --socket --address --token-file --json --log --help"
+            opts="-h --socket --address --token-file --json --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -723,6 +948,10 @@ _shaddock() {
                     ;;
                 --log)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -733,7 +962,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__metrics)
-            opts="-h --socket --address --token-file --json --log --help"
+            opts="-h --socket --address --token-file --json --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -755,6 +984,10 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -763,7 +996,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__record)
-            opts="-h --uid --peer --next --bodies --bytes --seconds --socket --address --token-file --json --log --help"
+            opts="-h --uid --peer --next --bodies --bytes --seconds --socket --address --token-file --json --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -801,6 +1034,10 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -809,7 +1046,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__recording)
-            opts="-h --pcapng --stop --forget --socket --address --token-file --json --log --help"
+            opts="-h --pcapng --stop --forget --socket --address --token-file --json --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -835,6 +1072,10 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -843,7 +1084,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__recordings)
-            opts="-h --socket --address --token-file --json --log --help"
+            opts="-h --socket --address --token-file --json --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -863,6 +1104,10 @@ _shaddock() {
                     ;;
                 --log)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -873,7 +1118,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__reload)
-            opts="-h --socket --address --token-file --json --log --help"
+            opts="-h --socket --address --token-file --json --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -893,6 +1138,10 @@ _shaddock() {
                     ;;
                 --log)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -903,7 +1152,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__session)
-            opts="-h --socket --address --token-file --json --log --help"
+            opts="-h --socket --address --token-file --json --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -925,6 +1174,10 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -933,7 +1186,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__sessions)
-            opts="-h --sort --limit --offset --uid --state --socket --address --token-file --json --log --help"
+            opts="-h --sort --limit --offset --uid --state --search --socket --address --token-file --json --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -959,6 +1212,10 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --search)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -973,6 +1230,10 @@ _shaddock() {
                     ;;
                 --log)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -983,7 +1244,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__status)
-            opts="-h --socket --address --token-file --json --log --help"
+            opts="-h --socket --address --token-file --json --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1003,6 +1264,10 @@ _shaddock() {
                     ;;
                 --log)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -1013,7 +1278,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__undrain)
-            opts="-h --socket --address --token-file --json --log --help"
+            opts="-h --socket --address --token-file --json --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1035,6 +1300,10 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1043,7 +1312,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__demo)
-            opts="-h --listen --full --shards --driver --heartbeat --workers --admin --pomelo --pomelo-token --pomelo-listen --pomelo-timeout --server-id --log --help"
+            opts="-h --listen --full --shards --driver --heartbeat --workers --admin --no-admin --pomelo --pomelo-token --pomelo-listen --pomelo-timeout --server-id --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1097,6 +1366,10 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1105,7 +1378,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__help)
-            opts="demo serve check load completions man ctl help"
+            opts="demo serve check load completions man ctl top help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1147,7 +1420,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__help__subcmd__ctl)
-            opts="status sessions session kick closed record recordings recording drain undrain log reload health metrics"
+            opts="status sessions session kick deny allow denied closed record recordings recording drain undrain log reload health metrics"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1160,7 +1433,49 @@ _shaddock() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        shaddock__subcmd__help__subcmd__ctl__subcmd__allow)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         shaddock__subcmd__help__subcmd__ctl__subcmd__closed)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        shaddock__subcmd__help__subcmd__ctl__subcmd__denied)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        shaddock__subcmd__help__subcmd__ctl__subcmd__deny)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1426,8 +1741,22 @@ _shaddock() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        shaddock__subcmd__help__subcmd__top)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         shaddock__subcmd__load)
-            opts="-h --addr --transport --driver --route --connections --opening --rings --heartbeat --pipeline --body-bytes --seconds --warmup --mode --rate --login --any-answer --server-pid --json --plot --log --help"
+            opts="-h --addr --transport --driver --route --connections --opening --rings --heartbeat --pipeline --body-bytes --seconds --warmup --mode --rate --login --any-answer --server-pid --json --plot --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1505,6 +1834,10 @@ _shaddock() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1513,7 +1846,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__man)
-            opts="-h --log --help"
+            opts="-h --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1521,6 +1854,10 @@ _shaddock() {
             case "${prev}" in
                 --log)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -1531,7 +1868,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__serve)
-            opts="-h --config --driver --log --help"
+            opts="-h --config --driver --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1547,6 +1884,52 @@ _shaddock() {
                     ;;
                 --log)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        shaddock__subcmd__top)
+            opts="-h --socket --address --token-file --sort --every --once --log --log-format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sort)
+                    COMPREPLY=($(compgen -W "number age_s outbox_bytes outbox_ms in_flight kept_bytes silent_ms" -- "${cur}"))
+                    return 0
+                    ;;
+                --every)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)
