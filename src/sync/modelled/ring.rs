@@ -55,6 +55,10 @@ impl<T> RingBuffer<T> {
 }
 
 impl<T> Producer<T> {
+    pub(crate) fn buffer(&self) -> &RingBuffer<T> {
+        &self.ring
+    }
+
     pub(crate) fn cached_slots(&self) -> usize {
         self.ring.capacity() - (self.tail - self.head_seen.get())
     }
