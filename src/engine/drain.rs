@@ -184,9 +184,8 @@ impl SharedDrain {
             return false;
         }
         let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
-        match self.phase.compare_exchange(WAITS, NONE, success, failure) {
-            Err(CLOSES) => return false,
-            Ok(_) | Err(_) => {}
+        if self.phase.compare_exchange(WAITS, NONE, success, failure) == Err(CLOSES) {
+            return false;
         }
         let never = u64::MAX;
         self.store(DrainPlan { begin_us: never, closed_us: never, end_us: never });

@@ -52,7 +52,7 @@ fn demo_without(driver: &str, errno: u32, calls: &str) -> Option<Child> {
     let spawned = Command::new("python3")
         .args(["-c", REFUSE, &errno.to_string(), calls])
         .arg(env!("CARGO_BIN_EXE_shaddock"))
-        .args(["--listen", "localhost:0", "--shards", "2", "--driver", driver])
+        .args(["--listen", "localhost:0", "--shards", "2", "--no-admin", "--driver", driver])
         .env_remove("SHADDOCK_DRIVER")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -166,7 +166,7 @@ fn the_demo_serves_where_io_uring_is_refused() {
 #[test]
 fn the_demo_serves_with_little_locked_memory() {
     let mut child = Command::new("sh")
-        .args(["-c", "ulimit -l 64 && exec \"$0\" --listen 127.0.0.1:0 --shards 1"])
+        .args(["-c", "ulimit -l 64 && exec \"$0\" --listen 127.0.0.1:0 --no-admin --shards 1"])
         .arg(env!("CARGO_BIN_EXE_shaddock"))
         .env_remove("SHADDOCK_DRIVER")
         .stdout(Stdio::piped())
@@ -199,8 +199,9 @@ fn a_shard_that_can_not_be_pinned_serves() {
 #[test]
 fn who_finds_no_descriptor_waits_for_one() {
     const LIMIT: usize = 160;
-    let script =
-        format!("ulimit -n {LIMIT} && exec \"$0\" --listen 127.0.0.1:0 --shards 1 --driver poll");
+    let script = format!(
+        "ulimit -n {LIMIT} && exec \"$0\" --listen 127.0.0.1:0 --no-admin --shards 1 --driver poll"
+    );
     let mut child = Command::new("sh")
         .args(["-c", &script])
         .arg(env!("CARGO_BIN_EXE_shaddock"))
@@ -229,7 +230,7 @@ fn who_finds_no_descriptor_waits_for_one() {
 fn the_limit_of_descriptors_is_raised() {
     let Some(most) = getrlimit(Resource::Nofile).maximum else { return };
     let mut child = Command::new("sh")
-        .args(["-c", "ulimit -Sn 300 && exec \"$0\" --listen 127.0.0.1:0 --shards 1"])
+        .args(["-c", "ulimit -Sn 300 && exec \"$0\" --listen 127.0.0.1:0 --no-admin --shards 1"])
         .arg(env!("CARGO_BIN_EXE_shaddock"))
         .stdout(Stdio::piped())
         .spawn()

@@ -114,6 +114,7 @@ impl Layer {
     }
 
     /// True if the bytes of the socket are those of TLS.
+    #[cfg(any(feature = "admin", feature = "tls"))]
     #[inline]
     pub(in crate::shard) fn has_tls(self) -> bool {
         match self {
