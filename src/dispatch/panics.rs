@@ -63,5 +63,5 @@ pub(crate) fn count_panic(callback: &'static str, counters: &Counters, panic: &P
 
 #[cold]
 fn tell(callback: &'static str, panic: &Panic) {
-    crate::log::seldom!(of callback, error, callback, %panic, "a callback of the game has panicked");
+    crate::log::seldom!(of callback, error, callback, %panic, "a callback of the game panicked");
 }

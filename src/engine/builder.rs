@@ -1,18 +1,15 @@
 //! An embedder's description of an engine.
 
-mod checks;
+pub(super) mod checks;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::attachment::Attachment;
-use super::cores;
 use super::handle::Engine;
-use super::listen::{self, Listener};
+use super::listen::Listener;
 use super::network::{NetworkForwarder, Subscribers};
-use super::preflight;
-use super::start::Plan;
 use super::threads::ThreadCounts;
 use crate::dispatch::denied_hosts::DeniedHosts;
 use crate::dispatch::handshake::HandshakeCheck;
@@ -20,7 +17,6 @@ use crate::dispatch::{
     ClientRules, Codes, FailureBodies, Filter, Handlers, Handshake, HostFilter, Maintenance,
     OwnedRequest, Refusal, Register, Reply, Request, Session, Welcome,
 };
-use crate::error::StartError;
 use crate::forward::{LaneFull, Route, ServerId, ServerType, Workers};
 use crate::io::Driver;
 use crate::limits::Limits;
@@ -120,22 +116,6 @@ pub struct Builder {
     lanes_full: Vec<(String, LaneFull)>,
     push_policies: Vec<(String, SlowConsumer)>,
     attachments: Vec<Box<dyn Attachment>>,
-}
-
-/// The outcome of a description's checks.
-pub(super) struct Checked {
-    pub(super) counts: ThreadCounts,
-    server_types: Vec<ServerType>,
-}
-
-/// The parts of a description that has been checked, for whoever runs it.
-pub(super) struct Parts {
-    pub(super) config: ShardConfig,
-    /// The registrations of the workers of each forwarded type, in the order of the types.
-    pub(super) registers: Vec<Register>,
-    pub(super) networks: Vec<Box<dyn NetworkForwarder>>,
-    pub(super) routers: Vec<(String, Route)>,
-    pub(super) attachments: Vec<Box<dyn Attachment>>,
 }
 
 impl std::fmt::Debug for Builder {
@@ -562,68 +542,6 @@ impl Builder {
     pub fn push_policy(mut self, route: impl Into<String>, policy: SlowConsumer) -> Self {
         self.push_policies.push((route.into(), policy));
         self
-    }
-
-    /// Checks the description, as far as that can be done before [`Self::start`].
-    ///
-    /// # Errors
-    /// The first thing that is wrong with it.
-    pub fn check(&self) -> Result<(), StartError> {
-        let shards = match self.shards {
-            Shards::PerCore => 1,
-            Shards::Count(count) => count,
-        };
-        self.checked(shards)?;
-        listen::resolve_all(&self.listeners).map(drop)
-    }
-
-    /// Starts the engine: when this returns, clients can connect.
-    ///
-    /// # Errors
-    /// The first thing that is wrong with the description, the machine or its limits, and what to
-    /// do about it.
-    pub fn start(self) -> Result<Engine, StartError> {
-        let cores = cores::cores();
-        let shards = match self.shards {
-            Shards::PerCore => u16::try_from(cores::count(&cores)).unwrap_or(u16::MAX),
-            Shards::Count(count) => count,
-        };
-        let checked = self.checked(shards)?;
-        let counts = checked.counts;
-        let driver = preflight::choose(self.driver, counts)?;
-        let listening = listen::listen(&self.listeners, usize::from(shards), self.limits.backlog)?;
-        let Parts { config, registers, networks, routers, attachments } = self.into_parts(checked);
-        let config = Arc::new(config);
-        let plan = Plan { config, counts, driver, cores, listening, registers, networks, routers };
-        let mut engine = plan.start()?;
-        // One that fails stops the engine, which is dropped.
-        for attachment in attachments {
-            let attached = attachment.start(engine.handle(), engine.local_addr())?;
-            engine.attach(attached);
-        }
-        Ok(engine)
-    }
-
-    /// Checks everything but the addresses; gives what it amounts to.
-    pub(super) fn checked(&self, shards: u16) -> Result<Checked, StartError> {
-        self.limits.check()?;
-        let server_types = self.server_types()?;
-        let counts = self.counts(shards)?;
-        self.check_options()?;
-        Ok(Checked { counts, server_types })
-    }
-
-    /// Takes apart a description that has been checked.
-    pub(super) fn into_parts(mut self, checked: Checked) -> Parts {
-        let Checked { counts, server_types } = checked;
-        let subscribers = Subscribers::by(&self.networks, counts.workers);
-        let registers = self.forwards.iter().map(|(_, workers)| Arc::clone(&workers.register));
-        let registers = registers.collect();
-        let networks = std::mem::take(&mut self.networks);
-        let routers = std::mem::take(&mut self.routers);
-        let attachments = std::mem::take(&mut self.attachments);
-        let config = self.into_config(counts, server_types, subscribers);
-        Parts { config, registers, networks, routers, attachments }
     }
 
     fn into_config(

@@ -13,12 +13,8 @@ use std::time::{Duration, Instant};
 use super::attached::Attached;
 use super::drain::Drain;
 use super::threads::{Join, Threads, is_of_engine};
-use crate::dispatch::denied_hosts::DeniedHosts;
 use crate::dispatch::mail::Post;
-use crate::dispatch::{
-    Audience, ClientRules, DeniedHost, HostFilterError, HostRule, MailError, Maintenance,
-    Statistics, WorkerPick,
-};
+use crate::dispatch::{Audience, MailError, Statistics, WorkerPick};
 use crate::error::HandleError;
 use crate::forward::mail::{Mail, Report, ReportKind};
 use crate::forward::reports::Reports;
@@ -487,120 +483,6 @@ impl Handle {
         self.post.send(server_type, to, message)
     }
 
-    /// Turns away further addresses, as Pomelo's admin signal `blacklist` does. Connections that
-    /// are open stay so.
-    ///
-    /// ```
-    /// use shaddock::{Engine, testing};
-    ///
-    /// let t = testing::Engine::new(Engine::builder());
-    /// t.handle().deny_hosts(&["10.0.0.1".parse()?])?;
-    /// assert!(t.client().peer("10.0.0.1:4000".parse()?).try_connect().is_err());
-    /// assert!(t.client().peer("10.0.0.2:4000".parse()?).try_connect().is_ok());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// See [`HandleError`].
-    pub fn deny_hosts(&self, rules: &[HostRule]) -> Result<(), HandleError> {
-        self.change_hosts(|hosts, _| hosts.filter.add(rules))
-    }
-
-    /// Turns away addresses for a while. A rule that is there already with an end gets this one.
-    /// At most 65,536 rules hold so at a time. They are of this engine's: another start, or another
-    /// connector, knows nothing of them.
-    ///
-    /// # Errors
-    /// See [`HandleError`].
-    ///
-    /// # Examples
-    /// ```no_run
-    /// use std::time::Duration;
-    ///
-    /// # fn ban(handle: &shaddock::Handle) -> Result<(), Box<dyn std::error::Error>> {
-    /// handle.deny_hosts_for(&["203.0.113.7".parse()?], Duration::from_secs(3600))?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn deny_hosts_for(&self, rules: &[HostRule], time: Duration) -> Result<(), HandleError> {
-        let time_us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        self.change_hosts(|hosts, now_us| {
-            hosts.add_until(rules, now_us.saturating_add(time_us), now_us)
-        })
-    }
-
-    /// Takes rules off the host filter again, whether they have an end or not. Gives the number of
-    /// those that were there: a rule is found only as it was given, not by an address in its block.
-    ///
-    /// # Errors
-    /// See [`HandleError`].
-    pub fn allow_hosts(&self, rules: &[HostRule]) -> Result<usize, HandleError> {
-        let mut found = 0;
-        self.change_hosts(|hosts, _| {
-            found = hosts.remove(rules);
-            Ok(())
-        })?;
-        Ok(found)
-    }
-
-    /// Replaces all rules of the host filter that have no end.
-    ///
-    /// # Errors
-    /// See [`HandleError`].
-    pub fn set_hosts(&self, rules: &[HostRule]) -> Result<(), HandleError> {
-        self.change_hosts(|hosts, _| hosts.filter.replace(rules.to_vec()))
-    }
-
-    /// The rules of the host filter: those that hold for a while, the next one to end first, and
-    /// behind them those without an end.
-    #[must_use]
-    pub fn denied_hosts(&self) -> Vec<DeniedHost> {
-        let hosts = Arc::clone(&self.config.changing().denied_hosts);
-        hosts.list(self.threads.now_us())
-    }
-
-    /// Changes the host filter, and gives it to all shards. To ask again is safe where a shard is
-    /// busy: each gets all rules.
-    fn change_hosts(
-        &self,
-        change: impl FnOnce(&mut DeniedHosts, u64) -> Result<(), HostFilterError>,
-    ) -> Result<(), HandleError> {
-        // Held until all have got it, so that shards get them in the order of the changes.
-        let mut changing = self.config.changing();
-        let mut hosts = DeniedHosts::clone(&changing.denied_hosts);
-        change(&mut hosts, self.threads.now_us()).map_err(|_| HandleError::TooManyHosts)?;
-        changing.denied_hosts = Arc::new(hosts);
-        self.tell_all(|| Mail::Hosts(Arc::clone(&changing.denied_hosts)))
-    }
-
-    /// Serves other clients from now on, by what they say of themselves; see
-    /// [`Builder::client_rules`](crate::Builder::client_rules). Sessions that are there stay.
-    ///
-    /// # Errors
-    /// See [`HandleError`]. If a shard is [`Busy`](HandleError::Busy), those before it have got
-    /// them; to ask again is safe.
-    pub fn set_client_rules(&self, rules: ClientRules) -> Result<(), HandleError> {
-        let mut changing = self.config.changing();
-        changing.client_rules = Arc::new(rules);
-        self.tell_all(|| Mail::ClientRules(Arc::clone(&changing.client_rules)))
-    }
-
-    /// Lets nobody new in from now on but those that a [`Maintenance`] names, or everybody again
-    /// with none. Sessions that are there stay: see [`Self::broadcast`] and [`Self::kick`]. It is
-    /// ready all the same ([`Self::unready`]), as balancers have to send clients here for their
-    /// answer.
-    ///
-    /// # Errors
-    /// As [`Self::set_client_rules`].
-    pub fn set_maintenance(
-        &self,
-        maintenance: impl Into<Option<Maintenance>>,
-    ) -> Result<(), HandleError> {
-        let mut changing = self.config.changing();
-        changing.maintenance = maintenance.into().map(Arc::new);
-        self.tell_all(|| Mail::Maintenance(changing.maintenance.clone()))
-    }
-
     /// Uses another dictionary, or none, from the next handshake on. A session that works keeps
     /// the one it was told of until it ends: in both directions each gets its own codes.
     ///
@@ -663,7 +545,7 @@ impl Handle {
     }
 
     /// Sends the same mail to all shards.
-    fn tell_all(&self, mail: impl Fn() -> Mail) -> Result<(), HandleError> {
+    pub(super) fn tell_all(&self, mail: impl Fn() -> Mail) -> Result<(), HandleError> {
         (0..self.shards()).map(ShardIndex).try_for_each(|shard| self.tell(shard, mail()))
     }
 

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::builder::{Builder, Parts, Shards};
+use super::builder::checks::Parts;
+use super::builder::{Builder, Shards};
 use super::handle::Handle;
 use super::listen::Listener;
 use super::threads::Threads;

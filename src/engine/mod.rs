@@ -2,6 +2,7 @@
 //! glommio.
 
 mod accepts;
+mod admission;
 mod allocator;
 mod attached;
 mod attachment;

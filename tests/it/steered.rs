@@ -4,21 +4,23 @@
 use std::io::Write as _;
 use std::io::{BufRead as _, BufReader, Read};
 #[cfg(feature = "admin")]
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 #[cfg(feature = "admin")]
 use std::time::Duration;
 
 use rustix::process::Signal;
+#[cfg(feature = "admin")]
+use rustix::process::{Pid, kill_process};
 use serde_json::Value;
 #[cfg(feature = "admin")]
 use support::eventually;
 use support::folder::Folder;
 use support::{Client, request};
 
-#[cfg(feature = "admin")]
-use crate::serve::ctl;
 use crate::serve::{BINARY, Served, announced};
+#[cfg(feature = "admin")]
+use crate::serve::{ctl, top};
 
 /// A signal's drain waits for balancers and can be called off; then the next signal is a first one
 /// again. A second one ends the process at once.
@@ -150,4 +152,52 @@ fn lines_that_nobody_reads_are_a_metric() {
     std::thread::spawn(move || std::io::copy(&mut unread, &mut std::io::sink()));
     served.signal(Signal::TERM);
     assert_eq!(served.until_end(), Some(0));
+}
+
+#[cfg(feature = "admin")]
+#[test]
+fn top_asks_by_tcp_too_and_tells_where_nobody_answers() {
+    let folder = Folder::create();
+    let listening = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listening.local_addr().unwrap().to_string();
+    // A port that nobody listens on.
+    drop(listening);
+    let output = top(&["--address", &address]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && error.contains(&address), "{error}");
+    let token = folder.write("token", "0123456789abcdef");
+    let text = "[server]\nshards = 1\ndemo = true\n[[listener]]\naddress = \"127.0.0.1:0\"\n";
+    let text = format!("{text}[admin]\nlisten = \"{address}\"\ntoken_file = \"token\"\n");
+    let served = Served::start(&folder.write("shaddock.toml", &text));
+    let words = ["--address", &address, "--token-file", token.to_str().unwrap(), "--sort", "age_s"];
+    let output = top(&words);
+    let screen = String::from_utf8(output.stdout).unwrap();
+    assert!(screen.contains("sessions by age_s: 0 in all"), "{screen}");
+    // Without a terminal there is nothing to watch.
+    let watched = Command::new(BINARY).arg("top").stdin(Stdio::null()).output().unwrap();
+    let error = String::from_utf8(watched.stderr).unwrap();
+    assert!(watched.status.code() == Some(1) && error.contains("--once"), "{error}");
+    served.signal(Signal::TERM);
+    assert_eq!(served.until_end(), Some(0));
+}
+
+#[cfg(feature = "admin")]
+#[test]
+fn the_demo_serves_without_its_page_where_the_port_is_taken() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().map(|address| (taken, address.to_string())).unwrap();
+    let mut child = Command::new(BINARY)
+        .args(["demo", "--listen", "127.0.0.1:0", "--shards", "1", "--admin", &taken.1])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let addresses = announced(child.stdout.take().unwrap());
+    let mut told = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut told).unwrap();
+    let answer = Client::ready(addresses[0]).ask(1, "connector.entryHandler.echo", "{}");
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(told.contains(&taken.1) && told.contains("--admin"), "{told}");
+    assert_eq!(answer, "{}");
 }

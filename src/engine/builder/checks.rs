@@ -1,17 +1,102 @@
-//! Checks of an engine's description.
+//! Checks of an engine's description, and its way to an engine that runs.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Builder, PARTIES_MAX};
+use super::{Builder, PARTIES_MAX, Shards};
+use crate::dispatch::Register;
+use crate::engine::attachment::Attachment;
+use crate::engine::handle::Engine;
 use crate::engine::listen::{LISTENERS_MAX, Listener};
+use crate::engine::network::{NetworkForwarder, Subscribers};
+use crate::engine::start::Plan;
 use crate::engine::threads::ThreadCounts;
+use crate::engine::{cores, listen, preflight};
 use crate::error::{EngineOption, StartError};
-use crate::forward::{Carrier, LaneFull, ServerId, ServerType, WorkerIndex};
+use crate::forward::{Carrier, LaneFull, Route, ServerId, ServerType, WorkerIndex};
+use crate::shard::ShardConfig;
+
+/// The outcome of a description's checks.
+pub(in crate::engine) struct Checked {
+    pub(in crate::engine) counts: ThreadCounts,
+    server_types: Vec<ServerType>,
+}
+
+/// The parts of a description that has been checked, for whoever runs it.
+pub(in crate::engine) struct Parts {
+    pub(in crate::engine) config: ShardConfig,
+    /// The registrations of the workers of each forwarded type, in the order of the types.
+    pub(in crate::engine) registers: Vec<Register>,
+    pub(in crate::engine) networks: Vec<Box<dyn NetworkForwarder>>,
+    pub(in crate::engine) routers: Vec<(String, Route)>,
+    pub(in crate::engine) attachments: Vec<Box<dyn Attachment>>,
+}
 
 impl Builder {
+    /// Checks the description, as far as that can be done before [`Self::start`].
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn check(&self) -> Result<(), StartError> {
+        let shards = match self.shards {
+            Shards::PerCore => 1,
+            Shards::Count(count) => count,
+        };
+        self.checked(shards)?;
+        listen::resolve_all(&self.listeners).map(drop)
+    }
+
+    /// Starts the engine: when this returns, clients can connect.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with the description, the machine or its limits, and what to
+    /// do about it.
+    pub fn start(self) -> Result<Engine, StartError> {
+        let cores = cores::cores();
+        let shards = match self.shards {
+            Shards::PerCore => u16::try_from(cores::count(&cores)).unwrap_or(u16::MAX),
+            Shards::Count(count) => count,
+        };
+        let checked = self.checked(shards)?;
+        let counts = checked.counts;
+        let driver = preflight::choose(self.driver, counts)?;
+        let listening = listen::listen(&self.listeners, usize::from(shards), self.limits.backlog)?;
+        let Parts { config, registers, networks, routers, attachments } = self.into_parts(checked);
+        let config = Arc::new(config);
+        let plan = Plan { config, counts, driver, cores, listening, registers, networks, routers };
+        let mut engine = plan.start()?;
+        // One that fails stops the engine, which is dropped.
+        for attachment in attachments {
+            let attached = attachment.start(engine.handle(), engine.local_addr())?;
+            engine.attach(attached);
+        }
+        Ok(engine)
+    }
+
+    /// Checks everything but the addresses; gives what it amounts to.
+    pub(in crate::engine) fn checked(&self, shards: u16) -> Result<Checked, StartError> {
+        self.limits.check()?;
+        let server_types = self.server_types()?;
+        let counts = self.counts(shards)?;
+        self.check_options()?;
+        Ok(Checked { counts, server_types })
+    }
+
+    /// Takes apart a description that has been checked.
+    pub(in crate::engine) fn into_parts(mut self, checked: Checked) -> Parts {
+        let Checked { counts, server_types } = checked;
+        let subscribers = Subscribers::by(&self.networks, counts.workers);
+        let registers = self.forwards.iter().map(|(_, workers)| Arc::clone(&workers.register));
+        let registers = registers.collect();
+        let networks = std::mem::take(&mut self.networks);
+        let routers = std::mem::take(&mut self.routers);
+        let attachments = std::mem::take(&mut self.attachments);
+        let config = self.into_config(counts, server_types, subscribers);
+        Parts { config, registers, networks, routers, attachments }
+    }
+
     /// The threads, of which there may not be too many.
-    pub(super) fn counts(&self, shards: u16) -> Result<ThreadCounts, StartError> {
+    fn counts(&self, shards: u16) -> Result<ThreadCounts, StartError> {
         let bad = |option, expected: &str| StartError::Option { option, expected: expected.into() };
         if shards == 0 {
             return Err(bad(EngineOption::Shards, "at least 1"));
@@ -27,7 +112,7 @@ impl Builder {
     }
 
     /// The server types that are forwarded, each of which has one carrier.
-    pub(super) fn server_types(&self) -> Result<Vec<ServerType>, StartError> {
+    fn server_types(&self) -> Result<Vec<ServerType>, StartError> {
         let mut first_worker = 0_u16;
         let mut types: Vec<ServerType> = Vec::new();
         let check = |types: &[ServerType], option, name: &str| {
@@ -74,7 +159,7 @@ impl Builder {
     }
 
     /// Checks what can't hold by itself, or together with another option.
-    pub(super) fn check_options(&self) -> Result<(), StartError> {
+    fn check_options(&self) -> Result<(), StartError> {
         let bad = |option, expected: &str| StartError::Option { option, expected: expected.into() };
         if self.listeners.is_empty() {
             return Err(bad(EngineOption::Listen, "an address like 127.0.0.1:3010"));
