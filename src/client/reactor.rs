@@ -25,7 +25,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Reactor {
     commands: Sender<Command>,
-    waker: Waker,
+    waker: Arc<Waker>,
     /// The token of the next connection.
     next_token: AtomicUsize,
     thread: JoinHandle<()>,
@@ -57,9 +57,12 @@ impl Reactor {
 
     fn start() -> io::Result<Self> {
         let poll = Poll::new()?;
-        let waker = Waker::new(poll.registry(), WAKE)?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
         let (commands, received) = mpsc::channel();
-        let run = move || Thread::new(poll, received).run();
+        let run = {
+            let waker = Arc::clone(&waker);
+            move || Thread::new(poll, waker, received).run()
+        };
         let thread = thread::Builder::new().name("shaddock-client".to_owned()).spawn(run)?;
         Ok(Self { commands, waker, next_token: AtomicUsize::new(WAKE.0 + 1), thread })
     }
@@ -98,6 +101,9 @@ impl Drop for Reactor {
 /// The thread's side.
 struct Thread {
     poll: Poll,
+    /// Kept until the thread ends: a waker that is dropped takes a wake-up with it that the kernel
+    /// has not told yet, the one for [`Command::Stop`] above all.
+    _waker: Arc<Waker>,
     commands: Receiver<Command>,
     connections: FxHashMap<Token, Box<Connection>>,
     /// The time of each connection that has one. It may be too early, never too late.
@@ -109,9 +115,10 @@ struct Thread {
 }
 
 impl Thread {
-    fn new(poll: Poll, commands: Receiver<Command>) -> Self {
+    fn new(poll: Poll, waker: Arc<Waker>, commands: Receiver<Command>) -> Self {
         Self {
             poll,
+            _waker: waker,
             commands,
             connections: FxHashMap::default(),
             times: BTreeSet::new(),
