@@ -215,6 +215,7 @@ fn sessions_are_listed_in_parts_and_kicked() {
     assert_eq!(get(address, "/sessions/x").status, 404);
     let mut bob = Client::ready(engine.local_addr());
     bob.ask(1, BIND, "bob b");
+    eventually("bob is bound", || get(address, "/sessions?uid=bob%20b").json()["matching"] == 1);
     assert_eq!(post(address, "/uids/bob%20b/kick").status, 202);
     bob.until_end();
     drop(crowd);
