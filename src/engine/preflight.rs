@@ -109,6 +109,15 @@ fn check_plain_ring() -> std::io::Result<()> {
 
 /// Says what the failure of our ring means, in view of a plain one.
 fn explain(error: std::io::Error, plain: std::io::Result<()>, threads: ThreadCounts) -> StartError {
+    // Its registrations may be refused where the ring itself is not.
+    let is_refused = match Errno::from_io_error(&error) {
+        Some(Errno::PERM | Errno::ACCESS) => true,
+        Some(Errno::NOSYS) => Signs::seen().has_filter,
+        _ => false,
+    };
+    if is_refused {
+        return explain_refusal(error, "everything (ENOSYS)", threads);
+    }
     match plain {
         Ok(()) if Errno::from_io_error(&error) == Some(Errno::NOMEM) => {
             ring_failed(RING, error, threads)

@@ -11,6 +11,7 @@ mod poll_buffers;
 mod poll_listeners;
 mod poll_sockets;
 mod poller;
+mod restrictions;
 mod ring;
 mod ring_buffers;
 mod size;

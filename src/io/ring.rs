@@ -22,6 +22,7 @@ use socket2::SockAddr;
 use super::address::PeerAddress;
 use super::completion::{AcceptIndex, Completion, SendIndex, Token};
 use super::faults;
+use super::restrictions::restrict_and_enable;
 use super::ring_buffers::RingBuffers;
 use super::size::RingSize;
 use super::traits::{Io, ReceiveBuffers as _};
@@ -78,15 +79,17 @@ const READABLE: u32 = PollFlags::IN.bits() as u32;
 const BUFFER_GROUP: u16 = 0;
 
 impl Ring {
-    /// A ring for the thread that calls this, and no other.
+    /// A ring for the thread that calls this, and no other, which takes the requests below only.
     pub(crate) fn new(size: RingSize) -> io::Result<Self> {
         let uring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
             .setup_taskrun_flag()
             .setup_submit_all()
+            .setup_r_disabled()
             .setup_cqsize(size.completions)
             .build(size.submissions)?;
+        restrict_and_enable(&uring)?;
         let params = uring.params();
         let wait_flags = EnterFlags::EXT_ARG | EnterFlags::GETEVENTS;
         let wait_flags = match params.is_feature_no_iowait() {
@@ -110,6 +113,11 @@ impl Ring {
 
     pub(crate) fn uring(&self) -> &IoUring {
         &self.uring
+    }
+
+    #[cfg(test)]
+    pub(super) fn uring_mut(&mut self) -> &mut IoUring {
+        &mut self.uring
     }
 
     fn push(&mut self, entry: &squeue::Entry) {
