@@ -51,6 +51,11 @@ impl Listeners {
         })
     }
 
+    /// The sockets of this shard.
+    pub(super) fn own(&self) -> &[Arc<ListeningSocket>] {
+        self.of(self.me)
+    }
+
     fn of(&self, shard: ShardIndex) -> &[Arc<ListeningSocket>] {
         &self.by_shard[shard.index()]
     }

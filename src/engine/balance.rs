@@ -10,8 +10,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
-use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Weak};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use socket2::Socket;
 
 use super::attached::Attached;
 use super::watch::thread_cpu;
+use crate::metrics::{Counter, ShardFigures};
 use crate::shard::ShardConfig;
 
 /// The thread that weighs, while the engine runs.
@@ -43,16 +44,34 @@ const CHOICES: u32 = 1 << 16;
 struct Load {
     /// The share of a core that its thread has used lately, in thousandths.
     busy: u32,
-    /// True if it has no place for another connection.
-    is_full: bool,
+    /// True if nobody is to be sent there: it has no place for another connection, or it stands, in
+    /// a handler that blocks for one, which uses no core.
+    takes_none: bool,
+}
+
+/// A shard as it was at a look.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    /// The time that its thread had run.
+    cpu: Duration,
+    turns: u64,
+    at: Instant,
+    load: Load,
 }
 
 impl Balancer {
-    /// Starts the thread, where there is something to weigh. `sockets` has one socket of each port,
-    /// of the first shard.
-    pub(super) fn start(config: Arc<ShardConfig>, sockets: Vec<Socket>) -> io::Result<Self> {
+    /// Starts the thread. `sockets` has one socket of each port. They are the shards', as one that
+    /// is kept open is listened on, though nobody accepts from it any more. A shard takes as many
+    /// connections as `connections_max`.
+    pub(super) fn start(
+        config: Arc<ShardConfig>,
+        sockets: Vec<Weak<Socket>>,
+        connections_max: u32,
+    ) -> io::Result<Self> {
         let (stop, stopped) = channel();
-        let weigher = Weigher { config, sockets, seen: Vec::new(), is_weighed: false };
+        let connections_max = u64::from(connections_max);
+        let seen = Vec::new();
+        let weigher = Weigher { config, sockets, connections_max, seen, is_weighed: false };
         let run = move || weigher.run(|| stopped.recv_timeout(LOOK_EVERY));
         let thread = Builder::new().name("shaddock-balance".into()).spawn(run)?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
@@ -76,9 +95,10 @@ impl Drop for Balancer {
 
 struct Weigher {
     config: Arc<ShardConfig>,
-    sockets: Vec<Socket>,
-    /// The time that each shard's thread had run at the last look, when that was, and the load.
-    seen: Vec<(Duration, Instant, Load)>,
+    sockets: Vec<Weak<Socket>>,
+    connections_max: u64,
+    /// The shards at the last look.
+    seen: Vec<Seen>,
     /// True if the ports have a program.
     is_weighed: bool,
 }
@@ -97,38 +117,54 @@ impl Weigher {
 
     /// Takes the loads of all shards.
     fn look(&mut self) -> Vec<Load> {
-        let max = u64::from(self.config.limits.connections_per_shard_max);
         let shards: Vec<_> = self.config.figures.shards().map(Arc::clone).collect();
-        let first = self.seen.len() != shards.len();
-        if first {
-            self.seen = vec![(Duration::ZERO, Instant::now(), Load::default()); shards.len()];
+        let is_first = self.seen.len() != shards.len();
+        let before = std::mem::take(&mut self.seen);
+        self.seen = shards.iter().map(|shard| self.see(shard)).collect();
+        if !is_first {
+            for (seen, before) in self.seen.iter_mut().zip(&before) {
+                seen.load = seen.load_since(before);
+            }
         }
-        for (shard, (cpu_before, at, load)) in shards.iter().zip(&mut self.seen) {
-            let (cpu, now) =
-                (shard.thread().and_then(thread_cpu).unwrap_or_default(), Instant::now());
-            let ran = cpu.saturating_sub(*cpu_before).as_micros() as u64 * 1_000;
-            let share = ran / (now.duration_since(*at).as_micros() as u64).max(1);
-            let share = if first { 0 } else { share.min(1_000) as u32 };
-            // Half of it is older, so that a single burst moves little.
-            load.busy = (load.busy + share) / 2;
-            let open: u64 = shard.connections.iter().map(crate::metrics::Counter::value).sum();
-            load.is_full = open >= max;
-            (*cpu_before, *at) = (cpu, now);
+        self.seen.iter().map(|seen| seen.load).collect()
+    }
+
+    fn see(&self, shard: &ShardFigures) -> Seen {
+        let open: u64 = shard.connections.iter().map(Counter::value).sum();
+        Seen {
+            cpu: shard.thread().and_then(thread_cpu).unwrap_or_default(),
+            turns: shard.turns.snapshot().requests(),
+            at: Instant::now(),
+            load: Load { busy: 0, takes_none: open >= self.connections_max },
         }
-        self.seen.iter().map(|(_, _, load)| *load).collect()
     }
 
     /// Gives the ports a program by these loads, or takes it from them.
     fn weigh(&mut self, loads: &[Load]) -> io::Result<()> {
         let weights = weights(loads);
-        if weights.is_none() && !self.is_weighed {
-            return Ok(());
+        let was_weighed = std::mem::replace(&mut self.is_weighed, weights.is_some());
+        let mut open = self.sockets.iter().filter_map(Weak::upgrade);
+        match weights {
+            Some(weights) => {
+                let program = program(&weights);
+                open.try_for_each(|socket| attach(&socket, &program))
+            }
+            None if was_weighed => open.try_for_each(|socket| detach(&socket)),
+            None => Ok(()),
         }
-        // Without a difference all have the same: the kernel's own hash can't be had back while
-        // connections come.
-        let program = program(&weights.unwrap_or_else(|| vec![1; loads.len()]));
-        self.is_weighed = true;
-        self.sockets.iter().try_for_each(|socket| attach(socket, &program))
+    }
+}
+
+impl Seen {
+    fn load_since(&self, before: &Self) -> Load {
+        let ran = self.cpu.saturating_sub(before.cpu).as_micros() as u64 * 1_000;
+        let share = ran / (self.at.duration_since(before.at).as_micros() as u64).max(1);
+        Load {
+            // Half of it is older, so that a single burst moves little.
+            busy: (before.load.busy + share.min(1_000) as u32) / 2,
+            // An idle shard looks round several times between two looks.
+            takes_none: self.load.takes_none || self.turns == before.turns,
+        }
     }
 }
 
@@ -136,11 +172,11 @@ impl Weigher {
 fn weights(loads: &[Load]) -> Option<Vec<u32>> {
     let busy = || loads.iter().map(|load| load.busy);
     let spread = busy().max()? - busy().min()?;
-    let is_any_full = loads.iter().any(|load| load.is_full);
-    if loads.iter().all(|load| load.is_full) || spread <= SPREAD_MIN && !is_any_full {
+    let takes_none = |load: &Load| load.takes_none;
+    if loads.iter().all(takes_none) || spread <= SPREAD_MIN && !loads.iter().any(takes_none) {
         return None;
     }
-    let weight = |load: &Load| match load.is_full {
+    let weight = |load: &Load| match load.takes_none {
         true => 0,
         false => 1_000_u32.saturating_sub(load.busy).max(WEIGHT_MIN),
     };
@@ -185,6 +221,18 @@ fn attach(socket: &Socket, program: &[sock_filter]) -> io::Result<()> {
     if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Takes the program from a port, so that the kernel's hash decides. It can from Linux 5.3 on.
+fn detach(socket: &Socket) -> io::Result<()> {
+    let (unused, len) = (0_i32, size_of::<i32>() as libc::socklen_t);
+    let option = libc::SO_DETACH_REUSEPORT_BPF;
+    // SAFETY: the kernel reads at most the number, whose length stands beside it.
+    let set = unsafe {
+        let value = (&raw const unused).cast();
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, value, len)
+    };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::TcpStream;
@@ -194,17 +242,17 @@ mod tests {
     use super::*;
 
     fn busy(shares: &[u32]) -> Vec<Load> {
-        shares.iter().map(|share| Load { busy: *share, is_full: false }).collect()
+        shares.iter().map(|share| Load { busy: *share, takes_none: false }).collect()
     }
 
     #[test]
-    fn who_is_less_busy_weighs_more_and_who_is_full_nothing() {
+    fn who_is_less_busy_weighs_more_and_who_takes_none_nothing() {
         assert_eq!(weights(&busy(&[500, 550, 600])), None);
         assert_eq!(weights(&busy(&[100, 700, 1_000])), Some(vec![900, 300, WEIGHT_MIN]));
         let mut loads = busy(&[0, 0, 0]);
-        loads[1].is_full = true;
+        loads[1].takes_none = true;
         assert_eq!(weights(&loads), Some(vec![1_000, 0, 1_000]));
-        loads.iter_mut().for_each(|load| load.is_full = true);
+        loads.iter_mut().for_each(|load| load.takes_none = true);
         assert_eq!(weights(&loads), None);
     }
 
@@ -244,5 +292,24 @@ mod tests {
             }
             drop(clients);
         }
+        detach(&sockets[0]).unwrap();
+        assert!(detach(&sockets[0]).is_err(), "it has none any more");
+    }
+
+    #[test]
+    fn a_shard_that_makes_no_turn_stands() {
+        let load = Load { busy: 400, takes_none: false };
+        let at = Instant::now();
+        let before = Seen { cpu: Duration::from_millis(50), turns: 7, at, load };
+        let after = |cpu_ms, turns| {
+            let cpu = Duration::from_millis(cpu_ms);
+            let seen =
+                Seen { cpu, turns, at: at + Duration::from_millis(500), load: Load::default() };
+            let Load { busy, takes_none } = seen.load_since(&before);
+            (busy, takes_none)
+        };
+        assert_eq!(after(50, 8), (200, false));
+        assert_eq!(after(550, 8), (700, false));
+        assert_eq!(after(50, 7), (200, true));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use glommio::{GlommioError, LocalExecutorBuilder, Placement};
 use socket2::Socket;
@@ -55,8 +55,11 @@ impl Plan {
         let (opened, results) = channel();
         let sockets_max = sockets_max(driver, counts);
         let runtimes = Arc::<Runtimes>::default();
-        let weighed = first_sockets(&listening.by_shard);
+        let mut weighed = Vec::new();
         for (index, listeners) in Listeners::shared(listening.by_shard).enumerate() {
+            if index == 0 {
+                weighed.extend(listeners.own().iter().map(Arc::downgrade));
+            }
             let shard = ShardThread {
                 config: Arc::clone(&config),
                 index: ShardIndex(index as u16),
@@ -94,28 +97,23 @@ impl Plan {
         }
         runtimes.is_started.store(true, Ordering::Release);
         start_networks(networks, &routers, counts, &mut engine)?;
-        balance(config, weighed, counts, &mut engine);
+        if counts.shards > 1 {
+            let connections_max = sockets_max.min(config.limits.connections_per_shard_max);
+            balance(config, weighed, connections_max, &mut engine);
+        }
         Ok(engine)
     }
-}
-
-/// A socket of the first shard's for each listener.
-fn first_sockets(by_shard: &[Vec<Socket>]) -> std::io::Result<Vec<Socket>> {
-    by_shard.first().into_iter().flatten().map(Socket::try_clone).collect()
 }
 
 /// Has new connections spread over the shards by their load. Without it they are spread all the
 /// same, by the kernel's hash.
 fn balance(
     config: Arc<ShardConfig>,
-    sockets: std::io::Result<Vec<Socket>>,
-    counts: ThreadCounts,
+    sockets: Vec<Weak<Socket>>,
+    connections_max: u32,
     engine: &mut Engine,
 ) {
-    if counts.shards < 2 {
-        return;
-    }
-    match sockets.and_then(|sockets| Balancer::start(config, sockets)) {
+    match Balancer::start(config, sockets, connections_max) {
         Ok(balancer) => engine.attach(Box::new(balancer)),
         Err(error) => tracing::info!(%error, "new connections are not spread by load"),
     }

@@ -3,11 +3,12 @@
 //! in once there is a place, whichever shard has it.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use shaddock::{Builder, Drain, Engine, Limits, Reply};
-use support::{Client, Event, PATIENCE, ack, builder, eventually, handshake};
+use support::{Client, Event, PATIENCE, ack, builder, eventually, handshake, request};
 
 const ECHO: &str = "connector.play.echo";
 /// For how long one that waits is looked at.
@@ -138,4 +139,27 @@ fn a_crowd_takes_turns_in_few_places() {
         (counters.connections_accepted, counters.connections_closed) == (60, 60)
     });
     assert_eq!(engine.handle().counters().accept_failures, 0);
+}
+
+/// The kernel's hash would send half of them there, where they wait for as long as it stands.
+#[test]
+fn who_connects_does_not_come_to_a_shard_that_stands() {
+    const STAND: &str = "connector.play.stand";
+    let (go_on, stands) = mpsc::channel::<()>();
+    let stands = Arc::new(Mutex::new(stands));
+    let engine = builder(2).handler(STAND, move |_, _| {
+        // Until the sender is gone.
+        let _ = stands.lock().unwrap().recv();
+        Reply::empty()
+    });
+    let engine = engine.start().unwrap();
+    let mut client = Client::ready(engine.local_addr());
+    client.send(&request(1, STAND, "{}"));
+    eventually("all who connect are served", || {
+        let mut crowd: Vec<Client> = (0..20).map(|_| outside(engine.local_addr())).collect();
+        let patience = Duration::from_millis(200);
+        crowd.iter_mut().all(|client| client.next_within(patience).is_some())
+    });
+    drop(go_on);
+    assert_eq!(client.answer(1), "{}");
 }
