@@ -14,8 +14,8 @@ pub enum Driver {
     /// that an operator can, and so can a run of tests.
     #[default]
     Auto,
-    /// io_uring, of Linux 6.1 or newer. Where it is refused, the engine does not start. The rings of
-    /// shards and workers take the requests that they need, and no other: none opens a file.
+    /// io_uring, of Linux 6.1 or newer. Where it is refused, the engine does not start. The rings
+    /// of shards and workers take the requests that they need, and no other: none opens a file.
     Ring,
     /// epoll, of any Linux from 5.4 on. Each client takes a descriptor of the process then.
     Poll,
