@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
-use super::info::id_text;
+use super::id::id_text;
 use super::{SessionId, Uid};
 
 /// A reason for which a session has ended, as the metrics name it.

@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
+use super::id::id_text;
 use super::{ClosedSession, SessionId, Uid};
 
 /// One session at one moment.
@@ -47,9 +48,4 @@ pub(crate) struct SessionPage {
     pub(crate) closed: Vec<ClosedSession>,
     /// The slot where the next part begins, if there is one.
     pub(crate) next: Option<u32>,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
-pub(super) fn id_text<S: Serializer>(id: &SessionId, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&format_args!("{id:?}"))
 }

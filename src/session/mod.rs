@@ -1,5 +1,7 @@
 //! Sessions: ids, data, outboxes, and the directory of uids.
 
+mod buffer_pool;
+mod buffers;
 #[cfg(feature = "admin")]
 mod closed;
 pub(crate) mod data;
@@ -9,9 +11,11 @@ mod id;
 mod info;
 mod outbox;
 mod queue;
+mod segment;
 mod table;
 mod uid;
 
+pub(crate) use buffer_pool::BufferPool;
 #[cfg(feature = "admin")]
 pub(crate) use closed::{CloseText, ClosedSession};
 pub(crate) use data::SessionSnapshot;
@@ -22,7 +26,8 @@ pub(crate) use id::{Generation, Slot};
 pub use id::{SessionId, ShardIndex};
 #[cfg(feature = "admin")]
 pub(crate) use info::{SessionInfo, SessionPage};
-pub(crate) use outbox::{BufferPool, Outbox, Segment};
+pub(crate) use outbox::Outbox;
 pub(crate) use queue::{Framing, LossyPush, PushLoss};
+pub(crate) use segment::Segment;
 pub(crate) use table::{CAPACITY_MAX, Table, place_of, token_of};
 pub use uid::{Uid, UidError};

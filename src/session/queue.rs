@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::outbox::{GATHER_BYTES, SHARE_BYTES_MIN, Since};
-use super::{BufferPool, Segment};
+use super::buffers::Buffers;
+use super::segment::{GATHER_BYTES, SHARE_BYTES_MIN, Segment, Since};
 use crate::route::push::Lossy;
 use crate::wire::websocket;
 
@@ -175,14 +175,14 @@ impl Queue {
 
     /// Takes the next segment to send, with small pieces gathered, and the time from which its
     /// oldest required piece has waited.
-    pub(super) fn take(&mut self, pool: &mut BufferPool) -> Option<(Segment, Since)> {
+    pub(super) fn take(&mut self, buffers: &mut Buffers) -> Option<(Segment, Since)> {
         let is_whole = |entry: &Entry| {
             entry.framing == Framing::None && entry.segment.as_slice().len() >= SHARE_BYTES_MIN
         };
         if self.entries.front().is_some_and(is_whole) {
             return self.pop();
         }
-        let mut gathered = pool.take();
+        let mut gathered = buffers.take();
         let mut oldest = Since::NEVER;
         while gathered.len() < GATHER_BYTES
             && let Some(entry) = self.entries.front_mut()
@@ -202,7 +202,7 @@ impl Queue {
                 oldest = since;
             }
             if let Segment::Owned(buffer) = segment {
-                pool.give(buffer);
+                buffers.give(buffer);
             }
         }
         Some((Segment::Owned(gathered), oldest))
@@ -231,7 +231,7 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Outbox;
+    use super::super::{BufferPool, Outbox};
     use super::*;
     use crate::route::table::RouteTable;
 
