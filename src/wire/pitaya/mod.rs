@@ -12,12 +12,14 @@
 //!
 //! The handshake's members ([`handshake`]) and errors ([`Error`]) differ too.
 
+mod compression;
 mod error;
 pub mod handshake;
 mod zlib;
 
 use std::fmt;
 
+pub use compression::{COMPRESS_BYTES_MAX, COMPRESS_BYTES_MIN, Compression};
 pub use error::Error;
 #[cfg(feature = "engine")]
 pub(crate) use zlib::is_worth_compressing;
@@ -30,14 +32,6 @@ use super::message::MessageError;
 pub const COMPRESSED_BIT: u8 = 0x10;
 /// The flag's bit for a body that is an [`Error`].
 pub const ERROR_BIT: u8 = 0x20;
-
-/// The shortest body that is compressed. zlib's header and checksum take 6 bytes and its block a
-/// few more, so a few dozen bytes gain next to nothing. Beginning a stream takes a few microseconds
-/// whatever its length, longer than the rest of a small message's way.
-pub const COMPRESS_BYTES_MIN: usize = 256;
-/// The longest body that is compressed. The shard serves nobody else meanwhile, and this much takes
-/// about a millisecond.
-pub const COMPRESS_BYTES_MAX: usize = 256 * 1024;
 
 /// The serialization of a listener's bodies, which its handshakes announce.
 #[non_exhaustive]
@@ -59,17 +53,6 @@ impl Serializer {
             Self::Protobuf => "protobuf",
         }
     }
-}
-
-/// The compression of sent bodies, where it makes them shorter.
-#[allow(clippy::exhaustive_enums, reason = "a switch has two positions")]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Compression {
-    /// Nothing is compressed. Compressed messages from clients are read all the same.
-    Off,
-    /// Handshakes, and the bodies of responses and pushes, are compressed.
-    #[default]
-    On,
 }
 
 /// True if the body of a client's message is compressed.

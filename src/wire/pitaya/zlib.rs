@@ -4,7 +4,7 @@ use std::fmt;
 
 use flate2::{Compress, Decompress, FlushCompress, FlushDecompress, Status};
 
-use super::{COMPRESS_BYTES_MAX, COMPRESS_BYTES_MIN, Compression};
+use super::compression::{COMPRESS_BYTES_MAX, COMPRESS_BYTES_MIN, Compression};
 
 /// A compressor of bodies.
 ///

@@ -7,7 +7,8 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use super::MESSAGE_DEPTH_MAX;
-use super::schema::{Field, FieldOption, Kind, MessageType, Schema, TypeIndex};
+use super::message_type::{Field, FieldOption, Kind, MessageType, TypeIndex};
+use super::schema::Schema;
 use crate::wire::number::{INTEGER_EXACT_MAX, push_js_number};
 use crate::wire::varint::LONG_BYTES_MAX;
 

@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 
 use super::MESSAGE_DEPTH_MAX;
 use super::integer::{parse_int, parse_int_of_number};
-use super::schema::{Field, FieldOption, Kind, MessageType, Schema, TypeIndex};
+use super::message_type::{Field, FieldOption, Kind, MessageType, TypeIndex};
+use super::schema::Schema;
 use crate::wire::number::js_number_from_text;
 use crate::wire::surrogate::parse_json;
 use crate::wire::truthy::is_truthy;

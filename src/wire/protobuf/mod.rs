@@ -38,13 +38,15 @@ mod compile;
 mod decode;
 mod encode;
 mod integer;
+mod message_type;
 mod schema;
+mod schema_error;
 mod table;
 
-pub use compile::{SchemaError, SchemaErrorKind};
 pub use decode::DecodeError;
 pub use encode::EncodeError;
 pub use schema::{Protos, Schema};
+pub use schema_error::{SchemaError, SchemaErrorKind};
 pub use table::ProtoTable;
 
 /// The deepest nesting of messages, the outermost included. A deeper level is an error, in a schema

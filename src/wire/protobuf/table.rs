@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::compile::{SchemaError, SchemaErrorKind};
 use super::schema::Protos;
+use super::schema_error::{SchemaError, SchemaErrorKind};
 use crate::wire::fingerprint::fingerprint;
 
 /// A connector's schemas, and their form in its handshake answers.

@@ -1,6 +1,7 @@
 //! Messages sent in several frames.
 
-use super::{FrameError, FrameHeader, Opcode};
+use super::frame::{FrameHeader, Opcode};
+use super::frame_error::FrameError;
 
 /// The state of a connection between the fragments of a message. It holds no bytes: the caller
 /// keeps the payloads, and this decides whether the next frame may follow.

@@ -1,6 +1,7 @@
 //! Frame headers, and the frames that a server sends.
 
-use super::{FrameError, mask::MASK_BYTES};
+use super::frame_error::FrameError;
+use super::mask::MASK_BYTES;
 
 /// The length of the shortest header of a client's frame: two bytes and the mask.
 pub const HEADER_BYTES_MIN: usize = 6;
