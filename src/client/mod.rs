@@ -94,6 +94,16 @@ struct Connected {
     request_timeout: Duration,
 }
 
+impl Options {
+    /// Connects as [`Client::connect`] does, with these options.
+    ///
+    /// # Errors
+    /// Those of [`Client::connect`].
+    pub async fn connect(self, address: impl fmt::Display) -> Result<Client, ConnectError> {
+        connect(self, &address.to_string())?.await.map_err(ConnectError::Closed)
+    }
+}
+
 impl Client {
     /// Connects to a server and shakes hands, with the default [`Options`].
     ///

@@ -1,16 +1,13 @@
 //! The options of a client, its bounds among them.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::error::ConnectError;
 use super::tables::Tables;
 #[cfg(feature = "tls")]
 use super::tls::Trust;
-use super::{Client, connect};
 use crate::wire::package::BODY_BYTES_MAX;
 
 /// The description of a client before it connects.
@@ -104,6 +101,8 @@ impl Options {
     /// Dictionary and schemas from an earlier connection to the same server
     /// ([`Client::tables`]). A server whose tables are still the same leaves them out of its
     /// answer.
+    ///
+    /// [`Client::tables`]: super::Client::tables
     pub fn tables(mut self, tables: Arc<Tables>) -> Self {
         self.tables = Some(tables);
         self
@@ -118,6 +117,8 @@ impl Options {
 
     /// The time within which a request has to be answered; [`Client::request_within`] sets another
     /// for one request.
+    ///
+    /// [`Client::request_within`]: super::Client::request_within
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
         self
@@ -138,6 +139,8 @@ impl Options {
     /// The most bytes of pushes and answers that wait for the program to take them. Where more
     /// come, the oldest pushes are dropped and counted ([`Client::dropped_pushes`]); an answer for
     /// which there is no room even so fails its request.
+    ///
+    /// [`Client::dropped_pushes`]: super::Client::dropped_pushes
     pub fn inbox_bytes_max(mut self, bytes: usize) -> Self {
         self.inbox_bytes_max = bytes;
         self
@@ -163,13 +166,5 @@ impl Options {
     pub fn trust(mut self, trust: Trust) -> Self {
         self.trust = Some(trust);
         self
-    }
-
-    /// Connects as [`Client::connect`] does, with these options.
-    ///
-    /// # Errors
-    /// Those of [`Client::connect`].
-    pub async fn connect(self, address: impl fmt::Display) -> Result<Client, ConnectError> {
-        connect(self, &address.to_string())?.await.map_err(ConnectError::Closed)
     }
 }

@@ -13,9 +13,13 @@ pub mod router;
 #[cfg(feature = "engine")]
 pub(crate) mod schemas;
 #[cfg(feature = "engine")]
+mod slow_consumer;
+#[cfg(feature = "engine")]
 pub(crate) mod table;
 
 pub use dictionary::{Dictionary, DictionaryError};
 #[cfg(feature = "engine")]
-pub use push::{PushError, SlowConsumer};
+pub use push::PushError;
 pub use router::{default_route, uid_text};
+#[cfg(feature = "engine")]
+pub use slow_consumer::SlowConsumer;
