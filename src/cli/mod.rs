@@ -15,6 +15,7 @@ mod serve;
 mod signals;
 mod terminal;
 mod top;
+mod wording;
 
 use std::process::ExitCode;
 
@@ -49,21 +50,5 @@ pub(crate) fn main() -> ExitCode {
             lines::tell(&log_form::line("ERROR", &format!("shaddock: {error:#}")));
             ExitCode::FAILURE
         }
-    }
-}
-
-/// A count and what is counted.
-fn several(count: u16, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counts_read_well() {
-        assert_eq!(several(1, "shard"), "1 shard");
-        assert_eq!(several(2, "chat worker"), "2 chat workers");
     }
 }

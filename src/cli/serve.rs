@@ -10,7 +10,8 @@ use super::config::{Config, Problem};
 use super::notify::{self, Notify};
 use super::options::ConfigOptions;
 use super::signals::Stop;
-use super::{figures, lines, several};
+use super::wording::several;
+use super::{figures, lines};
 
 /// Serves until a signal asks for the end. SIGHUP reads the file again.
 pub(crate) fn run(options: &ConfigOptions) -> anyhow::Result<()> {

@@ -2,6 +2,7 @@
 
 mod feed;
 mod screen;
+mod sort;
 mod state;
 
 use std::io::{self, IsTerminal as _, Write as _};
@@ -11,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
@@ -21,6 +22,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::ctl::ServerOptions;
 use feed::Feed;
+use sort::Sort;
 use state::{Action, State};
 
 /// The options of `top`.
@@ -47,48 +49,6 @@ pub(crate) struct TopOptions {
 }
 
 const EVERY_S_MAX: u64 = 3_600;
-
-/// An order of sessions, by the names of the admin server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub(crate) enum Sort {
-    /// Those that came first
-    Number,
-    /// The oldest first
-    AgeS,
-    /// The most bytes that clients have not taken
-    OutboxBytes,
-    /// The longest wait of such bytes
-    OutboxMs,
-    /// The most requests without an answer
-    InFlight,
-    /// The most bytes kept
-    KeptBytes,
-    /// The longest silence
-    SilentMs,
-}
-
-impl Sort {
-    /// The name that the admin server knows.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Number => "number",
-            Self::AgeS => "age_s",
-            Self::OutboxBytes => "outbox_bytes",
-            Self::OutboxMs => "outbox_ms",
-            Self::InFlight => "in_flight",
-            Self::KeptBytes => "kept_bytes",
-            Self::SilentMs => "silent_ms",
-        }
-    }
-
-    /// The order behind this one.
-    fn next(self) -> Self {
-        let all = Self::value_variants();
-        let at = all.iter().position(|it| *it == self).unwrap_or_default();
-        all[(at + 1) % all.len()]
-    }
-}
 
 /// Columns of a screen that is printed to something that has none.
 const COLUMNS: u16 = 120;

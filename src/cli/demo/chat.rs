@@ -12,8 +12,9 @@ use shaddock::{
     Channel, Context, Handlers, OwnedRequest, Pending, Reply, Request, Session, SessionView, Uid,
 };
 
+use super::answers::{self, room};
 use super::filters::{LocalFilter, NoArrays};
-use super::{js, room};
+use super::js;
 
 /// The beginning of these handlers' routes.
 pub(crate) const PREFIX: &str = "chat.chatHandler.";
@@ -54,7 +55,7 @@ pub(crate) fn register(handlers: &mut Handlers) {
             to_room(session, "onProto", &message)
         })
         .handler(&route("leave"), leave)
-        .handler(&route("fail"), |request, _| super::fail(&request.value(), "remote failure"))
+        .handler(&route("fail"), |request, _| answers::fail(&request.value(), "remote failure"))
         .async_handler(&route("slow"), slow)
         .handler(&route("empty"), |_, _| Reply::empty())
         .handler(&route("note"), |_, _| Reply::empty())
@@ -68,7 +69,7 @@ fn whereabouts<'a>(_: &Request<'a>, session: &mut Session) -> Reply<'a> {
         "server": session.context().server_id(),
         "uid": session.uid(),
         "frontendId": session.frontend_id(),
-        "room": super::setting(session.get("room")),
+        "room": answers::setting(session.get("room")),
     }))
 }
 

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::{Map, Value, json};
 use shaddock::{Handlers, OwnedRequest, Reply, Request, Session, Uid};
 
+use super::answers::{self, room};
 use super::filters::{Counts, GlobalFilter, LocalFilter};
-use super::{js, room};
+use super::js;
 
 /// The beginning of these handlers' routes.
 pub(crate) const PREFIX: &str = "connector.entryHandler.";
@@ -79,7 +80,7 @@ pub(crate) fn register(handlers: &mut Handlers, shared: &Arc<Shared>) {
         })
         .handler(&route("chatty"), |_, _| Reply::json(&json!({"code": 200})))
         .handler(&route("empty"), |_, _| Reply::empty())
-        .handler(&route("fail"), |request, _| super::fail(&request.value(), "local failure"))
+        .handler(&route("fail"), |request, _| answers::fail(&request.value(), "local failure"))
         .handler(&route("who"), who)
         .handler(&route("size"), |request, _| size(&request.value()))
         .handler(&route("big"), |request, _| big(&request.value()))
@@ -116,7 +117,7 @@ fn conflict(error: &dyn std::error::Error) -> Reply<'static> {
 }
 
 fn who<'a>(_: &Request<'a>, session: &mut Session) -> Reply<'a> {
-    Reply::json(&json!({"uid": session.uid(), "room": super::setting(session.get("room"))}))
+    Reply::json(&json!({"uid": session.uid(), "room": answers::setting(session.get("room"))}))
 }
 
 /// The length of a text, as JavaScript counts it.

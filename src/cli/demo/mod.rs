@@ -1,10 +1,12 @@
 //! `shaddock demo`: the app that the reference server runs, handler by handler.
 
+mod answers;
 mod chat;
 mod config;
 mod connector;
 mod filters;
 mod js;
+mod options;
 mod pomelo;
 mod router;
 
@@ -14,22 +16,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use serde_json::{Value, json};
-use shaddock::wire::truthy::is_truthy;
-use shaddock::{AdminOptions, Builder, Drain, Engine, Reply, Shards, Workers};
+use shaddock::{AdminOptions, Builder, Drain, Engine, Shards, Workers};
 
-pub(crate) use pomelo::PomeloOptions;
+pub(crate) use options::DemoOptions;
 
-use super::options::DemoOptions;
 use super::signals::Stop;
-use super::{figures, lines, log, several};
+use super::wording::several;
+use super::{figures, lines, log};
 
 /// The time that clients and workers get to finish when the engine stops.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 /// The time in which a drain can be called off, by the page's own button.
 const DRAIN_DELAY: Duration = Duration::from_secs(10);
-/// The room of players who name none.
-const DEFAULT_ROOM: &str = "lobby";
 
 /// Serves until a signal asks for the end.
 pub(crate) fn run(options: &DemoOptions) -> anyhow::Result<()> {
@@ -127,48 +125,4 @@ fn announce(address: SocketAddr, admin: Option<SocketAddr>, options: &DemoOption
         ));
     }
     lines::stdout().write(lines.as_bytes());
-}
-
-/// A setting as it is answered: `session.get(…) || null`.
-fn setting(value: Option<&Value>) -> Value {
-    value.filter(|value| is_truthy(value)).cloned().unwrap_or_default()
-}
-
-/// The room that a setting or a request names.
-fn room(value: Option<&Value>) -> Value {
-    match setting(value) {
-        Value::Null => DEFAULT_ROOM.into(),
-        room => room,
-    }
-}
-
-/// Fails, with an answer unless the request asks for none.
-fn fail(body: &Value, text: &str) -> Reply<'static> {
-    if js::truthy(body, "bare").is_some() {
-        return Reply::error();
-    }
-    Reply::error_json(&json!({"code": 555, "msg": text}))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_room_may_be_any_value() {
-        assert_eq!(room(None), "lobby");
-        assert_eq!(room(Some(&json!(""))), "lobby");
-        assert_eq!(room(Some(&json!(7))), 7);
-        assert_eq!(setting(Some(&json!(0))), Value::Null);
-        assert_eq!(setting(None), Value::Null);
-    }
-
-    #[test]
-    fn failures_are_bare_on_request() {
-        let reply = fail(&json!({}), "local failure");
-        assert_eq!(reply.body(), Some(&br#"{"code":555,"msg":"local failure"}"#[..]));
-        assert!(reply.is_error());
-        let reply = fail(&json!({"bare": 1}), "local failure");
-        assert!(reply.is_error() && reply.body().is_none());
-    }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use serde_json::Value;
 
-use super::Sort;
+use super::sort::Sort;
 use crate::cli::ctl::client::{Client, escape};
 
 /// Sessions of the list.

@@ -313,7 +313,8 @@ mod tests {
     use serde_json::json;
 
     use super::super::feed::Seen;
-    use super::super::{Sort, text_of};
+    use super::super::sort::Sort;
+    use super::super::text_of;
     use super::*;
 
     fn state() -> State {

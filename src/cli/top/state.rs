@@ -4,8 +4,8 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::widgets::TableState;
 use serde_json::Value;
 
-use super::Sort;
 use super::feed::{Seen, Wish};
+use super::sort::Sort;
 
 /// All that is shown.
 pub(super) struct State {
