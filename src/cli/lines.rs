@@ -289,6 +289,16 @@ mod tests {
     }
 
     #[test]
+    fn lines_are_bounded_in_number_too() {
+        const LINES: u64 = 10_000;
+        let (_reader, pipe) = io::pipe().unwrap();
+        let lines = Lines::start("test", pipe.as_fd(), Losses::Tell);
+        (0..LINES).for_each(|_| lines.write(&[b'x'; 100]));
+        let (kept, len_max) = (LINES - lines.lost(), QUEUE_LINES_MAX as u64);
+        assert!((len_max..=len_max + 64 * 1024 / 100).contains(&kept), "{kept}");
+    }
+
+    #[test]
     fn a_reader_that_has_gone_costs_the_lines_and_nothing_else() {
         let (reader, pipe) = io::pipe().unwrap();
         let lines = Lines::start("test", pipe.as_fd(), Losses::Tell);

@@ -426,4 +426,28 @@ mod tests {
         }
         assert_eq!(u64::from(accepts.open), STORM);
     }
+
+    /// The kernel has no memory for a connection: it is asked again when that may be over.
+    #[test]
+    fn accepting_pauses_when_it_fails() {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let listeners = Listeners::shared(vec![vec![socket.unwrap()]]).next().unwrap();
+        let mut accepts = Accepts::new(listeners, 1_000);
+        let mut io = Poller::open(RingSize { submissions: 64, completions: 64 }).unwrap();
+        let mut churn = ChurnLimiter::default();
+        churn.begin_turn(5_000, 0);
+        accepts.begin(&mut io, &mut churn);
+        let under_way = accepts.under_way;
+        let failed = accepts.handle_end(AcceptIndex(0), Err(Errno::NOBUFS), 5_000);
+        assert_eq!(failed, Err(Errno::NOBUFS));
+        for (now_us, pauses) in
+            [(5_000, true), (5_000 + PAUSE_US - 1, true), (5_000 + PAUSE_US, false)]
+        {
+            churn.begin_turn(now_us, 0);
+            accepts.begin(&mut io, &mut churn);
+            accepts.resume(&mut io, &mut churn, now_us);
+            assert_eq!(accepts.under_way, under_way - u32::from(pauses), "at {now_us}");
+            assert_eq!(accepts.next_deadline_us(), pauses.then_some(5_000 + PAUSE_US));
+        }
+    }
 }

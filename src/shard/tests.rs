@@ -603,6 +603,38 @@ fn a_stale_id_reaches_nobody() {
 }
 
 #[test]
+fn heartbeats_do_not_count_for_the_rate_of_messages() {
+    let limits = Limits { messages_per_second: 1, messages_burst: 2, ..Limits::default() };
+    let mut rig = Rig::new(Some(Duration::from_secs(1)), limits);
+    let session = rig.ready();
+    let requests: Vec<u8> = (1..=3).flat_map(|id| request(id, ECHO, "1")).collect();
+    rig.receive(session, &[heartbeat().repeat(20), requests].concat());
+    let answers = [response(1, "1"), response(2, "1"), response(3, r#"{"code":500}"#)].concat();
+    assert!(rig.sent[0].ends_with(&answers));
+    assert_eq!(rig.counters().message_rate_rejects, 1);
+}
+
+#[test]
+fn a_turn_reads_so_much_mail_of_the_host() {
+    let hub_limits = HubLimits { lane_len: 16, inbox_len: 4 * MAILS_PER_PARTY };
+    let hub = Hub::new(1, 0, hub_limits);
+    let routes = RouteTable::new([], None, None);
+    let mut rig = Rig::of(ShardConfig::bare(routes, None, Arc::new(handlers)), &hub);
+    let (stale, session) = (rig.ready(), rig.ready());
+    rig.turn(|shard| shard.handle_receive_end(stale, ReceiveEnd::Error));
+    let kick = |session| {
+        assert!(hub.send_from_host(ShardIndex(0), Mail::Kick { session, reason: None }).is_ok());
+    };
+    (0..2 * MAILS_PER_PARTY).for_each(|_| kick(stale));
+    kick(session);
+    for kicked in [0, 0, 1] {
+        fairness::one_turn(&mut rig, &[]);
+        assert_eq!(rig.counters().closed_by_kick, kicked);
+        assert_eq!(rig.shard.has_more, kicked == 0, "the next turn follows at once");
+    }
+}
+
+#[test]
 fn a_refused_connection_takes_no_place() {
     let mut rig = Rig::new(None, Limits { connections_max: 1, ..Limits::default() });
     let session = rig.accept().unwrap();

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use shaddock::wire::package::PackageType;
 use shaddock::wire::signature::{PublicKey, SignatureError};
-use shaddock::{Drain, Engine, Reply};
+use shaddock::{Drain, Engine, Limits, Reply};
 use support::{Client, Event, ack, builder, package, request};
 
 const ECHO: &str = "connector.entryHandler.echo";
@@ -64,7 +64,12 @@ fn every_recorded_signature_verifies_and_no_other() {
 }
 
 fn engine() -> Engine {
+    bounded(Limits::default())
+}
+
+fn bounded(limits: Limits) -> Engine {
     builder(1)
+        .limits(limits)
         .use_crypto()
         .handler(ECHO, |request: &shaddock::Request<'_>, _: &mut shaddock::Session| {
             Reply::borrowed(request.body())
@@ -125,6 +130,21 @@ fn requests_without_a_good_signature_are_answered_with_an_error() {
     // What is not signed does not even kick its sender.
     assert_eq!(client.ask_json(50, "a.b.constructor", "{}"), refused);
     assert_eq!(client.ask(99, ECHO, &good), case["json"].as_str().unwrap());
+}
+
+#[test]
+fn a_body_longer_than_may_be_signed_is_refused_unread() {
+    let case = &cases()[0];
+    let good = signed(&case["body"], &case["sig"]);
+    let answer = case["json"].as_str().unwrap();
+    for (bytes_max, expected) in [(good.len(), answer), (good.len() - 1, r#"{"code":500}"#)] {
+        let limits = Limits { signed_bytes_max: bytes_max, ..Limits::default() };
+        let engine = bounded(limits);
+        let mut client = ready(&engine, &rsa(case));
+        assert_eq!(client.ask(1, ECHO, &good), expected, "{bytes_max} bytes");
+        let refused = u64::from(bytes_max < good.len());
+        assert_eq!(engine.shutdown(Drain::now()).counters.bad_signature, refused);
+    }
 }
 
 #[test]

@@ -9,9 +9,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use shaddock::{
-    Builder, Context, Drain, Engine, Handle, HandleError, Handlers, Reply, TaskError, Uid, Workers,
+    Builder, Context, Drain, Engine, Handle, HandleError, Handlers, Limits, Reply, Session,
+    TaskError, Uid, Workers,
 };
-use support::{Client, PATIENCE, builder, eventually, request};
+use support::{Client, Event, PATIENCE, builder, eventually, request};
 
 const LOGIN: &str = "connector.entry.login";
 const ENTER: &str = "room.play.enter";
@@ -379,4 +380,39 @@ fn a_shard_that_stands_is_told_from_one_with_too_much_mail() {
     assert_eq!(other.statistics().unwrap_err(), HandleError::TimedOut);
     go_on.one();
     assert_eq!(block_on(asked).unwrap().connections, 1, "who has more patience is answered");
+}
+
+#[test]
+fn threads_of_the_host_are_told_that_the_inbox_of_a_shard_is_full() {
+    const STAND: &str = "connector.entry.stand";
+    const ENTER: &str = "connector.entry.enter";
+    let (begun, go_on) = (Count::default(), Count::default());
+    let (of_handler, waits) = (begun.clone(), go_on.clone());
+    let engine = builder(1)
+        .limits(Limits { inbox_len: 2, ..Limits::default() })
+        .async_handler(ENTER, async |_, mut session: Session| {
+            Reply::json(&session.bind("amy").await.is_ok())
+        })
+        .handler(STAND, move |_, _| {
+            of_handler.one();
+            while waits.get() == 0 {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Reply::empty()
+        });
+    let engine = engine.start().unwrap();
+    let mut client = Client::ready(engine.local_addr());
+    assert_eq!(client.ask(1, ENTER, "{}"), "true");
+    client.send(&request(2, STAND, "{}"));
+    eventually("it stands", || begun.get() == 1);
+    let handle = engine.handle();
+    let push = |body: &str| handle.push("amy", "onChat", body);
+    assert_eq!([push("1"), push("2"), push("3")], [Ok(()), Ok(()), Err(HandleError::Busy)]);
+    go_on.one();
+    assert!(matches!(client.next(), Event::Response { id: 2, .. }));
+    for body in ["1", "2"] {
+        assert_eq!(client.next(), Event::Push { route: "onChat".into(), body: body.into() });
+    }
+    push("4").unwrap();
+    assert_eq!(client.next(), Event::Push { route: "onChat".into(), body: b"4".to_vec() });
 }

@@ -1,6 +1,7 @@
 //! Sessions that send more than their share of a turn.
 
 use super::*;
+use crate::limits::turn::HELD_PER_TURN;
 
 const MESSAGES: u32 = 10;
 
@@ -58,6 +59,28 @@ fn a_flood_is_read_a_share_in_each_turn_and_others_come_in_between() {
     assert!(rig.counters().reading_pauses > 0);
     one_turn(&mut rig, &[(flooding, &request(36, ECHO, "1"))]);
     assert_eq!(rig.sent[0], responses(1..=36));
+}
+
+/// Where many send more than their share, a few of them have another one in each turn.
+#[test]
+fn a_turn_reads_on_a_few_of_those_above_their_share() {
+    const SESSIONS: usize = 20;
+    let mut rig = Rig::new(None, limits());
+    let sessions: Vec<SessionId> = (0..SESSIONS).map(|_| rig.ready()).collect();
+    let flood = requests(3 * MESSAGES);
+    let input: Vec<(SessionId, &[u8])> = sessions.iter().map(|it| (*it, &*flood)).collect();
+    rig.sent.iter_mut().for_each(Vec::clear);
+    one_turn(&mut rig, &input);
+    let mut turns = 0;
+    while rig.shard.has_more {
+        let before = rig.counters().answers;
+        one_turn(&mut rig, &[]);
+        let answers = rig.counters().answers - before;
+        assert!(answers <= HELD_PER_TURN as u64 * u64::from(MESSAGES), "{answers} in one turn");
+        turns += 1;
+    }
+    assert!(turns >= 2 * SESSIONS / HELD_PER_TURN, "{turns} turns");
+    assert!(rig.sent.iter().all(|sent| *sent == responses(1..=3 * MESSAGES)));
 }
 
 #[test]

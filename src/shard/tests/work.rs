@@ -2,7 +2,9 @@
 
 use super::fairness::one_turn;
 use super::*;
+use crate::limits::turn::DEFLATED_PER_TURN;
 use crate::wire::pitaya::Deflater;
+use crate::wire::protobuf::{ProtoTable, Protos};
 
 const ROUTE: &str = "connector.entryHandler.len";
 const MIB: usize = 1024 * 1024;
@@ -202,6 +204,66 @@ fn packages_of_one_websocket_message_have_the_share_of_one_session() {
     }
     assert!(turns >= 6, "{turns}");
     assert_eq!(rig.counters().closed_protocol, 0);
+}
+
+/// JSON that grows from few bytes of protobuf is of its session's share of the turn.
+#[test]
+fn long_json_of_protobuf_has_the_share_of_its_session() {
+    const REQUESTS: u32 = 40;
+    let name = "n".repeat(200);
+    let schemas = format!(
+        r#"{{"{ROUTE}":{{"repeated Item items":1}},"message Item":{{"required uInt32 {name}":1}}}}"#
+    );
+    let protos = ProtoTable::new(Protos::parse_text(&schemas).unwrap(), Protos::default());
+    // Four bytes become a member of the length of its name.
+    let burst = |items: usize| -> Vec<u8> {
+        let body = "\n\u{2}\u{8}\u{1}".repeat(items);
+        (1..=REQUESTS).flat_map(|id| request(id, ROUTE, &body)).collect()
+    };
+    for (items, per_turn) in [(10, REQUESTS), (100, 4)] {
+        let config = config(Limits::default());
+        let schemas = Schemas::new(EditionId::FIRST, Some(protos.clone()), &config.routes);
+        let schemas = Arc::new(schemas);
+        let edition = Edition::new(EditionId::FIRST, None, None, schemas, &config.routes);
+        let config = ShardConfig { edition: RwLock::new(Arc::new(edition)), ..config };
+        let mut rig = Rig::of(config, &Hub::new(1, 0, HubLimits { lane_len: 16, inbox_len: 16 }));
+        let session = rig.ready();
+        let before = rig.counters().answers;
+        one_turn(&mut rig, &[(session, &burst(items))]);
+        let mut answers = rig.counters().answers - before;
+        assert_eq!(answers, u64::from(per_turn), "{items} items");
+        while rig.shard.has_more {
+            one_turn(&mut rig, &[]);
+            let more = rig.counters().answers - before - answers;
+            assert!(more <= u64::from(per_turn), "{more} in one turn");
+            answers += more;
+        }
+        assert_eq!((answers, rig.counters().bad_protobuf), (REQUESTS.into(), 0));
+    }
+}
+
+#[test]
+fn a_turn_compresses_so_much_of_answers_and_sends_the_others_as_they_are() {
+    const LEN: usize = DEFLATED_PER_TURN / 2;
+    let long = |handlers: &mut Handlers| {
+        handlers.handler(ROUTE, |_, _| Reply::json(&"a".repeat(LEN)));
+    };
+    let routes = RouteTable::new([ROUTE.to_owned()], None, None);
+    let listener = ListenerConfig { dialect: Dialect::Pitaya, ..ListenerConfig::default() };
+    let config = ShardConfig {
+        listeners: vec![listener],
+        ..ShardConfig::bare(routes, None, Arc::new(long))
+    };
+    let mut rig = Rig::of(config, &Hub::new(1, 0, HubLimits { lane_len: 16, inbox_len: 16 }));
+    let session = rig.ready();
+    let requests: Vec<u8> = (1..=3).flat_map(plain).collect();
+    for turns in 1..=2 {
+        rig.sent[0].clear();
+        one_turn(&mut rig, &[(session, &requests)]);
+        one_turn(&mut rig, &[]);
+        assert_eq!(rig.counters().compression_skips, turns);
+        assert!((LEN..LEN + LEN / 2).contains(&rig.sent[0].len()), "one of three is as it was");
+    }
 }
 
 /// Eight clients with the longest keys and wrong signatures.
