@@ -287,6 +287,24 @@ mod tests {
     }
 
     #[test]
+    fn before_there_is_a_uid_the_number_of_a_session_has_its_place() {
+        let (ids, fake) = (ids(4), Fake(vec![Some(0); 4]));
+        let mut picker = picker(Router::ConsistentHash, &ids, &[1; 4]);
+        let mut picks = || -> Vec<usize> {
+            let pick = |number| {
+                let data = SessionData::new(number, SocketAddr::from((Ipv4Addr::LOCALHOST, 9)));
+                let id = SessionId::new(ShardIndex(0), Slot(0), Generation::FIRST);
+                let view = SessionView { id, data: &data };
+                picker.pick(&view, &ids, &fake, &Counters::default()).unwrap()
+            };
+            (1..=100).map(pick).collect()
+        };
+        let first = picks();
+        assert_eq!(picks(), first, "a session stays where it is");
+        assert!((0..4).all(|index| first.contains(&index)), "{first:?}");
+    }
+
+    #[test]
     fn a_function_that_panics_picks_nobody() {
         let ids = ids(1);
         let mut picker = picker(Router::custom(|_, _| panic!("in a router")), &ids, &[1]);

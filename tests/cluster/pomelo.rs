@@ -2,6 +2,8 @@
 //! what backends ask of sessions, and what happens when they, or the master, are away.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -286,8 +288,62 @@ fn broadcasts_reach_all_or_those_that_are_bound() {
     let fails = caller.call("channelRemote.pushMessage", json!(["onC", 3, ["5", 6, "6"], {}]));
     assert_eq!(fails, json!([null, [6, "6"]]));
     assert_eq!(bound.next(), push("onC", b"3"));
+    // What can be no uid is named, and the others get it.
+    let listed = json!(["5", null, {"a": 1}, "nobody"]);
+    let fails = caller.call("channelRemote.pushMessage", json!(["onC", 4, listed, {}]));
+    assert_eq!(fails, json!([null, [null, {"a": 1}]]));
+    assert_eq!(bound.next(), push("onC", b"4"));
     let resp = caller.call("channelRemote.pushMessage", json!(["onC", null, ["5"], {}]));
     assert!(resp[0]["stack"].as_str().unwrap().starts_with("Error: can not send empty message."));
+}
+
+/// What a backend sends waits with itself, and not in memory here.
+#[test]
+fn while_a_shard_stands_nothing_more_is_read_from_backends() {
+    const CALLS: usize = 1_000;
+    let (begun, goes_on) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+    let (has_begun, may_go_on) = (Arc::clone(&begun), Arc::clone(&goes_on));
+    let (backend, rpc) = (Server::start(), free_address());
+    let cluster = PomeloCluster::fixed().server("chat-1", "chat", backend.address());
+    let engine = builder(1)
+        .limits(Limits { lane_len: 4, ..Limits::default() })
+        .handler(LOCAL, move |_, _| {
+            has_begun.store(true, Ordering::SeqCst);
+            while !may_go_on.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Reply::empty()
+        })
+        .pomelo(cluster.listen(rpc.to_string()).server_type("chat", Router::Default))
+        .start()
+        .unwrap();
+    let mut client = Client::ready(engine.local_addr());
+    client.send(&request(1, LOCAL, "{}"));
+    eventually("the shard stands", || begun.load(Ordering::SeqCst));
+    let mut caller = Peer::connect(rpc);
+    let sent = Arc::<AtomicUsize>::default();
+    let counts = Arc::clone(&sent);
+    let calls = std::thread::spawn(move || {
+        let body = "x".repeat(64 * 1024);
+        for id in 0..CALLS as u64 {
+            let args = json!(["onA", body, ["nobody"], {}]);
+            caller.publish("rpc", &call(id, "channelRemote.pushMessage", args).to_string());
+            counts.fetch_add(1, Ordering::SeqCst);
+        }
+        caller
+    });
+    let mut before = 0;
+    eventually("the backend has to wait, or has sent all", || {
+        std::thread::sleep(Duration::from_millis(500));
+        let now = sent.load(Ordering::SeqCst);
+        std::mem::replace(&mut before, now) == now && now > 0
+    });
+    goes_on.store(true, Ordering::SeqCst);
+    assert!(before < CALLS / 2, "{before} calls of 64 KiB were read");
+    let mut caller = calls.join().unwrap();
+    for _ in 0..CALLS {
+        assert_eq!(caller.payload()["resp"], json!([null, ["nobody"]]));
+    }
 }
 
 #[test]
