@@ -1,11 +1,12 @@
 //! The admin server beside an engine, asked as Prometheus, operators, pages and strangers do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -151,6 +152,41 @@ fn all_who_scrape_see_the_exact_counts() {
     assert_eq!(metrics.latency.requests(), engine.handle().metrics().unwrap().latency.requests());
     assert_eq!((metrics.server_types[0].answered, metrics.server_types[0].failed), (10, 3));
     assert_eq!((metrics.shards.len(), metrics.connections), (2, 1));
+}
+
+/// Dashboard, alerts and documents ask for what there is; the documents name all of it.
+#[test]
+fn metrics_that_are_named_are_there() {
+    let options = options().lost_log_lines(|| 0);
+    let engine = game(1).admin(options).start().unwrap();
+    let mut client = Client::ready(engine.local_addr());
+    client.ask(1, CHAT, "{}");
+    let text = get(admin(&engine), "/metrics").body;
+    let mut there: BTreeSet<&str> = text.lines().flat_map(metrics_in).collect();
+    there.insert("shaddock_coordinator_up"); // Of clusters alone.
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for path in [
+        "docs/alerts.md",
+        "docs/operating.md",
+        "packaging/grafana/shaddock.json",
+        "packaging/prometheus/alerts.yml",
+    ] {
+        let text = fs::read_to_string(root.join(path)).unwrap();
+        let named: BTreeSet<&str> = metrics_in(&text).collect();
+        let unknown: Vec<_> = named.difference(&there).collect();
+        assert!(!named.is_empty() && unknown.is_empty(), "{path}: {unknown:?}");
+        let untold: Vec<_> = there.difference(&named).collect();
+        assert!(path != "docs/operating.md" || untold.is_empty(), "not in {path}: {untold:?}");
+    }
+}
+
+/// The families of metrics that a text names.
+fn metrics_in(text: &str) -> impl Iterator<Item = &str> {
+    let words = text.split(|c: char| !c.is_ascii_lowercase() && c != '_');
+    words.filter(|word| word.starts_with("shaddock_")).map(|word| {
+        let of_histogram = ["_bucket", "_count", "_sum"];
+        of_histogram.iter().find_map(|end| word.strip_suffix(end)).unwrap_or(word)
+    })
 }
 
 #[test]
