@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use shaddock::wire::pitaya::Compression;
-use shaddock::{Dialect, Drain, Engine, Listener, PitayaCluster, Reply, Uid};
+use shaddock::{Dialect, Drain, Engine, Listener, PitayaCluster, PitayaLimits, Reply, Uid};
 use support::{Client, Event, builder, eventually, notify, request};
 
 use crate::nats_and_etcd::{Cluster, ECHO, nowhere, wait_until_forwarded};
@@ -408,6 +408,22 @@ fn servers_are_known_though_etcd_has_lost_its_data() {
     assert!(has_come_back, "this server has made itself known again");
     for _ in 0..50 {
         assert_eq!(client.ask(3, ECHO, "1"), "1", "the dead one is called no more");
+    }
+}
+
+#[test]
+fn a_list_of_servers_that_is_too_long_is_not_read() {
+    let Some(cluster) = Cluster::start() else { return };
+    let _backend = cluster.backend("room", "room-1");
+    let limits = PitayaLimits { list_bytes_max: 100, ..PitayaLimits::default() };
+    let engine = start(cluster.description().limits(limits));
+    let mut client = Client::ready(engine.local_addr());
+    eventually("this server is registered", || !cluster.servers("connector").is_empty());
+    let none = error("PIT-500", "no servers available of this type");
+    eventually("NATS is there", || client.ask_json(1, ECHO, "1") == none);
+    for _ in 0..50 {
+        assert_eq!(client.ask_json(2, ECHO, "1"), none);
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -111,3 +111,30 @@ fn what_is_missing_keeps_one_out() {
         drop(engine);
     }
 }
+
+/// A certificate that is renewed needs no restart.
+#[test]
+fn files_are_read_again_for_each_connection() {
+    let Some((cluster, certificates, key)) = start() else { return };
+    let _backend = cluster.backend("room", "room-1");
+    let stranger = TlsKey::generate().unwrap();
+    let names = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let (own, own_key) = (certificates.path("own.pem"), certificates.path("own.key"));
+    std::fs::write(&own, names.self_signed(&stranger).unwrap().pem()).unwrap();
+    std::fs::write(&own_key, stranger.serialize_pem()).unwrap();
+    let tls = ClusterTls::new()
+        .ca_file(certificates.path("ca.pem"))
+        .certificate_files(own.clone(), own_key.clone());
+    let description = cluster.secured_description().nats_nkey(key.seed().unwrap());
+    let engine = serve(description.nats_tls(tls.clone()).etcd_tls(tls));
+    let mut client = Client::ready(engine.local_addr());
+    for id in 1..=20 {
+        assert_eq!(client.ask_json(id, ECHO, "1")["code"], "PIT-500");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(cluster.servers("connector").is_empty(), "nobody knows the certificate");
+    std::fs::copy(certificates.path("client.pem"), own).unwrap();
+    std::fs::copy(certificates.path("client.key"), own_key).unwrap();
+    wait_until_forwarded(&mut client);
+    assert_eq!(cluster.servers("connector").len(), 1);
+}
