@@ -347,6 +347,13 @@ impl Limits {
 
     /// Checks that the bounds can hold and fit together.
     ///
+    /// ```
+    /// use shaddock::Limits;
+    ///
+    /// let error = Limits { tasks_max: 0, ..Limits::default() }.check().unwrap_err();
+    /// assert_eq!((error.key, error.expected), ("tasks_max", "1 to 16777216"));
+    /// ```
+    ///
     /// # Errors
     /// The first bound that does not, and what to write instead.
     pub fn check(&self) -> Result<(), LimitError> {

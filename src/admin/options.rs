@@ -103,6 +103,12 @@ impl AdminOptions {
     /// Accepts these names in the header `Host` by TCP, with the port where it is not 80, besides
     /// `localhost`, `127.0.0.1`, `[::1]` and the address itself. Other names are refused, so that
     /// no page in an operator's browser gets in by a name of its own (DNS rebinding).
+    ///
+    /// ```
+    /// use shaddock::AdminOptions;
+    ///
+    /// let admin = AdminOptions::new().listen("0.0.0.0:3011").hosts(["admin.game.example:3011"]);
+    /// ```
     #[must_use]
     pub fn hosts<T: Into<String>>(mut self, hosts: impl IntoIterator<Item = T>) -> Self {
         self.hosts.extend(hosts.into_iter().map(Into::into));
@@ -112,6 +118,10 @@ impl AdminOptions {
     /// Covers the values of these members of JSON in recordings of sessions, besides those whose
     /// names have `password`, `token`, `secret` and the like in them. Case, `_` and `-` do not
     /// count.
+    ///
+    /// ```
+    /// let admin = shaddock::AdminOptions::new().redact(["email", "cardNumber"]);
+    /// ```
     #[must_use]
     pub fn redact<T: Into<String>>(mut self, names: impl IntoIterator<Item = T>) -> Self {
         self.redact.extend(names.into_iter().map(Into::into));
@@ -129,6 +139,17 @@ impl AdminOptions {
     }
 
     /// Called by `/reload`, on the admin server's thread; without it that is answered 501.
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    /// use shaddock::{AdminOptions, Engine};
+    ///
+    /// let (ask, asked) = mpsc::channel();
+    /// let admin = AdminOptions::new().on_reload(move || _ = ask.send(()));
+    /// let builder = Engine::builder().admin(admin);
+    /// // The thread that has the engine waits there, and reads the configuration again.
+    /// let _: mpsc::Receiver<()> = asked;
+    /// ```
     #[must_use]
     pub fn on_reload(mut self, call: impl Fn() + Send + Sync + 'static) -> Self {
         self.on_reload = Some(Arc::new(call));
@@ -137,6 +158,18 @@ impl AdminOptions {
 
     /// Called by `/log` with a level's name, on the admin server's thread; without it that is
     /// answered 501. An error says what may be written instead.
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicBool, Ordering};
+    /// use shaddock::AdminOptions;
+    ///
+    /// static IS_VERBOSE: AtomicBool = AtomicBool::new(false);
+    ///
+    /// let admin = AdminOptions::new().on_log_level(|level| match level {
+    ///     "debug" | "info" => Ok(IS_VERBOSE.store(level == "debug", Ordering::Relaxed)),
+    ///     _ => Err("debug or info".to_owned()),
+    /// });
+    /// ```
     #[must_use]
     pub fn on_log_level(
         mut self,
@@ -150,6 +183,12 @@ impl AdminOptions {
     /// this machine by a loopback address: each start makes a random token, which only that page
     /// has. So every user of the machine may change things, and nobody else may; see
     /// `docs/operating.md`, "The page". Without it the page asks for [`Self::token`].
+    ///
+    /// ```
+    /// use shaddock::AdminOptions;
+    ///
+    /// let admin = AdminOptions::new().listen("127.0.0.1:3011").page_may_change();
+    /// ```
     #[must_use]
     pub fn page_may_change(mut self) -> Self {
         self.page.may_change = true;
@@ -169,6 +208,15 @@ impl AdminOptions {
     /// Called at each scrape for the number of lines that the process's log has lost since the
     /// start, on the admin server's thread: `shaddock_log_lines_lost_total`. Without it there is no
     /// such metric.
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    /// use shaddock::AdminOptions;
+    ///
+    /// static LOST: AtomicU64 = AtomicU64::new(0);
+    ///
+    /// let admin = AdminOptions::new().lost_log_lines(|| LOST.load(Ordering::Relaxed));
+    /// ```
     #[must_use]
     pub fn lost_log_lines(mut self, count: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         self.lost_log_lines = Some(Arc::new(count));

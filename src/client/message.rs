@@ -23,6 +23,14 @@ impl Answer {
     }
 
     /// The body, taken.
+    ///
+    /// ```
+    /// # use shaddock::client::Answer;
+    /// # fn keep(answer: Answer) -> Vec<u8> {
+    /// println!("{}", String::from_utf8_lossy(answer.body()));
+    /// answer.into_body()
+    /// # }
+    /// ```
     #[must_use]
     pub fn into_body(self) -> Vec<u8> {
         self.body
@@ -60,6 +68,17 @@ impl fmt::Debug for Answer {
 }
 
 /// A message that the server has sent unasked.
+///
+/// ```
+/// # use shaddock::client::Push;
+/// # fn show(push: &Push) -> Result<(), serde_json::Error> {
+/// match push.route() {
+///     "onChat" => println!("{}", push.json::<&str>()?),
+///     route => println!("{route} with {} bytes", push.body().len()),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Push {
     route: String,

@@ -157,6 +157,15 @@ impl Client {
 
     /// [`Self::request`] with another time within which it has to be answered.
     ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use shaddock::client::{Client, RequestError};
+    /// # async fn ping(client: &Client) -> Result<(), RequestError> {
+    /// client.request_within(Duration::from_millis(500), "room.roomHandler.ping", &()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// Those of [`Self::request`].
     pub fn request_within(
@@ -199,16 +208,47 @@ impl Client {
     ///
     /// Pushes that nobody takes are dropped, the oldest first, where they take more than
     /// [`Options::inbox_bytes_max`].
+    ///
+    /// ```no_run
+    /// # use shaddock::client::Client;
+    /// # async fn listen(client: &Client) {
+    /// println!("the server's word: {:?}", client.user());
+    /// while let Some(push) = client.next_push().await {
+    ///     println!("{}", push.route());
+    /// }
+    /// # }
+    /// ```
     pub async fn next_push(&self) -> Option<Push> {
         poll_fn(|cx| self.poll_push(cx)).await
     }
 
     /// [`Self::next_push`] by a poll, to make a stream of any library's kind.
+    ///
+    /// ```no_run
+    /// # use shaddock::client::{Client, Push};
+    /// use futures_lite::stream::{self, Stream};
+    ///
+    /// fn pushes(client: Client) -> impl Stream<Item = Push> {
+    ///     stream::poll_fn(move |cx| client.poll_push(cx))
+    /// }
+    /// ```
     pub fn poll_push(&self, cx: &mut Context<'_>) -> Poll<Option<Push>> {
         self.0.shared.with(|state| state.poll_push(cx))
     }
 
     /// A push that is there already, without waiting.
+    ///
+    /// ```no_run
+    /// # use shaddock::client::Client;
+    /// # fn frame(client: &Client) {
+    /// while let Some(push) = client.try_push() {
+    ///     println!("{}", push.route());
+    /// }
+    /// if client.dropped_pushes() > 0 {
+    ///     println!("this program is too slow");
+    /// }
+    /// # }
+    /// ```
     #[must_use]
     pub fn try_push(&self) -> Option<Push> {
         self.0.shared.with(|state| state.inbox.take_push())
@@ -228,6 +268,15 @@ impl Client {
 
     /// The dictionary and the schemas that the server has told; may be kept for
     /// [`Options::tables`] of the next connection.
+    ///
+    /// ```no_run
+    /// # use shaddock::client::{Client, ConnectError, Options};
+    /// # async fn again(client: Client) -> Result<Client, ConnectError> {
+    /// let tables = client.tables();
+    /// drop(client);
+    /// Options::new().tables(tables).connect("127.0.0.1:3010").await
+    /// # }
+    /// ```
     #[must_use]
     pub fn tables(&self) -> Arc<Tables> {
         self.0.shared.with(|state| Arc::clone(state.protocol.tables()))
@@ -235,6 +284,14 @@ impl Client {
 
     /// Closes the connection; requests that wait fail. What was sent before still goes out, within
     /// a second, of which [`Self::closed`] tells the end.
+    ///
+    /// ```no_run
+    /// # use shaddock::client::{Client, Closed};
+    /// # async fn leave(client: Client) {
+    /// client.close();
+    /// assert_eq!(client.closed().await, Closed::ByClient);
+    /// # }
+    /// ```
     pub fn close(&self) {
         self.0.close();
     }
@@ -256,6 +313,16 @@ impl Client {
     }
 
     /// The reason why the connection is over, `None` if it is not.
+    ///
+    /// ```no_run
+    /// # use shaddock::client::Client;
+    /// # fn show(client: &Client) {
+    /// match client.close_reason() {
+    ///     Some(reason) => println!("gone: {reason}"),
+    ///     None => println!("connected"),
+    /// }
+    /// # }
+    /// ```
     #[must_use]
     pub fn close_reason(&self) -> Option<Closed> {
         self.0.shared.with(|state| state.closed().cloned())

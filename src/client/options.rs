@@ -32,13 +32,28 @@ use crate::wire::package::BODY_BYTES_MAX;
 ///
 /// # async fn connect() -> Result<(), client::ConnectError> {
 /// let client = Options::new()
+///     .client_type("bot", "1.0")
 ///     .user(json!({"token": "t0p5ecret"}))
+///     .connect_timeout(Duration::from_secs(3))
 ///     .request_timeout(Duration::from_secs(5))
 ///     .connect("ws://127.0.0.1:3010")
 ///     .await?;
 /// # drop(client);
 /// # Ok(())
 /// # }
+/// ```
+///
+/// One of thousands of bots takes little memory:
+///
+/// ```
+/// use shaddock::client::Options;
+///
+/// let bot = Options::new()
+///     .requests_max(16)
+///     .output_bytes_max(64 * 1024)
+///     .inbox_bytes_max(64 * 1024)
+///     .package_bytes_max(64 * 1024)
+///     .handshake_bytes_max(256 * 1024);
 /// ```
 #[derive(Debug, Clone)]
 #[must_use = "options do nothing until `connect` is called"]
@@ -102,6 +117,13 @@ impl Options {
     /// ([`Client::tables`]). A server whose tables are still the same leaves them out of its
     /// answer.
     ///
+    /// ```no_run
+    /// # use shaddock::client::{Client, ConnectError, Options};
+    /// # async fn again(before: &Client) -> Result<Client, ConnectError> {
+    /// Options::new().tables(before.tables()).connect("127.0.0.1:3010").await
+    /// # }
+    /// ```
+    ///
     /// [`Client::tables`]: super::Client::tables
     pub fn tables(mut self, tables: Arc<Tables>) -> Self {
         self.tables = Some(tables);
@@ -162,6 +184,16 @@ impl Options {
     }
 
     /// The certificates that `tls://` and `wss://` need.
+    ///
+    /// ```no_run
+    /// use shaddock::client::{Options, Trust};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let own = std::fs::read("/etc/game/authority.pem")?;
+    /// let options = Options::new().trust(Trust::pem(&own)?);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[cfg(feature = "tls")]
     pub fn trust(mut self, trust: Trust) -> Self {
         self.trust = Some(trust);

@@ -48,6 +48,38 @@ use crate::wire::protobuf::{DecodeError, Schema};
 /// assert_eq!((answered, answer?.body()), (id, &b"{}"[..]));
 /// # Ok::<(), shaddock::client::RequestError>(())
 /// ```
+///
+/// A driver of one connection, with a socket of the standard library's:
+///
+/// ```
+/// use std::io::{self, Read as _, Write as _};
+/// use std::net::TcpStream;
+/// use std::time::{Duration, Instant};
+///
+/// use shaddock::client::{Closed, Event, Protocol};
+///
+/// fn drive(mut protocol: Protocol, mut socket: TcpStream) -> io::Result<()> {
+///     let mut buffer = [0; 4096];
+///     loop {
+///         while let Some(event) = protocol.poll_event() {
+///             match event {
+///                 Event::Closed(_) => return socket.write_all(protocol.output()),
+///                 Event::Ready { .. } => _ = protocol.notify("connector.a.hello", b"{}"),
+///                 _ => protocol.close(),
+///             }
+///         }
+///         socket.write_all(protocol.output())?;
+///         protocol.sent(protocol.output().len());
+///         let timeout = protocol.next_timeout().map(|at| at.duration_since(Instant::now()));
+///         socket.set_read_timeout(timeout.map(|time| time.max(Duration::from_millis(1))))?;
+///         match socket.read(&mut buffer) {
+///             Ok(0) => protocol.end(Closed::ByServer),
+///             Ok(len) => protocol.receive(&buffer[..len], Instant::now()),
+///             Err(_) => protocol.handle_timeout(Instant::now()),
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Protocol {
     options: Options,
@@ -134,6 +166,13 @@ impl Protocol {
 
     /// A connection over a WebSocket, to the resource `path` of `host`, the host's name with its
     /// port. Neither may hold what has no place in a line of HTTP.
+    ///
+    /// ```
+    /// # use std::time::Instant;
+    /// # use shaddock::client::{Options, Protocol};
+    /// let protocol = Protocol::websocket(Options::new(), "127.0.0.1:3010", "/", Instant::now());
+    /// assert!(protocol.output().starts_with(b"GET / HTTP/1.1\r\n"));
+    /// ```
     #[must_use]
     pub fn websocket(options: Options, host: &str, path: &str, now: Instant) -> Self {
         Self::with(options, Some((host, path)), now)
@@ -510,6 +549,15 @@ impl Protocol {
     }
 
     /// The time by which a request has to be answered that is sent now, by the options.
+    ///
+    /// ```
+    /// # use std::time::Instant;
+    /// # use shaddock::client::{Protocol, RequestError};
+    /// # fn ask(protocol: &mut Protocol) -> Result<u32, RequestError> {
+    /// let deadline = protocol.request_deadline(Instant::now());
+    /// protocol.request("connector.a.hello", b"{}", deadline)
+    /// # }
+    /// ```
     #[must_use]
     pub fn request_deadline(&self, now: Instant) -> Instant {
         later(now, self.options.request_timeout)
@@ -517,6 +565,13 @@ impl Protocol {
 
     /// The dictionary and the schemas that the server has told; before the handshake is done,
     /// those of the options.
+    ///
+    /// ```
+    /// # use shaddock::client::{Options, Protocol};
+    /// # fn next(protocol: &Protocol) -> Options {
+    /// Options::new().tables(protocol.tables().clone())
+    /// # }
+    /// ```
     #[must_use]
     pub fn tables(&self) -> &Arc<Tables> {
         &self.tables

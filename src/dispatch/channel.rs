@@ -44,6 +44,17 @@ pub struct Channel {
 /// The channels of a thread.
 impl Context {
     /// The channel of that name on this thread, made if there is none.
+    ///
+    /// ```
+    /// # use shaddock::{Context, Uid};
+    /// fn enter(context: &Context, uid: Uid) {
+    ///     context.channel("lobby").add(uid);
+    /// }
+    ///
+    /// fn players(context: &Context) -> usize {
+    ///     context.find_channel("lobby").map_or(0, |lobby| lobby.len())
+    /// }
+    /// ```
     #[must_use]
     pub fn channel(&self, name: &str) -> Channel {
         Channel::new(self.clone(), name, self.thread.channel_or_new(name))
@@ -84,6 +95,15 @@ impl Channel {
     }
 
     /// The members, in the order they were added.
+    ///
+    /// ```
+    /// # use shaddock::{Fault, Session, Uid};
+    /// fn who((): (), session: &mut Session) -> Result<Vec<Uid>, Fault> {
+    ///     let lobby = session.context().find_channel("lobby");
+    ///     Ok(lobby.map(|lobby| lobby.members()).unwrap_or_default())
+    /// }
+    /// # let _ = shaddock::Engine::builder().call("connector.lobby.who", who);
+    /// ```
     #[must_use]
     pub fn members(&self) -> Vec<Uid> {
         self.members.borrow().clone()
@@ -114,6 +134,17 @@ impl Channel {
     }
 
     /// Removes the channel from its thread. Others who hold it keep its list.
+    ///
+    /// ```
+    /// # use shaddock::{Channel, Uid};
+    /// fn leave(room: Channel, uid: &Uid) {
+    ///     room.leave(uid);
+    ///     if room.is_empty() {
+    ///         println!("{} is over", room.name());
+    ///         room.destroy();
+    ///     }
+    /// }
+    /// ```
     pub fn destroy(self) {
         self.context.thread.destroy_channel(&self.name);
     }

@@ -14,6 +14,7 @@ use super::failure::Failure;
 ///
 /// let codes = Codes::pomelo().rate_limited(429).unknown_route(404);
 /// assert_eq!((codes.rate_limited, codes.unknown_route, codes.panicked), (429, 404, 500));
+/// assert_eq!(codes.timed_out(504).panicked(500).busy(503), Codes::http());
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

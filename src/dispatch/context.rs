@@ -139,6 +139,7 @@ pub(crate) type BroadcastFilter = Arc<dyn Fn(&SessionView<'_>) -> bool + Send + 
 /// let players = ["red", "blue"].map(|team| t.client().setting("team", team).connect());
 /// let red = Audience::all().filter(|session| session.setting("team") == Some(&"red".into()));
 /// t.handle().broadcast("onWon", r#"{"team":"red"}"#, red).unwrap();
+/// t.handle().broadcast("onMail", "{}", Audience::bound()).unwrap(); // Nobody has logged in.
 /// assert_eq!(players.map(|player| player.pushes().len()), [1, 0]);
 /// ```
 #[derive(Clone, Default)]
@@ -367,6 +368,20 @@ impl Context {
     }
 
     /// The connector's server id.
+    ///
+    /// ```
+    /// use serde_json::json;
+    /// use shaddock::{Reply, Workers, testing};
+    ///
+    /// let t = testing::Engine::workers("room", Workers::new(1, |handlers| {
+    ///     handlers.handler("room.a.where", |_, session| {
+    ///         let context = session.context();
+    ///         Reply::json(&(context.server_id(), context.frontend_id()))
+    ///     });
+    /// }));
+    /// let names = t.connect().request("room.a.where", json!({}));
+    /// assert_eq!(names, json!(["room-1", "connector-1"]));
+    /// ```
     #[must_use]
     pub fn frontend_id(&self) -> &str {
         &self.thread.frontend_id
@@ -577,6 +592,16 @@ impl Context {
 
     /// The length of the thread's last turn: the time in which nobody else was served. The log
     /// tells of one above [`Limits::turn_warning`](crate::Limits::turn_warning).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # fn draw_the_map() {}
+    /// # fn tick(context: &shaddock::Context) {
+    /// if context.lag() < Duration::from_millis(20) {
+    ///     draw_the_map(); // It can wait for a quiet moment.
+    /// }
+    /// # }
+    /// ```
     #[must_use]
     pub fn lag(&self) -> Duration {
         Duration::from_micros(self.thread.lag_us.get())
@@ -658,6 +683,19 @@ impl Context {
 }
 
 /// A future that is about to be spawned; made by [`Context::task`].
+///
+/// ```
+/// # async fn save() {}
+/// # async fn recompute_ranking() {}
+/// # fn register(handlers: &mut shaddock::Handlers) {
+/// handlers.on_session_opened(|_, context| {
+///     context.task("save").owed().spawn(save());
+/// });
+/// handlers.on_session_closed(|_, context| {
+///     context.task("ranking").not_owed().spawn(recompute_ranking());
+/// });
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "nothing runs until `spawn`"]
 pub struct TaskBuilder {

@@ -68,6 +68,7 @@ impl FromStr for ClientVersion {
 /// let rules = ClientRules::new()
 ///     .version_min("1.2".parse()?, Refusal::code(501).text("please update"))
 ///     .version_at("user.version")
+///     .version_required() // One that tells no version is too old.
 ///     .types(["js-websocket", "unity"], Refusal::code(403));
 /// let builder = Engine::builder().client_rules(rules);
 /// # Ok::<(), shaddock::BadVersion>(())

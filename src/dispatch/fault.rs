@@ -67,7 +67,9 @@ impl Fault {
     /// ```
     /// use shaddock::{Fault, Reply};
     ///
-    /// let reply = Reply::from(Fault::new(404, "no room"));
+    /// let fault = Fault::new(404, "no room");
+    /// assert_eq!((fault.code(), fault.msg()), (404, "no room"));
+    /// let reply = Reply::from(fault);
     /// assert_eq!(reply.body(), Some(&br#"{"code":404,"msg":"no room"}"#[..]));
     /// assert!(reply.is_error());
     /// ```

@@ -31,6 +31,29 @@ use super::session::Session;
 ///     }
 /// });
 /// ```
+///
+/// One that looks at replies as well implements the trait:
+///
+/// ```
+/// use shaddock::{Engine, Filter, Reply, Request, Session, Verdict};
+///
+/// struct Trace;
+///
+/// impl Filter for Trace {
+///     fn before(&self, request: &Request<'_>, session: &mut Session) -> Verdict {
+///         println!("{} asks {}", session.number(), request.route());
+///         Verdict::Continue
+///     }
+///
+///     fn after(&self, request: &Request<'_>, _: &mut Session, reply: &mut Reply<'_>) {
+///         if reply.is_error() {
+///             println!("{} has failed", request.route());
+///         }
+///     }
+/// }
+///
+/// let builder = Engine::builder().filter(|| Trace);
+/// ```
 pub trait Filter: 'static {
     /// Looks at a message before it is handled.
     fn before(&self, request: &Request<'_>, session: &mut Session) -> Verdict {

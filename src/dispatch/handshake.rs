@@ -77,6 +77,16 @@ impl Handshake {
     }
 
     /// The whole request.
+    ///
+    /// ```
+    /// use shaddock::{Handshake, Refusal, Welcome};
+    ///
+    /// fn admit(handshake: &Handshake) -> Result<Welcome, Refusal> {
+    ///     let told = handshake.request().sys("language").and_then(|told| told.as_str());
+    ///     Ok(Welcome::new().setting("language", told.unwrap_or("en")))
+    /// }
+    /// # let _ = shaddock::Engine::builder().user_handshake(admit);
+    /// ```
     #[must_use]
     pub fn request(&self) -> &HandshakeRequest {
         &self.request
@@ -100,6 +110,18 @@ impl Handshake {
     /// The listener that the client has come in by: its place, from 0, in the order in which they
     /// were given to [`Builder::listen`](crate::Builder::listen), and among the addresses of
     /// [`Engine::local_addrs`](crate::Engine::local_addrs).
+    ///
+    /// ```
+    /// use shaddock::{Engine, Refusal, Welcome};
+    ///
+    /// let builder = Engine::builder()
+    ///     .listen("0.0.0.0:3010")
+    ///     .listen("10.0.0.1:3012") // Of the game's staff.
+    ///     .user_handshake(|handshake| match (handshake.listener(), handshake.header("x-staff")) {
+    ///         (1, None) => Err(Refusal::code(403)),
+    ///         (listener, _) => Ok(Welcome::new().setting("isStaff", listener == 1)),
+    ///     });
+    /// ```
     #[must_use]
     pub fn listener(&self) -> usize {
         self.listener
@@ -113,6 +135,24 @@ impl Handshake {
     }
 
     /// The shard that this code runs on.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use shaddock::{Engine, Welcome, testing};
+    ///
+    /// let builder = Engine::builder().user_handshake(|handshake| {
+    ///     let (player, context) = (handshake.session(), handshake.context());
+    ///     handshake.context().spawn(async move {
+    ///         context.sleep(Duration::from_secs(60)).await;
+    ///         context.send(player, "onHint", r#"{"text":"press space"}"#).ok();
+    ///     });
+    ///     Ok(Welcome::new())
+    /// });
+    /// let t = testing::Engine::new(builder);
+    /// let amy = t.connect();
+    /// t.advance(Duration::from_secs(60));
+    /// assert_eq!(amy.pushes()[0].route, "onHint");
+    /// ```
     #[must_use]
     pub fn context(&self) -> Context {
         self.context.clone()

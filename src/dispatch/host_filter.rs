@@ -86,12 +86,30 @@ impl HostFilter {
 
     /// Also asks `denies` about each address that no rule denies. It runs on the shard's thread
     /// for each new connection, so it must not block.
+    ///
+    /// ```
+    /// use shaddock::HostFilter;
+    ///
+    /// let filter = HostFilter::default().or(|address| address.is_multicast());
+    /// assert!(filter.denies("224.0.0.1".parse().unwrap()));
+    /// ```
     #[must_use]
     pub fn or(self, denies: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
         Self { callback: Some(Arc::new(denies)), ..self }
     }
 
     /// Adds rules to the list.
+    ///
+    /// ```
+    /// use shaddock::HostFilter;
+    ///
+    /// let mut filter = HostFilter::deny(["203.0.113.7"])?;
+    /// filter.add(&["198.51.100.0/24".parse()?])?;
+    /// filter.remove(&["203.0.113.7".parse()?]);
+    /// assert!(filter.denies("198.51.100.9".parse().unwrap()));
+    /// assert!(!filter.denies("203.0.113.7".parse().unwrap()));
+    /// # Ok::<(), shaddock::HostFilterError>(())
+    /// ```
     ///
     /// # Errors
     /// [`HostFilterError::TooMany`]; none of them is added then.
@@ -104,6 +122,15 @@ impl HostFilter {
     }
 
     /// Puts other rules into the place of those on the list.
+    ///
+    /// ```
+    /// use shaddock::HostFilter;
+    ///
+    /// let mut filter = HostFilter::deny(["203.0.113.7"])?;
+    /// filter.replace(vec!["198.51.100.0/24".parse()?])?;
+    /// assert!(!filter.denies("203.0.113.7".parse().unwrap()));
+    /// # Ok::<(), shaddock::HostFilterError>(())
+    /// ```
     ///
     /// # Errors
     /// [`HostFilterError::TooMany`]; the list stays as it is then.
@@ -152,6 +179,14 @@ impl std::fmt::Debug for HostFilter {
 impl HostRule {
     /// True if the address is the rule's, or in its block. An IPv4 address given as
     /// `::ffff:a.b.c.d` is taken for what it is.
+    ///
+    /// ```
+    /// use shaddock::HostRule;
+    ///
+    /// let rule: HostRule = "10.0.0.0/8".parse()?;
+    /// assert!(rule.matches("10.1.2.3".parse().unwrap()));
+    /// # Ok::<(), shaddock::HostFilterError>(())
+    /// ```
     #[must_use]
     pub fn matches(&self, address: IpAddr) -> bool {
         self.matches_canonical(address.to_canonical())

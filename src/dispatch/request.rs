@@ -34,6 +34,7 @@ impl<'a> Request<'a> {
     /// assert_eq!((request.route(), request.id()), ("chat.chatHandler.send", 7));
     /// assert!(!request.is_notify());
     /// assert_eq!(request.value()["text"], "hi");
+    /// assert_eq!(request.body(), br#"{"text":"hi"}"#);
     /// ```
     #[must_use]
     pub fn new(route: &'a str, id: u32, body: &'a [u8]) -> Self {
@@ -129,6 +130,14 @@ impl<'a> Request<'a> {
     }
 
     /// A copy that outlives the receive buffer.
+    ///
+    /// ```
+    /// use shaddock::Request;
+    ///
+    /// let request = Request::new("chat.chatHandler.send", 7, br#"{"text":"hi"}"#).to_owned();
+    /// assert_eq!(request.get().route(), "chat.chatHandler.send");
+    /// assert_eq!(request.value()["text"], "hi");
+    /// ```
     #[must_use]
     pub fn to_owned(&self) -> OwnedRequest {
         OwnedRequest {
@@ -150,7 +159,10 @@ impl<'a> Request<'a> {
 ///     session.context().sleep(std::time::Duration::from_millis(10)).await;
 ///     match request.json::<(&str, u32)>() {
 ///         Ok((name, level)) => Reply::json(&format!("{name} is at {level}")),
-///         Err(_) => Reply::error(),
+///         Err(error) => {
+///             println!("{} does not take {}: {error}", request.get().route(), request.value());
+///             Reply::error()
+///         }
 ///     }
 /// }
 /// # let _ = shaddock::Engine::builder().async_handler("connector.a.later", later);
@@ -170,6 +182,14 @@ impl OwnedRequest {
     }
 
     /// The body's bytes, shared.
+    ///
+    /// ```
+    /// # use shaddock::{OwnedRequest, Reply, Session};
+    /// async fn echo(request: OwnedRequest, _session: Session) -> Reply<'static> {
+    ///     Reply::shared(request.bytes().clone()) // Nothing is copied.
+    /// }
+    /// # let _ = shaddock::Engine::builder().async_handler("connector.a.echo", echo);
+    /// ```
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
         &self.body

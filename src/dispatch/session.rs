@@ -107,6 +107,23 @@ impl Session {
     }
 
     /// The snapshot as routers and filters of sessions see it.
+    ///
+    /// ```
+    /// use shaddock::{Audience, Fault, Session, SessionView};
+    ///
+    /// fn is_strong(session: &SessionView<'_>) -> bool {
+    ///     session.setting("level").is_some_and(|level| level.as_u64() > Some(9))
+    /// }
+    ///
+    /// fn challenge((): (), session: &mut Session) -> Result<(), Fault> {
+    ///     if !is_strong(&session.view()) {
+    ///         return Err(Fault::new(403, "come back stronger"));
+    ///     }
+    ///     let strong = Audience::all().filter(is_strong);
+    ///     Ok(session.context().broadcast("onChallenge", "{}", strong)?)
+    /// }
+    /// # let _ = shaddock::Engine::builder().call("connector.a.challenge", challenge);
+    /// ```
     #[must_use]
     pub fn view(&self) -> SessionView<'_> {
         SessionView { id: self.id, data: &self.data }
@@ -131,6 +148,17 @@ impl Session {
     }
 
     /// The connector's server id.
+    ///
+    /// ```
+    /// use serde_json::json;
+    /// use shaddock::{Engine, Reply, testing};
+    ///
+    /// let builder = Engine::builder()
+    ///     .server_id("connector-7")
+    ///     .handler("connector.a.where", |_, session| Reply::json(session.frontend_id()));
+    /// let t = testing::Engine::new(builder);
+    /// assert_eq!(t.connect().request("connector.a.where", json!({})), "connector-7");
+    /// ```
     #[must_use]
     pub fn frontend_id(&self) -> &str {
         &self.thread.frontend_id
@@ -240,12 +268,31 @@ impl Session {
 
     /// Pomelo's name for [`Self::store_setting`]: it writes a setting, and sends the client
     /// nothing. For a message to the client there is [`Self::send`].
+    ///
+    /// ```
+    /// # use shaddock::{Fault, Session};
+    /// async fn choose(team: String, mut session: Session) -> Result<bool, Fault> {
+    ///     session.set("team", team);
+    ///     Ok(session.push("team").await)
+    /// }
+    /// # let _ = shaddock::Engine::builder().call_async("connector.a.choose", choose);
+    /// ```
     pub fn push(&self, key: &str) -> Pending<bool> {
         self.store_setting(key)
     }
 
     /// Pomelo's name for [`Self::store_settings`]: it writes settings, and sends the client
     /// nothing. For a message to the client there is [`Self::send`].
+    ///
+    /// ```
+    /// # use shaddock::{Fault, Session};
+    /// async fn choose((level, team): (u32, String), mut session: Session) -> Result<bool, Fault> {
+    ///     session.set("level", level);
+    ///     session.set("team", team);
+    ///     Ok(session.push_all().await)
+    /// }
+    /// # let _ = shaddock::Engine::builder().call_async("connector.a.choose", choose);
+    /// ```
     pub fn push_all(&self) -> Pending<bool> {
         self.store_settings()
     }

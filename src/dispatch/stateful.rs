@@ -144,18 +144,48 @@ impl Handlers {
 
 impl<S: 'static> Routes<S> {
     /// The shard or worker that these are for.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use shaddock::{Missed, Routes};
+    /// # fn register(routes: &mut Routes<Vec<u64>>) {
+    /// let name = routes.context().server_id().to_owned();
+    /// routes.every(Duration::from_secs(60), Missed::Skip, move |members| {
+    ///     println!("{name} has {} members", members.len());
+    /// });
+    /// # }
+    /// ```
     #[must_use]
     pub fn context(&self) -> &Context {
         self.handlers.context()
     }
 
     /// The state, for futures and for handlers without it.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use shaddock::Routes;
+    /// # fn register(routes: &mut Routes<Vec<u64>>) {
+    /// let (members, context) = (routes.state(), routes.context().clone());
+    /// routes.context().spawn(async move {
+    ///     context.sleep(Duration::from_secs(3600)).await;
+    ///     let _ = members.with(|members| members.clear());
+    /// });
+    /// # }
+    /// ```
     #[must_use]
     pub fn state(&self) -> Shared<S> {
         self.state.clone()
     }
 
     /// The handlers, filters and ticks without the state, by full routes.
+    ///
+    /// ```
+    /// # use shaddock::{Routes, Time};
+    /// # fn register(routes: &mut Routes<Vec<u64>>) {
+    /// routes.handlers().filter(Time::default()).call("room.a.ping", |(), _session| Ok(()));
+    /// # }
+    /// ```
     pub fn handlers(&mut self) -> &mut Handlers {
         &mut self.handlers
     }

@@ -8,6 +8,16 @@ use serde::{Serialize, Serializer};
 use crate::session::Uid;
 
 /// The counterpart of `getStatisticsInfo` in Pomelo; as JSON it has the same members.
+///
+/// ```
+/// use shaddock::{Engine, testing};
+///
+/// let t = testing::Engine::new(Engine::builder());
+/// let _players = ["amy", "bob"].map(|name| t.client().uid(name).connect());
+/// let statistics = t.block_on(t.handle().statistics_async())?;
+/// assert_eq!((statistics.connections, statistics.login_count), (2, 2));
+/// # Ok::<(), shaddock::HandleError>(())
+/// ```
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]

@@ -122,6 +122,17 @@ impl<T> Task<T> {
     }
 
     /// True if the future has ended, in whatever way.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use shaddock::{Context, Task};
+    /// async fn watch(context: Context, round: Task<u32>) {
+    ///     context.sleep(Duration::from_secs(60)).await;
+    ///     if !round.is_finished() {
+    ///         println!("{} takes long", round.name());
+    ///     }
+    /// }
+    /// ```
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.shared.progress.borrow().is_finished

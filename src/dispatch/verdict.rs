@@ -8,10 +8,18 @@ use crate::wire::handshake::CODE_OK;
 ///
 /// ```
 /// use serde_json::json;
-/// use shaddock::Welcome;
+/// use shaddock::{Engine, Welcome, testing};
 ///
-/// let plain = Welcome::new();
-/// let with_more = Welcome::user(json!({"motd": "hi"})).setting("name", "amy");
+/// let builder = Engine::builder().user_handshake(|handshake| match handshake.user() {
+///     Some(user) => {
+///         Ok(Welcome::user(json!({"motd": "hi"})).setting("name", user["name"].clone()))
+///     }
+///     None => Ok(Welcome::new()),
+/// });
+/// let t = testing::Engine::new(builder);
+/// let amy = t.client().user(json!({"name": "amy"})).connect();
+/// assert_eq!(amy.handshake()["user"]["motd"], "hi");
+/// assert_eq!(amy.session().get("name").unwrap(), "amy");
 /// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 #[must_use = "a client is welcome only where this is returned"]
@@ -46,6 +54,7 @@ impl Welcome {
 ///
 /// let refusal = Refusal::code(401).text("the token has expired");
 /// assert_eq!(refusal.to_string(), "refused with 401: the token has expired");
+/// assert_eq!(Refusal::new().text("we are full").to_string(), "refused: we are full");
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Refusal {

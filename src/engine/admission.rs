@@ -55,6 +55,16 @@ impl Handle {
     /// Takes rules off the host filter again, whether they have an end or not. Gives the number of
     /// those that were there: a rule is found only as it was given, not by an address in its block.
     ///
+    /// ```
+    /// use shaddock::{Engine, testing};
+    ///
+    /// let t = testing::Engine::new(Engine::builder());
+    /// t.handle().deny_hosts(&["10.0.0.0/8".parse()?])?;
+    /// assert_eq!(t.handle().allow_hosts(&["10.0.0.1".parse()?])?, 0); // It is no rule.
+    /// assert_eq!(t.handle().allow_hosts(&["10.0.0.0/8".parse()?])?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// See [`HandleError`].
     pub fn allow_hosts(&self, rules: &[HostRule]) -> Result<usize, HandleError> {
@@ -68,6 +78,17 @@ impl Handle {
 
     /// Replaces all rules of the host filter that have no end.
     ///
+    /// ```
+    /// use shaddock::{Engine, testing};
+    ///
+    /// let t = testing::Engine::new(Engine::builder());
+    /// t.handle().deny_hosts(&["203.0.113.7".parse()?])?;
+    /// t.handle().set_hosts(&["10.0.0.0/8".parse()?])?;
+    /// let denied = t.handle().denied_hosts();
+    /// assert_eq!((denied.len(), denied[0].rule.to_string()), (1, "10.0.0.0/8".to_owned()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// See [`HandleError`].
     pub fn set_hosts(&self, rules: &[HostRule]) -> Result<(), HandleError> {
@@ -76,6 +97,17 @@ impl Handle {
 
     /// The rules of the host filter: those that hold for a while, the next one to end first, and
     /// behind them those without an end.
+    ///
+    /// ```
+    /// # fn print(handle: &shaddock::Handle) {
+    /// for host in handle.denied_hosts() {
+    ///     match host.left {
+    ///         Some(left) => println!("{} for {left:?}", host.rule),
+    ///         None => println!("{}", host.rule),
+    ///     }
+    /// }
+    /// # }
+    /// ```
     #[must_use]
     pub fn denied_hosts(&self) -> Vec<DeniedHost> {
         let hosts = Arc::clone(&self.config.changing().denied_hosts);
@@ -99,6 +131,17 @@ impl Handle {
     /// Serves other clients from now on, by what they say of themselves; see
     /// [`Builder::client_rules`](crate::Builder::client_rules). Sessions that are there stay.
     ///
+    /// ```
+    /// use shaddock::{ClientRules, Engine, Refusal, testing};
+    ///
+    /// let t = testing::Engine::new(Engine::builder());
+    /// let rules = ClientRules::new().version_min("2".parse()?, Refusal::new());
+    /// t.handle().set_client_rules(rules)?;
+    /// let refused = t.client().version("unity", "1.9").try_connect().unwrap_err();
+    /// assert_eq!(refused.answer.unwrap()["code"], 501);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// See [`HandleError`]. If a shard is [`Busy`](HandleError::Busy), those before it have got
     /// them; to ask again is safe.
@@ -112,6 +155,17 @@ impl Handle {
     /// with none. Sessions that are there stay: see [`Self::broadcast`] and [`Self::kick`]. It is
     /// ready all the same ([`Self::unready`]), as balancers have to send clients here for their
     /// answer.
+    ///
+    /// ```
+    /// use shaddock::{Engine, Maintenance, Refusal, testing};
+    ///
+    /// let t = testing::Engine::new(Engine::builder());
+    /// t.handle().set_maintenance(Maintenance::new(Refusal::code(503)))?;
+    /// assert!(t.client().try_connect().is_err());
+    /// t.handle().set_maintenance(None)?;
+    /// assert!(t.client().try_connect().is_ok());
+    /// # Ok::<(), shaddock::HandleError>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Self::set_client_rules`].

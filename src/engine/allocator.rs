@@ -10,6 +10,17 @@
 /// of 16 MiB keeps up to 32 MiB for ever. A mapping of its own also grows without being copied.
 ///
 /// It is the program's allocator, not the engine's, so an engine does not do this by itself.
+///
+/// ```no_run
+/// use shaddock::Engine;
+///
+/// # fn main() -> Result<(), shaddock::StartError> {
+/// shaddock::return_large_memory();
+/// let engine = Engine::builder().listen("127.0.0.1:3010").start()?;
+/// # drop(engine);
+/// # Ok(())
+/// # }
+/// ```
 pub fn return_large_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
@@ -46,6 +57,14 @@ const KEPT_BYTES: std::ffi::c_int = 256 * 1024;
 /// The memory that a crowd has taken lies between what others hold, and so stays with the process
 /// after the crowd has gone, to be used again. To look through it takes milliseconds where it is
 /// much, in which threads that allocate have to wait: for a moment in which there is little to do.
+///
+/// ```no_run
+/// # fn at_night(connections: usize) {
+/// if connections < 100 && shaddock::return_free_memory() {
+///     println!("the memory of the evening's crowd has gone back");
+/// }
+/// # }
+/// ```
 pub fn return_free_memory() -> bool {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {

@@ -175,6 +175,13 @@ impl Builder {
 
     /// Listens on an address, for TCP and WebSocket alike, e.g. `0.0.0.0:3010`. Given several
     /// times, the engine listens on all of them, with each shard.
+    ///
+    /// ```
+    /// use shaddock::Engine;
+    ///
+    /// // By IPv6 and IPv4, and on a port for the machine's own proxy.
+    /// let builder = Engine::builder().listen("[::]:3010").listen("127.0.0.1:3011");
+    /// ```
     pub fn listen(mut self, listener: impl Into<Listener>) -> Self {
         self.listeners.push(listener.into());
         self
@@ -200,6 +207,15 @@ impl Builder {
     }
 
     /// The server type that is handled here; the first part of its routes.
+    ///
+    /// ```
+    /// use shaddock::{Engine, Reply};
+    ///
+    /// let builder = Engine::builder()
+    ///     .server_type("gate")
+    ///     .server_id("gate-1")
+    ///     .handler("gate.gateHandler.queryEntry", |_, _| Reply::json("10.0.0.1:3010"));
+    /// ```
     pub fn server_type(mut self, server_type: impl Into<String>) -> Self {
         self.server_type = server_type.into();
         self
@@ -220,6 +236,21 @@ impl Builder {
 
     /// Closes clients that are silent for longer than this, instead of for twice the heartbeat's
     /// interval.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use shaddock::{Engine, testing};
+    ///
+    /// let seconds = Duration::from_secs;
+    /// let builder = Engine::builder().heartbeat(seconds(10)).heartbeat_timeout(seconds(60));
+    /// let t = testing::Engine::new(builder);
+    /// let amy = t.connect();
+    /// amy.stop_heartbeats();
+    /// t.advance(seconds(59));
+    /// assert!(!amy.is_closed());
+    /// t.advance(seconds(10));
+    /// assert!(amy.is_closed());
+    /// ```
     pub fn heartbeat_timeout(mut self, timeout: Duration) -> Self {
         self.heartbeat_timeout = Some(timeout);
         self
@@ -227,6 +258,14 @@ impl Builder {
 
     /// Lets any package keep a client alive. Without it only heartbeats do, as in Pomelo: a busy
     /// client that sends no heartbeat is closed.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use shaddock::Engine;
+    ///
+    /// let builder =
+    ///     Engine::builder().heartbeat(Duration::from_secs(10)).any_package_keeps_alive();
+    /// ```
     pub fn any_package_keeps_alive(mut self) -> Self {
         self.kept_alive_by = KeptAliveBy::AnyPackage;
         self
@@ -240,6 +279,15 @@ impl Builder {
 
     /// Uses Pomelo's protobuf for the routes that have a schema. The schemas may change while the
     /// engine runs; see [`Handle::set_protos`](crate::Handle::set_protos).
+    ///
+    /// ```
+    /// use shaddock::Engine;
+    /// use shaddock::wire::protobuf::{ProtoTable, Protos};
+    ///
+    /// let server = Protos::parse_text(r#"{"onMove": {"required sInt32 x": 1}}"#)?;
+    /// let builder = Engine::builder().protos(ProtoTable::new(Protos::default(), server));
+    /// # Ok::<(), shaddock::wire::protobuf::SchemaError>(())
+    /// ```
     pub fn protos(mut self, protos: ProtoTable) -> Self {
         self.protos = Some(protos);
         self
@@ -247,6 +295,13 @@ impl Builder {
 
     /// Turns clients away by their address. The list may change while the engine runs; see
     /// [`Handle::deny_hosts`](crate::Handle::deny_hosts).
+    ///
+    /// ```
+    /// use shaddock::{Engine, HostFilter};
+    ///
+    /// let builder = Engine::builder().host_filter(HostFilter::deny(["203.0.113.0/24"])?);
+    /// # Ok::<(), shaddock::HostFilterError>(())
+    /// ```
     pub fn host_filter(mut self, filter: HostFilter) -> Self {
         self.host_filter = filter;
         self
@@ -256,6 +311,15 @@ impl Builder {
     /// handshakes, before [`Self::check_client`] and [`Self::user_handshake`] are asked. The rules
     /// may change while the engine runs;
     /// see [`Handle::set_client_rules`](crate::Handle::set_client_rules).
+    ///
+    /// ```
+    /// use shaddock::{ClientRules, Engine, Refusal};
+    ///
+    /// let too_old = Refusal::code(501).text("please update");
+    /// let builder =
+    ///     Engine::builder().client_rules(ClientRules::new().version_min("1.2".parse()?, too_old));
+    /// # Ok::<(), shaddock::BadVersion>(())
+    /// ```
     pub fn client_rules(mut self, rules: ClientRules) -> Self {
         self.client_rules = rules;
         self
@@ -264,6 +328,15 @@ impl Builder {
     /// Starts in maintenance: nobody comes in but those that it names, until
     /// [`Handle::set_maintenance`](crate::Handle::set_maintenance) ends it. It comes before all
     /// other looks at a handshake.
+    ///
+    /// ```
+    /// use shaddock::{Engine, Maintenance, Refusal, testing};
+    ///
+    /// let maintenance = Maintenance::new(Refusal::code(503).text("back at ten"));
+    /// let t = testing::Engine::new(Engine::builder().maintenance(maintenance));
+    /// let refused = t.client().try_connect().unwrap_err();
+    /// assert_eq!(refused.answer.unwrap()["msg"], "back at ten");
+    /// ```
     pub fn maintenance(mut self, maintenance: impl Into<Option<Maintenance>>) -> Self {
         self.maintenance = maintenance.into();
         self
@@ -305,6 +378,13 @@ impl Builder {
     /// Writes each client's IP address, as text, into this setting of its session when its
     /// handshake is answered. Settings go to backends of every kind with each message, which learn
     /// it so; behind a proxy it is the one that the proxy tells of. Handlers have it anyway.
+    ///
+    /// ```
+    /// use shaddock::{Engine, testing};
+    ///
+    /// let t = testing::Engine::new(Engine::builder().address_setting("ip"));
+    /// assert_eq!(t.connect().session().get("ip").unwrap(), "127.0.0.1");
+    /// ```
     pub fn address_setting(mut self, name: impl Into<String>) -> Self {
         self.address_setting = Some(name.into());
         self
@@ -314,6 +394,10 @@ impl Builder {
     /// closes: 200 while clients may be sent here, else 503. Balancers ask there, as it shows that
     /// the very port is served. It is ready once its threads run and it has joined its clusters,
     /// until it drains ([`Handle::set_draining`](crate::Handle::set_draining)).
+    ///
+    /// ```
+    /// let builder = shaddock::Engine::builder().listen("0.0.0.0:3010").health_path("/healthz");
+    /// ```
     pub fn health_path(mut self, path: impl Into<String>) -> Self {
         self.health_path = Some(path.into());
         self
@@ -328,6 +412,10 @@ impl Builder {
     /// message does.
     ///
     /// Clients of Pitaya sign nothing: no listener may have their dialect then.
+    ///
+    /// ```
+    /// let builder = shaddock::Engine::builder().listen("0.0.0.0:3010").use_crypto();
+    /// ```
     #[cfg(feature = "crypto")]
     pub fn use_crypto(mut self) -> Self {
         self.use_crypto = true;
@@ -357,6 +445,14 @@ impl Builder {
     }
 
     /// Looks at each client's type and version; `false` answers 501 and closes.
+    ///
+    /// ```
+    /// use shaddock::Engine;
+    ///
+    /// let builder = Engine::builder().check_client(|kind, version| {
+    ///     kind == Some("unity") && version.is_some_and(|version| version.starts_with("2."))
+    /// });
+    /// ```
     pub fn check_client(
         mut self,
         check: impl Fn(Option<&str>, Option<&str>) -> bool + Send + Sync + 'static,
@@ -437,6 +533,16 @@ impl Builder {
     }
 
     /// Handles a route, given in full (`type.handler.method`), on every shard.
+    ///
+    /// ```
+    /// use serde_json::json;
+    /// use shaddock::{Engine, Reply, testing};
+    ///
+    /// let builder = Engine::builder()
+    ///     .handler("connector.a.echo", |request, _session| Reply::borrowed(request.body()));
+    /// let t = testing::Engine::new(builder);
+    /// assert_eq!(t.connect().request("connector.a.echo", json!([1, 2])), json!([1, 2]));
+    /// ```
     pub fn handler<F>(mut self, route: impl Into<String>, handler: F) -> Self
     where
         F: for<'a> Fn(&Request<'a>, &mut Session) -> Reply<'a> + Send + Sync + 'static,
@@ -450,6 +556,16 @@ impl Builder {
     }
 
     /// Handles a route by a future, on every shard.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use shaddock::{Engine, Reply};
+    ///
+    /// let builder = Engine::builder().async_handler("connector.a.later", async |_, session| {
+    ///     session.context().sleep(Duration::from_secs(1)).await;
+    ///     Reply::empty()
+    /// });
+    /// ```
     pub fn async_handler<F, R>(mut self, route: impl Into<String>, handler: F) -> Self
     where
         F: Fn(OwnedRequest, Session) -> R + Send + Sync + 'static,
@@ -464,6 +580,12 @@ impl Builder {
     }
 
     /// Runs a filter round the connector's own handlers; `make` makes one for each shard.
+    ///
+    /// ```
+    /// use shaddock::{Engine, Time};
+    ///
+    /// let builder = Engine::builder().filter(Time::default);
+    /// ```
     pub fn filter<F: Filter>(self, make: impl Fn() -> F + Send + Sync + 'static) -> Self {
         self.register(move |handlers| {
             handlers.filter(make());
@@ -471,6 +593,13 @@ impl Builder {
     }
 
     /// Runs a filter round everything that clients send; `make` makes one for each shard.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use shaddock::{Engine, TooBusy};
+    ///
+    /// let builder = Engine::builder().global_filter(|| TooBusy::new(Duration::from_millis(20)));
+    /// ```
     pub fn global_filter<F: Filter>(self, make: impl Fn() -> F + Send + Sync + 'static) -> Self {
         self.register(move |handlers| {
             handlers.global_filter(make());
@@ -479,6 +608,19 @@ impl Builder {
 
     /// Sets up handlers and filters on each shard's own thread, where they may share state that
     /// is not `Send`.
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    /// use shaddock::{Engine, Reply};
+    ///
+    /// let builder = Engine::builder().register(|handlers| {
+    ///     let count = Cell::new(0); // Of this shard alone.
+    ///     handlers.handler("connector.a.count", move |_, _| {
+    ///         count.set(count.get() + 1);
+    ///         Reply::json(&count.get())
+    ///     });
+    /// });
+    /// ```
     pub fn register(mut self, register: impl Fn(&mut Handlers) + Send + Sync + 'static) -> Self {
         self.registers.push(Arc::new(register));
         self
@@ -486,12 +628,31 @@ impl Builder {
 
     /// Names routes that are handled elsewhere, so that they are found by a look at a table
     /// instead of being taken apart. Routes of the dictionary need not be named.
+    ///
+    /// ```
+    /// use shaddock::{Engine, Workers};
+    ///
+    /// let builder = Engine::builder()
+    ///     .forward("room", Workers::new(4, |_handlers| {}))
+    ///     .routes(["room.roomHandler.enter", "room.roomHandler.leave"]);
+    /// ```
     pub fn routes<T: Into<String>>(mut self, routes: impl IntoIterator<Item = T>) -> Self {
         self.routes.extend(routes.into_iter().map(Into::into));
         self
     }
 
     /// Forwards a server type to workers of this process.
+    ///
+    /// ```
+    /// use serde_json::json;
+    /// use shaddock::{Engine, Reply, Workers, testing};
+    ///
+    /// let rooms = Workers::new(2, |handlers| {
+    ///     handlers.handler("room.a.hello", |_, _| Reply::json("hello"));
+    /// });
+    /// let t = testing::Engine::new(Engine::builder().forward("room", rooms));
+    /// assert_eq!(t.connect().request("room.a.hello", json!({})), "hello");
+    /// ```
     pub fn forward(mut self, server_type: impl Into<String>, workers: Workers) -> Self {
         self.forwards.push((server_type.into(), workers));
         self
@@ -513,6 +674,17 @@ impl Builder {
 
     /// Picks the server of a forwarded type, instead of Pomelo's default rule. `route` gets the
     /// servers in order and gives the index of one; `None` answers 500.
+    ///
+    /// ```
+    /// use shaddock::{Engine, Workers};
+    ///
+    /// let builder = Engine::builder()
+    ///     .forward("room", Workers::new(4, |_handlers| {}))
+    ///     .route("room", |session, servers| {
+    ///         let name = session.setting("roomServer")?.as_str()?; // Such as `room-3`.
+    ///         servers.iter().position(|server| server.as_str() == name)
+    ///     });
+    /// ```
     pub fn route(
         mut self,
         server_type: impl Into<String>,
@@ -524,6 +696,14 @@ impl Builder {
 
     /// Sets the policy for messages of a forwarded type that find the lane to their server full.
     /// Without it they are refused; see [`LaneFull`].
+    ///
+    /// ```
+    /// use shaddock::{Engine, LaneFull, Workers};
+    ///
+    /// let builder = Engine::builder()
+    ///     .forward("room", Workers::new(4, |_handlers| {}))
+    ///     .lane_full("room", LaneFull::Pause);
+    /// ```
     pub fn lane_full(mut self, server_type: impl Into<String>, policy: LaneFull) -> Self {
         self.lanes_full.push((server_type.into(), policy));
         self

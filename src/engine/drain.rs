@@ -44,6 +44,15 @@ impl Drain {
 
     /// Closes everything at once. Nothing is waited for: what is owed is lost, and counted
     /// ([`ShutdownReport::futures_lost`](crate::ShutdownReport::futures_lost)).
+    ///
+    /// ```
+    /// use shaddock::{Drain, Engine};
+    ///
+    /// # fn stop(engine: Engine) {
+    /// let report = engine.shutdown(Drain::now());
+    /// println!("{} saves were lost", report.futures_lost);
+    /// # }
+    /// ```
     pub fn now() -> Self {
         Self::within(Duration::ZERO)
     }

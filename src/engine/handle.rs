@@ -52,11 +52,13 @@ pub struct Engine {
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let engine = Engine::builder().listen("127.0.0.1:3010").start()?;
 /// let handle = engine.handle();
+/// println!("by {}", handle.driver());
 /// std::thread::spawn(move || {
 ///     // Until the engine has stopped.
 ///     while handle.push("amy", "onTime", "{}").is_ok() {
 ///         std::thread::sleep(Duration::from_secs(1));
 ///     }
+///     println!("{}", handle.failure().unwrap_or("it was shut down"));
 /// });
 /// # Ok(())
 /// # }
@@ -147,6 +149,17 @@ impl Engine {
     }
 
     /// All addresses where clients connect, in the order they were given.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), shaddock::StartError> {
+    /// let engine = shaddock::Engine::builder().listen("[::]:0").listen("127.0.0.1:0").start()?;
+    /// println!("{}, of {:?}", engine.local_addr(), engine.local_addrs());
+    /// if let Some(admin) = engine.admin_addr() {
+    ///     println!("http://{admin}/metrics");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addresses
@@ -553,6 +566,15 @@ impl Handle {
     /// open ones keep what they have, and tickets stay good. Gives the number of listeners that
     /// have one.
     ///
+    /// ```
+    /// # fn renewed(handle: &shaddock::Handle) {
+    /// match handle.reload_certificates() {
+    ///     Ok(listeners) => println!("{listeners} listeners have the new certificate"),
+    ///     Err(error) => println!("the old one stays: {error}"),
+    /// }
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// The first file that is wrong: nothing has changed then. [`TlsError::Engine`] if an engine
     /// has stopped or a shard is busy.
@@ -574,6 +596,15 @@ impl Handle {
     }
 
     /// The number of connections, and the sessions that are logged in.
+    ///
+    /// ```no_run
+    /// # fn print(handle: &shaddock::Handle) -> Result<(), shaddock::HandleError> {
+    /// for login in handle.statistics()?.logins {
+    ///     println!("{} from {}", login.uid, login.address);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// See [`HandleError`].

@@ -61,6 +61,15 @@ impl Listener {
     /// Peers that are no [`trusted_proxies`](Self::trusted_proxies) are closed at once
     /// (`refused_proxy`), and so is a connection that starts with anything else (`bad_proxy`).
     /// Clients that come without a proxy need a listener of their own.
+    ///
+    /// ```
+    /// use shaddock::Listener;
+    ///
+    /// let listener = Listener::new("0.0.0.0:3011")
+    ///     .proxy_protocol()
+    ///     .trusted_proxies(["10.0.0.0/8".parse()?]);
+    /// # Ok::<(), shaddock::HostFilterError>(())
+    /// ```
     #[must_use]
     pub fn proxy_protocol(mut self) -> Self {
         self.config.expects_proxy = true;
@@ -84,6 +93,12 @@ impl Listener {
     ///
     /// Without it pages of any site may connect in their visitors' name. A request without the
     /// header `Origin` is accepted: browsers always send one, and other clients may send any.
+    ///
+    /// ```
+    /// use shaddock::Listener;
+    ///
+    /// let listener = Listener::new("0.0.0.0:3010").origins(["https://game.example"]);
+    /// ```
     #[must_use]
     pub fn origins<T: Into<String>>(mut self, origins: impl IntoIterator<Item = T>) -> Self {
         self.config.origins = origins.into_iter().map(|origin| origin.into().into()).collect();
@@ -91,6 +106,12 @@ impl Listener {
     }
 
     /// Sets options of the kernel's TCP for its connections; see [`TcpOptions`].
+    ///
+    /// ```
+    /// use shaddock::{Listener, TcpOptions};
+    ///
+    /// let listener = Listener::new("0.0.0.0:3010").tcp(TcpOptions::new().thin(true));
+    /// ```
     #[must_use]
     pub fn tcp(mut self, options: TcpOptions) -> Self {
         self.tcp = options;
@@ -98,6 +119,16 @@ impl Listener {
     }
 
     /// Speaks TLS: raw TCP inside it, or WebSocket (WSS), as on a plain listener.
+    ///
+    /// ```no_run
+    /// use shaddock::{Listener, Tls};
+    ///
+    /// # fn main() -> Result<(), shaddock::TlsError> {
+    /// let tls = Tls::from_files("/etc/game/fullchain.pem", "/etc/game/key.pem")?;
+    /// let listener = Listener::new("0.0.0.0:3443").tls(tls);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, tls: Tls) -> Self {
@@ -149,6 +180,15 @@ impl Listener {
     /// Compresses bodies in Pitaya's dialect or leaves them; by default they are compressed where
     /// that makes them shorter and they are long enough to be tried:
     /// [`COMPRESS_BYTES_MIN`](crate::wire::pitaya::COMPRESS_BYTES_MIN) or more.
+    ///
+    /// ```
+    /// use shaddock::wire::pitaya::Compression;
+    /// use shaddock::{Dialect, Listener};
+    ///
+    /// let listener = Listener::new("0.0.0.0:3250")
+    ///     .dialect(Dialect::Pitaya)
+    ///     .compression(Compression::Off);
+    /// ```
     #[must_use]
     pub fn compression(mut self, compression: Compression) -> Self {
         self.config.compression = compression;

@@ -35,6 +35,13 @@ use crate::shard::ShardConfig;
 impl Builder {
     /// Forwards server types to the Node servers of a Pomelo cluster, which this engine joins as
     /// one of its frontends.
+    ///
+    /// ```
+    /// use shaddock::{Engine, PomeloCluster, Router};
+    ///
+    /// let cluster = PomeloCluster::new("127.0.0.1:3005").server_type("chat", Router::Default);
+    /// let builder = Engine::builder().pomelo(cluster);
+    /// ```
     pub fn pomelo(self, cluster: PomeloCluster) -> Self {
         self.pomelo_with(cluster, dial::lookup)
     }

@@ -18,8 +18,14 @@ use socket2::Socket;
 /// use std::time::Duration;
 /// use shaddock::{Listener, TcpOptions};
 ///
-/// let listener = Listener::new("0.0.0.0:3010")
-///     .tcp(TcpOptions::new().thin(true).user_timeout(Duration::from_secs(30)));
+/// let options = TcpOptions::new()
+///     .thin(true)
+///     .user_timeout(Duration::from_secs(30)) // Then the network is taken for gone.
+///     .notsent_lowat(16 * 1024)
+///     .rto_min(Duration::from_millis(40))
+///     .rto_max(Duration::from_secs(2))
+///     .congestion("bbr");
+/// let listener = Listener::new("0.0.0.0:3010").tcp(options);
 /// ```
 ///
 /// An option that the kernel does not have is left out, with a warning; one whose value it refuses

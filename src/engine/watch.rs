@@ -241,6 +241,14 @@ impl Handle {
     ///
     /// It is ready once its threads run and it has joined its clusters, until it drains. A
     /// coordinator that is lost later does not change that, as what is known serves on.
+    ///
+    /// ```
+    /// use shaddock::{Engine, testing};
+    ///
+    /// let t = testing::Engine::new(Engine::builder());
+    /// t.handle().set_draining(true);
+    /// assert!(t.handle().unready().contains(&"draining".to_owned()));
+    /// ```
     #[must_use]
     pub fn unready(&self) -> Vec<String> {
         let figures = &self.config.figures;

@@ -11,6 +11,14 @@ pub struct ServerId(Arc<str>);
 
 impl ServerId {
     /// The name.
+    ///
+    /// ```
+    /// use shaddock::ServerId;
+    ///
+    /// fn place_of(name: &str, servers: &[ServerId]) -> Option<usize> {
+    ///     servers.iter().position(|server| server.as_str() == name)
+    /// }
+    /// ```
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -10,6 +10,14 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// The soft limit is 1,024 in most places, for the sake of programs that use `select`, which can't
 /// name a greater descriptor. It is the program's limit, not the engine's, and is handed on to what
 /// the program starts, so an engine does not do this by itself.
+///
+/// ```no_run
+/// // At the start of `main`:
+/// match shaddock::raise_descriptor_limit() {
+///     Some(limit) => println!("{limit} descriptors at the most"),
+///     None => println!("as many descriptors as there is memory for"),
+/// }
+/// ```
 pub fn raise_descriptor_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current == limit.maximum {

@@ -32,6 +32,37 @@ pub struct Limit {
 }
 
 /// A reader or writer of all fields of [`Limits`]; see [`Limits::visit`].
+///
+/// ```
+/// use std::collections::HashMap;
+/// use std::time::Duration;
+///
+/// use shaddock::{Limit, LimitNumber, LimitVisitor, Limits};
+///
+/// /// What somebody has set: numbers, bytes and milliseconds.
+/// struct Settings(HashMap<&'static str, u64>);
+///
+/// impl LimitVisitor for Settings {
+///     fn count<T: LimitNumber>(&mut self, limit: &'static Limit, field: &mut T) {
+///         let number = self.0.get(limit.key).and_then(|&number| T::try_from(number).ok());
+///         *field = number.unwrap_or(*field);
+///     }
+///
+///     fn bytes<T: LimitNumber>(&mut self, limit: &'static Limit, field: &mut T) {
+///         self.count(limit, field);
+///     }
+///
+///     fn duration(&mut self, limit: &'static Limit, field: &mut Duration) {
+///         if let Some(&ms) = self.0.get(limit.key) {
+///             *field = Duration::from_millis(ms);
+///         }
+///     }
+/// }
+///
+/// let mut limits = Limits::default();
+/// limits.visit(&mut Settings(HashMap::from([("tasks_max", 100), ("turn_warning", 250)])));
+/// assert_eq!((limits.tasks_max, limits.turn_warning), (100, Duration::from_millis(250)));
+/// ```
 pub trait LimitVisitor {
     /// Takes a number of things.
     fn count<T: LimitNumber>(&mut self, limit: &'static Limit, field: &mut T);
@@ -85,6 +116,12 @@ macro_rules! limits {
 
         impl $type {
             /// Every limit, in the order of the documentation.
+            ///
+            /// ```
+            /// for limit in shaddock::Limits::table() {
+            ///     println!("{} = {} # {}", limit.key, limit.default, limit.unit);
+            /// }
+            /// ```
             #[must_use]
             pub fn table() -> &'static [Limit] {
                 static TABLE: &[Limit] = &[$(Limit {
@@ -101,6 +138,28 @@ macro_rules! limits {
 
             /// Hands each field to `visitor`, which may change it, with its row of the table: for
             /// whoever reads them from a file of their own.
+            ///
+            /// ```
+            /// # use std::time::Duration;
+            /// # use shaddock::{Limit, LimitNumber, LimitVisitor, Limits};
+            /// struct Print;
+            ///
+            /// impl LimitVisitor for Print {
+            ///     fn count<T: LimitNumber>(&mut self, limit: &'static Limit, field: &mut T) {
+            ///         println!("{}: {field:?}", limit.key);
+            ///     }
+            ///
+            ///     fn bytes<T: LimitNumber>(&mut self, limit: &'static Limit, field: &mut T) {
+            ///         println!("{}: {field:?} bytes", limit.key);
+            ///     }
+            ///
+            ///     fn duration(&mut self, limit: &'static Limit, field: &mut Duration) {
+            ///         println!("{}: {field:?}", limit.key);
+            ///     }
+            /// }
+            ///
+            /// Limits::default().visit(&mut Print);
+            /// ```
             pub fn visit(&mut self, visitor: &mut impl LimitVisitor) {
                 let mut rows = Self::table().iter();
                 $(

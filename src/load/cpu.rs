@@ -4,6 +4,15 @@ use std::io;
 use std::time::Duration;
 
 /// CPU time of all threads of a process, at one moment.
+///
+/// ```
+/// use shaddock::load::ProcessCpu;
+///
+/// let begin = ProcessCpu::of(std::process::id())?;
+/// let used = ProcessCpu::of(std::process::id())?.since(begin);
+/// println!("{:?}, {:?} of it in the kernel", used.total, used.system());
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct ProcessCpu {
     total_ns: f64,
@@ -59,6 +68,12 @@ impl ProcessCpu {
 
 impl CpuTime {
     /// The part spent in the kernel.
+    ///
+    /// ```
+    /// # fn print(used: shaddock::load::CpuTime, messages: u32) {
+    /// println!("{:?} in the kernel for each message", used.system() / messages);
+    /// # }
+    /// ```
     #[must_use]
     pub fn system(self) -> Duration {
         self.total.saturating_sub(self.user)

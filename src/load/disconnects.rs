@@ -25,6 +25,16 @@ pub enum DisconnectReason {
 }
 
 /// The number of connections that have ended, by reason.
+///
+/// ```
+/// # fn print(report: &shaddock::load::LoadReport) {
+/// if report.disconnects.total() > 0 {
+///     for (reason, connections) in report.disconnects.iter() {
+///         println!("{connections} connections: {reason}");
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DisconnectCounts {
     by_reason: BTreeMap<DisconnectReason, u64>,

@@ -77,6 +77,19 @@ pub struct LoadOptions {
 
 impl LoadOptions {
     /// One connection that sends one request at a time to the demo's `echo`, for 5 s.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use shaddock::load::{LoadOptions, Transport};
+    ///
+    /// let options = LoadOptions {
+    ///     transport: Transport::WebSocket,
+    ///     connections: 1_000,
+    ///     rate: Some(20_000.0),
+    ///     measure: Duration::from_secs(30),
+    ///     ..LoadOptions::new(([127, 0, 0, 1], 3010).into())
+    /// };
+    /// ```
     #[must_use]
     pub fn new(address: SocketAddr) -> Self {
         Self {

@@ -13,6 +13,15 @@ use crate::wire::message::ROUTE_BYTES_MAX;
 
 /// Loads a server as described, and tells `progress` from time to time.
 ///
+/// ```no_run
+/// use shaddock::load::{self, LoadOptions};
+///
+/// let options = LoadOptions::new("127.0.0.1:3010".parse().unwrap());
+/// let report = load::run(&options, |progress| println!("{} messages", progress.messages))?;
+/// println!("99 % took up to {} us", report.latency.value_at_quantile(0.99) / 1_000);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
 /// # Errors
 /// No ring, no connection, or a server that stops answering.
 pub fn run(

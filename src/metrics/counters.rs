@@ -66,6 +66,16 @@ macro_rules! counters {
 
         impl CounterSnapshot {
             /// Each counter by its name.
+            ///
+            /// ```
+            /// use shaddock::{Engine, testing};
+            ///
+            /// let t = testing::Engine::new(Engine::builder());
+            /// let _amy = t.connect();
+            /// for (name, count) in t.counters().iter().filter(|(_, count)| *count > 0) {
+            ///     println!("{name} {count}");
+            /// }
+            /// ```
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
                 [$((stringify!($name), self.$name),)+].into_iter()
             }

@@ -93,6 +93,19 @@ pub struct Latency {
 
 impl Latency {
     /// Adds what another shard has counted.
+    ///
+    /// ```
+    /// use shaddock::metrics::Latency;
+    ///
+    /// # fn print(handle: &shaddock::Handle) -> Result<(), shaddock::HandleError> {
+    /// let mut turns = Latency::default();
+    /// for shard in handle.metrics()?.shards {
+    ///     turns.add(&shard.turns);
+    /// }
+    /// println!("{} turns took {:?}", turns.requests(), turns.sum());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn add(&mut self, other: &Self) {
         for (bucket, more) in self.buckets.iter_mut().zip(&other.buckets) {
             *bucket += more;
@@ -125,6 +138,17 @@ impl Latency {
 
     /// Each bucket: the longest time in it, and the requests that took so long but longer than
     /// those of the bucket before. The last one has no bound.
+    ///
+    /// ```
+    /// # fn print(latency: &shaddock::metrics::Latency) {
+    /// for (longest, requests) in latency.buckets() {
+    ///     match longest {
+    ///         Some(longest) => println!("{requests} took up to {longest:?}"),
+    ///         None => println!("{requests} took longer"),
+    ///     }
+    /// }
+    /// # }
+    /// ```
     pub fn buckets(&self) -> impl Iterator<Item = (Option<Duration>, u64)> + use<> {
         let bounds = BOUNDS_US.into_iter().map(|us| Some(Duration::from_micros(us)));
         bounds.chain([None]).zip(self.buckets)

@@ -31,6 +31,27 @@ use crate::log::redact_credentials;
 /// ```
 ///
 /// Whoever can publish on the cluster's NATS can bind, push and kick: keep it away from outsiders.
+///
+/// The rest of what a cluster may be told:
+///
+/// ```
+/// use std::time::Duration;
+/// use shaddock::{Engine, PitayaCluster, PitayaLimits};
+///
+/// let cluster = PitayaCluster::new(["nats://10.0.0.2:4222"], ["http://10.0.0.3:2379"])
+///     .server_type("room")
+///     .prefix("game/") // As the backends have it.
+///     .server_id("connector-1")
+///     .hostname("10.0.0.5")
+///     .metadata("region", "eu")
+///     .request_timeout(Duration::from_secs(10))
+///     .heartbeat_ttl(Duration::from_secs(30))
+///     .resync(Duration::from_secs(60))
+///     .unique_session(false)
+///     .limits(PitayaLimits { window: 50, ..PitayaLimits::default() });
+/// Engine::builder().listen("127.0.0.1:3250").pitaya(cluster).check()?;
+/// # Ok::<(), shaddock::StartError>(())
+/// ```
 #[derive(Clone)]
 #[must_use = "a cluster is joined by `Builder::pitaya`"]
 pub struct PitayaCluster {
@@ -157,18 +178,40 @@ impl PitayaCluster {
     }
 
     /// The user and password for NATS, if they do not stand in its addresses.
+    ///
+    /// ```
+    /// # use shaddock::PitayaCluster;
+    /// let cluster = PitayaCluster::new(["nats://10.0.0.2:4222"], ["http://10.0.0.3:2379"])
+    ///     .nats_login("connector", "correct horse battery staple");
+    /// ```
     pub fn nats_login(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.nats_login = Some(NatsLogin::User { user: user.into(), password: password.into() });
         self
     }
 
     /// The token for NATS, if it does not stand in its addresses.
+    ///
+    /// ```
+    /// # use shaddock::PitayaCluster;
+    /// let cluster = PitayaCluster::new(["nats://10.0.0.2:4222"], ["http://10.0.0.3:2379"])
+    ///     .nats_token("correct horse battery staple");
+    /// ```
     pub fn nats_token(mut self, token: impl Into<String>) -> Self {
         self.nats_login = Some(NatsLogin::Token(token.into()));
         self
     }
 
     /// The seed of the NKey by which this server logs in at NATS; it begins with `SU`.
+    ///
+    /// ```no_run
+    /// # use shaddock::PitayaCluster;
+    /// # fn main() -> std::io::Result<()> {
+    /// let seed = std::fs::read_to_string("/etc/game/nats.seed")?;
+    /// let cluster = PitayaCluster::new(["nats://10.0.0.2:4222"], ["http://10.0.0.3:2379"])
+    ///     .nats_nkey(seed.trim());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn nats_nkey(mut self, seed: impl Into<String>) -> Self {
         self.nats_login = Some(NatsLogin::NKey(seed.into()));
         self
@@ -176,6 +219,12 @@ impl PitayaCluster {
 
     /// The file with a JWT and the seed of its NKey by which this server logs in at NATS, as `nsc`
     /// writes it. It is read again for each connection.
+    ///
+    /// ```
+    /// # use shaddock::PitayaCluster;
+    /// let cluster = PitayaCluster::new(["nats://10.0.0.2:4222"], ["http://10.0.0.3:2379"])
+    ///     .nats_credentials_file("/etc/game/connector.creds");
+    /// ```
     pub fn nats_credentials_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.nats_login = Some(NatsLogin::CredentialsFile(path.into()));
         self
@@ -183,6 +232,15 @@ impl PitayaCluster {
 
     /// TLS to NATS, whatever its addresses begin with. Without it an address with `tls://`, and a
     /// server that wants TLS, get [`ClusterTls::new`].
+    ///
+    /// ```
+    /// use shaddock::{ClusterTls, PitayaCluster};
+    ///
+    /// let tls = ClusterTls::new().ca_file("/etc/game/authority.pem");
+    /// let cluster = PitayaCluster::new(["nats://10.0.0.2:4222"], ["https://10.0.0.3:2379"])
+    ///     .nats_tls(tls.clone())
+    ///     .etcd_tls(tls);
+    /// ```
     pub fn nats_tls(mut self, tls: ClusterTls) -> Self {
         self.nats_tls = Some(tls);
         self
@@ -196,6 +254,12 @@ impl PitayaCluster {
     }
 
     /// The user and password for etcd.
+    ///
+    /// ```
+    /// # use shaddock::PitayaCluster;
+    /// let cluster = PitayaCluster::new(["nats://10.0.0.2:4222"], ["http://10.0.0.3:2379"])
+    ///     .etcd_login("connector", "correct horse battery staple");
+    /// ```
     pub fn etcd_login(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.etcd_login = Some((user.into(), password.into()));
         self

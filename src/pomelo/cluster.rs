@@ -40,6 +40,28 @@ use crate::forward::ServerId;
 ///
 /// Neither the master's connection nor those between servers know any authentication in Pomelo but
 /// the token: keep [`listen`](Self::listen) on an address that only the cluster reaches.
+///
+/// The rest of what a cluster may be told, on a machine with an address of its own for players:
+///
+/// ```
+/// use std::time::Duration;
+/// use shaddock::{Engine, PomeloCluster, PomeloLimits, Router};
+///
+/// let (stop, _stopped) = std::sync::mpsc::channel();
+/// let cluster = PomeloCluster::new("10.0.0.1:3005")
+///     .env("development")
+///     .listen("0.0.0.0:4050")
+///     .advertise("10.0.0.5") // To backends.
+///     .client_host("eu-1.game.example") // To players.
+///     .client_port(443)
+///     .server_info("region", "eu")
+///     .server_type("chat", Router::ConsistentHash)
+///     .keepalive(Duration::from_secs(5))
+///     .limits(PomeloLimits { calls_max: 10_000, ..PomeloLimits::default() })
+///     .on_stop(move || _ = stop.send(()));
+/// Engine::builder().listen("127.0.0.1:3010").pomelo(cluster).check()?;
+/// # Ok::<(), shaddock::StartError>(())
+/// ```
 #[derive(Clone)]
 #[must_use = "a cluster is joined by `Builder::pomelo`"]
 pub struct PomeloCluster {
@@ -187,6 +209,19 @@ impl PomeloCluster {
 
     /// A cluster without a master: its servers are named by [`server`](Self::server), and have to
     /// know this frontend's id, host and port from elsewhere to call it.
+    ///
+    /// ```
+    /// use shaddock::{Engine, PomeloCluster, Router};
+    ///
+    /// let cluster = PomeloCluster::fixed()
+    ///     .server("chat-1", "chat", "10.0.0.7:6050")
+    ///     .weighted_server("area-1", "area", "10.0.0.8:6150", 1)
+    ///     .weighted_server("area-2", "area", "10.0.0.9:6150", 3) // A larger machine.
+    ///     .server_type("chat", Router::Default)
+    ///     .server_type("area", Router::Weighted);
+    /// Engine::builder().listen("127.0.0.1:3010").pomelo(cluster).check()?;
+    /// # Ok::<(), shaddock::StartError>(())
+    /// ```
     pub fn fixed() -> Self {
         Self::of(None)
     }
@@ -317,6 +352,18 @@ impl PomeloCluster {
     /// C23).
     ///
     /// Nobody waits for the answer. A call that finds no connection is lost (`forward_lost`).
+    ///
+    /// ```
+    /// use shaddock::{ClosedArg, Engine, PomeloCluster, Router};
+    ///
+    /// let room = ClosedArg::Setting("room".into());
+    /// let cluster = PomeloCluster::new("127.0.0.1:3005")
+    ///     .server_type("chat", Router::Default)
+    ///     .on_bound("chat.userRemote.enter", [ClosedArg::Uid, ClosedArg::FrontendId])
+    ///     .on_closed("chat.userRemote.leave", [ClosedArg::Uid, room]);
+    /// Engine::builder().listen("127.0.0.1:3010").pomelo(cluster).check()?;
+    /// # Ok::<(), shaddock::StartError>(())
+    /// ```
     pub fn on_closed(
         mut self,
         remote: impl Into<String>,

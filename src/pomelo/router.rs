@@ -48,6 +48,16 @@ impl Router {
     /// Picks by a function of the session and the servers of the type, in the order they became
     /// known. It gives an index among them; `None` answers 500. It runs on the thread that talks to
     /// the cluster, so it must not block.
+    ///
+    /// ```
+    /// use shaddock::{PomeloCluster, Router};
+    ///
+    /// let router = Router::custom(|session, servers| {
+    ///     let name = session.setting("roomServer")?.as_str()?;
+    ///     servers.iter().position(|server| server.as_str() == name)
+    /// });
+    /// let cluster = PomeloCluster::new("127.0.0.1:3005").server_type("room", router);
+    /// ```
     pub fn custom(
         pick: impl Fn(&SessionView<'_>, &[ServerId]) -> Option<usize> + Send + Sync + 'static,
     ) -> Self {

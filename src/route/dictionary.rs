@@ -23,6 +23,10 @@ use crate::wire::member_order::in_js_order;
 /// let dictionary = Dictionary::new(["chat.chatHandler.send"], ["onChat"])?;
 /// assert_eq!(dictionary.code("onChat"), Some(2));
 /// assert_eq!(dictionary.route(2), Some("onChat"));
+/// assert_eq!((dictionary.len(), dictionary.is_empty()), (2, false));
+/// for (code, route) in dictionary.iter() {
+///     println!("{code} {route}");
+/// }
 /// # Ok::<(), shaddock::route::DictionaryError>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -58,6 +62,15 @@ impl Dictionary {
 
     /// Adopts an existing map from route to code, such as the `dict` of a running Pomelo. The same
     /// order gives the same version.
+    ///
+    /// ```
+    /// use shaddock::route::Dictionary;
+    ///
+    /// let dictionary = Dictionary::from_map([("onMove", 3), ("onChat", 7)])?;
+    /// assert_eq!(dictionary.code("onChat"), Some(7));
+    /// assert!(Dictionary::from_map([("onMove", 3), ("onChat", 3)]).is_err());
+    /// # Ok::<(), shaddock::route::DictionaryError>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -179,6 +192,18 @@ impl Dictionary {
     /// The members of the handshake's `sys` for a client without the current version, in Pomelo's
     /// order and without braces: `"dict":…`, `"routeToCode":…`, `"codeToRoute":…` and
     /// `"dictVersion":…`.
+    ///
+    /// ```
+    /// use shaddock::route::Dictionary;
+    ///
+    /// let dictionary = Dictionary::new(["a.b.c"], ["onChat"])?;
+    /// assert_eq!(dictionary.route_to_code_json(), r#"{"a.b.c":1,"onChat":2}"#);
+    /// assert_eq!(dictionary.code_to_route_json(), r#"{"1":"a.b.c","2":"onChat"}"#);
+    /// let sys = format!("{{{}}}", dictionary.handshake_members());
+    /// let sys: serde_json::Value = serde_json::from_str(&sys)?;
+    /// assert_eq!(sys["dictVersion"], dictionary.version());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn handshake_members(&self) -> String {
         let Self { route_to_code_json, code_to_route_json, version, .. } = self;

@@ -110,6 +110,14 @@ impl<'a> SessionView<'a> {
     }
 
     /// The client's address.
+    ///
+    /// ```
+    /// # fn register(handlers: &mut shaddock::Handlers) {
+    /// handlers.on_session_opened(|session, _context| {
+    ///     println!("{} comes from {}", session.number(), session.peer());
+    /// });
+    /// # }
+    /// ```
     #[must_use]
     pub fn peer(&self) -> SocketAddr {
         self.data.peer

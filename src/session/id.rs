@@ -3,6 +3,18 @@
 use std::num::NonZeroU64;
 
 /// A shard's index. A shard is one thread with one ring and the sessions it accepted.
+///
+/// ```
+/// use shaddock::SessionId;
+///
+/// fn sessions_by_shard(sessions: &[SessionId], shards: usize) -> Vec<usize> {
+///     let mut counts = vec![0; shards];
+///     for session in sessions {
+///         counts[session.shard().index()] += 1;
+///     }
+///     counts
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ShardIndex(pub(crate) u16);
 
@@ -50,6 +62,15 @@ impl Generation {
 ///
 /// ```text
 /// | shard 16 bits | slot 24 bits | generation 24 bits |
+/// ```
+///
+/// ```
+/// use shaddock::{Engine, testing};
+///
+/// let t = testing::Engine::new(Engine::builder());
+/// let amy = t.connect();
+/// let id = amy.session().id();
+/// println!("{id:?} is on shard {}", id.shard().index());
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionId(NonZeroU64);

@@ -20,6 +20,8 @@ use crate::wire::number::push_js_number;
 ///
 /// assert_ne!(Uid::from(42), Uid::from("42"));
 /// assert_eq!(Uid::from(42).text(), Uid::from("42").text());
+/// assert_eq!(Uid::from(42).to_value(), 42); // As JSON.
+/// assert!(Uid::from(0).is_falsy() && Uid::from("").is_falsy()); // These can't be bound.
 /// ```
 ///
 /// A game's own types may hold one, and a uid prints as its text:

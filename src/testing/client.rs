@@ -59,6 +59,16 @@ impl Client {
 
     /// The same with bodies as bytes, which need be no JSON.
     ///
+    /// ```
+    /// use shaddock::{Engine, Reply, testing};
+    ///
+    /// let builder = Engine::builder().handler("connector.a.len", |request, _| {
+    ///     Reply::bytes(request.body().len().to_string())
+    /// });
+    /// let t = testing::Engine::new(builder);
+    /// assert_eq!(t.connect().request_bytes("connector.a.len", [0xff, 0xfe]), b"2");
+    /// ```
+    ///
     /// # Panics
     /// There is no answer; the client is closed.
     #[track_caller]
@@ -94,6 +104,21 @@ impl Client {
 
     /// Sends a notify, and runs the engine until it has come to rest.
     ///
+    /// ```
+    /// use serde_json::json;
+    /// use shaddock::{Audience, Engine, Reply, testing};
+    ///
+    /// let builder = Engine::builder().handler("connector.a.shout", |request, session| {
+    ///     let sent = session.context().broadcast("onShout", request.body(), Audience::all());
+    ///     sent.map_or_else(|_| Reply::error(), |()| Reply::empty())
+    /// });
+    /// let t = testing::Engine::new(builder);
+    /// let (amy, bob) = (t.connect(), t.connect());
+    /// amy.notify("connector.a.shout", json!({"text": "hi"}));
+    /// assert_eq!(bob.pushes()[0].body["text"], "hi");
+    /// assert!(bob.pushes().is_empty()); // They were taken.
+    /// ```
+    ///
     /// # Panics
     /// The client is closed; the body does not fit its schema.
     #[track_caller]
@@ -122,6 +147,17 @@ impl Client {
 
     /// The reason with which the client was kicked, if it was. A kick without a reason only closes
     /// it, as in Pomelo.
+    ///
+    /// ```
+    /// use shaddock::{Engine, testing};
+    ///
+    /// let t = testing::Engine::new(Engine::builder());
+    /// let amy = t.client().uid("amy").connect();
+    /// t.handle().kick("amy", Some("too loud"))?;
+    /// assert_eq!(amy.kicked().unwrap(), "too loud");
+    /// assert!(amy.is_closed());
+    /// # Ok::<(), shaddock::HandleError>(())
+    /// ```
     #[must_use]
     pub fn kicked(&self) -> Option<String> {
         self.shared.settled().socket(self.at).kick().map(str::to_owned)
@@ -136,12 +172,33 @@ impl Client {
     }
 
     /// Closes the connection, as a client does that goes.
+    ///
+    /// ```
+    /// use shaddock::{Engine, testing};
+    ///
+    /// let t = testing::Engine::new(Engine::builder());
+    /// let amy = t.connect();
+    /// amy.close();
+    /// assert!(amy.is_closed());
+    /// assert_eq!(t.counters().closed_by_peer, 1);
+    /// ```
     pub fn close(&self) {
         self.shared.settled().socket(self.at).is_ended = true;
         drop(self.shared.settled());
     }
 
     /// Sends no heartbeats from here on, as a client does whose network is gone.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use shaddock::{Engine, testing};
+    ///
+    /// let t = testing::Engine::new(Engine::builder().heartbeat(Duration::from_secs(10)));
+    /// let amy = t.connect();
+    /// amy.stop_heartbeats();
+    /// t.advance(Duration::from_secs(30));
+    /// assert!(amy.is_closed());
+    /// ```
     pub fn stop_heartbeats(&self) {
         self.shared.world().socket(self.at).stop_beats();
     }
@@ -170,6 +227,14 @@ impl Client {
     }
 
     /// The answer to the client's handshake.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use shaddock::{Engine, testing};
+    ///
+    /// let t = testing::Engine::new(Engine::builder().heartbeat(Duration::from_secs(10)));
+    /// assert_eq!(t.connect().handshake()["sys"]["heartbeat"], 10);
+    /// ```
     #[must_use]
     pub fn handshake(&self) -> Value {
         self.shared.world().socket(self.at).handshake().cloned().unwrap_or_default()

@@ -12,6 +12,23 @@ use crate::session::Uid;
 use crate::wire::handshake::CODE_OK;
 
 /// Describes a client, and connects it; made by [`Engine::client`](super::Engine::client).
+///
+/// ```
+/// use serde_json::json;
+/// use shaddock::{Engine, testing};
+///
+/// let t = testing::Engine::new(Engine::builder().address_setting("ip"));
+/// let amy = t
+///     .client()
+///     .version("unity", "2.0")
+///     .user(json!({"language": "de"}))
+///     .peer("203.0.113.7:40000".parse().unwrap())
+///     .uid("amy")
+///     .setting("team", "red")
+///     .connect();
+/// assert_eq!(amy.session().get("ip").unwrap(), "203.0.113.7");
+/// assert_eq!(amy.session().get("team").unwrap(), "red");
+/// ```
 #[must_use = "a client is connected by `connect`"]
 pub struct Connect {
     shared: Rc<Shared>,

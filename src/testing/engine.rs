@@ -16,6 +16,16 @@ use crate::forward::Workers;
 use crate::metrics::CounterSnapshot;
 
 /// An engine that runs in the test's own thread, in virtual time; see the [module](super).
+///
+/// ```
+/// use std::time::Duration;
+/// use shaddock::testing;
+///
+/// let t = testing::Engine::new(shaddock::Engine::builder());
+/// let begin = t.now();
+/// t.advance(Duration::from_secs(3600)); // In no time.
+/// assert_eq!(t.now() - begin, Duration::from_secs(3600));
+/// ```
 pub struct Engine {
     shared: Rc<Shared>,
 }
@@ -91,12 +101,34 @@ impl Engine {
 
     /// Runs until nobody has anything to do at this time. All calls of clients do so themselves; it
     /// is for what the test has asked of the [`Handle`].
+    ///
+    /// ```
+    /// use shaddock::{Engine, testing};
+    ///
+    /// let t = testing::Engine::new(Engine::builder());
+    /// let _amy = t.client().uid("amy").connect();
+    /// t.handle().kick("amy", None)?;
+    /// t.run_until_idle();
+    /// assert_eq!(t.handle().counters().closed_by_kick, 1);
+    /// # Ok::<(), shaddock::HandleError>(())
+    /// ```
     pub fn run_until_idle(&self) {
         drop(self.shared.settled());
     }
 
     /// Runs until something is true that other threads bring about, such as a runtime's. Time
     /// stands still in the engine meanwhile.
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicBool, Ordering};
+    /// use shaddock::{Engine, testing};
+    ///
+    /// static IS_SAVED: AtomicBool = AtomicBool::new(false);
+    ///
+    /// let t = testing::Engine::new(Engine::builder());
+    /// std::thread::spawn(|| IS_SAVED.store(true, Ordering::Relaxed)); // By another runtime, say.
+    /// t.run_until(|| IS_SAVED.load(Ordering::Relaxed));
+    /// ```
     ///
     /// # Panics
     /// It is not true after [`Setup::patience`].
@@ -109,6 +141,16 @@ impl Engine {
 
     /// Runs the engine until a future of the test's own is ready. Time stands still in the engine
     /// meanwhile.
+    ///
+    /// ```
+    /// use shaddock::{Engine, testing};
+    ///
+    /// let t = testing::Engine::new(Engine::builder());
+    /// let _amy = t.client().uid("amy").connect();
+    /// let statistics = t.block_on(t.handle().statistics_async())?;
+    /// assert_eq!(statistics.logins[0].uid, "amy".into());
+    /// # Ok::<(), shaddock::HandleError>(())
+    /// ```
     ///
     /// # Panics
     /// It is not ready after [`Setup::patience`].
@@ -222,6 +264,14 @@ impl Setup {
     }
 
     /// The real time for which a test waits for other threads before it fails; 10 s by default.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use shaddock::{Engine, testing};
+    ///
+    /// // Its handlers ask a database that has to start first.
+    /// let t = testing::Setup::new(Engine::builder()).patience(Duration::from_secs(60)).start();
+    /// ```
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self

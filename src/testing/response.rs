@@ -8,6 +8,20 @@ use serde_json::Value;
 use super::shared::Shared;
 
 /// The answer to a request of a [`Client`](super::Client)'s, which may have yet to come.
+///
+/// ```
+/// use serde_json::json;
+/// use shaddock::{Engine, Reply, testing};
+///
+/// let builder = Engine::builder().handler("connector.a.hello", |_, _| Reply::json("hello"));
+/// let t = testing::Engine::new(builder);
+/// let amy = t.connect();
+/// let answers = [(); 2].map(|()| amy.send_request("connector.a.hello", json!({})));
+/// assert!(answers.iter().all(testing::Response::is_there));
+/// let [first, second] = answers;
+/// assert_eq!(first.value(), "hello");
+/// assert_eq!(second.bytes(), br#""hello""#);
+/// ```
 #[must_use = "the answer is there once it is looked at"]
 pub struct Response {
     shared: Rc<Shared>,

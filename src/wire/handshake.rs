@@ -21,6 +21,15 @@ pub const CODE_FAIL: u16 = 500;
 pub const CODE_OLD_CLIENT: u16 = 501;
 
 /// A client's handshake request, made by [`HandshakeRequest::parse`].
+///
+/// ```
+/// use shaddock::wire::handshake::HandshakeRequest;
+///
+/// let request = HandshakeRequest::parse(br#"{"sys":{"type":"unity","language":"de"}}"#)?;
+/// assert_eq!(request.sys_type.as_deref(), Some("unity"));
+/// assert_eq!(request.sys("language").unwrap(), "de");
+/// # Ok::<(), shaddock::wire::handshake::HandshakeError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct HandshakeRequest {
@@ -73,6 +82,15 @@ impl HandshakeRequest {
 }
 
 /// The reasons to refuse a handshake request; the peer is at fault.
+///
+/// ```
+/// use shaddock::wire::handshake::{self, HandshakeRequest};
+///
+/// let error = HandshakeRequest::parse(b"[]").unwrap_err();
+/// let mut body = Vec::new();
+/// handshake::failure(error.code(), &mut body);
+/// assert_eq!(body, br#"{"code":500}"#);
+/// ```
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HandshakeError {
@@ -129,6 +147,18 @@ pub struct ProtosParts<'a> {
 /// A client that has the current dictionary or schemas cached gets an answer without them, so there
 /// are four bodies. All are encoded when the server starts or a file changes; an answer is one
 /// copy.
+///
+/// ```
+/// use std::time::Duration;
+/// use shaddock::wire::handshake::{Answers, HandshakeRequest};
+///
+/// let answers = Answers::new(Some(Duration::from_secs(3)), None, None);
+/// let request = HandshakeRequest::parse(br#"{"sys":{"type":"unity"}}"#)?;
+/// let mut body = Vec::new();
+/// answers.success(&request, None, &mut body);
+/// assert_eq!(body, br#"{"code":200,"sys":{"heartbeat":3}}"#);
+/// # Ok::<(), shaddock::wire::handshake::HandshakeError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answers {
     /// The bodies without the final brace, as `user` may follow. Indexed by [`variant`].
@@ -195,6 +225,16 @@ pub fn failure(code: u16, out: &mut Vec<u8>) {
 
 /// Appends the body of a failure answer with a text for the player, `{"code":N,"msg":"..."}`. The
 /// stock server has no text, and its clients look at the code only.
+///
+/// ```
+/// use shaddock::wire::handshake::{CODE_OLD_CLIENT, failure, failure_with_text};
+///
+/// let [mut plain, mut with_text] = [Vec::new(), Vec::new()];
+/// failure(CODE_OLD_CLIENT, &mut plain);
+/// assert_eq!(plain, br#"{"code":501}"#);
+/// failure_with_text(CODE_OLD_CLIENT, "please update", &mut with_text);
+/// assert_eq!(with_text, br#"{"code":501,"msg":"please update"}"#);
+/// ```
 pub fn failure_with_text(code: u16, text: &str, out: &mut Vec<u8>) {
     let text = Value::from(text);
     write!(out, "{{\"code\":{code},\"msg\":{text}}}").expect("writing to a vector cannot fail");

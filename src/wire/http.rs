@@ -1,4 +1,25 @@
 //! The HTTP request that opens a WebSocket, RFC 6455 section 4.2.
+//!
+//! ```
+//! use shaddock::wire::http::{self, UpgradeStatus};
+//!
+//! let input = b"GET /game HTTP/1.1\r\n\
+//!     Host: game.example\r\n\
+//!     Upgrade: websocket\r\n\
+//!     Connection: Upgrade\r\n\
+//!     Sec-WebSocket-Version: 13\r\n\
+//!     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+//! assert!(http::asks_for(input, "/game"));
+//! assert_eq!(http::decode(&input[..100], 4096)?, UpgradeStatus::Partial);
+//! let status = http::decode(input, 4096)?;
+//! let UpgradeStatus::Complete { upgrade, consumed } = status else { panic!() };
+//! assert_eq!(consumed, input.len());
+//!
+//! let mut answer = Vec::new();
+//! http::encode_accept(&upgrade, &mut answer);
+//! assert!(answer.ends_with(b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"));
+//! # Ok::<(), http::HttpError>(())
+//! ```
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha1::{Digest as _, Sha1};
@@ -23,6 +44,15 @@ pub enum UpgradeStatus<'a> {
 }
 
 /// A valid upgrade request, borrowed from the input.
+///
+/// ```
+/// # use shaddock::wire::http::Upgrade;
+/// /// The address that the nearest proxy tells of, and the number of headers.
+/// fn look<'a>(upgrade: &Upgrade<'a>) -> (Option<&'a [u8]>, usize) {
+///     let nearest = upgrade.values("X-Forwarded-For").next_back();
+///     (nearest.or_else(|| upgrade.header("X-Real-IP")), upgrade.headers().count())
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Upgrade<'a> {
     /// `Sec-WebSocket-Key`. INVARIANT: 24 characters, base64 of 16 bytes.
@@ -188,6 +218,14 @@ pub const TOO_MANY_REQUESTS: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\n\
     Content-Length: 0\r\n\r\n";
 
 /// The reasons to refuse an upgrade; the peer is at fault.
+///
+/// ```
+/// use shaddock::wire::http;
+///
+/// let error = http::decode(b"GET / HTTP/1.1\r\n\r\n", 4096).unwrap_err();
+/// assert_eq!(error.status(), 426);
+/// assert!(error.response().starts_with(b"HTTP/1.1 426 Upgrade Required\r\n"));
+/// ```
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HttpError {

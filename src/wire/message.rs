@@ -46,6 +46,13 @@ impl MessageType {
 }
 
 /// A route as it stands on the wire, borrowed.
+///
+/// ```
+/// use shaddock::wire::message::RouteRef;
+///
+/// assert_eq!(RouteRef::Text(b"onChat").to_text_lossy().unwrap(), "onChat");
+/// assert_eq!(RouteRef::Code(7).to_text_lossy(), None);
+/// ```
 #[allow(clippy::exhaustive_enums, reason = "the flag bit has two values; callers match both")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RouteRef<'a> {
@@ -157,6 +164,22 @@ pub fn decode(input: &[u8]) -> Result<Message<'_>, MessageError> {
 /// Appends `message` to `out`. A response is written without its route, and a type that has no id
 /// without its id.
 ///
+/// ```
+/// use shaddock::wire::message::{self, Message, MessageType, RouteRef};
+///
+/// let push = Message {
+///     id: 0,
+///     kind: MessageType::Push,
+///     route: Some(RouteRef::Code(7)),
+///     body: b"{}",
+///     gzip: false,
+/// };
+/// let mut out = Vec::new();
+/// message::encode(&push, &mut out)?;
+/// assert_eq!(out, b"\x07\x00\x07{}");
+/// # Ok::<(), message::EncodeError>(())
+/// ```
+///
 /// # Errors
 /// [`EncodeError`] if the route is missing or too long; `out` is left as it was.
 pub fn encode(message: &Message<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
@@ -206,6 +229,20 @@ pub const fn response_head_len(id: u32) -> usize {
 }
 
 /// Appends the head of a push: the flag and the route.
+///
+/// ```
+/// use shaddock::wire::message::{
+///     RouteRef, encode_push_head, encode_response_head, push_head_len, response_head_len,
+/// };
+///
+/// let [mut push, mut response] = [Vec::new(), Vec::new()];
+/// let route = RouteRef::Text(b"onChat");
+/// encode_push_head(&route, &mut push)?;
+/// assert_eq!((&push[..], push_head_len(&route)), (&b"\x06\x06onChat"[..], push.len()));
+/// encode_response_head(300, &mut response);
+/// assert_eq!((&response[..], response_head_len(300)), (&b"\x04\xac\x02"[..], response.len()));
+/// # Ok::<(), shaddock::wire::message::EncodeError>(())
+/// ```
 ///
 /// # Errors
 /// [`EncodeError::RouteTooLong`]; `out` is left as it was.

@@ -12,6 +12,13 @@ pub const HEADER_BYTES: usize = 4;
 pub const BODY_BYTES_MAX: usize = (1 << 24) - 1;
 
 /// The type of a package.
+///
+/// ```
+/// use shaddock::wire::package::PackageType;
+///
+/// assert_eq!(PackageType::from_byte(3), Some(PackageType::Heartbeat));
+/// assert_eq!(PackageType::from_byte(6), None);
+/// ```
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -45,6 +52,15 @@ impl PackageType {
 }
 
 /// The four bytes in front of every body. The protocol has no more, so no member will be added.
+///
+/// ```
+/// use shaddock::wire::package::{Header, PackageType};
+///
+/// let bytes = Header::encode(PackageType::Data, 300);
+/// assert_eq!(bytes, [4, 0, 1, 44]);
+/// assert_eq!(Header::decode(bytes)?, Header { kind: PackageType::Data, body_len: 300 });
+/// # Ok::<(), shaddock::wire::package::PackageError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     /// The package's type.
@@ -148,6 +164,15 @@ pub fn decode(input: &[u8], body_bytes_max: usize) -> Result<Status<Package<'_>>
 }
 
 /// Appends a package to `out`.
+///
+/// ```
+/// use shaddock::wire::package::{self, PackageType};
+///
+/// let mut out = Vec::new();
+/// package::encode(PackageType::Heartbeat, b"", &mut out)?;
+/// assert_eq!(out, [3, 0, 0, 0]);
+/// # Ok::<(), package::PackageError>(())
+/// ```
 ///
 /// # Errors
 /// [`PackageError::TooLong`] if `body` is longer than [`BODY_BYTES_MAX`]; `out` is left as it was.

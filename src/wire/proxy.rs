@@ -34,6 +34,23 @@ pub struct ProxyHeader {
 /// Bytes behind the addresses in version 2 are skipped. Both versions are accepted, as their first
 /// bytes differ.
 ///
+/// ```
+/// use shaddock::wire::package::Status;
+/// use shaddock::wire::proxy;
+///
+/// let input = b"PROXY TCP4 203.0.113.7 192.0.2.1 56324 3010\r\n\x01\0\0\x02";
+/// let Status::Complete { value, consumed } = proxy::decode(input)? else { panic!() };
+/// assert_eq!(value.source, Some("203.0.113.7:56324".parse().unwrap()));
+/// assert_eq!(input[consumed..], [1, 0, 0, 2]);
+///
+/// let (source, destination) = (value.source.unwrap(), "192.0.2.1:3010".parse().unwrap());
+/// let mut header = Vec::new();
+/// proxy::encode(source, destination, &mut header);
+/// let Status::Complete { value: same, .. } = proxy::decode(&header)? else { panic!() };
+/// assert_eq!(same, value);
+/// # Ok::<(), proxy::ProxyError>(())
+/// ```
+///
 /// # Errors
 /// [`ProxyError`]; the sender is at fault. "The receiver MUST NOT try to guess whether the protocol
 /// header is present or not", so bytes that are not a header are an error too.

@@ -26,6 +26,17 @@ pub const KEY_BITS_MAX: usize = 2048;
 pub const EXPONENT_MAX: u32 = 65_537;
 
 /// A client's public key.
+///
+/// ```
+/// use serde_json::json;
+/// use shaddock::wire::signature::{PublicKey, SignatureError};
+///
+/// let rsa = json!({"rsa_n": "d".repeat(256), "rsa_e": "10001"}); // 1,024 bits.
+/// let key = PublicKey::from_handshake(&rsa).unwrap();
+/// assert_eq!(key.verify_work(b""), 2048);
+/// let body = br#"{"text":"hi"}"#;
+/// assert_eq!(key.verify(body), Err(SignatureError::Missing));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicKey {
     /// Big-endian without leading zeros. INVARIANT: odd, and [`KEY_BITS_MIN`] to [`KEY_BITS_MAX`]

@@ -19,6 +19,14 @@ pub enum Sniff {
 /// recognised. The stock server compares four bytes of the first read with a list of methods, so it
 /// treats a first read of `G` as TCP and closes. Methods outside that list, such as `OPTIONS`, get
 /// an HTTP answer here.
+///
+/// ```
+/// use shaddock::wire::sniff::{Sniff, sniff};
+///
+/// assert_eq!(sniff(b"GET / HTTP/1.1\r\n"), Sniff::Http);
+/// assert_eq!(sniff(b"GE"), Sniff::NeedMore);
+/// assert_eq!(sniff(&[1, 0, 0, 40]), Sniff::Tcp);
+/// ```
 #[inline]
 #[must_use]
 pub fn sniff(prefix: &[u8]) -> Sniff {

@@ -1,4 +1,14 @@
 //! Base-128 integers, the encoding of request ids and protobuf keys.
+//!
+//! ```
+//! use shaddock::wire::varint;
+//!
+//! let mut bytes = Vec::new();
+//! varint::encode(300, &mut bytes);
+//! assert_eq!(bytes, [0xac, 0x02]);
+//! assert_eq!(varint::decode(&bytes)?, (300, varint::len(300)));
+//! # Ok::<(), varint::VarintError>(())
+//! ```
 
 use std::fmt;
 

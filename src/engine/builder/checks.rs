@@ -35,6 +35,14 @@ pub(in crate::engine) struct Parts {
 impl Builder {
     /// Checks the description, as far as that can be done before [`Self::start`].
     ///
+    /// ```
+    /// use shaddock::{Engine, Limits};
+    ///
+    /// let limits = Limits { lane_len: 0, ..Limits::default() };
+    /// let error = Engine::builder().listen("127.0.0.1:3010").limits(limits).check().unwrap_err();
+    /// assert!(error.to_string().contains("lane_len"), "{error}");
+    /// ```
+    ///
     /// # Errors
     /// The first thing that is wrong with it.
     pub fn check(&self) -> Result<(), StartError> {

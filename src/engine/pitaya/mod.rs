@@ -38,6 +38,13 @@ use crate::shard::ShardConfig;
 impl Builder {
     /// Forwards server types to the servers of a Pitaya cluster, which this engine joins as one of
     /// its frontends, over NATS and etcd.
+    ///
+    /// ```
+    /// use shaddock::{Engine, PitayaCluster};
+    ///
+    /// let cluster = PitayaCluster::new(["nats://10.0.0.2:4222"], ["http://10.0.0.3:2379"]);
+    /// let builder = Engine::builder().pitaya(cluster.server_type("room"));
+    /// ```
     pub fn pitaya(self, cluster: PitayaCluster) -> Self {
         self.network(PitayaForwarder { cluster })
     }

@@ -14,6 +14,16 @@ const CODE_INTERNAL: &str = "PIT-500";
 
 /// Pitaya's error: `Error { string code = 1; string msg = 2; map<string, string> metadata = 3 }`
 /// (docs/protocol/pitaya.md, "Protobuf messages" and "Error codes").
+///
+/// ```
+/// use shaddock::wire::pitaya::{Error, Serializer};
+///
+/// let error = Error::from_body(br#"{"code":404,"msg":"no such room"}"#);
+/// assert_eq!(error, Error::new("PIT-404", "no such room"));
+/// let mut body = Vec::new();
+/// error.encode(Serializer::Json, &mut body);
+/// assert_eq!(body, br#"{"code":"PIT-404","msg":"no such room"}"#);
+/// ```
 #[allow(clippy::exhaustive_structs)] // Complete by the protocol's definition.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Error {

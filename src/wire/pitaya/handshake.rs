@@ -8,6 +8,25 @@
 //!
 //! Every member of a request may be left out. The answer may be compressed without a mark: a client
 //! recognises it by zlib's first byte, with which no JSON begins.
+//!
+//! ```
+//! use shaddock::wire::pitaya::Serializer;
+//! use shaddock::wire::pitaya::handshake::{self, CODE_BAD_REQUEST, HEARTBEAT};
+//!
+//! let mut body = Vec::new();
+//! match handshake::parse(br#"{"sys":{"platform":"mac","libVersion":"0.3.5"}}"#) {
+//!     Some(request) => {
+//!         assert_eq!(request.sys_type.as_deref(), Some("mac"));
+//!         handshake::success(r#"{"onChat":1}"#, HEARTBEAT, Serializer::Json, None, &mut body);
+//!     }
+//!     None => {
+//!         let (code, text) = (CODE_BAD_REQUEST, None);
+//!         handshake::failure(code, text, "{}", HEARTBEAT, Serializer::Json, &mut body);
+//!     }
+//! }
+//! let expected = r#"{"code":200,"sys":{"dict":{"onChat":1},"heartbeat":30,"serializer":"json"}}"#;
+//! assert_eq!(body, expected.as_bytes());
+//! ```
 
 use std::io::Write as _;
 use std::time::Duration;

@@ -34,6 +34,12 @@ pub const COMPRESSED_BIT: u8 = 0x10;
 pub const ERROR_BIT: u8 = 0x20;
 
 /// The serialization of a listener's bodies, which its handshakes announce.
+///
+/// ```
+/// use shaddock::wire::pitaya::Serializer;
+///
+/// assert_eq!(Serializer::Json.name(), "json");
+/// ```
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Serializer {
@@ -64,6 +70,21 @@ pub fn is_compressed(message: &[u8]) -> bool {
 
 /// Appends a client's compressed message in its uncompressed form: its head without the bit, and
 /// its body inflated.
+///
+/// ```
+/// use shaddock::wire::pitaya::{self, COMPRESSED_BIT, Deflater, Inflater};
+///
+/// let text = "hi ".repeat(100);
+/// let mut message = b"\x02\x0achat.a.say".to_vec(); // A notify.
+/// message[0] |= COMPRESSED_BIT;
+/// assert!(Deflater::default().deflate(text.as_bytes(), &mut message));
+///
+/// assert!(pitaya::is_compressed(&message));
+/// let mut plain = Vec::new();
+/// pitaya::inflate_message(&message, 4096, &mut Inflater::default(), &mut plain)?;
+/// assert_eq!(plain, format!("\x02\x0achat.a.say{text}").as_bytes());
+/// # Ok::<(), pitaya::CompressedError>(())
+/// ```
 ///
 /// # Errors
 /// The errors of [`message::decode`], and those of a body that is not a zlib stream or is longer

@@ -9,6 +9,17 @@ use super::compression::{COMPRESS_BYTES_MAX, COMPRESS_BYTES_MIN, Compression};
 /// A compressor of bodies.
 ///
 /// It holds a few hundred kilobytes once it has been used; one per thread is enough.
+///
+/// ```
+/// use shaddock::wire::pitaya::{Compression, Deflater};
+///
+/// let (mut deflater, mut out) = (Deflater::default(), Vec::new());
+/// assert!(!deflater.deflate(b"hi", &mut out)); // It would be longer.
+/// assert!(deflater.deflate(&[b'a'; 100], &mut out));
+/// out.clear();
+/// assert!(!deflater.compress(&[b'a'; 100], Compression::On, &mut out)); // Not worth the time.
+/// assert!(deflater.compress(&[b'a'; 1000], Compression::On, &mut out));
+/// ```
 #[derive(Debug, Default)]
 pub struct Deflater {
     stream: Option<Box<Compress>>,
@@ -55,6 +66,24 @@ const LEVEL: u32 = 2;
 /// A decompressor of bodies.
 ///
 /// It holds some tens of kilobytes once it has been used; one per thread is enough.
+///
+/// ```
+/// use shaddock::wire::pitaya::{Deflater, Inflated, Inflater};
+///
+/// let (mut small, mut inflater) = (Vec::new(), Inflater::default());
+/// assert!(Deflater::default().deflate(&[b'a'; 100_000], &mut small));
+///
+/// let mut whole = Vec::new();
+/// inflater.inflate(&small, 1 << 20, &mut whole)?;
+/// assert_eq!(whole, [b'a'; 100_000]);
+///
+/// // A part at a time, with others served in between.
+/// let mut parts = Vec::new();
+/// inflater.begin();
+/// while inflater.advance(&small, 1 << 20, &mut 10_000, &mut parts)? == Inflated::Part {}
+/// assert_eq!(parts, whole);
+/// # Ok::<(), shaddock::wire::pitaya::InflateError>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct Inflater {
     stream: Option<Box<Decompress>>,

@@ -51,11 +51,13 @@ impl Protos {
     /// ```
     /// use shaddock::wire::protobuf::Protos;
     ///
-    /// let protos = Protos::parse_text(r#"{"onMove": {"required int32 x": 1}}"#)?;
+    /// let protos = Protos::parse(&serde_json::json!({"onMove": {"required int32 x": 1}}))?;
     /// let form = serde_json::from_str(protos.to_json())?;
     /// let received = Protos::parse_form(&form)?;
     /// assert!(received.schema("onMove").is_some());
     /// assert_eq!(received.to_json(), protos.to_json());
+    /// assert_eq!(received.routes().collect::<Vec<_>>(), ["onMove"]);
+    /// assert_eq!(Protos::parse_text("")?.to_json(), "{}");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
@@ -145,6 +147,27 @@ impl Default for Protos {
 }
 
 /// The layout of one route's bodies.
+///
+/// ```
+/// use serde_json::json;
+/// use shaddock::wire::protobuf::{DecodeError, Protos};
+///
+/// let protos = Protos::parse(&json!({"onMove": {"required int32 x": 1}}))?;
+/// assert_eq!(protos.routes().collect::<Vec<_>>(), ["onMove"]);
+/// let schema = protos.schema("onMove").expect("the route was declared");
+///
+/// let [mut body, mut same] = [Vec::new(), Vec::new()];
+/// schema.encode_json(&json!({"x": -2}), &mut body)?;
+/// schema.encode_json_text(br#"{"x":-2}"#, &mut same)?;
+/// assert_eq!((&body[..], &same[..]), (&b"\x08\x03"[..], &b"\x08\x03"[..]));
+///
+/// let mut text = Vec::new();
+/// schema.decode_to_json(&body, &mut text)?;
+/// assert_eq!(text, br#"{"x":-2}"#);
+/// let too_long = schema.decode_to_json_within(4, &body, &mut text);
+/// assert_eq!(too_long, Err(DecodeError::TooLong));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Schema {
     pub(super) types: Arc<[MessageType]>,

@@ -20,6 +20,18 @@ pub struct ProtoTable {
 impl ProtoTable {
     /// Combines the two directions: `client` describes bodies from clients (`clientProtos.json`),
     /// `server` bodies to clients (`serverProtos.json`).
+    ///
+    /// ```
+    /// use shaddock::wire::protobuf::{ProtoTable, Protos};
+    ///
+    /// let client = Protos::parse_text(r#"{"area.a.move": {"required sInt32 x": 1}}"#)?;
+    /// let table = ProtoTable::new(client, Protos::default());
+    /// assert_eq!(table.client().routes().collect::<Vec<_>>(), ["area.a.move"]);
+    /// assert!(table.server().schema("area.a.move").is_none());
+    /// let told: serde_json::Value = serde_json::from_str(table.protos_json())?;
+    /// assert_eq!(told["version"], table.version());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn new(client: Protos, server: Protos) -> Self {
         let version = fingerprint(&[client.to_json(), server.to_json()]);

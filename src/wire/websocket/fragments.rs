@@ -5,6 +5,20 @@ use super::frame_error::FrameError;
 
 /// The state of a connection between the fragments of a message. It holds no bytes: the caller
 /// keeps the payloads, and this decides whether the next frame may follow.
+///
+/// ```
+/// use shaddock::wire::websocket::{FrameHeader, Fragments, Opcode};
+///
+/// let frame = |opcode, fin| {
+///     let (payload_len, header_len) = (60, 6);
+///     FrameHeader { fin, opcode, mask: [0; 4], payload_len, header_len }
+/// };
+/// let mut fragments = Fragments::new(100);
+/// fragments.on_frame(&frame(Opcode::Text, false))?;
+/// assert_eq!(fragments.open(), Some(Opcode::Text));
+/// assert!(fragments.on_frame(&frame(Opcode::Continuation, true)).is_err()); // 120 bytes.
+/// # Ok::<(), shaddock::wire::websocket::FrameError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fragments {
     /// The kind of the message that waits for more fragments.

@@ -11,6 +11,12 @@ pub const HEADER_BYTES_MAX: usize = 14;
 pub const CONTROL_BYTES_MAX: usize = 125;
 
 /// The type of a frame.
+///
+/// ```
+/// use shaddock::wire::websocket::Opcode;
+///
+/// assert!(Opcode::Ping.is_control() && !Opcode::Continuation.is_control());
+/// ```
 #[allow(clippy::exhaustive_enums, reason = "the RFC defines these six; callers match all")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]

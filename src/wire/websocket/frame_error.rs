@@ -5,6 +5,13 @@ use std::fmt;
 use super::close_code::{CLOSE_BAD_TEXT, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_BIG};
 
 /// The reasons why a frame ends the connection; the peer is at fault.
+///
+/// ```
+/// use shaddock::wire::websocket::{CLOSE_PROTOCOL_ERROR, decode_header};
+///
+/// let error = decode_header(&[0xff], 1024).unwrap_err();
+/// assert_eq!(error.close_code(), CLOSE_PROTOCOL_ERROR);
+/// ```
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameError {

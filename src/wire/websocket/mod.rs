@@ -16,6 +16,26 @@
 //! assert_eq!(payload, b"abc");
 //! # Ok::<(), websocket::FrameError>(())
 //! ```
+//!
+//! The server's own frames have no mask:
+//!
+//! ```
+//! use shaddock::wire::websocket::{self, CLOSE_NORMAL};
+//!
+//! let package = [3, 0, 0, 0];
+//! let mut out = Vec::new();
+//! websocket::encode_binary_header(package.len(), &mut out);
+//! assert_eq!(out.len(), websocket::binary_header_len(package.len()));
+//! out.extend_from_slice(&package);
+//! websocket::encode_pong(b"?", &mut out);
+//! websocket::encode_close(CLOSE_NORMAL, &mut out);
+//! assert_eq!(out, b"\x82\x04\x03\0\0\0\x8a\x01?\x88\x02\x03\xe8");
+//!
+//! // A client's, unmasked:
+//! assert_eq!(websocket::decode_close(b"\x03\xe8bye")?, Some(CLOSE_NORMAL));
+//! assert!(websocket::check_text(b"\xff").is_err());
+//! # Ok::<(), websocket::FrameError>(())
+//! ```
 
 mod close;
 mod close_code;
