@@ -14,7 +14,7 @@ limits! {
     /// The bounds of one engine. The defaults suit a connector of ordinary games.
     ///
     /// The first line of each is what it bounds. What happens there is counted in
-    /// [`crate::metrics::Counters`] under the names that are given.
+    /// [`CounterSnapshot`](crate::metrics::CounterSnapshot) under the names that are given.
     ///
     /// ```
     /// use shaddock::Limits;

@@ -39,7 +39,7 @@ macro_rules! counters {
     ($($(#[$doc:meta])+ $name:ident,)+) => {
         /// The counters of one shard.
         #[derive(Debug, Default)]
-        pub struct Counters {
+        pub(crate) struct Counters {
             $(pub(crate) $name: Counter,)+
         }
 
@@ -53,7 +53,7 @@ macro_rules! counters {
         impl Counters {
             /// Their values now. Counters of one moment may be a message apart.
             #[must_use]
-            pub fn snapshot(&self) -> CounterSnapshot {
+            pub(crate) fn snapshot(&self) -> CounterSnapshot {
                 CounterSnapshot { $($name: self.$name.value(),)+ }
             }
         }

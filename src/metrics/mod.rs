@@ -4,8 +4,8 @@ mod counters;
 mod figures;
 mod latency;
 
-pub(crate) use counters::Counter;
-pub use counters::{CounterSnapshot, Counters};
+pub use counters::CounterSnapshot;
+pub(crate) use counters::{Counter, Counters};
 #[cfg(any(feature = "pitaya", feature = "pomelo"))]
 pub(crate) use figures::ClusterFigures;
 pub(crate) use figures::{Figures, ForwardEnd, ShardFigures};

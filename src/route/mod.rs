@@ -1,6 +1,6 @@
 //! Route names and their dictionary codes.
 
-pub mod dictionary;
+mod dictionary;
 #[cfg(feature = "engine")]
 pub(crate) mod edition;
 #[cfg(feature = "engine")]
@@ -9,7 +9,7 @@ pub(crate) mod edition_id;
 pub(crate) mod push;
 #[cfg(feature = "engine")]
 pub(crate) mod registration;
-pub mod router;
+mod router;
 #[cfg(feature = "engine")]
 pub(crate) mod schemas;
 #[cfg(feature = "engine")]
