@@ -5,6 +5,7 @@
 
 mod circles;
 mod docs;
+mod examples;
 mod features;
 mod shard;
 mod source;
@@ -96,6 +97,7 @@ fn the_repository_is_tidy() {
     findings.extend(findings_of_documents(root, &files));
     findings.extend(circles::circles(&files));
     findings.extend(shard::size(&files));
+    findings.extend(examples::missing(&files));
     let report: String = findings.iter().map(|finding| format!("\n{finding}")).collect();
     assert!(findings.is_empty(), "{} findings:{report}", findings.len());
 }
