@@ -112,6 +112,7 @@ pub struct Message<'a> {
 
 /// Decodes the body of a data package.
 ///
+/// # Errors
 /// [`MessageError::UnknownType`] asks the caller to drop the message. Every other error means a
 /// malformed message and asks the caller to close the session; the stock server throws there.
 ///
