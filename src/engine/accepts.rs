@@ -33,11 +33,17 @@ pub(super) struct Listeners {
     by_shard: Vec<Vec<Arc<ListeningSocket>>>,
     me: ShardIndex,
     full: Arc<FullShards>,
+    /// True once the engine has started. A shard that ends before leaves its sockets as they are:
+    /// one by the other driver may take its place.
+    is_started: Arc<AtomicBool>,
 }
 
 impl Listeners {
-    /// The listening sockets for each shard, in order.
-    pub(super) fn shared(by_shard: Vec<Vec<ListeningSocket>>) -> impl Iterator<Item = Self> {
+    /// The listening sockets for each shard, in order. `is_started` is set once the engine has.
+    pub(super) fn shared(
+        by_shard: Vec<Vec<ListeningSocket>>,
+        is_started: Arc<AtomicBool>,
+    ) -> impl Iterator<Item = Self> {
         assert!(by_shard.iter().all(|sockets| (1..=LISTENERS_MAX).contains(&sockets.len())));
         let full = Arc::new(FullShards::new(by_shard.len()));
         let by_shard: Vec<Vec<_>> = by_shard
@@ -48,6 +54,7 @@ impl Listeners {
             by_shard: by_shard.clone(),
             me: ShardIndex(me),
             full: Arc::clone(&full),
+            is_started: Arc::clone(&is_started),
         })
     }
 
@@ -291,6 +298,7 @@ impl Accepts {
             // At once: an accept under way holds the socket until the kernel has taken the ring
             // apart, and clients would connect to a backlog that is not accepted from.
             if shard == self.listeners.me
+                && self.listeners.is_started.load(Ordering::Acquire)
                 && let Err(error) = listener.shutdown(std::net::Shutdown::Both)
             {
                 tracing::error!(%error, "a socket goes on listening");
@@ -409,7 +417,8 @@ mod tests {
     fn a_refused_connection_makes_room_for_the_next_at_once() {
         const STORM: u64 = 20;
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
-        let listeners = Listeners::shared(vec![vec![socket.unwrap()]]).next().unwrap();
+        let by_shard = vec![vec![socket.unwrap()]];
+        let listeners = Listeners::shared(by_shard, Arc::default()).next().unwrap();
         let mut accepts = Accepts::new(listeners, 1_000);
         // Nothing is submitted, so that every accept ends as the test says.
         let mut io = Poller::open(RingSize { submissions: 64, completions: 64 }).unwrap();

@@ -294,6 +294,17 @@ pub(super) struct Listening {
     pub(super) addresses: Vec<SocketAddr>,
 }
 
+impl Listening {
+    /// Has nobody connect any more, though a ring that is taken apart holds a socket for a while.
+    pub(super) fn stop(&self) {
+        for socket in self.by_shard.iter().flatten() {
+            if let Err(error) = socket.shutdown(std::net::Shutdown::Both) {
+                tracing::error!(%error, "a socket goes on listening");
+            }
+        }
+    }
+}
+
 /// Listens on all addresses, once for each shard.
 pub(super) fn listen(
     listeners: &[Listener],

@@ -1,15 +1,16 @@
 //! The checks before the first thread starts, so that the errors are ours: a runtime that finds
 //! io_uring blocked panics with a text that leads nowhere.
 
-use io_uring::{IoUring, Probe, opcode};
-use rustix::io::Errno;
+use io_uring::{Probe, opcode};
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::ring_memory::{MEMLOCK_BYTES_MIN, SHARD_RING, ring_bytes, ring_failed};
 use super::threads::ThreadCounts;
-use crate::error::{EngineOption, IoUringBlock, StartError};
-use crate::io::{self, Chosen, Driver, Io as _, Ring, open_descriptors};
+use crate::error::{EngineOption, StartError};
+use crate::io::{
+    self, Chosen, Driver, Io as _, Ring, explain, explain_refusal, open_descriptors, who_refuses,
+};
 
 /// Descriptors that a program needs besides those of each thread.
 const DESCRIPTORS_BASE: u64 = 64;
@@ -74,10 +75,12 @@ fn check_ring_here(threads: ThreadCounts) -> Result<(), StartError> {
     // The runtime asks for its part even where the kernel counts nothing.
     let is_counted = !has_capability(CapabilitySet::IPC_LOCK);
     let locked = if is_counted { ring_bytes(threads) } else { 0 };
-    check_memlock(getrlimit(Resource::Memlock).current, locked.max(MEMLOCK_BYTES_MIN))?;
-    let mut ring =
-        Ring::new(SHARD_RING).map_err(|error| explain(error, check_plain_ring(), threads))?;
-    let refused = |missing| move |error| explain_refusal(error, missing, threads);
+    // Where both are short, the refusal is told: no limit would help.
+    check_memlock(getrlimit(Resource::Memlock).current, locked.max(MEMLOCK_BYTES_MIN))
+        .map_err(|short| who_refuses().unwrap_or(short))?;
+    let failed = |error| ring_failed(RING, error, threads);
+    let mut ring = Ring::new(SHARD_RING).map_err(|error| explain(error, failed))?;
+    let refused = |missing| move |error| explain_refusal(error, missing, failed);
     ring.uring().submitter().submit().map_err(refused("submissions"))?;
     check_opcodes(&ring, refused("a probe of its operations"))?;
     ring.register_sockets(1).map_err(refused("a sparse table of direct descriptors"))
@@ -99,89 +102,6 @@ fn check_descriptors(limit: Option<u64>, limit_min: u64) -> Result<(), StartErro
     match limit {
         Some(limit) if limit < limit_min => Err(StartError::Descriptors { limit, limit_min }),
         _ => Ok(()),
-    }
-}
-
-/// A ring without any of our flags: tells a kernel that is too old from one that refuses.
-fn check_plain_ring() -> std::io::Result<()> {
-    IoUring::new(8).map(drop)
-}
-
-/// Says what the failure of our ring means, in view of a plain one.
-fn explain(error: std::io::Error, plain: std::io::Result<()>, threads: ThreadCounts) -> StartError {
-    // Its registrations may be refused where the ring itself is not.
-    let is_refused = match Errno::from_io_error(&error) {
-        Some(Errno::PERM | Errno::ACCESS) => true,
-        Some(Errno::NOSYS) => Signs::seen().has_filter,
-        _ => false,
-    };
-    if is_refused {
-        return explain_refusal(error, "everything (ENOSYS)", threads);
-    }
-    match plain {
-        Ok(()) if Errno::from_io_error(&error) == Some(Errno::NOMEM) => {
-            ring_failed(RING, error, threads)
-        }
-        Ok(()) => StartError::KernelTooOld { missing: "SINGLE_ISSUER and DEFER_TASKRUN" },
-        Err(plain) => explain_refusal(plain, "everything (ENOSYS)", threads),
-    }
-}
-
-/// Says what the refusal of something means that a kernel of the right age has.
-fn explain_refusal(
-    error: std::io::Error,
-    missing: &'static str,
-    threads: ThreadCounts,
-) -> StartError {
-    match Errno::from_io_error(&error) {
-        Some(Errno::PERM | Errno::ACCESS) => {
-            StartError::IoUringBlocked { by: blocked_by(&Signs::seen()), error }
-        }
-        // Filters say so, too, of what they do not know.
-        Some(Errno::NOSYS) if Signs::seen().has_filter => {
-            StartError::IoUringBlocked { by: IoUringBlock::Seccomp, error }
-        }
-        Some(Errno::NOSYS | Errno::INVAL) => StartError::KernelTooOld { missing },
-        _ => ring_failed(RING, error, threads),
-    }
-}
-
-/// The signs of who refuses io_uring.
-#[derive(Debug, Clone, Copy)]
-struct Signs {
-    /// `kernel.io_uring_disabled`, 0 where there is no such thing.
-    io_uring_disabled: u8,
-    /// `kernel.io_uring_group`; none where it is -1.
-    io_uring_group: Option<u32>,
-    has_filter: bool,
-}
-
-impl Signs {
-    fn seen() -> Self {
-        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-        let disabled = read("/proc/sys/kernel/io_uring_disabled");
-        let group = read("/proc/sys/kernel/io_uring_group");
-        Self {
-            io_uring_disabled: disabled.trim().parse().unwrap_or(0),
-            io_uring_group: group.trim().parse().ok(),
-            has_filter: read("/proc/thread-self/status").lines().any(is_filter),
-        }
-    }
-}
-
-/// True if a line of `/proc/thread-self/status` shows a seccomp filter.
-fn is_filter(line: &str) -> bool {
-    line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2")
-}
-
-/// The sysctl is asked by the kernel behind the filter, but where it forbids, it forbids.
-fn blocked_by(signs: &Signs) -> IoUringBlock {
-    match signs {
-        Signs { io_uring_disabled: disabled @ 1.., io_uring_group: group, .. } => {
-            IoUringBlock::Sysctl { disabled: *disabled, group: *group }
-        }
-        Signs { has_filter: true, .. } => IoUringBlock::Seccomp,
-        _ => IoUringBlock::Unknown,
     }
 }
 
@@ -254,40 +174,5 @@ mod tests {
         let error = check_descriptors(Some(10), 64).unwrap_err();
         assert!(error.to_string().contains("64"), "{error}");
         assert!(check_memlock(None, MEMLOCK_BYTES_MIN).is_ok());
-    }
-
-    #[test]
-    fn a_blocked_io_uring_is_told_from_a_missing_one() {
-        let explain = |errno: Errno, plain| explain(errno.into(), plain, THREADS);
-        let explained = explain(Errno::PERM, Err(Errno::PERM.into()));
-        assert!(matches!(explained, StartError::IoUringBlocked { .. }), "{explained}");
-        // Of which there may be one where the test runs.
-        if !Signs::seen().has_filter {
-            let explained = explain(Errno::NOSYS, Err(Errno::NOSYS.into()));
-            assert!(matches!(explained, StartError::KernelTooOld { .. }), "{explained}");
-        }
-        let explained = explain(Errno::INVAL, Ok(()));
-        assert!(matches!(explained, StartError::KernelTooOld { .. }), "{explained}");
-        for plain in [Ok(()), Err(Errno::NOMEM.into())] {
-            let text = explain(Errno::NOMEM, plain).to_string();
-            let sum = ring_bytes(THREADS).to_string();
-            assert!(text.contains("`ulimit -l`") && text.contains(&sum), "{text}");
-        }
-    }
-
-    #[test]
-    fn what_blocks_io_uring_is_told_with_what_to_do() {
-        let by = |io_uring_disabled, has_filter| {
-            let io_uring_group = Some(1001);
-            blocked_by(&Signs { io_uring_disabled, io_uring_group, has_filter }).to_string()
-        };
-        assert!(by(2, true).contains("kernel.io_uring_disabled, which is 2; set it to 0"));
-        assert!(by(1, false).contains("the group 1001, which is kernel.io_uring_group"));
-        let signs = Signs { io_uring_disabled: 1, io_uring_group: None, has_filter: false };
-        assert!(blocked_by(&signs).to_string().contains("set kernel.io_uring_group"));
-        assert!(by(0, true).contains("seccomp") && !by(0, true).contains("io_uring_disabled"));
-        assert!(by(0, false).contains("security modules"));
-        assert!(is_filter("Seccomp:\t2") && !is_filter("Seccomp:\t0"));
-        assert!(!is_filter("Seccomp_filters:\t2"));
     }
 }

@@ -2,9 +2,6 @@
 
 use std::io;
 
-use rustix::io::Errno;
-use rustix::process::{Resource, getrlimit};
-
 use super::threads::ThreadCounts;
 use crate::error::StartError;
 use crate::io::RingSize;
@@ -16,7 +13,7 @@ pub(super) const SHARD_RING: RingSize = RingSize { submissions: 1024, completion
 pub(super) const WORKER_RING: RingSize = RingSize { submissions: 64, completions: 512 };
 /// The limit of locked memory that the runtime of a shard asks for.
 pub(super) const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
-/// Memory that the kernel locks for a shard's runtime: a shard takes 426 KiB with its own ring.
+/// Memory that the kernel locks for a shard's runtime: a shard takes 432 KiB with its own ring.
 const RUNTIME_BYTES: u64 = 232 * 1024;
 
 /// Memory that the kernel takes for the rings of an engine's threads, with those of the runtime and
@@ -33,9 +30,5 @@ pub(super) fn ring_failed(
     error: io::Error,
     threads: ThreadCounts,
 ) -> StartError {
-    if Errno::from_io_error(&error) != Some(Errno::NOMEM) {
-        return StartError::System { what, error };
-    }
-    let limit = getrlimit(Resource::Memlock).current;
-    StartError::RingMemory { what, bytes_min: ring_bytes(threads), limit }
+    crate::io::ring_failed(what, error, ring_bytes(threads))
 }

@@ -22,7 +22,7 @@ use crate::dispatch::Register;
 use crate::error::StartError;
 use crate::forward::worker::WorkerConfig;
 use crate::forward::{Party, Route};
-use crate::io::{Chosen, Io, Poller, Ring};
+use crate::io::{Chosen, Io, Poller, Ring, give_way};
 use crate::session::ShardIndex;
 use crate::shard::ShardConfig;
 
@@ -31,6 +31,8 @@ pub(super) struct Plan {
     pub(super) config: Arc<ShardConfig>,
     pub(super) counts: ThreadCounts,
     pub(super) driver: Chosen,
+    /// True if epoll takes the place of rings for which there is no memory.
+    pub(super) gives_way: bool,
     /// The cores that shards are pinned to; none where the system does not tell.
     pub(super) cores: Vec<usize>,
     pub(super) listening: Listening,
@@ -40,28 +42,72 @@ pub(super) struct Plan {
     pub(super) routers: Vec<(String, Route)>,
 }
 
+/// Shards and workers that run.
+struct Started {
+    engine: Engine,
+    /// The first shard's listening sockets, by which connections are spread.
+    weighed: Vec<Weak<Socket>>,
+    /// The sockets that each shard may hold.
+    sockets_max: u32,
+}
+
 impl Plan {
     /// Starts the engine.
     ///
     /// # Errors
     /// The system refuses something, or handlers are registered wrongly. The threads that were
     /// started have ended then.
-    pub(super) fn start(self) -> Result<Engine, StartError> {
-        let Self { config, counts, driver, cores, listening, registers, networks, routers } = self;
+    pub(super) fn start(mut self) -> Result<Engine, StartError> {
+        let started = match self.start_threads() {
+            // What the check has seen may be another process's by now.
+            Err(error @ StartError::RingMemory { .. }) if self.may_give_way() => {
+                self.driver = give_way(&error);
+                self.config.mistakes.take();
+                self.start_threads()
+            }
+            started => started,
+        };
+        let started = started.inspect_err(|_| self.listening.stop())?;
+        let Started { mut engine, weighed, sockets_max } = started;
+        let Self { config, counts, listening, networks, routers, .. } = self;
+        // The shards alone hold them from here on: where a shard fails, it keeps no port.
+        drop(listening);
+        start_networks(networks, &routers, counts, &mut engine)?;
+        if counts.shards > 1 {
+            let connections_max = sockets_max.min(config.limits.connections_per_shard_max);
+            balance(config, weighed, connections_max, &mut engine);
+        }
+        Ok(engine)
+    }
+
+    fn may_give_way(&self) -> bool {
+        self.gives_way && self.driver == Chosen::Ring
+    }
+
+    /// Starts shards and workers. The listening sockets stay open for whoever comes next.
+    fn start_threads(&self) -> Result<Started, StartError> {
+        let Self { config, counts, driver, cores, listening, registers, .. } = self;
+        let (counts, driver) = (*counts, *driver);
         let threads = Threads::new(counts, &config.limits)?;
         // From here on a failure stops what runs already: the engine is dropped.
-        let mut engine =
-            Engine::new(Arc::clone(&config), Arc::clone(&threads), driver, listening.addresses);
+        let mut engine = Engine::new(
+            Arc::clone(config),
+            Arc::clone(&threads),
+            driver,
+            listening.addresses.clone(),
+        );
         let (opened, results) = channel();
         let sockets_max = sockets_max(driver, counts);
         let runtimes = Arc::<Runtimes>::default();
         let mut weighed = Vec::new();
-        for (index, listeners) in Listeners::shared(listening.by_shard).enumerate() {
+        let by_shard = clones(&listening.by_shard)?;
+        let is_started = Arc::clone(&runtimes.is_started);
+        for (index, listeners) in Listeners::shared(by_shard, is_started).enumerate() {
             if index == 0 {
                 weighed.extend(listeners.own().iter().map(Arc::downgrade));
             }
             let shard = ShardThread {
-                config: Arc::clone(&config),
+                config: Arc::clone(config),
                 index: ShardIndex(index as u16),
                 listeners,
                 sockets_max,
@@ -78,7 +124,7 @@ impl Plan {
             Chosen::Ring => start_worker::<Ring>,
             Chosen::Poll => start_worker::<Poller>,
         };
-        for (me, worker) in config.workers(&threads.hub, &registers) {
+        for (me, worker) in config.workers(&threads.hub, registers) {
             engine.add_worker(start_worker(worker, &threads, me, counts, opened.clone())?);
         }
         drop(opened);
@@ -96,13 +142,15 @@ impl Plan {
             return Err(StartError::Handlers(mistakes));
         }
         runtimes.is_started.store(true, Ordering::Release);
-        start_networks(networks, &routers, counts, &mut engine)?;
-        if counts.shards > 1 {
-            let connections_max = sockets_max.min(config.limits.connections_per_shard_max);
-            balance(config, weighed, connections_max, &mut engine);
-        }
-        Ok(engine)
+        Ok(Started { engine, weighed, sockets_max })
     }
+}
+
+/// The same sockets once more.
+fn clones(by_shard: &[Vec<Socket>]) -> Result<Vec<Vec<Socket>>, StartError> {
+    let failed = |error| StartError::System { what: "another descriptor of a listener", error };
+    let of_shard = |sockets: &Vec<Socket>| sockets.iter().map(Socket::try_clone).collect();
+    by_shard.iter().map(of_shard).collect::<std::io::Result<_>>().map_err(failed)
 }
 
 /// Has new connections spread over the shards by their load. Without it they are spread all the
@@ -125,7 +173,8 @@ type Opened = Result<(), StartError>;
 /// The failures of the runtimes of an engine's shards.
 #[derive(Default)]
 struct Runtimes {
-    is_started: AtomicBool,
+    /// True once the engine has started.
+    is_started: Arc<AtomicBool>,
     /// Says why one of them could not be made.
     error: Mutex<Option<std::io::Error>>,
 }

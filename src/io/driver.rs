@@ -35,6 +35,13 @@ impl Driver {
     /// The names, as options have them.
     pub const NAMES: [&str; 3] = ["auto", "ring", "poll"];
 
+    /// True if it is all the same who does it, in view of the environment: where the ring can't be
+    /// had after all, epoll takes its place.
+    pub(crate) fn gives_way(self) -> bool {
+        let is_open = |text: &str| text.is_empty() || text.parse() == Ok(Self::Auto);
+        self == Self::Auto && std::env::var(VARIABLE).map_or(true, |text| is_open(&text))
+    }
+
     /// The choice, in view of the environment; `check` tells why there can be no ring.
     ///
     /// # Errors
@@ -54,15 +61,16 @@ impl Driver {
         match driver {
             Self::Poll => Ok(Chosen::Poll),
             Self::Ring => check().map(|()| Chosen::Ring),
-            Self::Auto => match check() {
-                Ok(()) => Ok(Chosen::Ring),
-                Err(why) => {
-                    tracing::warn!("{why}; epoll takes the place of io_uring");
-                    Ok(Chosen::Poll)
-                }
-            },
+            Self::Auto => Ok(check().map_or_else(|why| give_way(&why), |()| Chosen::Ring)),
         }
     }
+}
+
+/// Says why epoll takes the place of the ring.
+#[cold]
+pub(crate) fn give_way(why: &impl std::fmt::Display) -> Chosen {
+    tracing::warn!("{why}; epoll takes the place of io_uring");
+    Chosen::Poll
 }
 
 impl std::fmt::Display for Driver {
@@ -101,7 +109,9 @@ mod tests {
         let unneeded = || panic!("nobody asks for the ring");
         let polled = Driver::Poll.choose::<String>(unneeded, |expected| expected);
         assert_eq!(polled, Ok(Chosen::Poll));
+        assert!(!Driver::Ring.gives_way() && !Driver::Poll.gives_way());
         if std::env::var_os(VARIABLE).is_none() {
+            assert!(Driver::Auto.gives_way());
             assert_eq!(choose(Driver::Auto), Ok(Chosen::Poll));
             assert_eq!(Driver::Auto.choose(|| Ok::<_, String>(()), |it| it), Ok(Chosen::Ring));
         }

@@ -7,8 +7,13 @@ use super::driver::Driver;
 use super::part::Part;
 use super::run_barrier::{DriverIndex, GivenUp, RunBarrier, Step};
 use super::script::SLOTS_MAX;
+use super::sockets::RING;
 use super::{LoadOptions, LoadProgress, LoadReport, Mode, Phase};
-use crate::io::{Chosen, Io, Poller, Ring, RingSize, open_descriptors, sockets_max};
+use crate::error::StartError;
+use crate::io::{
+    Chosen, Io, Poller, Ring, explain, explain_refusal, give_way, open_descriptors, ring_failed,
+    sockets_max,
+};
 use crate::wire::message::ROUTE_BYTES_MAX;
 
 /// Loads a server as described, and tells `progress` from time to time.
@@ -32,7 +37,21 @@ pub fn run(
     let misnamed = |expected| {
         io::Error::new(io::ErrorKind::InvalidInput, format!("the driver must be {expected}"))
     };
-    let driver = options.driver.choose(check_ring, misnamed)?;
+    let driver = options.driver.choose(|| check_ring(options), misnamed)?;
+    match run_by(driver, options, &mut progress) {
+        // What the check has seen may be another process's by now.
+        Err(error) if is_of_ring_memory(&error) && options.driver.gives_way() => {
+            run_by(give_way(&error), options, &mut progress)
+        }
+        result => result,
+    }
+}
+
+fn run_by(
+    driver: Chosen,
+    options: &LoadOptions,
+    progress: &mut impl FnMut(LoadProgress),
+) -> io::Result<LoadReport> {
     let rings = rings(options, driver)?;
     let barrier = RunBarrier::new(rings);
     std::thread::scope(|scope| {
@@ -46,7 +65,7 @@ pub fn run(
         };
         let others: Vec<_> = (1..rings).map(spawn).collect();
         let part = Part::new(options, &barrier, DriverIndex(0));
-        let mut sum = run_part(part, driver, &mut progress);
+        let mut sum = run_part(part, driver, progress);
         for other in others {
             let joined = other.map_err(GivenUp::Failed).and_then(|other| {
                 other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -103,16 +122,29 @@ fn check(options: &LoadOptions) -> io::Result<()> {
 }
 
 /// Checks that there is a ring to be had, on a thread of its own: its end interrupts the thread.
-fn check_ring() -> io::Result<()> {
-    const SMALL: RingSize = RingSize { submissions: 8, completions: 16 };
-    let check = || {
-        let mut ring = Ring::new(SMALL)?;
-        ring.uring().submitter().submit()?;
-        ring.register_sockets(1)
+fn check_ring(options: &LoadOptions) -> io::Result<()> {
+    let rings = rings(options, Chosen::Ring)?;
+    let failed = move |error| ring_failed("an io_uring", error, ring_bytes(rings));
+    let refused = move |missing| move |error| explain_refusal(error, missing, failed);
+    let check = move || {
+        let mut ring = Ring::new(RING).map_err(|error| explain(error, failed))?;
+        ring.uring().submitter().submit().map_err(refused("submissions"))?;
+        ring.register_sockets(1).map_err(refused("a sparse table of direct descriptors"))
     };
     let checked = std::thread::Builder::new().spawn(check)?.join();
-    let checked = checked.unwrap_or_else(|_| Err(io::Error::other("it panicked")));
-    checked.map_err(|error| io::Error::new(error.kind(), format!("there is no ring ({error})")))
+    let checked = checked.map_err(|_| io::Error::other("the test of io_uring panicked"))?;
+    checked.map_err(io::Error::other)
+}
+
+/// Memory that the kernel takes for the rings of a run.
+fn ring_bytes(rings: u32) -> u64 {
+    u64::from(rings) * RING.bytes()
+}
+
+/// True if there is no memory for a ring, or the user may lock no more.
+fn is_of_ring_memory(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    matches!(inner, Some(StartError::RingMemory { .. }))
 }
 
 /// The number of rings.
@@ -165,7 +197,8 @@ fn drive<I: Io>(
 ) -> Result<LoadReport, GivenUp> {
     let (warmup, measure) = (part.options.warmup, part.options.measure);
     let is_storm = part.options.mode == Mode::Storm;
-    let mut driver = Driver::<'_, I>::new(part)?;
+    let rings = part.barrier.len();
+    let mut driver = Driver::<'_, I>::new(part).map_err(|error| not_opened::<I>(error, rings))?;
     let start = Instant::now();
     driver.connect_all(progress)?;
     let connecting = start.elapsed();
@@ -188,6 +221,14 @@ fn drive<I: Io>(
     driver.tell(Phase::Done, 1.0, progress);
     driver.wait(Step::Done)?;
     Ok(LoadReport { connecting, reconnecting, ..report })
+}
+
+/// The reason why a part has not been opened.
+fn not_opened<I: Io>(error: io::Error, rings: u32) -> io::Error {
+    match error.raw_os_error() {
+        Some(_) => io::Error::new(error.kind(), ring_failed(I::NAME, error, ring_bytes(rings))),
+        None => error,
+    }
 }
 
 /// CPU time of this thread.
@@ -236,5 +277,15 @@ mod tests {
         let many = LoadOptions { connections: u32::MAX, rings: 1, ..options };
         assert!(rings(&many, Chosen::Ring).unwrap_err().to_string().contains("rings"));
         assert!(rings(&many, Chosen::Poll).unwrap_err().to_string().contains("`ulimit -n`"));
+    }
+
+    #[test]
+    fn a_ring_without_memory_is_told_with_the_sum_and_what_to_raise() {
+        let no_memory = || io::Error::from(rustix::io::Errno::NOMEM);
+        let error = not_opened::<Ring>(no_memory(), 3);
+        let text = error.to_string();
+        assert!(text.contains(&(3 * RING.bytes()).to_string()), "{text}");
+        assert!(text.contains("`ulimit -l`"), "{text}");
+        assert!(is_of_ring_memory(&error) && !is_of_ring_memory(&no_memory()));
     }
 }

@@ -17,7 +17,7 @@ use super::{LoadOptions, histogram};
 use crate::io::{Completion, Io, ReceiveBuffers as _, RingSize, SendIndex, Token};
 use crate::shard::SocketIndex;
 
-const RING: RingSize = RingSize { submissions: 2048, completions: 16_384 };
+pub(super) const RING: RingSize = RingSize { submissions: 2048, completions: 16_384 };
 const RECEIVE_BUFFERS: u16 = 1024;
 const RECEIVE_BUFFER_BYTES: u32 = 16 * 1024;
 

@@ -28,7 +28,7 @@ mod proxy;
 mod race;
 #[cfg(feature = "admin")]
 mod recorder;
-#[cfg(all(feature = "cli", target_arch = "x86_64"))]
+#[cfg(feature = "cli")]
 mod refused;
 mod runtime;
 #[cfg(feature = "cli")]

@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process};
+use nix::libc;
+use rustix::process::{Pid, Resource, Signal, geteuid, getrlimit, kill_process};
 use support::{Client, Event, handshake, has_ring};
 
 /// Arguments: the errno, the numbers of the system calls with commas, and the program. A number may
@@ -33,11 +34,11 @@ assert prctl(22, 2, ctypes.byref(Program(len(filter) // 8, filter)), 0, 0) == 0
 os.execv(sys.argv[3], sys.argv[3:])
 "#;
 
-const IO_URING_SETUP: u32 = 425;
-const IO_URING_ENTER: u32 = 426;
-const IO_URING_REGISTER: u32 = 427;
-const SCHED_SETAFFINITY: u32 = 203;
-const SCHED_GETAFFINITY: u32 = 204;
+const IO_URING_SETUP: u32 = libc::SYS_io_uring_setup as u32;
+const IO_URING_ENTER: u32 = libc::SYS_io_uring_enter as u32;
+const IO_URING_REGISTER: u32 = libc::SYS_io_uring_register as u32;
+const SCHED_SETAFFINITY: u32 = libc::SYS_sched_setaffinity as u32;
+const SCHED_GETAFFINITY: u32 = libc::SYS_sched_getaffinity as u32;
 const EPERM: u32 = 1;
 const ENOMEM: u32 = 12;
 const ENOSYS: u32 = 38;
@@ -122,6 +123,25 @@ fn a_runtime_without_memory_is_told_as_such() {
     assert!(text.contains("`ulimit -l`"), "{text}");
 }
 
+/// The check has found a ring, and then there is no memory for one more. Who has asked for no
+/// driver is served all the same.
+#[test]
+fn epoll_takes_the_place_of_a_ring_that_is_lost_at_the_start() {
+    // Those of the runtime have 32 entries, those of a worker 64.
+    for (entries, lacks) in [(32, "no memory for a shard's runtime"), (64, "no memory for ")] {
+        let calls = format!("{IO_URING_SETUP}:{entries}");
+        let Some(mut child) = demo_without("auto", ENOMEM, &calls) else { return };
+        let address = address(&mut child);
+        assert_serves(address);
+        let log = end(child);
+        assert_eq!(log.lines().count(), 1, "{log}");
+        assert!(log.contains("epoll takes the place of io_uring"), "{log}");
+        if has_ring() {
+            assert!(log.contains(lacks) && log.contains("`ulimit -l`"), "{log}");
+        }
+    }
+}
+
 /// The address where a demo listens, once it does.
 fn address(child: &mut Child) -> SocketAddr {
     let mut line = String::new();
@@ -179,10 +199,129 @@ fn the_demo_serves_with_little_locked_memory() {
     assert!(log.contains("epoll"), "{log}");
 }
 
+/// Memory that the rings of a shard and of a worker take, and that of the one that is tried before,
+/// as docs/drivers.md has it.
+const SHARD_BYTES: u64 = 432 * 1024;
+const WORKER_BYTES: u64 = 65 * 256;
+const TRIED_BYTES: u64 = 200 * 1024;
+
+/// A demo for a user who may lock so much and no more. None where none can be had, which is said.
+fn as_a_user(memlock_bytes: u64) -> Option<Command> {
+    let allowed = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
+    if allowed.is_ok_and(|disabled| disabled.trim() != "0") {
+        println!("skipped: io_uring is not for every user here");
+        return None;
+    }
+    let make = || {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--memlock={memlock_bytes}:{memlock_bytes}"));
+        if geteuid().is_root() {
+            // A user of its own, as what all processes of a user lock is counted together.
+            let user = (100_000 + std::process::id() % 100_000).to_string();
+            command.args(["setpriv", "--clear-groups", "--inh-caps=-all", "--reuid", &user]);
+        }
+        command.arg(env!("CARGO_BIN_EXE_shaddock")).env_remove("SHADDOCK_DRIVER");
+        command
+    };
+    let can = make().arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !can.is_ok_and(|status| status.success()) {
+        println!("skipped: a user without rights can't be had, or may not read this folder");
+        return None;
+    }
+    let mut command = make();
+    command.args(["--listen", "127.0.0.1:0", "--no-admin"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    Some(command)
+}
+
+#[test]
+fn shards_share_the_memory_that_a_user_may_lock() {
+    const LIMIT: u64 = 8 << 20;
+    if !has_ring() {
+        return;
+    }
+    let demo = |memlock_bytes: u64, shards: u64, driver: &str| {
+        let mut command = as_a_user(memlock_bytes)?;
+        command.args(["--shards", &shards.to_string(), "--driver", driver]).spawn().ok()
+    };
+    let sum = |shards: u64| shards * SHARD_BYTES + 2 * WORKER_BYTES + TRIED_BYTES;
+    let Some(child) = demo(LIMIT, 20, "ring") else { return };
+    let text = told_by(child).unwrap();
+    let needed = format!("is {LIMIT} bytes and must be {} at least", sum(20));
+    assert!(text.contains(&needed) && text.contains("LimitMEMLOCK="), "{text}");
+
+    let mut child = demo(LIMIT, 20, "auto").unwrap();
+    assert_serves(address(&mut child));
+    let log = end(child);
+    assert!(log.contains(&needed) && log.contains("epoll"), "{log}");
+
+    // What the documents say is enough.
+    for (limit, shards) in [(sum(1), 1), (sum(4), 4), (LIMIT, (LIMIT - sum(0)) / SHARD_BYTES)] {
+        let mut child = demo(limit, shards, "ring").unwrap();
+        assert_serves(address(&mut child));
+        assert_eq!(end(child), "", "{shards} shards");
+    }
+}
+
+/// As in a container that hides it.
+#[test]
+fn without_sys_it_serves() {
+    let drivers = if has_ring() { &["ring", "poll"][..] } else { &["poll"] };
+    let hide = "mount -t tmpfs none /sys && exec \"$@\"";
+    let hidden = || {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", hide, "sh"]);
+        command
+    };
+    let can = hidden().arg("true").stderr(Stdio::null()).status();
+    if !can.is_ok_and(|status| status.success()) {
+        println!("skipped: who runs this may not hide /sys");
+        return;
+    }
+    for driver in drivers {
+        let mut child = hidden()
+            .arg(env!("CARGO_BIN_EXE_shaddock"))
+            .args(["--listen", "127.0.0.1:0", "--no-admin", "--shards", "2", "--driver", driver])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        assert_serves(address(&mut child));
+        let log = end(child);
+        assert!(!log.contains("panicked"), "{log}");
+    }
+}
+
+/// The load client says what the server says.
+#[test]
+fn load_tells_what_refuses_the_ring() {
+    let load = |driver: &str, errno: u32| {
+        let output = Command::new("python3")
+            .args(["-c", REFUSE, &errno.to_string(), &IO_URING_SETUP.to_string()])
+            .arg(env!("CARGO_BIN_EXE_shaddock"))
+            .args(["load", "--addr", "127.0.0.1:1", "--driver", driver])
+            .env_remove("SHADDOCK_DRIVER")
+            .output()
+            .ok()?;
+        assert!(!output.status.success(), "nobody listens there");
+        Some(String::from_utf8(output.stderr).unwrap())
+    };
+    if !has_ring() {
+        return;
+    }
+    let Some(text) = load("ring", EPERM) else { return };
+    assert!(text.contains("a seccomp filter") && text.contains("io_uring_setup"), "{text}");
+    let text = load("ring", ENOMEM).unwrap();
+    assert!(text.contains("all rings take") && text.contains("`ulimit -l`"), "{text}");
+    let text = load("auto", EPERM).unwrap();
+    assert!(text.contains("a seccomp filter") && text.contains("epoll"), "{text}");
+}
+
 #[test]
 fn a_shard_that_can_not_be_pinned_serves() {
     let drivers = if has_ring() { &["ring", "poll"][..] } else { &["poll"] };
-    for calls in [&[SCHED_SETAFFINITY][..], &[SCHED_GETAFFINITY], &[203, 204]] {
+    let both = [SCHED_SETAFFINITY, SCHED_GETAFFINITY];
+    for calls in [&both[..1], &both[1..], &both] {
         for driver in drivers {
             let Some(mut child) = demo(driver, EPERM, calls) else { return };
             let address = address(&mut child);

@@ -68,10 +68,21 @@ impl Builder {
         let checked = self.checked(shards)?;
         let counts = checked.counts;
         let driver = preflight::choose(self.driver, counts)?;
+        let gives_way = self.driver.gives_way();
         let listening = listen::listen(&self.listeners, usize::from(shards), self.limits.backlog)?;
         let Parts { config, registers, networks, routers, attachments } = self.into_parts(checked);
         let config = Arc::new(config);
-        let plan = Plan { config, counts, driver, cores, listening, registers, networks, routers };
+        let plan = Plan {
+            config,
+            counts,
+            driver,
+            gives_way,
+            cores,
+            listening,
+            registers,
+            networks,
+            routers,
+        };
         let mut engine = plan.start()?;
         // One that fails stops the engine, which is dropped.
         for attachment in attachments {
