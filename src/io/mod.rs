@@ -27,6 +27,8 @@ pub(crate) use driver::{Chosen, give_way};
 #[cfg(test)]
 pub(crate) use faults::fail;
 pub(crate) use poller::Poller;
+#[cfg(test)]
+pub(crate) use refusal::skip;
 pub(crate) use refusal::{explain, explain_refusal, ring_failed, who_refuses};
 pub(crate) use ring::Ring;
 pub(crate) use size::RingSize;

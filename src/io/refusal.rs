@@ -117,6 +117,31 @@ fn blocked_by(signs: &Signs) -> IoUringBlock {
     }
 }
 
+/// Says that a test of the ring is skipped, as the system has none to give.
+///
+/// # Panics
+/// The ring fails for another reason, which is a fault of its own.
+#[cfg(test)]
+pub(crate) fn skip(error: &StartError) {
+    use StartError::{IoUringBlocked, KernelTooOld, MemLock, RingMemory};
+    let is_refused = match error {
+        IoUringBlocked { .. } | MemLock { .. } | RingMemory { limit: Some(_), .. } => true,
+        KernelTooOld { .. } => is_old_kernel(),
+        _ => false,
+    };
+    assert!(is_refused, "a ring that the system does not refuse: {error}");
+    println!("skipped: {error}");
+}
+
+/// True before Linux 6.1.
+#[cfg(test)]
+fn is_old_kernel() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map(|part| part.trim().parse().unwrap_or(0));
+    let version: (u32, u32) = (numbers.next().unwrap(), numbers.next().unwrap());
+    version < (6, 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -62,9 +62,8 @@ mod tests {
     #[test]
     #[allow(unsafe_code)] // A submission without memory.
     fn a_ring_opens_no_file_and_takes_no_other_registration() {
-        let mut ring = match Ring::new(RingSize { submissions: 4, completions: 8 }) {
-            Ok(ring) => ring,
-            Err(error) => return println!("skipped: there is no ring: {error}"),
+        let Some(mut ring) = Ring::or_skip(RingSize { submissions: 4, completions: 8 }) else {
+            return;
         };
         let path = c"/dev/null".as_ptr();
         let open = opcode::OpenAt::new(io_uring::types::Fd(libc::AT_FDCWD), path).build();

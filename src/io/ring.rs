@@ -22,6 +22,8 @@ use socket2::SockAddr;
 use super::address::PeerAddress;
 use super::completion::{AcceptIndex, Completion, SendIndex, Token};
 use super::faults;
+#[cfg(test)]
+use super::refusal;
 use super::restrictions::restrict_and_enable;
 use super::ring_buffers::RingBuffers;
 use super::size::RingSize;
@@ -113,6 +115,16 @@ impl Ring {
 
     pub(crate) fn uring(&self) -> &IoUring {
         &self.uring
+    }
+
+    /// A ring for a test; none where the system has none to give, which is said.
+    ///
+    /// # Panics
+    /// It fails for another reason.
+    #[cfg(test)]
+    pub(super) fn or_skip(size: RingSize) -> Option<Self> {
+        let failed = |error| refusal::ring_failed("a ring", error, size.bytes());
+        Self::new(size).map_err(|error| refusal::skip(&refusal::explain(error, failed))).ok()
     }
 
     #[cfg(test)]
@@ -456,16 +468,12 @@ fn refusal(error: &io::Error) -> Refusal {
 mod tests {
     use super::*;
 
-    /// None where the system has no ring to give.
-    fn ring(size: RingSize) -> Option<Ring> {
-        Ring::new(size).inspect_err(|error| println!("skipped: there is no ring: {error}")).ok()
-    }
-
     /// The kernel keeps what the queue has no room for, and hands it over as there is room.
     #[test]
     fn completions_beyond_the_room_for_them_come_later() {
         const ROOM: u32 = 8;
-        let Some(mut ring) = ring(RingSize { submissions: ROOM, completions: ROOM }) else {
+        let Some(mut ring) = Ring::or_skip(RingSize { submissions: ROOM, completions: ROOM })
+        else {
             return;
         };
         // There are no such sockets, so each close fails at once.
@@ -487,7 +495,9 @@ mod tests {
     #[test]
     fn what_the_kernel_refuses_for_now_waits_its_turn() {
         const ROOM: u32 = 8;
-        let Some(mut ring) = ring(RingSize { submissions: ROOM, completions: 256 }) else { return };
+        let Some(mut ring) = Ring::or_skip(RingSize { submissions: ROOM, completions: 256 }) else {
+            return;
+        };
         let sockets = 0..ROOM * 5;
         for refused in [Errno::AGAIN, Errno::BUSY, Errno::NOMEM, Errno::INTR] {
             faults::fail(&[(refused, 70)]);
@@ -516,7 +526,7 @@ mod tests {
         let bytes = vec![7; 300];
         for (size, refused) in [(8, 0), (8, 30), (64, 0), (64, 30)] {
             let size = RingSize { submissions: size, completions: size };
-            let Some(mut ring) = ring(size) else { return };
+            let Some(mut ring) = Ring::or_skip(size) else { return };
             ring.register_sockets(SOCKETS).unwrap();
             let mut pairs = Vec::new();
             for index in 0..SOCKETS {
@@ -563,7 +573,9 @@ mod tests {
 
     #[test]
     fn a_kernel_that_refuses_for_good_is_told() {
-        let Some(mut ring) = ring(RingSize { submissions: 8, completions: 64 }) else { return };
+        let Some(mut ring) = Ring::or_skip(RingSize { submissions: 8, completions: 64 }) else {
+            return;
+        };
         faults::fail(&[(Errno::BADF, 1)]);
         ring.close(SocketIndex(1));
         assert_eq!(Errno::from_io_error(&ring.submit().unwrap_err()), Some(Errno::BADF));
