@@ -22,9 +22,19 @@ impl Panic {
     }
 }
 
+/// Words of the panic of the runtime on a thread that has none of its executors.
+const NO_EXECUTOR: &str = "scoped thread local variable";
+const EXECUTOR_HINT: &str = " (glommio's timers and files work on a shard whose driver is `ring`, \
+    and nowhere else: not with the driver `poll`, and not on a worker; Context::sleep works \
+    everywhere)";
+
 impl fmt::Display for Panic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Excerpt(self.text()).fmt(f)
+        Excerpt(self.text()).fmt(f)?;
+        match self.text().contains(NO_EXECUTOR) {
+            true => f.write_str(EXECUTOR_HINT),
+            false => Ok(()),
+        }
     }
 }
 

@@ -64,7 +64,7 @@ fn log() -> &'static Log {
 }
 
 /// Causes something until a line tells of it that has all these words.
-fn is_told(words: &[&str], mut cause: impl FnMut()) {
+pub(crate) fn is_told(words: &[&str], mut cause: impl FnMut()) {
     let (log, deadline) = (log(), Instant::now() + 3 * PATIENCE);
     loop {
         cause();

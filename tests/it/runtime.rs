@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use shaddock::{Driver, Handlers, Reply, Workers};
 use support::{Client, Event, builder, has_ring, request};
 
+use crate::failures::is_told;
+
 #[test]
 fn an_async_handler_waits_for_a_timer_of_the_runtime() {
     const WAIT: Duration = Duration::from_millis(200);
@@ -121,7 +123,10 @@ fn without_the_runtime_only_the_handler_that_waits_for_it_fails() {
         .unwrap();
     assert_eq!(engine.handle().driver(), Driver::Poll);
     let mut client = Client::ready(engine.local_addr());
-    assert!(client.ask(1, "connector.play.wait", "{}").contains("500"));
+    let words = ["a handler has panicked", "connector.play.wait", "Context::sleep", "`poll`"];
+    is_told(&words, || {
+        assert!(client.ask(1, "connector.play.wait", "{}").contains("500"));
+    });
     assert_eq!(client.ask(2, "connector.play.sleep", "{}"), "\"slept\"");
     assert_eq!(engine.handle().failure(), None);
 }
