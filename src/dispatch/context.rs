@@ -3,8 +3,7 @@
 use std::any::{Any, type_name};
 use std::borrow::Cow;
 use std::cell::{Cell, OnceCell, RefCell};
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::HashMap;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,6 +20,7 @@ use super::pending::{Completion, Pending};
 use super::reply::{LocalFuture, Reply};
 use super::request::OwnedRequest;
 use super::task::{self, OfThread, Task};
+use super::timers::Timers;
 use super::verdict::Admitted;
 use crate::metrics::Counters;
 use crate::route::PushError;
@@ -193,8 +193,7 @@ pub(crate) struct ThreadState {
     spare_ops: RefCell<Vec<Op>>,
     pub(crate) now_us: Cell<u64>,
     pub(crate) lag_us: Cell<u64>,
-    timers: RefCell<BinaryHeap<Reverse<Timer>>>,
-    timer_count: Cell<u64>,
+    timers: Timers,
     channels: RefCell<HashMap<Box<str>, Members>>,
     /// The fate of the futures that are spawned now, unless they say so themselves.
     at_end: Cell<AtEnd>,
@@ -202,33 +201,6 @@ pub(crate) struct ThreadState {
     pub(crate) last_call: Rc<LastCall>,
     /// The ways to workers, once the thread has been told.
     pub(crate) post: OnceCell<Arc<Post>>,
-}
-
-struct Timer {
-    at_us: u64,
-    /// Sleeps that end together end in the order they began.
-    order: u64,
-    done: Completion<()>,
-}
-
-impl PartialEq for Timer {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at_us, self.order) == (other.at_us, other.order)
-    }
-}
-
-impl Eq for Timer {}
-
-impl PartialOrd for Timer {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Timer {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at_us, self.order).cmp(&(other.at_us, other.order))
-    }
 }
 
 impl ThreadState {
@@ -248,8 +220,7 @@ impl ThreadState {
             spare_ops: RefCell::default(),
             now_us: Cell::new(0),
             lag_us: Cell::new(0),
-            timers: RefCell::default(),
-            timer_count: Cell::new(0),
+            timers: Timers::default(),
             channels: RefCell::default(),
             at_end: Cell::new(AtEnd::Drop),
             counters,
@@ -299,26 +270,16 @@ impl ThreadState {
     /// Ends the sleeps that are due, and tells when the next one is.
     pub(crate) fn handle_time(&self, now_us: u64) -> Option<u64> {
         self.now_us.set(now_us);
-        loop {
-            let timer = {
-                let mut timers = self.timers.borrow_mut();
-                match timers.peek() {
-                    None => return None,
-                    Some(Reverse(timer)) if timer.at_us > now_us => return Some(timer.at_us),
-                    Some(_) => timers.pop().expect("peeked at").0,
-                }
-            };
-            timer.done.complete(());
-        }
+        self.timers.handle_time(now_us)
     }
 
     pub(crate) fn next_timer_us(&self) -> Option<u64> {
-        self.timers.borrow().peek().map(|Reverse(timer)| timer.at_us)
+        self.timers.next_us()
     }
 
     #[cfg(feature = "internals")]
     pub(crate) fn timers_len(&self) -> usize {
-        self.timers.borrow().len()
+        self.timers.len()
     }
 
     pub(crate) fn channel(&self, name: &str) -> Option<Members> {
@@ -562,7 +523,8 @@ impl Context {
         post.send(server_type, to, message)
     }
 
-    /// Ends after a while, at the earliest turn after it. No timer of the runtime is involved.
+    /// Ends after a while, at the earliest turn after it. No timer of the runtime is involved. One
+    /// that is dropped before, as when it is raced against something, takes no room until then.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -576,13 +538,8 @@ impl Context {
     /// ```
     #[must_use = "a sleep holds nobody up unless it is awaited: `.await` it in an async handler"]
     pub fn sleep(&self, duration: Duration) -> Pending<()> {
-        let (done, pending) = Pending::new();
         let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let order = self.thread.timer_count.get();
-        self.thread.timer_count.set(order + 1);
-        let timer = Timer { at_us: self.now_us().saturating_add(us), order, done };
-        self.thread.timers.borrow_mut().push(Reverse(timer));
-        pending
+        self.thread.timers.sleep_until(self.now_us().saturating_add(us))
     }
 
     /// When the turn began, in microseconds of the thread's clock.

@@ -38,6 +38,7 @@ pub(crate) use failure::Failure;
 mod typed;
 mod written;
 mod ticks;
+mod timers;
 pub(crate) use background::Undelivered;
 pub use denied_hosts::DeniedHost;
 pub use entry::{BadVersion, ClientRules, ClientVersion, Maintenance};

@@ -49,6 +49,11 @@ impl<T> Pending<T> {
 }
 
 impl<T> Completion<T> {
+    /// True if the other end is still there.
+    pub(super) fn is_awaited(&self) -> bool {
+        Rc::strong_count(&self.slot) > 1
+    }
+
     pub(crate) fn complete(self, value: T) {
         let waker = {
             let mut slot = self.slot.borrow_mut();
