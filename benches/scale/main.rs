@@ -3,6 +3,7 @@
 //! ```text
 //! cargo bench --bench scale                                # all parts, some ten minutes
 //! cargo bench --bench scale -- --quick                     # few connections, under a minute
+//! cargo bench --bench scale -- --parts memory --servers shaddock,shaddock-poll,tokio
 //! cargo bench --bench scale -- --parts count --rounds 5    # memory, set-up, storm, push, count
 //! cargo bench --bench scale -- --parts count --counts 1000,100000 --rate 30000
 //! ```
@@ -44,9 +45,16 @@ struct Options {
     /// Parts to measure
     #[arg(long, value_delimiter = ',')]
     parts: Vec<Part>,
+    /// Servers, of those that a part has: ceiling, shaddock, shaddock-ws; shaddock-poll and tokio
+    /// have part memory only
+    #[arg(long, value_delimiter = ',', value_parser = server)]
+    servers: Vec<Server>,
     /// Connections of a set-up, a storm, a push to all
     #[arg(long)]
     sessions: Option<u32>,
+    /// Idle connections whose memory is measured
+    #[arg(long, value_delimiter = ',')]
+    idle: Vec<u32>,
     /// Connections over which messages come at the same rate
     #[arg(long, value_delimiter = ',')]
     counts: Vec<u32>,
@@ -58,10 +66,16 @@ struct Options {
     bench: bool,
 }
 
+fn server(name: &str) -> Result<Server, String> {
+    Server::from_name(name).ok_or_else(|| "no server has this name".into())
+}
+
 /// The work to be done.
 struct Arguments {
     rounds: usize,
     parts: Vec<Part>,
+    /// The servers that are measured, if not all of a part's are.
+    servers: Vec<Server>,
     shape: Shape,
     /// Idle connections whose memory is measured.
     memory: Vec<u32>,
@@ -111,6 +125,7 @@ impl From<Options> for Arguments {
         let mut arguments = Self {
             rounds: 3,
             parts: Part::value_variants().to_vec(),
+            servers: options.servers,
             shape: shape(1000, 3000),
             memory: vec![1_000, 18_000],
             sessions: 10_000,
@@ -127,6 +142,9 @@ impl From<Options> for Arguments {
         if !options.parts.is_empty() {
             arguments.parts = options.parts;
         }
+        if !options.idle.is_empty() {
+            arguments.memory = options.idle;
+        }
         if !options.counts.is_empty() {
             arguments.counts = options.counts;
         }
@@ -135,6 +153,13 @@ impl From<Options> for Arguments {
 }
 
 impl Arguments {
+    /// Those of a part's servers that are measured.
+    fn of(&self, part: &[Server]) -> Vec<Server> {
+        let mut servers = part.to_vec();
+        servers.retain(|server| self.servers.is_empty() || self.servers.contains(server));
+        servers
+    }
+
     /// Each part once, with few connections, to see that it runs.
     fn shorten(&mut self) {
         self.rounds = 1;
@@ -179,7 +204,7 @@ fn measure_all(arguments: &Arguments, results: &mut Results) -> std::io::Result<
 
 fn memory(arguments: &Arguments, results: &mut Results) -> std::io::Result<()> {
     for connections in arguments.memory.iter().copied().filter(|n| is_possible(*n)) {
-        for server in Server::ALL {
+        for server in arguments.of(&Server::OF_MEMORY) {
             results.memory.push(measure::memory(server, connections, BRIEF)?);
             system::settle();
         }
@@ -188,7 +213,7 @@ fn memory(arguments: &Arguments, results: &mut Results) -> std::io::Result<()> {
 }
 
 fn set_up(arguments: &Arguments, results: &mut Results) -> std::io::Result<()> {
-    for server in Server::ALL {
+    for server in arguments.of(&Server::ALL) {
         results.set_up.push(measure::set_up(server, arguments.sessions, BRIEF)?);
         system::settle();
     }
@@ -196,7 +221,7 @@ fn set_up(arguments: &Arguments, results: &mut Results) -> std::io::Result<()> {
 }
 
 fn storm(arguments: &Arguments, results: &mut Results) -> std::io::Result<()> {
-    for server in [Server::Shaddock, Server::ShaddockWebSocket] {
+    for server in arguments.of(&[Server::Shaddock, Server::ShaddockWebSocket]) {
         let storm = measure::storm(server, arguments.sessions, arguments.heartbeat_s)?;
         results.storm.push(storm);
         system::settle();
@@ -206,7 +231,7 @@ fn storm(arguments: &Arguments, results: &mut Results) -> std::io::Result<()> {
 
 fn push(arguments: &Arguments, results: &mut Results) -> std::io::Result<()> {
     for body_bytes in PUSH_BODY_BYTES {
-        for server in Server::ALL {
+        for server in arguments.of(&Server::ALL) {
             let push = measure::push(server, arguments.sessions, body_bytes, arguments.shape)?;
             results.push.push(push);
             system::settle();
@@ -224,7 +249,7 @@ fn count(arguments: &Arguments, results: &mut Results) -> std::io::Result<()> {
         heartbeat_s: 0,
     };
     for connections in arguments.counts.iter().copied().filter(|n| *n <= most) {
-        for server in [Server::Ceiling, Server::Shaddock] {
+        for server in arguments.of(&[Server::Ceiling, Server::Shaddock]) {
             eprint!("{connections} ");
             let sample =
                 measure::count(server, connections, arguments.rate, setting, arguments.shape)?;

@@ -1,5 +1,6 @@
 //! One server under one load.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -7,7 +8,7 @@ use shaddock::load::{self, LoadOptions, LoadReport, Mode, Phase, ProcessCpu};
 
 use crate::common::child::Child;
 use crate::servers::{self, ECHO, Figures, Server, Setting, TO_ALL};
-use crate::system;
+use crate::system::{self, KernelMemory};
 
 /// Memory per idle connection.
 #[derive(Debug, Clone, Serialize)]
@@ -18,6 +19,8 @@ pub(crate) struct Memory {
     pub(crate) bytes: f64,
     /// The kernel's, for both ends.
     pub(crate) kernel_bytes: f64,
+    /// Of those, the bytes of each cache that has grown or shrunk, if the kernel tells.
+    pub(crate) kernel_caches: BTreeMap<String, f64>,
 }
 
 /// The rate and cost of setting connections up.
@@ -87,7 +90,7 @@ struct Loaded {
     pushes: u64,
     /// Resident memory at the end, of the server and the kernel.
     resident_bytes: f64,
-    kernel_bytes: f64,
+    kernel: KernelMemory,
     /// The server's CPU time when all connections were up.
     connected: ProcessCpu,
 }
@@ -125,7 +128,7 @@ fn load(child: &Child, options: &LoadOptions) -> std::io::Result<Loaded> {
             Phase::Warmup if connected.is_none() => connected = Some(child.cpu()),
             Phase::Measure if begin.is_none() => begin = Some(sample()),
             Phase::Done => {
-                let memory = (system::resident_bytes(child.pid()), system::kernel_bytes());
+                let memory = (system::resident_bytes(child.pid()), KernelMemory::now());
                 end = Some((sample(), memory));
             }
             _ => {}
@@ -144,7 +147,7 @@ fn load(child: &Child, options: &LoadOptions) -> std::io::Result<Loaded> {
         messages: end.1 - begin.1,
         pushes: end.2 - begin.2,
         resident_bytes: memory.0?,
-        kernel_bytes: memory.1,
+        kernel: memory.1,
         connected: connected?,
     })
 }
@@ -161,15 +164,17 @@ pub(crate) fn memory(server: Server, connections: u32, shape: Shape) -> std::io:
     let warm = LoadOptions { pipeline: 64, ..options(&child, server, 64, shape) };
     load(&child, &warm)?;
     system::settle();
-    let (resident, kernel) = (system::resident_bytes(child.pid())?, system::kernel_bytes());
+    let (resident, kernel) = (system::resident_bytes(child.pid())?, KernelMemory::now());
     let idle = LoadOptions { mode: Mode::Idle, ..options(&child, server, connections, shape) };
     let loaded = load(&child, &idle)?;
     let each = |bytes: f64| bytes / f64::from(connections);
+    let grown = loaded.kernel.since(&kernel);
     Ok(Memory {
         server,
         connections,
         bytes: each(loaded.resident_bytes - resident),
-        kernel_bytes: each(loaded.kernel_bytes - kernel),
+        kernel_bytes: each(grown.bytes),
+        kernel_caches: grown.caches.into_iter().map(|(name, it)| (name, each(it))).collect(),
     })
 }
 

@@ -1,5 +1,7 @@
 //! The figures of all parts.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use crate::common::report::{self, Spread, machine, unknown};
@@ -25,6 +27,8 @@ struct Table {
 }
 
 const COLUMNS: usize = 7;
+/// Bytes of a connection from which a cache of the kernel is shown.
+const CACHE_BYTES_MIN: f64 = 16.0;
 
 impl Results {
     pub(crate) fn new() -> Self {
@@ -69,8 +73,14 @@ impl Results {
 
     /// The tables of the parts that were measured.
     fn tables(&self) -> Vec<Table> {
-        let tables =
-            [self.memory(), self.set_up(), self.storm(), self.push_to_all(), self.counts()];
+        let tables = [
+            self.memory(),
+            self.kernel_caches(),
+            self.set_up(),
+            self.storm(),
+            self.push_to_all(),
+            self.counts(),
+        ];
         tables.into_iter().filter(|table| !table.rows.is_empty()).collect()
     }
 
@@ -88,6 +98,44 @@ impl Results {
             title: "memory of an idle connection, bytes (min–max)",
             columns: columns(["connections", "server", "process", "kernel, both ends"]),
             rows: groups(&self.memory, key).into_iter().map(row).collect(),
+        }
+    }
+
+    /// The kernel's part by its caches, at the largest number of connections.
+    fn kernel_caches(&self) -> Table {
+        let most = self.memory.iter().map(|sample| sample.connections).max();
+        let samples = self.memory.iter().filter(|sample| Some(sample.connections) == most);
+        let samples: Vec<Memory> = samples.cloned().collect();
+        let servers = groups(&samples, |sample| sample.server);
+        let bytes = |samples: &[&Memory], cache: &str| {
+            let bytes = |sample: &&Memory| sample.kernel_caches.get(cache).copied();
+            Spread::of(samples.iter().map(|sample| bytes(sample).unwrap_or_default()))
+        };
+        let is_worth = |cache: &&String| {
+            let medians = servers.iter().filter_map(|samples| bytes(samples, cache));
+            medians.map(|spread| spread.median.abs()).fold(0.0, f64::max) >= CACHE_BYTES_MIN
+        };
+        let caches: BTreeSet<&String> =
+            samples.iter().flat_map(|sample| sample.kernel_caches.keys()).collect();
+        let cells = |cache: &String| {
+            let mut cells: [String; COLUMNS] = std::array::from_fn(|_| String::new());
+            cells[0].clone_from(cache);
+            for (cell, samples) in cells[1..].iter_mut().zip(&servers) {
+                *cell = bytes(samples, cache)
+                    .map_or_else(unknown, |spread| format!("{:.0}", spread.median));
+            }
+            cells
+        };
+        let mut columns = [""; COLUMNS];
+        columns[0] = "cache";
+        for (column, samples) in columns[1..].iter_mut().zip(&servers) {
+            *column = samples[0].server.name();
+        }
+        Table {
+            title: "of the kernel's, by its caches, bytes, at the largest number of connections; one \
+                    name stands for all that the kernel has merged",
+            columns,
+            rows: caches.into_iter().filter(is_worth).map(cells).collect(),
         }
     }
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 use shaddock::load::Transport;
-use shaddock::{Audience, Engine, Reply, Shards};
+use shaddock::{Audience, Driver, Engine, Reply, Shards};
 
 use crate::common::ceiling::{self, Variant};
 use crate::common::child::{self, Child};
+use crate::common::pomelo::Conversation;
 use crate::common::{SERVER_CORE, listen, pin};
 
 /// A server under test and its protocol.
@@ -18,18 +19,31 @@ pub(crate) enum Server {
     /// A bare ring.
     Ceiling,
     Shaddock,
+    /// By epoll.
+    ShaddockPoll,
     ShaddockWebSocket,
+    /// A fixed echo by epoll, one task per connection.
+    Tokio,
 }
 
 impl Server {
     pub(crate) const ALL: [Self; 3] = [Self::Ceiling, Self::Shaddock, Self::ShaddockWebSocket];
+    /// Those whose memory is compared.
+    pub(crate) const OF_MEMORY: [Self; 5] =
+        [Self::Ceiling, Self::Shaddock, Self::ShaddockWebSocket, Self::ShaddockPoll, Self::Tokio];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ceiling => "ceiling",
             Self::Shaddock => "shaddock",
+            Self::ShaddockPoll => "shaddock-poll",
             Self::ShaddockWebSocket => "shaddock-ws",
+            Self::Tokio => "tokio",
         }
+    }
+
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        Self::OF_MEMORY.into_iter().find(|server| server.name() == name)
     }
 
     pub(crate) fn transport(self) -> Transport {
@@ -87,7 +101,7 @@ pub(crate) fn figures(child: &mut Child) -> std::io::Result<Figures> {
 /// Serves by `arguments` until standard input ends. `None` if they are not valid.
 pub(crate) fn serve(arguments: &[String]) -> Option<()> {
     let [name, rings, ports, heartbeat_s] = arguments else { return None };
-    let server = Server::ALL.into_iter().find(|server| server.name() == *name)?;
+    let server = Server::from_name(name)?;
     let setting = Setting {
         rings: rings.parse().ok()?,
         ports: ports.parse().ok()?,
@@ -95,15 +109,21 @@ pub(crate) fn serve(arguments: &[String]) -> Option<()> {
     };
     pin(&[SERVER_CORE]);
     match server {
-        Server::Ceiling => bare(setting),
-        Server::Shaddock | Server::ShaddockWebSocket => engine(setting),
+        Server::Ceiling => {
+            let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+            let sockets = limit.unwrap_or(u64::MAX).min(SOCKETS_PER_RING_MAX) as u32;
+            bare(setting, move |listeners| {
+                ceiling::serve(&listeners, Variant::PushToAll, sockets).expect("the ring works");
+            });
+        }
+        Server::Tokio => bare(setting, tokio),
+        Server::Shaddock | Server::ShaddockWebSocket => engine(setting, Driver::Ring),
+        Server::ShaddockPoll => engine(setting, Driver::Poll),
     }
     Some(())
 }
 
-fn bare(setting: Setting) {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let sockets = limit.unwrap_or(u64::MAX).min(SOCKETS_PER_RING_MAX) as u32;
+fn bare(setting: Setting, run: impl FnOnce(Vec<TcpListener>) + Clone + Send + 'static) {
     let mut addresses = Vec::new();
     let mut by_ring: Vec<Vec<TcpListener>> = Vec::new();
     by_ring.resize_with(setting.rings.into(), Vec::new);
@@ -117,15 +137,56 @@ fn bare(setting: Setting) {
         addresses.push(address);
     }
     for listeners in by_ring {
-        std::thread::spawn(move || {
-            ceiling::serve(&listeners, Variant::PushToAll, sockets).expect("the ring works");
-        });
+        let run = run.clone();
+        std::thread::spawn(move || run(listeners));
     }
     child::obey(&addresses, |_| "0 0".into());
 }
 
-fn engine(setting: Setting) {
-    let mut builder = Engine::builder().shards(Shards::Count(setting.rings));
+/// The answers to what a socket has, none if it has ended.
+fn answers(
+    stream: &tokio::net::TcpStream,
+    conversation: &mut Conversation,
+) -> std::io::Result<Option<Vec<u8>>> {
+    let (mut input, mut out) = ([0; 16 * 1024], Vec::new());
+    match stream.try_read(&mut input) {
+        Ok(0) => return Ok(None),
+        Ok(len) => conversation.handle(&input[..len], &mut out),
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+        Err(error) => return Err(error),
+    }
+    Ok(Some(out))
+}
+
+/// One task per connection, which has no buffer while it waits.
+fn tokio(listeners: Vec<TcpListener>) {
+    async fn converse(stream: tokio::net::TcpStream) -> std::io::Result<()> {
+        use tokio::io::AsyncWriteExt as _;
+        let (mut stream, mut conversation) = (stream, Conversation::default());
+        loop {
+            stream.readable().await?;
+            let Some(out) = answers(&stream, &mut conversation)? else { return Ok(()) };
+            stream.write_all(&out).await?;
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+    let tasks = tokio::task::LocalSet::new();
+    for listener in listeners {
+        tasks.spawn_local(async move {
+            listener.set_nonblocking(true).expect("a socket");
+            let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
+            loop {
+                let Ok((stream, _)) = listener.accept().await else { continue };
+                stream.set_nodelay(true).ok();
+                tokio::task::spawn_local(converse(stream));
+            }
+        });
+    }
+    tasks.block_on(&runtime.expect("a runtime"), std::future::pending::<()>());
+}
+
+fn engine(setting: Setting, driver: Driver) {
+    let mut builder = Engine::builder().driver(driver).shards(Shards::Count(setting.rings));
     for _ in 0..setting.ports {
         builder = builder.listen("127.0.0.1:0");
     }

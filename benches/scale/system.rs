@@ -1,5 +1,6 @@
 //! The machine's limits and its current load.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -78,9 +79,71 @@ pub(crate) fn resident_bytes(pid: u32) -> std::io::Result<f64> {
         .ok_or_else(|| std::io::Error::other("a server's memory can't be read"))
 }
 
+/// The kernel's two entries for a port in use, which a client's sockets keep for a minute after
+/// they have ended.
+const PORT_BYTES: f64 = 256.0;
+
 /// Memory of the kernel's own objects, sockets among them, in bytes.
-pub(crate) fn kernel_bytes() -> f64 {
-    number_after("/proc/meminfo", "Slab:").map_or(0.0, |kib| kib as f64 * 1024.0)
+#[derive(Debug, Clone, Default)]
+pub(crate) struct KernelMemory {
+    pub(crate) bytes: f64,
+    /// By kind of object, without those that have nothing to do with connections that are up; none
+    /// if this user may not see them, and `bytes` is all of the kernel's objects.
+    pub(crate) caches: BTreeMap<String, f64>,
+}
+
+impl KernelMemory {
+    pub(crate) fn now() -> Self {
+        let text = fs::read_to_string("/proc/slabinfo").unwrap_or_default();
+        let mut caches: BTreeMap<String, f64> = text.lines().filter_map(cache).collect();
+        if let Some(bytes) = cache_of_ports(&caches).and_then(|name| caches.get_mut(&name)) {
+            *bytes -= sockets("tw").unwrap_or_default() as f64 * PORT_BYTES;
+        }
+        let all = || number_after("/proc/meminfo", "Slab:").map(|kib| kib as f64 * 1024.0);
+        let bytes = match caches.is_empty() {
+            true => all().unwrap_or_default(),
+            false => caches.values().sum(),
+        };
+        Self { bytes, caches }
+    }
+
+    /// The growth since an earlier look; caches that have not changed are left out.
+    pub(crate) fn since(&self, before: &Self) -> Self {
+        let grown = |(name, bytes): (&String, &f64)| {
+            let grown = bytes - before.caches.get(name).copied().unwrap_or_default();
+            (grown != 0.0).then(|| (name.clone(), grown))
+        };
+        let caches = self.caches.iter().filter_map(grown).collect();
+        Self { bytes: self.bytes - before.bytes, caches }
+    }
+}
+
+/// The name of a cache, and the bytes of its objects in use, with their part of what a slab wastes.
+/// Slabs themselves also hold what is free since a run before.
+///
+/// The columns are the name, objects in use, objects, bytes of each, objects per slab, pages per
+/// slab, and further ones.
+fn cache(line: &str) -> Option<(String, f64)> {
+    let mut columns = line.split_whitespace();
+    let name = columns.next().filter(|name| is_for_connections(name))?;
+    let mut number = |skipped| columns.nth(skipped)?.parse::<f64>().ok();
+    let (used, per_slab, pages) = (number(0)?, number(2)?, number(0)?);
+    Some((name.to_owned(), used * pages * rustix::param::page_size() as f64 / per_slab))
+}
+
+/// The cache of the entries for ports, which the kernel may have merged with others of that size,
+/// and then calls by another name.
+fn cache_of_ports(caches: &BTreeMap<String, f64>) -> Option<String> {
+    let memory = |name: &str| fs::read_link(format!("/sys/kernel/slab/{name}")).ok();
+    let wanted = memory("tcp_bind_bucket")?;
+    caches.keys().find(|name| memory(name).as_ref() == Some(&wanted)).cloned()
+}
+
+/// False for files, which anything else on the machine may open meanwhile, and for sockets that
+/// have ended, which wait a minute for packets that come late.
+fn is_for_connections(cache: &str) -> bool {
+    let is_inode = cache.contains("inode") && cache != "sock_inode_cache";
+    !is_inode && !matches!(cache, "buffer_head" | "radix_tree_node" | "tw_sock_TCP")
 }
 
 /// Waits until the previous run's sockets are gone: the kernel takes rings apart after their owners
@@ -88,15 +151,20 @@ pub(crate) fn kernel_bytes() -> f64 {
 pub(crate) fn settle() {
     let start = Instant::now();
     while start.elapsed() < SETTLE_MAX {
-        let text = fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
-        let tcp = text.lines().find(|line| line.starts_with("TCP:")).unwrap_or_default();
-        let in_use = tcp.split(' ').nth(2).and_then(|word| word.parse::<u64>().ok());
-        if in_use.is_none_or(|in_use| in_use <= SOCKETS_IDLE) {
+        if sockets("inuse").is_none_or(|in_use| in_use <= SOCKETS_IDLE) {
             return;
         }
         std::thread::sleep(Duration::from_millis(50));
     }
     eprintln!("\rthe sockets of the run before are still there: the figures mean less");
+}
+
+/// The number of TCP sockets in a state, by the kernel's name for it.
+fn sockets(state: &str) -> Option<u64> {
+    let text = fs::read_to_string("/proc/net/sockstat").ok()?;
+    let mut words = text.lines().find(|line| line.starts_with("TCP:"))?.split(' ');
+    words.find(|word| *word == state)?;
+    words.next()?.parse().ok()
 }
 
 fn number_after(path: &str, name: &str) -> Option<u64> {
