@@ -440,7 +440,8 @@ mod tests {
     #[test]
     fn accepting_pauses_when_it_fails() {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
-        let listeners = Listeners::shared(vec![vec![socket.unwrap()]]).next().unwrap();
+        let listeners =
+            Listeners::shared(vec![vec![socket.unwrap()]], Arc::default()).next().unwrap();
         let mut accepts = Accepts::new(listeners, 1_000);
         let mut io = Poller::open(RingSize { submissions: 64, completions: 64 }).unwrap();
         let mut churn = ChurnLimiter::default();

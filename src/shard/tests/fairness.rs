@@ -61,7 +61,7 @@ fn a_flood_is_read_a_share_in_each_turn_and_others_come_in_between() {
     assert_eq!(rig.sent[0], responses(1..=36));
 }
 
-/// Where many send more than their share, a few of them have another one in each turn.
+/// Of many who send more than their share, a few have another one in each turn.
 #[test]
 fn a_turn_reads_on_a_few_of_those_above_their_share() {
     const SESSIONS: usize = 20;
