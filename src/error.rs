@@ -304,7 +304,7 @@ pub enum HandleError {
 impl std::fmt::Display for HandleError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Busy => f.write_str("a shard has too much mail"),
+            Self::Busy => f.write_str("a shard's inbox is full; try again later"),
             Self::OnShard => f.write_str("it would block a shard or worker; await the async form"),
             Self::TimedOut => f.write_str("a shard has not reported in time"),
             Self::Stopped => f.write_str("the engine has been shut down"),

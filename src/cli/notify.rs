@@ -29,7 +29,7 @@ impl Notify {
         let socket = name.and_then(|name| match open(&name) {
             Ok(socket) => Some(Arc::new(socket)),
             Err(error) => {
-                tracing::warn!(%error, "the service manager can't be told anything");
+                tracing::warn!(%error, "the service manager can't be reached: it is told nothing");
                 None
             }
         });

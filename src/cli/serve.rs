@@ -103,7 +103,7 @@ fn reload(config: &mut Config, options: &ConfigOptions, handle: &Handle) -> &'st
         Ok(0) => {}
         Ok(_) => tracing::info!("the certificates have been read again"),
         Err(error) => {
-            tracing::error!(%error, "the certificates stay as they were");
+            tracing::error!(%error, "the certificates can't be read again: the old ones stay");
             state = "Serving; the certificates could not be read, and stay as they were";
         }
     }

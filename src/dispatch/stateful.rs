@@ -62,7 +62,7 @@ pub struct StateTaken;
 
 impl fmt::Display for StateTaken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the state is taken by the call that asks for it once more: pass it on instead")
+        f.write_str("a call that has the state asks for it again: pass its `&mut` on instead")
     }
 }
 

@@ -301,7 +301,7 @@ impl Accepts {
                 && self.listeners.is_started.load(Ordering::Acquire)
                 && let Err(error) = listener.shutdown(std::net::Shutdown::Both)
             {
-                tracing::error!(%error, "a socket goes on listening");
+                tracing::error!(%error, "a listener can't be closed: who connects gets no answer");
             }
             let is_used = |accept: &Accept| {
                 accept.shard == shard && (accept.state != State::Idle || accept.is_watched)
@@ -312,7 +312,7 @@ impl Accepts {
         }
         // The cancels have to find the descriptors open.
         if let Err(error) = io.submit() {
-            tracing::error!(%error, "accepting could not be cancelled");
+            tracing::error!(%error, "a listener's accepts could not be cancelled");
         }
     }
 

@@ -37,7 +37,9 @@ pub fn return_large_memory() {
                 && mallopt(M_TRIM_THRESHOLD, KEPT_BYTES) == 1
         };
         if !is_set {
-            tracing::warn!("the allocator keeps large pieces of memory");
+            tracing::warn!(
+                "the allocator took no settings: it keeps large pieces of memory that are free"
+            );
         }
     }
 }

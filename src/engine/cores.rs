@@ -9,7 +9,7 @@ pub(super) fn cores() -> Vec<usize> {
     match rustix::thread::sched_getaffinity(None) {
         Ok(set) => (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect(),
         Err(error) => {
-            tracing::warn!(%error, "the cores are not told: shards run unpinned");
+            tracing::warn!(%error, "the cores of this process can't be read: shards run unpinned");
             Vec::new()
         }
     }

@@ -114,7 +114,7 @@ impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match *self {
             Self::Gone { number } => BindError::Gone { number }.fmt(f),
-            Self::Busy => f.write_str("too much waits for the sessions' threads"),
+            Self::Busy => f.write_str("the shards have too much to do; try again later"),
         }
     }
 }
@@ -391,7 +391,7 @@ impl<C: Copy, E> Remote<C, E> {
                 Ok(()) => asked += 1,
                 Err(_) => crate::log::seldom!(
                     warn,
-                    "too much mail waits for a shard; a look-up lacks some sessions"
+                    "a shard's lane is full: a look-up lacks some sessions"
                 ),
             }
         }

@@ -524,7 +524,7 @@ impl Asker for Worker {
             counters.mail_rejects.one();
             crate::log::seldom!(
                 warn,
-                "too much mail waits for a shard; a push, a kick or a look-up was refused"
+                "a shard's lane is full: a push, a kick or a look-up was refused"
             );
         })
     }

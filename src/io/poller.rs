@@ -280,7 +280,7 @@ impl Io for Poller {
         let fd = unsafe { BorrowedFd::borrow_raw(eventfd) };
         if let Err(error) = self.epoll.add(fd, Source::Bell, Interest::Read) {
             // It sleeps for a few milliseconds at most, so that it serves, if a little late.
-            tracing::error!(%error, "a thread can't be woken");
+            tracing::error!(%error, "a thread can't be woken: it looks every few milliseconds");
         }
     }
 

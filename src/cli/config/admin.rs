@@ -47,7 +47,7 @@ pub(super) fn read(root: &mut Table<'_>, name: &'static str) -> Box<dyn Section>
 fn read_token(table: &mut Table<'_>) -> Option<String> {
     let (token, file) = (table.read_some("token", TEXT), table.read_file("token_file"));
     if token.is_some() && file.is_some() {
-        table.refuse("token_file", "left out, as there is a token", None);
+        table.refuse("token_file", "no value, as there is a token", None);
     }
     token.or_else(|| file.map(|text| text.trim().to_owned()))
 }

@@ -128,7 +128,7 @@ fn read_proof(table: &mut Table<'_>, has_login: bool) -> Option<Proof> {
     let first = found.next();
     let second = if has_login { first.as_ref().map(|(key, _)| *key) } else { None };
     if let Some(key) = second.or_else(|| found.next().map(|(key, _)| key)) {
-        table.refuse(key, "left out, as there is another login at NATS", None);
+        table.refuse(key, "no value, as there is another login at NATS", None);
     }
     first.map(|(_, proof)| proof)
 }

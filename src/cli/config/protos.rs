@@ -41,7 +41,10 @@ impl Section for Schemas {
 
     fn apply(&self, handle: &Handle) -> Result<(), HandleError> {
         for route in handle.set_protos(self.0.clone())? {
-            tracing::warn!(route, "the schema of a new route needs a restart; it stays JSON");
+            tracing::warn!(
+                route,
+                "a schema of a route that is new needs a restart: its bodies stay JSON"
+            );
         }
         Ok(())
     }

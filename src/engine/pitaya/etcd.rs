@@ -81,7 +81,7 @@ impl std::fmt::Display for EtcdError {
             Self::Call(status) => write!(f, "{:?}: {}", status.code(), status.message()),
             Self::Silent => f.write_str("it does not answer"),
             Self::Lease => f.write_str("the lease has run out"),
-            Self::Watch(why) => write!(f, "it tells of no changes any more: {why}"),
+            Self::Watch(why) => write!(f, "the watch has ended: {why}"),
         }
     }
 }
@@ -211,7 +211,7 @@ impl Registrar {
         self.read_all(etcd).await?;
         registered?;
         let first = self.revision + 1;
-        tracing::info!(id = self.name.id, "etcd knows this server");
+        tracing::info!(id = self.name.id, "this server is registered in etcd");
         self.figures.set_coordinator(ETCD, true);
         let mut changes = etcd.watch(&self.keys(), first).await?;
         let mut beat = ticks(self.ttl / BEATS_PER_TTL);
@@ -329,7 +329,10 @@ impl Registrar {
         if let (Some(mut etcd), Some(id)) = (etcd, self.lease.take()) {
             let left: Result<Empty, EtcdError> = etcd.call(path::REVOKE, LeaseRequest { id }).await;
             if let Err(why) = left {
-                tracing::warn!(%why, "etcd was not told that this server leaves");
+                tracing::warn!(
+                    %why,
+                    "etcd did not remove this server: its entry stays for heartbeat_ttl"
+                );
             }
         }
     }

@@ -165,12 +165,14 @@ async fn run(cluster: PitayaCluster, context: ForwarderContext) -> std::io::Resu
         Thread { member, nats, moving: None, servers, context, bell, sleep, figures, show_us: 0 };
     thread.run().await;
     if tokio::time::timeout(STOP_WITHIN, thread.nats.finish()).await.is_err() {
-        tracing::warn!("not all was sent to NATS");
+        tracing::warn!("the engine has stopped before NATS had taken all messages: some are lost");
     }
     drop(thread);
     // It finds its channel closed, and takes this server off the list.
     if tokio::time::timeout(STOP_WITHIN, registrar).await.is_err() {
-        tracing::warn!("etcd was not told that this server has gone; it will see so by itself");
+        tracing::warn!(
+            "etcd did not remove this server in time: its entry stays for heartbeat_ttl"
+        );
     }
     Ok(())
 }

@@ -71,7 +71,7 @@ impl Moving {
                     return (Some(Self::Leaving { old, until }), has_come);
                 }
                 old.leave();
-                tracing::info!("NATS is served by another server from now on");
+                tracing::info!("connected to another NATS server, and left the one that stops");
                 (None, true)
             }
         }

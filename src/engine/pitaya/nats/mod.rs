@@ -367,7 +367,7 @@ impl Nats {
         if let State::Connected(link) = &mut self.state
             && let Err(error) = link.finish().await
         {
-            crate::log::seldom!(warn, %error, "not all was sent to NATS");
+            crate::log::seldom!(warn, %error, "NATS has not taken all messages: some are lost");
         }
     }
 }
