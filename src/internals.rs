@@ -1,5 +1,8 @@
 //! The parts that are measured, fuzzed and simulated one by one. There only with the feature
-//! `internals`; no promises.
+//! `internals`.
+//!
+//! Nothing in here is part of the crate's interface: any release may change it or take it away, and
+//! no version number tells of it. It is for this repository's own benches, fuzz targets and tests.
 //!
 //! Each is a thin face over the crate's own type, so that what is measured is what runs.
 

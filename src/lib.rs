@@ -48,6 +48,8 @@
 //!   clusters.
 //! - `client` adds a client. It needs neither the engine nor a runtime.
 //! - `testing` adds the kit for tests, `admin` the admin server, `load` the load client.
+//! - `internals` is for the crate's own benches, fuzz targets and simulation: no part of the
+//!   interface.
 //!
 //! The libraries whose types stand in signatures are here as [`serde_json`] and `bytes`.
 //!
