@@ -5,27 +5,46 @@
 //! a handler of this process or a worker thread; the answer returns the same way.
 //!
 //! ```no_run
-//! use shaddock::{Engine, Reply};
+//! use shaddock::{Engine, Reply, StartError};
 //!
-//! # fn main() -> Result<(), shaddock::StartError> {
-//! let engine = Engine::builder()
-//!     .listen("127.0.0.1:3010")
-//!     .handler("connector.entryHandler.hello", |_request, session| {
-//!         Reply::json(&format!("hello, number {}", session.number()))
-//!     })
-//!     .start()?;
-//! println!("listening on {}", engine.local_addr());
-//! # Ok(())
-//! # }
+//! fn main() -> Result<(), StartError> {
+//!     let engine = Engine::builder()
+//!         .listen("127.0.0.1:3010")
+//!         .handler("connector.entryHandler.hello", |_request, session| {
+//!             Reply::json(&format!("hello, number {}", session.number()))
+//!         })
+//!         .start()?;
+//!     println!("listening on {}", engine.local_addr());
+//!     loop {
+//!         std::thread::park(); // An engine that is dropped closes every connection.
+//!     }
+//! }
 //! ```
 //!
+//! The default features are those of the binary, which an embedder turns off:
+//!
+//! ```toml
+//! [dependencies]
+//! serde_json = "1"
+//! shaddock = { version = "0.1", default-features = false, features = ["engine"] }
+//!
+//! [dev-dependencies]
+//! shaddock = { version = "0.1", default-features = false, features = ["testing"] }
+//! ```
+//!
+//! It runs on Linux from 5.4 on: by io_uring from 6.1 on, where that is allowed, else by epoll
+//! ([`Driver`]). The build asks for a C compiler and git. In the crate's folder `docs/embedding.md`
+//! builds a game step by step, `docs/runtimes.md` has handlers that call HTTP services and
+//! databases, `docs/README.md` lists the other documents, and `examples/` has programs.
+//!
 //! # Contents
-//! - [`Engine::builder`] describes an engine; [`Builder::start`] starts its threads.
+//! - [`Engine::builder`] describes an engine; [`Builder::start`] starts its threads, and
+//!   [`StartError`] tells what is wrong with the description or the machine.
 //! - A handler receives a [`Request`] and a [`Session`] and returns a [`Reply`]. It runs on the
 //!   shard that owns the session. Async handlers and [`Session::defer`] answer later.
 //! - [`Builder::forward`] sends a server type's messages to [`Workers`]: threads with handlers of
 //!   their own.
-//! - [`Handlers::call`] takes handlers from one type to another, with a [`Fault`] as their error.
+//! - [`Builder::call`] takes handlers from one type to another, with a [`Fault`] as their error.
 //!   [`Workers::stateful`] has handlers, ticks and receivers of messages share a state as `&mut S`.
 //! - [`Filter`]s run before and after handlers; [`Serial`], [`Timeout`], [`Time`] and [`TooBusy`]
 //!   are Pomelo's.
@@ -36,6 +55,14 @@
 //! - The feature `testing` adds a kit by which all of that is tested in one thread and in virtual
 //!   time.
 #![cfg_attr(
+    feature = "admin",
+    doc = "- [`AdminOptions`] has an admin server run beside it: metrics, sessions, kicks, drain."
+)]
+#![cfg_attr(
+    all(feature = "pitaya", feature = "pomelo"),
+    doc = "- [`PomeloCluster`] and [`PitayaCluster`] forward to servers of other processes."
+)]
+#![cfg_attr(
     feature = "client",
     doc = "- [`client`] is a client for tests, bots and tools, for any executor."
 )]
@@ -43,7 +70,8 @@
 //! # Features
 //! - `engine` is the connector, all that is named above `wire`. An embedder asks for it by
 //!   `default-features = false, features = ["engine"]`.
-//! - `cli`, the default, is the `shaddock` binary, with the engine and all features but `client`.
+//! - `cli`, the default, is the `shaddock` binary, with the engine and all features but `client`
+//!   and `testing`.
 //! - `tls` adds TLS and WSS, `crypto` signed requests, `pomelo` and `pitaya` the backends of such
 //!   clusters.
 //! - `client` adds a client. It needs neither the engine nor a runtime.
@@ -77,9 +105,10 @@
 //! route or name. This needs `panic = "unwind"`, Rust's default.
 //!
 //! # The end
-//! [`Engine::shutdown`] with a [`Drain`] waits, within its time, for answers and for the futures
-//! that are owed: async handlers, [`Context::spawn_owed`], what
-//! [`Handlers::on_session_closed`] spawns, and the hooks of [`Handlers::on_shutdown`].
+//! An engine that is dropped closes everything at once. [`Engine::shutdown`] with a [`Drain`]
+//! waits, within its time, for answers and for the futures that are owed: async handlers,
+//! [`Context::spawn_owed`], what [`Handlers::on_session_closed`] spawns, and the hooks of
+//! [`Handlers::on_shutdown`].
 
 // Each module uses only those above it: `MODULE_ORDER` in `tests/tidy/main.rs`.
 #[cfg(test)]

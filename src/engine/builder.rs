@@ -129,7 +129,8 @@ impl std::fmt::Debug for Builder {
 }
 
 impl Engine {
-    /// Describes a new engine.
+    /// Describes a new engine, which needs an address by [`Builder::listen`]; all else has a
+    /// default, see [`Builder`].
     pub fn builder() -> Builder {
         Builder::new()
     }
@@ -228,7 +229,8 @@ impl Builder {
     }
 
     /// Has clients send heartbeats at this interval. A client that sends none for twice as long is
-    /// closed.
+    /// closed. Without it there are none, as in Pomelo; a client is closed then that sends nothing
+    /// for [`Limits::idle_timeout`].
     pub fn heartbeat(mut self, interval: Duration) -> Self {
         self.heartbeat = Some(interval);
         self

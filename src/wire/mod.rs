@@ -2,6 +2,15 @@
 //! protobuf.
 //!
 //! The module does no I/O and reads no clock, and decoding borrows its input.
+//!
+//! | for | there is |
+//! |---|---|
+//! | Pomelo's protocol with clients | [`package`], [`message`], [`varint`], [`handshake`] |
+//! | bodies by a schema, signed bodies | [`protobuf`], `signature` (feature `crypto`) |
+//! | Pitaya's dialect of it | [`pitaya`] |
+//! | the way from the socket | [`sniff`], [`http`], [`websocket`] |
+//! | proxies in front | [`proxy`], [`forwarded`] |
+//! | JSON as JavaScript reads, tests and prints it | [`surrogate`], [`truthy`], [`number`] |
 
 #[cfg(feature = "engine")]
 pub(crate) mod answer;
