@@ -32,3 +32,45 @@ pub(super) fn ring_failed(
 ) -> StartError {
     crate::io::ring_failed(what, error, ring_bytes(threads))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIB: u64 = 1024;
+    const DRIVERS: &str = include_str!("../../docs/drivers.md");
+    const DEPLOYING: &str = include_str!("../../docs/deploying.md");
+    const README: &str = include_str!("../../README.md");
+
+    fn of(shards: u16, workers: u16) -> u64 {
+        ring_bytes(ThreadCounts { shards, workers, networks: 0 })
+    }
+
+    /// The numbers that operators read, in KiB and rounded up.
+    #[test]
+    fn documents_have_the_sums() {
+        let (none, one) = (of(0, 0), of(1, 0));
+        let (shard, worker) = ((one - none).div_ceil(KIB), (of(0, 1) - none).div_ceil(KIB));
+        let (tried, least) = (none.div_ceil(KIB), one.max(MEMLOCK_BYTES_MIN).div_ceil(KIB));
+        let most = (1..).take_while(|&shards| of(shards, 0) <= 8192 * KIB).count();
+        let each = format!("{shard} KiB of lockable memory for each shard");
+        let sum = format!("{worker} KiB for each worker and {tried} KiB besides");
+        for (name, document, texts) in [
+            ("docs/drivers.md", DRIVERS, vec![each.clone(), sum, format!("{least} KiB at least")]),
+            ("README.md", README, vec![each, format!("{least} KiB at least")]),
+            (
+                "docs/deploying.md",
+                DEPLOYING,
+                vec![
+                    format!("each shard locks {shard} KiB for its rings, each worker {worker} KiB"),
+                    format!("at 8 MiB a pod may have {most} shards"),
+                ],
+            ),
+        ] {
+            let document = document.split_whitespace().collect::<Vec<_>>().join(" ");
+            for text in texts {
+                assert!(document.contains(&text), "{name} does not say: {text}");
+            }
+        }
+    }
+}
