@@ -452,6 +452,14 @@ mod tests {
             .etcd_login("amy", "secret");
         let text = format!("{cluster:?}");
         assert!(text.contains("nats://***@h") && !text.contains("secret"), "{text}");
+        for cluster in [
+            cluster.clone().nats_token("secret"),
+            cluster.clone().nats_nkey("SUsecret"),
+            cluster.nats_credentials_file("/run/credentials"),
+        ] {
+            let text = format!("{cluster:?}");
+            assert!(!text.contains("secret") && !text.contains("amy"), "{text}");
+        }
     }
 
     #[test]

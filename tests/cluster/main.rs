@@ -7,6 +7,8 @@ mod all_three;
 #[path = "../../examples/pitaya_backend/backend.rs"]
 mod backend;
 #[cfg(feature = "pitaya")]
+mod logins;
+#[cfg(feature = "pitaya")]
 mod nats_and_etcd;
 #[cfg(feature = "pitaya")]
 mod pitaya;

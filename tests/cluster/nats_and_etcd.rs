@@ -106,8 +106,7 @@ impl Cluster {
              no_auth_user: backend\n",
             cluster.nats_port, cluster.monitor_port,
         );
-        let file = cluster.folder.join("nats.conf");
-        std::fs::write(&file, config).unwrap();
+        let file = cluster.folder.write("nats.conf", &config);
         let mut command = Command::new(program("nats-server").unwrap());
         command.arg("-c").arg(file);
         // The port is free once the former has gone.
@@ -125,6 +124,45 @@ impl Cluster {
         wait_for(cluster.monitor_port);
         cluster.wait_for_etcd();
         Some(cluster)
+    }
+
+    /// Starts NATS anew, with these lines of its configuration.
+    pub(crate) fn restart_nats_with(&mut self, lines: &str) {
+        let (port, monitor_port) = (self.nats_port, self.monitor_port);
+        let config =
+            format!("listen: \"127.0.0.1:{port}\"\nhttp: \"127.0.0.1:{monitor_port}\"\n{lines}\n");
+        let file = self.folder.write("nats.conf", &config);
+        // The port is free once the former has gone.
+        self.nats = Process::none();
+        let mut command = Command::new(program("nats-server").unwrap());
+        command.arg("-c").arg(file);
+        self.nats = quiet(command);
+        wait_for(port);
+        wait_for(monitor_port);
+    }
+
+    /// The connections to NATS of engines, as it tells itself.
+    pub(crate) fn nats_connections(&self) -> Vec<Value> {
+        let told = self.nats_tells("/connz?auth=1");
+        let all = told["connections"].as_array().cloned().unwrap_or_default();
+        all.into_iter().filter(|it| it["name"] == "shaddock").collect()
+    }
+
+    /// Has etcd want a login from now on.
+    pub(crate) fn lock_etcd(&self, user: &str, password: &str) {
+        for (path, question) in [
+            ("role/add", json!({"name": "root"})),
+            ("user/add", json!({"name": "root", "password": "of-the-test"})),
+            ("user/grant", json!({"user": "root", "role": "root"})),
+            ("user/add", json!({"name": user, "password": password})),
+            ("user/grant", json!({"user": user, "role": "root"})),
+            ("enable", json!({})),
+        ] {
+            backend::post(&self.etcd(), &format!("/v3/auth/{path}"), &question).unwrap();
+        }
+        let question = json!({"key": "YQ=="});
+        let answer = backend::post(&self.etcd(), "/v3/kv/range", &question);
+        assert!(answer.is_err(), "etcd answers without a login");
     }
 
     /// An object by which NATS tells of itself.
