@@ -32,6 +32,8 @@ mod recorder;
 mod refused;
 mod runtime;
 #[cfg(feature = "cli")]
+mod secrets;
+#[cfg(feature = "cli")]
 mod serve;
 mod session_pushes;
 mod sessions;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -96,7 +96,7 @@ pub(crate) fn announced(stdout: impl Read + Send + 'static) -> Vec<SocketAddr> {
     list.split(", ").map(|address| address.parse().unwrap()).collect()
 }
 
-fn config(codes: &str, deny: &str, backlog: u32) -> String {
+pub(crate) fn config(codes: &str, deny: &str, backlog: u32) -> String {
     format!(
         "[server]\nid = \"connector-7\"\nshards = 2\necho = \"{ECHO}\"\n\
          [[listener]]\naddress = \"127.0.0.1:0\"\n[[listener]]\naddress = \"[::1]:0\"\n\
@@ -648,71 +648,6 @@ fn a_process_goes_on_when_its_terminal_has_gone() {
     goes_on_without_a_log(child, addresses, &folder);
 }
 
-/// A NATS server that greets whoever comes as nats-server 2.10 does, and answers pings. Gives the
-/// first `CONNECT` it is sent.
-fn greeting_nats() -> (SocketAddr, std::sync::mpsc::Receiver<String>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let (tell, connects) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let mut stream = BufReader::new(stream);
-            let info = json!({
-                "server_id": "NATS", "server_name": "NATS", "version": "2.10.0", "proto": 1,
-                "go": "go1.22", "host": "127.0.0.1", "port": address.port(), "headers": true,
-                "max_payload": 1_048_576, "client_id": 1, "auth_required": true,
-            });
-            stream.get_mut().write_all(format!("INFO {info}\r\n").as_bytes()).unwrap();
-            let mut line = String::new();
-            while stream.read_line(&mut line).is_ok_and(|len| len > 0) {
-                if line.starts_with("PING") && stream.get_mut().write_all(b"PONG\r\n").is_err() {
-                    break;
-                }
-                if line.starts_with("CONNECT") {
-                    tell.send(line.clone()).ok();
-                }
-                line.clear();
-            }
-        }
-    });
-    (address, connects)
-}
-
-/// Below `info`, the client of NATS tells where it connects and as whom.
-#[test]
-fn no_log_tells_a_password() {
-    let folder = Folder::create();
-    let (nats, connects) = greeting_nats();
-    let cluster = format!(
-        "[pitaya]\nnats = [\"nats://amy:hush%2Dhush@{nats}\"]\netcd = [\"127.0.0.1:1\"]\n\
-         etcd_user = \"amy\"\netcd_password = \"hush-hush\"\ntype = [{{ name = \"room\" }}]\n"
-    );
-    let path = folder.write("shaddock.toml", &(config("", "", 64) + &cluster));
-    let mut child = Command::new(BINARY)
-        .args(["serve", "--log", "trace", "--config"])
-        .arg(path)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stderr = child.stderr.take().unwrap();
-    let log = std::thread::spawn(move || {
-        let mut log = String::new();
-        stderr.read_to_string(&mut log).unwrap();
-        log
-    });
-    let addresses = announced(child.stdout.take().unwrap());
-    let served = Served { child, log: BufReader::new(Box::new(std::io::empty())), addresses };
-    let connect = connects.recv_timeout(PATIENCE).unwrap();
-    assert!(connect.contains("hush-hush"), "{connect}");
-    std::thread::sleep(Duration::from_millis(100));
-    served.signal(Signal::TERM);
-    assert_eq!(served.until_end(), Some(0));
-    let log = log.join().unwrap();
-    assert!(log.contains("TRACE") || log.contains("DEBUG") || log.contains("INFO"), "{log}");
-    assert!(!log.contains("hush"), "{log}");
-}
-
 #[cfg(feature = "admin")]
 pub(crate) fn ctl(socket: &Path, words: &[&str]) -> Output {
     Command::new(BINARY).arg("ctl").arg("--socket").arg(socket).args(words).output().unwrap()
@@ -785,4 +720,37 @@ fn operators_look_at_a_connector_and_steer_it() {
     assert!(!socket.exists());
     let (code, _, error) = out(&["status"]);
     assert!(code == Some(1) && error.contains("--socket"), "{error}");
+}
+
+/// What operators deny for a while is theirs: a file that is read again has its own rules only.
+#[cfg(feature = "admin")]
+#[test]
+fn a_reload_keeps_what_operators_deny() {
+    let folder = Folder::create();
+    let socket = folder.path().join("admin.sock");
+    let text = |deny: &str| {
+        config("", deny, 64) + &format!("[admin]\nsocket = \"{}\"\n", socket.display())
+    };
+    let mut served = Served::start(&folder.write("shaddock.toml", &text("\"192.0.2.1\"")));
+    let (v4, v6) = (served.addresses[0], served.addresses[1]);
+    Client::ready(v4);
+    for address in ["127.0.0.1", "203.0.113.0/24"] {
+        assert!(ctl(&socket, &["deny", address, "--for", "1h"]).status.success());
+    }
+    eventually("the operator's rule holds", || is_refused(v4));
+    folder.write("shaddock.toml", &text("\"192.0.2.2\", \"::1\""));
+    served.signal(Signal::HUP);
+    served.until_logged("host_filter.deny has changed");
+    eventually("the file's rule holds", || is_refused(v6));
+    assert!(is_refused(v4));
+    let denied = ctl(&socket, &["denied", "--json"]).stdout;
+    let denied = String::from_utf8(denied).unwrap();
+    for address in ["127.0.0.1", "203.0.113.0/24", "192.0.2.2", "::1"] {
+        assert!(denied.contains(address), "{denied}");
+    }
+    assert!(!denied.contains("192.0.2.1\""), "{denied}");
+    assert!(ctl(&socket, &["allow", "127.0.0.1"]).status.success());
+    eventually("the operator's rule is gone", || !is_refused(v4));
+    served.signal(Signal::TERM);
+    assert_eq!(served.until_end(), Some(0));
 }

@@ -1,5 +1,6 @@
 //! `[pitaya]`: the Pitaya cluster whose servers handle the other server types.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use shaddock::{Builder, ClusterTls, LaneFull, PitayaCluster, PitayaLimits};
@@ -101,20 +102,28 @@ fn read_login(
     user_key: &'static str,
     password_key: &'static str,
 ) -> Option<(String, String)> {
-    let user = table.read_some(user_key, TEXT);
-    let password = table.read_some(password_key, TEXT);
-    if user.is_some() != password.is_some() {
-        let missing = if user.is_none() { user_key } else { password_key };
+    let found = (table.read_some(user_key, TEXT), table.read_some(password_key, TEXT));
+    both(table, [user_key, password_key], found)
+}
+
+/// Two values of which neither comes alone.
+fn both<T>(
+    table: &mut Table<'_>,
+    [first_key, second_key]: [&'static str; 2],
+    (first, second): (Option<T>, Option<T>),
+) -> Option<(T, T)> {
+    if first.is_some() != second.is_some() {
+        let missing = if first.is_none() { first_key } else { second_key };
         table.refuse(missing, "text, as neither of the two comes alone", None);
     }
-    Some((user?, password?))
+    Some((first?, second?))
 }
 
 /// A login at NATS other than by user and password.
 enum Proof {
     Token(String),
     NKey(String),
-    CredentialsFile(String),
+    CredentialsFile(PathBuf),
 }
 
 /// The login at NATS, of which there is one at most.
@@ -122,7 +131,7 @@ fn read_proof(table: &mut Table<'_>, has_login: bool) -> Option<Proof> {
     let found = [
         ("nats_token", table.read_some("nats_token", TEXT).map(Proof::Token)),
         ("nats_nkey", table.read_some("nats_nkey", TEXT).map(Proof::NKey)),
-        ("nats_credentials", table.read_some("nats_credentials", TEXT).map(Proof::CredentialsFile)),
+        ("nats_credentials", table.read_path("nats_credentials").map(Proof::CredentialsFile)),
     ];
     let mut found = found.into_iter().filter_map(|(key, proof)| Some((key, proof?)));
     let first = found.next();
@@ -138,8 +147,9 @@ fn read_tls(
     table: &mut Table<'_>,
     [ca, certificate, key]: [&'static str; 3],
 ) -> Option<ClusterTls> {
-    let ca = table.read_some(ca, TEXT);
-    let pair = read_login(table, certificate, key);
+    let ca = table.read_path(ca);
+    let pair = (table.read_path(certificate), table.read_path(key));
+    let pair = both(table, [certificate, key], pair);
     if ca.is_none() && pair.is_none() {
         return None;
     }

@@ -694,6 +694,15 @@ fn what_stands_elsewhere_and_is_wrong_is_told_without_it() {
         ["shaddock.toml:2:11: limits.backlog: expected a number from 0 to 4294967295 in the file \
           codes.json (what is there is something else, not shown here)"]
     );
+    // What stands in a file of credentials is never taken for its path.
+    for key in ["nats_credentials", "nats_ca", "etcd_ca"] {
+        let text = format!(
+            "[pitaya]\nnats = [\"nats://h:1\"]\netcd = [\"h:2\"]\n\
+            type = [{{ name = \"room\" }}]\n{key} = {{ file = \"codes.json\" }}"
+        );
+        let problems = problems(&text);
+        assert!(problems.iter().all(|problem| !problem.contains("onChat")), "{problems:?}");
+    }
     let text = "[[listener]]\ntls = { certificate = \"codes.json\", key = { credential = \"x\" } }";
     assert_eq!(
         problems(text),
