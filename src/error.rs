@@ -289,7 +289,9 @@ pub enum HandleError {
     /// A shard's inbox is full; see [`Limits::inbox_len`](crate::Limits). Try again.
     Busy,
     /// It would block, and this is the thread of a shard or worker (made by the embedder). Await
-    /// the async form there, [`Handle::statistics_async`](crate::Handle::statistics_async).
+    /// the async form there, such as
+    /// [`Handle::statistics_async`](crate::Handle::statistics_async); what has none is for another
+    /// thread.
     OnShard,
     /// A shard has not reported within 5 s: a handler on it blocks, or the machine is too busy.
     TimedOut,
@@ -305,7 +307,9 @@ impl std::fmt::Display for HandleError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Busy => f.write_str("a shard's inbox is full; try again later"),
-            Self::OnShard => f.write_str("it would block a shard or worker; await the async form"),
+            Self::OnShard => f.write_str(
+                "it would block a shard or worker; await the async form, or ask on another thread",
+            ),
             Self::TimedOut => f.write_str("a shard has not reported in time"),
             Self::Stopped => f.write_str("the engine has been shut down"),
             Self::Push(error) => error.fmt(f),

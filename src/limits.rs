@@ -297,10 +297,10 @@ limits! {
 
         /// Time that a turn of a shard or worker takes.
         ///
-        /// The log tells of a longer one, with the route of the handler that was called last in it,
-        /// or the name of the future that ran last. Others may have been called in the same turn
-        /// before it: where many are, it takes several such lines to tell which one blocks. A
-        /// process that was stopped, and a machine that is too busy, look the same.
+        /// The log tells of a longer one, with a route, or the name of a future or callback: the
+        /// first time that of the call which came last in the turn; for a minute from then on calls
+        /// are timed, and it is the longest. A process that was stopped, and a machine that is too
+        /// busy, look the same.
         turn_warning: Duration = 100 ms,
             check ["more than zero" if |limits| !limits.turn_warning.is_zero()],
             counters [long_turns];

@@ -4,17 +4,18 @@ use std::any::{Any, TypeId, type_name, type_name_of_val};
 use std::time::Duration;
 
 use super::context::Context;
-use super::handlers::{Handlers, Registry};
+use super::handlers::{Handlers, Receiver, Registry};
 use super::mail::Letter;
-use super::ticks::{self, Missed};
+use super::panics::{Panic, caught};
+use super::ticks::Missed;
 use crate::route::registration::Mistake;
 
 /// The fate of a message that its receiver has not taken.
 pub(crate) enum Undelivered {
     /// Nobody on the thread receives its type.
     Unknown,
-    /// The receiver has panicked, with that text.
-    Panicked(String),
+    /// The receiver has panicked.
+    Panicked(Panic),
 }
 
 /// Code that no message of a client leads to.
@@ -58,8 +59,12 @@ impl Handlers {
     }
 
     /// Receives messages of one type that others send to this worker, by
-    /// [`Context::mail`](crate::Context::mail) and [`Handle::mail`](crate::Handle::mail). Without
-    /// effect on a shard, which gets none.
+    /// [`Context::mail`](crate::Context::mail) and [`Handle::mail`](crate::Handle::mail). A shard
+    /// gets none, so there it keeps the engine from starting
+    /// ([`Mistake::MailOnShard`](crate::Mistake)).
+    ///
+    /// A receiver that panics is counted
+    /// ([`callback_panics`](crate::metrics::CounterSnapshot::callback_panics)) and logged.
     ///
     /// ```
     /// use shaddock::{Handlers, Workers};
@@ -80,9 +85,10 @@ impl Handlers {
             let message = message.downcast::<M>().expect("it is looked up by its type");
             receive(*message, &context);
         };
-        let others = self.registry().mail.insert(TypeId::of::<M>(), Box::new(receive));
-        if others.is_some() {
-            self.add_mistake(type_name::<M>(), Mistake::DuplicateMail);
+        let type_name = type_name::<M>();
+        let receiver = Receiver { receive: Box::new(receive), type_name };
+        if self.registry().mail.insert(TypeId::of::<M>(), receiver).is_some() {
+            self.add_mistake(type_name, Mistake::DuplicateMail);
         }
         self
     }
@@ -91,7 +97,7 @@ impl Handlers {
 impl Registry {
     /// Hands a message to whoever receives its type.
     pub(crate) fn deliver(&self, letter: Letter) -> Result<(), Undelivered> {
-        let receive = self.mail.get(&(*letter.message).type_id()).ok_or(Undelivered::Unknown)?;
-        ticks::guarded(|| receive(letter.message)).map_err(Undelivered::Panicked)
+        let receiver = self.mail.get(&(*letter.message).type_id()).ok_or(Undelivered::Unknown)?;
+        caught(|| (receiver.receive)(letter.message)).map_err(Undelivered::Panicked)
     }
 }

@@ -271,16 +271,31 @@ fn handler_panicked(
     panic: &Panic,
 ) -> Reply<'static> {
     counters.handler_panics.one();
-    let route = Excerpt(route);
-    crate::log::seldom!(error, %route, ?session, %panic, "a handler has panicked");
+    let excerpt = Excerpt(route);
+    crate::log::seldom!(
+        of route,
+        error,
+        route = %excerpt,
+        ?session,
+        %panic,
+        "a handler has panicked"
+    );
     Reply::failure(Failure::Panicked)
 }
 
 #[cold]
 fn filter_panicked(request: &Request<'_>, session: &Session, panic: &Panic) -> Reply<'static> {
     session.counters().filter_panics.one();
-    let (route, session) = (Excerpt(request.route()), session.id());
-    crate::log::seldom!(error, %route, ?session, %panic, "a filter has panicked");
+    let (route, session) = (request.route(), session.id());
+    let excerpt = Excerpt(route);
+    crate::log::seldom!(
+        of route,
+        error,
+        route = %excerpt,
+        ?session,
+        %panic,
+        "a filter has panicked"
+    );
     Reply::failure(Failure::Panicked)
 }
 

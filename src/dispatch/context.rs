@@ -178,6 +178,9 @@ impl std::fmt::Debug for Audience {
     }
 }
 
+/// The handle of the engine that a thread is of, as the part below the engine keeps it.
+pub(crate) type Host = Arc<dyn Any + Send + Sync>;
+
 /// The members of a channel, shared by all who hold it.
 pub(crate) type Members = Rc<RefCell<Vec<Uid>>>;
 
@@ -201,6 +204,8 @@ pub(crate) struct ThreadState {
     pub(crate) last_call: Rc<LastCall>,
     /// The ways to workers, once the thread has been told.
     pub(crate) post: OnceCell<Arc<Post>>,
+    /// There on the threads of an engine.
+    pub(crate) host: OnceCell<Host>,
 }
 
 impl ThreadState {
@@ -226,6 +231,7 @@ impl ThreadState {
             counters,
             last_call: Rc::default(),
             post: OnceCell::new(),
+            host: OnceCell::new(),
         })
     }
 

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::context::{Context, Op, ThreadState};
 use super::handlers::Registry;
-use super::last_call::What;
+use super::last_call::{TimedCall, What};
 use super::tasks::Tasks;
 use crate::limits::turn::TASKS_AT_ONCE;
 use crate::log::Excerpt;
@@ -58,10 +58,13 @@ pub(crate) trait HandlerThread {
     #[cold]
     fn run_due_ticks(&mut self, now_us: u64) {
         for tick in self.registry().ticks.take_due(now_us) {
+            self.thread().last_call.note_callback(tick.name);
             if let Err(panic) = tick.run() {
                 self.counters().tick_panics.one();
-                crate::log::seldom!(error, tick = tick.name, panic, "a tick panicked; it goes on");
+                let tick = tick.name;
+                crate::log::seldom!(of tick, error, tick, %panic, "a tick panicked; it goes on");
             }
+            self.thread().last_call.end();
             self.settle_ops();
         }
     }
@@ -77,35 +80,48 @@ pub(crate) trait HandlerThread {
             if !self.tasks_mut().run_one() {
                 break;
             }
+            self.thread().last_call.end();
             self.settle_ops();
         }
         self.tasks_mut().end_run();
     }
 
-    /// Tells of a turn that was longer than it should be, and what was called last in it.
+    /// Tells of a turn that was longer than it should be, and of the call that took longest in it.
+    /// Where calls are not timed yet it is the last call, and they are from now on.
     #[cold]
     fn tell_long_turn(&self, took_us: u64) {
         let thread = self.thread();
         thread.counters.long_turns.one();
-        let (last_call, millis) = (&thread.last_call, took_us / 1_000);
-        let server = &*thread.server_id;
-        let route = match last_call.what() {
-            What::Nothing => {
-                crate::log::seldom!(warn, server, millis, "a turn has taken long");
-                return;
-            }
-            What::Future => {
-                let name = last_call.name();
-                let future = Excerpt(name.as_deref().unwrap_or_default());
-                crate::log::seldom!(warn, server, millis, %future, "a turn has taken long");
-                return;
-            }
-            What::Route(route) => thread.routes.entry(route).text.to_string(),
-            What::Text => last_call.text(),
-            What::Answer(handler) => self.registry().route_of(handler).to_owned(),
-        };
-        let route = Excerpt(&route);
-        crate::log::seldom!(warn, server, millis, %route, "a turn has taken long");
+        let longest = thread.last_call.longest();
+        thread.last_call.time_calls(thread.now_us.get());
+        let call = if longest.is_some() { "the longest" } else { "the last" };
+        let call_millis = longest.as_ref().map(|longest| longest.took.as_millis() as u64);
+        let TimedCall { what, text, .. } = longest.unwrap_or_else(|| thread.last_call.last());
+        let (server, millis) = (&*thread.server_id, took_us / 1_000);
+        macro_rules! tell {
+            ($name:expr, $field:ident) => {{
+                let name: &str = $name;
+                let $field = Excerpt(name);
+                crate::log::seldom!(
+                    of name,
+                    warn,
+                    server,
+                    millis,
+                    call,
+                    call_millis,
+                    %$field,
+                    "a turn has taken long"
+                );
+            }};
+        }
+        match what {
+            What::Nothing => crate::log::seldom!(warn, server, millis, "a turn has taken long"),
+            What::Future => tell!(&text, future),
+            What::Callback(name) => tell!(name, callback),
+            What::Text => tell!(&text, route),
+            What::Route(route) => tell!(&thread.routes.entry(route).text, route),
+            What::Answer(handler) => tell!(self.registry().route_of(handler), route),
+        }
     }
 
     /// Runs the hooks of a shutdown, which are owed. A second call does nothing.

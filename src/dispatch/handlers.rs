@@ -28,7 +28,11 @@ pub(crate) type OnShutdown = Box<dyn FnOnce(Context) -> LocalFuture<()>>;
 pub(crate) type OnSession = Box<dyn Fn(&SessionView<'_>, &Context)>;
 
 /// Receives messages of one type.
-pub(super) type Receive = Box<dyn Fn(Box<dyn Any + Send>)>;
+pub(super) struct Receiver {
+    pub(super) receive: Box<dyn Fn(Box<dyn Any + Send>)>,
+    /// That of the messages' type.
+    pub(super) type_name: &'static str,
+}
 
 /// Fills in the handlers of a thread; runs there, once.
 pub(crate) type Register = Arc<dyn Fn(&mut Handlers) + Send + Sync>;
@@ -84,7 +88,7 @@ pub(crate) struct Registry {
     pub(crate) on_shutdown: RefCell<Vec<OnShutdown>>,
     pub(crate) ticks: Ticks,
     /// Who receives messages, by their type.
-    pub(super) mail: FxHashMap<TypeId, Receive>,
+    pub(super) mail: FxHashMap<TypeId, Receiver>,
 }
 
 impl std::fmt::Debug for Handlers {
@@ -259,7 +263,8 @@ impl Handlers {
     /// Is told of each session that opens: the client has acknowledged the answer to its handshake,
     /// and can be pushed to. Each session that this is told of,
     /// [`on_session_closed`](Self::on_session_closed) is told of too, later. It runs on the shard
-    /// of the session; without effect on a worker.
+    /// of the session. A worker hears of no session that opens, so there it keeps the engine from
+    /// starting ([`Mistake::OpenedOnWorker`](crate::Mistake)).
     ///
     /// ```
     /// use shaddock::Engine;
@@ -330,12 +335,36 @@ impl Handlers {
 }
 
 impl Registry {
+    /// Finds what has no effect on a worker.
+    pub(crate) fn check_of_worker(&self, server_type: &Arc<str>, mistakes: &Mistakes) {
+        let add = |route: &str, mistake| {
+            let (server_type, route) = (Arc::clone(server_type), route.to_owned());
+            mistakes.add(Misregistration { server_type, route, mistake });
+        };
+        if !self.global_filters.is_empty() {
+            add("global_filter", Mistake::GlobalFilter);
+        }
+        if !self.on_opened.is_empty() {
+            add("on_session_opened", Mistake::OpenedOnWorker);
+        }
+    }
+
+    /// Finds what has no effect on a shard.
+    pub(crate) fn check_of_shard(&self, server_type: &Arc<str>, mistakes: &Mistakes) {
+        for Receiver { type_name, .. } in self.mail.values() {
+            let (server_type, route) = (Arc::clone(server_type), (*type_name).to_owned());
+            mistakes.add(Misregistration { server_type, route, mistake: Mistake::MailOnShard });
+        }
+    }
+
     /// Tells of a session that has closed. Futures that are spawned for it are owed.
     pub(crate) fn tell_closed(&self, thread: &Rc<ThreadState>, view: &SessionView<'_>) {
         let context = Context { thread: Rc::clone(thread) };
         for told in &self.on_closed {
             let counters = &thread.counters;
+            thread.last_call.note_callback("on_session_closed");
             thread.owing(|| guarded("on_session_closed", counters, || told(view, &context)));
+            thread.last_call.end();
         }
     }
 

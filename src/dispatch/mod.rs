@@ -18,7 +18,7 @@ pub(crate) mod handshake;
 mod host_filter;
 #[cfg(all(test, shaddock_loom))]
 mod loom_tests;
-mod last_call;
+pub(crate) mod last_call;
 mod panics;
 pub(crate) mod mail;
 pub(crate) mod pending;

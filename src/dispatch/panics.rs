@@ -28,6 +28,13 @@ const EXECUTOR_HINT: &str = " (glommio's timers and files work on a shard whose 
     and nowhere else: not with the driver `poll`, and not on a worker; Context::sleep works \
     everywhere)";
 
+#[cfg(test)]
+impl fmt::Debug for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl fmt::Display for Panic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Excerpt(self.text()).fmt(f)?;

@@ -257,7 +257,7 @@ pub(crate) fn guard_step<T>(
 fn tell_panic(counters: &Counters, name: &str, panic: &Panic) {
     counters.task_panics.one();
     let future = Excerpt(name);
-    crate::log::seldom!(error, %future, %panic, "a spawned future has panicked");
+    crate::log::seldom!(of name, error, %future, %panic, "a spawned future has panicked");
 }
 
 #[cfg(test)]

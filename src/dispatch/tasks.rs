@@ -19,6 +19,13 @@ pub(crate) trait WakeThread: Send + Sync {
     fn wake(&self);
 }
 
+/// Counts a future that there is no room for, and logs it.
+#[cold]
+pub(crate) fn tell_no_room(counters: &Counters, what: &'static str) {
+    counters.task_rejects.one();
+    crate::log::seldom!(of what, warn, what, "too many futures on a thread; some are refused");
+}
+
 /// The tasks of one thread. What is owed and still there when they are dropped is counted as lost.
 pub(crate) struct Tasks {
     table: Table<Task>,

@@ -1,10 +1,10 @@
 //! Functions that a thread calls at an interval.
 
-use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
+
+use super::panics::{Panic, caught};
 
 /// The policy for ticks that were missed, as the thread was busy for longer than the interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,21 +94,10 @@ impl Tick {
         self.at_us.set(next_us.saturating_add(period_us));
     }
 
-    /// Calls the function; gives the text of its panic.
-    pub(super) fn run(&self) -> Result<(), String> {
-        guarded(|| (self.run)())
+    /// Calls the function. What it may leave half-done by a panic is the embedder's own state.
+    pub(super) fn run(&self) -> Result<(), Panic> {
+        caught(|| (self.run)())
     }
-}
-
-/// Runs code of the embedder's; gives the text of its panic.
-pub(super) fn guarded(code: impl FnOnce()) -> Result<(), String> {
-    // What it may leave half-done is the embedder's own state, which it is told of.
-    catch_unwind(AssertUnwindSafe(code)).map_err(|payload| text_of(&*payload))
-}
-
-fn text_of(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -146,7 +135,7 @@ mod tests {
         assert_eq!(ticks.next_us(), Some(1_000), "no interval is shorter than 1 ms");
         let due = ticks.take_due(30_000);
         assert_eq!(due.iter().map(|tick| tick.name).collect::<Vec<_>>(), ["quick", "slow"]);
-        assert_eq!(due[0].run(), Err("at 7".to_owned()));
-        assert_eq!(due[1].run(), Ok(()));
+        assert_eq!(due[0].run().unwrap_err().to_string(), "at 7");
+        assert!(due[1].run().is_ok());
     }
 }

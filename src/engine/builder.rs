@@ -3,7 +3,7 @@
 pub(super) mod checks;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::attachment::Attachment;
@@ -769,6 +769,7 @@ impl Builder {
             subscribers_to_logins: subscribers.of_logins,
             registers: self.registers,
             mistakes: Arc::default(),
+            host: OnceLock::new(),
             started_unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
             connections: AtomicUsize::new(0),
             session_numbers: AtomicU64::new(0),

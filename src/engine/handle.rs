@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::attached::Attached;
 use super::drain::Drain;
 use super::threads::{Join, Threads, is_of_engine};
+use crate::dispatch::context::Host;
 use crate::dispatch::mail::Post;
 use crate::dispatch::{Audience, MailError, Statistics, WorkerPick};
 use crate::error::HandleError;
@@ -36,6 +37,8 @@ use crate::wire::protobuf::ProtoTable;
 /// ring, which glommio 0.9 never closes.
 pub struct Engine {
     handle: Handle,
+    /// The same for the code on its threads.
+    host: Host,
     addresses: Vec<SocketAddr>,
     shards: Vec<Join>,
     workers: Vec<Join>,
@@ -113,7 +116,9 @@ impl Engine {
         #[cfg(feature = "admin")]
         config.recorder.set_addresses(&addresses);
         let handle = Handle::new(config, threads, driver);
-        Self { handle, addresses, shards: Vec::new(), workers: Vec::new(), attached: Vec::new() }
+        let host = handle.host();
+        let (shards, workers, attached) = (Vec::new(), Vec::new(), Vec::new());
+        Self { handle, host, addresses, shards, workers, attached }
     }
 
     /// Configuration and state that its threads share, and the address where clients connect.
@@ -187,7 +192,17 @@ impl Engine {
     /// }
     /// # }
     /// ```
+    ///
+    /// # Panics
+    /// It is called on a shard or worker, which would wait for itself. [`Handle::drain`] is for
+    /// code there. An engine that is dropped there ends at once, too, but is not waited for.
+    #[track_caller]
     pub fn shutdown(mut self, drain: Drain) -> ShutdownReport {
+        assert!(
+            !is_of_engine(),
+            "`Engine::shutdown` waits for the engine's threads, so none of them can call it: call \
+             `Handle::drain` there"
+        );
         self.stop(drain)
     }
 
@@ -211,9 +226,22 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        if !self.shards.is_empty() || !self.workers.is_empty() {
-            self.stop(Drain::now());
+        if self.shards.is_empty() && self.workers.is_empty() {
+            return;
         }
+        if !is_of_engine() {
+            self.stop(Drain::now());
+            return;
+        }
+        // A shard can't wait for itself. Where there is no thread that could, nobody waits.
+        let (handle, host) = (self.handle.clone(), Arc::clone(&self.host));
+        let threads = (std::mem::take(&mut self.shards), std::mem::take(&mut self.workers));
+        let attached = std::mem::take(&mut self.attached);
+        let stop = move || {
+            let ((shards, workers), addresses) = (threads, Vec::new());
+            drop(Self { handle, host, addresses, shards, workers, attached });
+        };
+        thread::Builder::new().name("shaddock-stop".into()).spawn(stop).ok();
     }
 }
 
@@ -564,7 +592,7 @@ impl Handle {
 
     /// Reads the certificates of all listeners from their files again. New connections get them;
     /// open ones keep what they have, and tickets stay good. Gives the number of listeners that
-    /// have one.
+    /// have one. It reads files, so a shard or worker leaves it to another thread.
     ///
     /// ```
     /// # fn renewed(handle: &shaddock::Handle) {
@@ -577,9 +605,13 @@ impl Handle {
     ///
     /// # Errors
     /// The first file that is wrong: nothing has changed then. [`TlsError::Engine`] if an engine
-    /// has stopped or a shard is busy.
+    /// has stopped or a shard is busy, or if this is the thread of a shard or worker
+    /// ([`HandleError::OnShard`]).
     #[cfg(feature = "tls")]
     pub fn reload_certificates(&self) -> Result<usize, TlsError> {
+        if is_of_engine() {
+            return Err(TlsError::Engine(HandleError::OnShard));
+        }
         let mut fresh = Vec::new();
         for (listener, described) in (0_u8..).zip(&self.config.listeners) {
             if let Some(tls) = &described.tls {
@@ -676,7 +708,8 @@ impl Handle {
     /// # Errors
     /// [`HandleError::TimedOut`] if a shard has not done so within that time,
     /// [`Busy`](HandleError::Busy) if it takes no mail, [`OnShard`](HandleError::OnShard) where a
-    /// shard or worker asks, and [`HandleError::Stopped`] if the engine has ended.
+    /// shard or worker asks ([`Self::wait_for_turns_async`] is for
+    /// those), and [`HandleError::Stopped`] if the engine has ended.
     ///
     /// # Examples
     /// ```no_run
@@ -689,6 +722,27 @@ impl Handle {
     /// ```
     pub fn wait_for_turns(&self, within: Duration) -> Result<(), HandleError> {
         self.reports(ReportKind::Presence, within).map(drop)
+    }
+
+    /// The same as a future, which any executor can await, and a handler or a future on a shard:
+    /// it is done once every shard has ended the turn that it is in. It waits for as long as they
+    /// take.
+    ///
+    /// ```
+    /// # use shaddock::{Handle, HandleError};
+    /// # async fn all_have_seen_it(handle: &Handle) -> Result<(), HandleError> {
+    /// handle.push("amy", "onNews", "{}")?;
+    /// handle.wait_for_turns_async().await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`HandleError`].
+    pub fn wait_for_turns_async(
+        &self,
+    ) -> impl Future<Output = Result<(), HandleError>> + Send + use<> {
+        let asked = self.ask(ReportKind::Presence);
+        async move { asked?.await.map(drop).ok_or(HandleError::Stopped) }
     }
 
     /// Asks all shards for a report.

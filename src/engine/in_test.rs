@@ -8,6 +8,7 @@ use super::handle::Handle;
 use super::listen::Listener;
 use super::threads::Threads;
 use crate::dispatch::Register;
+use crate::dispatch::context::Host;
 use crate::error::StartError;
 use crate::forward::{Hub, Workers};
 use crate::io::Chosen;
@@ -20,6 +21,8 @@ pub(crate) struct TestPlan {
     /// The registrations of the workers of each forwarded type, in the order of the types.
     pub(crate) registers: Vec<Register>,
     pub(crate) handle: Handle,
+    /// The same for the code on shards and workers, which take it when they are made.
+    pub(crate) host: Host,
     /// The listener of the kit's clients.
     pub(crate) listener: ListenerIndex,
 }
@@ -61,7 +64,8 @@ impl Builder {
         let threads = Threads::new(counts, &config.limits)?;
         let hub = Arc::clone(&threads.hub);
         let handle = Handle::new(Arc::clone(&config), threads, Chosen::Poll);
-        Ok(TestPlan { config, hub, registers, handle, listener })
+        let host = handle.host();
+        Ok(TestPlan { config, hub, registers, handle, host, listener })
     }
 
     /// Puts one worker in the place of each server type of a cluster's.

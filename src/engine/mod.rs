@@ -15,6 +15,7 @@ mod dial;
 mod drain;
 mod eventfd;
 mod handle;
+mod host;
 #[cfg(feature = "testing")]
 mod in_test;
 mod listen;

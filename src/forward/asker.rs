@@ -16,8 +16,19 @@ use super::scatter::by_home;
 use crate::dispatch::context::SessionOp;
 use crate::dispatch::pending::Completion;
 use crate::dispatch::{Audience, BindError};
+use crate::metrics::Counters;
 use crate::route::push::Push;
 use crate::session::{Directory, SessionId, ShardIndex, Table, Uid, place_of, token_of};
+
+/// Counts mail that is refused because of `backlog_len_max`, and logs it.
+#[cold]
+pub(crate) fn tell_refused(counters: &Counters) {
+    counters.mail_rejects.one();
+    crate::log::seldom!(
+        warn,
+        "too much mail waits for a shard; a push, a kick or a look-up was refused"
+    );
+}
 
 /// A party that asks shards.
 ///

@@ -16,11 +16,11 @@ use super::message_batch::MessageBatch;
 use super::party::Party;
 use super::session_futures::SessionFutures;
 use crate::dispatch::chain;
-use crate::dispatch::context::{BatchPart, Call, Op, Origin, ThreadState};
+use crate::dispatch::context::{BatchPart, Call, Host, Op, Origin, ThreadState};
 use crate::dispatch::handler_thread::HandlerThread;
 use crate::dispatch::mail::{MailQueue, Post};
 use crate::dispatch::reply::{INTERNAL_ERROR, Reply, ReplyBody};
-use crate::dispatch::tasks::Tasks;
+use crate::dispatch::tasks::{Tasks, tell_no_room};
 use crate::dispatch::{
     Failure, FailureBodies, Handlers, Register, Registry, Request, Session, Undelivered,
 };
@@ -28,7 +28,7 @@ use crate::limits::Limits;
 use crate::limits::turn::{MAILS_PER_PARTY, MESSAGES_PER_SHARD};
 use crate::metrics::{Counters, ForwardEnd};
 use crate::route::edition::Edition;
-use crate::route::registration::{Misregistration, Mistake, Mistakes, schemas_without_handler};
+use crate::route::registration::{Mistakes, schemas_without_handler};
 use crate::route::table::RouteTable;
 use crate::session::{SessionData, SessionId, SessionSnapshot, SessionView, ShardIndex, Uid};
 use crate::wire::answer;
@@ -86,6 +86,8 @@ pub(crate) struct WorkerConfig {
     pub(crate) register: Register,
     pub(crate) mistakes: Arc<Mistakes>,
     pub(crate) post: Arc<Post>,
+    /// The engine's handle; none where no engine runs the worker.
+    pub(crate) host: Option<Host>,
     pub(crate) limits: Limits,
     pub(crate) counters: Arc<Counters>,
     pub(crate) failures: Arc<FailureBodies>,
@@ -101,14 +103,13 @@ impl Worker {
             Arc::clone(&config.counters),
         );
         thread.post.set(Arc::clone(&config.post)).ok();
+        if let Some(host) = &config.host {
+            thread.host.set(Arc::clone(host)).ok();
+        }
         let worker = hub.worker_of(me).expect("a worker is no shard");
         let (own, mistakes) = (&config.server_type, &config.mistakes);
         let registry = Handlers::collect(&thread, own, [&config.register], mistakes);
-        if !registry.global_filters.is_empty() {
-            let (server_type, route) = (Arc::clone(own), "global_filter".to_owned());
-            let mistake = Mistake::GlobalFilter;
-            mistakes.add(Misregistration { server_type, route, mistake });
-        }
+        registry.check_of_worker(own, mistakes);
         let has_handler = |route: &str| registry.find(route).is_some();
         let schemas = config.edition.schemas();
         schemas_without_handler(&config.routes, schemas, own, has_handler, mistakes);
@@ -135,7 +136,7 @@ impl Worker {
 
     /// One turn: reads mail, runs what is ready. Whether there is more to do at once.
     pub(crate) fn run(&mut self, now_us: u64) -> bool {
-        self.thread.last_call.clear();
+        self.thread.last_call.begin_turn(now_us);
         self.thread.handle_time(now_us);
         self.run_ticks();
         if self.has_lost_shards {
@@ -166,29 +167,53 @@ impl Worker {
     fn receive_own_mail(&mut self) {
         for _ in 0..MAILS_PER_PARTY {
             let Some(letter) = self.mail.0.take() else { break };
-            let message = letter.type_name;
-            if let Err(undelivered) = self.registry.deliver(letter) {
-                self.counters.worker_mail_unhandled.one();
-                let worker = &*self.thread.server_id;
-                match undelivered {
-                    Undelivered::Unknown => crate::log::seldom!(
+            let (mail, worker) = (letter.type_name, &*self.thread.server_id);
+            self.thread.last_call.note_callback(mail);
+            let delivered = self.registry.deliver(letter);
+            self.thread.last_call.end();
+            match delivered {
+                Ok(()) => {}
+                Err(Undelivered::Unknown) => {
+                    self.counters.worker_mail_unhandled.one();
+                    crate::log::seldom!(
+                        of mail,
                         error,
-                        message,
+                        mail,
                         worker,
                         "nobody receives this mail: register its type by `mail`"
-                    ),
-                    Undelivered::Panicked(panic) => crate::log::seldom!(
+                    );
+                }
+                Err(Undelivered::Panicked(panic)) => {
+                    self.counters.callback_panics.one();
+                    crate::log::seldom!(
+                        of mail,
                         error,
-                        message,
+                        mail,
                         worker,
-                        panic,
+                        %panic,
                         "the receiver of mail panicked"
-                    ),
+                    );
                 }
             }
             self.apply_ops();
         }
-        self.counters.worker_mail_rejects.add(self.mail.0.take_refused());
+        self.count_refused_mail();
+    }
+
+    /// Counts the messages to it that its queue has had no room for.
+    fn count_refused_mail(&self) {
+        let refused = self.mail.0.take_refused();
+        if refused > 0 {
+            self.counters.worker_mail_rejects.add(refused);
+            let worker = &*self.thread.server_id;
+            crate::log::seldom!(
+                of worker,
+                warn,
+                worker,
+                refused,
+                "too many messages of the game's own wait for a worker; some were refused"
+            );
+        }
     }
 
     /// Ends the turn, at the given time.
@@ -330,9 +355,23 @@ impl Worker {
         self.endpoint.add_handled(id.shard().into(), counted);
     }
 
+    fn handle_batch(&mut self, batch: Box<MessageBatch>) {
+        match self.thread.last_call.is_timed() {
+            true => self.handle_timed_batch(batch),
+            false => self.handle_messages::<false>(batch),
+        }
+    }
+
+    /// The same with the time of each message, for a while behind a turn that has taken long.
+    #[cold]
+    fn handle_timed_batch(&mut self, batch: Box<MessageBatch>) {
+        self.handle_messages::<true>(batch);
+    }
+
     /// Handles the messages of a batch, which goes back with the answers. What a handler asks for
     /// comes behind the answers to what was before it, and ahead of its own.
-    fn handle_batch(&mut self, mut batch: Box<MessageBatch>) {
+    #[inline]
+    fn handle_messages<const ARE_TIMED: bool>(&mut self, mut batch: Box<MessageBatch>) {
         let (thread, registry) = (Rc::clone(&self.thread), Rc::clone(&self.registry));
         let MessageBatch { token, session: id, is_websocket, tells_all, .. } = *batch;
         let Some([kept, data]) = batch.data.take() else { return };
@@ -348,6 +387,9 @@ impl Worker {
             let mut reply = Reply::error();
             let handler = self.by_route[head.route.index()];
             last = Some(head.route);
+            if ARE_TIMED {
+                thread.last_call.note_route(head.route);
+            }
             chain::handle(&registry, handler, &request, &mut session, &mut reply);
             let is_later = matches!(reply.body, ReplyBody::Later(_));
             let is_told = tells_all && !is_ordinary(head.id, &reply);
@@ -373,7 +415,7 @@ impl Worker {
             }
         }
         if let Some(last) = last {
-            thread.last_call.note_route(last);
+            thread.last_call.note_run(last);
         }
         batch.messages = messages;
         self.endpoint.add_handled(id.shard().into(), handled);
@@ -395,15 +437,21 @@ impl Worker {
     /// Answers once the handler has. Its message counts for the lane until then.
     fn answer_later(&mut self, origin: Origin, reply: Reply<'static>, handler: Option<usize>) {
         let Some((session, bytes)) = counted(&origin) else { return };
-        let refusals = match self.session_futures.begin(session, bytes) {
-            false => &self.counters.session_in_flight_rejects,
+        match self.session_futures.begin(session, bytes) {
+            false => {
+                self.counters.session_in_flight_rejects.one();
+                crate::log::seldom!(
+                    warn,
+                    ?session,
+                    "a session has too much in flight on a worker; some is refused"
+                );
+            }
             true if self.tasks.is_full() => {
                 self.session_futures.end(session, bytes);
-                &self.counters.task_rejects
+                tell_no_room(&self.counters, "an async handler or filter");
             }
             true => return self.spawn_answer(session, origin, reply, handler),
-        };
-        refusals.one();
+        }
         self.endpoint.add_handled(session.shard().into(), bytes);
         self.answer_origin(origin, Reply::failure(Failure::Busy));
     }
@@ -500,8 +548,7 @@ impl HandlerThread for Worker {
             Op::Session(op) => asker::apply(self, op),
             Op::Spawn { future, at_end } => {
                 if self.tasks.spawn(future, at_end).is_err() {
-                    self.counters.task_rejects.one();
-                    crate::log::seldom!(warn, "too many futures on a worker; one was dropped");
+                    tell_no_room(&self.counters, "a spawned future");
                 }
             }
             Op::Answer { call, reply } => self.finish_later(call.origin, reply),
@@ -520,13 +567,7 @@ impl Asker for Worker {
 
     fn try_mail(&mut self, to: ShardIndex, mail: Mail) -> Result<(), Mail> {
         let Self { endpoint, counters, .. } = self;
-        endpoint.try_send(to.into(), mail).inspect_err(|_| {
-            counters.mail_rejects.one();
-            crate::log::seldom!(
-                warn,
-                "a shard's lane is full: a push, a kick or a look-up was refused"
-            );
-        })
+        endpoint.try_send(to.into(), mail).inspect_err(|_| asker::tell_refused(counters))
     }
 
     fn outlives_shards(&self) -> bool {
@@ -534,7 +575,7 @@ impl Asker for Worker {
     }
 
     fn note_refused(&mut self) {
-        self.counters.mail_rejects.one();
+        asker::tell_refused(&self.counters);
     }
 
     fn handle_refused_push(&mut self, token: u64, uids: Vec<Uid>) -> Result<(), AskCompletion> {

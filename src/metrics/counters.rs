@@ -258,7 +258,7 @@ counters! {
     /// Panics of filters.
     filter_panics,
     /// Panics of other callbacks: routers, looks at handshakes, `on_session_opened` and
-    /// `on_session_closed`, the host filter's, and the filters of audiences.
+    /// `on_session_closed`, receivers of mail, the host filter's, and the filters of audiences.
     callback_panics,
     /// Turns of shards and workers that took longer than `turn_warning`.
     long_turns,
@@ -271,7 +271,7 @@ counters! {
     /// The embedder's own messages to workers refused because of `inbox_len`.
     worker_mail_rejects,
     /// The embedder's own messages to workers that nobody has received: of a type without a
-    /// receiver, or with one that has panicked.
+    /// receiver.
     worker_mail_unhandled,
     /// Ticks that have panicked.
     tick_panics,

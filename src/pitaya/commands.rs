@@ -107,7 +107,9 @@ impl Commands {
             return;
         }
         if self.is_full() {
-            return self.counters.forward_rejects.one();
+            self.counters.forward_rejects.one();
+            crate::log::seldom!(warn, "too much waits for NATS; an answer to a server was dropped");
+            return;
         }
         let payload = payload.into();
         let command = Command::Publish { subject, payload, call: None };

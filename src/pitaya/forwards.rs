@@ -263,7 +263,7 @@ impl Forwards {
         let Some(sent) = token.and_then(|token| self.sent.take(token)) else { return };
         let waiter = self.release(&sent);
         if status == Some(NO_RESPONDERS) {
-            turn.config.counters.forward_lost.one();
+            count_lost(turn);
             if let Some(waiter) = waiter {
                 fail(turn, waiter, Failure::NoResponders);
             }
@@ -291,6 +291,7 @@ impl Forwards {
     pub(super) fn handle_unsent(&mut self, turn: &mut Turn<'_>, call: u64) {
         let Some(sent) = self.sent.take(call) else { return };
         turn.config.counters.forward_rejects.one();
+        crate::log::seldom!(warn, "a message is too long for NATS; it was refused");
         if let Some(waiter) = self.release(&sent) {
             fail(turn, waiter, Failure::TooLong);
         }
@@ -315,7 +316,7 @@ impl Forwards {
         let left = self.servers.end_doubts(turn.now_us);
         left.into_iter().for_each(|waiting| self.move_on(turn, waiting));
         while let Some(waiter) = self.calls.take_due(turn.now_us) {
-            turn.config.counters.forward_timeouts.one();
+            count_timeout(turn);
             match waiter.stage {
                 Stage::Sent => self.orphans += 1,
                 Stage::Waiting => self.drop_dead(waiter.server_key),
@@ -325,7 +326,7 @@ impl Forwards {
         // A server that has not answered for that long has lost the message, most likely.
         while let Some(sent) = self.sent.take_due(turn.now_us) {
             if sent.call == 0 {
-                turn.config.counters.forward_timeouts.one();
+                count_timeout(turn);
             }
             self.release(&sent);
             self.pump(turn, sent.server_key);
@@ -378,9 +379,25 @@ impl Forwards {
 
 fn count(turn: &Turn<'_>, failure: Failure) {
     match failure {
-        Failure::Busy => turn.config.counters.forward_rejects.one(),
-        _ => turn.config.counters.forward_lost.one(),
+        Failure::Busy => {
+            turn.config.counters.forward_rejects.one();
+            crate::log::seldom!(
+                warn,
+                "too much waits for a server of the cluster; messages are refused"
+            );
+        }
+        _ => count_lost(turn),
     }
+}
+
+fn count_lost(turn: &Turn<'_>) {
+    turn.config.counters.forward_lost.one();
+    crate::log::seldom!(warn, "a message has found no server of the cluster");
+}
+
+fn count_timeout(turn: &Turn<'_>) {
+    turn.config.counters.forward_timeouts.one();
+    crate::log::seldom!(warn, "a server of the cluster has not answered in time");
 }
 
 fn fail(turn: &mut Turn<'_>, waiter: Waiter, failure: Failure) {

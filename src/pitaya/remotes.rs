@@ -18,6 +18,7 @@ use super::session_data;
 use super::subjects::{self, Subject};
 use super::turn::{Caller, Turn};
 use crate::dispatch::BindError;
+use crate::forward::asker;
 use crate::forward::mail::Others;
 use crate::forward::remote::{Done, Refused, Remote};
 use crate::session::{SessionData, Table, Uid, place_of, token_of};
@@ -222,7 +223,7 @@ impl Remotes {
         // Not by way of the uid's home, which an answer that follows would overtake.
         for number in &user.sessions {
             if turn.remote.deliver(*number, &push) == Err(Refused::Busy) {
-                turn.config.counters.mail_rejects.one();
+                asker::tell_refused(&turn.config.counters);
             }
         }
     }
@@ -275,7 +276,7 @@ impl Remotes {
         let reason = turn.config.unique_session.then_some(KICK_REASON);
         for number in older.into_iter().filter(|_| !turn.config.has_single_session) {
             if turn.remote.kick(number, reason.map(Arc::from)) == Err(Refused::Busy) {
-                turn.config.counters.mail_rejects.one();
+                asker::tell_refused(&turn.config.counters);
             }
         }
         let told = BindMsg { uid: uid.to_string(), fid: turn.config.frontend_id.to_string() };
@@ -306,7 +307,7 @@ fn answer(turn: &mut Turn<'_>, reply: Option<Subject>, response: Response) {
 
 fn kick(turn: &mut Turn<'_>, uid: String) {
     if turn.remote.kick_uid(Uid::from(uid), Some(KICK_REASON.into()), None).is_err() {
-        turn.config.counters.mail_rejects.one();
+        asker::tell_refused(&turn.config.counters);
     }
 }
 

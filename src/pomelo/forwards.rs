@@ -55,6 +55,19 @@ impl Forwards<'_> {
                 NotCalled::Full => (&self.config.counters.forward_rejects, ForwardEnd::Rejected),
             };
             counter.one();
+            let server_type = text.split('.').next().unwrap_or_default();
+            match why {
+                NotCalled::Lost => crate::log::seldom!(
+                    warn,
+                    server_type,
+                    "a message has found no server of the cluster"
+                ),
+                NotCalled::Full => crate::log::seldom!(
+                    warn,
+                    server_type,
+                    "too much waits for a server of the cluster; messages are refused"
+                ),
+            }
             self.answer_failed(session.shard(), token, end);
         }
     }

@@ -315,7 +315,17 @@ impl Member {
             }
             _ => (Beat::None, None),
         };
-        self.config.counters.forward_timeouts.add(timeouts.len() as u64);
+        if !timeouts.is_empty() {
+            self.config.counters.forward_timeouts.add(timeouts.len() as u64);
+            let (server, messages) = (id.as_str(), timeouts.len());
+            crate::log::seldom!(
+                of server,
+                warn,
+                server,
+                messages,
+                "a server has not answered in time"
+            );
+        }
         for waiter in timeouts {
             self.forwards().answer_failed(waiter.shard, waiter.token, ForwardEnd::TimedOut);
         }

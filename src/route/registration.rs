@@ -44,6 +44,10 @@ pub enum Mistake {
     DuplicateMail,
     /// The filter is a global one, which sees nothing on a worker.
     GlobalFilter,
+    /// A worker is told of no session that opens.
+    OpenedOnWorker,
+    /// Mail goes to workers, and this is registered where clients are.
+    MailOnShard,
 }
 
 impl fmt::Display for Misregistration {
@@ -87,6 +91,14 @@ impl fmt::Display for Misregistration {
             Mistake::GlobalFilter => f.write_str(
                 "sees nothing, as global filters run where clients are: give it to \
                  `Builder::global_filter`, or write `filter`",
+            ),
+            Mistake::OpenedOnWorker => f.write_str(
+                "is told of nothing, as sessions open where clients are: give it to \
+                 `Builder::register`, and send the worker mail from there",
+            ),
+            Mistake::MailOnShard => f.write_str(
+                "is received by nobody, as mail goes to workers: give it to `Workers::new` or \
+                 `Workers::stateful`",
             ),
         }
     }

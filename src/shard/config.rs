@@ -1,10 +1,12 @@
 //! The configuration that all shards of an engine share.
 
+use std::any::Any;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use super::listener_config::{ListenerConfig, ListenerIndex};
+use crate::dispatch::context::Host;
 use crate::dispatch::denied_hosts::DeniedHosts;
 use crate::dispatch::handshake::HandshakeCheck;
 use crate::dispatch::{ClientRules, FailureBodies, Maintenance, Register, chain};
@@ -64,6 +66,8 @@ pub(crate) struct ShardConfig {
     pub(crate) registers: Vec<Register>,
     /// The mistakes in registrations, found while shards and workers are set up.
     pub(crate) mistakes: Arc<Mistakes>,
+    /// The engine's handle, which holds this in turn; set before its threads start.
+    pub(crate) host: OnceLock<Weak<dyn Any + Send + Sync>>,
     /// Milliseconds from 1970 to the engine's start.
     pub(crate) started_unix_ms: u64,
 
@@ -110,6 +114,11 @@ impl ShardConfig {
     /// half-way.
     pub(crate) fn changing(&self) -> MutexGuard<'_, Changing> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The engine's handle, for its threads.
+    pub(super) fn host(&self) -> Option<Host> {
+        self.host.get()?.upgrade()
     }
 
     pub(super) fn denied_hosts(&self) -> Arc<DeniedHosts> {
@@ -182,6 +191,7 @@ impl ShardConfig {
                     register: Arc::clone(register),
                     mistakes: Arc::clone(&self.mistakes),
                     post: Arc::clone(&post),
+                    host: self.host(),
                     limits: self.limits.clone(),
                     counters: Arc::clone(&self.counters[me.index()]),
                     failures: Arc::clone(&self.failures),
@@ -282,6 +292,7 @@ impl ShardConfig {
             subscribers_to_logins: 0,
             registers: vec![register],
             mistakes: Arc::default(),
+            host: OnceLock::new(),
             started_unix_ms: 0,
             connections: AtomicUsize::new(0),
             session_numbers: AtomicU64::new(0),

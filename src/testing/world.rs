@@ -46,10 +46,12 @@ const ROUNDS_MAX: usize = 100_000;
 
 impl World {
     pub(super) fn new(plan: TestPlan) -> Self {
-        let TestPlan { config, hub, registers, handle, listener } = plan;
+        let TestPlan { config, hub, registers, handle, host, listener } = plan;
         let (shards, parties) = (hub.shards(), hub.parties());
+        let core = Simulated::of_config(Arc::clone(&config), hub, &registers);
+        drop(host);
         Self {
-            core: Simulated::of_config(Arc::clone(&config), hub, &registers),
+            core,
             config,
             handle,
             now_us: 0,

@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use shaddock::metrics::CounterSnapshot;
 use shaddock::{
-    Builder, Codes, Engine, Filter, Handlers, Limits, Reply, Request, Session, Verdict, Workers,
+    Builder, Codes, Engine, Filter, Handlers, Limits, Missed, Reply, Request, Session, Verdict,
+    WorkerPick, Workers,
 };
 use support::{Client, PATIENCE, builder, eventually, request};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-/// The lines of the log from `WARN` up.
+/// The lines of the log from `INFO` up.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<String>>>);
 
@@ -32,7 +33,7 @@ impl Visit for Line {
 
 impl Subscriber for Log {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= Level::WARN
+        *metadata.level() <= Level::INFO
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
@@ -68,12 +69,11 @@ pub(crate) fn is_told(words: &[&str], mut cause: impl FnMut()) {
     let (log, deadline) = (log(), Instant::now() + 3 * PATIENCE);
     loop {
         cause();
-        let lines = log.0.lock().unwrap();
+        let lines = log.0.lock().unwrap().clone();
         if lines.iter().any(|line| words.iter().all(|word| line.contains(word))) {
             return;
         }
         assert!(Instant::now() < deadline, "no line has {words:?}: {lines:#?}");
-        drop(lines);
         std::thread::sleep(Duration::from_millis(200));
     }
 }
@@ -231,6 +231,152 @@ fn what_is_refused_or_late_has_a_code_of_its_own() {
         (client.answer(1), client.answer(2)),
         ("{\"code\":500}".into(), "{\"code\":500}".into())
     );
+}
+
+/// Once a second for each cause, with the session or the server type.
+#[test]
+fn what_is_refused_is_told() {
+    let limits = Limits {
+        forward_timeout: Duration::from_millis(50),
+        in_flight_per_session_max: 1,
+        tasks_max: 1,
+        connections_max: 3,
+        ..Limits::default()
+    };
+    let engine = troubled(builder(1)).limits(limits).start().unwrap();
+    let mut client = Client::ready(engine.local_addr());
+    let two = |route: &str| [request(1, route, "{}"), request(2, route, "{}")].concat();
+    is_told(
+        &["WARN", "a forwarded message was not answered in time", "server_type=\"room\""],
+        || {
+            client.send(&two("room.play.never"));
+            client.answer(2);
+            client.answer(1);
+        },
+    );
+    is_told(&["WARN", "a session has too much in flight on a worker", "session="], || {
+        client.send(&two("room.play.never"));
+        client.answer(2);
+        client.answer(1);
+    });
+    is_told(&["WARN", "too many futures on a thread", "an async handler or filter"], || {
+        let mut clients = [0; 2].map(|_| Client::ready(engine.local_addr()));
+        clients.iter_mut().for_each(|client| client.send(&request(1, PANIC_LATER, "{}")));
+        clients.iter_mut().for_each(|client| drop(client.answer(1)));
+        drop(clients);
+        eventually("they are gone", || engine.handle().metrics().unwrap().connections == 1);
+    });
+    is_told(&["WARN", "too many connections; some are turned away", "open="], || {
+        let all = [0; 4].map(|_| std::net::TcpStream::connect(engine.local_addr()).unwrap());
+        std::thread::sleep(Duration::from_millis(100));
+        drop(all);
+    });
+    client.send(&request(1, "connector.entry.never", "{}"));
+    is_told(&["WARN", "a session has too much in flight; some is refused", "session="], || {
+        client.send(&request(2, "connector.entry.never", "{}"));
+        client.answer(2);
+    });
+}
+
+/// Of several messages that come together the one that has blocked is told, though others come
+/// behind it: the first time it may be the last of them, as nothing is timed until then.
+#[test]
+fn of_pipelined_messages_the_one_that_blocks_is_told() {
+    // Some routes are known by id, others are not.
+    let engine = troubled(builder(1)).routes([SLOW, FAIL, "room.play.slow", "room.play.fail"]);
+    for engine in [engine.start().unwrap(), troubled(builder(1)).start().unwrap()] {
+        log().0.lock().unwrap().retain(|line| !line.contains("the longest"));
+        let mut client = Client::ready(engine.local_addr());
+        for (slow, quick) in [(SLOW, FAIL), (&there(SLOW), &there(FAIL))] {
+            let route = format!("route={slow}");
+            is_told(&["WARN", "turn has taken long", "call=\"the longest\"", &route], || {
+                let messages = [(1, slow), (2, quick), (3, quick)];
+                let messages: Vec<u8> =
+                    messages.iter().flat_map(|(id, route)| request(*id, route, "{}")).collect();
+                client.send(&messages);
+                client.answer(3);
+            });
+        }
+    }
+}
+
+/// What no message leads to is told by its name, on a shard and on a worker.
+#[test]
+fn callbacks_that_block_are_told_by_their_names() {
+    struct Halt;
+    fn halting_tick(_: &shaddock::Context) {
+        std::thread::sleep(Duration::from_millis(250));
+    }
+    let ticks = |handlers: &mut Handlers| {
+        handlers.every(Duration::from_millis(300), Missed::Skip, halting_tick);
+    };
+    for builder in [builder(1).register(ticks), builder(1).forward("room", Workers::new(1, ticks))]
+    {
+        log().0.lock().unwrap().retain(|line| !line.contains("halting_tick"));
+        let _engine = builder.start().unwrap();
+        is_told(
+            &["WARN", "turn has taken long", "the longest", "callback=", "halting_tick"],
+            || (),
+        );
+    }
+    let halt = || std::thread::sleep(Duration::from_millis(250));
+    let receive = move |handlers: &mut Handlers| {
+        handlers.mail(move |_: Halt, _| halt());
+    };
+    let engine = builder(1)
+        .register(move |handlers| {
+            handlers.on_session_opened(move |_, _| halt());
+            handlers.on_session_closed(move |_, _| halt());
+        })
+        .forward("room", Workers::new(1, receive))
+        .start()
+        .unwrap();
+    is_told(&["WARN", "turn has taken long", "callback=", "Halt"], || {
+        engine.handle().mail("room", WorkerPick::index(0), Halt).unwrap();
+        // What comes meanwhile would be received in the same turn.
+        std::thread::sleep(Duration::from_millis(400));
+    });
+    for callback in ["callback=on_session_opened", "callback=on_session_closed"] {
+        is_told(&["WARN", "turn has taken long", callback], || {
+            drop(Client::ready(engine.local_addr()));
+        });
+    }
+}
+
+/// One tick after the other goes on, and the text can't look like another line.
+#[test]
+fn a_tick_that_panics_is_told_by_its_name() {
+    fn bursting_tick(_: &shaddock::Context) {
+        panic!("tick\n{}", "x".repeat(300));
+    }
+    let ticks = |handlers: &mut Handlers| {
+        handlers.every(Duration::from_millis(5), Missed::Skip, bursting_tick);
+    };
+    for builder in [builder(1).register(ticks), builder(1).forward("room", Workers::new(1, ticks))]
+    {
+        log().0.lock().unwrap().retain(|line| !line.contains("bursting_tick"));
+        let engine = builder.start().unwrap();
+        eventually("ticks go on", || counters(&engine).tick_panics > 3);
+        let text = format!("panic=tick\\n{}...", "x".repeat(195));
+        is_told(&["ERROR", "a tick panicked", "bursting_tick", &text], || ());
+    }
+}
+
+/// The same for receivers of mail.
+#[test]
+fn a_receiver_of_mail_that_panics_is_told_by_the_type() {
+    struct Bang;
+    let receive = |handlers: &mut Handlers| {
+        handlers.mail(|_: Bang, _| panic!("mail\n{}", "x".repeat(300)));
+    };
+    log();
+    let engine = builder(1).forward("room", Workers::new(1, receive)).start().unwrap();
+    let text = format!("panic=mail\\n{}...", "x".repeat(195));
+    is_told(&["ERROR", "receiver of mail panicked", "Bang", &text, "worker=\"room-1\""], || {
+        engine.handle().mail("room", WorkerPick::index(0), Bang).unwrap();
+    });
+    eventually("it is counted", || counters(&engine).callback_panics > 0);
+    assert_eq!(counters(&engine).worker_mail_unhandled, 0);
 }
 
 #[test]

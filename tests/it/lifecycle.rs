@@ -5,11 +5,11 @@
 //! themselves when they are done.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use shaddock::{
-    Builder, Context, Drain, Engine, Handle, HandleError, Handlers, Limits, Reply, Session,
+    Builder, Context, Drain, Engine, Handle, HandleError, Handlers, Limits, Missed, Reply, Session,
     TaskError, Uid, Workers,
 };
 use support::{Client, Event, PATIENCE, builder, eventually, request};
@@ -95,6 +95,56 @@ fn saves_of_ended_sessions_are_done_on_a_worker() {
     let mut clients: Vec<Client> = (0..4).map(|_| Client::ready(engine.local_addr())).collect();
     for client in &mut clients {
         client.ask(1, ENTER, "{}");
+    }
+    nothing_is_lost(engine, &done, 4 * SAVES_MS.len() as u64);
+}
+
+/// Saves that a handler spawns, and saves that the first tick does.
+fn owed_saves(
+    route: &'static str,
+    begun: &Count,
+    done: &Count,
+) -> impl Fn(&mut Handlers) + Send + Sync + 'static {
+    let save = |context: &Context, done: &Count| {
+        for ms in SAVES_MS {
+            let (own, done) = (context.clone(), done.clone());
+            context.spawn_owed(async move {
+                own.sleep(Duration::from_millis(ms)).await;
+                done.one();
+            });
+        }
+    };
+    let (begun, done) = (begun.clone(), done.clone());
+    move |handlers| {
+        let of_handler = done.clone();
+        handlers.handler(route, move |_, session| {
+            save(&session.context(), &of_handler);
+            Reply::json("saving")
+        });
+        let (begun, done, is_first) = (begun.clone(), done.clone(), std::cell::Cell::new(true));
+        handlers.every(Duration::from_millis(1), Missed::Skip, move |context| {
+            if is_first.replace(false) {
+                begun.one();
+                save(context, &done);
+            }
+        });
+    }
+}
+
+#[test]
+fn saves_that_handlers_and_ticks_owe_are_done() {
+    const SAVE: &str = "connector.entry.save";
+    const SAVE_THERE: &str = "room.play.save";
+    let (begun, done) = (Count::default(), Count::default());
+    let engine = builder(1)
+        .register(owed_saves(SAVE, &begun, &done))
+        .forward("room", room(owed_saves(SAVE_THERE, &begun, &done)))
+        .start()
+        .unwrap();
+    let mut client = Client::ready(engine.local_addr());
+    eventually("both threads have ticked", || begun.get() == 2);
+    for (id, route) in [(1, SAVE), (2, SAVE_THERE)] {
+        assert_eq!(client.ask(id, route, "{}"), "\"saving\"");
     }
     nothing_is_lost(engine, &done, 4 * SAVES_MS.len() as u64);
 }
@@ -415,4 +465,66 @@ fn threads_of_the_host_are_told_that_the_inbox_of_a_shard_is_full() {
     }
     push("4").unwrap();
     assert_eq!(client.next(), Event::Push { route: "onChat".into(), body: b"4".to_vec() });
+}
+
+/// What would wait for the thread that it is called on says so, and has an async form or is for
+/// others.
+#[test]
+fn what_would_wait_for_its_own_thread_says_so() {
+    const ASK: &str = "connector.entry.ask";
+    const ASK_THERE: &str = "room.play.ask";
+    let ask = |route: &'static str| {
+        move |handlers: &mut Handlers| {
+            let early = handlers.context().handle();
+            handlers.async_handler(route, move |_, session| {
+                let early = early.clone();
+                async move {
+                    let handle = session.context().handle();
+                    assert_eq!(handle.wait_for_turns(PATIENCE), Err(HandleError::OnShard));
+                    #[cfg(feature = "tls")]
+                    assert!(matches!(
+                        handle.reload_certificates(),
+                        Err(shaddock::TlsError::Engine(HandleError::OnShard))
+                    ));
+                    handle.wait_for_turns_async().await.unwrap();
+                    Reply::json(&early.statistics_async().await.unwrap().connections)
+                }
+            });
+        }
+    };
+    let engine =
+        builder(2).register(ask(ASK)).forward("room", room(ask(ASK_THERE))).start().unwrap();
+    let mut client = Client::ready(engine.local_addr());
+    assert_eq!(client.ask(1, ASK, "{}"), "1");
+    assert_eq!(client.ask(2, ASK_THERE, "{}"), "1");
+    let handle = engine.handle();
+    block_on(handle.wait_for_turns_async()).unwrap();
+    engine.shutdown(Drain::now());
+    assert_eq!(block_on(handle.wait_for_turns_async()), Err(HandleError::Stopped));
+}
+
+/// The handler panics, and the engine that it has dropped ends without it.
+#[test]
+fn an_engine_that_is_stopped_on_its_own_shard_ends() {
+    const STOP: &str = "connector.entry.stop";
+    for drops in [true, false] {
+        let place = Arc::<Mutex<Option<Engine>>>::default();
+        let of_handler = Arc::clone(&place);
+        let engine = builder(2).handler(STOP, move |_, _| {
+            let engine = of_handler.lock().unwrap().take().unwrap();
+            match drops {
+                true => drop(engine),
+                false => drop(engine.shutdown(Drain::now())),
+            }
+            Reply::empty()
+        });
+        let engine = engine.forward("room", room(|_| {})).start().unwrap();
+        let (handle, address) = (engine.handle(), engine.local_addr());
+        *place.lock().unwrap() = Some(engine);
+        let mut client = Client::ready(address);
+        client.send(&request(1, STOP, "{}"));
+        client.until_end();
+        eventually("it has ended", || handle.statistics().err() == Some(HandleError::Stopped));
+        assert_eq!(handle.counters().handler_panics, u64::from(!drops));
+    }
 }

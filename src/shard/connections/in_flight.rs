@@ -24,10 +24,22 @@ impl Connections {
         let is_too_much = connection.session.in_flight_bytes > 0 && in_flight_bytes > bytes_max;
         if connection.session.in_flight >= len_max || is_too_much {
             self.counters.session_in_flight_rejects.one();
+            let session = client.session;
+            crate::log::seldom!(
+                warn,
+                ?session,
+                "a session has too much in flight; some is refused"
+            );
             return None;
         }
         if connection.kept_bytes() + bytes > left {
             self.counters.memory_rejects.one();
+            let session = client.session;
+            crate::log::seldom!(
+                warn,
+                ?session,
+                "a shard keeps too much for its sessions; messages are refused"
+            );
             return None;
         }
         connection.session.in_flight += 1;

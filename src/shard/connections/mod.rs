@@ -116,6 +116,7 @@ impl Connections {
         let Some((slot, generation)) = entry else {
             self.config.connections.fetch_sub(1, Ordering::Relaxed);
             self.counters.refused_max_connections.one();
+            crate::log::seldom!(warn, open, "too many connections; some are turned away");
             return None;
         };
         self.counters.connections_accepted.one();

@@ -10,6 +10,7 @@ use crate::dispatch::at_end::AtEnd;
 use crate::dispatch::chain::guarded;
 use crate::dispatch::context::Op;
 use crate::dispatch::handshake::{Admission, Handshake, HandshakeCheck};
+use crate::dispatch::tasks::tell_no_room;
 use crate::dispatch::verdict::Admitted;
 use crate::session::{SessionId, SessionView};
 use crate::wire::handshake::HandshakeRequest;
@@ -42,10 +43,14 @@ impl Dispatcher {
         let bytes = (bytes + headers).max(BYTES_MIN);
         if self.admissions.bytes + bytes > self.config.limits.handshakes_waiting_bytes_max {
             self.counters.handshake_rejects.one();
+            crate::log::seldom!(
+                warn,
+                "too many handshakes wait for the game's future; some are refused"
+            );
             return false;
         }
         if self.tasks.is_full() {
-            self.counters.task_rejects.one();
+            tell_no_room(&self.counters, "the future of a handshake");
             return false;
         }
         let (session, request) = (handshake.session, Rc::clone(&handshake.request));
@@ -85,6 +90,18 @@ impl Dispatcher {
         self.admissions.waiting.len() + self.admissions.headers.len()
     }
 
+    /// Calls code of the embedder's that looks at a handshake; `None` where it has panicked.
+    pub(in crate::shard) fn call_back<T>(
+        &self,
+        name: &'static str,
+        code: impl FnOnce() -> T,
+    ) -> Option<T> {
+        self.thread.last_call.note_callback(name);
+        let answer = guarded(name, &self.counters, code);
+        self.thread.last_call.end();
+        answer
+    }
+
     /// Tells the embedder's code of a session that works from now on.
     pub(in crate::shard) fn open_session(&mut self, session: SessionId) {
         let registry = Rc::clone(&self.registry);
@@ -95,7 +112,9 @@ impl Dispatcher {
         let data = connection.data().clone();
         let (context, view) = (self.context(), SessionView { id: session, data: &data });
         for told in &registry.on_opened {
+            self.thread.last_call.note_callback("on_session_opened");
             guarded("on_session_opened", &self.counters, || told(&view, &context));
+            self.thread.last_call.end();
         }
     }
 }

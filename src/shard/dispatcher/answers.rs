@@ -8,6 +8,7 @@ use crate::dispatch::at_end::AtEnd;
 use crate::dispatch::chain::{self, Stop};
 use crate::dispatch::context::{Call, ClientCall, HeldRequest, Op, Origin};
 use crate::dispatch::reply::{LocalFuture, Reply, ReplyBody};
+use crate::dispatch::tasks::tell_no_room;
 use crate::dispatch::{Failure, Request, Session, Verdict};
 use crate::forward::ServerTypeIndex;
 use crate::shard::forwarder::copies;
@@ -131,7 +132,7 @@ impl Dispatcher {
     /// Counts a message that waits in a future, where it may.
     fn begin_task(&mut self, client: &ClientCall, bytes: usize) -> Option<ClientCall> {
         if self.tasks.is_full() {
-            self.counters.task_rejects.one();
+            tell_no_room(&self.counters, "an async handler or filter");
             return None;
         }
         self.connections().begin_in_flight(client, bytes)

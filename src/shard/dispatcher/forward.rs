@@ -7,6 +7,7 @@ use super::Dispatcher;
 use crate::dispatch::context::ClientCall;
 use crate::dispatch::reply::Reply;
 use crate::dispatch::{Failure, Request, Session, chain};
+use crate::forward::ServerTypeIndex;
 use crate::forward::mail::WorkerReply;
 use crate::forward::message_batch::MessageBatch;
 use crate::forward::pending_forwards::{HeldMessages, PendingBatch, PendingForward};
@@ -111,8 +112,7 @@ impl Dispatcher {
             let reply = Reply::failure(Failure::TimedOut);
             match pending {
                 PendingForward::One { client, server_type, held } => {
-                    self.counters.forward_timeouts.one();
-                    self.figures.forwards[server_type.index()].end(ForwardEnd::TimedOut, 1);
+                    self.count_timeout(server_type);
                     self.handle_answer(&client, held, &reply, Some(server_type));
                 }
                 PendingForward::Batch(batch) => self.expire_batch(batch, &reply),
@@ -120,10 +120,22 @@ impl Dispatcher {
         }
     }
 
+    /// Counts a message that was not answered in time, and logs it.
+    fn count_timeout(&self, server_type: ServerTypeIndex) {
+        self.counters.forward_timeouts.one();
+        self.figures.forwards[server_type.index()].end(ForwardEnd::TimedOut, 1);
+        let server_type = &*self.config.server_types[server_type.index()].name;
+        crate::log::seldom!(
+            of server_type,
+            warn,
+            server_type,
+            "a forwarded message was not answered in time"
+        );
+    }
+
     fn expire_batch(&mut self, batch: PendingBatch, reply: &Reply<'_>) {
         for index in (0..batch.ids.len()).filter(|index| batch.pending >> index & 1 == 1) {
-            self.counters.forward_timeouts.one();
-            self.figures.forwards[batch.server_type.index()].end(ForwardEnd::TimedOut, 1);
+            self.count_timeout(batch.server_type);
             let (client, held) = batch.part(index, &self.config.routes);
             self.handle_answer(&client, held, reply, Some(batch.server_type));
         }

@@ -147,6 +147,32 @@ impl Messages for Packages<'_> {
     }
 }
 
+/// The same with the time of each, for a while behind a turn that has taken long.
+struct TimedPackages<'i> {
+    packages: Packages<'i>,
+    thread: Rc<ThreadState>,
+}
+
+impl Messages for TimedPackages<'_> {
+    const ARE_PLAIN: bool = true;
+    type Route = RouteId;
+
+    fn begin(&mut self, connection: &Connection) -> bool {
+        self.packages.begin(connection)
+    }
+
+    fn next<'a, 'r: 'a>(
+        &'a mut self,
+        run: &mut Run,
+        routes: &mut Routes<'r, '_>,
+        last: &mut Option<Known<'r, RouteId>>,
+    ) -> Option<Ready<'a, RouteId>> {
+        let ready = self.packages.next(run, routes, last)?;
+        self.thread.last_call.note_route(ready.route.id);
+        Some(ready)
+    }
+}
+
 /// One message for which all is done that had to be done before its filters.
 struct Prepared<'p>(Option<Ready<'p, Option<RouteId>>>);
 
@@ -178,7 +204,23 @@ impl Dispatcher {
         let (started_us, messages_max) = (connections.now_us(), connections.budgets().left);
         let body_bytes_max = self.config.limits.package_bytes_max;
         let packages = Packages { input, transport: Transport::Tcp, body_bytes_max };
+        if self.thread.last_call.is_timed() {
+            return self.handle_timed(packages, session, started_us, messages_max.into());
+        }
         self.handle_all(packages, session, started_us, messages_max.into(), None)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn handle_timed(
+        &mut self,
+        packages: Packages<'_>,
+        session: SessionId,
+        started_us: u64,
+        messages_max: u64,
+    ) -> Run {
+        let packages = TimedPackages { packages, thread: Rc::clone(&self.thread) };
+        self.handle_all(packages, session, started_us, messages_max, None)
     }
 
     /// Handles a message for which all is done that had to be done before its filters.
@@ -213,6 +255,7 @@ impl Dispatcher {
         let (id, body) = (request.id(), request.sent_body());
         let prepared = Prepared(Some(Ready { id, is_notify: id == 0, route, body }));
         self.handle_all(prepared, client.session, client.started_us, 1, admitted);
+        self.thread.last_call.end();
     }
 
     /// The loop. Where there is a session, global filters have let the first message by.
@@ -291,7 +334,7 @@ impl Dispatcher {
     /// Counts the messages of a run, and notes the route of the last of them.
     fn end_run(&mut self, slot: Slot, tally: &Tally, last: Option<RouteId>) {
         if let Some(last) = last {
-            self.thread.last_call.note_route(last);
+            self.thread.last_call.note_run(last);
         }
         let connections = &mut self.forwarder.outbound.connections;
         connections.budgets_mut().left -= tally.messages as u32;

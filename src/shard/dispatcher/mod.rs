@@ -96,9 +96,13 @@ impl Dispatcher {
         let thread =
             ThreadState::new(id(), id(), routes, Arc::clone(&edition), Arc::clone(&counters));
         thread.post.set(hub.post(&config.server_types)).ok();
+        if let Some(host) = config.host() {
+            thread.host.set(host).ok();
+        }
         let bell = Arc::clone(hub.bell(Party::from(index)));
         let (own, mistakes) = (&config.server_type, &config.mistakes);
         let registry = Handlers::collect(&thread, own, &config.registers, mistakes);
+        registry.check_of_shard(own, mistakes);
         plan::check_schemas(config, &edition, &registry);
         let plans = plan::plans(config, &registry, |route| edition.schemas().has_any(route));
         let copies = copies(!registry.global_filters.is_empty());
@@ -106,7 +110,7 @@ impl Dispatcher {
         let outbound = Outbound::new(connections, config);
         Self {
             figures: Arc::clone(outbound.connections.figures()),
-            forwarder: Forwarder::new(outbound, config, hub),
+            forwarder: Forwarder::new(outbound, config, hub, &thread.last_call),
             thread,
             registry,
             plans,
@@ -142,8 +146,9 @@ impl Dispatcher {
         self.connections().begin_turn(now_us);
         self.outbound().begin_turn();
         self.forwarder.begin_turn();
-        self.thread.last_call.clear();
-        self.thread.now_us.set(self.forwarder.outbound.connections.now_us());
+        let now_us = self.forwarder.outbound.connections.now_us();
+        self.thread.last_call.begin_turn(now_us);
+        self.thread.now_us.set(now_us);
     }
 
     /// Ends the sleeps that are due, and sends what has waited for room.

@@ -6,6 +6,7 @@ use super::Dispatcher;
 use super::completed::Completed;
 use crate::dispatch::context::{Op, Origin, SessionOp};
 use crate::dispatch::handler_thread::HandlerThread as _;
+use crate::dispatch::tasks::tell_no_room;
 use crate::forward::asker;
 use crate::forward::mail::Others;
 use crate::session::SessionView;
@@ -41,8 +42,7 @@ impl Dispatcher {
             Op::Session(op) => asker::apply(&mut self.forwarder, op),
             Op::Spawn { future, at_end } => {
                 if self.tasks.spawn(future, at_end).is_err() {
-                    self.counters.task_rejects.one();
-                    crate::log::seldom!(warn, "too many futures on a shard; one was dropped");
+                    tell_no_room(&self.counters, "a spawned future");
                 }
             }
             Op::Answer { call, reply } => match call.origin {

@@ -29,7 +29,15 @@ impl Dispatcher {
             Ok(id) if id < NAMES_FIRST => Some(id),
             _ => self.outbound().wide_ids().name(session, id),
         };
-        let Some(name) = name else { return self.counters.session_in_flight_rejects.one() };
+        let Some(name) = name else {
+            self.counters.session_in_flight_rejects.one();
+            crate::log::seldom!(
+                warn,
+                ?session,
+                "a session has too much in flight; some is refused"
+            );
+            return;
+        };
         let mut narrow = self.connections().pool().take();
         rename(body, id_end, name, &mut narrow);
         self.handle_narrow(session, &narrow);

@@ -35,6 +35,8 @@ impl Dispatcher {
             }
             Some((Err(_), _)) | None => {
                 self.counters.bad_signature.one();
+                let session = client.session;
+                crate::log::seldom!(warn, ?session, "a message is not signed as it has to be");
                 self.outbound().answer(client, &Reply::error());
             }
         }

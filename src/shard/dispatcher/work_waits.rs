@@ -26,6 +26,12 @@ impl Dispatcher {
     pub(super) fn keep_for_work(&mut self, client: &ClientCall, message: &[u8]) -> Option<Waiting> {
         if !self.connections().budgets().has_room(WAITING_BYTES + message.len()) {
             self.counters.work_rejects.one();
+            let session = client.session;
+            crate::log::seldom!(
+                warn,
+                ?session,
+                "too many messages wait for work of their shard; some are refused"
+            );
             self.outbound().answer(client, &Reply::failure(Failure::Busy));
             return None;
         }

@@ -44,7 +44,6 @@ impl Forwarder {
         };
         let is_full = self.pending.len() >= self.config.limits.forwards_in_flight_max;
         if !has_room && waits.is_none() || is_full {
-            self.counters.forward_rejects.one();
             self.count_rejected(to);
             return Err(Rejected { held });
         }
@@ -215,13 +214,22 @@ impl Forwarder {
         if !has_room {
             self.lane_waits.mark_stuck(worker, needed);
         }
-        self.counters.forward_rejects.one();
         self.count_rejected(message.destination);
         self.lane_waits.reject(message);
         true
     }
 
+    /// Counts a message that is refused, and logs it.
+    #[cold]
     fn count_rejected(&self, to: Destination) {
+        self.counters.forward_rejects.one();
+        let server_type = &*self.config.server_types[to.server_type.index()].name;
+        crate::log::seldom!(
+            of server_type,
+            warn,
+            server_type,
+            "too many messages wait for a worker; some are refused"
+        );
         self.figures.forwards[to.server_type.index()].end(ForwardEnd::Rejected, 1);
     }
 

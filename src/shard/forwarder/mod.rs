@@ -14,6 +14,7 @@ mod send_batch;
 mod session_mail;
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 
 pub(in crate::shard) use batches::{Alone, BatchBuilder, BatchTarget, Batching, copies};
@@ -27,6 +28,7 @@ use lane_waits::LaneWaits;
 use super::config::ShardConfig;
 use super::outbound::Outbound;
 use crate::dispatch::Logins;
+use crate::dispatch::last_call::LastCall;
 use crate::forward::asker::{AskCompletion, PendingAsks};
 use crate::forward::mail::Mail;
 use crate::forward::pending_forwards::{PendingForward, PendingForwards};
@@ -58,10 +60,17 @@ pub(super) struct Forwarder {
     chunks: Vec<Chunk>,
     /// Messages that went to workers in this turn.
     forwarded: usize,
+    /// That of the thread, for code of the embedder's that is called here.
+    last_call: Rc<LastCall>,
 }
 
 impl Forwarder {
-    pub(super) fn new(outbound: Outbound, config: &Arc<ShardConfig>, hub: &Arc<Hub>) -> Self {
+    pub(super) fn new(
+        outbound: Outbound,
+        config: &Arc<ShardConfig>,
+        hub: &Arc<Hub>,
+        last_call: &Rc<LastCall>,
+    ) -> Self {
         let limits = &config.limits;
         let me = Party::from(outbound.connections.index());
         let workers = usize::from(hub.parties() - hub.shards());
@@ -78,6 +87,7 @@ impl Forwarder {
             forwarded: 0,
             counters: Arc::clone(&config.counters[me.index()]),
             figures: Arc::clone(outbound.connections.figures()),
+            last_call: Rc::clone(last_call),
             config: Arc::clone(config),
             outbound,
         }

@@ -60,7 +60,9 @@ impl Forwarder {
             if let Some(filter) = &audience.filter {
                 let data = connection.data().clone();
                 let view = SessionView { id, data: &data };
+                self.last_call.note_callback("an audience's filter");
                 let keep = guarded("an audience's filter", &self.counters, || filter(&view));
+                self.last_call.end();
                 if keep != Some(true) {
                     continue;
                 }

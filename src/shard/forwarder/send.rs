@@ -1,7 +1,7 @@
 //! Mail to other parties, and questions.
 
 use super::Forwarder;
-use crate::forward::asker::{AskCompletion, Asker, PendingAsks};
+use crate::forward::asker::{AskCompletion, Asker, PendingAsks, tell_refused};
 use crate::forward::mail::{Mail, Outcome, ReplyTo};
 use crate::session::{ShardIndex, Uid};
 use crate::shard::connections::worker_bit;
@@ -50,11 +50,11 @@ impl Asker for Forwarder {
             self.own_mail.push_back(mail);
             return Ok(());
         }
-        self.endpoint.try_send(to.into(), mail).inspect_err(|_| self.counters.mail_rejects.one())
+        self.endpoint.try_send(to.into(), mail).inspect_err(|_| tell_refused(&self.counters))
     }
 
     fn note_refused(&mut self) {
-        self.counters.mail_rejects.one();
+        tell_refused(&self.counters);
     }
 
     fn handle_refused_push(&mut self, token: u64, uids: Vec<Uid>) -> Result<(), AskCompletion> {

@@ -47,6 +47,12 @@ impl Inbound {
         if listener.expects_proxy {
             if !listener.trusts(peer.ip()) {
                 self.counters.refused_proxy.one();
+                let peer = peer.ip();
+                crate::log::seldom!(
+                    warn,
+                    %peer,
+                    "no trusted proxy, where a PROXY header is expected"
+                );
                 return None;
             }
         } else if self.is_denied(peer.ip()) || !self.may_connect(index, peer.ip()) {
@@ -61,6 +67,7 @@ impl Inbound {
         let is_denied = self.denied_hosts.denies(address, now_us, &self.counters);
         if is_denied {
             self.counters.refused_host.one();
+            crate::log::seldom!(info, %address, "the host filter turns an address away");
         }
         is_denied
     }
@@ -112,6 +119,7 @@ impl Inbound {
         let listener = config.listener(index);
         if !listener.admits_origin(upgrade) {
             self.counters.refused_origin.one();
+            crate::log::seldom!(info, %peer, "a page of another origin may not open a WebSocket");
             return self.refuse_upgrade(slot, http::FORBIDDEN);
         }
         let Some(header) = &listener.real_ip_header else { return true };

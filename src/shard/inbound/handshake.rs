@@ -4,7 +4,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Inbound;
-use crate::dispatch::chain::guarded;
 use crate::dispatch::entry::Unserved;
 use crate::dispatch::handler_thread::HandlerThread as _;
 use crate::dispatch::handshake::{Handshake, HandshakeCheck};
@@ -37,12 +36,13 @@ impl Inbound {
         if is_first && self.config.figures.refuses_logins() {
             // Closed as by the drain itself: its client connects again, to another connector.
             self.counters.refused_draining.one();
+            crate::log::seldom!(info, "a login was refused, as the engine drains");
             return self.outbound().close(slot, CloseReason::Refused, CloseCode::GoingAway);
         }
         let config = Arc::clone(&self.config);
         if let Some(check) = &config.check_client {
             let (sys_type, version) = (request.sys_type.as_deref(), request.version.as_deref());
-            match guarded("check_client", &self.counters, || check(sys_type, version)) {
+            match self.dispatcher.call_back("check_client", || check(sys_type, version)) {
                 Some(true) => {}
                 Some(false) => return self.refuse_old(slot, &Refusal::new()),
                 None => return self.refuse(slot, &Refusal::new()),
@@ -54,7 +54,7 @@ impl Inbound {
         let Some(handshake) = self.describe(slot, request) else { return };
         match check {
             HandshakeCheck::Now(check) => {
-                let admitted = guarded("user_handshake", &self.counters, || check(&handshake));
+                let admitted = self.dispatcher.call_back("user_handshake", || check(&handshake));
                 match admitted.unwrap_or_else(|| Err(Refusal::new())) {
                     Ok(welcome) => self.welcome(slot, &handshake.request, welcome),
                     Err(refusal) => self.refuse(slot, &refusal),
@@ -75,6 +75,7 @@ impl Inbound {
             && let Some(refusal) = maintenance.refuses(peer)
         {
             self.counters.refused_maintenance.one();
+            crate::log::seldom!(info, %peer, "a handshake was refused for maintenance");
             self.answer_refused(slot, refusal.code, refusal.text.as_deref());
             return true;
         }
@@ -84,6 +85,7 @@ impl Inbound {
             Err(Unserved::Version(refusal)) => self.refuse_old(slot, refusal),
             Err(Unserved::Type(refusal)) => {
                 self.counters.refused_type.one();
+                crate::log::seldom!(info, ?peer, "a handshake was refused for its client's type");
                 self.answer_refused(slot, refusal.code, refusal.text.as_deref());
             }
         }
@@ -166,12 +168,17 @@ impl Inbound {
 
     fn refuse(&mut self, slot: Slot, refusal: &Refusal) {
         self.counters.refused_handshake.one();
+        let peer = self.connections().at(slot).map(|connection| connection.peer);
+        let code = refusal.code;
+        crate::log::seldom!(info, ?peer, code, "a handshake was refused");
         self.answer_refused(slot, refusal.code, refusal.text.as_deref());
     }
 
     /// Refuses a client by its version; Pitaya has no code of its own for that.
     fn refuse_old(&mut self, slot: Slot, refusal: &Refusal) {
         self.counters.refused_version.one();
+        let peer = self.connections().at(slot).map(|connection| connection.peer);
+        crate::log::seldom!(info, ?peer, "a handshake was refused for its client's version");
         let is_pitaya = self.connections().is_pitaya(slot);
         let by_default = (!is_pitaya).then_some(handshake::CODE_OLD_CLIENT);
         self.answer_refused(slot, refusal.code.or(by_default), refusal.text.as_deref());

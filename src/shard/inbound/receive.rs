@@ -265,6 +265,8 @@ impl Inbound {
                 let out = connection.outbox.open(pool);
                 out.extend_from_slice(error.response());
                 self.counters.refused_http.one();
+                let peer = connection.peer;
+                crate::log::seldom!(info, %peer, "an HTTP request was refused");
                 self.outbound().close(slot, CloseReason::Refused, CloseCode::None);
                 Status::Complete { value: (), consumed: input.len() }
             }

@@ -167,6 +167,7 @@ impl Way {
             ..ShardConfig::bare(routes, None, self.register(log, false))
         };
         let worker = WorkerConfig {
+            host: None,
             server_type: "chat".into(),
             server_id: "chat-1".into(),
             frontend_id: Arc::clone(&config.server_id),

@@ -47,6 +47,15 @@ fn each_mistake_alone_keeps_an_engine_from_starting() {
     };
     let on_worker = builder(1).forward("chat", Workers::new(2, filtered));
     assert_eq!(mistakes(on_worker), [("global_filter".into(), Mistake::GlobalFilter)]);
+    let told = |handlers: &mut Handlers| {
+        handlers.on_session_opened(|_, _| ());
+    };
+    let on_worker = builder(1).forward("chat", Workers::new(2, told));
+    assert_eq!(mistakes(on_worker), [("on_session_opened".into(), Mistake::OpenedOnWorker)]);
+    let received = |handlers: &mut Handlers| {
+        handlers.mail(|_: u64, _| ());
+    };
+    assert_eq!(mistakes(builder(2).register(received)), [("u64".into(), Mistake::MailOnShard)]);
 }
 
 /// Of two shards and two workers, each of which finds some of them.
