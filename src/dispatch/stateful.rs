@@ -254,6 +254,31 @@ impl<S: 'static> Routes<S> {
         self
     }
 
+    /// Handles a path by a function of the state that may fail, and whose types may borrow from the
+    /// request; see [`Handlers::try_handler`].
+    ///
+    /// ```
+    /// # use shaddock::{Reply, Routes};
+    /// # fn register(routes: &mut Routes<u64>) {
+    /// routes.try_handler("roomHandler.say", |letters, request, _session| {
+    ///     let text: &str = request.json()?;
+    ///     *letters += text.chars().count() as u64;
+    ///     Ok(Reply::json(&*letters))
+    /// });
+    /// # }
+    /// ```
+    pub fn try_handler<F>(&mut self, path: &str, handler: F) -> &mut Self
+    where
+        F: for<'a> Fn(&mut S, &Request<'a>, &mut Session) -> Result<Reply<'a>, Fault> + 'static,
+    {
+        let Some(route) = self.route(path) else { return self };
+        let state = self.state();
+        self.handlers.try_handler(&route, move |request, session| {
+            state.with(|state| handler(state, request, session))?
+        });
+        self
+    }
+
     /// Handles a path by a future, which reaches the state between its waits; see [`Shared`] and
     /// [`Handlers::call_async`].
     ///
