@@ -24,10 +24,7 @@ use crate::session::{Directory, SessionId, ShardIndex, Table, Uid, place_of, tok
 #[cold]
 pub(crate) fn tell_refused(counters: &Counters) {
     counters.mail_rejects.one();
-    crate::log::seldom!(
-        warn,
-        "too much mail waits for a shard; a push, a kick or a look-up was refused"
-    );
+    crate::log::seldom!(warn, "a shard's lane is full: a push, a kick or a look-up was refused");
 }
 
 /// A party that asks shards.

@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use shaddock::wire::pitaya::Compression;
-use shaddock::{Dialect, Drain, Engine, Listener, PitayaCluster, PitayaLimits, Reply, Uid};
+use shaddock::{
+    Builder, Dialect, Drain, Engine, Listener, OnSecondBind, PitayaCluster, PitayaLimits, Reply,
+    Uid,
+};
 use support::{Client, Event, builder, eventually, notify, request};
 
 use crate::nats_and_etcd::{Cluster, ECHO, nowhere, wait_until_forwarded};
@@ -16,6 +19,10 @@ const LOCAL: &str = "connector.entry.local";
 const ENTRY: &str = "connector.entry.bind";
 
 fn start(cluster: PitayaCluster) -> Engine {
+    described(cluster).start().unwrap()
+}
+
+fn described(cluster: PitayaCluster) -> Builder {
     builder(2)
         .handler(LOCAL, |_, session| Reply::json(&session.number()))
         .async_handler(ENTRY, |request, mut session| async move {
@@ -23,8 +30,6 @@ fn start(cluster: PitayaCluster) -> Engine {
             Reply::json(&session.bind(uid).await.is_ok())
         })
         .pitaya(cluster)
-        .start()
-        .unwrap()
 }
 
 #[test]
@@ -162,6 +167,28 @@ fn a_uid_has_one_session() {
     assert_eq!(other.ask(4, "room.room.push", &wanted), "\"ok\"");
     assert_eq!(elsewhere.next(), push("onChat", "1"));
     assert_eq!(other.ask(5, LOCAL, ""), other.ask(6, LOCAL, ""));
+}
+
+/// With the engine's own reason, whoever binds; by itself nobody is kicked.
+#[test]
+fn the_newest_login_wins_whoever_binds() {
+    let Some(cluster) = Cluster::start() else { return };
+    let _backend = cluster.backend("room", "room-1");
+    let engine = described(cluster.description())
+        .single_session(OnSecondBind::KickFirst("elsewhere".into()))
+        .start()
+        .unwrap();
+    let [mut first, mut second, mut third] = [0; 3].map(|_| Client::ready(engine.local_addr()));
+    wait_until_forwarded(&mut first);
+    let kicked = [Event::Kick(json!({"reason": "elsewhere"}))];
+    bind(&mut first, "amy");
+    bind(&mut second, "amy");
+    assert_eq!(first.until_end(), kicked);
+    assert_eq!(third.ask(3, ENTRY, "\"amy\""), "true");
+    assert_eq!(second.until_end(), kicked);
+    assert_eq!(third.ask(4, ENTRY, "\"amy\""), "true");
+    assert_eq!(third.ask(5, LOCAL, ""), third.ask(6, LOCAL, ""));
+    assert_eq!(engine.handle().counters().sessions_replaced, 2);
 }
 
 #[test]

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use shaddock::{
-    ClosedArg, Drain, Engine, Limits, PomeloCluster, PomeloLimits, Reply, Router, StartError, Uid,
+    Builder, ClosedArg, Drain, Engine, Limits, OnSecondBind, PomeloCluster, PomeloLimits, Reply,
+    Router, StartError, Uid,
 };
 use support::pomelo::{Packet, Peer, Server, call, free_address};
 use support::{Client, Event, builder, eventually, notify, request};
@@ -28,6 +29,10 @@ fn engine(backend: &str, change: impl Fn(PomeloCluster) -> PomeloCluster) -> (En
 }
 
 fn start(cluster: PomeloCluster) -> Engine {
+    described(cluster).start().unwrap()
+}
+
+fn described(cluster: PomeloCluster) -> Builder {
     builder(2)
         .handler(LOCAL, |_, session| Reply::json(&session.number()))
         .async_handler(ENTRY, |request, mut session| async move {
@@ -35,8 +40,6 @@ fn start(cluster: PomeloCluster) -> Engine {
             Reply::json(&session.bind(uid).await.is_ok())
         })
         .pomelo(cluster)
-        .start()
-        .unwrap()
 }
 
 /// The code of an answer.
@@ -795,4 +798,39 @@ fn what_can_not_be_is_said_at_the_start() {
     let limits = Limits { forward_timeout: Duration::from_secs(60), ..Limits::default() };
     let longer = cluster().call_timeout(Duration::from_secs(45));
     assert!(builder(1).limits(limits).pomelo(longer).start().is_ok());
+}
+
+/// By whatever a session is bound, the newest login wins with the engine's own reason.
+#[test]
+fn the_newest_login_wins_whoever_binds() {
+    let backend = Server::start();
+    let rpc = free_address();
+    let cluster = PomeloCluster::fixed()
+        .server("chat-1", "chat", backend.address())
+        .listen(rpc.to_string())
+        .server_type("chat", Router::Default);
+    let engine = described(cluster)
+        .single_session(OnSecondBind::KickFirst("elsewhere".into()))
+        .start()
+        .unwrap();
+    let mut peer = backend.accept();
+    let mut caller = Peer::connect(rpc);
+    let kicked = [Event::Kick(json!({"reason": "elsewhere"}))];
+    let [(mut first, first_sid), (mut second, second_sid)] =
+        [0; 2].map(|_| known(&engine, &mut peer));
+    assert_eq!(caller.call("sessionRemote.bind", json!([first_sid, "amy"])), json!([]));
+    assert_eq!(caller.call("sessionRemote.bind", json!([second_sid, "amy"])), json!([]));
+    assert_eq!(first.until_end(), kicked);
+    // Once more for itself: nobody is kicked by that.
+    assert_eq!(caller.call("sessionRemote.bind", json!([second_sid, "amy"])), json!([]));
+    let found = caller.call("sessionRemote.getBackendSessionsByUid", json!(["amy"]));
+    assert_eq!((found[1][0]["id"].as_u64(), &found[1][1]), (Some(second_sid), &Value::Null));
+    let mut third = Client::ready(engine.local_addr());
+    assert_eq!(third.ask(1, ENTRY, "\"amy\""), "true");
+    assert_eq!(second.until_end(), kicked);
+    let (mut fourth, sid) = known(&engine, &mut peer);
+    assert_eq!(caller.call("sessionRemote.bind", json!([sid, "amy"])), json!([]));
+    assert_eq!(third.until_end(), kicked);
+    assert!(fourth.ask(3, LOCAL, "").parse::<u64>().is_ok());
+    assert_eq!(engine.handle().counters().sessions_replaced, 3);
 }

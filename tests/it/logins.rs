@@ -1,10 +1,13 @@
 //! One session for each uid, where the newest login wins: whichever shards the sessions are on, and
 //! however many log in at once.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
-use shaddock::{BindError, Builder, Engine, Handlers, OnSecondBind, Reply, Uid, Workers};
+use shaddock::{
+    BindError, Builder, Engine, Handlers, OnSecondBind, Reply, ShardIndex, Uid, Workers,
+};
 use support::{Client, Event, builder, eventually, request};
 
 const PAIRS: usize = 50;
@@ -116,6 +119,97 @@ fn of_simultaneous_pairs_of_logins_exactly_one_is_left() {
         }
         drop(sides);
         eventually("nobody is left", || uids(&engine) == 0 && connections(&engine) == 0);
+    }
+}
+
+/// The beginnings and ends of logins, in their order.
+#[derive(Clone, Default)]
+struct History(Arc<Mutex<Vec<Entry>>>);
+
+struct Entry {
+    pair: usize,
+    side: usize,
+    shard: ShardIndex,
+    is_done: bool,
+}
+
+impl History {
+    fn note(&self, (pair, side): (usize, usize), shard: ShardIndex, is_done: bool) {
+        self.0.lock().unwrap().push(Entry { pair, side, shard, is_done });
+    }
+
+    /// `login` of a pair's side, as the body says.
+    fn watch(&self) -> impl Fn(&mut Handlers) + Send + Sync + 'static {
+        let history = self.clone();
+        move |handlers| {
+            let history = history.clone();
+            handlers.async_handler("connector.play.watched", move |request, mut session| {
+                let history = history.clone();
+                async move {
+                    let login: (usize, usize) = request.json().unwrap();
+                    let (uid, shard) = (format!("player-{}", login.0), session.id().shard());
+                    history.note(login, shard, false);
+                    let result = session.bind(uid).await;
+                    history.note(login, shard, true);
+                    Reply::json(&result.is_ok())
+                }
+            });
+        }
+    }
+
+    /// The side of the pair that has logged in behind the other: later on the same shard, or when
+    /// the other had its answer. `None` where the one could be as well as the other.
+    fn newer(&self, pair: usize) -> Option<usize> {
+        let history = self.0.lock().unwrap();
+        let at = |side, is_done| {
+            let is_it =
+                |entry: &Entry| (entry.pair, entry.side, entry.is_done) == (pair, side, is_done);
+            history.iter().position(is_it)
+        };
+        let [begun_0, begun_1] = [0, 1].map(|side| at(side, false).unwrap());
+        let is_before = |done: Option<usize>, begun: usize| done.is_some_and(|done| done < begun);
+        if history[begun_0].shard == history[begun_1].shard {
+            return Some(usize::from(begun_1 > begun_0));
+        }
+        match (is_before(at(0, true), begun_1), is_before(at(1, true), begun_0)) {
+            (true, _) => Some(1),
+            (_, true) => Some(0),
+            _ => None,
+        }
+    }
+}
+
+#[test]
+fn of_simultaneous_pairs_of_logins_exactly_the_newer_is_left() {
+    for shards in [1, 2] {
+        let history = History::default();
+        let engine = describe(shards).register(history.watch()).start().unwrap();
+        let mut sides: Vec<Vec<Client>> = (0..2)
+            .map(|_| (0..PAIRS).map(|_| Client::ready(engine.local_addr())).collect())
+            .collect();
+        std::thread::scope(|scope| {
+            for (side, clients) in sides.iter_mut().enumerate() {
+                scope.spawn(move || {
+                    for (pair, client) in clients.iter_mut().enumerate() {
+                        let body = json!([pair, side]).to_string();
+                        client.send(&request(1, "connector.play.watched", &body));
+                    }
+                });
+            }
+        });
+        eventually("one of each pair is left", || {
+            connections(&engine) == PAIRS && uids(&engine) == PAIRS
+        });
+        let mut known = 0;
+        for pair in 0..PAIRS {
+            let left: Vec<bool> = sides.iter_mut().map(|side| is_left(&mut side[pair])).collect();
+            assert_eq!(left.iter().filter(|left| **left).count(), 1, "pair {pair}: {left:?}");
+            if let Some(newer) = history.newer(pair) {
+                known += 1;
+                assert!(left[newer], "pair {pair}: the older login is left");
+            }
+        }
+        assert!(known == PAIRS || shards > 1, "on one shard logins have an order: {known}");
     }
 }
 
