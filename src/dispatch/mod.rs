@@ -19,6 +19,8 @@ mod host_filter;
 #[cfg(all(test, shaddock_loom))]
 mod loom_tests;
 pub(crate) mod last_call;
+#[cfg(doctest)]
+mod must_use;
 mod panics;
 pub(crate) mod mail;
 pub(crate) mod pending;
