@@ -110,6 +110,8 @@
 //! [`Context::spawn_owed`], what [`Handlers::on_session_closed`] spawns, and the hooks of
 //! [`Handlers::on_shutdown`].
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 // Each module uses only those above it: `MODULE_ORDER` in `tests/tidy/main.rs`.
 #[cfg(test)]
 mod test_cases;
