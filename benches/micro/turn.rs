@@ -2,6 +2,7 @@
 //! ring.
 
 use std::hint::black_box;
+use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
 use serde::{Deserialize, Serialize};
@@ -38,11 +39,71 @@ pub(crate) fn turns(criterion: &mut Criterion) {
     bench(&mut group, "TCP, text routes mixed", None, requests(mixed, |package| package));
     let frames = requests(text, |package| frame(MASK, &package));
     bench_websocket(&mut group, "WebSocket, text route", frames);
-    // The pair of the first row: the same echo, read and written by serde.
-    let core = Core::new(&ROUTES, None, typed_handlers);
-    let input = requests(text, |package| package);
-    let hello = [hello(), ack()].concat();
-    run(&mut group, "TCP, text route, typed", core, &hello, input, ANSWER_BYTES);
+    // The pairs of the first row: the same echo, read and written by serde.
+    for (name, register) in TYPED {
+        let core = Core::new(&ROUTES, None, register);
+        let input = requests(text, |package| package);
+        let hello = [hello(), ack()].concat();
+        run(&mut group, name, core, &hello, input, ANSWER_BYTES);
+    }
+    group.finish();
+    print_ratios();
+}
+
+type Register = fn(&mut Handlers);
+
+/// The typed echoes.
+const TYPED: [(&str, Register); 2] = [
+    ("TCP, text route, typed, borrowed", typed_handlers),
+    ("TCP, text route, typed, call", call_handlers),
+];
+/// Turns of each in a row, and the number of rows.
+const PAIRED_TURNS: u32 = 20;
+const PAIRED_ROUNDS: usize = 20;
+
+/// Times the raw and the typed echoes in turns, so that whatever else the machine does falls on all
+/// alike, and prints the ratios of the medians.
+fn print_ratios() {
+    let registers = [handlers as Register].into_iter().chain(TYPED.map(|(_, by)| by));
+    let mut echoes: Vec<Echo> = registers.map(Echo::new).collect();
+    let mut times = vec![Vec::new(); echoes.len()];
+    for _ in 0..PAIRED_ROUNDS {
+        for (echo, times) in echoes.iter_mut().zip(&mut times) {
+            times.push(echo.time());
+        }
+    }
+    let medians = times.iter_mut().map(|times| {
+        times.sort_unstable();
+        times[times.len() / 2].as_secs_f64()
+    });
+    let medians: Vec<f64> = medians.collect();
+    for ((name, _), median) in TYPED.iter().zip(&medians[1..]) {
+        println!("{name}: {:.2} times the raw echo", median / medians[0]);
+    }
+}
+
+/// A core with its sessions and what they send in each turn.
+struct Echo {
+    core: Core,
+    sessions: Vec<SessionId>,
+    inputs: Vec<Vec<u8>>,
+}
+
+impl Echo {
+    fn new(register: Register) -> Self {
+        let mut core = Core::new(&ROUTES, None, register);
+        let sessions = open(&mut core, &[hello(), ack()].concat());
+        let text = |_| RouteRef::Text(ROUTE.as_bytes());
+        Self { core, sessions, inputs: vec![requests(text, |package| package); SESSIONS] }
+    }
+
+    fn time(&mut self) -> Duration {
+        let begin = Instant::now();
+        for _ in 0..PAIRED_TURNS {
+            turn(&mut self.core, &self.sessions, &mut self.inputs, ANSWER_BYTES);
+        }
+        begin.elapsed()
+    }
 }
 
 /// The bytes that one client sends for one turn.
@@ -79,6 +140,16 @@ fn run(
     input: Vec<u8>,
     answer_bytes: usize,
 ) {
+    let sessions = open(&mut core, hello);
+    // Each client's bytes have a buffer of their own, as the kernel delivers them.
+    let mut inputs = vec![input; SESSIONS];
+    group.bench_function(name, |bencher| {
+        bencher.iter(|| turn(&mut core, &sessions, &mut inputs, answer_bytes));
+    });
+}
+
+/// Accepts the sessions, which shake hands.
+fn open(core: &mut Core, hello: &[u8]) -> Vec<SessionId> {
     core.begin_turn(TURN_US);
     let sessions: Vec<SessionId> =
         (0..SESSIONS).map(|_| core.accept().expect("there is room")).collect();
@@ -86,19 +157,18 @@ fn run(
         core.receive(session, &mut hello.to_vec());
     }
     core.end_turn(|_, _| ());
-    // Each client's bytes have a buffer of their own, as the kernel delivers them.
-    let mut inputs = vec![input; SESSIONS];
-    group.bench_function(name, |bencher| {
-        bencher.iter(|| {
-            core.begin_turn(TURN_US);
-            for (&session, input) in sessions.iter().zip(&mut inputs) {
-                core.receive(session, black_box(input));
-            }
-            let mut bytes = 0;
-            core.end_turn(|_, sent| bytes += black_box(sent).len());
-            assert_eq!(bytes, SESSIONS * REQUESTS * answer_bytes);
-        });
-    });
+    sessions
+}
+
+#[inline]
+fn turn(core: &mut Core, sessions: &[SessionId], inputs: &mut [Vec<u8>], answer_bytes: usize) {
+    core.begin_turn(TURN_US);
+    for (&session, input) in sessions.iter().zip(inputs) {
+        core.receive(session, black_box(input));
+    }
+    let mut bytes = 0;
+    core.end_turn(|_, sent| bytes += black_box(sent).len());
+    assert_eq!(bytes, SESSIONS * REQUESTS * answer_bytes);
 }
 
 fn handlers(handlers: &mut Handlers) {
@@ -120,6 +190,18 @@ fn typed_handlers(handlers: &mut Handlers) {
         let say: Say<'_> = request.json()?;
         Ok(Reply::json(&say))
     });
+}
+
+/// The same for [`Handlers::call`], whose types own their texts.
+#[derive(Deserialize, Serialize)]
+struct OwnedSay {
+    rid: Box<str>,
+    content: Box<str>,
+    target: u32,
+}
+
+fn call_handlers(handlers: &mut Handlers) {
+    handlers.call(ROUTE, |say: OwnedSay, _| Ok(say));
 }
 
 fn hello() -> Vec<u8> {
