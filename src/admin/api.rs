@@ -1,6 +1,7 @@
 //! The resources of the admin server, and what is done for those who ask for them.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -15,12 +16,15 @@ use super::status::{Backends, Status};
 use super::walk::Walk;
 use super::{hosts, page, recordings};
 use crate::engine::{Drain as EngineDrain, Handle};
+use crate::record::Secrets;
 use crate::session::SessionId;
 
 /// The parts of the server that an answer is made from.
 pub(super) struct Context<'a> {
     pub(super) handle: &'a Handle,
     pub(super) options: &'a AdminOptions,
+    /// What is not kept in recordings.
+    pub(super) secrets: &'a Arc<Secrets>,
     pub(super) samples: &'a Samples,
     pub(super) drain: &'a mut Drain,
     pub(super) own: OwnCounters,
@@ -60,9 +64,9 @@ const INDEX: &str = "Shaddock's admin server.\n\n\
     GET  /readyz        200 while clients may be sent here\n\
     GET  /status        figures as JSON\n\
     GET  /backends      server types as JSON\n\
-    GET  /sessions      ?sort= &limit= &offset= &uid= &state= &search=\n\
+    GET  /sessions      ?sort= &limit= &offset= &after= &uid= &state= &search=\n\
     GET  /sessions/ID   one session\n\
-    GET  /closed        sessions that have ended: ?reason= &uid= &limit=\n\
+    GET  /closed        sessions that have ended: ?reason= &uid= &id= &limit=\n\
     GET  /recordings    recordings of sessions\n\
     GET  /recordings/ID.txt  /recordings/ID.pcapng\n\
     GET  /events        figures each second (server-sent events)\n\
@@ -108,7 +112,7 @@ pub(super) fn handle(context: &mut Context<'_>, request: &Request) -> Outcome {
             Ok(walk) => Outcome::Walk(walk),
             Err(response) => Outcome::Answer(response),
         },
-        [kind, name, "record"] => match Wish::of((kind, name), request, &context.options.redact) {
+        [kind, name, "record"] => match Wish::of((kind, name), request, context.secrets) {
             Ok(wish) => Outcome::Walk(Walk::record(wish)),
             Err(response) => Outcome::Answer(response),
         },
@@ -131,7 +135,10 @@ fn answer(context: &mut Context<'_>, path: &[&str], request: &Request) -> Respon
         ["page", name] => {
             page::file(name).unwrap_or_else(|| Response::error(404, "the page has no such file"))
         }
-        ["metrics"] => metrics::response(context.handle, context.own, &request.accept),
+        ["metrics"] => {
+            let (seen, now) = ((context.handle, context.samples), context.now);
+            metrics::response(seen, context.own, &request.accept, now)
+        }
         ["livez"] => alive(context),
         ["readyz"] => ready(context.handle),
         ["status"] => Response::json(200, &Status::new(context.handle, context.samples)),

@@ -10,9 +10,9 @@ use super::recordings;
 use crate::engine::Handle;
 use crate::record::{
     RECORDING_BYTES_MAX, RECORDING_BYTES_MIN, RECORDING_SECONDS_MAX, RECORDINGS_MAX, RecordOptions,
-    Recording, Target,
+    Recording, Secrets, Target,
 };
-use crate::session::{SessionId, SessionInfo};
+use crate::session::{SessionId, SessionInfo, ShardIndex};
 
 /// A wish to record.
 pub(super) struct Wish {
@@ -31,7 +31,7 @@ impl Wish {
     pub(super) fn of(
         (kind, name): (&str, &str),
         request: &Request,
-        redact: &[String],
+        secrets: &Arc<Secrets>,
     ) -> Result<Self, Response> {
         let bad = |text: String| Response::error(400, &text);
         let target = match kind {
@@ -77,7 +77,7 @@ impl Wish {
             bytes_max: number("bytes", BYTES as u64, min, max)? as usize,
             has_bodies,
             seconds: number("seconds", SECONDS, 1, RECORDING_SECONDS_MAX)?,
-            secrets: Arc::from(redact),
+            secrets: Arc::clone(secrets),
         };
         Ok(Self { target, options, is_next })
     }
@@ -107,12 +107,21 @@ impl Wish {
                 return None;
             }
             armed.extend(arm(None));
+            for (recording, shard) in armed
+                .iter()
+                .flat_map(|it| (0..handle.shard_count()).map(move |shard| (it, ShardIndex(shard))))
+            {
+                if let Err(error) = handle.record_next(shard, Arc::clone(recording)) {
+                    handle.recorder().stop(recording.id, false);
+                    return Some(Response::error(503, &error.to_string()));
+                }
+            }
         }
         for session in found {
             let id = session.id;
             let Some(recording) = arm(Some(session)) else { break };
             if let Err(error) = handle.record(id, Arc::clone(&recording)) {
-                handle.recorder().stop(recording.id, false, now_us);
+                handle.recorder().stop(recording.id, false);
                 return Some(Response::error(503, &error.to_string()));
             }
             armed.push(recording);
@@ -138,7 +147,7 @@ mod tests {
         let len = body.len();
         let text = format!("POST /x?{query} HTTP/1.1\r\nContent-Length: {len}\r\n\r\n{body}");
         let Parsed::Complete(request) = Request::parse(text.as_bytes()) else { panic!("{text}") };
-        Wish::of((kind, name), &request, &[]).map_err(|response| response.status)
+        Wish::of((kind, name), &request, &Arc::default()).map_err(|response| response.status)
     }
 
     #[test]

@@ -17,8 +17,23 @@ pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
 pub(super) const REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
 /// The time after which a connection that has sent no whole request makes room for another.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(1);
-/// Streams of events; one more is answered 503.
+/// Streams of events on the Unix socket, and as many by TCP; one more is answered 503.
 pub(super) const STREAMS_MAX: usize = 8;
+/// Looks at sessions that are under way on the Unix socket, and as many by TCP; one more is
+/// answered 503. With the streams they leave places to those who ask for less, as Prometheus does.
+pub(super) const WALKS_MAX: usize = 4;
+/// Bytes of the sessions that one look has found and keeps; the last of them are left out.
+pub(super) const WALK_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Parts of a shard's sessions that all looks together may ask it for in a second, in the long run.
+pub(super) const PAGES_PER_SECOND: u32 = 100;
+/// Parts of a shard's sessions that may be asked for at once: as many as all sessions of one are.
+pub(super) const PAGES_AT_ONCE: u32 = 256;
+/// Bytes of a list in an answer; what is behind them is left out, and `truncated` tells so.
+pub(super) const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of a recording in an answer; what is behind them is left out.
+pub(super) const RECORDING_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of lists and recordings that wait for all their readers; one more is answered 503.
+pub(super) const ANSWERS_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes that wait for the reader of a stream; while there are more it gets no events.
 pub(super) const STREAM_BYTES_MAX: usize = 64 * 1024;
 /// The time after which the stream of a reader who takes nothing is closed.
@@ -43,6 +58,7 @@ mod tests {
     #[test]
     fn the_documentation_lists_them() {
         let text = include_str!("../../docs/operating.md");
+        let mib = |bytes: usize| format!("{} MiB", bytes / 1024 / 1024);
         let rows = [
             ("CONNECTIONS_MAX", CONNECTIONS_MAX.to_string()),
             ("HEAD_BYTES_MAX", format!("{} KiB", HEAD_BYTES_MAX / 1024)),
@@ -51,6 +67,13 @@ mod tests {
             ("REQUEST_TIME_MAX", format!("{} s", REQUEST_TIME_MAX.as_secs())),
             ("SILENCE_MAX", format!("{} s", SILENCE_MAX.as_secs())),
             ("STREAMS_MAX", STREAMS_MAX.to_string()),
+            ("WALKS_MAX", WALKS_MAX.to_string()),
+            ("WALK_BYTES_MAX", mib(WALK_BYTES_MAX)),
+            ("PAGES_PER_SECOND", PAGES_PER_SECOND.to_string()),
+            ("PAGES_AT_ONCE", PAGES_AT_ONCE.to_string()),
+            ("ANSWER_BYTES_MAX", mib(ANSWER_BYTES_MAX)),
+            ("RECORDING_BYTES_MAX", mib(RECORDING_BYTES_MAX)),
+            ("ANSWERS_BYTES_MAX", mib(ANSWERS_BYTES_MAX)),
             ("STREAM_BYTES_MAX", format!("{} KiB", STREAM_BYTES_MAX / 1024)),
             ("STREAM_SILENCE_MAX", format!("{} s", STREAM_SILENCE_MAX.as_secs())),
             ("SESSIONS_MAX", "1,000".to_owned()),

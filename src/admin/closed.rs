@@ -2,22 +2,25 @@
 
 use serde_json::json;
 
-use super::bounds::SESSIONS_MAX;
+use super::bounds::{SESSIONS_MAX, WALK_BYTES_MAX};
 use super::http::{Request, Response};
-use crate::session::ClosedSession;
+use crate::session::{ClosedSession, SessionId};
 
 /// The ended sessions that are wanted, and those found so far.
 pub(super) struct ClosedSearch {
     reason: Option<String>,
     uid: Option<String>,
+    id: Option<SessionId>,
     limit: usize,
-    /// Those that match; no more than twice of what is wanted, and a page.
+    /// Those that match; a thousand and a part more than are wanted at the most.
     found: Vec<ClosedSession>,
+    /// The bytes of them, which are bounded, too.
+    found_bytes: usize,
     matching: usize,
     seen: usize,
 }
 
-const PARAMETERS: [&str; 3] = ["reason", "uid", "limit"];
+const PARAMETERS: [&str; 4] = ["reason", "uid", "id", "limit"];
 const REASONS: [&str; 11] = [
     "peer",
     "kick",
@@ -52,7 +55,13 @@ impl ClosedSearch {
         let limit =
             limit.ok_or_else(|| bad(format!("`limit` must be a number up to {SESSIONS_MAX}")))?;
         let uid = request.parameter("uid").map(str::to_owned);
-        Ok(Self { reason, uid, limit, found: Vec::new(), matching: 0, seen: 0 })
+        let id = request.parameter("id").map(|text| {
+            SessionId::parse(text)
+                .ok_or_else(|| bad("`id` is as `/sessions` tells it, such as 0.17.3".into()))
+        });
+        let id = id.transpose()?;
+        let found = Vec::new();
+        Ok(Self { reason, uid, id, limit, found, found_bytes: 0, matching: 0, seen: 0 })
     }
 
     pub(super) fn take(&mut self, closed: Vec<ClosedSession>) {
@@ -60,6 +69,7 @@ impl ClosedSearch {
         let before = self.found.len();
         let has = |it: &ClosedSession| {
             self.reason.as_ref().is_none_or(|reason| *reason == it.reason)
+                && self.id.is_none_or(|id| it.id == id)
                 && self
                     .uid
                     .as_ref()
@@ -67,7 +77,8 @@ impl ClosedSearch {
         };
         self.found.extend(closed.into_iter().filter(has));
         self.matching += self.found.len() - before;
-        if self.found.len() >= 2 * self.limit {
+        self.found_bytes += self.found[before..].iter().map(bytes_of).sum::<usize>();
+        if self.found.len() >= self.limit + SESSIONS_MAX || self.found_bytes > WALK_BYTES_MAX {
             self.cut();
         }
     }
@@ -76,11 +87,22 @@ impl ClosedSearch {
     fn cut(&mut self) {
         self.found.sort_by_key(|it| std::cmp::Reverse((it.closed_unix_ms, it.number)));
         self.found.truncate(self.limit);
+        self.found_bytes = self.found.iter().map(bytes_of).sum();
+        while self.found_bytes > WALK_BYTES_MAX / 2
+            && let Some(last) = self.found.pop()
+        {
+            self.found_bytes -= bytes_of(&last);
+        }
     }
 
     pub(super) fn finish(&mut self) -> Response {
         self.cut();
-        let Self { found, matching, seen, .. } = self;
-        Response::json(200, &json!({ "closed": found, "matching": matching, "all": seen }))
+        let (found, Self { matching, seen, .. }) = (std::mem::take(&mut self.found), self);
+        Response::list("closed", found, &json!({ "matching": matching, "all": seen }))
     }
+}
+
+/// The bytes that an ended session counts with.
+fn bytes_of(session: &ClosedSession) -> usize {
+    size_of::<ClosedSession>() + session.uid.as_ref().map_or(0, |uid| uid.text().len())
 }

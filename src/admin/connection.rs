@@ -35,6 +35,10 @@ pub(super) struct Connection {
     began: Instant,
     deadline: Instant,
     method: Method,
+    /// When the server was done with it but for its reader.
+    answered: Instant,
+    /// True if the answer counts among those that are large.
+    is_large: bool,
     /// Its place among those that have asked for a look at sessions.
     pub(super) ticket: u64,
 }
@@ -91,6 +95,8 @@ impl Connection {
             began: now,
             deadline: now + REQUEST_TIME_MAX,
             method: Method::Get,
+            answered: now,
+            is_large: false,
             ticket: 0,
         }
     }
@@ -130,8 +136,26 @@ impl Connection {
         matches!(self.state, State::Reading) && now >= self.began + SILENCE_MAX
     }
 
+    /// Since when it waits for nothing but its reader, who has had time to read.
+    pub(super) fn waits_for_reader(&self, now: Instant) -> Option<Instant> {
+        let waits = matches!(self.state, State::Writing | State::Lingering { .. });
+        Some(self.answered).filter(|since| waits && now >= *since + SILENCE_MAX)
+    }
+
+    /// Bytes of a large answer that its reader has not taken.
+    pub(super) fn large_bytes(&self) -> usize {
+        if self.is_large { self.output.len() } else { 0 }
+    }
+
     pub(super) fn is_walking(&self) -> bool {
         matches!(self.state, State::Walking(_))
+    }
+
+    pub(super) fn walking(&self) -> Option<&Walk> {
+        match &self.state {
+            State::Walking(walk) => Some(walk),
+            _ => None,
+        }
     }
 
     pub(super) fn walk(&mut self) -> Option<&mut Walk> {
@@ -245,6 +269,9 @@ impl Connection {
             }
         }
         self.output.clear();
+        if self.is_large {
+            self.output = Vec::new();
+        }
         self.sent = 0;
         if matches!(self.state, State::Writing) {
             self.linger(now);
@@ -277,6 +304,8 @@ impl Connection {
     /// Answers its request.
     pub(super) fn answer(&mut self, response: &Response, now: Instant) {
         self.output = response.encode(self.method);
+        self.is_large = response.is_large;
+        self.answered = now;
         self.state = State::Writing;
         self.write(now);
     }
@@ -314,5 +343,31 @@ impl Connection {
         self.output.extend_from_slice(events);
         self.write(now);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_does_not_read_events_gets_no_more_than_fit_and_has_its_time() {
+        let (socket, mut reader) = UnixStream::pair().unwrap();
+        let start = Instant::now();
+        let mut connection = Connection::unix(socket, start).unwrap();
+        connection.stream(&Response::text(200, ""), start);
+        let event = vec![b'x'; 4 * 1024];
+        let pushed = (0..1_000).filter(|_| connection.push(&event, start)).count();
+        assert!(pushed < 1_000 && connection.output.len() <= STREAM_BYTES_MAX, "{pushed}");
+        assert!(!connection.push(&event, start + Duration::from_secs(1)));
+        assert_eq!(connection.deadline(), start + STREAM_SILENCE_MAX, "it is closed then");
+        // Once something is taken it goes on.
+        let mut buffer = vec![0; 1024 * 1024];
+        reader.set_nonblocking(true).unwrap();
+        while reader.read(&mut buffer).is_ok() {
+            connection.write(start + Duration::from_secs(2));
+        }
+        assert!(connection.push(&event, start + Duration::from_secs(2)));
+        assert_eq!(connection.deadline(), start + Duration::from_secs(2) + STREAM_SILENCE_MAX);
     }
 }

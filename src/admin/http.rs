@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use serde_json::json;
 
-use super::bounds::{BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX};
+use super::bounds::{ANSWER_BYTES_MAX, BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX};
 
 /// A whole request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub(super) struct Response {
     content_type: &'static str,
     headers: Vec<(&'static str, String)>,
     pub(super) body: Vec<u8>,
+    /// True if it counts among the large answers that wait for their readers.
+    pub(super) is_large: bool,
 }
 
 /// The progress of a request that may still grow.
@@ -183,13 +185,46 @@ impl Response {
         Self::of(status, "application/json", body)
     }
 
+    /// A list below its name, as long as the answer may be, and the members of `rest`.
+    pub(super) fn list<T: Serialize>(
+        name: &str,
+        rows: impl IntoIterator<Item = T>,
+        rest: &serde_json::Value,
+    ) -> Self {
+        let mut body = format!("{{\"{name}\":[").into_bytes();
+        let mut is_truncated = false;
+        for (place, row) in rows.into_iter().enumerate() {
+            let row = serde_json::to_vec(&row).unwrap_or_default();
+            is_truncated = body.len() + row.len() > ANSWER_BYTES_MAX;
+            if is_truncated {
+                break;
+            }
+            if place > 0 {
+                body.push(b',');
+            }
+            body.extend(row);
+        }
+        body.extend(format!("],\"truncated\":{is_truncated}").as_bytes());
+        for (name, value) in rest.as_object().into_iter().flatten() {
+            body.extend(format!(",\"{name}\":{value}").as_bytes());
+        }
+        body.extend(b"}\n");
+        Self::of(200, "application/json", body).large()
+    }
+
+    /// One of those that wait for their readers within a bound of their own.
+    pub(super) fn large(mut self) -> Self {
+        self.is_large = true;
+        self
+    }
+
     /// An error that says what to do.
     pub(super) fn error(status: u16, text: &str) -> Self {
         Self::json(status, &json!({ "error": text }))
     }
 
     pub(super) fn of(status: u16, content_type: &'static str, body: Vec<u8>) -> Self {
-        Self { status, content_type, headers: Vec::new(), body }
+        Self { status, content_type, headers: Vec::new(), body, is_large: false }
     }
 
     pub(super) fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {

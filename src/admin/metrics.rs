@@ -2,7 +2,7 @@
 //! others stand on them.
 
 use std::fmt::Error;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
@@ -13,6 +13,8 @@ use prometheus_client::registry::Registry;
 
 use super::http::Response;
 use super::process::Process;
+use super::samples::Samples;
+use super::server::REASONS;
 use super::status::{all_limits, by_prefix};
 use crate::engine::{Handle, Metrics, ShardMetrics};
 use crate::metrics::{CounterSnapshot, Latency};
@@ -22,7 +24,7 @@ use crate::metrics::{CounterSnapshot, Latency};
 pub(super) struct OwnCounters {
     pub(super) requests: u64,
     /// Refused by the reason that stands beside it.
-    pub(super) refused: [(&'static str, u64); 9],
+    pub(super) refused: [(&'static str, u64); REASONS.len()],
     /// Lines that the process's log has lost.
     pub(super) log_lines_lost: Option<u64>,
 }
@@ -63,12 +65,18 @@ const OWN_FAMILY: [&str; 14] = [
 ];
 
 /// All metrics, in the format that is asked for: that of OpenMetrics, or Prometheus' older one.
-pub(super) fn response(handle: &Handle, own: OwnCounters, accept: &str) -> Response {
+pub(super) fn response(
+    (handle, samples): (&Handle, &Samples),
+    own: OwnCounters,
+    accept: &str,
+    now: Instant,
+) -> Response {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Scrape {
         metrics: handle.last_metrics(),
         started: handle.started(),
         is_draining: handle.is_draining(),
+        silent: samples.silent(now).collect(),
         own,
     }));
     let mut body = String::new();
@@ -93,6 +101,8 @@ struct Scrape {
     metrics: Metrics,
     started: SystemTime,
     is_draining: bool,
+    /// The time since each shard was last seen to end a turn.
+    silent: Vec<Duration>,
     own: OwnCounters,
 }
 
@@ -341,6 +351,10 @@ impl Scrape {
         families.histograms(
             ("shaddock_shard_turn_duration_seconds", "Time of the turns of a shard"),
             shards().map(|(shard, it)| (label(shard), it.turns)),
+        )?;
+        families.gauges(
+            ("shaddock_shard_silent_seconds", "Time since a shard was last seen to end a turn"),
+            self.silent.iter().enumerate().map(|(shard, it)| (label(shard), it.as_secs_f64())),
         )?;
         let bytes: [(_, Bytes); 3] = [
             (

@@ -19,6 +19,7 @@ mod listen;
 mod metrics;
 mod options;
 mod page;
+mod pages;
 mod pcapng;
 mod process;
 mod recordings;

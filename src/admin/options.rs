@@ -41,6 +41,7 @@ pub struct AdminOptions {
     pub(super) token: Option<String>,
     pub(super) hosts: Vec<String>,
     pub(super) redact: Vec<String>,
+    pub(super) redact_routes: Vec<String>,
     pub(super) on_drain: Option<(Drain, Hook)>,
     pub(super) on_reload: Option<Hook>,
     pub(super) on_log_level: Option<LevelHook>,
@@ -125,6 +126,15 @@ impl AdminOptions {
     #[must_use]
     pub fn redact<T: Into<String>>(mut self, names: impl IntoIterator<Item = T>) -> Self {
         self.redact.extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// Keeps no body of routes that have one of these texts in them in recordings of sessions, nor
+    /// those of their answers, besides routes with `login`, `auth`, `password` and the like, and
+    /// those whose methods begin with `entry` or `enter`. Case, `.`, `_` and `-` do not count.
+    #[must_use]
+    pub fn redact_routes<T: Into<String>>(mut self, routes: impl IntoIterator<Item = T>) -> Self {
+        self.redact_routes.extend(routes.into_iter().map(Into::into));
         self
     }
 

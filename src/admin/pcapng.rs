@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use super::bounds::RECORDING_BYTES_MAX;
 use super::transcript::Routes;
 use crate::record::{Direction, Record, RecordKind, Snapshot};
 use crate::wire::package::{HEADER_BYTES, Header};
@@ -28,6 +29,9 @@ pub(super) fn of(snapshot: &Snapshot, local: Option<SocketAddr>) -> Vec<u8> {
     let local = local_of(local, peer);
     let mut routes = Routes::default();
     for record in &snapshot.records {
+        if out.len() > RECORDING_BYTES_MAX {
+            break;
+        }
         let (summary, _) = routes.summary(record);
         if let RecordKind::Package(kind) = record.kind {
             let head = Header::encode(kind, record.len);

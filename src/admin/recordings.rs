@@ -25,13 +25,13 @@ pub(super) fn one(handle: &Handle, method: Method, name: &str) -> Response {
     let now_us = handle.recorder_now_us();
     match format {
         "" => Response::json(200, &describe(&recording, now_us)),
-        "txt" => Response::text(200, transcript::of(&recording, now_us)),
+        "txt" => Response::text(200, transcript::of(&recording, now_us)).large(),
         "pcapng" => {
             let snapshot = recording.snapshot(now_us);
             let listener = snapshot.session.as_ref().map_or(0, |session| session.listener);
             let local = handle.recorder().address(listener);
             let body = pcapng::of(&snapshot, local);
-            Response::of(200, "application/x-pcapng", body)
+            Response::of(200, "application/x-pcapng", body).large()
         }
         _ => missing(),
     }
@@ -44,8 +44,8 @@ pub(super) fn stop_named(handle: &Handle, id: &str) -> Response {
 
 fn stop(handle: &Handle, id: u32, is_kept: bool) -> Response {
     let now_us = handle.recorder_now_us();
-    let Some(recording) = handle.recorder().stop(id, is_kept, now_us) else { return missing() };
-    if let Some(session) = recording.snapshot(now_us).session {
+    let Some(recording) = handle.recorder().stop(id, is_kept) else { return missing() };
+    if let Some(session) = recording.extent(now_us).session {
         // If the shard is too busy to hear of it, it finds out by the next bytes.
         handle.stop_recording(session.id).ok();
     }
@@ -59,8 +59,8 @@ fn missing() -> Response {
 
 /// A recording without what is in it.
 pub(super) fn describe(recording: &Recording, now_us: u64) -> Value {
-    let snapshot = recording.snapshot(now_us);
-    let (state, over) = match snapshot.state {
+    let extent = recording.extent(now_us);
+    let (state, over) = match extent.state {
         State::Waiting => ("waiting", None),
         State::Recording => ("recording", None),
         State::Over(reason) => ("over", Some(reason)),
@@ -73,11 +73,11 @@ pub(super) fn describe(recording: &Recording, now_us: u64) -> Value {
         "bodies": if recording.options.has_bodies { "on" } else { "headers" },
         "seconds": recording.options.seconds,
         "bytes_max": recording.options.bytes_max,
-        "bytes": snapshot.bytes,
-        "records": snapshot.records.len(),
-        "lost": snapshot.lost,
+        "bytes": extent.bytes,
+        "records": extent.records,
+        "lost": extent.lost,
         "armed_unix_ms": recording.armed_us / 1000,
-        "session": snapshot.session,
+        "session": extent.session,
     })
 }
 

@@ -46,11 +46,15 @@ impl Samples {
         }
     }
 
+    /// The time since each shard was last seen to end a turn. One that is idle ends some, too.
+    pub(super) fn silent(&self, now: Instant) -> impl Iterator<Item = Duration> {
+        self.turns.iter().map(move |(_, at)| now.saturating_duration_since(*at))
+    }
+
     /// The shards that have not ended a turn for too long.
     pub(super) fn stuck(&self, now: Instant) -> impl Iterator<Item = usize> {
-        let shards = self.turns.iter().enumerate();
-        let is_stuck = move |at: Instant| now.saturating_duration_since(at) > TURN_TIME_MAX;
-        shards.filter(move |(_, (_, at))| is_stuck(*at)).map(|(shard, _)| shard)
+        let shards = self.silent(now).enumerate();
+        shards.filter(|(_, silent)| *silent > TURN_TIME_MAX).map(|(shard, _)| shard)
     }
 
     /// Seconds between the two looks.

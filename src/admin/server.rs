@@ -4,13 +4,14 @@ use std::io::{self, ErrorKind, Write as _};
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::api::{self, Context, Drain, Outcome};
-use super::bounds::{CONNECTIONS_MAX, STREAMS_MAX};
+use super::bounds::{ANSWERS_BYTES_MAX, CONNECTIONS_MAX, STREAMS_MAX, WALKS_MAX};
 use super::connection::{Connection, Step};
 use super::events;
 use super::guard::{self, From, Refusal};
@@ -18,9 +19,12 @@ use super::http::{Request, Response};
 use super::listen::Listening;
 use super::metrics::OwnCounters;
 use super::options::AdminOptions;
+use super::pages::{PAGE_EVERY, Pages};
 use super::samples::{LOOK_EVERY, Samples};
+use super::walk::Walk;
 use crate::engine::Handle;
 use crate::error::StartError;
+use crate::record::Secrets;
 
 /// A running admin server. It has stopped once this is dropped.
 pub(super) struct Admin {
@@ -32,6 +36,7 @@ pub(super) struct Admin {
 /// The state of the thread.
 pub(super) struct Server {
     options: AdminOptions,
+    secrets: Arc<Secrets>,
     listening: Listening,
     handle: Handle,
     /// The address where clients of the game connect.
@@ -46,12 +51,13 @@ pub(super) struct Server {
     drain: Drain,
     was_draining: bool,
     tickets: u64,
+    pages: Pages,
     requests: u64,
     refused: [u64; REASONS.len()],
 }
 
 /// The reasons for which something is refused, as a metric names them.
-const REASONS: [&str; 9] = [
+pub(super) const REASONS: [&str; 11] = [
     "connections",
     "time",
     "request",
@@ -61,6 +67,8 @@ const REASONS: [&str; 9] = [
     "streams",
     "events",
     "recordings",
+    "walks",
+    "answers",
 ];
 
 #[derive(Debug, Clone, Copy)]
@@ -74,6 +82,8 @@ enum Reason {
     Streams,
     Events,
     Recordings,
+    Walks,
+    Answers,
 }
 
 /// Connections accepted before the others are looked at.
@@ -113,6 +123,8 @@ impl Server {
         let now = Instant::now();
         let server = Self {
             samples: Samples::new(&handle, now),
+            pages: Pages::new(handle.shard_count(), now),
+            secrets: Arc::new(Secrets::new(&options.redact, &options.redact_routes)),
             options,
             listening,
             handle,
@@ -213,15 +225,13 @@ impl Server {
         let accept = Some(self.accept_at).filter(|at| *at > now);
         let next = deadlines.chain(drain).chain(accept).fold(self.look_at, Instant::min);
         let patience = next.saturating_duration_since(now);
-        match self.tickets > 0 && self.is_walking() {
-            true => patience.min(MAIL_PAUSE),
+        let walks = self.connections.iter().filter_map(Connection::walking);
+        match walks.map(Walk::is_asking).reduce(|one, other| one || other) {
             // Not below what the clock of the kernel can tell.
-            false => patience + Duration::from_micros(100),
+            None => patience + Duration::from_micros(100),
+            Some(true) => patience.min(MAIL_PAUSE),
+            Some(false) => patience.min(PAGE_EVERY),
         }
-    }
-
-    fn is_walking(&self) -> bool {
-        self.connections.iter().any(|it| it.is_walking())
     }
 
     fn accept_unix(&mut self, now: Instant) {
@@ -262,17 +272,29 @@ impl Server {
         let of_kind = |it: &Connection| (it.from == From::Unix) == is_unix;
         if self.connections.iter().filter(|it| of_kind(it)).count() >= CONNECTIONS_MAX {
             self.refuse(Reason::Connections);
-            let silent = self.connections.iter().position(|it| of_kind(it) && it.is_silent(now));
-            let Some(silent) = silent else {
+            let Some(place) = self.place_for_another(of_kind, now) else {
                 let text = "too many connections to the admin server; try again";
                 // As much of it as goes out at once.
                 connection.answer(&Response::error(503, text), now);
                 return true;
             };
-            self.connections.swap_remove(silent);
+            self.connections.swap_remove(place);
         }
         self.connections.push(connection);
         true
+    }
+
+    /// The connection that makes room for another: one that is silent, or else the one that has
+    /// waited longest for a reader who takes nothing. So others get in among those.
+    fn place_for_another(
+        &self,
+        of_kind: impl Fn(&Connection) -> bool,
+        now: Instant,
+    ) -> Option<usize> {
+        let all = || self.connections.iter().enumerate().filter(|(_, it)| of_kind(it));
+        let silent = all().find(|(_, it)| it.is_silent(now)).map(|(place, _)| place);
+        let waits = all().filter_map(|(place, it)| Some((it.waits_for_reader(now)?, place)));
+        silent.or_else(|| waits.min().map(|(_, place)| place))
     }
 
     fn handle_ready(&mut self, index: usize, flags: PollFlags, now: Instant) {
@@ -301,6 +323,7 @@ impl Server {
         let mut context = Context {
             handle: &self.handle,
             options: &self.options,
+            secrets: &self.secrets,
             samples: &self.samples,
             drain: &mut self.drain,
             own,
@@ -309,18 +332,43 @@ impl Server {
             now,
         };
         match api::handle(&mut context, request) {
-            Outcome::Answer(response) => self.connections[index].answer(&response, now),
-            Outcome::Walk(walk) => {
-                self.tickets += 1;
-                self.connections[index].wait(walk, self.tickets);
-            }
+            Outcome::Answer(response) => self.answer(index, &response, now),
+            Outcome::Walk(walk) => self.wait_for_shards(index, walk, now),
             Outcome::Stream => self.stream(index, now),
         }
     }
 
+    /// Answers, unless too much waits for the readers of large answers.
+    fn answer(&mut self, index: usize, response: &Response, now: Instant) {
+        let waiting: usize = self.connections.iter().map(Connection::large_bytes).sum();
+        if response.is_large && waiting + response.body.len() > ANSWERS_BYTES_MAX {
+            self.refuse(Reason::Answers);
+            let text = "too much waits for others who read slowly; try again";
+            return self.connections[index].answer(&Response::error(503, text), now);
+        }
+        self.connections[index].answer(response, now);
+    }
+
+    fn wait_for_shards(&mut self, index: usize, walk: Walk, now: Instant) {
+        if self.count_like(index, Connection::is_walking) >= WALKS_MAX {
+            self.refuse(Reason::Walks);
+            let text = "too many look at sessions at once; try again";
+            return self.connections[index].answer(&Response::error(503, text), now);
+        }
+        self.tickets += 1;
+        self.connections[index].wait(walk, self.tickets);
+    }
+
+    /// Connections that have come in the same way as one.
+    fn count_like(&self, index: usize, is_counted: impl Fn(&Connection) -> bool) -> usize {
+        let is_unix = |it: &Connection| it.from == From::Unix;
+        let of_kind = is_unix(&self.connections[index]);
+        let alike = self.connections.iter().filter(|it| is_unix(it) == of_kind);
+        alike.filter(|it| is_counted(it)).count()
+    }
+
     fn stream(&mut self, index: usize, now: Instant) {
-        let streams = self.connections.iter().filter(|it| it.is_streaming()).count();
-        if streams >= STREAMS_MAX {
+        if self.count_like(index, Connection::is_streaming) >= STREAMS_MAX {
             self.refuse(Reason::Streams);
             let text = "too many streams of events; close one of them";
             return self.connections[index].answer(&Response::error(503, text), now);
@@ -328,17 +376,27 @@ impl Server {
         self.connections[index].stream(&events::head(), now);
     }
 
-    /// Goes on with the first look at sessions. The others wait for it, so that no shard is asked
-    /// twice in a turn.
+    /// Goes on with the first look at each shard. Others at the same wait for it, so that no shard
+    /// is asked twice in a turn; one that hangs holds up nobody who wants another.
     fn go_on_walking(&mut self, now: Instant) {
-        let walking = self.connections.iter_mut().filter(|it| it.is_walking());
-        let Some(connection) = walking.min_by_key(|it| it.ticket) else { return };
-        let Some(walk) = connection.walk() else { return };
-        if let Some(response) = walk.poll(&self.handle) {
-            if walk.is_to_record() && response.status == 503 {
-                self.refused[Reason::Recordings as usize] += 1;
+        let walking = self.connections.iter().enumerate().filter(|(_, it)| it.is_walking());
+        let mut order: Vec<_> = walking.map(|(index, it)| (it.ticket, index)).collect();
+        order.sort_unstable();
+        let mut asked = Vec::new();
+        for (_, index) in order {
+            let Some(walk) = self.connections[index].walk() else { continue };
+            if asked.contains(&walk.shard()) {
+                continue;
             }
-            connection.answer(&response, now);
+            asked.push(walk.shard());
+            let Some(response) = walk.poll(&self.handle, &mut self.pages, now) else {
+                asked.push(walk.shard());
+                continue;
+            };
+            if walk.is_to_record() && response.status == 503 {
+                self.refuse(Reason::Recordings);
+            }
+            self.answer(index, &response, now);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
+use super::bounds::RECORDING_BYTES_MAX;
 use super::recordings;
 use crate::record::{Direction, Record, RecordKind, Recording, State};
 use crate::wire::message::{self, Message, MessageType, RouteRef};
@@ -33,7 +34,11 @@ pub(super) fn of(recording: &Recording, now_us: u64) -> String {
         State::Over(reason) => _ = writeln!(text, "; over: {reason}"),
     }
     let mut routes = Routes::default();
-    for record in &snapshot.records {
+    for (place, record) in snapshot.records.iter().enumerate() {
+        if text.len() > RECORDING_BYTES_MAX {
+            writeln!(text, "# {} records more are left out", len - place).ok();
+            break;
+        }
         push_time(&mut text, record.at_us);
         text.push_str(match record.direction {
             Direction::FromClient => "  >  ",

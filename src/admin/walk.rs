@@ -1,17 +1,19 @@
 //! A look at sessions: at all of them, a part of a shard in each of its turns, or at one.
 //!
-//! The shards are asked by mail, one part at a time, and go on meanwhile. What is kept here are no
-//! more sessions than the answer may have, twice.
+//! The shards are asked by mail, one part at a time and so many in a second, and go on meanwhile.
+//! What is kept here are not many more sessions than the answer may have, bounded in bytes, too.
 
 use std::cmp::Ordering;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::time::Instant;
 
 use serde_json::json;
 
 use super::arm::Wish;
-use super::bounds::{OFFSET_MAX, SESSIONS_MAX};
+use super::bounds::{OFFSET_MAX, SESSIONS_MAX, WALK_BYTES_MAX};
 use super::closed::ClosedSearch;
 use super::http::{Request, Response};
+use super::pages::Pages;
 use crate::engine::Handle;
 use crate::error::HandleError;
 use crate::forward::mail::Look;
@@ -24,8 +26,12 @@ pub(super) struct Walk {
     shard: ShardIndex,
     at: Look,
     answer: Option<Receiver<SessionPage>>,
-    /// Sessions that match; no more than twice of what is wanted.
+    /// Sessions that match; a thousand and a part more than are wanted at the most.
     found: Vec<SessionInfo>,
+    /// The bytes of them.
+    found_bytes: usize,
+    /// True if some of those that are wanted were left out for their bytes.
+    is_cut: bool,
     /// All that match.
     matching: usize,
     /// All that were seen.
@@ -49,6 +55,8 @@ struct Wanted {
     state: Option<String>,
     /// Text that the id, the uid or the peer has somewhere, in lower case.
     search: Option<String>,
+    /// The session behind which those are that are wanted, by their ids.
+    after: Option<SessionId>,
 }
 
 /// An order: those with the most of something first, but for the number.
@@ -58,7 +66,7 @@ struct Sort {
     key: fn(&SessionInfo) -> u64,
 }
 
-const SORTS: [Sort; 8] = [
+const SORTS: [Sort; 9] = [
     Sort { name: "number", key: |it| u64::MAX - it.number },
     Sort { name: "age_s", key: |it| it.age_s },
     Sort { name: "outbox_bytes", key: |it| it.outbox_bytes as u64 },
@@ -67,14 +75,27 @@ const SORTS: [Sort; 8] = [
     Sort { name: "in_flight_bytes", key: |it| it.in_flight_bytes.into() },
     Sort { name: "kept_bytes", key: |it| it.kept_bytes as u64 },
     Sort { name: "silent_ms", key: |it| it.silent_ms },
+    // That of shards and slots, in which a look finds them.
+    Sort { name: BY_ID, key: |it| u64::MAX - place_of(it.id) },
 ];
 const STATES: [&str; 3] = ["opening", "working", "closing"];
-const PARAMETERS: [&str; 6] = ["sort", "limit", "offset", "uid", "state", "search"];
+const BY_ID: &str = "id";
+const PARAMETERS: [&str; 7] = ["sort", "limit", "offset", "uid", "state", "search", "after"];
+
+/// The place of a session among all.
+fn place_of(id: SessionId) -> u64 {
+    u64::from(id.shard().0) << 32 | u64::from(id.slot().0)
+}
 
 impl Walk {
     /// A look at all sessions, as the parameters say.
     pub(super) fn list(request: &Request) -> Result<Self, Response> {
-        Ok(Self::new(Goal::List(Wanted::of(request)?), ShardIndex(0), Look::From(0)))
+        let wanted = Wanted::of(request)?;
+        let (shard, at) = match wanted.after {
+            Some(after) => (after.shard(), Look::From(after.slot().0.saturating_add(1))),
+            None => (ShardIndex(0), Look::From(0)),
+        };
+        Ok(Self::new(Goal::List(wanted), shard, at))
     }
 
     /// A look at one session.
@@ -110,15 +131,43 @@ impl Walk {
     }
 
     fn new(goal: Goal, shard: ShardIndex, at: Look) -> Self {
-        Self { goal, shard, at, answer: None, found: Vec::new(), matching: 0, seen: 0 }
+        Self {
+            goal,
+            shard,
+            at,
+            answer: None,
+            found: Vec::new(),
+            found_bytes: 0,
+            is_cut: false,
+            matching: 0,
+            seen: 0,
+        }
+    }
+
+    /// The shard that it is at.
+    pub(super) fn shard(&self) -> ShardIndex {
+        self.shard
+    }
+
+    /// True if a shard was asked and has not answered yet.
+    pub(super) fn is_asking(&self) -> bool {
+        self.answer.is_some()
     }
 
     /// Goes on as far as the shards have answered; the answer, once there is one.
-    pub(super) fn poll(&mut self, handle: &Handle) -> Option<Response> {
+    pub(super) fn poll(
+        &mut self,
+        handle: &Handle,
+        pages: &mut Pages,
+        now: Instant,
+    ) -> Option<Response> {
         loop {
             let Some(answer) = &self.answer else {
-                if self.shard.0 >= handle.shard_count() {
+                if self.shard.0 >= handle.shard_count() || self.has_enough() {
                     return Some(self.finish(handle));
+                }
+                if !pages.take(self.shard, now) {
+                    return None;
                 }
                 let (to, answer) = sync_channel(1);
                 match handle.look(self.shard, self.at, to) {
@@ -144,7 +193,8 @@ impl Walk {
             }
             match (page.next, self.at) {
                 (Some(next), Look::Closed(_)) => self.at = Look::Closed(Some(next)),
-                (None, Look::Closed(_)) => {
+                (None, Look::Closed(_)) => self.at = Look::ClosedEarly,
+                (_, Look::ClosedEarly) => {
                     (self.shard, self.at) = (ShardIndex(self.shard.0 + 1), Look::Closed(None));
                 }
                 (Some(next), _) => self.at = Look::From(next),
@@ -170,9 +220,23 @@ impl Walk {
         let before = self.found.len();
         self.found.extend(sessions.into_iter().filter(|session| wanted.has(session)));
         self.matching += self.found.len() - before;
-        if self.found.len() >= 2 * wanted.kept().max(SESSIONS_MAX) {
+        self.found_bytes += self.found[before..].iter().map(bytes_of).sum::<usize>();
+        if self.found.len() >= wanted.kept() + SESSIONS_MAX || self.found_bytes > WALK_BYTES_MAX {
             wanted.cut(&mut self.found);
+            self.found_bytes = self.found.iter().map(bytes_of).sum();
+            while self.found_bytes > WALK_BYTES_MAX / 2
+                && let Some(last) = self.found.pop()
+            {
+                self.found_bytes -= bytes_of(&last);
+                self.is_cut = true;
+            }
         }
+    }
+
+    /// True if what is behind is not looked at: in the order of ids no other comes before those.
+    fn has_enough(&self) -> bool {
+        matches!(&self.goal, Goal::List(wanted)
+            if wanted.sort.name == BY_ID && (self.found.len() > wanted.kept() || self.is_cut))
     }
 
     fn finish(&mut self, handle: &Handle) -> Response {
@@ -181,17 +245,16 @@ impl Walk {
             Goal::Closed(search) => search.finish(),
             Goal::Record(wish) => wish.arm(found, handle).unwrap_or_else(gone),
             Goal::List(wanted) => {
+                let has_more = found.len() > wanted.kept() || self.is_cut;
                 wanted.cut(&mut found);
-                let shown: Vec<_> = found.iter().skip(wanted.offset).collect();
-                Response::json(
-                    200,
-                    &json!({
-                        "sessions": shown,
-                        "offset": wanted.offset,
-                        "matching": self.matching,
-                        "all": self.seen,
-                    }),
-                )
+                let last = found.last().filter(|_| has_more && wanted.sort.name == BY_ID);
+                let rest = json!({
+                    "offset": wanted.offset,
+                    "matching": self.matching,
+                    "all": self.seen,
+                    "next": last.map(|last| format!("{:?}", last.id)),
+                });
+                Response::list("sessions", found.iter().skip(wanted.offset), &rest)
             }
             Goal::Show => match found.first() {
                 Some(session) => Response::json(200, session),
@@ -206,6 +269,11 @@ impl Walk {
             }
         }
     }
+}
+
+/// The bytes that a session counts with.
+fn bytes_of(session: &SessionInfo) -> usize {
+    size_of::<SessionInfo>() + session.uid.as_ref().map_or(0, |uid| uid.text().len())
 }
 
 fn gone() -> Response {
@@ -235,6 +303,13 @@ impl Wanted {
         if state.as_ref().is_some_and(|state| !STATES.contains(&state.as_str())) {
             return bad(format!("`state` must be one of {}", STATES.join(", ")));
         }
+        let after = request.parameter("after");
+        let Ok(after) = after.map(|text| SessionId::parse(text).ok_or(())).transpose() else {
+            return bad("`after` is a session's id, such as 0.17.3: `next` of the answer".into());
+        };
+        if after.is_some() && (name != BY_ID || request.parameter("offset").is_some()) {
+            return bad("`after` is for sort=id alone, without `offset`".into());
+        }
         Ok(Self {
             sort: *sort,
             limit: number("limit", SESSIONS_MAX, SESSIONS_MAX)?,
@@ -242,6 +317,7 @@ impl Wanted {
             uid: request.parameter("uid").map(str::to_owned),
             state,
             search: request.parameter("search").map(str::to_lowercase),
+            after,
         })
     }
 

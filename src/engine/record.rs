@@ -6,7 +6,7 @@ use super::handle::Handle;
 use crate::error::HandleError;
 use crate::forward::mail::Mail;
 use crate::record::{Recorder, Recording};
-use crate::session::SessionId;
+use crate::session::{SessionId, ShardIndex};
 
 impl Handle {
     pub(crate) fn recorder(&self) -> &Recorder {
@@ -26,6 +26,15 @@ impl Handle {
         recording: Arc<Recording>,
     ) -> Result<(), HandleError> {
         self.tell(session.shard(), Mail::Record { session, recording })
+    }
+
+    /// Has a shard record the next session that is wanted, unless another shard has one first.
+    pub(crate) fn record_next(
+        &self,
+        shard: ShardIndex,
+        recording: Arc<Recording>,
+    ) -> Result<(), HandleError> {
+        self.tell(shard, Mail::RecordNext(recording))
     }
 
     /// Has a session's shard record it no longer.

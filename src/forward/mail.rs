@@ -162,6 +162,9 @@ pub(crate) enum Mail {
         session: SessionId,
         recording: Arc<Recording>,
     },
+    /// To record the next session that is wanted.
+    #[cfg(feature = "admin")]
+    RecordNext(Arc<Recording>),
     /// To record it no longer.
     #[cfg(feature = "admin")]
     StopRecording(SessionId),
@@ -341,6 +344,8 @@ pub(crate) enum Look {
     One(SessionId),
     /// Those that have ended, from one on, or from the oldest.
     Closed(Option<u32>),
+    /// Those that have ended before they had worked.
+    ClosedEarly,
 }
 
 /// The purpose of a report.

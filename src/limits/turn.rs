@@ -90,6 +90,12 @@ turn_bounds! {
     /// Slots of sessions that are shown in a turn to whoever looks at them from outside.
     SESSIONS_SHOWN_PER_TURN: u32 = 256, counters [];
 
+    #[cfg(feature = "admin")]
+    /// Bytes of bodies of recorded sessions that are searched for secrets in a turn.
+    ///
+    /// A body that finds no room is not kept. They take half a millisecond or so.
+    REDACTED_PER_TURN: usize = 64 KiB, counters [];
+
     /// Messages that a worker takes from one shard in a turn.
     ///
     /// The shard is woken once for all of their answers, so that it sends many of them at a time.

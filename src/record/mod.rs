@@ -8,13 +8,14 @@
 mod recording;
 mod redact;
 mod tap;
+mod texts;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-pub(crate) use recording::{Direction, Record, RecordKind, Recording, Snapshot, State};
+pub(crate) use recording::{Direction, News, Record, RecordKind, Recording, Snapshot, State};
+pub(crate) use redact::{Redactor, SecretRequests, Secrets};
 pub(crate) use tap::{Cut, Tap};
 
 use crate::session::{SessionId, SessionInfo};
@@ -36,8 +37,7 @@ pub(crate) struct RecordOptions {
     /// True if bodies are kept, without what is secret; else only the heads of messages are.
     pub(crate) has_bodies: bool,
     pub(crate) seconds: u64,
-    /// Names of JSON members that are secret besides those that always are.
-    pub(crate) secrets: Arc<[String]>,
+    pub(crate) secrets: Arc<Secrets>,
 }
 
 impl RecordOptions {
@@ -55,14 +55,13 @@ pub(crate) enum Target {
     Peer(IpAddr),
 }
 
-/// The recordings of an engine.
+/// The recordings of an engine. Shards know those that are theirs, and those that wait for a
+/// session, by mail; they never come here.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     /// The time of its making, which is the engine's start.
     started: Instant,
     list: Mutex<List>,
-    /// Recordings that wait for a session. Shards look at it when one connects or logs in.
-    waiting: AtomicUsize,
     /// The addresses of the listeners.
     addresses: OnceLock<Vec<SocketAddr>>,
 }
@@ -75,12 +74,7 @@ struct List {
 
 impl Default for Recorder {
     fn default() -> Self {
-        Self {
-            started: Instant::now(),
-            list: Mutex::default(),
-            waiting: AtomicUsize::new(0),
-            addresses: OnceLock::new(),
-        }
+        Self { started: Instant::now(), list: Mutex::default(), addresses: OnceLock::new() }
     }
 }
 
@@ -118,30 +112,7 @@ impl Recorder {
         let recording = Recording::new(list.last_id, target, options, session, now_us);
         let recording = Arc::new(recording);
         list.recordings.push(Arc::clone(&recording));
-        self.count_waiting(&list, now_us);
         Some(recording)
-    }
-
-    /// True if some recording waits for a session.
-    pub(crate) fn is_waiting(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
-    }
-
-    /// Takes the recording that waits for a session, which is its own from now on.
-    pub(crate) fn claim(
-        &self,
-        session: &SessionInfo,
-        is_wanted: impl Fn(&Target) -> bool,
-        now_us: u64,
-    ) -> Option<Arc<Recording>> {
-        let list = self.lock();
-        let mut waiting = list.recordings.iter().filter(|it| it.is_waiting(now_us));
-        let found = waiting.find(|it| is_wanted(&it.target)).cloned();
-        if let Some(found) = &found {
-            found.begin(session.clone());
-        }
-        self.count_waiting(&list, now_us);
-        found
     }
 
     /// All recordings, the oldest first.
@@ -154,7 +125,7 @@ impl Recorder {
     }
 
     /// Ends a recording, and forgets it if it is not to be kept.
-    pub(crate) fn stop(&self, id: u32, is_kept: bool, now_us: u64) -> Option<Arc<Recording>> {
+    pub(crate) fn stop(&self, id: u32, is_kept: bool) -> Option<Arc<Recording>> {
         let mut list = self.lock();
         let at = list.recordings.iter().position(|it| it.id == id)?;
         let recording = Arc::clone(&list.recordings[at]);
@@ -162,13 +133,7 @@ impl Recorder {
         if !is_kept {
             list.recordings.remove(at);
         }
-        self.count_waiting(&list, now_us);
         Some(recording)
-    }
-
-    fn count_waiting(&self, list: &List, now_us: u64) {
-        let waiting = list.recordings.iter().filter(|it| it.is_waiting(now_us)).count();
-        self.waiting.store(waiting, Ordering::Relaxed);
     }
 
     /// No code that holds the lock can panic half-way.
@@ -186,7 +151,7 @@ mod tests {
             bytes_max: RECORDING_BYTES_MIN,
             has_bodies: false,
             seconds: 10,
-            secrets: Arc::default(),
+            secrets: Arc::new(Secrets::default()),
         }
     }
 
@@ -212,16 +177,16 @@ mod tests {
         for _ in 1..RECORDINGS_MAX {
             arm(0).unwrap();
         }
-        assert!(arm(0).is_none() && recorder.is_waiting());
-        recorder.stop(first.id, true, 0).unwrap();
+        assert!(arm(0).is_none());
+        recorder.stop(first.id, true).unwrap();
         let next = arm(0).unwrap();
         assert!(recorder.find(first.id).is_none() && recorder.find(next.id).is_some());
         assert!(arm(9_999_999).is_none());
         assert!(arm(10_000_000).is_some(), "their time is over");
         assert_eq!(recorder.list().len(), RECORDINGS_MAX);
         for recording in recorder.list() {
-            recorder.stop(recording.id, false, 0);
+            recorder.stop(recording.id, false);
         }
-        assert!(!recorder.is_waiting() && recorder.list().is_empty());
+        assert!(recorder.list().is_empty());
     }
 }

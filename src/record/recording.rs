@@ -1,13 +1,17 @@
 //! One recording: a ring of packages, written by the session's shard and read by others.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::{RecordOptions, Target};
 use crate::session::SessionInfo;
 use crate::wire::package::PackageType;
 
 /// A recording of one session.
+///
+/// Its shard never waits for those who read: it takes the ring if nobody has it, and else comes
+/// again ([`Self::try_put`]). What is asked for each package, the state, is an atomic.
 #[derive(Debug)]
 pub(crate) struct Recording {
     pub(crate) id: u32,
@@ -15,18 +19,52 @@ pub(crate) struct Recording {
     pub(crate) options: RecordOptions,
     /// Microseconds since 1970.
     pub(crate) armed_us: u64,
-    inner: Mutex<Inner>,
+    /// [`WAITING`], [`RECORDING`], or behind them the place of the reason in [`REASONS`].
+    state: AtomicU8,
+    /// Records that the ring, or what waits for it, had no more room for.
+    lost: AtomicU64,
+    ring: Mutex<Ring>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    state: State,
+struct Ring {
     session: Option<SessionInfo>,
-    /// Shared with whoever reads, who holds the shard up for no longer than their number takes.
+    /// Shared with whoever reads.
     records: VecDeque<Arc<Record>>,
     bytes: usize,
-    /// Records that the ring had no more room for.
-    lost: u64,
+}
+
+const WAITING: u8 = 0;
+const RECORDING: u8 = 1;
+const OVER: u8 = 2;
+
+/// The reasons for which a recording ends: its own, and those of its session.
+const REASONS: [&str; 17] = [
+    "the session has ended",
+    "stopped",
+    "another has begun",
+    "its time is over",
+    "the session was gone",
+    "the session was not open",
+    "peer",
+    "kick",
+    "heartbeat_timeout",
+    "idle",
+    "handshake_timeout",
+    "protocol",
+    "refused",
+    "slow_consumer",
+    "outbox_age",
+    "shutdown",
+    "memory",
+];
+
+/// Something that a shard has for a recording.
+#[derive(Debug)]
+pub(crate) enum News {
+    Record(Record),
+    /// The session as it is now.
+    Session(Box<SessionInfo>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,12 +122,22 @@ pub(crate) struct Snapshot {
     pub(crate) state: State,
     pub(crate) session: Option<SessionInfo>,
     pub(crate) records: Vec<Arc<Record>>,
+    pub(crate) lost: u64,
+}
+
+/// The extent of a recording at one moment.
+#[derive(Debug, Clone)]
+pub(crate) struct Extent {
+    pub(crate) state: State,
+    pub(crate) session: Option<SessionInfo>,
+    pub(crate) records: usize,
     pub(crate) bytes: usize,
     pub(crate) lost: u64,
 }
 
 impl Record {
-    fn cost(&self) -> usize {
+    /// The bytes that it counts with.
+    pub(crate) fn cost(&self) -> usize {
         let route = self.route.as_ref().map_or(0, |route| route.len());
         RECORD_BYTES + route + self.kept.len()
     }
@@ -103,45 +151,61 @@ impl Recording {
         session: Option<SessionInfo>,
         now_us: u64,
     ) -> Self {
-        let state = if session.is_some() { State::Recording } else { State::Waiting };
-        let records = VecDeque::new();
-        let inner = Mutex::new(Inner { state, session, records, bytes: 0, lost: 0 });
-        Self { id, target, options, armed_us: now_us, inner }
+        let state = if session.is_some() { RECORDING } else { WAITING };
+        let ring = Ring { session, records: VecDeque::new(), bytes: 0 };
+        Self {
+            id,
+            target,
+            options,
+            armed_us: now_us,
+            state: AtomicU8::new(state),
+            lost: AtomicU64::new(0),
+            ring: Mutex::new(ring),
+        }
     }
 
-    /// Adds a record, for which older ones make room.
-    pub(crate) fn push(&self, record: Record) {
-        let mut inner = self.lock();
-        inner.bytes += record.cost();
-        inner.records.push_back(Arc::new(record));
-        while inner.bytes > self.options.bytes_max
-            && let Some(oldest) = inner.records.pop_front()
+    /// Adds a record, for which older ones make room, or describes the session. Gives it back where
+    /// somebody reads the ring just now: nobody waits for the other.
+    pub(crate) fn try_put(&self, news: News) -> Result<(), News> {
+        let mut ring = match self.ring.try_lock() {
+            Ok(ring) => ring,
+            Err(TryLockError::Poisoned(error)) => error.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(news),
+        };
+        match news {
+            News::Record(record) => self.add(&mut ring, record),
+            News::Session(session) => ring.session = Some(*session),
+        }
+        Ok(())
+    }
+
+    fn add(&self, ring: &mut Ring, record: Record) {
+        ring.bytes += record.cost();
+        ring.records.push_back(Arc::new(record));
+        while ring.bytes > self.options.bytes_max
+            && let Some(oldest) = ring.records.pop_front()
         {
-            inner.bytes -= oldest.cost();
-            inner.lost += 1;
+            ring.bytes -= oldest.cost();
+            self.lose();
         }
     }
 
-    /// Begins with the session that was waited for.
-    pub(super) fn begin(&self, session: SessionInfo) {
-        let mut inner = self.lock();
-        if inner.state == State::Waiting {
-            inner.state = State::Recording;
-            inner.session = Some(session);
-        }
+    /// Counts a record that found no room.
+    pub(crate) fn lose(&self) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Describes the session as it is now.
-    pub(crate) fn update(&self, session: SessionInfo) {
-        self.lock().session = Some(session);
+    /// Begins with a session that was waited for. False where another shard's has come first.
+    pub(crate) fn begin(&self) -> bool {
+        let order = Ordering::Relaxed;
+        self.state.compare_exchange(WAITING, RECORDING, order, order).is_ok()
     }
 
     /// Ends it, unless it is over.
     pub(crate) fn end(&self, reason: &'static str) {
-        let mut inner = self.lock();
-        if !matches!(inner.state, State::Over(_)) {
-            inner.state = State::Over(reason);
-        }
+        let place = REASONS.iter().position(|it| *it == reason).unwrap_or(0);
+        let over = |state| (state < OVER).then_some(OVER + place as u8);
+        self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, over).ok();
     }
 
     /// True if nothing more is recorded.
@@ -149,44 +213,68 @@ impl Recording {
         matches!(self.state(now_us), State::Over(_))
     }
 
-    pub(super) fn is_waiting(&self, now_us: u64) -> bool {
+    pub(crate) fn is_waiting(&self, now_us: u64) -> bool {
         self.state(now_us) == State::Waiting
     }
 
     pub(crate) fn state(&self, now_us: u64) -> State {
-        self.state_of(self.lock().state, now_us)
-    }
-
-    fn state_of(&self, state: State, now_us: u64) -> State {
+        let state = self.state.load(Ordering::Relaxed);
+        if let Some(place) = state.checked_sub(OVER) {
+            return State::Over(REASONS[usize::from(place)]);
+        }
         let end_us = self.armed_us.saturating_add(self.options.seconds.saturating_mul(1_000_000));
         match state {
-            State::Over(reason) => State::Over(reason),
             _ if now_us >= end_us => State::Over("its time is over"),
-            state => state,
+            WAITING => State::Waiting,
+            _ => State::Recording,
         }
     }
 
-    /// All that is kept now.
+    /// All that is kept now. Not for shards, nor are those that follow.
     pub(crate) fn snapshot(&self, now_us: u64) -> Snapshot {
-        let inner = self.lock();
+        let ring = self.lock();
         Snapshot {
-            state: self.state_of(inner.state, now_us),
-            session: inner.session.clone(),
-            records: inner.records.iter().cloned().collect(),
-            bytes: inner.bytes,
-            lost: inner.lost,
+            state: self.state(now_us),
+            session: ring.session.clone(),
+            records: ring.records.iter().cloned().collect(),
+            lost: self.lost.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The extent of what is kept now.
+    pub(crate) fn extent(&self, now_us: u64) -> Extent {
+        let ring = self.lock();
+        Extent {
+            state: self.state(now_us),
+            session: ring.session.clone(),
+            records: ring.records.len(),
+            bytes: ring.bytes,
+            lost: self.lost.load(Ordering::Relaxed),
         }
     }
 
     /// No code that holds the lock can panic half-way.
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// True if a recording can tell that it has ended for a reason.
+    #[cfg(test)]
+    pub(crate) fn knows(reason: &str) -> bool {
+        REASONS.contains(&reason)
+    }
+
+    /// Calls something while the ring is being read.
+    #[cfg(test)]
+    pub(crate) fn while_read(&self, call: impl FnOnce()) {
+        let _ring = self.lock();
+        call();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::RECORDING_BYTES_MIN;
+    use super::super::{RECORDING_BYTES_MIN, Secrets};
     use super::*;
 
     #[test]
@@ -195,24 +283,43 @@ mod tests {
             bytes_max: RECORDING_BYTES_MIN,
             has_bodies: true,
             seconds: 1,
-            secrets: Arc::default(),
+            secrets: Arc::new(Secrets::default()),
         };
         let recording = Recording::new(1, Target::Uid("amy".into()), options, None, 0);
         for at_us in 0..1000 {
-            recording.push(Record {
+            let record = Record {
                 at_us,
                 direction: Direction::ToClient,
                 kind: RecordKind::Package(PackageType::Data),
                 len: 5,
                 route: Some("onChat".into()),
                 kept: vec![0; 1000].into(),
-            });
+            };
+            recording.try_put(News::Record(record)).unwrap();
         }
-        let snapshot = recording.snapshot(0);
-        assert!(snapshot.bytes <= RECORDING_BYTES_MIN && snapshot.bytes > RECORDING_BYTES_MIN / 2);
+        let (snapshot, extent) = (recording.snapshot(0), recording.extent(0));
+        assert!(extent.bytes <= RECORDING_BYTES_MIN && extent.bytes > RECORDING_BYTES_MIN / 2);
+        assert_eq!((extent.records, extent.lost), (snapshot.records.len(), snapshot.lost));
         assert_eq!(snapshot.records.len() as u64 + snapshot.lost, 1000);
         assert_eq!(snapshot.records.last().unwrap().at_us, 999);
         assert_eq!(snapshot.records[0].at_us, snapshot.lost);
         assert!(!recording.is_over(999_999) && recording.is_over(1_000_000));
+    }
+
+    #[test]
+    fn a_recording_begins_and_ends_once() {
+        let options = RecordOptions {
+            bytes_max: RECORDING_BYTES_MIN,
+            has_bodies: true,
+            seconds: 1,
+            secrets: Arc::new(Secrets::default()),
+        };
+        let recording = Recording::new(1, Target::Uid("amy".into()), options, None, 0);
+        assert!(recording.is_waiting(0) && recording.begin() && !recording.begin());
+        assert_eq!(recording.state(0), State::Recording);
+        recording.end("kick");
+        recording.end("stopped");
+        assert_eq!(recording.state(u64::MAX), State::Over("kick"));
+        assert!(!recording.begin());
     }
 }

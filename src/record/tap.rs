@@ -2,8 +2,10 @@
 //!
 //! It reads what the shard reads, or has written, by itself, and never more of it than is kept. A
 //! recording begins wherever the session is, so the start of what has come before is fed first.
+//! What it cuts out has secrets in it still: nothing of that is kept before a
+//! [`Redactor`](super::Redactor) has seen it.
 
-use super::redact::{MESSAGE_HEAD_BYTES_MAX, redact};
+use super::redact::MESSAGE_HEAD_BYTES_MAX;
 use super::{Direction, RecordKind, RecordOptions};
 use crate::wire::package::{HEADER_BYTES, Header, PackageType};
 
@@ -268,8 +270,7 @@ impl Packages {
                 1
             }
         };
-        if let Some(mut body) = self.body.take_if(|body| body.seen == body.len) {
-            redact(body.kind, body.len, &mut body.kept, options);
+        if let Some(body) = self.body.take_if(|body| body.seen == body.len) {
             let kind = RecordKind::Package(body.kind);
             out.push(Cut { kind, len: body.len, kept: body.kept });
         }
@@ -292,13 +293,15 @@ fn keep_max(kind: PackageType, options: &RecordOptions) -> usize {
 mod tests {
     use std::sync::Arc;
 
+    use super::super::Secrets;
     use super::*;
     use crate::wire::websocket;
 
     const BODIES: bool = true;
 
     fn options(has_bodies: bool) -> RecordOptions {
-        RecordOptions { bytes_max: 64 * 1024, has_bodies, seconds: 1, secrets: Arc::default() }
+        let secrets = Arc::new(Secrets::default());
+        RecordOptions { bytes_max: 64 * 1024, has_bodies, seconds: 1, secrets }
     }
 
     fn package(kind: PackageType, body: &[u8]) -> Vec<u8> {
@@ -401,6 +404,6 @@ mod tests {
         let mut tap = Tap::new(Direction::FromClient, false, &options(false));
         let mut out = Vec::new();
         tap.feed(&long, &mut out);
-        assert_eq!(out[0].kept, b"\x02\x03a.b");
+        assert_eq!(out[0].kept.len(), MESSAGE_HEAD_BYTES_MAX);
     }
 }

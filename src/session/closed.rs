@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
-use super::id::id_text;
+use super::shown::{id_text, uid_text};
 use super::{SessionId, Uid};
 
 /// A reason for which a session has ended, as the metrics name it.
@@ -18,6 +18,7 @@ pub(crate) struct ClosedSession {
     pub(crate) id: SessionId,
     /// The number that clients and backends know it by; 0 if no byte has come.
     pub(crate) number: u64,
+    #[serde(serialize_with = "uid_text")]
     pub(crate) uid: Option<Uid>,
     pub(crate) peer: SocketAddr,
     /// The place of its listener among all.

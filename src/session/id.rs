@@ -122,16 +122,6 @@ impl std::fmt::Debug for SessionId {
     }
 }
 
-/// Writes an id as text.
-#[cfg(feature = "admin")]
-#[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
-pub(super) fn id_text<S: serde::Serializer>(
-    id: &SessionId,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&format_args!("{id:?}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

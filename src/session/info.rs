@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
-use super::id::id_text;
+use super::shown::{id_text, uid_text};
 use super::{ClosedSession, SessionId, Uid};
 
 /// One session at one moment.
@@ -15,6 +15,7 @@ pub(crate) struct SessionInfo {
     pub(crate) id: SessionId,
     /// The number that clients and backends know it by; 0 until the first byte.
     pub(crate) number: u64,
+    #[serde(serialize_with = "uid_text")]
     pub(crate) uid: Option<Uid>,
     pub(crate) peer: SocketAddr,
     /// The place of its listener among all.

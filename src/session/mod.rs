@@ -12,6 +12,8 @@ mod info;
 mod outbox;
 mod queue;
 mod segment;
+#[cfg(feature = "admin")]
+mod shown;
 mod table;
 mod uid;
 

@@ -170,7 +170,17 @@ async function look(id) {
     $('session-end').textContent = word('has_ended');
     $('session-end').hidden = false;
     $('kick').disabled = true;
+    tellEnd(id);
   }
+}
+
+/** Tells why a session has ended, where that is still known. */
+async function tellEnd(id) {
+  try {
+    const { closed: [ended] } = await ask(`/closed?id=${encodeURIComponent(id)}`);
+    if (opened !== id || !ended) return;
+    $('session-end').textContent = word('has_ended_by', word(`end_${ended.reason}`), new Date(ended.closed_unix_ms).toLocaleTimeString(), words.seconds(ended.age_ms / 1000));
+  } catch { /* That it has ended is told already. */ }
 }
 
 function showFacts(it) {

@@ -18,6 +18,7 @@ pub(super) fn read(root: &mut Table<'_>, name: &'static str) -> Box<dyn Section>
         let token = read_token(table);
         let hosts = table.read_list("hosts", TEXT);
         let redact = table.read_list("redact", TEXT);
+        let redact_routes = table.read_list("redact_routes", TEXT);
         if socket.is_none() && listen.is_none() {
             if token.is_some() {
                 table.refuse("listen", "an address, as there is a token for it", None);
@@ -27,6 +28,7 @@ pub(super) fn read(root: &mut Table<'_>, name: &'static str) -> Box<dyn Section>
         let mut options = AdminOptions::new()
             .hosts(hosts)
             .redact(redact)
+            .redact_routes(redact_routes)
             .on_reload(signals::reload)
             .on_log_level(log::set_level)
             .lost_log_lines(|| lines::stderr().lost());

@@ -40,6 +40,12 @@ impl Connections {
         self.closed.page(from)
     }
 
+    /// Those of them that never worked, as many as there are.
+    #[cold]
+    pub(in crate::shard) fn page_of_closed_early(&self) -> SessionPage {
+        self.closed.page_of_early()
+    }
+
     /// The reason for which the session in a slot has ended, if it is the last that did.
     pub(in crate::shard) fn last_close(&self, slot: Slot) -> Option<CloseText> {
         self.closed.reason_of(self.id_of(slot))
@@ -52,6 +58,7 @@ mod tests {
 
     use super::super::Connection;
     use super::*;
+    use crate::record::Recording;
     use crate::route::table::RouteTable;
     use crate::session::ShardIndex;
     use crate::shard::config::ShardConfig;
@@ -82,12 +89,14 @@ mod tests {
             connections.end(id.slot(), reason);
             // A session ends once.
             connections.cut(id.slot(), CloseReason::Shutdown);
-            let page = connections.page_of_closed(None);
+            let page = connections.page_of_closed_early();
             let last = page.closed.last().unwrap();
             assert_eq!((last.id, last.reason, last.age_ms, last.peer), (id, text, 50, peer));
             assert_eq!(connections.last_close(id.slot()), Some(text));
+            assert!(Recording::knows(text), "{text}");
             connections.remove(id);
         }
-        assert_eq!(connections.page_of_closed(None).closed.len(), 11);
+        assert_eq!(connections.page_of_closed_early().closed.len(), 11);
+        assert!(connections.page_of_closed(None).closed.is_empty());
     }
 }

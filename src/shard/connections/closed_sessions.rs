@@ -9,10 +9,13 @@ use super::connection::CloseReason;
 use crate::limits::turn::SESSIONS_SHOWN_PER_TURN;
 use crate::session::{CloseText, ClosedSession, SessionId, SessionPage, Slot};
 
-/// Ended sessions that a shard keeps; `docs/limits.md` lists both.
+/// Ended sessions that a shard keeps; `docs/limits.md` lists these bounds.
 const CLOSED_SESSIONS_MAX: usize = 4_096;
 /// The bytes that they may take.
 const CLOSED_BYTES_MAX: usize = 1024 * 1024;
+/// Those that never worked, beside them: no crowd of strangers washes out those that did.
+const CLOSED_EARLY_MAX: usize = 256;
+const _: () = assert!(CLOSED_EARLY_MAX <= SESSIONS_SHOWN_PER_TURN as usize);
 
 /// The ended sessions of one shard, and when those that are open were accepted.
 #[derive(Debug, Default)]
@@ -22,6 +25,8 @@ pub(super) struct ClosedSessions {
     first: u32,
     /// Bytes of their uids.
     uid_bytes: usize,
+    /// Those that never worked. None of them has a uid.
+    early: VecDeque<ClosedSession>,
     /// The accept of the connection in each slot, in hundredths of a second of the shard's clock,
     /// which wraps after 497 days. It stands here so that no connection is larger for it.
     opened: Vec<u32>,
@@ -47,6 +52,12 @@ impl ClosedSessions {
     }
 
     pub(super) fn push(&mut self, session: ClosedSession) {
+        if !session.worked {
+            if self.early.len() >= CLOSED_EARLY_MAX {
+                self.early.pop_front();
+            }
+            return self.early.push_back(session);
+        }
         self.uid_bytes += uid_bytes(&session);
         self.sessions.push_back(session);
         while (self.sessions.len() > CLOSED_SESSIONS_MAX || self.bytes() > CLOSED_BYTES_MAX)
@@ -71,12 +82,15 @@ impl ClosedSessions {
         let next = (end < len).then(|| self.first.wrapping_add(end as u32));
         SessionPage { sessions: Vec::new(), closed, next }
     }
-}
 
-impl ClosedSessions {
+    pub(super) fn page_of_early(&self) -> SessionPage {
+        let closed = self.early.iter().cloned().collect();
+        SessionPage { sessions: Vec::new(), closed, next: None }
+    }
+
     /// The reason for which a session has ended, if it is kept.
     pub(super) fn reason_of(&self, id: SessionId) -> Option<CloseText> {
-        let mut newest_first = self.sessions.iter().rev();
+        let mut newest_first = self.sessions.iter().rev().chain(self.early.iter().rev());
         newest_first.find(|closed| closed.id == id).map(|closed| closed.reason)
     }
 }
@@ -162,6 +176,18 @@ mod tests {
     }
 
     #[test]
+    fn strangers_wash_out_strangers_alone() {
+        let mut list = ClosedSessions::default();
+        list.push(closed(1, "amy"));
+        for number in 2..10_000 {
+            list.push(ClosedSession { uid: None, worked: false, ..closed(number, "") });
+        }
+        assert_eq!(all(&list), [1]);
+        let early = list.page_of_early().closed;
+        assert_eq!((early.len(), early[255].number), (CLOSED_EARLY_MAX, 9_999));
+    }
+
+    #[test]
     fn a_session_has_an_age_however_long_the_shard_runs() {
         let mut list = ClosedSessions::default();
         let start_us = u64::from(u32::MAX) * 10_000;
@@ -172,9 +198,11 @@ mod tests {
     #[test]
     fn the_documentation_lists_the_bounds() {
         let text = include_str!("../../../docs/limits.md");
-        for row in
-            ["| fixed (`CLOSED_SESSIONS_MAX`) | 4,096 |", "| fixed (`CLOSED_BYTES_MAX`) | 1 MiB |"]
-        {
+        for row in [
+            "| fixed (`CLOSED_SESSIONS_MAX`) | 4,096 |",
+            "| fixed (`CLOSED_BYTES_MAX`) | 1 MiB |",
+            "| fixed (`CLOSED_EARLY_MAX`) | 256 |",
+        ] {
             assert!(text.contains(row), "docs/limits.md lacks the row: {row}");
         }
         assert_eq!((CLOSED_SESSIONS_MAX, CLOSED_BYTES_MAX), (4_096, 1024 * 1024));

@@ -29,11 +29,14 @@ impl Dispatcher {
                     Look::From(slot) => connections.page(slot),
                     Look::One(session) => connections.page_of_one(session),
                     Look::Closed(from) => connections.page_of_closed(from),
+                    Look::ClosedEarly => connections.page_of_closed_early(),
                 };
                 to.try_send(page).ok();
             }
             #[cfg(feature = "admin")]
             Mail::Record { session, recording } => self.outbound().record(session, recording),
+            #[cfg(feature = "admin")]
+            Mail::RecordNext(recording) => self.outbound().record_next(recording),
             #[cfg(feature = "admin")]
             Mail::StopRecording(session) => self.outbound().stop_recording(session),
             mail => self.forwarder.handle_mail(mail),

@@ -109,6 +109,8 @@ impl Outbound {
     pub(super) fn begin_turn(&mut self) {
         self.queue.begin_turn();
         self.compressor.begin_turn();
+        #[cfg(feature = "admin")]
+        self.recordings.begin_turn();
     }
 
     /// Forgets what is kept by the id of a session that has ended.

@@ -2,13 +2,14 @@
 //!
 //! A recorded session has a layer of its own, which every receive and every send looks at anyway;
 //! what is here is reached by that alone, and by who connects or logs in while a recording waits.
+//! A shard hears of recordings by mail, so it asks nobody.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Outbound;
 use super::recordings::Taps;
-use crate::record::{Direction, Recording, Tap, Target};
+use crate::record::{Direction, News, RECORDINGS_MAX, Recording, Tap, Target};
 use crate::session::{Segment, SessionId, Slot, Uid};
 use crate::shard::connections::{State, Transport};
 
@@ -23,7 +24,7 @@ impl Outbound {
     /// handled.
     fn record_from(&mut self, session: SessionId, recording: Arc<Recording>, is_upgrading: bool) {
         self.drop_recordings_over();
-        if self.recordings.taps.contains_key(&session) {
+        if self.recordings.has(session) {
             self.end_recording(session, "another has begun");
         }
         let (at_us, edition) = (self.unix_us(), self.edition_of(session));
@@ -36,15 +37,10 @@ impl Outbound {
         };
         connection.layer = layer;
         let is_websocket = connection.transport == Transport::WebSocket;
-        let mut taps = Taps {
-            input: Tap::new(
-                Direction::FromClient,
-                is_websocket || is_upgrading,
-                &recording.options,
-            ),
-            output: Tap::new(Direction::ToClient, is_websocket, &recording.options),
-            recording,
-        };
+        let (is_input_framed, options) = (is_websocket || is_upgrading, &recording.options);
+        let input = Tap::new(Direction::FromClient, is_input_framed, options);
+        let output = Tap::new(Direction::ToClient, is_websocket, options);
+        let mut taps = Taps::new(recording, input, output);
         // What has come before and is not read yet.
         let cuts = &mut self.recordings.cuts;
         if let Some(message) = &connection.message {
@@ -58,14 +54,26 @@ impl Outbound {
             taps.input.feed(&held.bytes[held.at.min(held.bytes.len())..], cuts);
         }
         let edition = edition.and_then(|edition| self.editions.get(edition));
-        taps.push(Direction::FromClient, cuts, edition, at_us);
-        self.recordings.taps.insert(session, Box::new(taps));
+        self.recordings.insert(session, taps);
+        self.recordings.write(session, Direction::FromClient, edition, at_us);
+    }
+
+    /// Has a recording wait for the next session that it wants.
+    #[cold]
+    pub(in crate::shard) fn record_next(&mut self, recording: Arc<Recording>) {
+        let now_us = self.unix_us();
+        let waiting = &mut self.recordings.waiting;
+        waiting.retain(|it| it.is_waiting(now_us));
+        // No more than there are in all.
+        if waiting.len() < RECORDINGS_MAX {
+            waiting.push(recording);
+        }
     }
 
     /// Records a session that has just connected, if a recording waits for its address.
     #[inline]
     pub(in crate::shard) fn record_peer(&mut self, session: SessionId) {
-        if self.config.recorder.is_waiting() {
+        if !self.recordings.waiting.is_empty() {
             self.record_if(session, |target, peer| *target == Target::Peer(peer));
         }
     }
@@ -73,7 +81,7 @@ impl Outbound {
     /// Records a session that has just logged in, if a recording waits for its uid.
     #[inline]
     pub(in crate::shard) fn record_login(&mut self, session: SessionId, uid: &Uid) {
-        if self.config.recorder.is_waiting() {
+        if !self.recordings.waiting.is_empty() {
             self.record_if(session, |target, _| match target {
                 Target::Uid(wanted) => wanted == uid.text(),
                 _ => false,
@@ -87,13 +95,16 @@ impl Outbound {
         if connection.layer.recorded().is_none() {
             return;
         }
-        let is_upgrading = connection.state == State::Http;
-        let (peer, info) = (connection.peer.ip(), self.connections.info(session, connection));
+        let (is_upgrading, peer) = (connection.state == State::Http, connection.peer.ip());
         let now_us = self.unix_us();
-        let is_wanted = |target: &Target| is_wanted(target, peer);
-        if let Some(recording) = self.config.recorder.claim(&info, is_wanted, now_us) {
-            self.record_from(session, recording, is_upgrading);
-        }
+        self.recordings.waiting.retain(|it| it.is_waiting(now_us));
+        // Another shard may have begun it a moment ago.
+        let is_mine = |it: &&Arc<Recording>| is_wanted(&it.target, peer) && it.begin();
+        let found = self.recordings.waiting.iter().find(is_mine).cloned();
+        let Some(recording) = found else { return };
+        let info = self.connections.info(session, connection);
+        self.recordings.put(&recording, News::Session(Box::new(info)));
+        self.record_from(session, recording, is_upgrading);
     }
 
     /// Records no more of a session.
@@ -139,10 +150,7 @@ impl Outbound {
 
     /// Ends the recordings of sessions that are silent, and whose time is over.
     fn drop_recordings_over(&mut self) {
-        let now_us = self.unix_us();
-        let over = self.recordings.taps.iter().filter(|(_, taps)| taps.recording.is_over(now_us));
-        let over: Vec<_> = over.map(|(session, _)| *session).collect();
-        for session in over {
+        for session in self.recordings.over(self.unix_us()) {
             self.end_recording(session, "its time is over");
         }
     }
