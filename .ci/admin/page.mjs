@@ -90,7 +90,7 @@ async function run() {
   await browser.type('out');
   await picture('kick-light');
   await browser.press('Enter', '\r');
-  await shows('session-end', 'has ended');
+  await shows('session-end', 'has ended: kicked');
   await browser.value(`${$('session')}.close()`);
   await shows('talk', 'You were kicked: out');
   await browser.value(`${$('search')}.value = ''`);

@@ -61,6 +61,14 @@ impl ServerOptions {
 enum Ask {
     /// Figures of the connector, its shards and its backends
     Status,
+    /// The server types behind it: servers up and down, what became of messages, lanes
+    Backends,
+    /// Figures each second, limits that are met, and drains, until Ctrl-C
+    Events {
+        /// End after so many
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+    },
     /// Sessions, those with the most of something first
     Sessions(ListOptions),
     /// One session
@@ -115,7 +123,8 @@ enum Ask {
 /// Which sessions.
 #[derive(Debug, Clone, Args)]
 struct ListOptions {
-    /// number, age_s, outbox_bytes, outbox_ms, in_flight, in_flight_bytes, kept_bytes or silent_ms
+    /// number, age_s, outbox_bytes, outbox_ms, in_flight, in_flight_bytes, kept_bytes, silent_ms or
+    /// id
     #[arg(long, default_value = "number")]
     sort: String,
     /// Sessions at most, up to 1000
@@ -124,6 +133,9 @@ struct ListOptions {
     /// Sessions to leave out in front
     #[arg(long, value_name = "N", default_value_t = 0)]
     offset: u16,
+    /// Only those behind this one, in the order of ids: `next` of the answer before
+    #[arg(long, value_name = "ID", conflicts_with_all = ["sort", "offset"])]
+    after: Option<String>,
     /// Only those of this uid
     #[arg(long)]
     uid: Option<String>,
@@ -239,6 +251,9 @@ pub(crate) fn run(options: &CtlOptions) -> ExitCode {
 
 fn ask(options: &CtlOptions) -> anyhow::Result<ExitCode> {
     let client = options.server.client()?;
+    if let Ask::Events { count } = options.command {
+        return follow(&client, count, options.json);
+    }
     let (method, target) = target(&options.command);
     let answer = client.ask(method, &target)?;
     let is_good = answer.status < 400;
@@ -263,6 +278,31 @@ fn ask(options: &CtlOptions) -> anyhow::Result<ExitCode> {
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
 }
 
+/// Prints events as they come.
+fn follow(client: &Client, count: Option<u64>, is_json: bool) -> anyhow::Result<ExitCode> {
+    let mut left = count;
+    let refused = client.follow("/events", |name, data| {
+        let line = match is_json {
+            true => format!("{{\"event\":\"{name}\",\"data\":{data}}}\n"),
+            false => {
+                show::event(name, &serde_json::from_str(data).context("the event is no JSON")?)
+            }
+        };
+        let mut out = io::stdout();
+        out.write_all(line.as_bytes()).and_then(|()| out.flush()).context("can't print")?;
+        left = left.map(|left| left.saturating_sub(1));
+        Ok(left != Some(0))
+    });
+    match refused? {
+        None => Ok(ExitCode::SUCCESS),
+        Some(answer) => {
+            let text = text_of(&Ask::Events { count }, &answer)?;
+            io::stderr().write_all(text.as_bytes()).context("can't print")?;
+            Ok(ExitCode::from(REFUSED))
+        }
+    }
+}
+
 /// The method and the target that a command stands for.
 fn target(ask: &Ask) -> (&'static str, String) {
     let escaped = client::escape;
@@ -272,10 +312,14 @@ fn target(ask: &Ask) -> (&'static str, String) {
     };
     match ask {
         Ask::Status => ("GET", "/status".into()),
+        Ask::Backends => ("GET", "/backends".into()),
+        Ask::Events { .. } => ("GET", "/events".into()),
         Ask::Sessions(list) => {
             let ListOptions { sort, limit, offset, .. } = list;
-            let sort = escaped(sort);
-            let mut target = format!("/sessions?sort={sort}&limit={limit}&offset={offset}");
+            let mut target = match &list.after {
+                Some(after) => format!("/sessions?sort=id&limit={limit}&after={}", escaped(after)),
+                None => format!("/sessions?sort={}&limit={limit}&offset={offset}", escaped(sort)),
+            };
             for (name, value) in
                 [("uid", &list.uid), ("state", &list.state), ("search", &list.search)]
             {
@@ -374,6 +418,7 @@ fn text_of(ask: &Ask, answer: &Answer) -> anyhow::Result<String> {
     }
     Ok(match ask {
         Ask::Status => show::status(&value),
+        Ask::Backends => show::backends(&value),
         Ask::Sessions(_) => show::sessions(&value),
         Ask::Denied => show::denied(&value),
         Ask::Closed(_) => show::closed(&value),
@@ -415,6 +460,13 @@ mod tests {
                 "/sessions?sort=number&limit=5&offset=0&uid=a%20b",
             ),
             (&["session", "0.1.2"], "GET", "/sessions/0.1.2"),
+            (
+                &["sessions", "--after", "0.1.2", "--limit", "5"],
+                "GET",
+                "/sessions?sort=id&limit=5&after=0.1.2",
+            ),
+            (&["backends"], "GET", "/backends"),
+            (&["events", "--count", "2"], "GET", "/events"),
             (&["kick", "0.1.2"], "POST", "/sessions/0.1.2/kick"),
             (&["kick", "--uid", "a/b", "--reason", "no"], "POST", "/uids/a%2Fb/kick?reason=no"),
             (&["log", "debug"], "POST", "/log?level=debug"),

@@ -741,10 +741,20 @@ fn an_entry_names_the_listener_of_clients() {
 fn everything_goes_on_without_the_master_until_it_is_back() {
     let (master, backend) = (Server::start(), Server::start());
     let (engine, _) = following(&master);
+    let is_up = |expected: (bool, u64)| {
+        let metrics = engine.handle().metrics().unwrap();
+        let up = metrics.server_types.iter().map(|kind| kind.up).sum();
+        (metrics.clusters[0].coordinators[0], up) == (("master", expected.0), expected.1)
+    };
+    assert!(is_up((false, 0)) && !engine.handle().unready().is_empty());
     let (peer, registration) = join(&master, json!({"chat-1": entry("chat-1", &backend)}));
     let mut one = backend.accept();
     let mut client = Client::ready(engine.local_addr());
+    eventually("all is told to be up", || is_up((true, 1)));
+    assert!(engine.handle().unready().is_empty());
     drop(peer);
+    eventually("the master is told to be down", || is_up((false, 1)));
+    assert!(engine.handle().unready().is_empty(), "what is known serves on");
     answered_by(&mut client, &mut [&mut one], 0);
     let mut peer = master.accept();
     peer.write(&[0x20, 2, 0, 0]);

@@ -18,13 +18,13 @@ use shaddock::{
 use support::folder::Folder;
 use support::{Client, Event, PATIENCE, builder, eventually};
 
-const ECHO: &str = "connector.play.echo";
-const BIND: &str = "connector.play.bind";
+pub(crate) const ECHO: &str = "connector.play.echo";
+pub(crate) const BIND: &str = "connector.play.bind";
 const CHAT: &str = "chat.chatHandler.echo";
 const CHAT_FAIL: &str = "chat.chatHandler.fail";
 const TOKEN: &str = "a token of no use-0123456789";
 
-fn game(shards: u16) -> Builder {
+pub(crate) fn game(shards: u16) -> Builder {
     let chat = |handlers: &mut Handlers| {
         handlers.handler(CHAT, |request, _| Reply::borrowed(request.body()));
         handlers.handler(CHAT_FAIL, |_, _| Reply::error());
@@ -40,28 +40,28 @@ fn game(shards: u16) -> Builder {
         .routes([CHAT, CHAT_FAIL])
 }
 
-fn token() -> String {
+pub(crate) fn token() -> String {
     TOKEN.replace(' ', "-")
 }
 
-fn options() -> AdminOptions {
+pub(crate) fn options() -> AdminOptions {
     AdminOptions::new().listen("127.0.0.1:0").token(token())
 }
 
 /// An answer: its status, its head and its body.
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.body))
     }
 }
 
-fn exchange(mut socket: impl Read + Write, request: &[u8]) -> Answer {
+pub(crate) fn exchange(mut socket: impl Read + Write, request: &[u8]) -> Answer {
     socket.write_all(request).unwrap();
     let mut bytes = Vec::new();
     socket.read_to_end(&mut bytes).unwrap();
@@ -71,31 +71,31 @@ fn exchange(mut socket: impl Read + Write, request: &[u8]) -> Answer {
     Answer { status, head: head.to_owned(), body: body.to_owned() }
 }
 
-fn ask_with(address: SocketAddr, method: &str, path: &str, lines: &str) -> Answer {
+pub(crate) fn ask_with(address: SocketAddr, method: &str, path: &str, lines: &str) -> Answer {
     let request = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\n{lines}\r\n");
     exchange(connect(address), request.as_bytes())
 }
 
-fn connect(address: SocketAddr) -> TcpStream {
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     let socket = TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
 }
 
-fn get(address: SocketAddr, path: &str) -> Answer {
+pub(crate) fn get(address: SocketAddr, path: &str) -> Answer {
     ask_with(address, "GET", path, "")
 }
 
-fn post(address: SocketAddr, path: &str) -> Answer {
+pub(crate) fn post(address: SocketAddr, path: &str) -> Answer {
     ask_with(address, "POST", path, &format!("Authorization: Bearer {}\r\n", token()))
 }
 
-fn admin(engine: &Engine) -> SocketAddr {
+pub(crate) fn admin(engine: &Engine) -> SocketAddr {
     engine.admin_addr().unwrap()
 }
 
 /// The samples of an exposition, by what stands before their values.
-fn samples(text: &str) -> BTreeMap<String, f64> {
+pub(crate) fn samples(text: &str) -> BTreeMap<String, f64> {
     let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
     let sample = |line: &str| {
         let (name, value) = line.rsplit_once(' ').unwrap();

@@ -43,4 +43,8 @@ mod steered;
 #[cfg(feature = "tls")]
 mod tls;
 mod typed;
+#[cfg(feature = "cli")]
+mod unread_logs;
+#[cfg(feature = "admin")]
+mod watched;
 mod websocket;

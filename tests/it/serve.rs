@@ -9,7 +9,6 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustls::ClientConnection;
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
@@ -20,7 +19,7 @@ use support::tls::client_config;
 use support::{Client, Event, PATIENCE, eventually, has_ring, package, request};
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_shaddock");
-const ECHO: &str = "connector.echoHandler.echo";
+pub(crate) const ECHO: &str = "connector.echoHandler.echo";
 
 /// A running `shaddock serve`.
 pub(crate) struct Served {
@@ -106,7 +105,7 @@ pub(crate) fn config(codes: &str, deny: &str, backlog: u32) -> String {
 }
 
 /// The codes that a new client is told of.
-fn told(address: SocketAddr) -> Value {
+pub(crate) fn told(address: SocketAddr) -> Value {
     let tables = block_on(client::Client::connect(address)).unwrap().tables();
     let codes = tables.dictionary().map_or("null", |dictionary| dictionary.route_to_code_json());
     serde_json::from_str(codes).unwrap()
@@ -533,58 +532,6 @@ fn a_process_without_memory_ends() {
     assert_eq!(served.until_end(), None, "ended by a signal");
 }
 
-/// Runs a process whose log nobody reads through more lines than a pipe takes, from shards and from
-/// the main thread, and then through all that it may be asked for.
-fn goes_on_without_a_log(child: Child, addresses: Vec<SocketAddr>, folder: &Folder) {
-    let address = addresses[0];
-    let served = Served { child, log: BufReader::new(Box::new(std::io::empty())), addresses };
-    // A line for each at `--log debug`, of about 100 bytes.
-    for _ in 0..1_000 {
-        drop(TcpStream::connect(address).unwrap());
-    }
-    folder.write("shaddock.toml", &"x = 1\n".repeat(100));
-    served.signal(Signal::HUP);
-    let mut client = Client::ready(address);
-    assert_eq!(client.next(), Event::Heartbeat);
-    assert_eq!(client.ask(1, ECHO, "[1]"), "[1]");
-    folder.write("shaddock.toml", &config("routes = [\"onChat\"]", "", 64));
-    served.signal(Signal::HUP);
-    eventually("the file is read again", || told(address) == json!({"onChat": 1}));
-    assert_eq!(client.ask(2, ECHO, "[2]"), "[2]");
-    served.signal(Signal::TERM);
-    assert_eq!(served.until_end(), Some(0));
-}
-
-fn serve_with_details(folder: &Folder) -> Command {
-    let path = folder.write("shaddock.toml", &config("", "", 64));
-    let mut command = Command::new(BINARY);
-    command.args(["serve", "--log", "debug", "--config"]).arg(path).stdout(Stdio::piped());
-    command
-}
-
-/// The reader of stderr may end, as ssh and log drivers do.
-#[test]
-fn a_process_goes_on_when_the_reader_of_its_log_has_gone() {
-    let folder = Folder::create();
-    let mut child = serve_with_details(&folder).stderr(Stdio::piped()).spawn().unwrap();
-    let addresses = announced(child.stdout.take().unwrap());
-    drop(child.stderr.take());
-    goes_on_without_a_log(child, addresses, &folder);
-}
-
-/// A pipe holds 64 KiB, and whoever writes more waits for its reader.
-#[test]
-fn a_process_goes_on_when_nobody_reads_its_log() {
-    let folder = Folder::create();
-    let mut child = serve_with_details(&folder).stderr(Stdio::piped()).spawn().unwrap();
-    let addresses = announced(child.stdout.take().unwrap());
-    let unread = child.stderr.take();
-    goes_on_without_a_log(child, addresses, &folder);
-    let mut log = String::new();
-    unread.unwrap().read_to_string(&mut log).unwrap();
-    assert!(log.contains("session closed") && log.len() <= 64 * 1024, "{}", log.len());
-}
-
 /// What ends it for want of memory is told by the standard library, which waits for a pipe that is
 /// full: half of it is left empty for that.
 #[test]
@@ -613,41 +560,6 @@ fn a_process_without_memory_ends_though_nobody_reads_its_log() {
     assert_eq!(served.until_end(), None, "ended by a signal");
 }
 
-/// As some init systems start a process.
-#[test]
-fn a_process_starts_and_goes_on_without_a_stderr() {
-    let folder = Folder::create();
-    let command = serve_with_details(&folder);
-    let mut shell = Command::new("sh");
-    shell.args(["-c", "exec \"$0\" \"$@\" 2>&-"]).arg(BINARY).args(command.get_args());
-    let mut child = shell.stdout(Stdio::piped()).spawn().unwrap();
-    let addresses = announced(child.stdout.take().unwrap());
-    goes_on_without_a_log(child, addresses, &folder);
-}
-
-/// A terminal that has been closed, with the figures on it: writing there fails with EIO.
-#[test]
-fn a_process_goes_on_when_its_terminal_has_gone() {
-    let folder = Folder::create();
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&master).and_then(|()| unlockpt(&master)).unwrap();
-    let name = ptsname(&master, Vec::new()).unwrap();
-    let open = || fs::OpenOptions::new().read(true).write(true).open(name.to_str().unwrap());
-    let (out, log) = (open().unwrap(), open().unwrap());
-    let mut command = serve_with_details(&folder);
-    let child = command.stdout(out).stderr(log).spawn().unwrap();
-    drop(command);
-    let mut terminal = BufReader::new(fs::File::from(master));
-    let mut line = String::new();
-    while !line.contains("listening on") {
-        line.clear();
-        terminal.read_line(&mut line).unwrap();
-    }
-    drop(terminal);
-    let addresses = announced(std::io::Cursor::new(line));
-    goes_on_without_a_log(child, addresses, &folder);
-}
-
 #[cfg(feature = "admin")]
 pub(crate) fn ctl(socket: &Path, words: &[&str]) -> Output {
     Command::new(BINARY).arg("ctl").arg("--socket").arg(socket).args(words).output().unwrap()
@@ -656,6 +568,62 @@ pub(crate) fn ctl(socket: &Path, words: &[&str]) -> Output {
 #[cfg(feature = "admin")]
 pub(crate) fn top(words: &[&str]) -> Output {
     Command::new(BINARY).args(["top", "--once"]).args(words).output().unwrap()
+}
+
+/// Port 3011 is taken, by this test or by somebody else.
+#[test]
+fn a_demo_serves_where_the_port_of_its_page_is_taken() {
+    let _taken = TcpListener::bind("127.0.0.1:3011");
+    let demo = ["demo", "--listen", "127.0.0.1:0", "--shards", "1"];
+    let mut command = Command::new(BINARY);
+    let child = command.args(demo).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.unwrap();
+    let log: Box<dyn Read> = Box::new(child.stderr.take().unwrap());
+    let addresses = announced(child.stdout.take().unwrap());
+    let mut served = Served { child, log: BufReader::new(log), addresses };
+    let told = served.until_logged("another process listens on 127.0.0.1:3011");
+    assert!(told.contains("--admin"), "{told}");
+    let mut client = Client::ready(served.addresses[0]);
+    assert_eq!(client.ask(1, "connector.entryHandler.echo", "[1]"), "[1]");
+    served.signal(Signal::TERM);
+    assert_eq!(served.until_end(), Some(0));
+}
+
+/// A master that says nothing: the connector serves, and balancers are told to wait.
+#[cfg(all(feature = "admin", feature = "pomelo"))]
+#[test]
+fn balancers_are_told_to_wait_until_the_cluster_is_joined() {
+    let folder = Folder::create();
+    let socket = folder.path().join("admin.sock");
+    let master = TcpListener::bind("127.0.0.1:0").unwrap();
+    let text = format!(
+        "[[listener]]\naddress = \"127.0.0.1:0\"\n[admin]\nsocket = \"{}\"\n\
+         [pomelo]\nmaster = \"{}\"\n[[pomelo.type]]\nname = \"chat\"\n",
+        socket.display(),
+        master.local_addr().unwrap()
+    );
+    let served = Served::start(&folder.write("shaddock.toml", &text));
+    let out = |words: &[&str]| {
+        let output = ctl(&socket, words);
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), output.stderr)
+    };
+    let (code, _, why) = out(&["health"]);
+    let why = String::from_utf8(why).unwrap();
+    assert!(code == Some(3) && why.contains("pomelo"), "{why}");
+    let (_, metrics, _) = out(&["metrics"]);
+    for line in [
+        "shaddock_coordinator_up{kind=\"master\"} 0.0",
+        "shaddock_backends{server_type=\"chat\",state=\"up\"} 0.0",
+        "shaddock_backends{server_type=\"chat\",state=\"down\"} 0.0",
+    ] {
+        assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
+    let (code, backends, _) = out(&["backends"]);
+    assert!(code == Some(0) && backends.starts_with("SERVER_TYPE "), "{backends}");
+    assert!(backends.contains("lane to pomelo: 0"), "{backends}");
+    Client::ready(served.addresses[0]);
+    served.signal(Signal::TERM);
+    assert_eq!(served.until_end(), Some(0));
 }
 
 #[cfg(feature = "admin")]
@@ -684,6 +652,14 @@ fn operators_look_at_a_connector_and_steer_it() {
     let sessions: Value = serde_json::from_str(&list).unwrap();
     assert_eq!(sessions["sessions"][0]["uid"], "amy", "{list}");
     assert!(out(&["sessions"]).1.starts_with("ID "), "a table");
+    let (code, events, _) = out(&["events", "--count", "2"]);
+    assert!(code == Some(0) && events.lines().count() == 2, "{events}");
+    assert!(events.starts_with("figures: connections 1, in "), "{events}");
+    let (_, event, _) = out(&["events", "--count", "1", "--json"]);
+    let event: Value = serde_json::from_str(&event).unwrap();
+    assert_eq!((&event["event"], &event["data"]["connections"]), (&json!("figures"), &json!(1)));
+    let (code, backends, _) = out(&["backends"]);
+    assert!(code == Some(0) && backends.contains("lane to chat-1: 0\n"), "{backends}");
     let top = top(&["--socket", socket.to_str().unwrap()]);
     let screen = String::from_utf8(top.stdout).unwrap();
     for part in ["connector-1 ", "ready", "shards", "sessions by in_flight: 1 in all", "amy"] {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -28,10 +28,18 @@ pub(crate) struct Answer {
     body: Vec<u8>,
 }
 
+/// A connection to it.
+trait Socket: Read + Write {}
+
+impl<S: Read + Write> Socket for S {}
+
 /// The longest wait for the server, whose own is shorter.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of an answer, far above what a server sends.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes of the head of a stream of events, and of a line of it.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+const LINE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 impl Client {
     pub(crate) fn unix(path: PathBuf) -> Self {
@@ -53,13 +61,56 @@ impl Client {
     }
 
     pub(crate) fn ask(&self, method: &str, target: &str) -> anyhow::Result<Answer> {
+        let answer = exchange(self.connect()?, &self.request(method, target)?);
+        answer.context("the admin server has not answered")
+    }
+
+    /// Follows the server-sent events of a target, each by its name and its data, until `take` is
+    /// false or the server ends. The answer if there are none to follow.
+    pub(crate) fn follow(
+        &self,
+        target: &str,
+        mut take: impl FnMut(&str, &str) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<Option<Answer>> {
+        let mut socket = self.connect()?;
+        socket.write_all(self.request("GET", target)?.as_bytes())?;
+        let mut lines = BufReader::new(socket.take(u64::MAX));
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            anyhow::ensure!(head.len() < HEAD_BYTES_MAX, "the answer's head is too long");
+            let len = lines.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut head)?;
+            anyhow::ensure!(len > 0, "the answer is cut short");
+        }
+        if !head.starts_with(b"HTTP/1.1 200") {
+            lines.take(ANSWER_BYTES_MAX).read_to_end(&mut head)?;
+            return Answer::parse(&head).map(Some);
+        }
+        let (mut line, mut name) = (String::new(), String::new());
+        loop {
+            line.clear();
+            if lines.by_ref().take(LINE_BYTES_MAX).read_line(&mut line)? == 0 {
+                return Ok(None);
+            }
+            match line.trim_end().split_once(": ") {
+                Some(("event", text)) => text.clone_into(&mut name),
+                Some(("data", text)) if !take(&name, text)? => return Ok(None),
+                _ => {}
+            }
+        }
+    }
+
+    fn request(&self, method: &str, target: &str) -> anyhow::Result<String> {
         let mut request =
             format!("{method} {target} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.host);
         if let Some(token) = &self.token {
             write!(request, "Authorization: Bearer {token}\r\n")?;
         }
         request.push_str("Content-Length: 0\r\n\r\n");
-        let answer = match &self.way {
+        Ok(request)
+    }
+
+    fn connect(&self) -> anyhow::Result<Box<dyn Socket>> {
+        Ok(match &self.way {
             Way::Unix(path) => {
                 let socket = UnixStream::connect(path).with_context(|| {
                     format!(
@@ -70,7 +121,7 @@ impl Client {
                 })?;
                 socket.set_read_timeout(Some(PATIENCE))?;
                 socket.set_write_timeout(Some(PATIENCE))?;
-                exchange(socket, &request)
+                Box::new(socket)
             }
             Way::Tcp(host) => {
                 let unreachable = || format!("can't reach the admin server at {host}");
@@ -80,10 +131,9 @@ impl Client {
                     TcpStream::connect_timeout(&address, PATIENCE).with_context(unreachable)?;
                 socket.set_read_timeout(Some(PATIENCE))?;
                 socket.set_write_timeout(Some(PATIENCE))?;
-                exchange(socket, &request)
+                Box::new(socket)
             }
-        };
-        answer.context("the admin server has not answered")
+        })
     }
 }
 

@@ -68,6 +68,39 @@ pub(super) fn status(value: &Value) -> String {
     text
 }
 
+/// `/backends`.
+pub(super) fn backends(value: &Value) -> String {
+    let rows = list(value, "backends");
+    let mut text = table(&TYPE_COLUMNS, rows);
+    for row in rows {
+        let Some(Value::Object(lanes)) = row.get("lanes") else { continue };
+        for (server, depth) in lanes {
+            writeln!(text, "lane to {}: {}", plain(&server.as_str().into()), plain(depth)).ok();
+        }
+    }
+    text
+}
+
+/// An event of `/events`, in one line.
+pub(super) fn event(name: &str, data: &Value) -> String {
+    let figure = |name: &str| plain(data.get(name).unwrap_or(&Value::Null));
+    let p99 = data.get("latency").and_then(|latency| latency.get("p99_us"));
+    match name {
+        "figures" => format!(
+            "figures: connections {}, in {}/s, out {}/s, p99 {} us\n",
+            figure("connections"),
+            figure("messages_in_per_s"),
+            figure("messages_out_per_s"),
+            plain(p99.unwrap_or(&Value::Null)),
+        ),
+        _ => {
+            let members = members(data);
+            let members: Vec<_> = members.lines().collect();
+            format!("{}: {}\n", name.escape_debug(), members.join(", "))
+        }
+    }
+}
+
 /// `/sessions`.
 pub(super) fn sessions(value: &Value) -> String {
     let columns = [
@@ -87,6 +120,9 @@ pub(super) fn sessions(value: &Value) -> String {
     let count = |name| plain(value.get(name).unwrap_or(&Value::Null));
     let (shown, matching, all) = (rows.len(), count("matching"), count("all"));
     writeln!(text, "{shown} shown of {matching} that match, of {all} in all").ok();
+    if let Some(next) = value.get("next").filter(|next| !next.is_null()) {
+        writeln!(text, "there are more: --after {}", plain(next)).ok();
+    }
     text
 }
 

@@ -86,13 +86,22 @@ pub(super) fn look(client: &Client, sort: Sort, one: Option<&str>) -> Seen {
     let list = format!("/sessions?sort={}&limit={SESSIONS}", sort.name());
     let looked = (|| {
         let one = match one {
-            Some(id) => ask(client, "GET", &format!("/sessions/{}", escape(id)))?.ok(),
+            Some(id) => match ask(client, "GET", &format!("/sessions/{}", escape(id)))? {
+                Ok(session) => Some(session),
+                Err(_) => ended(client, id)?,
+            },
             None => None,
         };
         let needed = |path: &str| ask(client, "GET", path)?.map_err(anyhow::Error::msg);
         anyhow::Ok(Seen::All { status: needed("/status")?, sessions: needed(&list)?, one })
     })();
     looked.unwrap_or_else(|error| Seen::Failed(format!("{error:#}")))
+}
+
+/// The end of a session, if it is still known.
+fn ended(client: &Client, id: &str) -> anyhow::Result<Option<Value>> {
+    let closed = ask(client, "GET", &format!("/closed?id={}", escape(id)))?.ok();
+    Ok(closed.and_then(|closed| closed.get("closed")?.get(0).cloned()))
 }
 
 fn kick(client: &Client, id: &str) -> Seen {

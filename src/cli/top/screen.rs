@@ -242,7 +242,10 @@ fn draw_sessions(frame: &mut Frame<'_>, state: &mut State, area: Rect) {
 
 fn draw_one(frame: &mut Frame<'_>, id: &str, session: Option<&Value>, area: Rect) {
     let text = match session {
-        Some(session) => members(session),
+        Some(session) => match session.get("reason") {
+            Some(reason) => format!("It has ended: {}.\n{}", plain(reason), members(session)),
+            None => members(session),
+        },
         None => "It has ended.".to_owned(),
     };
     let title = format!(" session {id} ");
@@ -365,6 +368,9 @@ mod tests {
         let mut state = state();
         state.mode = Mode::One { id: "0.1.2".into(), session: Some(json!({"uid": "amy"})) };
         assert!(text_of(&mut state, 80).unwrap().contains("uid: amy"));
+        let session = Some(json!({"reason": "kick", "age_ms": 9}));
+        state.mode = Mode::One { id: "0.1.2".into(), session };
+        assert!(text_of(&mut state, 80).unwrap().contains("It has ended: kick."));
         state.mode = Mode::One { id: "0.1.2".into(), session: None };
         assert!(text_of(&mut state, 80).unwrap().contains("It has ended."));
     }
