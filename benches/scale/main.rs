@@ -4,7 +4,9 @@
 //! cargo bench --bench scale                                # all parts, some ten minutes
 //! cargo bench --bench scale -- --quick                     # few connections, under a minute
 //! cargo bench --bench scale -- --parts memory --servers shaddock,shaddock-poll,tokio
-//! cargo bench --bench scale -- --parts count --rounds 5    # memory, set-up, storm, push, count
+//! cargo bench --bench scale -- --parts count --rounds 5    # memory, set-up, storm, push, count,
+//!                                                          # watched
+//! cargo bench --bench scale -- --parts watched --rounds 10 --rate 30000
 //! cargo bench --bench scale -- --parts count --counts 1000,100000 --rate 30000
 //! ```
 //!
@@ -21,6 +23,7 @@ mod measure;
 mod report;
 mod servers;
 mod system;
+mod watched;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -85,6 +88,8 @@ struct Arguments {
     /// The numbers of connections over which messages come at the same rate.
     counts: Vec<u32>,
     rate: f64,
+    /// The shape of a run that is watched, several seconds.
+    watched: Shape,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -94,6 +99,7 @@ enum Part {
     Storm,
     Push,
     Count,
+    Watched,
 }
 
 const PUSH_BODY_BYTES: [usize; 2] = [64, 1024];
@@ -132,6 +138,7 @@ impl From<Options> for Arguments {
             heartbeat_s: 3,
             counts: vec![1_000, 10_000, 50_000, 100_000],
             rate: 50_000.0,
+            watched: shape(2000, 10_000),
         };
         if options.quick {
             arguments.shorten();
@@ -169,6 +176,7 @@ impl Arguments {
         self.heartbeat_s = 1;
         self.counts = vec![500, 3_000];
         self.rate = 10_000.0;
+        self.watched = shape(1000, 3000);
     }
 }
 
@@ -196,6 +204,11 @@ fn measure_all(arguments: &Arguments, results: &mut Results) -> std::io::Result<
                 Part::Storm => storm(arguments, results)?,
                 Part::Push => push(arguments, results)?,
                 Part::Count => count(arguments, results)?,
+                Part::Watched => {
+                    let Arguments { sessions, rate, watched, .. } = *arguments;
+                    let sample = watched::round(sessions, rate, watched, round % 2 == 1)?;
+                    results.watched.push(sample);
+                }
             }
         }
     }

@@ -264,13 +264,24 @@ pub(crate) fn count(
     shape: Shape,
 ) -> std::io::Result<Count> {
     let child = servers::start(server, setting)?;
+    count_on(&child, server, connections, rate, shape)
+}
+
+/// The same of a server that runs.
+pub(crate) fn count_on(
+    child: &Child,
+    server: Server,
+    connections: u32,
+    rate: f64,
+    shape: Shape,
+) -> std::io::Result<Count> {
     let open_loop = LoadOptions {
         rings: CLIENT_RINGS,
         pipeline: LATE_MAX,
         rate: Some(rate),
-        ..options(&child, server, connections, shape)
+        ..options(child, server, connections, shape)
     };
-    let loaded = load(&child, &open_loop)?;
+    let loaded = load(child, &open_loop)?;
     let reached = loaded.report.messages as f64 / loaded.report.elapsed.as_secs_f64();
     if reached < rate * 0.95 {
         let text = format!("{rate} messages a second were asked for, {reached:.0} came");

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::common::report::{self, Spread, machine, unknown};
 use crate::measure::{Count, Memory, Push, SetUp, Storm};
 use crate::servers::Server;
+use crate::watched::Watched;
 
 /// All samples, in the order in which they were taken.
 #[derive(Serialize)]
@@ -17,6 +18,7 @@ pub(crate) struct Results {
     pub(crate) storm: Vec<Storm>,
     pub(crate) push: Vec<Push>,
     pub(crate) count: Vec<Count>,
+    pub(crate) watched: Vec<Watched>,
 }
 
 /// A part as text.
@@ -39,6 +41,7 @@ impl Results {
             storm: Vec::new(),
             push: Vec::new(),
             count: Vec::new(),
+            watched: Vec::new(),
         }
     }
 
@@ -80,6 +83,7 @@ impl Results {
             self.storm(),
             self.push_to_all(),
             self.counts(),
+            self.watched(),
         ];
         tables.into_iter().filter(|table| !table.rows.is_empty()).collect()
     }
@@ -228,6 +232,30 @@ impl Results {
             title: "messages at the same rate over more connections",
             columns: columns(names),
             rows: groups.iter().map(row).collect(),
+        }
+    }
+}
+
+impl Results {
+    fn watched(&self) -> Table {
+        let row = |samples: Vec<&Watched>| {
+            let first = samples[0];
+            row([
+                format!("{} at {:.0}/s", first.sessions, first.without.rate),
+                spread(&samples, 3, |sample| sample.without.cpu_us),
+                spread(&samples, 3, |sample| sample.with.cpu_us),
+                spread(&samples, 3, |sample| sample.with.cpu_us / sample.without.cpu_us),
+                spread(&samples, 0, |sample| sample.without.p99_us),
+                spread(&samples, 0, |sample| sample.with.p99_us),
+                spread(&samples, 3, |sample| sample.with.p99_us / sample.without.p99_us),
+            ])
+        };
+        let names = ["sessions", "CPU µs", "watched", "ratio", "p99 µs", "watched", "ratio"];
+        Table {
+            title: "scraped each second, with top, a page and a recording of one session; ratios \
+                    of 1.02 at most are wanted",
+            columns: columns(names),
+            rows: groups(&self.watched, |sample| sample.sessions).into_iter().map(row).collect(),
         }
     }
 }

@@ -5,7 +5,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 use shaddock::load::Transport;
+<<<<<<< HEAD
 use shaddock::{Audience, Driver, Engine, Reply, Shards};
+||||||| parent of e9df376 (benches: a server that is watched, next to one that nobody watches)
+use shaddock::{Audience, Engine, Reply, Shards};
+=======
+use shaddock::{AdminOptions, Audience, Engine, Reply, Shards};
+>>>>>>> e9df376 (benches: a server that is watched, next to one that nobody watches)
 
 use crate::common::ceiling::{self, Variant};
 use crate::common::child::{self, Child};
@@ -22,8 +28,14 @@ pub(crate) enum Server {
     /// By epoll.
     ShaddockPoll,
     ShaddockWebSocket,
+<<<<<<< HEAD
     /// A fixed echo by epoll, one task per connection.
     Tokio,
+||||||| parent of e9df376 (benches: a server that is watched, next to one that nobody watches)
+=======
+    /// With an admin server, which the order `admin` tells the address of.
+    ShaddockWatched,
+>>>>>>> e9df376 (benches: a server that is watched, next to one that nobody watches)
 }
 
 impl Server {
@@ -38,7 +50,12 @@ impl Server {
             Self::Shaddock => "shaddock",
             Self::ShaddockPoll => "shaddock-poll",
             Self::ShaddockWebSocket => "shaddock-ws",
+<<<<<<< HEAD
             Self::Tokio => "tokio",
+||||||| parent of e9df376 (benches: a server that is watched, next to one that nobody watches)
+=======
+            Self::ShaddockWatched => "shaddock-watched",
+>>>>>>> e9df376 (benches: a server that is watched, next to one that nobody watches)
         }
     }
 
@@ -68,6 +85,10 @@ pub(crate) struct Setting {
 pub(crate) const ECHO: &str = "connector.entryHandler.echo";
 /// Answers like the echo, and pushes the body to everyone.
 pub(crate) const TO_ALL: &str = "connector.entryHandler.toAll";
+/// The order that asks for the address of the admin server.
+pub(crate) const ADMIN: &str = "admin";
+/// The token of the admin server.
+pub(crate) const TOKEN: &str = "of-no-use-0123456789";
 const PUSH_ROUTE: &str = "onAll";
 /// The largest share of the descriptor limit for one table of sockets.
 const SOCKETS_PER_RING_MAX: u64 = 1 << 20;
@@ -101,7 +122,14 @@ pub(crate) fn figures(child: &mut Child) -> std::io::Result<Figures> {
 /// Serves by `arguments` until standard input ends. `None` if they are not valid.
 pub(crate) fn serve(arguments: &[String]) -> Option<()> {
     let [name, rings, ports, heartbeat_s] = arguments else { return None };
+<<<<<<< HEAD
     let server = Server::from_name(name)?;
+||||||| parent of e9df376 (benches: a server that is watched, next to one that nobody watches)
+    let server = Server::ALL.into_iter().find(|server| server.name() == *name)?;
+=======
+    let mut servers = Server::ALL.into_iter().chain([Server::ShaddockWatched]);
+    let server = servers.find(|server| server.name() == *name)?;
+>>>>>>> e9df376 (benches: a server that is watched, next to one that nobody watches)
     let setting = Setting {
         rings: rings.parse().ok()?,
         ports: ports.parse().ok()?,
@@ -109,6 +137,7 @@ pub(crate) fn serve(arguments: &[String]) -> Option<()> {
     };
     pin(&[SERVER_CORE]);
     match server {
+<<<<<<< HEAD
         Server::Ceiling => {
             let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
             let sockets = limit.unwrap_or(u64::MAX).min(SOCKETS_PER_RING_MAX) as u32;
@@ -119,6 +148,17 @@ pub(crate) fn serve(arguments: &[String]) -> Option<()> {
         Server::Tokio => bare(setting, tokio),
         Server::Shaddock | Server::ShaddockWebSocket => engine(setting, Driver::Ring),
         Server::ShaddockPoll => engine(setting, Driver::Poll),
+||||||| parent of e9df376 (benches: a server that is watched, next to one that nobody watches)
+        Server::Ceiling => bare(setting),
+        Server::Shaddock | Server::ShaddockWebSocket => engine(setting),
+=======
+        Server::Ceiling => bare(setting),
+        Server::Shaddock | Server::ShaddockWebSocket => engine(setting, None),
+        Server::ShaddockWatched => {
+            let admin = AdminOptions::new().listen("127.0.0.1:0").token(TOKEN);
+            engine(setting, Some(admin));
+        }
+>>>>>>> e9df376 (benches: a server that is watched, next to one that nobody watches)
     }
     Some(())
 }
@@ -143,6 +183,7 @@ fn bare(setting: Setting, run: impl FnOnce(Vec<TcpListener>) + Clone + Send + 's
     child::obey(&addresses, |_| "0 0".into());
 }
 
+<<<<<<< HEAD
 /// The answers to what a socket has, none if it has ended.
 fn answers(
     stream: &tokio::net::TcpStream,
@@ -187,6 +228,16 @@ fn tokio(listeners: Vec<TcpListener>) {
 
 fn engine(setting: Setting, driver: Driver) {
     let mut builder = Engine::builder().driver(driver).shards(Shards::Count(setting.rings));
+||||||| parent of e9df376 (benches: a server that is watched, next to one that nobody watches)
+fn engine(setting: Setting) {
+    let mut builder = Engine::builder().shards(Shards::Count(setting.rings));
+=======
+fn engine(setting: Setting, admin: Option<AdminOptions>) {
+    let mut builder = Engine::builder().shards(Shards::Count(setting.rings));
+    if let Some(admin) = admin {
+        builder = builder.admin(admin);
+    }
+>>>>>>> e9df376 (benches: a server that is watched, next to one that nobody watches)
     for _ in 0..setting.ports {
         builder = builder.listen("127.0.0.1:0");
     }
@@ -203,7 +254,10 @@ fn engine(setting: Setting, driver: Driver) {
         .start()
         .expect("the engine starts");
     let handle = engine.handle();
-    child::obey(engine.local_addrs(), |_| {
+    child::obey(engine.local_addrs(), |order| {
+        if order == ADMIN {
+            return engine.admin_addr().map_or_else(String::new, |address| address.to_string());
+        }
         let counters = handle.counters();
         format!("{} {}", counters.handshakes, counters.closed_heartbeat_timeout)
     });
