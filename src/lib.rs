@@ -182,7 +182,8 @@ pub use dispatch::{
 #[cfg(feature = "engine")]
 pub use engine::{
     Builder, ClusterMetrics, Drain, Engine, Handle, Listener, Metrics, ServerTypeMetrics,
-    ShardMetrics, Shards, ShutdownReport, TcpOptions, return_free_memory, return_large_memory,
+    ShardMetrics, Shards, ShutdownReport, TcpOptions, WorkerMetrics, return_free_memory,
+    return_large_memory,
 };
 #[cfg(feature = "engine")]
 pub use error::{EngineOption, HandleError, IoUringBlock, StartError};

@@ -16,7 +16,7 @@ use super::process::Process;
 use super::samples::Samples;
 use super::server::REASONS;
 use super::status::{all_limits, by_prefix};
-use crate::engine::{Handle, Metrics, ShardMetrics};
+use crate::engine::{Handle, Metrics, ShardMetrics, WorkerMetrics};
 use crate::metrics::{CounterSnapshot, Latency};
 
 /// Counts of the admin server itself.
@@ -212,6 +212,7 @@ impl Collector for Scrape {
         self.encode_clients(&mut families)?;
         self.encode_forwards(&mut families)?;
         self.encode_shards(&mut families)?;
+        self.encode_workers(&mut families)?;
         encode_rest(&self.metrics.counters, &mut families)?;
         self.encode_own(&mut families)?;
         encode_process(&mut families)
@@ -369,6 +370,26 @@ impl Scrape {
         bytes.into_iter().try_for_each(|(what, of)| {
             families.gauges(what, shards().map(|(shard, it)| (label(shard), of(it) as f64)))
         })
+    }
+
+    fn encode_workers(&self, families: &mut Families<'_>) -> Result<(), Error> {
+        let workers = || self.metrics.server_types.iter().flat_map(|kind| &kind.workers);
+        let label = |worker: &WorkerMetrics| [("server", worker.name.clone())];
+        families.counters_f64(
+            (
+                "shaddock_worker_busy_seconds",
+                "Time of the turns of a worker, its handlers' included",
+            ),
+            workers().map(|it| (label(it), it.turns.sum().as_secs_f64())),
+        )?;
+        families.counters_f64(
+            ("shaddock_worker_cpu_seconds", "Time that the worker's thread ran"),
+            workers().filter_map(|it| Some((label(it), it.cpu?.as_secs_f64()))),
+        )?;
+        families.histograms(
+            ("shaddock_worker_turn_duration_seconds", "Time of the turns of a worker"),
+            workers().map(|it| (label(it), it.turns)),
+        )
     }
 
     fn encode_own(&self, families: &mut Families<'_>) -> Result<(), Error> {

@@ -51,4 +51,4 @@ pub use handle::{Engine, Handle, ShutdownReport};
 pub(crate) use in_test::TestPlan;
 pub use listen::Listener;
 pub use tcp_options::TcpOptions;
-pub use watch::{ClusterMetrics, Metrics, ServerTypeMetrics, ShardMetrics};
+pub use watch::{ClusterMetrics, Metrics, ServerTypeMetrics, ShardMetrics, WorkerMetrics};

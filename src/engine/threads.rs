@@ -15,6 +15,7 @@ use crate::forward::{Hub, HubLimits, Party};
 use crate::io::{Completion, Io, Token};
 use crate::limits::Limits;
 use crate::log::redact_credentials;
+use crate::metrics::WorkerFigures;
 use crate::shard::DrainPlan;
 
 /// The state that an engine's threads share.
@@ -26,6 +27,9 @@ pub(super) struct Threads {
     /// The eventfd of each party.
     eventfds: Vec<Eventfd>,
     drain: SharedDrain,
+    /// Each worker's figures.
+    worker_figures: Box<[WorkerFigures]>,
+    shards: u16,
     /// The shards of which all sessions have ended, and all mail about that is in its lanes.
     closed: AtomicU16,
     /// Those of them that nothing is owed on.
@@ -94,6 +98,8 @@ impl Threads {
             rings: (0..parties).map(|_| AtomicI32::new(-1)).collect(),
             eventfds,
             drain: SharedDrain::new(),
+            worker_figures: (0..counts.workers).map(|_| WorkerFigures::default()).collect(),
+            shards: counts.shards,
             closed: AtomicU16::new(0),
             settled: AtomicU16::new(0),
             has_to_stop_workers: AtomicBool::new(false),
@@ -118,6 +124,16 @@ impl Threads {
     /// Takes a party's ring out of use before it is closed.
     pub(super) fn remove_ring(&self, party: Party) {
         self.rings[party.index()].store(-1, Ordering::Release);
+    }
+
+    /// The figures of a worker by its place among all, unless it is none of this engine's.
+    pub(super) fn worker_figures(&self, place: usize) -> Option<&WorkerFigures> {
+        self.worker_figures.get(place)
+    }
+
+    /// The figures of the worker that a party is.
+    pub(super) fn figures_of(&self, worker: Party) -> Option<&WorkerFigures> {
+        self.worker_figures(worker.index().checked_sub(self.shards.into())?)
     }
 
     fn ring_of(&self, party: Party) -> Option<RawFd> {

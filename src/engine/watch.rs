@@ -87,6 +87,21 @@ pub struct ServerTypeMetrics {
     pub down: u64,
     /// Workers by their names, or the cluster by its kind, and the messages in the lanes to them.
     pub lanes: Vec<(String, u64)>,
+    /// Each worker; none of a cluster's type.
+    pub workers: Vec<WorkerMetrics>,
+}
+
+/// The figures of one worker.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct WorkerMetrics {
+    /// Its server id.
+    pub name: String,
+    /// The time that its turns took, handlers included. Their number is that of the turns, their
+    /// sum the time that the worker was busy.
+    pub turns: Latency,
+    /// The time that its thread ran, as the kernel counts it; none where it does not tell.
+    pub cpu: Option<Duration>,
 }
 
 /// The state of one cluster.
@@ -170,6 +185,10 @@ impl Handle {
                 (target, up, down, vec![target.to_owned()], *worker)
             }
         };
+        let workers = match &kind.carrier {
+            Carrier::Workers { .. } => self.worker_metrics(&names, first.index()),
+            Carrier::Remote { .. } => Vec::new(),
+        };
         let mut metrics = ServerTypeMetrics {
             name: kind.name.to_string(),
             target,
@@ -183,6 +202,7 @@ impl Handle {
             up,
             down,
             lanes: names.into_iter().map(|name| (name, 0)).collect(),
+            workers,
         };
         for shard in self.config.figures.shards() {
             let forwards = &shard.forwards[index.index()];
@@ -197,6 +217,19 @@ impl Handle {
             metrics.lanes.iter_mut().zip(lanes).for_each(|(sum, lane)| sum.1 += lane.value());
         }
         metrics
+    }
+
+    /// The figures of workers that follow each other, by their names.
+    fn worker_metrics(&self, names: &[String], first: usize) -> Vec<WorkerMetrics> {
+        let workers = names.iter().zip(first..).filter_map(|(name, place)| {
+            let figures = self.threads.worker_figures(place)?;
+            Some(WorkerMetrics {
+                name: name.clone(),
+                turns: figures.turns.snapshot(),
+                cpu: figures.thread().and_then(thread_cpu),
+            })
+        });
+        workers.collect()
     }
 
     fn cluster_metrics(&self) -> Vec<ClusterMetrics> {

@@ -34,6 +34,9 @@ impl<I: Io> WorkerThread<I> {
         io.submit()?;
         let worker = Worker::new(config, &threads.hub, me);
         threads.add_ring(me, &io);
+        if let Some(figures) = threads.figures_of(me) {
+            figures.set_thread(rustix::thread::gettid().as_raw_nonzero().get());
+        }
         let batch = Vec::with_capacity(WORKER_RING.completions as usize);
         Ok(Self { io, worker, threads, me, name: Arc::clone(&config.server_id), batch })
     }
@@ -48,7 +51,8 @@ impl<I: Io> WorkerThread<I> {
             if is_stopping {
                 self.worker.lose_shards();
             }
-            let has_more = self.worker.run(self.threads.now_us());
+            let began_us = self.threads.now_us();
+            let has_more = self.worker.run(began_us);
             if (are_closed || is_stopping) && !self.worker.has_mail() {
                 self.worker.begin_shutdown();
             }
@@ -58,7 +62,11 @@ impl<I: Io> WorkerThread<I> {
             while let Some(party) = self.worker.poll_bell() {
                 self.threads.wake(party, &mut self.io);
             }
-            self.worker.end_turn(self.threads.now_us());
+            let ended_us = self.threads.now_us();
+            self.worker.end_turn(ended_us);
+            if let Some(figures) = self.threads.figures_of(self.me) {
+                figures.turns.record(ended_us.saturating_sub(began_us), 1);
+            }
             if has_more {
                 self.io.submit()?;
             } else {

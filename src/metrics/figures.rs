@@ -45,6 +45,15 @@ pub(crate) struct ShardFigures {
     pub(crate) lanes: Box<[Counter]>,
 }
 
+/// The figures of one worker.
+#[derive(Debug, Default)]
+pub(crate) struct WorkerFigures {
+    /// The thread's id in the kernel; 0 until it is known.
+    thread: AtomicI32,
+    /// Turns, by the time that each has taken.
+    pub(crate) turns: LatencyCounters,
+}
+
 /// Messages that one shard has forwarded to one server type.
 #[derive(Debug, Default)]
 pub(crate) struct ForwardFigures {
@@ -187,6 +196,18 @@ impl ShardFigures {
         })
     }
 
+    /// Tells the thread that it runs on.
+    pub(crate) fn set_thread(&self, thread: i32) {
+        self.thread.store(thread, Ordering::Relaxed);
+    }
+
+    /// The thread that it runs on, once that is known.
+    pub(crate) fn thread(&self) -> Option<i32> {
+        Some(self.thread.load(Ordering::Relaxed)).filter(|thread| *thread > 0)
+    }
+}
+
+impl WorkerFigures {
     /// Tells the thread that it runs on.
     pub(crate) fn set_thread(&self, thread: i32) {
         self.thread.store(thread, Ordering::Relaxed);

@@ -8,6 +8,6 @@ pub use counters::CounterSnapshot;
 pub(crate) use counters::{Counter, Counters};
 #[cfg(any(feature = "pitaya", feature = "pomelo"))]
 pub(crate) use figures::ClusterFigures;
-pub(crate) use figures::{Figures, ForwardEnd, ShardFigures};
+pub(crate) use figures::{Figures, ForwardEnd, ShardFigures, WorkerFigures};
 pub use latency::Latency;
 pub(crate) use latency::LatencyCounters;

@@ -20,7 +20,7 @@ use support::{Client, Event, PATIENCE, builder, eventually};
 
 pub(crate) const ECHO: &str = "connector.play.echo";
 pub(crate) const BIND: &str = "connector.play.bind";
-const CHAT: &str = "chat.chatHandler.echo";
+pub(crate) const CHAT: &str = "chat.chatHandler.echo";
 const CHAT_FAIL: &str = "chat.chatHandler.fail";
 const TOKEN: &str = "a token of no use-0123456789";
 
@@ -40,7 +40,7 @@ pub(crate) fn game(shards: u16) -> Builder {
         .routes([CHAT, CHAT_FAIL])
 }
 
-pub(crate) fn token() -> String {
+fn token() -> String {
     TOKEN.replace(' ', "-")
 }
 
@@ -61,7 +61,7 @@ impl Answer {
     }
 }
 
-pub(crate) fn exchange(mut socket: impl Read + Write, request: &[u8]) -> Answer {
+fn exchange(mut socket: impl Read + Write, request: &[u8]) -> Answer {
     socket.write_all(request).unwrap();
     let mut bytes = Vec::new();
     socket.read_to_end(&mut bytes).unwrap();
@@ -86,7 +86,7 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> Answer {
     ask_with(address, "GET", path, "")
 }
 
-pub(crate) fn post(address: SocketAddr, path: &str) -> Answer {
+fn post(address: SocketAddr, path: &str) -> Answer {
     ask_with(address, "POST", path, &format!("Authorization: Bearer {}\r\n", token()))
 }
 
@@ -147,6 +147,9 @@ fn all_who_scrape_see_the_exact_counts() {
         assert!((50.0..=51.0).contains(&local), "{local}");
         let turns = |shard| samples[&format!("shaddock_shard_turns_total{{shard=\"{shard}\"}}")];
         assert!(turns(0) > 0.0 && turns(1) > 0.0);
+        let worker = |name: &str| samples[&format!("shaddock_worker_{name}{{server=\"chat-1\"}}")];
+        assert!(worker("turn_duration_seconds_count") > 1.0);
+        assert!(worker("busy_seconds_total") > 0.0 && worker("cpu_seconds_total") > 0.0);
     }
     let metrics = engine.handle().metrics().unwrap();
     assert_eq!(metrics.latency.requests(), engine.handle().metrics().unwrap().latency.requests());
