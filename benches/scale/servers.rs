@@ -5,13 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use shaddock::load::Transport;
-<<<<<<< HEAD
-use shaddock::{Audience, Driver, Engine, Reply, Shards};
-||||||| parent of e9df376 (benches: a server that is watched, next to one that nobody watches)
-use shaddock::{Audience, Engine, Reply, Shards};
-=======
-use shaddock::{AdminOptions, Audience, Engine, Reply, Shards};
->>>>>>> e9df376 (benches: a server that is watched, next to one that nobody watches)
+use shaddock::{AdminOptions, Audience, Driver, Engine, Reply, Shards};
 
 use crate::common::ceiling::{self, Variant};
 use crate::common::child::{self, Child};
@@ -28,14 +22,10 @@ pub(crate) enum Server {
     /// By epoll.
     ShaddockPoll,
     ShaddockWebSocket,
-<<<<<<< HEAD
     /// A fixed echo by epoll, one task per connection.
     Tokio,
-||||||| parent of e9df376 (benches: a server that is watched, next to one that nobody watches)
-=======
     /// With an admin server, which the order `admin` tells the address of.
     ShaddockWatched,
->>>>>>> e9df376 (benches: a server that is watched, next to one that nobody watches)
 }
 
 impl Server {
@@ -50,12 +40,8 @@ impl Server {
             Self::Shaddock => "shaddock",
             Self::ShaddockPoll => "shaddock-poll",
             Self::ShaddockWebSocket => "shaddock-ws",
-<<<<<<< HEAD
             Self::Tokio => "tokio",
-||||||| parent of e9df376 (benches: a server that is watched, next to one that nobody watches)
-=======
             Self::ShaddockWatched => "shaddock-watched",
->>>>>>> e9df376 (benches: a server that is watched, next to one that nobody watches)
         }
     }
 
@@ -122,14 +108,8 @@ pub(crate) fn figures(child: &mut Child) -> std::io::Result<Figures> {
 /// Serves by `arguments` until standard input ends. `None` if they are not valid.
 pub(crate) fn serve(arguments: &[String]) -> Option<()> {
     let [name, rings, ports, heartbeat_s] = arguments else { return None };
-<<<<<<< HEAD
-    let server = Server::from_name(name)?;
-||||||| parent of e9df376 (benches: a server that is watched, next to one that nobody watches)
-    let server = Server::ALL.into_iter().find(|server| server.name() == *name)?;
-=======
-    let mut servers = Server::ALL.into_iter().chain([Server::ShaddockWatched]);
+    let mut servers = Server::OF_MEMORY.into_iter().chain([Server::ShaddockWatched]);
     let server = servers.find(|server| server.name() == *name)?;
->>>>>>> e9df376 (benches: a server that is watched, next to one that nobody watches)
     let setting = Setting {
         rings: rings.parse().ok()?,
         ports: ports.parse().ok()?,
@@ -137,7 +117,6 @@ pub(crate) fn serve(arguments: &[String]) -> Option<()> {
     };
     pin(&[SERVER_CORE]);
     match server {
-<<<<<<< HEAD
         Server::Ceiling => {
             let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
             let sockets = limit.unwrap_or(u64::MAX).min(SOCKETS_PER_RING_MAX) as u32;
@@ -146,19 +125,12 @@ pub(crate) fn serve(arguments: &[String]) -> Option<()> {
             });
         }
         Server::Tokio => bare(setting, tokio),
-        Server::Shaddock | Server::ShaddockWebSocket => engine(setting, Driver::Ring),
-        Server::ShaddockPoll => engine(setting, Driver::Poll),
-||||||| parent of e9df376 (benches: a server that is watched, next to one that nobody watches)
-        Server::Ceiling => bare(setting),
-        Server::Shaddock | Server::ShaddockWebSocket => engine(setting),
-=======
-        Server::Ceiling => bare(setting),
-        Server::Shaddock | Server::ShaddockWebSocket => engine(setting, None),
+        Server::Shaddock | Server::ShaddockWebSocket => engine(setting, Driver::Ring, None),
+        Server::ShaddockPoll => engine(setting, Driver::Poll, None),
         Server::ShaddockWatched => {
             let admin = AdminOptions::new().listen("127.0.0.1:0").token(TOKEN);
-            engine(setting, Some(admin));
+            engine(setting, Driver::Ring, Some(admin));
         }
->>>>>>> e9df376 (benches: a server that is watched, next to one that nobody watches)
     }
     Some(())
 }
@@ -183,7 +155,6 @@ fn bare(setting: Setting, run: impl FnOnce(Vec<TcpListener>) + Clone + Send + 's
     child::obey(&addresses, |_| "0 0".into());
 }
 
-<<<<<<< HEAD
 /// The answers to what a socket has, none if it has ended.
 fn answers(
     stream: &tokio::net::TcpStream,
@@ -226,18 +197,11 @@ fn tokio(listeners: Vec<TcpListener>) {
     tasks.block_on(&runtime.expect("a runtime"), std::future::pending::<()>());
 }
 
-fn engine(setting: Setting, driver: Driver) {
+fn engine(setting: Setting, driver: Driver, admin: Option<AdminOptions>) {
     let mut builder = Engine::builder().driver(driver).shards(Shards::Count(setting.rings));
-||||||| parent of e9df376 (benches: a server that is watched, next to one that nobody watches)
-fn engine(setting: Setting) {
-    let mut builder = Engine::builder().shards(Shards::Count(setting.rings));
-=======
-fn engine(setting: Setting, admin: Option<AdminOptions>) {
-    let mut builder = Engine::builder().shards(Shards::Count(setting.rings));
     if let Some(admin) = admin {
         builder = builder.admin(admin);
     }
->>>>>>> e9df376 (benches: a server that is watched, next to one that nobody watches)
     for _ in 0..setting.ports {
         builder = builder.listen("127.0.0.1:0");
     }

@@ -46,6 +46,9 @@ _shaddock() {
             shaddock__subcmd__ctl,allow)
                 cmd="shaddock__subcmd__ctl__subcmd__allow"
                 ;;
+            shaddock__subcmd__ctl,backends)
+                cmd="shaddock__subcmd__ctl__subcmd__backends"
+                ;;
             shaddock__subcmd__ctl,closed)
                 cmd="shaddock__subcmd__ctl__subcmd__closed"
                 ;;
@@ -57,6 +60,9 @@ _shaddock() {
                 ;;
             shaddock__subcmd__ctl,drain)
                 cmd="shaddock__subcmd__ctl__subcmd__drain"
+                ;;
+            shaddock__subcmd__ctl,events)
+                cmd="shaddock__subcmd__ctl__subcmd__events"
                 ;;
             shaddock__subcmd__ctl,health)
                 cmd="shaddock__subcmd__ctl__subcmd__health"
@@ -100,6 +106,9 @@ _shaddock() {
             shaddock__subcmd__ctl__subcmd__help,allow)
                 cmd="shaddock__subcmd__ctl__subcmd__help__subcmd__allow"
                 ;;
+            shaddock__subcmd__ctl__subcmd__help,backends)
+                cmd="shaddock__subcmd__ctl__subcmd__help__subcmd__backends"
+                ;;
             shaddock__subcmd__ctl__subcmd__help,closed)
                 cmd="shaddock__subcmd__ctl__subcmd__help__subcmd__closed"
                 ;;
@@ -111,6 +120,9 @@ _shaddock() {
                 ;;
             shaddock__subcmd__ctl__subcmd__help,drain)
                 cmd="shaddock__subcmd__ctl__subcmd__help__subcmd__drain"
+                ;;
+            shaddock__subcmd__ctl__subcmd__help,events)
+                cmd="shaddock__subcmd__ctl__subcmd__help__subcmd__events"
                 ;;
             shaddock__subcmd__ctl__subcmd__help,health)
                 cmd="shaddock__subcmd__ctl__subcmd__help__subcmd__health"
@@ -181,6 +193,9 @@ _shaddock() {
             shaddock__subcmd__help__subcmd__ctl,allow)
                 cmd="shaddock__subcmd__help__subcmd__ctl__subcmd__allow"
                 ;;
+            shaddock__subcmd__help__subcmd__ctl,backends)
+                cmd="shaddock__subcmd__help__subcmd__ctl__subcmd__backends"
+                ;;
             shaddock__subcmd__help__subcmd__ctl,closed)
                 cmd="shaddock__subcmd__help__subcmd__ctl__subcmd__closed"
                 ;;
@@ -192,6 +207,9 @@ _shaddock() {
                 ;;
             shaddock__subcmd__help__subcmd__ctl,drain)
                 cmd="shaddock__subcmd__help__subcmd__ctl__subcmd__drain"
+                ;;
+            shaddock__subcmd__help__subcmd__ctl,events)
+                cmd="shaddock__subcmd__help__subcmd__ctl__subcmd__events"
                 ;;
             shaddock__subcmd__help__subcmd__ctl,health)
                 cmd="shaddock__subcmd__help__subcmd__ctl__subcmd__health"
@@ -354,7 +372,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl)
-            opts="-h --socket --address --token-file --json --log --log-format --help status sessions session kick deny allow denied closed record recordings recording drain undrain log reload health metrics help"
+            opts="-h --socket --address --token-file --json --log --log-format --help status backends events sessions session kick deny allow denied closed record recordings recording drain undrain log reload health metrics help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -388,6 +406,40 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__allow)
+            opts="-h --socket --address --token-file --json --log --log-format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        shaddock__subcmd__ctl__subcmd__backends)
             opts="-h --socket --address --token-file --json --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -585,6 +637,44 @@ _shaddock() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        shaddock__subcmd__ctl__subcmd__events)
+            opts="-h --count --socket --address --token-file --json --log --log-format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --count)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         shaddock__subcmd__ctl__subcmd__health)
             opts="-h --socket --address --token-file --json --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -620,7 +710,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__help)
-            opts="status sessions session kick deny allow denied closed record recordings recording drain undrain log reload health metrics help"
+            opts="status backends events sessions session kick deny allow denied closed record recordings recording drain undrain log reload health metrics help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -634,6 +724,20 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__help__subcmd__allow)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        shaddock__subcmd__ctl__subcmd__help__subcmd__backends)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -690,6 +794,20 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__help__subcmd__drain)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        shaddock__subcmd__ctl__subcmd__help__subcmd__events)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1186,7 +1304,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__ctl__subcmd__sessions)
-            opts="-h --sort --limit --offset --uid --state --search --socket --address --token-file --json --log --log-format --help"
+            opts="-h --sort --limit --offset --after --uid --state --search --socket --address --token-file --json --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1201,6 +1319,10 @@ _shaddock() {
                     return 0
                     ;;
                 --offset)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --after)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1420,7 +1542,7 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__help__subcmd__ctl)
-            opts="status sessions session kick deny allow denied closed record recordings recording drain undrain log reload health metrics"
+            opts="status backends events sessions session kick deny allow denied closed record recordings recording drain undrain log reload health metrics"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1434,6 +1556,20 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__help__subcmd__ctl__subcmd__allow)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        shaddock__subcmd__help__subcmd__ctl__subcmd__backends)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1490,6 +1626,20 @@ _shaddock() {
             return 0
             ;;
         shaddock__subcmd__help__subcmd__ctl__subcmd__drain)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        shaddock__subcmd__help__subcmd__ctl__subcmd__events)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1917,7 +2067,7 @@ _shaddock() {
                     return 0
                     ;;
                 --sort)
-                    COMPREPLY=($(compgen -W "number age_s outbox_bytes outbox_ms in_flight kept_bytes silent_ms" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "number age_s outbox_bytes outbox_ms in_flight kept_bytes silent_ms messages received_bytes sent_bytes" -- "${cur}"))
                     return 0
                     ;;
                 --every)

@@ -66,7 +66,7 @@ struct Sort {
     key: fn(&SessionInfo) -> u64,
 }
 
-const SORTS: [Sort; 9] = [
+const SORTS: [Sort; 12] = [
     Sort { name: "number", key: |it| u64::MAX - it.number },
     Sort { name: "age_s", key: |it| it.age_s },
     Sort { name: "outbox_bytes", key: |it| it.outbox_bytes as u64 },
@@ -75,6 +75,12 @@ const SORTS: [Sort; 9] = [
     Sort { name: "in_flight_bytes", key: |it| it.in_flight_bytes.into() },
     Sort { name: "kept_bytes", key: |it| it.kept_bytes as u64 },
     Sort { name: "silent_ms", key: |it| it.silent_ms },
+    Sort { name: "received_bytes", key: |it| it.received_bytes },
+    Sort { name: "sent_bytes", key: |it| it.sent_bytes },
+    Sort {
+        name: "messages",
+        key: |it| u64::from(it.received_messages) + u64::from(it.sent_messages),
+    },
     // That of shards and slots, in which a look finds them.
     Sort { name: BY_ID, key: |it| u64::MAX - place_of(it.id) },
 ];

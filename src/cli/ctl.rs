@@ -123,8 +123,8 @@ enum Ask {
 /// Which sessions.
 #[derive(Debug, Clone, Args)]
 struct ListOptions {
-    /// number, age_s, outbox_bytes, outbox_ms, in_flight, in_flight_bytes, kept_bytes, silent_ms or
-    /// id
+    /// number, age_s, outbox_bytes, outbox_ms, in_flight, in_flight_bytes, kept_bytes, silent_ms,
+    /// received_bytes, sent_bytes, messages or id
     #[arg(long, default_value = "number")]
     sort: String,
     /// Sessions at most, up to 1000
@@ -314,21 +314,7 @@ fn target(ask: &Ask) -> (&'static str, String) {
         Ask::Status => ("GET", "/status".into()),
         Ask::Backends => ("GET", "/backends".into()),
         Ask::Events { .. } => ("GET", "/events".into()),
-        Ask::Sessions(list) => {
-            let ListOptions { sort, limit, offset, .. } = list;
-            let mut target = match &list.after {
-                Some(after) => format!("/sessions?sort=id&limit={limit}&after={}", escaped(after)),
-                None => format!("/sessions?sort={}&limit={limit}&offset={offset}", escaped(sort)),
-            };
-            for (name, value) in
-                [("uid", &list.uid), ("state", &list.state), ("search", &list.search)]
-            {
-                if let Some(value) = value {
-                    target.push_str(&format!("&{name}={}", escaped(value)));
-                }
-            }
-            ("GET", target)
-        }
+        Ask::Sessions(list) => ("GET", list.target()),
         Ask::Session { id } => ("GET", format!("/sessions/{}", escaped(id))),
         Ask::Kick(KickOptions { id: Some(id), reason: why, .. }) => {
             ("POST", format!("/sessions/{}/kick{}", escaped(id), reason(why)))
@@ -384,6 +370,23 @@ fn seconds(text: &str) -> Result<u64, String> {
     match time.as_secs() {
         0 => Err("it is less than a second".to_owned()),
         seconds => Ok(seconds),
+    }
+}
+
+impl ListOptions {
+    fn target(&self) -> String {
+        let (Self { sort, limit, offset, .. }, escaped) = (self, client::escape);
+        let mut target = match &self.after {
+            Some(after) => format!("/sessions?sort=id&limit={limit}&after={}", escaped(after)),
+            None => format!("/sessions?sort={}&limit={limit}&offset={offset}", escaped(sort)),
+        };
+        for (name, value) in [("uid", &self.uid), ("state", &self.state), ("search", &self.search)]
+        {
+            if let Some(value) = value {
+                target.push_str(&format!("&{name}={}", escaped(value)));
+            }
+        }
+        target
     }
 }
 

@@ -1,16 +1,17 @@
 //! One session that has ended, as those who ask later see it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::shown::{id_text, uid_text};
+use super::shown::{id_text, route_text, uid_text};
 use super::{SessionId, Uid};
 
 /// A reason for which a session has ended, as the metrics name it.
 pub(crate) type CloseText = &'static str;
 
-/// A session at its end. What would have to be counted for each message is not here.
+/// A session at its end.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ClosedSession {
     /// Its id, as text.
@@ -42,4 +43,14 @@ pub(crate) struct ClosedSession {
     pub(crate) in_flight: u16,
     /// Bytes that counted against `shard_bytes_max`.
     pub(crate) kept_bytes: usize,
+    /// Bytes of its socket.
+    pub(crate) received_bytes: u64,
+    pub(crate) sent_bytes: u64,
+    /// Requests and notifies of the client's; wraps at 2^32, as the next one does.
+    pub(crate) received_messages: u32,
+    /// Answers and pushes to it.
+    pub(crate) sent_messages: u32,
+    /// The route of its last message, if it is one of those that are known at the start.
+    #[serde(serialize_with = "route_text")]
+    pub(crate) last_route: Option<Arc<str>>,
 }

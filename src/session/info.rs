@@ -1,10 +1,11 @@
 //! One session, as those who look at it from outside see it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::shown::{id_text, uid_text};
+use super::shown::{id_text, route_text, uid_text};
 use super::{ClosedSession, SessionId, Uid};
 
 /// One session at one moment.
@@ -39,6 +40,16 @@ pub(crate) struct SessionInfo {
     pub(crate) kept_bytes: usize,
     /// True if it is read in later turns, as it has sent much.
     pub(crate) held: bool,
+    /// Bytes of its socket.
+    pub(crate) received_bytes: u64,
+    pub(crate) sent_bytes: u64,
+    /// Requests and notifies of the client's; wraps at 2^32, as the next one does.
+    pub(crate) received_messages: u32,
+    /// Answers and pushes to it.
+    pub(crate) sent_messages: u32,
+    /// The route of its last message, if it is one of those that are known at the start.
+    #[serde(serialize_with = "route_text")]
+    pub(crate) last_route: Option<Arc<str>>,
 }
 
 /// A part of a shard's sessions.

@@ -1,5 +1,7 @@
 //! Ids and uids as those who look at sessions from outside see them.
 
+use std::sync::Arc;
+
 use serde::{Serialize as _, Serializer};
 
 use super::{SessionId, Uid};
@@ -22,4 +24,12 @@ pub(super) fn uid_text<S: Serializer>(uid: &Option<Uid>, to: S) -> Result<S::Ok,
 #[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
 pub(super) fn id_text<S: Serializer>(id: &SessionId, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{id:?}"))
+}
+
+#[allow(clippy::ref_option)] // As serde calls it.
+pub(super) fn route_text<S: Serializer>(
+    route: &Option<Arc<str>>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    route.as_deref().serialize(to)
 }

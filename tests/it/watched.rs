@@ -13,7 +13,7 @@ use shaddock::{Engine, Reply};
 use support::folder::Folder;
 use support::{Client, PATIENCE, eventually};
 
-use crate::admin::{BIND, ECHO, admin, ask_with, connect, exchange, game, get, options, samples};
+use crate::admin::{BIND, CHAT, ECHO, admin, ask_with, connect, game, get, options, samples};
 
 const HANG: &str = "connector.play.hang";
 
@@ -189,11 +189,60 @@ fn lists_are_bounded_and_their_slow_readers_keep_nobody_out() {
         })
         .collect();
     eventually("somebody else gets in", || {
-        let socket = UnixStream::connect(&path).unwrap();
+        // One that is refused may be reset before its request is read.
+        let mut socket = UnixStream::connect(&path).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        exchange(socket, b"GET /status HTTP/1.1\r\n\r\n").status == 200
+        let mut text = String::new();
+        let asked = socket.write_all(b"GET /status HTTP/1.1\r\n\r\n");
+        let answered = asked.and_then(|()| socket.read_to_string(&mut text));
+        answered.is_ok() && text.starts_with("HTTP/1.1 200")
     });
     drop((asked, clients));
+}
+
+#[test]
+fn traffic_and_the_last_route_are_told_of_each_session_and_stay_when_it_has_ended() {
+    let engine = game(1).admin(options()).start().unwrap();
+    let address = admin(&engine);
+    let mut idle = Client::ready(engine.local_addr());
+    idle.ask(1, BIND, "idle");
+    let mut busy = Client::ready(engine.local_addr());
+    busy.ask(1, BIND, "busy");
+    for id in 2..=11 {
+        busy.ask(id, ECHO, "[1]");
+    }
+    for id in 12..=16 {
+        busy.ask(id, CHAT, "[1]");
+    }
+    busy.send(&support::notify(ECHO, "[2]"));
+    engine.handle().push("busy", "onChat", "[3]").unwrap();
+    assert!(matches!(busy.next(), support::Event::Push { .. }));
+    let counts = |it: &serde_json::Value| {
+        ["received_messages", "sent_messages"].map(|name| it[name].as_u64().unwrap())
+    };
+    // 16 requests and a notify; 16 answers and a push.
+    let list = || get(address, "/sessions?sort=messages").json()["sessions"].clone();
+    eventually("all is counted", || counts(&list()[0]) == [17, 17]);
+    let list = list();
+    assert_eq!((&list[0]["uid"], &list[1]["uid"]), (&json!("busy"), &json!("idle")));
+    assert_eq!((counts(&list[1]), &list[1]["last_route"]), ([1, 1], &json!(BIND)));
+    assert_eq!(list[0]["last_route"], ECHO);
+    let most = get(address, "/sessions?sort=sent_bytes&limit=1").json();
+    assert_eq!(most["sessions"][0]["uid"], "busy");
+    let bytes =
+        |name: &str| list.as_array().unwrap().iter().map(|it| it[name].as_u64().unwrap()).sum();
+    let counters = engine.handle().counters();
+    let (received, sent): (u64, u64) = (bytes("received_bytes"), bytes("sent_bytes"));
+    assert_eq!((received, sent), (counters.bytes_in, counters.bytes_out));
+    busy.ask(17, CHAT, "[1]");
+    drop(busy);
+    let ended = || get(address, "/closed?uid=busy").json()["closed"][0].clone();
+    eventually("it has ended", || !ended().is_null());
+    let ended = ended();
+    assert_eq!((counts(&ended), &ended["last_route"]), ([18, 18], &json!(CHAT)), "{ended}");
+    let id = ended["id"].as_str().unwrap();
+    assert_eq!(get(address, &format!("/closed?id={id}")).json()["closed"][0]["uid"], "busy");
+    assert_eq!(get(address, "/closed?id=x").status, 400);
 }
 
 #[test]

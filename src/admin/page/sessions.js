@@ -11,7 +11,7 @@ const ONE_EVERY_MS = 1_000;
 
 const ORDERS = {
   number: 'by_number', age_s: 'by_age', outbox_bytes: 'by_outbox', outbox_ms: 'by_outbox_ms',
-  in_flight: 'by_flight', kept_bytes: 'by_kept', silent_ms: 'by_silent',
+  in_flight: 'by_flight', kept_bytes: 'by_kept', silent_ms: 'by_silent', messages: 'by_messages', received_bytes: 'by_received', sent_bytes: 'by_sent',
 };
 /** A column's word, its kind, its text, and the order that a press on its head asks for. */
 const COLUMNS = [
@@ -25,6 +25,8 @@ const COLUMNS = [
   ['outbox', '', (it) => words.bytes(it.outbox_bytes), 'outbox_bytes'],
   ['in_flight', '', (it) => words.number(it.in_flight), 'in_flight'],
   ['kept', '', (it) => words.bytes(it.kept_bytes), 'kept_bytes'],
+  ['messages', '', (it) => words.number(it.received_messages + it.sent_messages), 'messages'],
+  ['sent', '', (it) => words.bytes(it.sent_bytes), 'sent_bytes'],
 ];
 
 let timer = null;
@@ -192,6 +194,8 @@ function showFacts(it) {
     outbox_bytes: words.bytes(it.outbox_bytes), outbox_ms: words.micros(it.outbox_ms * 1000),
     in_flight: words.number(it.in_flight), in_flight_bytes: words.bytes(it.in_flight_bytes),
     kept_bytes: words.bytes(it.kept_bytes), is_held: yes(it.held),
+    messages_in: words.number(it.received_messages), messages_out: words.number(it.sent_messages),
+    received_bytes: words.bytes(it.received_bytes), sent_bytes: words.bytes(it.sent_bytes), last_route: it.last_route ?? '–',
   };
   $('facts').replaceChildren(...Object.entries(shown).map(([key, text]) => element('div', {}, element('dt', {}, word(key)), element('dd', {}, text))));
 }

@@ -114,6 +114,10 @@ pub(super) fn sessions(value: &Value) -> String {
         "outbox_bytes",
         "in_flight",
         "kept_bytes",
+        "received_messages",
+        "sent_messages",
+        "sent_bytes",
+        "last_route",
     ];
     let rows = list(value, "sessions");
     let mut text = table(&columns, rows);
@@ -148,6 +152,9 @@ pub(super) fn closed(value: &Value) -> String {
         "silent_ms",
         "outbox_bytes",
         "in_flight",
+        "received_messages",
+        "sent_messages",
+        "last_route",
     ];
     let rows = list(value, "closed");
     let mut text = table(&columns, rows);

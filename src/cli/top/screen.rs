@@ -219,7 +219,7 @@ const SESSIONS: Columns = Columns(&[
     ("SILENT", 9, Right),
     ("OUTBOX", 9, Right),
     ("IN FLIGHT", 9, Right),
-    ("KEPT", 9, Right),
+    ("MESSAGES", 9, Right),
 ]);
 
 fn draw_sessions(frame: &mut Frame<'_>, state: &mut State, area: Rect) {
@@ -231,7 +231,7 @@ fn draw_sessions(frame: &mut Frame<'_>, state: &mut State, area: Rect) {
             seconds(number(it, "silent_ms") / 1_000.0),
             bytes(number(it, "outbox_bytes")),
             count(number(it, "in_flight")),
-            bytes(number(it, "kept_bytes")),
+            count(number(it, "received_messages") + number(it, "sent_messages")),
         ]);
         row
     });

@@ -20,6 +20,12 @@ pub(super) enum Sort {
     KeptBytes,
     /// The longest silence
     SilentMs,
+    /// The most messages, both ways
+    Messages,
+    /// The most bytes received
+    ReceivedBytes,
+    /// The most bytes sent
+    SentBytes,
 }
 
 impl Sort {
@@ -33,6 +39,9 @@ impl Sort {
             Self::InFlight => "in_flight",
             Self::KeptBytes => "kept_bytes",
             Self::SilentMs => "silent_ms",
+            Self::Messages => "messages",
+            Self::ReceivedBytes => "received_bytes",
+            Self::SentBytes => "sent_bytes",
         }
     }
 

@@ -10,6 +10,7 @@ impl Connections {
     pub(super) fn note_closed(&mut self, slot: Slot, reason: CloseReason) {
         let (id, now_us, now_ms) = (self.id_of(slot), self.now_us(), self.patient_ms());
         let Some(connection) = self.table.at(slot) else { return };
+        let traffic = connection.traffic;
         let session = ClosedSession {
             id,
             number: connection.session.number,
@@ -30,6 +31,11 @@ impl Connections {
             outbox_ms: connection.outbox.wait_ms(now_ms).unwrap_or(0),
             in_flight: connection.session.in_flight,
             kept_bytes: connection.kept_bytes(),
+            received_bytes: traffic.received_bytes,
+            sent_bytes: traffic.sent_bytes,
+            received_messages: traffic.received_messages,
+            sent_messages: traffic.sent_messages,
+            last_route: self.route_text(traffic.last_route),
         };
         self.closed.push(session);
     }

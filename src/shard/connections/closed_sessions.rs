@@ -141,6 +141,11 @@ mod tests {
             outbox_ms: 0,
             in_flight: 0,
             kept_bytes: 0,
+            received_bytes: 0,
+            sent_bytes: 0,
+            received_messages: 0,
+            sent_messages: 0,
+            last_route: None,
         }
     }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::session::SessionRecord;
+use crate::route::table::RouteId;
 use crate::session::{Outbox, SessionSnapshot, Uid};
 use crate::shard::listener_config::{Dialect, ListenerConfig, ListenerIndex};
 use crate::shard::shell::SocketIndex;
@@ -191,6 +192,7 @@ pub(crate) struct Connection {
     pub(crate) is_read_to_end: bool,
     /// The bytes counted of its input and output.
     pub(crate) io_bytes: u32,
+    pub(crate) traffic: Traffic,
     pub(crate) peer: SocketAddr,
     /// When the client last said what keeps it alive, on the shard's patient clock. Until it works
     /// that is its accept, and nothing else it says; later by the time that it was held back.
@@ -204,7 +206,38 @@ pub(crate) struct Connection {
 }
 
 // A hundred thousand of these idle on a machine.
-const _: () = assert!(size_of::<Connection>() <= 168);
+const _: () = assert!(size_of::<Connection>() <= 200);
+
+/// The traffic of a connection, for those who look at it: plain sums, of what its shard has at hand
+/// when it adds to them.
+#[derive(Debug, Clone, Copy, Default)]
+#[cfg_attr(not(feature = "admin"), allow(dead_code))] // Nobody looks then.
+pub(crate) struct Traffic {
+    /// Bytes of the socket.
+    pub(crate) received_bytes: u64,
+    pub(crate) sent_bytes: u64,
+    /// Requests and notifies. It wraps.
+    pub(crate) received_messages: u32,
+    /// Answers and pushes. It wraps.
+    pub(crate) sent_messages: u32,
+    /// The route of the last message of the client's; none where it is in no table.
+    pub(crate) last_route: Option<RouteId>,
+}
+
+impl Traffic {
+    /// Counts messages that have come, and the answers that they have got.
+    #[inline]
+    pub(crate) fn note(&mut self, messages: u64, answers: u64, last_route: Option<RouteId>) {
+        self.received_messages = self.received_messages.wrapping_add(messages as u32);
+        self.note_sent(answers as u32);
+        self.last_route = last_route;
+    }
+
+    #[inline]
+    pub(crate) fn note_sent(&mut self, messages: u32) {
+        self.sent_messages = self.sent_messages.wrapping_add(messages);
+    }
+}
 
 /// Bytes kept until the rest has come.
 pub(crate) struct Partial {
@@ -231,6 +264,7 @@ impl Connection {
             listener: ListenerIndex(0),
             is_read_to_end: false,
             io_bytes: 0,
+            traffic: Traffic::default(),
             peer,
             heard_ms: now_ms,
             outbox: Outbox::default(),

@@ -1,8 +1,11 @@
 //! Sessions as those who look from outside see them, a part in a turn.
 
+use std::sync::Arc;
+
 use super::connection::{State, Transport};
 use super::{Connection, Connections};
 use crate::limits::turn::SESSIONS_SHOWN_PER_TURN;
+use crate::route::table::RouteId;
 use crate::session::{SessionId, SessionInfo, SessionPage, Slot};
 use crate::shard::listener_config::Dialect;
 
@@ -30,10 +33,15 @@ impl Connections {
         SessionPage { sessions: shown.into_iter().collect(), closed: Vec::new(), next: None }
     }
 
+    /// The text of a route.
+    pub(super) fn route_text(&self, route: Option<RouteId>) -> Option<Arc<str>> {
+        Some(Arc::clone(&self.config.routes.entry(route?).text))
+    }
+
     /// A session as it is now.
     pub(in crate::shard) fn info(&self, id: SessionId, connection: &Connection) -> SessionInfo {
         let listener = self.config.listener(connection.listener);
-        let now_ms = self.patient_ms();
+        let (now_ms, traffic) = (self.patient_ms(), connection.traffic);
         SessionInfo {
             id,
             number: connection.session.number,
@@ -62,6 +70,11 @@ impl Connections {
             in_flight_bytes: connection.session.in_flight_bytes,
             kept_bytes: connection.kept_bytes(),
             held: self.budgets.is_held(id),
+            received_bytes: traffic.received_bytes,
+            sent_bytes: traffic.sent_bytes,
+            received_messages: traffic.received_messages,
+            sent_messages: traffic.sent_messages,
+            last_route: self.route_text(traffic.last_route),
         }
     }
 }

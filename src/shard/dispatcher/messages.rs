@@ -343,6 +343,9 @@ impl Dispatcher {
         self.counters.answers.add(tally.answers);
         self.answers_this_turn += tally.answers;
         connections.hear_package(slot);
+        if let Some(connection) = connections.at_mut(slot) {
+            connection.traffic.note(tally.messages, tally.answers, last);
+        }
         if tally.answers > 0 {
             self.forwarder.outbound.mark_dirty(slot);
         }

@@ -68,6 +68,9 @@ impl Dispatcher {
         let thread = Rc::clone(&self.thread);
         let route = self.find_route(&thread.routes, session.slot(), message.route?);
         let started_us = self.connections().now_us();
+        if let Some(connection) = self.connections().at_mut(session.slot()) {
+            connection.traffic.note(1, 0, route);
+        }
         let client = ClientCall { session, id, route, bytes: 0, started_us };
         if let Some(message_rate) = &mut self.message_rate
             && !message_rate.take(session.slot(), started_us)

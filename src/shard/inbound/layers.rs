@@ -11,6 +11,7 @@ impl Inbound {
     pub(in crate::shard) fn handle_receive(&mut self, session: SessionId, input: &mut [u8]) {
         self.counters.bytes_in.add(input.len() as u64);
         let Some((_, connection)) = self.connections().find(session) else { return };
+        connection.traffic.received_bytes += input.len() as u64;
         match connection.layer {
             Layer::Plain => self.handle_bytes(session, input),
             _ => self.handle_layered(session, input),

@@ -22,6 +22,7 @@ impl Outbound {
     pub(super) fn queue_shared(&mut self, slot: Slot, package: &Bytes, lossy: Option<Lossy>) {
         let Some((connection, pool)) = self.connections.at_with_pool(slot) else { return };
         self.counters.pushes.one();
+        connection.traffic.note_sent(1);
         if let Some(lossy) = lossy {
             let framing = match connection.transport {
                 Transport::Tcp => Framing::None,

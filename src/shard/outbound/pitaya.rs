@@ -58,6 +58,7 @@ impl Outbound {
             head[0] |= flag;
             out.extend_from_slice(&head);
             out.extend_from_slice(body);
+            connection.traffic.note_sent(1);
             self.counters.answers.one();
             if call.id >= wide_ids::NAMES_FIRST {
                 self.wide_ids.take(call.session, call.id);

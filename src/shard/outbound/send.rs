@@ -76,6 +76,7 @@ impl Outbound {
             pool.give(buffer);
         }
         self.counters.answers.one();
+        connection.traffic.note_sent(1);
         self.queue.mark_dirty(call.session, connection);
         if connection.outbox.bytes() > self.pauses.pause_bytes() {
             self.pause_for_outbox(call.session.slot());
@@ -95,6 +96,7 @@ impl Outbound {
         if connection.state == WORKING {
             connection.outbox.open(pool).extend_from_slice(bytes);
             self.counters.answers.add(u64::from(answers));
+            connection.traffic.note_sent(answers.into());
             self.queue.mark_dirty(session, connection);
             if connection.outbox.bytes() > self.pauses.pause_bytes() {
                 self.pause_for_outbox(session.slot());

@@ -96,6 +96,7 @@ impl Outbound {
             return self.connections.cut(slot, CloseReason::Peer);
         }
         self.counters.bytes_out.add(bytes as u64);
+        connection.traffic.sent_bytes += bytes as u64;
         let state = connection.state;
         #[cfg(feature = "tls")]
         let layer = connection.layer;
