@@ -141,6 +141,9 @@ pub enum EngineOption {
     Compression,
     /// An option of the admin server, by its name: `admin.listen`.
     Admin(&'static str),
+    /// An option of the traces, by its name: `traces.endpoint`, or the variable of the environment
+    /// that gives it.
+    Traces(&'static str),
     /// An option of a cluster, by the cluster's kind and the option's name: `pomelo.keepalive`.
     Cluster(&'static str),
 }
@@ -167,7 +170,7 @@ impl std::fmt::Display for EngineOption {
             Self::Tcp(name) => return write!(f, "tcp.{name}"),
             Self::Serializer => "serializer",
             Self::Compression => "compression",
-            Self::Admin(name) | Self::Cluster(name) => name,
+            Self::Admin(name) | Self::Traces(name) | Self::Cluster(name) => name,
         })
     }
 }

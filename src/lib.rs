@@ -75,7 +75,8 @@
 //! - `tls` adds TLS and WSS, `crypto` signed requests, `pomelo` and `pitaya` the backends of such
 //!   clusters.
 //! - `client` adds a client. It needs neither the engine nor a runtime.
-//! - `testing` adds the kit for tests, `admin` the admin server, `load` the load client.
+//! - `testing` adds the kit for tests, `admin` the admin server, `traces` spans for a collector of
+//!   OpenTelemetry, `load` the load client.
 //! - `internals` is for the crate's own benches, fuzz targets and simulation: no part of the
 //!   interface.
 //!
@@ -136,6 +137,13 @@ mod session;
 #[cfg(feature = "admin")]
 mod record;
 #[cfg(feature = "engine")]
+// Without `traces` no span is ever made, and without a cluster nobody is told of one.
+#[cfg_attr(
+    not(all(feature = "traces", any(feature = "pitaya", feature = "pomelo"))),
+    allow(dead_code)
+)]
+mod span;
+#[cfg(feature = "engine")]
 mod dispatch;
 #[cfg(feature = "engine")]
 mod forward;
@@ -160,6 +168,8 @@ mod io;
 pub mod load;
 #[cfg(feature = "engine")]
 mod engine;
+#[cfg(feature = "traces")]
+mod traces;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[cfg(feature = "admin")]
@@ -182,8 +192,8 @@ pub use dispatch::{
 #[cfg(feature = "engine")]
 pub use engine::{
     Builder, ClusterMetrics, Drain, Engine, Handle, Listener, Metrics, ServerTypeMetrics,
-    ShardMetrics, Shards, ShutdownReport, TcpOptions, WorkerMetrics, return_free_memory,
-    return_large_memory,
+    ShardMetrics, Shards, ShutdownReport, SpanMetrics, TcpOptions, WorkerMetrics,
+    return_free_memory, return_large_memory,
 };
 #[cfg(feature = "engine")]
 pub use error::{EngineOption, HandleError, IoUringBlock, StartError};
@@ -209,6 +219,8 @@ pub use session::{OnSecondBind, SessionData, SessionId, SessionView, ShardIndex,
 pub use shard::Dialect;
 #[cfg(all(feature = "engine", feature = "tls"))]
 pub use tls::{CertificateFault, Tls, TlsError};
+#[cfg(feature = "traces")]
+pub use traces::Traces;
 
 /// The library whose values are in handshakes, settings and requests.
 #[doc(no_inline)]

@@ -213,6 +213,7 @@ impl Collector for Scrape {
         self.encode_forwards(&mut families)?;
         self.encode_shards(&mut families)?;
         self.encode_workers(&mut families)?;
+        self.encode_spans(&mut families)?;
         encode_rest(&self.metrics.counters, &mut families)?;
         self.encode_own(&mut families)?;
         encode_process(&mut families)
@@ -389,6 +390,16 @@ impl Scrape {
         families.histograms(
             ("shaddock_worker_turn_duration_seconds", "Time of the turns of a worker"),
             workers().map(|it| (label(it), it.turns)),
+        )
+    }
+
+    fn encode_spans(&self, families: &mut Families<'_>) -> Result<(), Error> {
+        let Some(spans) = self.metrics.spans else { return Ok(()) };
+        families
+            .counter(("shaddock_spans_sent", "Spans that the collector has taken"), spans.sent)?;
+        families.counters(
+            ("shaddock_spans_lost", "Spans that it has not got, by why"),
+            spans.lost.map(|(reason, count)| ([("reason", reason)], count)),
         )
     }
 

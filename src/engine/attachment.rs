@@ -7,7 +7,7 @@ use super::handle::Handle;
 use crate::error::StartError;
 
 /// Something that is to run beside an engine, as the embedder describes it.
-#[cfg_attr(not(feature = "admin"), allow(dead_code))]
+#[cfg_attr(not(any(feature = "admin", feature = "traces")), allow(dead_code))]
 pub(crate) trait Attachment: Send {
     /// Checks that it can be started, as far as that shows before.
     fn check(&self) -> Result<(), StartError>;

@@ -27,6 +27,7 @@ use crate::route::table::RouteTable;
 use crate::route::{Dictionary, SlowConsumer};
 use crate::session::{OnSecondBind, SessionView};
 use crate::shard::{Changing, CheckClient, Heartbeat, KeptAliveBy, ShardConfig};
+use crate::span::SpanQueues;
 use crate::wire::protobuf::ProtoTable;
 
 /// The number of an engine's shards. Each is a thread, pinned to a core as far as there are any.
@@ -116,6 +117,11 @@ pub struct Builder {
     lanes_full: Vec<(String, LaneFull)>,
     push_policies: Vec<(String, SlowConsumer)>,
     attachments: Vec<Box<dyn Attachment>>,
+    /// One forwarded message in so many is traced, if any is.
+    sample_every: Option<u64>,
+    /// Who takes the spans, among the attachments.
+    #[cfg(feature = "traces")]
+    exporter: Option<usize>,
 }
 
 impl std::fmt::Debug for Builder {
@@ -171,6 +177,9 @@ impl Builder {
             lanes_full: Vec::new(),
             push_policies: Vec::new(),
             attachments: Vec::new(),
+            sample_every: None,
+            #[cfg(feature = "traces")]
+            exporter: None,
         }
     }
 
@@ -668,10 +677,31 @@ impl Builder {
     }
 
     /// Has something start with the engine, and stop behind it.
-    #[cfg_attr(not(feature = "admin"), allow(dead_code))]
+    #[cfg_attr(not(any(feature = "admin", feature = "traces")), allow(dead_code))]
     pub(crate) fn attach(mut self, attachment: impl Attachment + 'static) -> Self {
         self.attachments.push(Box::new(attachment));
         self
+    }
+
+    /// Has one forwarded message in so many traced, and their spans taken; by one, as nobody gets
+    /// a span that another has taken.
+    #[cfg(feature = "traces")]
+    pub(crate) fn sample(
+        mut self,
+        every: Option<u64>,
+        exporter: impl Attachment + 'static,
+    ) -> Self {
+        self.sample_every = every;
+        match self.exporter {
+            Some(at) => {
+                self.attachments[at] = Box::new(exporter);
+                self
+            }
+            None => {
+                self.exporter = Some(self.attachments.len());
+                self.attach(exporter)
+            }
+        }
     }
 
     /// Picks the server of a forwarded type, instead of Pomelo's default rule. `route` gets the
@@ -775,6 +805,7 @@ impl Builder {
             session_numbers: AtomicU64::new(0),
             counters: (0..counts.parties()).map(|_| Arc::default()).collect(),
             figures: Figures::new(counts.shards, counts.networks),
+            spans: self.sample_every.map(|every| Arc::new(SpanQueues::new(counts.shards, every))),
             #[cfg(feature = "admin")]
             recorder: Default::default(),
         }

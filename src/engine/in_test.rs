@@ -56,6 +56,7 @@ impl Builder {
         let counts = checked.counts;
         let Parts { mut config, registers, .. } = self.into_parts(checked);
         config.started_unix_ms = 0;
+        config.spans = None;
         #[cfg(feature = "crypto")]
         {
             config.use_crypto = false;

@@ -40,9 +40,9 @@ mod watch;
 mod worker_thread;
 
 pub use allocator::{return_free_memory, return_large_memory};
-#[cfg(feature = "admin")]
+#[cfg(any(feature = "admin", feature = "traces"))]
 pub(crate) use attached::Attached;
-#[cfg(feature = "admin")]
+#[cfg(any(feature = "admin", feature = "traces"))]
 pub(crate) use attachment::Attachment;
 pub use builder::{Builder, Shards};
 pub use drain::Drain;
@@ -51,4 +51,6 @@ pub use handle::{Engine, Handle, ShutdownReport};
 pub(crate) use in_test::TestPlan;
 pub use listen::Listener;
 pub use tcp_options::TcpOptions;
-pub use watch::{ClusterMetrics, Metrics, ServerTypeMetrics, ShardMetrics, WorkerMetrics};
+pub use watch::{
+    ClusterMetrics, Metrics, ServerTypeMetrics, ShardMetrics, SpanMetrics, WorkerMetrics,
+};

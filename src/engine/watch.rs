@@ -3,9 +3,11 @@
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 #[cfg(feature = "admin")]
-use std::{sync::mpsc::SyncSender, time::SystemTime};
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+#[cfg(any(feature = "admin", feature = "traces"))]
+use std::time::SystemTime;
 
 use super::handle::Handle;
 use crate::error::HandleError;
@@ -15,6 +17,9 @@ use crate::forward::{Carrier, ServerType, ServerTypeIndex};
 use crate::metrics::{CounterSnapshot, ForwardEnd, Latency, ShardFigures};
 #[cfg(feature = "admin")]
 use crate::session::{SessionPage, ShardIndex};
+use crate::span::SpanLoss;
+#[cfg(feature = "traces")]
+use crate::span::SpanQueues;
 
 /// An engine's figures at one moment. All of them count from the start, so that any number of
 /// readers see the same.
@@ -35,6 +40,8 @@ pub struct Metrics {
     pub server_types: Vec<ServerTypeMetrics>,
     /// Each cluster that the engine is a member of.
     pub clusters: Vec<ClusterMetrics>,
+    /// Spans of messages that were traced; none where nothing is.
+    pub spans: Option<SpanMetrics>,
 }
 
 /// The figures of one shard.
@@ -117,6 +124,18 @@ pub struct ClusterMetrics {
     pub has_joined: bool,
 }
 
+/// The fate of the spans of messages that were traced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SpanMetrics {
+    /// Spans that the collector has taken.
+    pub sent: u64,
+    /// Spans that were lost, by the reason: `open` where too many were waited for, `queue` where
+    /// too many waited to be sent, `collector` where that could not be reached, did not answer in
+    /// time or refused them.
+    pub lost: [(&'static str, u64); 3],
+}
+
 impl Handle {
     /// The engine's figures. They are read where its threads leave them: no shard is asked, and a
     /// shard that hangs does not hold them up. What is a sum of many things, such as the bytes kept
@@ -154,6 +173,10 @@ impl Handle {
             shards: figures().map(shard_metrics).collect(),
             server_types: self.server_type_metrics(),
             clusters: self.cluster_metrics(),
+            spans: self.config.spans.as_ref().map(|spans| SpanMetrics {
+                sent: spans.sent(),
+                lost: SpanLoss::ALL.map(|why| (why.name(), spans.lost(why))),
+            }),
         };
         let local = metrics.shards.iter().map(|shard| &shard.latency);
         let forwarded = metrics.server_types.iter().map(|kind| &kind.latency);
@@ -304,6 +327,33 @@ impl Handle {
     }
 }
 
+/// For what is attached.
+#[cfg(any(feature = "admin", feature = "traces"))]
+impl Handle {
+    pub(crate) fn server_id(&self) -> &str {
+        &self.config.server_id
+    }
+
+    pub(crate) fn server_type(&self) -> &str {
+        &self.config.server_type
+    }
+}
+
+/// For whoever sends spans on.
+#[cfg(feature = "traces")]
+impl Handle {
+    pub(crate) fn spans(&self) -> Option<Arc<SpanQueues>> {
+        self.config.spans.clone()
+    }
+
+    /// The time at which the clock of the shards was 0, by what both clocks say now: the system's
+    /// may have been set since.
+    pub(crate) fn clock_zero(&self) -> SystemTime {
+        let elapsed = Duration::from_micros(self.threads.now_us());
+        SystemTime::now().checked_sub(elapsed).unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+}
+
 /// For the admin server.
 #[cfg(feature = "admin")]
 impl Handle {
@@ -319,14 +369,6 @@ impl Handle {
         to: SyncSender<SessionPage>,
     ) -> Result<(), HandleError> {
         self.tell(shard, Mail::Look { at, to })
-    }
-
-    pub(crate) fn server_id(&self) -> &str {
-        &self.config.server_id
-    }
-
-    pub(crate) fn server_type(&self) -> &str {
-        &self.config.server_type
     }
 
     /// When the engine started.

@@ -22,6 +22,7 @@ use crate::route::table::{RouteId, RouteTable};
 #[cfg(feature = "admin")]
 use crate::session::SessionPage;
 use crate::session::{SessionData, SessionId, Uid};
+use crate::span::SpanContext;
 #[cfg(feature = "tls")]
 use crate::tls::ServerConfig;
 
@@ -34,6 +35,8 @@ pub(crate) enum Mail {
 
     // A worker.
     Forward(Forward),
+    /// A message that is sampled, for a network forwarder: its server is told of the span.
+    Traced(Box<Forward>, Box<SpanContext>),
     Closed {
         session: SessionId,
         data: Arc<SessionData>,

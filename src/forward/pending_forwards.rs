@@ -7,6 +7,7 @@ use crate::dispatch::context::{ClientCall, HeldRequest};
 use crate::dispatch::{Request, Session};
 use crate::route::table::RouteTable;
 use crate::session::SessionId;
+use crate::span::Span;
 
 /// Requests that are forwarded and not yet answered, by token and deadline.
 #[derive(Default)]
@@ -23,6 +24,8 @@ pub(crate) enum PendingForward {
         server_type: ServerTypeIndex,
         /// For the global after filters, where there are any.
         held: Option<Box<HeldRequest>>,
+        /// Its span, if it is sampled.
+        span: Option<Box<Span>>,
     },
     Batch(PendingBatch),
 }
@@ -176,7 +179,8 @@ mod tests {
         };
         let mut forwards = PendingForwards::default();
         let server_type = ServerTypeIndex(0);
-        let one = forwards.add(PendingForward::One { client, server_type, held: None }, 5);
+        let one =
+            forwards.add(PendingForward::One { client, server_type, held: None, span: None }, 5);
         let three = forwards.add(PendingForward::Batch(batch), 6);
         assert_eq!(forwards.len(), 4);
         assert!(forwards.batch_mut(one).is_none());

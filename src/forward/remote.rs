@@ -36,6 +36,7 @@ use crate::route::edition::Edition;
 use crate::route::push::Push;
 use crate::route::table::RouteTable;
 use crate::session::{SessionData, SessionId, ShardIndex, Uid};
+use crate::span::SpanContext;
 
 /// A forwarder's place in the engine. `C` is how it knows its questions by; `E` is the form in
 /// which its servers are told of a session.
@@ -75,8 +76,9 @@ pub(crate) struct Caller<C> {
 
 /// Something that has come from the engine.
 pub(crate) enum Received<C> {
-    /// A client's message. A request has a token, by which [`Remote::answer`] answers it.
-    Forward(Forward),
+    /// A client's message. A request has a token, by which [`Remote::answer`] answers it. Of one
+    /// that is sampled the server is told by which span it came.
+    Forward { forward: Forward, span: Option<Box<SpanContext>> },
     /// A session has got a uid; may be called by its number from here on. It stands in front of
     /// the answer to whoever has asked for that.
     Login { data: Arc<SessionData> },
@@ -158,11 +160,8 @@ impl<C: Copy, E> Remote<C, E> {
 
     fn handle_mail(&mut self, mail: Mail) -> Option<Received<C>> {
         match mail {
-            Mail::Forward(forward) => {
-                // From here on it counts for the cluster's own bounds.
-                self.endpoint.add_handled(forward.session.shard().into(), forward.bytes.len());
-                Some(Received::Forward(forward))
-            }
+            Mail::Forward(forward) => Some(self.handle_forward(forward, None)),
+            Mail::Traced(forward, span) => Some(self.handle_forward(*forward, Some(span))),
             Mail::Closed { session, data } => {
                 self.sessions.remove(&data.number);
                 Some(Received::Closed { session, data })
@@ -190,6 +189,12 @@ impl<C: Copy, E> Remote<C, E> {
                 None
             }
         }
+    }
+
+    fn handle_forward(&mut self, forward: Forward, span: Option<Box<SpanContext>>) -> Received<C> {
+        // From here on it counts for the cluster's own bounds.
+        self.endpoint.add_handled(forward.session.shard().into(), forward.bytes.len());
+        Received::Forward { forward, span }
     }
 
     /// Answers a request. A token of 0 is a notify's, which gets none.

@@ -173,7 +173,7 @@ pub fn user_call(id: u64, name: &str, arguments: &[Value], out: &mut Vec<u8>) ->
 /// JSON.
 #[must_use]
 pub fn forward(id: u64, message_id: u32, route: &str, body: &[u8], session: &str) -> Vec<u8> {
-    let message = Message { id: message_id, route, body };
+    let message = Message { id: message_id, route, body, span: None };
     let mut out = Vec::new();
     rpc::encode_forward(id, "chat", &message, session.as_bytes(), &mut out);
     out

@@ -16,6 +16,7 @@ use crate::route::schemas::Schemas;
 use crate::route::table::RouteTable;
 use crate::session::{Directory, OnSecondBind, SessionId, Uid};
 use crate::shard::{Heartbeat, KeptAliveBy, ReceiveEnd, ShardConfig, SocketIndex};
+use crate::span::SpanQueues;
 
 pub use crate::forward::worker::WorkerProbe;
 pub use crate::shard::{SessionProbe, ShardProbe, Stage};
@@ -37,6 +38,8 @@ pub struct Setup {
     pub single_session: Option<OnSecondBind>,
     /// The policy for messages to workers whose lanes are full.
     pub lane_full: LaneFull,
+    /// One forwarded message in so many is traced, if any is; nobody takes the spans.
+    pub sample_every: Option<u64>,
     /// Routes that are known by id.
     pub routes: Vec<String>,
     /// Handlers and filters of each shard; the server type is `connector`.
@@ -67,6 +70,7 @@ impl Setup {
             any_package: false,
             single_session: None,
             lane_full: LaneFull::Reject,
+            sample_every: None,
             routes: Vec::new(),
             connector: Arc::new(connector),
             chat: Arc::new(|_| {}),
@@ -115,6 +119,7 @@ impl Simulated {
             server_types,
             counters: (0..hub.parties()).map(|_| Arc::<Counters>::default()).collect(),
             figures: Figures::new(shards, 0),
+            spans: setup.sample_every.map(|every| Arc::new(SpanQueues::new(shards, every))),
             ..ShardConfig::bare(routes, None, setup.connector)
         });
         let registers = [setup.chat];

@@ -17,6 +17,7 @@ use crate::forward::deadline_list::DeadlineList;
 use crate::forward::mail::{Forward, WorkerBody, WorkerReply};
 use crate::metrics::ForwardEnd;
 use crate::session::SessionView;
+use crate::span::SpanContext;
 
 /// The status of a message that says that nobody has heard the request.
 pub(crate) const NO_RESPONDERS: u16 = 503;
@@ -84,10 +85,15 @@ impl Forwards {
     }
 
     /// A client's message for a server.
-    pub(super) fn handle_forward(&mut self, turn: &mut Turn<'_>, forward: Forward) {
+    pub(super) fn handle_forward(
+        &mut self,
+        turn: &mut Turn<'_>,
+        forward: Forward,
+        span: Option<Box<SpanContext>>,
+    ) {
         let Forward { token, session, data, route, id, bytes } = forward;
         let export = turn.remote.export(session, &data, export).clone();
-        let message = Message { session, data, export, route, id, bytes };
+        let message = Message { session, data, export, route, id, bytes, span };
         if let Err(failure) = self.accept(turn, token, message) {
             count(turn, failure);
             let (body, end) = (WorkerBody::Bytes(failure.body()), failure.end());
@@ -188,7 +194,8 @@ impl Forwards {
         self.requests += 1;
         let (route, body) = message.parts(&turn.config.routes);
         self.metadata.clear();
-        turn.config.push_metadata(route, turn.now_us, self.requests, &mut self.metadata);
+        let span = message.span.as_deref();
+        turn.config.push_metadata(route, span, (turn.now_us, self.requests), &mut self.metadata);
         self.payload.clear();
         let message = ClientMessage {
             session: &message.export,

@@ -167,7 +167,9 @@ impl Member {
         let (mut turn, forwards, remotes) = self.parts();
         while let Some(received) = turn.remote.receive() {
             match received {
-                Received::Forward(forward) => forwards.handle_forward(&mut turn, forward),
+                Received::Forward { forward, span } => {
+                    forwards.handle_forward(&mut turn, forward, span);
+                }
                 Received::Login { data } => remotes.handle_login(&mut turn, &data),
                 Received::Logout { data } | Received::Closed { data, .. } => {
                     remotes.handle_logout(&mut turn, &data);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::cluster::{PitayaCluster, PitayaLimits};
 use crate::metrics::Counters;
 use crate::route::table::RouteTable;
+use crate::span::SpanContext;
 
 /// The settings of a member.
 pub(crate) struct MemberConfig {
@@ -75,7 +76,14 @@ impl MemberConfig {
 
     /// The context that a backend demands of every request (docs/protocol/pitaya.md,
     /// "Forwarding a client message", `metadata`).
-    pub(super) fn push_metadata(&self, route: &str, now_us: u64, requests: u64, out: &mut Vec<u8>) {
+    /// `requests` are those so far.
+    pub(super) fn push_metadata(
+        &self,
+        route: &str,
+        span: Option<&SpanContext>,
+        (now_us, requests): (u64, u64),
+        out: &mut Vec<u8>,
+    ) {
         out.extend_from_slice(&self.metadata_head);
         let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
         if route.bytes().all(is_plain) {
@@ -90,8 +98,21 @@ impl MemberConfig {
         write!(out, ",\"req-start-time\":{started_ns},\"request.id\":\"").ok();
         push_digits(self.id_head, out);
         push_digits(requests, out);
-        out.extend_from_slice(b"\"}");
+        out.push(b'"');
+        if let Some(span) = span {
+            push_span(span, out);
+        }
+        out.push(b'}');
     }
+}
+
+/// Appends the member by which backends know the span of a sampled message
+/// (docs/protocol/pitaya.md, "Forwarding a client message", `otel-span`).
+#[cold]
+fn push_span(span: &SpanContext, out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"otel-span\":{\"traceparent\":\"");
+    out.extend_from_slice(span.traceparent().as_bytes());
+    out.extend_from_slice(b"\"}");
 }
 
 /// Appends a number as half of a request's id.

@@ -16,6 +16,7 @@ use super::subjects::Subject;
 use crate::forward::mail::ForwardRoute;
 use crate::route::table::RouteTable;
 use crate::session::{Generation, SessionData, SessionId, ShardIndex, Slot};
+use crate::span::SpanContext;
 
 /// The key of a server in the table of servers.
 pub(super) type ServerKey = (Slot, Generation);
@@ -56,6 +57,8 @@ pub(super) struct Message {
     pub(super) id: u32,
     /// The body, behind the route's text where the route has no id.
     pub(super) bytes: Bytes,
+    /// Its span, if it is sampled.
+    pub(super) span: Option<Box<SpanContext>>,
 }
 
 /// A message that waits for its server's window.

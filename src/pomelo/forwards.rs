@@ -19,6 +19,7 @@ use crate::forward::mail::{Forward, WorkerBody, WorkerReply};
 use crate::forward::remote::Remote;
 use crate::metrics::ForwardEnd;
 use crate::session::{SessionData, SessionId, SessionView, ShardIndex, Slot};
+use crate::span::SpanContext;
 
 /// Bytes of a call beside its body and its route: its head, and a small session.
 const CALL_BYTES: usize = 512;
@@ -44,11 +45,11 @@ pub(super) struct Forwards<'a> {
 
 impl Forwards<'_> {
     /// A client's message for a server.
-    pub(super) fn handle_forward(&mut self, forward: Forward) {
+    pub(super) fn handle_forward(&mut self, forward: Forward, span: Option<&SpanContext>) {
         let Forward { token, session, data, route, id, bytes } = forward;
         let routes = Arc::clone(&self.config.routes);
         let (text, body) = route.split(&routes, &bytes);
-        let message = Message { id, route: text, body };
+        let message = Message { id, route: text, body, span };
         if let Err(why) = self.call(session, &data, token, &message) {
             let (counter, end) = match why {
                 NotCalled::Lost => (&self.config.counters.forward_lost, ForwardEnd::Lost),

@@ -275,7 +275,9 @@ impl Member {
     pub(crate) fn run(&mut self) {
         while let Some(received) = self.remote.receive() {
             match received {
-                Received::Forward(forward) => self.forwards().handle_forward(forward),
+                Received::Forward { forward, span } => {
+                    self.forwards().handle_forward(forward, span.as_deref());
+                }
                 Received::Closed { session, data } => {
                     self.forwards().handle_session_closed(session, &data);
                 }

@@ -16,6 +16,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::session::SessionData;
+use crate::span::SpanContext;
 use crate::wire::number::push_integer;
 use crate::wire::truthy::is_truthy;
 
@@ -30,6 +31,8 @@ pub(crate) struct Message<'a> {
     pub(crate) route: &'a str,
     /// Any bytes; see [`spliced`].
     pub(crate) body: &'a [u8],
+    /// Its span, if it is sampled.
+    pub(crate) span: Option<&'a SpanContext>,
 }
 
 /// Appends a call of `sys.msgRemote.forwardMessage`. `session` is JSON from [`export`].
@@ -59,7 +62,22 @@ pub(crate) fn encode_forward(
     out.extend_from_slice(&spliced(message.body));
     out.extend_from_slice(b",\"compressGzip\":0},");
     out.extend_from_slice(session);
+    if let Some(span) = message.span {
+        push_traceparent(span, out);
+    }
     out.extend_from_slice(b"]}}");
+}
+
+/// Adds the member `traceparent` to the session that stands at the end. A `BackendSession` takes
+/// all members over, and gives none back but those it knows (`lib/common/service/
+/// backendSessionService.js` of pomelo 2.2.7): so handlers see it, and it goes no further.
+#[cold]
+fn push_traceparent(span: &SpanContext, out: &mut Vec<u8>) {
+    debug_assert!(out.ends_with(b"}"), "a session is an object");
+    out.pop();
+    out.extend_from_slice(b",\"traceparent\":\"");
+    out.extend_from_slice(span.traceparent().as_bytes());
+    out.extend_from_slice(b"\"}");
 }
 
 /// Appends a call of a remote that the game has written: `user.<service>.<method>`.

@@ -101,7 +101,8 @@ fn forwarded_messages_are_the_originals() {
         ("forward_size_127_boundary", 4, (9, "c.h.m", "{}"), &unbound),
     ] {
         let (message_id, route, body) = message;
-        let message = Message { id: message_id, route, body: body.as_bytes() };
+        let body = body.as_bytes();
+        let message = Message { id: message_id, route, body, span: None };
         let mut out = Vec::new();
         mqtt::encode_publish(rpc::TOPIC, &mut out, |out| {
             rpc::encode_forward(id, "chat", &message, session, out);

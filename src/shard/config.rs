@@ -22,6 +22,7 @@ use crate::route::schemas::Schemas;
 use crate::route::table::RouteTable;
 use crate::route::{Dictionary, default_route};
 use crate::session::{OnSecondBind, SessionView};
+use crate::span::SpanQueues;
 use crate::wire::pitaya;
 use crate::wire::protobuf::ProtoTable;
 
@@ -79,6 +80,8 @@ pub(crate) struct ShardConfig {
     pub(crate) counters: Vec<Arc<Counters>>,
     /// Figures of the threads besides their counters.
     pub(crate) figures: Figures,
+    /// Spans of messages that are sampled; none where nothing is traced.
+    pub(crate) spans: Option<Arc<SpanQueues>>,
     /// Recordings of single sessions.
     #[cfg(feature = "admin")]
     pub(crate) recorder: Recorder,
@@ -298,6 +301,7 @@ impl ShardConfig {
             session_numbers: AtomicU64::new(0),
             counters: vec![Arc::default()],
             figures: Figures::new(1, 0),
+            spans: None,
             #[cfg(feature = "admin")]
             recorder: Recorder::default(),
         }

@@ -15,6 +15,8 @@ pub struct ShardProbe {
     pub deadlines: usize,
     /// Forwarded requests that wait.
     pub calls: usize,
+    /// Spans of forwarded requests that wait.
+    pub spans: usize,
     /// Questions to other shards that wait.
     pub asks: usize,
     /// Futures alive.
@@ -86,6 +88,7 @@ impl Shard {
             connections: connections.len(),
             deadlines: connections.deadlines(),
             calls: forwarder.pending_len(),
+            spans: forwarder.spans_open(),
             asks: forwarder.asks_len(),
             tasks: dispatcher.tasks_alive(),
             timers: dispatcher.timers_len(),

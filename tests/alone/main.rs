@@ -2,6 +2,8 @@
 //! time on a core. So each runs in a process of its own ([`support::alone::is_alone`]), or has its
 //! server in one.
 
+#[path = "../../benches/end_to_end/allocations.rs"]
+mod allocations;
 mod fragments;
 mod idle;
 mod leaks;
@@ -9,4 +11,5 @@ mod leaks;
 mod memory;
 #[cfg(feature = "pomelo")]
 mod pomelo_memory;
+mod traces;
 mod typed;

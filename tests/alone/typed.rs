@@ -1,14 +1,13 @@
 //! Typed handlers and forwarded messages, which take no allocation for each message.
 
-#[path = "../../benches/end_to_end/allocations.rs"]
-mod allocations;
-
 use serde::{Deserialize, Serialize};
 use shaddock::internals::Core;
 use shaddock::internals::simulated::{Sending, Setup, Simulated};
 use shaddock::{Handlers, Reply, Routes, SessionId};
 use support::alone::is_alone;
 use support::{ack, handshake, request};
+
+use crate::allocations;
 
 const ROUTE: &str = "connector.entryHandler.move";
 const PATH: &str = "entryHandler.move";

@@ -3,6 +3,8 @@
 
 #[cfg(all(feature = "pitaya", feature = "pomelo"))]
 mod all_three;
+#[cfg(all(feature = "cli", feature = "traces"))]
+mod collector;
 #[cfg(feature = "pitaya")]
 #[path = "../../examples/pitaya_backend/backend.rs"]
 mod backend;
@@ -16,6 +18,8 @@ mod pitaya;
 mod pitaya_window;
 #[cfg(feature = "pitaya")]
 mod secured;
+#[cfg(all(feature = "cli", feature = "traces"))]
+mod traces;
 #[cfg(feature = "pitaya")]
 mod users;
 #[cfg(feature = "pomelo")]

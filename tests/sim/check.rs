@@ -163,6 +163,7 @@ impl World {
             ensure(probe.connections <= limits.connections_per_shard_max as usize, text)?;
             ensure(probe.deadlines <= probe.connections, text)?;
             ensure(probe.calls <= limits.forwards_in_flight_max, text)?;
+            ensure(probe.spans <= probe.calls, text)?;
             ensure(probe.asks <= limits.backlog_len_max, text)?;
             ensure(probe.tasks <= limits.tasks_max, text)?;
             ensure(probe.backlog <= backlog_max, text)?;

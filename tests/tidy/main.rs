@@ -18,7 +18,7 @@ use std::{fmt, fs, path::Path};
 /// `route` because it hands on that one's errors. `pitaya` and `pomelo` are ends of lanes, as
 /// workers are, and know nothing of shards. `io` comes after `shard`, whose word for a socket it
 /// takes; `load` and `engine` stand on it beside each other.
-const MODULE_ORDER: [&str; 26] = [
+const MODULE_ORDER: [&str; 28] = [
     "test_cases",
     "sync",
     "log",
@@ -31,6 +31,7 @@ const MODULE_ORDER: [&str; 26] = [
     "tls",
     "session",
     "record",
+    "span",
     "dispatch",
     "forward",
     "pitaya",
@@ -42,6 +43,7 @@ const MODULE_ORDER: [&str; 26] = [
     "io",
     "load",
     "engine",
+    "traces",
     "testing",
     "admin",
     "cli",

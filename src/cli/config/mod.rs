@@ -23,6 +23,7 @@ mod server;
 mod table;
 #[cfg(test)]
 mod tests;
+mod traces;
 
 use std::collections::BTreeMap;
 use std::env;
@@ -66,7 +67,7 @@ struct Entry {
 }
 
 /// Every section, in the order of the example.
-const SECTIONS: [Entry; 12] = [
+const SECTIONS: [Entry; 13] = [
     Entry { name: "listener", read: listener::read },
     Entry { name: "heartbeat", read: heartbeat::read },
     Entry { name: "dictionary", read: dictionary::read },
@@ -75,6 +76,7 @@ const SECTIONS: [Entry; 12] = [
     Entry { name: "handshake", read: handshake::read },
     Entry { name: "maintenance", read: maintenance::read },
     Entry { name: "admin", read: admin::read },
+    Entry { name: "traces", read: traces::read },
     Entry { name: "limits", read: limits::read },
     Entry { name: "push", read: push::read },
     Entry { name: "pomelo", read: pomelo::read },
@@ -152,6 +154,12 @@ impl Config {
     /// Finds the key that an engine would not start with.
     fn problem(&self, error: &StartError, root: &Table<'_>) -> Problem {
         let (key, wanted) = match error {
+            // A variable of the environment, as others name it.
+            StartError::Option { option: EngineOption::Traces(name), expected }
+                if name.starts_with("OTEL_") =>
+            {
+                return Problem::of_variable(name, &format!("must be {expected}"));
+            }
             StartError::Limits(error) => {
                 (format!("limits.{}", error.key), format!("must be {}", error.expected))
             }

@@ -79,6 +79,11 @@ impl Problem {
         let text = format!("expected {expected}, found {found}");
         Self { file: file.to_owned(), place: None, key: String::new(), text }
     }
+
+    /// Of a variable of the environment that is no key of the file.
+    pub(super) fn of_variable(name: &str, text: &str) -> Self {
+        Self { file: name.to_owned(), place: None, key: String::new(), text: text.to_owned() }
+    }
 }
 
 impl fmt::Display for Problem {

@@ -205,6 +205,15 @@ fn relations_are_told_with_the_key_they_are_about() {
     for (text, expected) in [
         ("[server]\nshards = 0", "2:10: server.shards: must be at least 1, found 0"),
         (
+            "[traces]\nenabled = true\nendpoint = \"https://collector\"",
+            "3:12: traces.endpoint: must be a URL such as http://127.0.0.1:4318, without TLS: a \
+             collector on this machine can send spans on with it, found \"https://collector\"",
+        ),
+        (
+            "[traces]\nenabled = true\nsample = 0",
+            "3:10: traces.sample: must be a number of messages, at least 1, found 0",
+        ),
+        (
             "[server]\nsingle_session = true",
             "2:18: server.single_session: expected \"off\", \"refuse\" or \"kick\", found true",
         ),

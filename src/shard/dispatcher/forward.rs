@@ -52,7 +52,8 @@ impl Dispatcher {
     /// nothing.
     pub(super) fn handle_worker_answer(&mut self, token: u64, reply: WorkerReply) {
         let pending = self.forwarder.take_pending(token);
-        let Some(PendingForward::One { client, server_type, held }) = pending else { return };
+        let Some(PendingForward::One { client, server_type, held, span }) = pending else { return };
+        self.forwarder.end_span(span, reply.end);
         self.figures.forwards[server_type.index()].end(reply.end, 1);
         self.handle_answer(&client, held, &reply.into_reply(), Some(server_type));
     }
@@ -111,7 +112,8 @@ impl Dispatcher {
         while let Some(pending) = self.forwarder.take_due() {
             let reply = Reply::failure(Failure::TimedOut);
             match pending {
-                PendingForward::One { client, server_type, held } => {
+                PendingForward::One { client, server_type, held, span } => {
+                    self.forwarder.end_span(span, ForwardEnd::TimedOut);
                     self.count_timeout(server_type);
                     self.handle_answer(&client, held, &reply, Some(server_type));
                 }

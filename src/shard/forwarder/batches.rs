@@ -43,6 +43,8 @@ pub(super) struct Room<'a> {
     pub(super) lane_waits: &'a LaneWaits,
     /// The bytes left of `shard_bytes_max`.
     pub(super) memory_left: usize,
+    /// Messages before the one that is sampled, which goes alone.
+    pub(super) until_sampled: usize,
     /// True if global filters are to see the outcome of each message.
     pub(super) is_filtered: bool,
 }
@@ -87,7 +89,7 @@ impl Batching<'_> {
     /// Puts a message into the batch that is being filled, or into a new one where there is none.
     /// An error is the worker, if there is any, that it has to go to alone: it is long, filters
     /// have changed the session's data for it, it is for another worker than those before it, or
-    /// there is no room and what becomes of it is decided there.
+    /// there is no room and what becomes of it is decided there, or it is sampled.
     #[inline(always)]
     pub(in crate::shard) fn put(
         &mut self,
@@ -194,6 +196,7 @@ impl ForwardBatches {
                 limits.in_flight_per_session_max.saturating_sub(connection.session.in_flight),
             ),
             limits.forwards_in_flight_max.saturating_sub(room.pending.len()),
+            room.until_sampled,
         ];
         let messages_max = bounds.into_iter().fold(MESSAGES_MAX, usize::min);
         if messages_max == 0 || !room.has_bytes(connection, worker) {

@@ -15,12 +15,13 @@ use super::lane_waits::{Destination, ForwardMessage, WAITING_BYTES, Waiting};
 use crate::dispatch::context::{ClientCall, HeldRequest};
 use crate::forward::mail::{Forward, ForwardRoute, Mail};
 use crate::forward::pending_forwards::PendingForward;
-use crate::forward::{Carrier, LaneFull, WorkerIndex};
+use crate::forward::{Carrier, LaneFull, ServerId, WorkerIndex};
 use crate::limits::turn::LANE_WAITS_PER_TURN;
 use crate::metrics::ForwardEnd;
 use crate::route::table::RouteId;
 use crate::session::{SessionData, SessionId};
 use crate::shard::connections::{Pause, worker_bit};
+use crate::span::{Span, cut};
 
 /// A message that finds no room, with what filters are to see of it.
 pub(in crate::shard) struct Rejected {
@@ -130,22 +131,38 @@ impl Forwarder {
         let is_near = matches!(carrier, Carrier::Workers { .. });
         // A worker says of a notify, too, that it is done with it; servers of a cluster may not.
         let is_answered = is_near || client.id != 0 || held.is_some();
+        let span = match self.sampler.is_due() {
+            true => self.begin_span(&client, destination, &data, route, &bytes),
+            false => None,
+        };
+        let context = span.as_ref().filter(|_| !is_near).map(|span| Box::new(span.context));
         let connections = &mut self.outbound.connections;
         let deadline_us = connections.now_us() + self.config.forward_timeout_us();
         let token = match is_answered {
             true => {
                 let server_type = destination.server_type;
                 self.figures.forwards[server_type.index()].awaited.one();
-                let waits = PendingForward::One { client, server_type, held };
+                let waits = PendingForward::One { client, server_type, held, span };
                 self.pending.add(waits, deadline_us)
             }
-            false => 0,
+            false => {
+                if let Some(span) = span {
+                    self.sampler.end(span, None, connections.now_us());
+                }
+                0
+            }
         };
         let (session, id) = (client.session, client.id);
         let party = self.endpoint.hub().worker(destination.worker);
         self.endpoint.add_sent(party, bytes.len());
-        self.endpoint
-            .send(party, Mail::Forward(Forward { token, session, data, route, id, bytes }));
+        let forward = Forward { token, session, data, route, id, bytes };
+        self.endpoint.send(
+            party,
+            match context {
+                None => Mail::Forward(forward),
+                Some(context) => Mail::Traced(Box::new(forward), context),
+            },
+        );
         self.counters.forwards.one();
         // An answer over the network takes longer than a look for it is worth.
         self.forwarded += usize::from(is_near);
@@ -155,6 +172,47 @@ impl Forwarder {
         if !is_answered {
             connections.end_in_flight(&client);
         }
+    }
+
+    /// Begins the span of a message that is sampled.
+    #[cold]
+    fn begin_span(
+        &mut self,
+        client: &ClientCall,
+        destination: Destination,
+        data: &SessionData,
+        route: ForwardRoute,
+        bytes: &[u8],
+    ) -> Option<Box<Span>> {
+        let Destination { server_type, worker } = destination;
+        let server_type = &self.config.server_types[server_type.index()];
+        let party = self.endpoint.hub().worker(worker);
+        let shard = self.outbound.connections.index().0;
+        let (carrier, worker) = match &server_type.carrier {
+            Carrier::Workers { servers, first_worker, .. } => {
+                let place = worker.index().saturating_sub(first_worker.index());
+                ("worker", servers.get(place).map(ServerId::shared))
+            }
+            Carrier::Remote { .. } => {
+                let mut clusters = self.config.figures.clusters();
+                let cluster = clusters.find(|cluster| cluster.party == party.0);
+                (cluster.map_or("cluster", |cluster| cluster.kind), None)
+            }
+        };
+        self.sampler.begin(|context| Span {
+            context,
+            started_us: client.started_us,
+            ended_us: client.started_us,
+            end: None,
+            is_notify: client.id == 0,
+            shard,
+            session: data.number,
+            route: cut(route.split(&self.config.routes, bytes).0),
+            uid: data.uid.as_ref().map(|uid| cut(uid.text())),
+            server_type: Arc::clone(&server_type.name),
+            carrier,
+            worker,
+        })
     }
 
     /// Gives those that wait the room that there is now, and rejects those that have waited for

@@ -35,6 +35,7 @@ use crate::forward::pending_forwards::{PendingForward, PendingForwards};
 use crate::forward::{BACKLOG_RETRY_US, Chunk, Endpoint, Hub, Party, ServerTypeIndex};
 use crate::metrics::{Counters, ForwardEnd, ShardFigures};
 use crate::session::Directory;
+use crate::span::{Sampler, Span};
 
 /// One shard's side of the lanes to all other parties, and its part of the directory of uids.
 pub(super) struct Forwarder {
@@ -62,6 +63,7 @@ pub(super) struct Forwarder {
     forwarded: usize,
     /// That of the thread, for code of the embedder's that is called here.
     last_call: Rc<LastCall>,
+    sampler: Sampler,
 }
 
 impl Forwarder {
@@ -85,6 +87,7 @@ impl Forwarder {
             lane_waits: LaneWaits::default(),
             chunks: (0..workers).map(|_| Chunk::default()).collect(),
             forwarded: 0,
+            sampler: Sampler::new(config.spans.as_ref()),
             counters: Arc::clone(&config.counters[me.index()]),
             figures: Arc::clone(outbound.connections.figures()),
             last_call: Rc::clone(last_call),
@@ -171,6 +174,11 @@ impl Forwarder {
         self.pending.len()
     }
 
+    #[cfg(any(test, feature = "internals"))]
+    pub(super) fn spans_open(&self) -> usize {
+        self.sampler.open()
+    }
+
     #[cfg(test)]
     pub(super) fn config(&self) -> &ShardConfig {
         &self.config
@@ -206,6 +214,14 @@ impl Forwarder {
         Some(taken)
     }
 
+    /// Ends the span of a message that is done, if it has one.
+    #[inline]
+    pub(super) fn end_span(&mut self, span: Option<Box<Span>>, end: ForwardEnd) {
+        if let Some(span) = span {
+            self.sampler.end(span, Some(end), self.outbound.connections.now_us());
+        }
+    }
+
     /// When something here has to be looked at again at the latest.
     pub(super) fn next_deadline_us(&self) -> Option<u64> {
         // Nobody tells of room in a lane that was not quite full.
@@ -225,6 +241,7 @@ impl Forwarder {
             pending: &self.pending,
             lane_waits: &self.lane_waits,
             memory_left,
+            until_sampled: self.sampler.until_due(),
             is_filtered,
         };
         (Batching { batches: &mut self.batches, room }, &mut self.outbound)

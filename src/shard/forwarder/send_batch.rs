@@ -42,6 +42,7 @@ impl Forwarder {
             batch.token = self.pending.add(PendingForward::Batch(awaited), deadline_us);
         }
         let messages = batch.messages.len();
+        self.sampler.skip(messages);
         self.batches.add_away(worker, messages);
         self.counters.forwards.add(messages as u64);
         self.forwarded += messages;
