@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd as _;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use io_uring::types::{BufRingEntry, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
@@ -120,6 +120,15 @@ struct Server {
     pushes_under_way: usize,
 }
 
+/// The waits of all rings of this process.
+static TURNS: AtomicU64 = AtomicU64::new(0);
+
+/// The number of times that a ring of this process has waited for completions, which is also its
+/// number of turns.
+pub(crate) fn turns() -> u64 {
+    TURNS.load(Ordering::Relaxed)
+}
+
 /// Serves up to `sockets` connections for ever.
 pub(crate) fn serve(
     listeners: &[TcpListener],
@@ -134,6 +143,7 @@ pub(crate) fn serve(
     let mut batch = Vec::with_capacity(8192);
     loop {
         server.wait()?;
+        TURNS.fetch_add(1, Ordering::Relaxed);
         batch.extend(server.uring.completion().map(|c| (c.user_data(), c.result(), c.flags())));
         for (token, result, flags) in batch.drain(..) {
             server.handle(token, result, flags);

@@ -31,6 +31,23 @@ pub(crate) fn unknown() -> String {
     "?".into()
 }
 
+/// Prints a table, as wide as its cells: names to the left, figures behind them to the right.
+pub(crate) fn print_table<const N: usize>(columns: &[&str; N], rows: &[[String; N]], names: usize) {
+    let columns = columns.map(String::from);
+    let lines = || std::iter::once(&columns).chain(rows);
+    let width = |place: usize| lines().map(|line| line[place].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    for line in lines() {
+        for (place, (cell, width)) in line.iter().zip(widths).enumerate() {
+            match place < names {
+                true => print!("{cell:<width$}  "),
+                false => print!("{cell:>width$}  "),
+            }
+        }
+        println!();
+    }
+}
+
 /// A table of an HTML page.
 pub(crate) fn table<const N: usize>(
     columns: &[&str; N],
@@ -56,9 +73,14 @@ pub(crate) fn page(title: &str) -> String {
     )
 }
 
+/// The folder of build results.
+pub(crate) fn target() -> String {
+    std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into())
+}
+
 /// Writes `NAME.json` and `NAME.html` into the folder of build results.
 pub(crate) fn write(name: &str, results: &impl Serialize, page: &str) -> std::io::Result<()> {
-    let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into());
+    let target = target();
     std::fs::create_dir_all(&target)?;
     let json = serde_json::to_string_pretty(results)?;
     std::fs::write(format!("{target}/{name}.json"), json)?;

@@ -5,11 +5,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde::Serialize;
+use shaddock::load::hdrhistogram::Histogram;
 use shaddock::load::{self, LoadOptions, Phase, Transport};
 
 use crate::common::cpu::CpuMeter;
-use crate::process::Process;
+use crate::process::{Counts, Process};
 use crate::servers::Server;
+use crate::tls::{self, Target};
 
 /// Connections, and requests in flight on each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -32,6 +34,54 @@ impl Point {
     }
 }
 
+/// Messages a second, and the connections over which they come.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(crate) struct Rate {
+    pub(crate) per_second: u32,
+    pub(crate) connections: u32,
+}
+
+impl Rate {
+    /// Rates at which a core is idle for most of the time.
+    pub(crate) const ALL: [Self; 4] = [
+        Self { per_second: 5_000, connections: 50 },
+        Self { per_second: 30_000, connections: 50 },
+        Self { per_second: 30_000, connections: 1_000 },
+        Self { per_second: 60_000, connections: 50 },
+    ];
+
+    pub(crate) fn name(self) -> String {
+        format!("{}x{}", self.per_second, self.connections)
+    }
+}
+
+/// The work that a server is given.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Work {
+    /// As many requests in flight at all times: a closed loop.
+    Echo(Point),
+    /// Requests at a rate: an open loop. The point has the most that may be late.
+    EchoAt(Point, f64),
+    /// TLS connections, so many at a time, each closed when it works.
+    Connect { at_a_time: u32 },
+}
+
+/// The most messages that may be late on one connection of the open loop.
+pub(crate) const LATE_MAX: u32 = 64;
+
+/// The load before any other on a server whose code is compiled while it runs. At a low rate that
+/// would take longer than a run.
+const HEATING: Point = Point { connections: 50, pipeline: 16 };
+const HEATING_SHAPE: Shape =
+    Shape { warmup: Duration::ZERO, measure: Duration::from_millis(500), body_bytes: 64 };
+
+impl From<Rate> for Work {
+    fn from(rate: Rate) -> Self {
+        let point = Point { connections: rate.connections, pipeline: LATE_MAX };
+        Self::EchoAt(point, rate.per_second.into())
+    }
+}
+
 /// The figures of one run.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Sample {
@@ -48,8 +98,17 @@ pub(crate) struct Sample {
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
     pub(crate) p999_us: f64,
-    /// `None` if the server can't count them.
+    /// Per message; `None` if the server can't count them, like the next.
     pub(crate) allocations: Option<f64>,
+    pub(crate) turns: Option<f64>,
+}
+
+/// The messages that a load client has had answered.
+pub(crate) struct Outcome {
+    pub(crate) messages: u64,
+    pub(crate) elapsed: Duration,
+    /// Nanoseconds.
+    pub(crate) latency: Histogram<u64>,
 }
 
 /// The duration of each run, and the size of its messages.
@@ -60,49 +119,49 @@ pub(crate) struct Shape {
     pub(crate) body_bytes: usize,
 }
 
-/// Puts load on a fresh server; with a rate, as an open loop.
-pub(crate) fn measure(
-    server: Server,
-    point: Point,
-    shape: Shape,
-    rate: Option<f64>,
-) -> std::io::Result<Sample> {
+/// Puts load on a fresh server.
+pub(crate) fn measure(server: Server, work: Work, shape: Shape) -> std::io::Result<Sample> {
     let mut process = Process::start(server)?;
-    let options = options(server, point, shape, rate, process.address);
     let (server_id, client_id) = (process.pid(), std::process::id());
+    let address = process.address;
+    if server.is_compiled_late() {
+        load(server, Work::Echo(HEATING), HEATING_SHAPE, address, &mut |_, _| {})?;
+    }
     let mut begin = None;
     let mut end = None;
-    let report = load::run(&options, |progress| {
+    let outcome = load(server, work, shape, address, &mut |phase, messages| {
         // The first report of the measuring phase comes in its first moments.
-        match progress.phase {
+        match phase {
             Phase::Measure if begin.is_none() => {
-                let allocations = process.allocations();
+                let counts = process.counts();
                 let meters = [server_id, client_id].map(CpuMeter::start);
-                begin = Some((meters, allocations, progress.messages));
+                begin = Some((meters, counts, messages));
             }
             Phase::Done => {
-                end = begin.take().map(|(meters, allocations, messages)| {
+                end = begin.take().map(|(meters, counts, messages)| {
                     let cpus = meters.map(|meter| meter.and_then(CpuMeter::stop));
-                    (cpus, allocations, process.allocations(), messages)
+                    (cpus, counts, process.counts(), messages)
                 });
             }
             _ => {}
         }
     })?;
-    let ([cpu, client], allocations, allocations_end, messages) = end.ok_or_else(too_short)?;
-    let (cpu, client) = (cpu?, client?);
-    let (allocations, allocations_end) = (allocations?, allocations_end?);
-    if report.wrong > 0 || report.disconnects.total() > 0 {
-        let text = format!("{} answers were wrong; lost: {}", report.wrong, report.disconnects);
-        return Err(std::io::Error::other(text));
+    let ([cpu, client], counts, counts_end, messages) = end.ok_or_else(too_short)?;
+    let (cpu, client, counts, counts_end) = (cpu?, client?, counts?, counts_end?);
+    if outcome.messages <= messages {
+        return Err(too_short());
     }
-    let messages = (report.messages - messages) as f64;
+    let messages = (outcome.messages - messages) as f64;
     let each = |time: Duration| time.as_secs_f64() * 1e6 / messages;
     let charged = cpu.charged.total.max(Duration::from_nanos(1));
     let user = cpu.on_core.mul_f64(cpu.charged.user.div_duration_f64(charged));
-    let quantile = |share| report.latency.value_at_quantile(share) as f64 / 1e3;
+    let quantile = |share| outcome.latency.value_at_quantile(share) as f64 / 1e3;
+    let count = |value: fn(&Counts) -> Option<u64>| {
+        let grown = value(&counts_end)?.saturating_sub(value(&counts)?);
+        Some(grown as f64 / messages)
+    };
     Ok(Sample {
-        messages_per_second: report.messages as f64 / report.elapsed.as_secs_f64(),
+        messages_per_second: outcome.messages as f64 / outcome.elapsed.as_secs_f64(),
         cpu_us: each(cpu.on_core),
         user_us: each(user),
         system_us: each(cpu.on_core.saturating_sub(user)),
@@ -111,9 +170,8 @@ pub(crate) fn measure(
         p50_us: quantile(0.5),
         p99_us: quantile(0.99),
         p999_us: quantile(0.999),
-        allocations: allocations_end
-            .zip(allocations)
-            .map(|(end, begin)| (end - begin) as f64 / messages),
+        allocations: count(|counts| counts.allocations),
+        turns: count(|counts| counts.turns),
     })
 }
 
@@ -121,18 +179,28 @@ fn too_short() -> std::io::Error {
     std::io::Error::other("the run was too short to be measured")
 }
 
-fn options(
+/// Runs the load client; `tell` hears the phase, and the messages in it so far.
+fn load(
     server: Server,
-    point: Point,
+    work: Work,
     shape: Shape,
-    rate: Option<f64>,
     address: SocketAddr,
-) -> LoadOptions {
-    LoadOptions {
-        transport: match server {
-            Server::ShaddockWebSocket => Transport::WebSocket,
-            _ => Transport::Tcp,
-        },
+    tell: &mut dyn FnMut(Phase, u64),
+) -> std::io::Result<Outcome> {
+    let target = || Target::new(address, server.transport() == Transport::WebSocket);
+    let (point, rate) = match work {
+        Work::Connect { at_a_time } => return tls::connect(target()?, at_a_time, shape, tell),
+        Work::Echo(point) if server.is_tls() => {
+            return tls::echo(target()?, server.route(), point, shape, tell);
+        }
+        Work::Echo(point) => (point, None),
+        Work::EchoAt(..) if server.is_tls() => {
+            return Err(std::io::Error::other("there is no open loop over TLS"));
+        }
+        Work::EchoAt(point, rate) => (point, Some(rate)),
+    };
+    let options = LoadOptions {
+        transport: server.transport(),
         route: server.route().into(),
         connections: point.connections,
         pipeline: point.pipeline,
@@ -141,32 +209,36 @@ fn options(
         measure: shape.measure,
         rate,
         ..LoadOptions::new(address)
+    };
+    let report = load::run(&options, |progress| tell(progress.phase, progress.messages))?;
+    if report.wrong > 0 || report.disconnects.total() > 0 {
+        let text = format!("{} answers were wrong; lost: {}", report.wrong, report.disconnects);
+        return Err(std::io::Error::other(text));
     }
+    let (messages, elapsed, latency) = (report.messages, report.elapsed, report.latency);
+    Ok(Outcome { messages, elapsed, latency })
 }
 
-/// System calls per message, by `perf stat` if it is available and permitted.
-pub(crate) fn system_calls(server: Server, point: Point, shape: Shape) -> Option<f64> {
-    let process = Process::start(server).ok()?;
-    let options = options(server, point, shape, None, process.address);
-    let mut perf: Option<Child> = None;
-    let mut before = 0;
-    let report = load::run(&options, |progress| {
-        if progress.phase == Phase::Measure && perf.is_none() {
-            before = progress.messages;
-            perf = Command::new("perf")
-                .args(["stat", "-x", ",", "-e", "raw_syscalls:sys_enter", "-p"])
-                .arg(process.pid().to_string())
-                .args(["--", "sleep", "0.5"])
-                .stderr(Stdio::piped())
-                .spawn()
-                .ok();
+/// System calls per message, by `perf stat`.
+///
+/// # Errors
+/// The load fails, or perf is not available or not permitted; the text says why.
+pub(crate) fn system_calls(server: Server, work: Work, shape: Shape) -> std::io::Result<f64> {
+    let process = Process::start(server)?;
+    let mut perf: Option<std::io::Result<Child>> = None;
+    let outcome = load(server, work, shape, process.address, &mut |phase, _| {
+        if phase == Phase::Measure && perf.is_none() {
+            let mut command = Command::new("perf");
+            command.args(["stat", "-x", ",", "-e", "raw_syscalls:sys_enter", "-p"]);
+            command.arg(process.pid().to_string()).args(["--", "sleep", "0.5"]);
+            perf = Some(command.stderr(Stdio::piped()).spawn());
         }
-    });
-    let output = perf?.wait_with_output().ok()?;
-    let report = report.ok()?;
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    let calls: f64 =
-        text.lines().find(|l| l.contains("sys_enter"))?.split(',').next()?.parse().ok()?;
-    let rate = report.messages as f64 / report.elapsed.as_secs_f64();
-    Some(calls / (rate * 0.5))
+    })?;
+    let output = perf.ok_or_else(too_short)??.wait_with_output()?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    let line = text.lines().find(|line| line.contains("sys_enter")).unwrap_or_else(|| text.trim());
+    let calls: Option<f64> = line.split(',').next().and_then(|number| number.parse().ok());
+    let calls = calls.ok_or_else(|| std::io::Error::other(line.to_owned()))?;
+    let rate = outcome.messages as f64 / outcome.elapsed.as_secs_f64();
+    Ok(calls / (rate * 0.5))
 }

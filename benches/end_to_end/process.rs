@@ -14,8 +14,16 @@ pub(crate) struct Process {
     pub(crate) address: SocketAddr,
 }
 
+/// The counts of a server since it was started.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Counts {
+    pub(crate) allocations: Option<u64>,
+    /// Times that it has waited for something to do, with all it has done then.
+    pub(crate) turns: Option<u64>,
+}
+
 enum Kind {
-    /// This program, which counts its allocations on request.
+    /// This program or one that it became, which tells its counts on request.
     Own(Child),
     /// The original, of whose processes the connector is measured.
     Pomelo { script: PathBuf, connector: u32 },
@@ -55,10 +63,13 @@ impl Process {
         Ok(Self { kind: Kind::Pomelo { script, connector }, address: POMELO_ADDRESS })
     }
 
-    /// The number of the server's allocations, if it counts them.
-    pub(crate) fn allocations(&mut self) -> std::io::Result<Option<u64>> {
-        let Kind::Own(child) = &mut self.kind else { return Ok(None) };
-        child.ask("")?.parse().map(Some).map_err(std::io::Error::other)
+    /// The server's counts so far, those that it has.
+    pub(crate) fn counts(&mut self) -> std::io::Result<Counts> {
+        let Kind::Own(child) = &mut self.kind else { return Ok(Counts::default()) };
+        let line = child.ask("")?;
+        let mut counts = line.split(' ').map(|word| word.parse().ok());
+        let mut next = || counts.next().flatten();
+        Ok(Counts { allocations: next(), turns: next() })
     }
 
     pub(crate) fn pid(&self) -> u32 {

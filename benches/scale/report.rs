@@ -136,8 +136,8 @@ impl Results {
             *column = samples[0].server.name();
         }
         Table {
-            title: "of the kernel's, by its caches, bytes, at the largest number of connections; \
-                    one name stands for all that the kernel has merged",
+            title: "of the kernel's, by its caches, bytes, at the most connections; one \
+                    name stands for all that the kernel has merged",
             columns,
             rows: caches.into_iter().filter(is_worth).map(cells).collect(),
         }
