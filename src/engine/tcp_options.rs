@@ -157,9 +157,31 @@ mod tests {
 
     use super::*;
 
+    /// The value of an option, as the kernel tells it.
+    fn value(socket: &Socket, option: i32) -> io::Result<i32> {
+        let (mut value, mut len) = (0_i32, size_of::<i32>() as libc::socklen_t);
+        // SAFETY: the kernel writes at most `len` bytes of the value, and its own `len`.
+        let got = unsafe {
+            let value = (&raw mut value).cast();
+            libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, option, value, &raw mut len)
+        };
+        if got == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// A listening socket with these options, and a connection that it has accepted.
+    fn accepted(options: &TcpOptions) -> (Socket, TcpStream, Socket) {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        options.apply(&socket).unwrap();
+        socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        socket.listen(1).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        let client = TcpStream::connect(address).unwrap();
+        let (accepted, _) = socket.accept().unwrap();
+        (socket, client, accepted)
+    }
+
     #[test]
     fn accepted_sockets_inherit_the_options() {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         let options = TcpOptions::new()
             .thin(true)
             .user_timeout(Duration::from_millis(12_345))
@@ -167,24 +189,59 @@ mod tests {
             .rto_min(Duration::from_millis(50))
             .rto_max(Duration::from_secs(2))
             .congestion("reno");
-        options.apply(&socket).unwrap();
-        socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-        socket.listen(1).unwrap();
-        let address = socket.local_addr().unwrap().as_socket().unwrap();
-        let mut client = TcpStream::connect(address).unwrap();
-        let (accepted, _) = socket.accept().unwrap();
-        assert!(accepted.tcp_thin_linear_timeouts().unwrap());
-        assert_eq!(accepted.tcp_user_timeout().unwrap(), Some(Duration::from_millis(12_345)));
-        assert_eq!(accepted.tcp_notsent_lowat().unwrap(), 54_321);
+        let (_listener, mut client, accepted) = accepted(&options);
+        for (key, option, expected) in [
+            ("thin", libc::TCP_THIN_LINEAR_TIMEOUTS, 1..=1),
+            ("user_timeout", libc::TCP_USER_TIMEOUT, 12_345..=12_345),
+            ("notsent_lowat", libc::TCP_NOTSENT_LOWAT, 54_321..=54_321),
+            // In ticks of the kernel's clock, of 10 ms at most.
+            ("rto_min", TCP_RTO_MIN_US, 50_000..=60_000),
+            ("rto_max", TCP_RTO_MAX_MS, 2_000..=2_000),
+        ] {
+            match value(&accepted, option) {
+                Ok(value) => assert!(expected.contains(&value), "{key}: {value}"),
+                Err(error) => {
+                    let is_unknown = Errno::from_io_error(&error) == Some(Errno::NOPROTOOPT);
+                    assert!(is_unknown && key.starts_with("rto"), "{key}: {error}");
+                    println!("skipped: this kernel does not have {key}: {error}");
+                }
+            }
+        }
         assert!(accepted.tcp_congestion().unwrap().starts_with(b"reno"));
         drop(accepted);
         assert_eq!(client.read(&mut [0]).unwrap(), 0);
     }
 
+    /// Without any of them, the kernel's own settings are left as they are.
+    #[test]
+    fn no_option_is_set_unasked() {
+        let (_listener, _client, plain) = accepted(&TcpOptions::new());
+        let untouched = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        for option in [
+            libc::TCP_THIN_LINEAR_TIMEOUTS,
+            libc::TCP_USER_TIMEOUT,
+            libc::TCP_NOTSENT_LOWAT,
+            TCP_RTO_MIN_US,
+            TCP_RTO_MAX_MS,
+        ] {
+            let of = |socket| value(socket, option).map_err(|error| error.raw_os_error());
+            assert_eq!(of(&plain), of(&untouched), "option {option}");
+        }
+        assert_eq!(plain.tcp_congestion().unwrap(), untouched.tcp_congestion().unwrap());
+    }
+
     #[test]
     fn a_value_that_the_kernel_refuses_is_told_by_its_key() {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        let refused = TcpOptions::new().congestion("nothing").apply(&socket).unwrap_err();
-        assert_eq!(refused.key, "congestion");
+        for (options, key) in [
+            (TcpOptions::new().congestion("nothing"), "congestion"),
+            (TcpOptions::new().rto_min(Duration::from_secs(60)), "rto_min"),
+            (TcpOptions::new().rto_max(Duration::from_millis(1)), "rto_max"),
+        ] {
+            match options.apply(&socket) {
+                Err(refused) => assert_eq!(refused.key, key),
+                Ok(()) => println!("skipped: this kernel does not have {key}"),
+            }
+        }
     }
 }
