@@ -56,6 +56,12 @@ impl Sending {
     pub fn bytes(&self) -> &[u8] {
         self.transmit.segment.as_slice()
     }
+
+    /// True if nothing waits for its end, so that a shell may learn of that later.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.transmit.is_last
+    }
 }
 
 /// A request to a shell about a socket.
@@ -131,6 +137,12 @@ impl Simulated {
     /// See `Shard::poll_transmit`.
     pub fn poll_transmit(&mut self, shard: u16) -> Option<Sending> {
         self.at(shard).poll_transmit().map(|transmit| Sending { transmit })
+    }
+
+    /// See `Shard::has_transmits`.
+    #[must_use]
+    pub fn has_transmits(&self, shard: u16) -> bool {
+        self.shards[usize::from(shard)].has_transmits()
     }
 
     /// See `Shard::poll_command`.

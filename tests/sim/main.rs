@@ -15,6 +15,7 @@ mod cuts;
 mod net;
 mod plan;
 mod random;
+mod sends;
 mod world;
 
 use std::any::Any;
@@ -85,6 +86,7 @@ fn a_seed_replays_exactly() {
 #[test]
 fn seeds_are_worth_their_time() {
     let (mut answers, mut pushes, mut lane_pauses, mut outbox_pauses) = (0, 0, 0, 0);
+    let (mut at_once, mut in_part) = (0, 0);
     for seed in 0..50 {
         let mut world = World::new(Plan::of_seed(seed), false);
         play(&mut world).expect("the other test has run it too");
@@ -92,10 +94,13 @@ fn seeds_are_worth_their_time() {
         pushes += world.totals.pushes;
         lane_pauses += world.totals.lane_pauses;
         outbox_pauses += world.totals.outbox_pauses;
+        at_once += world.totals.sends_at_once;
+        in_part += world.totals.sends_in_part;
     }
     assert!(answers > 1_000 && pushes > 200, "{answers} answers, {pushes} pushes");
     assert!(lane_pauses > 20, "{lane_pauses} messages waited for a lane");
     assert!(outbox_pauses > 5, "{outbox_pauses} outboxes paused their sessions");
+    assert!(at_once > 300 && in_part > 20, "{at_once} sends done at once, {in_part} in part");
 }
 
 fn play(world: &mut World) -> Result<(), String> {

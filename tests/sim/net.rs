@@ -25,7 +25,9 @@ pub(crate) struct Socket {
     pub(crate) sending: Option<Sending>,
     /// How much of it has gone out.
     pub(crate) sent: usize,
-    /// The completion of the send, once there is one: whether all went well.
+    /// How far the kernel is with it.
+    pub(crate) progress: Progress,
+    /// The end of the send, once there is one: whether all went well.
     pub(crate) send_end: Option<bool>,
     /// Bytes that the client has yet to read.
     pub(crate) arriving: VecDeque<u8>,
@@ -37,6 +39,20 @@ pub(crate) struct Socket {
     pub(crate) pieces_left: u8,
 
     pub(crate) model: Model,
+}
+
+/// How far the kernel is with a send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// It has refused the submission for now.
+    Untaken,
+    /// It goes on by itself, and a completion tells of its end.
+    Sending,
+    /// It was to be done at once, and a part was, or nothing: a completion tells of that, and the
+    /// shell sends the rest.
+    InPart,
+    /// All of it was done at once, which wakes nobody.
+    Done,
 }
 
 /// How the client has left.
@@ -75,6 +91,7 @@ impl Socket {
             delivered: 0,
             sending: None,
             sent: 0,
+            progress: Progress::Sending,
             send_end: None,
             arriving: VecDeque::new(),
             is_writing_finished: false,
@@ -94,7 +111,7 @@ impl Socket {
     /// Moves bytes of the send under way into the network, which holds `room` of them unread.
     pub(crate) fn transmit(&mut self, room: usize) {
         let Some(sending) = &self.sending else { return };
-        if self.send_end.is_some() {
+        if self.send_end.is_some() || self.progress != Progress::Sending {
             return;
         }
         if self.client_end == ClientEnd::Reset {
@@ -114,7 +131,8 @@ impl Socket {
     pub(crate) fn has_completion(&self) -> bool {
         self.session.is_none()
             || self.is_closing
-            || self.send_end.is_some()
+            || self.send_end.is_some() && self.progress != Progress::Done
+            || self.progress == Progress::InPart
             || !self.is_end_told
                 && (!self.conn.pipe.is_empty() || self.client_end != ClientEnd::Open)
     }

@@ -52,7 +52,9 @@ pub(crate) mod fault {
     pub(crate) const SMALL_LIMITS: u32 = 1 << 15;
     /// The engine is shut down in the end, instead of being left by its clients.
     pub(crate) const DRAIN: u32 = 1 << 16;
-    pub(crate) const COUNT: u32 = 17;
+    /// The kernel refuses a ring's submissions for a while, and does sends in part.
+    pub(crate) const PARTIAL_SENDS: u32 = 1 << 17;
+    pub(crate) const COUNT: u32 = 18;
 }
 
 impl Plan {

@@ -1,17 +1,17 @@
 //! The engine and its clients in one thread: what happens next, and to whom.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shaddock::internals::simulated::{Sending, Setup, Simulated, Stage, Wish};
+use shaddock::internals::simulated::{Setup, Simulated, Stage, Wish};
 use shaddock::{LaneFull, Limits, OnSecondBind, SessionId};
 
 use crate::app::{self, Shared, lock};
 use crate::client::{Conn, Mark, UIDS};
-use crate::net::{ClientEnd, Socket};
+use crate::net::{ClientEnd, Progress, Socket};
 use crate::plan::{Plan, fault};
 use crate::random::Random;
 
@@ -41,12 +41,14 @@ pub(crate) struct World {
     pub(crate) any_package: bool,
     pub(crate) single_session: bool,
     pub(crate) has_serial: bool,
+    /// Sends that were done at once are told in their own turn, as by epoll.
+    pub(crate) is_polling: bool,
     pub(crate) totals: Totals,
     trace: Option<String>,
 }
 
 /// How a shard or worker rests.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct PartyState {
     pub(crate) rest: Rest,
     pub(crate) is_dead: bool,
@@ -58,6 +60,10 @@ pub(crate) struct PartyState {
     /// The hooks of a shutdown run behind the party's next turn.
     pub(crate) runs_hooks: bool,
     stalled_until_us: u64,
+    /// Sockets whose sends the kernel has yet to take, in order.
+    pub(crate) untaken: VecDeque<u32>,
+    /// Sockets whose sends were done at once, which the core has not heard yet, in order.
+    pub(crate) done: VecDeque<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +83,9 @@ pub(crate) struct Totals {
     pub(crate) bytes_out: u64,
     pub(crate) answers: u64,
     pub(crate) pushes: u64,
+    /// Sends that were done at once, and that were done in part.
+    pub(crate) sends_at_once: u64,
+    pub(crate) sends_in_part: u64,
     /// Messages that have waited for room in a lane.
     pub(crate) lane_pauses: u64,
     /// Times that a session was not read because it did not read.
@@ -131,7 +140,10 @@ impl World {
             drain_us: None,
             runs_hooks: false,
             stalled_until_us: 0,
+            untaken: VecDeque::new(),
+            done: VecDeque::new(),
         };
+        let is_polling = random.percent(30);
         Self {
             plan,
             random,
@@ -152,6 +164,7 @@ impl World {
             any_package,
             single_session: has_single_session,
             has_serial,
+            is_polling,
             totals: Totals::default(),
             trace: has_trace.then(String::new),
         }
@@ -285,7 +298,7 @@ impl World {
     pub(crate) fn read_step(&mut self) -> Result<(), String> {
         for at in 0..self.sockets.len() {
             let is_slow = self.plan.has(fault::SLOW_READERS) && !self.is_settling;
-            let room = if is_slow { 700 } else { 1 << 20 };
+            let room = self.room();
             let socket = &mut self.sockets[at];
             socket.transmit(room);
             let len = match is_slow {
@@ -399,7 +412,7 @@ impl World {
                 self.engine.disarm(index);
             }
         }
-        let has_more = match party < usize::from(self.plan.shards) {
+        let mut has_more = match party < usize::from(self.plan.shards) {
             true => self.shard_turn(index)?,
             false => self.engine.run_worker(index - self.plan.shards, self.now_us),
         };
@@ -410,7 +423,13 @@ impl World {
             self.note(|| format!("party {index} wakes party {rung}"));
         }
         if party < usize::from(self.plan.shards) {
+            self.submit(index)?;
+            if self.is_polling && self.tell_done(index)? {
+                has_more |= self.engine.has_transmits(index);
+            }
             self.engine.end_turn(index, self.now_us);
+            // The shell asks the kernel again before it sleeps.
+            has_more |= !self.parties[party].untaken.is_empty();
             self.check_turn(index)?;
         }
         self.parties[party].rest = if has_more {
@@ -446,6 +465,8 @@ impl World {
         party.patient_us += (self.now_us - party.turn_us).min(PATIENCE_US);
         party.turn_us = self.now_us;
         self.engine.begin_turn(shard, self.now_us);
+        // In front of what comes, whose answers may go out then.
+        self.tell_done(shard)?;
         let mut at = 0;
         while at < self.sockets.len() {
             let is_closed = self.sockets[at].shard == shard && self.deliver(at)?;
@@ -483,11 +504,20 @@ impl World {
             self.note(|| format!("client {number} is accepted as {session:?}"));
             return Ok(session.is_none());
         };
-        if socket.is_closing && socket.sending.is_some() && socket.send_end.is_none() {
+        let is_under_way = matches!(socket.progress, Progress::Sending | Progress::InPart);
+        if socket.is_closing
+            && socket.sending.is_some()
+            && socket.send_end.is_none()
+            && is_under_way
+        {
             // Cancelled, or all but.
             socket.send_end = Some(self.random.percent(50));
         }
-        if (!is_late || self.random.percent(50))
+        if socket.progress == Progress::InPart && (!is_late || self.random.percent(50)) {
+            socket.progress = Progress::Sending;
+        }
+        if socket.progress == Progress::Sending
+            && (!is_late || self.random.percent(50))
             && let Some(is_sent) = socket.send_end.take()
         {
             let sending = socket.sending.take().ok_or("a send ends that never began")?;
@@ -588,28 +618,6 @@ impl World {
         }
     }
 
-    fn begin_send(&mut self, shard: u16, sending: Sending) -> Result<(), String> {
-        let socket = self.socket(shard, sending.socket())?;
-        let session = sending.session();
-        if socket.session != Some(session) {
-            return Err(format!("bytes of {session:?} go to the socket of {:?}", socket.session));
-        }
-        if socket.sending.is_some() {
-            return Err(format!("{session:?} sends twice at a time"));
-        }
-        if socket.is_writing_finished || socket.is_closing {
-            return Err(format!("{session:?} sends after its end"));
-        }
-        if sending.bytes().is_empty() {
-            return Err(format!("{session:?} sends nothing"));
-        }
-        let len = sending.bytes().len();
-        socket.sent = 0;
-        socket.sending = Some(sending);
-        self.note(|| format!("session {session:?} sends {len} bytes"));
-        Ok(())
-    }
-
     fn grant(&mut self, shard: u16, wish: Wish) -> Result<(), String> {
         self.note(|| format!("shard {shard} wishes {wish:?}"));
         match wish {
@@ -639,7 +647,7 @@ impl World {
         Ok(())
     }
 
-    fn socket(&mut self, shard: u16, index: u32) -> Result<&mut Socket, String> {
+    pub(crate) fn socket(&mut self, shard: u16, index: u32) -> Result<&mut Socket, String> {
         self.sockets
             .iter_mut()
             .find(|socket| socket.shard == shard && socket.index == index)
