@@ -128,6 +128,11 @@ impl Tasks {
     ///
     /// A future that panics is dropped; its handler's own guard has answered by then.
     pub(crate) fn run_one(&mut self) -> bool {
+        // In front of `pop`, which has a fence where there is nothing. Who pushes rings the bell
+        // behind that, and the thread looks again before it sleeps.
+        if self.ready.queue.is_empty() {
+            return false;
+        }
         let Some((slot, generation)) = self.ready.queue.pop() else { return false };
         let Some(task) = self.table.get_mut(slot, generation) else { return true };
         // Cleared before the poll: a wake during it must queue the task again. By a swap, so that

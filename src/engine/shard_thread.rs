@@ -15,7 +15,7 @@ use super::ring_memory::{SHARD_RING, ring_failed};
 use super::sockets::Sockets;
 use super::threads::{ThreadCounts, Threads};
 use crate::error::StartError;
-use crate::forward::Party;
+use crate::forward::{Doorbell, Party};
 use crate::io::{Completion, Io, Poller, ReceiveBuffers as _, Ring};
 use crate::limits::turn::{
     COMPLETIONS_PER_TURN, SEND_BYTES_PER_TURN, SENDS_PER_TURN, SUBMITS_PER_CROWDED_TURN,
@@ -56,7 +56,10 @@ pub(super) struct ShardLoop<I: Io> {
     shard: Shard,
     threads: Arc<Threads>,
     me: Party,
+    bell: Arc<Doorbell>,
     batch: Vec<Completion>,
+    /// The time at which the last turn has ended.
+    ended_us: u64,
     runtime_ran_us: u64,
     /// Many connections open or close at once.
     is_crowded: bool,
@@ -96,6 +99,7 @@ impl ShardThread {
         shard.set_thread(rustix::thread::gettid());
         io.watch(threads.eventfd(me).raw());
         sockets.start(&mut io);
+        io.tick(SLEEP_MAX);
         io.submit().map_err(failed("the first submission"))?;
         threads.add_ring(me, &io);
         Ok(ShardLoop {
@@ -103,9 +107,11 @@ impl ShardThread {
             sockets,
             buffers,
             shard,
+            bell: Arc::clone(threads.hub.bell(me)),
             threads,
             me,
             batch: Vec::with_capacity(COMPLETIONS_PER_TURN),
+            ended_us: 0,
             runtime_ran_us: 0,
             is_crowded: false,
             is_draining: false,
@@ -187,7 +193,8 @@ impl<I: Io> ShardLoop<I> {
             self.wake_shards();
         }
         self.buffers.publish();
-        self.shard.end_turn(self.threads.now_us());
+        self.ended_us = self.threads.now_us();
+        self.shard.end_turn(self.ended_us);
         has_more || is_full
     }
 
@@ -237,24 +244,27 @@ impl<I: Io> ShardLoop<I> {
         if (1..=SPIN_MESSAGES_MAX).contains(&self.shard.forwarded()) && self.spin()? {
             return Ok(());
         }
-        let now_us = self.threads.now_us();
-        let deadlines_us = [self.shard.next_deadline_us(), self.sockets.next_deadline_us()];
-        let patience = match deadlines_us.into_iter().flatten().min() {
-            Some(deadline_us) => {
-                longest.min(Duration::from_micros(deadline_us.saturating_sub(now_us)))
-            }
-            None => longest,
-        };
-        let bell = Arc::clone(self.threads.hub.bell(self.me));
-        bell.arm();
+        let patience = self.patience(longest);
+        self.bell.arm();
         // The second look: mail that was pushed before the bell was armed has not rung it.
         let slept = if self.shard.has_work() {
             self.io.submit()
         } else {
             self.io.submit_and_wait(patience)
         };
-        bell.disarm();
+        self.bell.disarm();
         slept
+    }
+
+    /// The time to sleep: `longest`, or until a deadline that comes sooner. Only for one of these
+    /// the clock is read once more.
+    fn patience(&self, longest: Duration) -> Duration {
+        let deadlines_us = [self.shard.next_deadline_us(), self.sockets.next_deadline_us()];
+        let longest_us = self.ended_us + longest.as_micros() as u64;
+        match deadlines_us.into_iter().flatten().min().filter(|at_us| *at_us < longest_us) {
+            Some(at_us) => Duration::from_micros(at_us.saturating_sub(self.threads.now_us())),
+            None => longest,
+        }
     }
 
     /// Looks for the answers to what was just forwarded, for about as long as a worker takes to be

@@ -124,7 +124,8 @@ impl Sockets {
             | Token::Bell
             | Token::Woken
             | Token::WakeFailed(_)
-            | Token::SentInPart(_) => {
+            | Token::SentInPart(_)
+            | Token::Tick => {
                 return false;
             }
             #[cfg(feature = "load")]

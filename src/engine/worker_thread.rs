@@ -31,6 +31,7 @@ impl<I: Io> WorkerThread<I> {
     ) -> std::io::Result<Self> {
         let mut io = I::open(WORKER_RING)?;
         io.watch(threads.eventfd(me).raw());
+        io.tick(SLEEP_MAX);
         io.submit()?;
         let worker = Worker::new(config, &threads.hub, me);
         threads.add_ring(me, &io);

@@ -23,6 +23,7 @@ pub(crate) mod worker;
 mod workers;
 
 pub(crate) use chunk::Chunk;
+pub(crate) use doorbell::Doorbell;
 pub(crate) use hub::{BACKLOG_RETRY_US, Endpoint, Hub, HubLimits};
 pub(crate) use party::Party;
 pub(crate) use workers::{Carrier, Route, ServerType, ServerTypeIndex, WorkerIndex};

@@ -25,6 +25,8 @@ pub(crate) enum Token {
     WakeFailed(Party),
     /// Accepts, or the watch of a listening socket, have been cancelled.
     AcceptCancelled,
+    /// The ring's own clock, by which a thread that waits is awake from time to time.
+    Tick,
     /// A connection is in the backlog of an accept's listening socket.
     Waiting(AcceptIndex),
     /// The load client's connection is up, or could not be made.
@@ -128,6 +130,7 @@ impl Token {
             Self::Connected(socket) => (11, socket.0),
             Self::Waiting(accept) => (12, accept.0),
             Self::SentInPart(send) => (13, send.0),
+            Self::Tick => (14, 0),
         };
         u64::from(value) | kind << KIND_SHIFT
     }
@@ -149,6 +152,7 @@ impl Token {
             11 => Self::Connected(SocketIndex(value)),
             12 => Self::Waiting(AcceptIndex(value)),
             13 => Self::SentInPart(SendIndex(value)),
+            14 => Self::Tick,
             _ => return None,
         })
     }
@@ -175,6 +179,8 @@ mod tests {
             #[cfg(feature = "load")]
             Token::Connected(socket),
             Token::Waiting(AcceptIndex(3)),
+            Token::SentInPart(SendIndex(4)),
+            Token::Tick,
         ] {
             assert_eq!(Token::decode(token.encode()), Some(token));
         }

@@ -19,6 +19,7 @@ const OPERATIONS: &[u8] = &[
     opcode::Recv::CODE,
     opcode::Send::CODE,
     opcode::Shutdown::CODE,
+    opcode::Timeout::CODE,
 ];
 const FLAGS: Flags = Flags::FIXED_FILE.union(Flags::BUFFER_SELECT).union(Flags::SKIP_SUCCESS);
 

@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::time::{Duration, Instant};
 
-use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, TimeoutFlags, Timespec};
 use io_uring::{EnterFlags, IoUring, opcode, squeue};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
@@ -49,10 +49,28 @@ pub(crate) struct Ring {
     /// Entries that were ever pushed, and completions that were ever reaped.
     pushed: u64,
     reaped: u64,
+    tick: Option<Tick>,
     /// The time since which the kernel has taken nothing.
     refused_since: Option<Instant>,
     /// An error between two submissions.
     failure: Option<io::Error>,
+}
+
+/// One timer for all waits, instead of one that is set and taken back in each of them.
+struct Tick {
+    every: Duration,
+    /// The same, as the kernel reads it.
+    timespec: Box<Timespec>,
+    is_running: bool,
+}
+
+/// The wait of an enter.
+#[derive(Debug, Clone, Copy)]
+enum Wait {
+    No,
+    AtMost(Duration),
+    /// For a completion, of which the tick is one.
+    ForTick,
 }
 
 /// A send that completes only if the kernel does not do it at once.
@@ -108,6 +126,7 @@ impl Ring {
             done_at_once: 0,
             pushed: 0,
             reaped: 0,
+            tick: None,
             refused_since: None,
             failure: None,
         })
@@ -146,7 +165,7 @@ impl Ring {
     #[cold]
     fn push_to_full(&mut self, entry: &squeue::Entry) {
         self.waiting.push_back(entry.clone());
-        if let Err(error) = self.enter(None) {
+        if let Err(error) = self.enter(Wait::No) {
             // Told by the next submission, which is to come before the thread sleeps.
             self.failure.get_or_insert(error);
         }
@@ -163,24 +182,18 @@ impl Ring {
         }
     }
 
-    /// Lets the kernel take what is in the queue, and waits for a completion if there is a timeout.
+    /// Lets the kernel take what is in the queue, and waits for a completion if it is to.
     ///
     /// # Errors
     /// It refuses for good, or has refused for [`REFUSED_MAX`].
-    fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        let entered = match faults::next() {
-            Some(error) => Err(error),
-            None => match timeout {
-                None => self.uring.submit(),
-                Some(timeout) => {
-                    let timespec = Timespec::from(timeout);
-                    let args = SubmitArgs::new().timespec(&timespec);
-                    let entries = self.uring.submission().len() as u32;
-                    let flags = self.wait_flags.bits();
-                    // SAFETY: the arguments are those that the flag EXT_ARG promises.
-                    unsafe { self.uring.submitter().enter(entries, 1, flags, Some(&args)) }
-                }
-            },
+    fn enter(&mut self, wait: Wait) -> io::Result<()> {
+        let entered = match (faults::next(), wait) {
+            (Some(error), _) => Err(error),
+            (None, Wait::No) => self.uring.submit(),
+            (None, Wait::ForTick) => self.enter_and_wait(&SubmitArgs::new()),
+            (None, Wait::AtMost(timeout)) => {
+                self.enter_and_wait(&SubmitArgs::new().timespec(&Timespec::from(timeout)))
+            }
         };
         if self.taken_at_once < self.at_once.len() {
             self.note_taken();
@@ -193,6 +206,44 @@ impl Ring {
             }
             Err((Refusal::ForNow, error)) => self.handle_refusal(error),
             Err((Refusal::ForGood, error)) => Err(error),
+        }
+    }
+
+    fn enter_and_wait(&mut self, args: &SubmitArgs<'_, '_>) -> io::Result<usize> {
+        let entries = self.uring.submission().len() as u32;
+        let flags = self.wait_flags.bits();
+        // SAFETY: the arguments are those that the flag EXT_ARG promises.
+        unsafe { self.uring.submitter().enter(entries, 1, flags, Some(args)) }
+    }
+
+    /// The way to wait for so long: by the tick, which is set going, or by a timer.
+    fn wait_for(&mut self, timeout: Duration) -> Wait {
+        match &mut self.tick {
+            Some(tick) if timeout >= tick.every => {
+                if !std::mem::replace(&mut tick.is_running, true) {
+                    self.begin_tick();
+                }
+                Wait::ForTick
+            }
+            _ => Wait::AtMost(timeout),
+        }
+    }
+
+    #[cold]
+    fn begin_tick(&mut self) {
+        let Some(tick) = &self.tick else { return };
+        let entry = opcode::Timeout::new(&raw const *tick.timespec).flags(TimeoutFlags::MULTISHOT);
+        self.push(&entry.build().user_data(Token::Tick.encode()));
+    }
+
+    /// The tick has come, and goes on unless this was the last one.
+    #[cold]
+    fn handle_tick(&mut self, completion: Completion) {
+        match (completion.result(), &mut self.tick) {
+            _ if completion.has_more() => {}
+            (Err(Errno::TIME | Errno::CANCELED), Some(tick)) => tick.is_running = false,
+            // Linux before 6.4 has none that goes on: each wait has its timer.
+            _ => self.tick = None,
         }
     }
 
@@ -381,6 +432,11 @@ impl Io for Ring {
         self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS));
     }
 
+    fn tick(&mut self, every: Duration) {
+        let timespec = Box::new(Timespec::from(every));
+        self.tick = Some(Tick { every, timespec, is_running: false });
+    }
+
     /// Submits, and lets the kernel finish what it has ready. No system call if there is neither.
     fn submit(&mut self) -> io::Result<()> {
         if let Some(error) = self.failure.take() {
@@ -391,7 +447,7 @@ impl Io for Ring {
             return Ok(());
         }
         drop(queue);
-        self.enter(None)
+        self.enter(Wait::No)
     }
 
     fn has_completions(&mut self) -> bool {
@@ -402,7 +458,8 @@ impl Io for Ring {
         if let Some(error) = self.failure.take() {
             return Err(error);
         }
-        self.enter(Some(timeout))
+        let wait = self.wait_for(timeout);
+        self.enter(wait)
     }
 
     fn reap(&mut self, batch: &mut Vec<Completion>, _: &mut RingBuffers) {
@@ -426,17 +483,24 @@ impl Io for Ring {
         debug_assert!(batch.is_empty());
         let room = batch.capacity();
         let mut unknown = 0;
-        let mut in_part = SmallVec::<[SendIndex; 4]>::new();
+        let (mut in_part, mut tick) = (SmallVec::<[SendIndex; 4]>::new(), None);
         for entry in self.uring.completion().take(room) {
             let Some(mut completion) = Completion::decode(&entry) else {
                 unknown += 1;
                 continue;
             };
-            if let Token::SentInPart(send) = completion.token {
-                completion.token = Token::Send(send);
-                in_part.push(send);
+            match completion.token {
+                Token::SentInPart(send) => {
+                    completion.token = Token::Send(send);
+                    in_part.push(send);
+                }
+                Token::Tick => tick = Some(completion),
+                _ => {}
             }
             batch.push(completion);
+        }
+        if let Some(completion) = tick {
+            self.handle_tick(completion);
         }
         self.reaped += (batch.len() + unknown) as u64;
         in_part.into_iter().for_each(|send| self.take_from_at_once(send));
@@ -569,6 +633,38 @@ mod tests {
             assert!(completed.iter().all(|count| *count == 1), "{completed:?}");
             assert!(ring.at_once.is_empty() && faults::next().is_none());
         }
+    }
+
+    /// Waits end by the tick, however often, and a shorter one by a timer of its own; where the
+    /// kernel has no tick, or it has ended, nobody waits for ever.
+    #[test]
+    fn waits_end_by_the_tick_or_by_their_own_timer() {
+        const EVERY: Duration = Duration::from_millis(5);
+        let Some(mut ring) = ring(RingSize { submissions: 8, completions: 64 }) else { return };
+        ring.tick(EVERY);
+        let mut batch = Vec::with_capacity(64);
+        let mut ticks = 0;
+        while ticks < 3 {
+            ring.submit_and_wait(EVERY).unwrap();
+            ring.reap_wakes(&mut batch);
+            ticks += batch.drain(..).filter(|it| it.token == Token::Tick && it.has_more()).count();
+            if ring.tick.is_none() {
+                return println!("skipped: this kernel has no timeout that goes on");
+            }
+        }
+        // The next tick may come first; it is no reason to wait for another.
+        ring.submit_and_wait(EVERY / 5).unwrap();
+        ring.reap_wakes(&mut batch);
+        batch.clear();
+        // As if it had ended: another is begun, and the first one goes on beside it.
+        ring.handle_tick(Completion::new(Token::Tick, Err(Errno::CANCELED)));
+        assert!(ring.tick.as_ref().is_some_and(|tick| !tick.is_running));
+        ring.submit_and_wait(EVERY).unwrap();
+        assert!(ring.tick.as_ref().is_some_and(|tick| tick.is_running));
+        // As if the kernel had none: each wait has its own timer.
+        ring.handle_tick(Completion::new(Token::Tick, Err(Errno::INVAL)));
+        assert!(ring.tick.is_none());
+        assert!(matches!(ring.wait_for(EVERY), Wait::AtMost(EVERY)));
     }
 
     #[test]

@@ -118,6 +118,10 @@ pub(crate) trait Io: Sized {
     /// fails.
     fn wake_ring(&mut self, ring: RawFd, party: Party);
 
+    /// Wakes the thread so often from now on, where that takes nothing from one time to the next. A
+    /// wait that is at least as long has no timer of its own then.
+    fn tick(&mut self, every: Duration);
+
     /// Begins what was asked for, and ends what can be ended at once.
     fn submit(&mut self) -> io::Result<()>;
 

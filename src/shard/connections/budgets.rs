@@ -391,7 +391,9 @@ impl ReadBudgets {
     /// Lines up for the next turn what was held in this one, and gives the unauthenticated that
     /// wait the steps that the turn has not used.
     pub(in crate::shard) fn begin_unauthenticated(&mut self) {
-        self.ready.extend(self.next.drain(..));
+        if !self.next.is_empty() {
+            self.ready.extend(self.next.drain(..));
+        }
         if std::mem::take(&mut self.has_unauthenticated) {
             self.handshake_steps = HANDSHAKE_STEPS_PER_TURN;
         }

@@ -20,7 +20,9 @@ pub(super) struct SendQueue {
 
 impl SendQueue {
     pub(super) fn begin_turn(&mut self) {
-        self.dirty.extend(self.deferred.drain(..));
+        if !self.deferred.is_empty() {
+            self.dirty.extend(self.deferred.drain(..));
+        }
     }
 
     /// Lists a session that has got something else than a push.
