@@ -33,8 +33,15 @@ pub(super) struct Balancer {
 /// The interval between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Shares of a core, in thousandths, by which shards may differ without being weighed.
-const SPREAD_MIN: u32 = 100;
-/// The weight that a shard has though it is busy all the time: what it serves may end.
+const SPREAD_MIN: u32 = 20;
+/// The same as a part of their mean.
+const SPREAD_PARTS: u32 = 10;
+/// The weight of a shard that is as busy as the mean.
+const WEIGHT: u32 = 1_000;
+/// The parts of its weight that a shard loses for each part that it is busier than the mean. With
+/// less the busiest of few shards stays above it for long; more gains nothing.
+const GAIN: i64 = 2;
+/// The weight that a shard has however busy it is: what it serves may end.
 const WEIGHT_MIN: u32 = 50;
 /// Choices of the kernel, as a power of two, over which the weights are spread.
 const CHOICES: u32 = 1 << 16;
@@ -170,15 +177,21 @@ impl Seen {
 
 /// The weight of each shard; none where they differ too little to be weighed.
 fn weights(loads: &[Load]) -> Option<Vec<u32>> {
-    let busy = || loads.iter().map(|load| load.busy);
+    let busy = || loads.iter().filter(|load| !load.takes_none).map(|load| load.busy);
+    let mean = busy().sum::<u32>() / u32::try_from(busy().count()).ok().filter(|it| *it > 0)?;
     let spread = busy().max()? - busy().min()?;
-    let takes_none = |load: &Load| load.takes_none;
-    if loads.iter().all(takes_none) || spread <= SPREAD_MIN && !loads.iter().any(takes_none) {
+    let is_even = spread <= SPREAD_MIN.max(mean / SPREAD_PARTS);
+    if is_even && busy().count() == loads.len() {
         return None;
     }
     let weight = |load: &Load| match load.takes_none {
         true => 0,
-        false => 1_000_u32.saturating_sub(load.busy).max(WEIGHT_MIN),
+        false if is_even => WEIGHT,
+        false => {
+            let mean = i64::from(mean.max(1));
+            let lost = GAIN * i64::from(WEIGHT) * (i64::from(load.busy) - mean) / mean;
+            u32::try_from(i64::from(WEIGHT) - lost).unwrap_or(0).max(WEIGHT_MIN)
+        }
     };
     Some(loads.iter().map(weight).collect())
 }
@@ -247,8 +260,10 @@ mod tests {
 
     #[test]
     fn who_is_less_busy_weighs_more_and_who_takes_none_nothing() {
-        assert_eq!(weights(&busy(&[500, 550, 600])), None);
-        assert_eq!(weights(&busy(&[100, 700, 1_000])), Some(vec![900, 300, WEIGHT_MIN]));
+        assert_eq!(weights(&busy(&[500, 550, 530])), None);
+        assert_eq!(weights(&busy(&[0, 5, 15])), None);
+        assert_eq!(weights(&busy(&[100, 700, 1_000])), Some(vec![2_666, 667, WEIGHT_MIN]));
+        assert_eq!(weights(&busy(&[0, 0, 30])), Some(vec![3_000, 3_000, WEIGHT_MIN]));
         let mut loads = busy(&[0, 0, 0]);
         loads[1].takes_none = true;
         assert_eq!(weights(&loads), Some(vec![1_000, 0, 1_000]));

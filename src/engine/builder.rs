@@ -87,6 +87,7 @@ pub struct Builder {
     pub(super) listeners: Vec<Listener>,
     pub(super) shards: Shards,
     driver: Driver,
+    balances: bool,
     server_type: String,
     server_id: String,
     heartbeat: Option<Duration>,
@@ -148,6 +149,7 @@ impl Builder {
             listeners: Vec::new(),
             shards: Shards::PerCore,
             driver: Driver::Auto,
+            balances: true,
             server_type: "connector".into(),
             server_id: "connector-1".into(),
             heartbeat: None,
@@ -213,6 +215,23 @@ impl Builder {
     /// ```
     pub fn driver(mut self, driver: Driver) -> Self {
         self.driver = driver;
+        self
+    }
+
+    /// Spreads new connections over the shards by how busy these are, as by default, or by the
+    /// kernel's hash alone.
+    ///
+    /// The hash is for ports that another process listens on as well, such as the next release's
+    /// while this one drains: the kernel counts the sockets of both, and a program of one engine
+    /// knows its own only.
+    ///
+    /// ```
+    /// use shaddock::Engine;
+    ///
+    /// let builder = Engine::builder().balance(false);
+    /// ```
+    pub fn balance(mut self, balance: bool) -> Self {
+        self.balances = balance;
         self
     }
 

@@ -36,6 +36,8 @@ pub(super) struct Plan {
     /// The cores that shards are pinned to; none where the system does not tell.
     pub(super) cores: Vec<usize>,
     pub(super) listening: Listening,
+    /// New connections are spread by the shards' load.
+    pub(super) balances: bool,
     /// The registrations of the workers of each forwarded type, in the order of the types.
     pub(super) registers: Vec<Register>,
     pub(super) networks: Vec<Box<dyn NetworkForwarder>>,
@@ -69,11 +71,11 @@ impl Plan {
         };
         let started = started.inspect_err(|_| self.listening.stop())?;
         let Started { mut engine, weighed, sockets_max } = started;
-        let Self { config, counts, listening, networks, routers, .. } = self;
+        let Self { config, counts, listening, balances, networks, routers, .. } = self;
         // The shards alone hold them from here on: where a shard fails, it keeps no port.
         drop(listening);
         start_networks(networks, &routers, counts, &mut engine)?;
-        if counts.shards > 1 {
+        if balances && counts.shards > 1 {
             let connections_max = sockets_max.min(config.limits.connections_per_shard_max);
             balance(config, weighed, connections_max, &mut engine);
         }

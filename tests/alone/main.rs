@@ -4,6 +4,7 @@
 
 #[path = "../../benches/end_to_end/allocations.rs"]
 mod allocations;
+mod balance;
 mod fragments;
 mod idle;
 mod leaks;

@@ -16,6 +16,7 @@ pub(crate) struct Server {
     server_type: String,
     shards: Option<u16>,
     driver: Driver,
+    balance: bool,
     single_session: String,
     single_session_reason: String,
     shutdown_kick: Option<String>,
@@ -46,6 +47,7 @@ pub(super) fn read(table: &mut Table<'_>) -> Server {
         server_type: "connector".into(),
         shards: None,
         driver: Driver::Auto,
+        balance: true,
         single_session: "off".into(),
         single_session_reason: "logged in elsewhere".into(),
         shutdown_kick: None,
@@ -64,6 +66,7 @@ pub(super) fn read(table: &mut Table<'_>) -> Server {
     table.read("type", &mut server.server_type, TEXT);
     server.shards = table.read_some("shards", count());
     table.read("driver", &mut server.driver, DRIVER);
+    table.read("balance", &mut server.balance, FLAG);
     table.read("single_session", &mut server.single_session, SINGLE_SESSION);
     table.read("single_session_reason", &mut server.single_session_reason, TEXT);
     server.address_setting = table.read_some("address_setting", TEXT);
@@ -106,6 +109,7 @@ impl Server {
             .server_type(&self.server_type)
             .shards(Shards::Count(self.shards()))
             .driver(self.driver)
+            .balance(self.balance)
             .single_session(self.on_second_bind())
             .answer_codes(self.codes);
         if let Some(reason) = &self.shutdown_kick {

@@ -70,6 +70,7 @@ impl Builder {
         let driver = preflight::choose(self.driver, counts)?;
         let gives_way = self.driver.gives_way();
         let listening = listen::listen(&self.listeners, usize::from(shards), self.limits.backlog)?;
+        let balances = self.balances;
         let Parts { config, registers, networks, routers, attachments } = self.into_parts(checked);
         let config = Arc::new(config);
         let plan = Plan {
@@ -79,6 +80,7 @@ impl Builder {
             gives_way,
             cores,
             listening,
+            balances,
             registers,
             networks,
             routers,
