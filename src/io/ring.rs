@@ -640,7 +640,9 @@ mod tests {
     #[test]
     fn waits_end_by_the_tick_or_by_their_own_timer() {
         const EVERY: Duration = Duration::from_millis(5);
-        let Some(mut ring) = ring(RingSize { submissions: 8, completions: 64 }) else { return };
+        let Some(mut ring) = Ring::or_skip(RingSize { submissions: 8, completions: 64 }) else {
+            return;
+        };
         ring.tick(EVERY);
         let mut batch = Vec::with_capacity(64);
         let mut ticks = 0;
