@@ -38,7 +38,7 @@ struct Watchers {
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// What Prometheus, `shaddock top` and the page ask for.
+/// Paths that Prometheus, `shaddock top` and the page ask for.
 const ASKED: [&str; 4] = [
     "/metrics",
     "/status",

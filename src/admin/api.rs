@@ -23,7 +23,7 @@ use crate::session::SessionId;
 pub(super) struct Context<'a> {
     pub(super) handle: &'a Handle,
     pub(super) options: &'a AdminOptions,
-    /// What is not kept in recordings.
+    /// Names of what is not kept in recordings.
     pub(super) secrets: &'a Arc<Secrets>,
     pub(super) samples: &'a Samples,
     pub(super) drain: &'a mut Drain,

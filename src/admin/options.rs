@@ -132,6 +132,10 @@ impl AdminOptions {
     /// Keeps no body of routes that have one of these texts in them in recordings of sessions, nor
     /// those of their answers, besides routes with `login`, `auth`, `password` and the like, and
     /// those whose methods begin with `entry` or `enter`. Case, `.`, `_` and `-` do not count.
+    ///
+    /// ```
+    /// let admin = shaddock::AdminOptions::new().redact_routes(["shop.pay", "mail"]);
+    /// ```
     #[must_use]
     pub fn redact_routes<T: Into<String>>(mut self, routes: impl IntoIterator<Item = T>) -> Self {
         self.redact_routes.extend(routes.into_iter().map(Into::into));

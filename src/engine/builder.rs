@@ -1,6 +1,7 @@
 //! An embedder's description of an engine.
 
 pub(super) mod checks;
+mod forwards;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
@@ -17,7 +18,7 @@ use crate::dispatch::{
     ClientRules, Codes, FailureBodies, Filter, Handlers, Handshake, HostFilter, Maintenance,
     OwnedRequest, Refusal, Register, Reply, Request, Session, Welcome,
 };
-use crate::forward::{LaneFull, Route, ServerId, ServerType, Workers};
+use crate::forward::{LaneFull, Route, ServerType, Workers};
 use crate::io::Driver;
 use crate::limits::Limits;
 use crate::metrics::Figures;
@@ -25,7 +26,7 @@ use crate::route::edition::{Edition, EditionId};
 use crate::route::schemas::Schemas;
 use crate::route::table::RouteTable;
 use crate::route::{Dictionary, SlowConsumer};
-use crate::session::{OnSecondBind, SessionView};
+use crate::session::OnSecondBind;
 use crate::shard::{Changing, CheckClient, Heartbeat, KeptAliveBy, ShardConfig};
 use crate::span::SpanQueues;
 use crate::wire::protobuf::ProtoTable;
@@ -671,30 +672,6 @@ impl Builder {
         self
     }
 
-    /// Forwards a server type to workers of this process.
-    ///
-    /// ```
-    /// use serde_json::json;
-    /// use shaddock::{Engine, Reply, Workers, testing};
-    ///
-    /// let rooms = Workers::new(2, |handlers| {
-    ///     handlers.handler("room.a.hello", |_, _| Reply::json("hello"));
-    /// });
-    /// let t = testing::Engine::new(Engine::builder().forward("room", rooms));
-    /// assert_eq!(t.connect().request("room.a.hello", json!({})), "hello");
-    /// ```
-    pub fn forward(mut self, server_type: impl Into<String>, workers: Workers) -> Self {
-        self.forwards.push((server_type.into(), workers));
-        self
-    }
-
-    /// Adds a forwarder to servers outside the process.
-    #[cfg(any(feature = "pitaya", feature = "pomelo"))]
-    pub(super) fn network(mut self, network: impl NetworkForwarder + 'static) -> Self {
-        self.networks.push(Box::new(network));
-        self
-    }
-
     /// Has something start with the engine, and stop behind it.
     #[cfg_attr(not(any(feature = "admin", feature = "traces")), allow(dead_code))]
     pub(crate) fn attach(mut self, attachment: impl Attachment + 'static) -> Self {
@@ -721,43 +698,6 @@ impl Builder {
                 self.attach(exporter)
             }
         }
-    }
-
-    /// Picks the server of a forwarded type, instead of Pomelo's default rule. `route` gets the
-    /// servers in order and gives the index of one; `None` answers 500.
-    ///
-    /// ```
-    /// use shaddock::{Engine, Workers};
-    ///
-    /// let builder = Engine::builder()
-    ///     .forward("room", Workers::new(4, |_handlers| {}))
-    ///     .route("room", |session, servers| {
-    ///         let name = session.setting("roomServer")?.as_str()?; // Such as `room-3`.
-    ///         servers.iter().position(|server| server.as_str() == name)
-    ///     });
-    /// ```
-    pub fn route(
-        mut self,
-        server_type: impl Into<String>,
-        route: impl Fn(&SessionView<'_>, &[ServerId]) -> Option<usize> + Send + Sync + 'static,
-    ) -> Self {
-        self.routers.push((server_type.into(), Arc::new(route)));
-        self
-    }
-
-    /// Sets the policy for messages of a forwarded type that find the lane to their server full.
-    /// Without it they are refused; see [`LaneFull`].
-    ///
-    /// ```
-    /// use shaddock::{Engine, LaneFull, Workers};
-    ///
-    /// let builder = Engine::builder()
-    ///     .forward("room", Workers::new(4, |_handlers| {}))
-    ///     .lane_full("room", LaneFull::Pause);
-    /// ```
-    pub fn lane_full(mut self, server_type: impl Into<String>, policy: LaneFull) -> Self {
-        self.lanes_full.push((server_type.into(), policy));
-        self
     }
 
     /// Sets the policy for the pushes of a route that wait for a client which does not read.

@@ -358,7 +358,7 @@ mod tests {
         RecordOptions { bytes_max: 64 * 1024, has_bodies, seconds: 1, secrets }
     }
 
-    /// What is kept of the beginning of a body of so many bytes.
+    /// The part kept of the beginning of a body of so many bytes.
     fn redacted(kind: PackageType, len: usize, kept: &[u8], has_bodies: bool) -> Vec<u8> {
         let mut redactor = Redactor::default();
         redactor.begin_turn();

@@ -12,10 +12,15 @@ use crate::error::StartError;
 /// and who gets their spans.
 ///
 /// ```
+/// use std::time::Duration;
+///
 /// use shaddock::Traces;
 ///
 /// let traces = Traces::new()
+///     .environment()
 ///     .endpoint("http://127.0.0.1:4318")
+///     .header("authorization", "Bearer t0p5ecret")
+///     .timeout(Duration::from_secs(2))
 ///     .sample(100)
 ///     .service("connector")
 ///     .attribute("deployment.environment.name", "production");

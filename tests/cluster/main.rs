@@ -24,3 +24,5 @@ mod traces;
 mod users;
 #[cfg(feature = "pomelo")]
 mod pomelo;
+#[cfg(feature = "pomelo")]
+mod pomelo_master;

@@ -19,7 +19,7 @@ pub(super) struct Recordings {
     /// Recordings that wait for a session of any shard.
     pub(super) waiting: Vec<Arc<Recording>>,
     redactor: Redactor,
-    /// What was to be written while somebody read; mostly nothing.
+    /// Packages that were to be written while somebody read; mostly none.
     late: Vec<Late>,
     /// Memory for what is cut out of a piece; empty in between.
     pub(super) cuts: Vec<Cut>,
