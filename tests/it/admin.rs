@@ -161,12 +161,17 @@ fn all_who_scrape_see_the_exact_counts() {
 #[test]
 fn metrics_that_are_named_are_there() {
     let options = options().lost_log_lines(|| 0);
-    let engine = game(1).admin(options).start().unwrap();
+    let game = game(1).admin(options);
+    #[cfg(feature = "traces")]
+    let game = game.traces(shaddock::Traces::new());
+    let engine = game.start().unwrap();
     let mut client = Client::ready(engine.local_addr());
     client.ask(1, CHAT, "{}");
     let text = get(admin(&engine), "/metrics").body;
     let mut there: BTreeSet<&str> = text.lines().flat_map(metrics_in).collect();
     there.insert("shaddock_coordinator_up"); // Of clusters alone.
+    #[cfg(not(feature = "traces"))]
+    there.extend(["shaddock_spans_lost_total", "shaddock_spans_sent_total"]);
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for path in [
         "docs/alerts.md",
