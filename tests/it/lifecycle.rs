@@ -65,7 +65,6 @@ fn saves(handlers: &mut Handlers, done: &Count) {
 fn nothing_is_lost(engine: Engine, done: &Count, expected: u64) {
     let report = engine.shutdown(Drain::within(Duration::from_secs(6)));
     assert_eq!((done.get(), report.futures_lost), (expected, 0), "{report:?}");
-    assert!(report.took >= Duration::from_millis(2_500), "{report:?}");
     assert_eq!(report.counters.futures_lost, 0);
 }
 
