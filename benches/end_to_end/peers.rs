@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tungstenite::Message;
 use tungstenite::handshake::derive_accept_key;
+use tungstenite::protocol::WebSocketConfig;
 
 use crate::certificate::Certificate;
 use crate::common::pomelo::Conversation;
@@ -72,10 +73,14 @@ async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result
 }
 
 /// Over WebSocket, by tokio-tungstenite. Answers to what was received together are sent together.
+/// Its read buffer is allocated anew for each message, so one of 128 KiB, its default, would take
+/// most of the time.
 pub(crate) fn tungstenite(listener: TcpListener) {
     by_tasks(listener, |stream| async move {
         let other = io::Error::other::<tungstenite::Error>;
-        let mut socket = tokio_tungstenite::accept_async(stream).await.map_err(other)?;
+        let config = WebSocketConfig::default().read_buffer_size(4 * 1024);
+        let accepted = tokio_tungstenite::accept_async_with_config(stream, Some(config)).await;
+        let mut socket = accepted.map_err(other)?;
         let mut conversation = Conversation::default();
         loop {
             let next = match futures_lite::future::poll_once(socket.next()).await {
