@@ -217,16 +217,16 @@ impl Recording {
         self.state(now_us) == State::Waiting
     }
 
+    /// The state at a time. Who finds that over ends it for all, as their clocks differ a little.
     pub(crate) fn state(&self, now_us: u64) -> State {
-        let state = self.state.load(Ordering::Relaxed);
-        if let Some(place) = state.checked_sub(OVER) {
-            return State::Over(REASONS[usize::from(place)]);
-        }
         let end_us = self.armed_us.saturating_add(self.options.seconds.saturating_mul(1_000_000));
-        match state {
-            _ if now_us >= end_us => State::Over("its time is over"),
+        if now_us >= end_us {
+            self.end("its time is over");
+        }
+        match self.state.load(Ordering::Relaxed) {
             WAITING => State::Waiting,
-            _ => State::Recording,
+            RECORDING => State::Recording,
+            over => State::Over(REASONS[usize::from(over - OVER)]),
         }
     }
 
@@ -304,6 +304,7 @@ mod tests {
         assert_eq!(snapshot.records.last().unwrap().at_us, 999);
         assert_eq!(snapshot.records[0].at_us, snapshot.lost);
         assert!(!recording.is_over(999_999) && recording.is_over(1_000_000));
+        assert!(recording.is_over(999_999), "for those whose clock is behind, too");
     }
 
     #[test]
