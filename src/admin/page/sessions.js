@@ -8,6 +8,8 @@ const { word } = words;
 const PAGE = 25;
 const LIST_EVERY_MS = 2_000;
 const ONE_EVERY_MS = 1_000;
+// A connection that is closed is cut after five seconds at the latest.
+const END_LOOKS = 8;
 
 const ORDERS = {
   number: 'by_number', age_s: 'by_age', outbox_bytes: 'by_outbox', outbox_ms: 'by_outbox_ms',
@@ -176,11 +178,12 @@ async function look(id) {
   }
 }
 
-/** Tells why a session has ended, where that is still known. */
-async function tellEnd(id) {
+/** Tells why a session has ended, where that is still known, or will be once its connection is closed. */
+async function tellEnd(id, looks = END_LOOKS) {
   try {
     const { closed: [ended] } = await ask(`/closed?id=${encodeURIComponent(id)}`);
-    if (opened !== id || !ended) return;
+    if (opened !== id) return;
+    if (!ended) return void (looks > 1 && setTimeout(tellEnd, ONE_EVERY_MS, id, looks - 1));
     $('session-end').textContent = word('has_ended_by', word(`end_${ended.reason}`), new Date(ended.closed_unix_ms).toLocaleTimeString(), words.seconds(ended.age_ms / 1000));
   } catch { /* That it has ended is told already. */ }
 }
