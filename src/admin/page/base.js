@@ -51,7 +51,12 @@ export function confirm({ title, text, yes, field, secret = false, isDangerous =
   dialog.showModal();
   $(field ? 'ask-input' : 'ask-yes').focus();
   return new Promise((resolve) => {
-    dialog.addEventListener('close', () => resolve(dialog.returnValue === 'yes' ? $('ask-input').value : null), { once: true });
+    const close = () => {
+      if (dialog.open) return; // The question before is told only now to be closed.
+      dialog.removeEventListener('close', close);
+      resolve(dialog.returnValue === 'yes' ? $('ask-input').value : null);
+    };
+    dialog.addEventListener('close', close);
   });
 }
 $('ask-no').addEventListener('click', () => $('ask').close(''));
