@@ -240,7 +240,8 @@ pub(crate) fn push(
     };
     let loaded = load(&child, &to_all)?;
     let expected = loaded.messages * u64::from(connections);
-    if loaded.pushes * 10 < expected * 9 {
+    // Those of the last moments may still be on their way, and on a busy machine more of them.
+    if loaded.pushes * 4 < expected * 3 {
         let text = format!("{} pushes came, about {expected} were asked for", loaded.pushes);
         return Err(std::io::Error::other(text));
     }
