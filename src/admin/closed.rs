@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::bounds::{SESSIONS_MAX, WALK_BYTES_MAX};
 use super::http::{Request, Response};
-use crate::session::{ClosedSession, SessionId};
+use crate::session::{CLOSE_REASONS, ClosedSession, SessionId};
 
 /// The ended sessions that are wanted, and those found so far.
 pub(super) struct ClosedSearch {
@@ -21,19 +21,6 @@ pub(super) struct ClosedSearch {
 }
 
 const PARAMETERS: [&str; 4] = ["reason", "uid", "id", "limit"];
-const REASONS: [&str; 11] = [
-    "peer",
-    "kick",
-    "heartbeat_timeout",
-    "idle",
-    "handshake_timeout",
-    "protocol",
-    "refused",
-    "slow_consumer",
-    "outbox_age",
-    "shutdown",
-    "memory",
-];
 /// Sessions in an answer where nobody asks for more.
 const LIMIT: usize = 100;
 
@@ -45,8 +32,8 @@ impl ClosedSearch {
             return Err(bad(format!("unknown parameter `{other}`; known here: {known}")));
         }
         let reason = request.parameter("reason").map(str::to_owned);
-        if reason.as_ref().is_some_and(|reason| !REASONS.contains(&reason.as_str())) {
-            return Err(bad(format!("`reason` must be one of {}", REASONS.join(", "))));
+        if reason.as_ref().is_some_and(|reason| !CLOSE_REASONS.contains(&reason.as_str())) {
+            return Err(bad(format!("`reason` must be one of {}", CLOSE_REASONS.join(", "))));
         }
         let limit = match request.parameter("limit") {
             None => Some(LIMIT),

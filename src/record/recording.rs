@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::{RecordOptions, Target};
-use crate::session::SessionInfo;
+use crate::session::{CLOSE_REASONS, SessionInfo};
 use crate::wire::package::PackageType;
 
 /// A recording of one session.
@@ -19,7 +19,7 @@ pub(crate) struct Recording {
     pub(crate) options: RecordOptions,
     /// Microseconds since 1970.
     pub(crate) armed_us: u64,
-    /// [`WAITING`], [`RECORDING`], or behind them the place of the reason in [`REASONS`].
+    /// [`WAITING`], [`RECORDING`], or behind them the place of the reason in [`reasons`].
     state: AtomicU8,
     /// Records that the ring, or what waits for it, had no more room for.
     lost: AtomicU64,
@@ -38,25 +38,14 @@ const WAITING: u8 = 0;
 const RECORDING: u8 = 1;
 const OVER: u8 = 2;
 
-/// The reasons for which a recording ends: its own, and those of its session.
-const REASONS: [&str; 17] = [
+/// The reasons for which a recording ends, besides those of its session ([`CLOSE_REASONS`]).
+const OWN_REASONS: [&str; 6] = [
     "the session has ended",
     "stopped",
     "another has begun",
     "its time is over",
     "the session was gone",
     "the session was not open",
-    "peer",
-    "kick",
-    "heartbeat_timeout",
-    "idle",
-    "handshake_timeout",
-    "protocol",
-    "refused",
-    "slow_consumer",
-    "outbox_age",
-    "shutdown",
-    "memory",
 ];
 
 /// Something that a shard has for a recording.
@@ -135,6 +124,11 @@ pub(crate) struct Extent {
     pub(crate) lost: u64,
 }
 
+/// All reasons, in the order of their places.
+fn reasons() -> impl Iterator<Item = &'static str> {
+    OWN_REASONS.into_iter().chain(CLOSE_REASONS)
+}
+
 impl Record {
     /// The bytes that it counts with.
     pub(crate) fn cost(&self) -> usize {
@@ -203,7 +197,7 @@ impl Recording {
 
     /// Ends it, unless it is over.
     pub(crate) fn end(&self, reason: &'static str) {
-        let place = REASONS.iter().position(|it| *it == reason).unwrap_or(0);
+        let place = reasons().position(|it| it == reason).unwrap_or(0);
         let over = |state| (state < OVER).then_some(OVER + place as u8);
         self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, over).ok();
     }
@@ -226,7 +220,10 @@ impl Recording {
         match self.state.load(Ordering::Relaxed) {
             WAITING => State::Waiting,
             RECORDING => State::Recording,
-            over => State::Over(REASONS[usize::from(over - OVER)]),
+            over => {
+                let place = usize::from(over - OVER);
+                State::Over(reasons().nth(place).unwrap_or(OWN_REASONS[0]))
+            }
         }
     }
 
@@ -261,7 +258,7 @@ impl Recording {
     /// True if a recording can tell that it has ended for a reason.
     #[cfg(test)]
     pub(crate) fn knows(reason: &str) -> bool {
-        REASONS.contains(&reason)
+        reasons().any(|it| it == reason)
     }
 
     /// Calls something while the ring is being read.

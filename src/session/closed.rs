@@ -11,6 +11,21 @@ use super::{SessionId, Uid};
 /// A reason for which a session has ended, as the metrics name it.
 pub(crate) type CloseText = &'static str;
 
+/// The reasons for which a session may end.
+pub(crate) const CLOSE_REASONS: [CloseText; 11] = [
+    "peer",
+    "kick",
+    "heartbeat_timeout",
+    "idle",
+    "handshake_timeout",
+    "protocol",
+    "refused",
+    "slow_consumer",
+    "outbox_age",
+    "shutdown",
+    "memory",
+];
+
 /// A session at its end.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ClosedSession {

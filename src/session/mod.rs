@@ -19,7 +19,7 @@ mod uid;
 
 pub(crate) use buffer_pool::BufferPool;
 #[cfg(feature = "admin")]
-pub(crate) use closed::{CloseText, ClosedSession};
+pub(crate) use closed::{CLOSE_REASONS, CloseText, ClosedSession};
 pub(crate) use data::SessionSnapshot;
 pub use data::{SessionData, SessionView};
 pub(crate) use directory::Directory;
