@@ -129,9 +129,11 @@ impl Simulated {
         self.of(session).handle_socket_closed(session);
     }
 
-    /// See `Shard::run`.
+    /// See `Shard::do_work` and `Shard::run`.
     pub fn run(&mut self, shard: u16) -> bool {
-        self.at(shard).run()
+        let shard = self.at(shard);
+        shard.do_work();
+        shard.run()
     }
 
     /// See `Shard::poll_transmit`.

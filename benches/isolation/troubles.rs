@@ -305,6 +305,9 @@ fn bodies_that_grow(stage: &Stage<'_>) -> Outcome {
     std::thread::scope(|scope| {
         for _ in 0..CLIENTS {
             let mut client = Client::ready(stage.process.pitaya_address);
+            // What is left in the kernel when the trouble ends would keep the server at work.
+            let stream = SockRef::from(&client.stream);
+            stream.set_send_buffer_size(4096).expect("it is more than nothing");
             let message = &message;
             scope.spawn(move || {
                 yield_to_others();

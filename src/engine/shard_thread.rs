@@ -123,7 +123,7 @@ impl ShardThread {
 impl ShardLoop<Ring> {
     /// Runs within a shard's runtime, until the engine is shut down.
     pub(super) async fn run(mut self) -> std::io::Result<()> {
-        while let Some(has_more) = self.next_turn() {
+        while let Some(has_more) = self.next_turn()? {
             let mut patience = SLEEP_MAX;
             if self.shard.tasks_alive() > 0 {
                 self.let_runtime_run().await;
@@ -148,7 +148,7 @@ impl ShardLoop<Ring> {
 impl ShardLoop<Poller> {
     /// Runs until the engine is shut down. There is no runtime round it.
     pub(super) fn run(mut self) -> std::io::Result<()> {
-        while let Some(has_more) = self.next_turn() {
+        while let Some(has_more) = self.next_turn()? {
             self.sleep(has_more, SLEEP_MAX)?;
         }
         Ok(())
@@ -157,16 +157,19 @@ impl ShardLoop<Poller> {
 
 impl<I: Io> ShardLoop<I> {
     /// Takes one turn. Gives true if there is more to do at once, `None` if it was the last.
-    fn next_turn(&mut self) -> Option<bool> {
-        let has_more = self.turn();
-        (!self.is_finished()).then_some(has_more)
+    fn next_turn(&mut self) -> std::io::Result<Option<bool>> {
+        let has_more = self.turn()?;
+        Ok((!self.is_finished()).then_some(has_more))
     }
 
     /// Takes one turn. `true` if there is more to do at once.
-    fn turn(&mut self) -> bool {
+    fn turn(&mut self) -> std::io::Result<bool> {
         let now_us = self.threads.now_us();
         self.shard.begin_turn(now_us);
         self.sockets.begin_turn(now_us, &self.shard);
+        if self.shard.do_work() {
+            self.io.submit_again()?;
+        }
         let mut batch = std::mem::take(&mut self.batch);
         self.io.reap(&mut batch, &mut self.buffers);
         let is_full = batch.len() == batch.capacity();
@@ -195,7 +198,7 @@ impl<I: Io> ShardLoop<I> {
         self.buffers.publish();
         self.ended_us = self.threads.now_us();
         self.shard.end_turn(self.ended_us);
-        has_more || is_full
+        Ok(has_more || is_full)
     }
 
     fn handle(&mut self, completion: Completion, now_us: u64) {

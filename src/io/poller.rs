@@ -298,6 +298,11 @@ impl Io for Poller {
         self.ask(Duration::ZERO)
     }
 
+    fn submit_again(&mut self) -> io::Result<()> {
+        self.is_fresh = false;
+        self.submit()
+    }
+
     fn has_completions(&mut self) -> bool {
         !self.done.is_empty() || !self.ready.is_empty()
     }

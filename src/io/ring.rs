@@ -450,6 +450,10 @@ impl Io for Ring {
         self.enter(Wait::No)
     }
 
+    fn submit_again(&mut self) -> io::Result<()> {
+        self.submit()
+    }
+
     fn has_completions(&mut self) -> bool {
         !self.uring.completion().is_empty() || self.uring.submission().taskrun()
     }

@@ -125,6 +125,9 @@ pub(crate) trait Io: Sized {
     /// Begins what was asked for, and ends what can be ended at once.
     fn submit(&mut self) -> io::Result<()>;
 
+    /// The same in the middle of a turn that has taken long, for what has come meanwhile.
+    fn submit_again(&mut self) -> io::Result<()>;
+
     /// True if there is a completion to take, or would be after [`submit`](Self::submit).
     fn has_completions(&mut self) -> bool;
 

@@ -143,13 +143,20 @@ impl Shard {
         debug_assert!(has_forgotten, "{session:?} has left something behind");
     }
 
+    /// Does what waits for its part of a turn, such as bodies to inflate. True if that took time.
+    ///
+    /// It stands between what the last turn has sent and what has come since, so that no answer
+    /// waits for more than one part.
+    pub(crate) fn do_work(&mut self) -> bool {
+        self.inbound.dispatcher.do_work()
+    }
+
     /// Reads mail, runs futures, lets deadlines pass. Whether there is more to do at once.
     pub(crate) fn run(&mut self) -> bool {
         self.inbound.dispatcher.handle_time();
         self.receive_mail();
         self.inbound.dispatcher.forwarder.send_waiting();
         self.inbound.dispatcher.settle();
-        self.inbound.dispatcher.do_work();
         self.inbound.read_held();
         self.inbound.dispatcher.run_tasks();
         self.inbound.dispatcher.expire_forwards();

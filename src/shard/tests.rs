@@ -169,7 +169,12 @@ impl Rig {
     }
 
     fn rest_of_turn(&mut self) -> Vec<Transmit> {
-        while self.shard.run() {}
+        loop {
+            self.shard.do_work();
+            if !self.shard.run() {
+                break;
+            }
+        }
         let mut sent = Vec::new();
         while let Some(transmit) = self.shard.poll_transmit() {
             self.sent[transmit.socket.0 as usize].extend(transmit.segment.as_slice());

@@ -1,7 +1,7 @@
 //! Messages that need work: bodies to inflate, signatures to check.
 
 use super::Dispatcher;
-use super::work::{Begun, Waiting};
+use super::work::Waiting;
 use crate::dispatch::context::ClientCall;
 use crate::session::SessionId;
 use crate::shard::connections::Pause;
@@ -20,11 +20,15 @@ impl Dispatcher {
         }
     }
 
-    /// Does what waits, as much as the turn allows.
-    pub(in crate::shard) fn do_work(&mut self) {
-        if self.work.has_more() {
+    /// Does what waits, as much as the turn allows. True if something did.
+    #[inline]
+    pub(in crate::shard) fn do_work(&mut self) -> bool {
+        let has_waited = self.work.has_more();
+        if has_waited {
             self.do_waiting();
+            self.settle();
         }
+        has_waited
     }
 
     #[cold]
@@ -92,32 +96,42 @@ impl Dispatcher {
         let begun = self.work.begun.take().or_else(|| {
             let waiting = self.work.large.pop_front()?;
             self.work.large_inflater.begin();
-            Some(Begun { waiting, plain: self.connections().pool().take() })
+            Some(waiting)
         });
-        let Some(mut begun) = begun else { return };
-        let Waiting { client, message: body } = &begun.waiting;
+        let Some(begun) = begun else { return };
+        let Waiting { client, message: body } = &begun;
         let client = *client;
         let connection = self.connections().find(client.session);
         let is_there = connection.is_some_and(|(_, it)| it.state.is_working());
         let message = message::decode(body).ok().filter(|_| is_there);
         if let Some(message) = message {
             let bytes_max = self.config.limits.package_bytes_max;
+            let mut plain = std::mem::take(&mut self.work.large_plain);
             let (inflater, mut left) = (&mut self.work.large_inflater, self.work.part);
-            match inflater.advance(message.body, bytes_max, &mut left, &mut begun.plain) {
-                Ok(Inflated::Part) => {
-                    self.work.begun = Some(begun);
-                    return;
-                }
+            // A buffer that grew would be copied.
+            plain.reserve_exact(bytes_max.saturating_add(1).saturating_sub(plain.len()));
+            let outcome = inflater.advance(message.body, bytes_max, &mut left, &mut plain);
+            match outcome {
+                Ok(Inflated::Part) => {}
                 Ok(Inflated::Whole) => {
-                    let message = Message { body: &begun.plain, ..message };
+                    let message = Message { body: &plain, ..message };
                     self.end_wait(&client);
                     self.handle_ready(&client, &message);
                 }
                 Err(error) => self.refuse_compressed(&client, error),
             }
+            self.work.large_plain = plain;
+            if outcome == Ok(Inflated::Part) {
+                self.work.begun = Some(begun);
+                return;
+            }
         }
-        self.connections().budgets_mut().release(begun.waiting.bytes());
-        self.connections().pool().give(begun.plain);
+        self.connections().budgets_mut().release(begun.bytes());
+        self.work.large_plain.clear();
+        if self.work.large.is_empty() {
+            let plain = std::mem::take(&mut self.work.large_plain);
+            self.connections().pool().give(plain);
+        }
     }
 
     fn refuse_compressed(&mut self, client: &ClientCall, error: InflateError) {

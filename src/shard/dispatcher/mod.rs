@@ -243,6 +243,12 @@ impl Dispatcher {
         self.thread.timers_len()
     }
 
+    /// Bytes of memory for a large body.
+    #[cfg(test)]
+    pub(super) fn work_bytes(&self) -> usize {
+        self.work.large_plain.capacity()
+    }
+
     /// Messages that wait for work.
     #[cfg(test)]
     pub(super) fn work_waits(&self) -> usize {

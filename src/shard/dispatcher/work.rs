@@ -26,9 +26,12 @@ pub(super) struct Work {
     pub(super) waiting: VecDeque<Waiting>,
     /// Those whose bodies grow above a part.
     pub(super) large: VecDeque<Waiting>,
-    /// The first of these.
-    pub(super) begun: Option<Begun>,
+    /// The first of these, whose body is being inflated.
+    pub(super) begun: Option<Waiting>,
     pub(super) large_inflater: Inflater,
+    /// What there is of its body. The memory stays for the next one that waits: the kernel takes as
+    /// long to give and to take it as the body takes.
+    pub(super) large_plain: Vec<u8>,
 }
 
 /// A message that waits. INVARIANT: its session is paused, or has ended.
@@ -36,12 +39,6 @@ pub(super) struct Waiting {
     pub(super) client: ClientCall,
     /// The body of its package.
     pub(super) message: Vec<u8>,
-}
-
-/// A message whose body is being inflated.
-pub(super) struct Begun {
-    pub(super) waiting: Waiting,
-    pub(super) plain: Vec<u8>,
 }
 
 /// Bytes that a message that waits counts for besides its own, against `held_bytes_max`.
@@ -64,6 +61,7 @@ impl Work {
             large: VecDeque::new(),
             begun: None,
             large_inflater: Inflater::default(),
+            large_plain: Vec::new(),
         }
     }
 

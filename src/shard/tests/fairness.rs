@@ -21,6 +21,7 @@ fn responses(ids: std::ops::RangeInclusive<u32>) -> Vec<u8> {
 pub(super) fn one_turn(rig: &mut Rig, input: &[(SessionId, &[u8])]) {
     rig.now_us += 100;
     rig.shard.begin_turn(rig.now_us);
+    rig.shard.do_work();
     finish(&mut rig.shard, std::mem::take(&mut rig.held), SendEnd::Sent);
     for (session, bytes) in input {
         rig.shard.handle_receive(*session, &mut bytes.to_vec());

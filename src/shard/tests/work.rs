@@ -77,6 +77,7 @@ fn a_large_body_is_inflated_a_share_in_each_turn_and_what_follows_it_comes_behin
     assert_eq!((rig.counters().work_waits, rig.shard.dispatcher().work_waits()), (2, 0));
     assert_eq!(rig.shard.connections().budgets().held_bytes(), 0);
     assert_eq!(rig.commands.last(), Some(&Command::ResumeReading(SocketIndex(0))));
+    assert_eq!(rig.shard.dispatcher().work_bytes(), 0, "the memory went back with the last one");
 }
 
 #[test]
