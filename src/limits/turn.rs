@@ -78,7 +78,7 @@ turn_bounds! {
     SENDS_PER_TURN: usize = 256, counters [];
 
     /// Bytes of the sends begun in a turn.
-    SEND_BYTES_PER_TURN: usize = 64 KiB, counters [];
+    SEND_BYTES_PER_TURN: usize = 16 KiB, counters [];
 
     /// Further submissions behind a turn in which many come or go.
     ///
