@@ -38,12 +38,17 @@ static IS_HELD: AtomicBool = AtomicBool::new(false);
 pub(crate) struct Setting {
     pub(crate) shards: u16,
     pub(crate) limits: Limits,
+    /// Clients may sign their requests; there is no listener for Pitaya's clients then.
+    pub(crate) signs: bool,
 }
 
 fn engine(setting: Setting) -> Engine {
-    Engine::builder()
-        .listen("127.0.0.1:0")
-        .listen(Listener::new("127.0.0.1:0").dialect(Dialect::Pitaya))
+    let builder = Engine::builder().listen("127.0.0.1:0");
+    let builder = match setting.signs {
+        true => builder.use_crypto(),
+        false => builder.listen(Listener::new("127.0.0.1:0").dialect(Dialect::Pitaya)),
+    };
+    builder
         .shards(Shards::Count(setting.shards))
         .heartbeat(Duration::from_secs(10))
         .limits(setting.limits)

@@ -35,6 +35,8 @@ pub(crate) struct Trouble {
     /// True if a bare io_uring server gets the trouble instead, which shows the kernel's part of
     /// it.
     pub(crate) is_bare: bool,
+    /// Clients may sign their requests.
+    signs: bool,
     /// Causes the trouble until the stage ends; returns the outcome.
     pub(crate) make: fn(&Stage<'_>) -> Outcome,
 }
@@ -62,16 +64,18 @@ const fn trouble(name: &'static str, make: fn(&Stage<'_>) -> Outcome) -> Trouble
         package_bytes_max: None,
         connects_per_second: 0,
         is_bare: false,
+        signs: false,
         make,
     }
 }
 
-pub(crate) const ALL: [Trouble; 11] = [
+pub(crate) const ALL: [Trouble; 12] = [
     trouble("worker", stopped_worker),
     trouble("unread", clients_that_never_read),
     trouble("half-open", half_open_handshakes),
     trouble("dripping", clients_that_drip),
     Trouble { package_bytes_max: Some(2 << 20), ..trouble("inflating", bodies_that_grow) },
+    Trouble { signs: true, ..trouble("signed", wrong_signatures) },
     // The bound of the outbox is one that a reader of low priority stays below.
     Trouble { package_bytes_max: Some(8 << 20), ..trouble("flood", flood) },
     Trouble { package_bytes_max: Some(LARGE_BYTES), ..trouble("large", large_packages) },
@@ -104,7 +108,7 @@ impl Trouble {
             accepts_per_ip_per_second: self.connects_per_second,
             ..Limits::default()
         };
-        Setting { shards: self.shards, limits }
+        Setting { shards: self.shards, limits, signs: self.signs }
     }
 }
 
@@ -332,6 +336,45 @@ fn bodies_that_grow(stage: &Stage<'_>) -> Outcome {
 /// dialect").
 const COMPRESSED_NOTIFY: u8 = 0x12;
 const BEST: flate2::Compression = flate2::Compression::best();
+
+/// Clients with keys of the longest that are taken, whose signatures are wrong.
+fn wrong_signatures(stage: &Stage<'_>) -> Outcome {
+    const CLIENTS: usize = 8;
+    const HEX_DIGITS: usize = 512;
+    let rsa = format!(r#"{{"rsa_n":"{}","rsa_e":65537}}"#, "d".repeat(HEX_DIGITS));
+    let hello = format!(r#"{{"sys":{{"type":"bench","rsa":{rsa}}}}}"#);
+    let hello = package(PackageType::Handshake, hello.as_bytes());
+    let body = format!(r#"{{"__crypto__":"{}"}}"#, "1".repeat(HEX_DIGITS));
+    let ids = 1..=100;
+    let requests: Vec<u8> = ids.clone().flat_map(|id| request(id, ECHO, &body)).collect();
+    let refused: usize = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| {
+                let mut client = Client::connect(stage.process.address);
+                client.send(&hello);
+                assert!(matches!(client.next(), Event::Handshake(answer) if answer["code"] == 200));
+                client.send(&ack());
+                let (requests, ids) = (&requests, ids.clone());
+                scope.spawn(move || {
+                    yield_to_others();
+                    let mut refused = 0;
+                    while stage.goes_on() {
+                        client.send(requests);
+                        for id in ids.clone() {
+                            assert_eq!(client.answer(id), r#"{"code":500}"#);
+                            refused += 1;
+                        }
+                    }
+                    refused
+                })
+            })
+            .collect();
+        stage.begin();
+        clients.into_iter().map(|client| client.join().expect("an answer comes")).sum()
+    });
+    expect(refused > 0, || "nothing was refused".into())?;
+    Ok(format!("{refused} refused"))
+}
 
 /// The bytes that a client sends at once.
 const PIECE_BYTES: usize = 64 * 1024;

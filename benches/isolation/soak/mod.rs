@@ -142,7 +142,7 @@ pub(crate) fn setting() -> Setting {
         forward_timeout: FORWARD_TIMEOUT,
         ..Limits::default()
     };
-    Setting { shards: 1, limits }
+    Setting { shards: 1, limits, signs: false }
 }
 
 fn stage(process: &Process) -> Stage<'_> {
