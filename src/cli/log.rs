@@ -22,6 +22,9 @@ use super::log_form::{self, Form, LogFormat};
 const OWN: &str = "shaddock";
 /// The most detail in lines of libraries: below, they may tell of what they send.
 const LIBRARIES_MAX: LevelFilter = LevelFilter::INFO;
+/// Logs nothing: any client can have it say as many lines as it likes. What it says is also the
+/// error that it gives, which is counted, and told where the connection is to a backend.
+const SILENT: &str = "rustls";
 
 /// The level without the option and the key.
 const LEVEL: LevelFilter = LevelFilter::WARN;
@@ -81,7 +84,10 @@ pub(super) fn set_level(name: &str) -> Result<(), String> {
 }
 
 fn targets(level: LevelFilter) -> Targets {
-    Targets::new().with_target(OWN, level).with_default(level.min(LIBRARIES_MAX))
+    Targets::new()
+        .with_target(OWN, level)
+        .with_target(SILENT, LevelFilter::OFF)
+        .with_default(level.min(LIBRARIES_MAX))
 }
 
 /// Writes what is left, also when a panic ends the main thread.
@@ -163,5 +169,6 @@ mod tests {
         let targets = super::targets(LevelFilter::WARN);
         assert!(!targets.would_enable("tonic", &Level::INFO));
         assert!(targets.would_enable("shaddock", &Level::WARN));
+        assert!(!targets.would_enable("rustls::check", &Level::ERROR));
     }
 }
