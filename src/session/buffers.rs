@@ -18,7 +18,7 @@ const POOL_BYTES_MAX: usize = 4 * 1024 * 1024;
 const POOL_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// The capacity of a new buffer: a few small answers.
 const BUFFER_BYTES: usize = 512;
-/// The bytes of a large buffer that are freed at a time. The kernel takes some 0.2 ms to free 1 MiB.
+/// The bytes of a large buffer that are freed at a time. The kernel takes 0.2 ms to free 1 MiB.
 const LARGE_PIECE_BYTES: usize = 256 * 1024;
 /// The capacity from which a buffer counts as large.
 const LARGE_BYTES: usize = 2 * LARGE_PIECE_BYTES;

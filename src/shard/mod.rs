@@ -148,7 +148,11 @@ impl Shard {
     /// It stands between what the last turn has sent and what has come since, so that no answer
     /// waits for more than one part.
     pub(crate) fn do_work(&mut self) -> bool {
-        self.inbound.dispatcher.do_work()
+        let has_waited = self.inbound.dispatcher.do_work();
+        if has_waited {
+            self.inbound.dispatcher.settle();
+        }
+        has_waited
     }
 
     /// Reads mail, runs futures, lets deadlines pass. Whether there is more to do at once.

@@ -26,7 +26,6 @@ impl Dispatcher {
         let has_waited = self.work.has_more();
         if has_waited {
             self.do_waiting();
-            self.settle();
         }
         has_waited
     }

@@ -29,8 +29,8 @@ pub(super) struct Work {
     /// The first of these, whose body is being inflated.
     pub(super) begun: Option<Waiting>,
     pub(super) large_inflater: Inflater,
-    /// What there is of its body. The memory stays for the next one that waits: the kernel takes as
-    /// long to give and to take it as the body takes.
+    /// The part of its body that is made. The memory stays for the next one that waits: the kernel
+    /// takes as long to give and to take it as the body takes.
     pub(super) large_plain: Vec<u8>,
 }
 
