@@ -39,9 +39,18 @@ fn count(register: impl Fn(&mut Handlers) + Send + Sync + 'static) -> u64 {
     let input: Vec<u8> = (1..=REQUESTS).flat_map(|id| request(id, ROUTE, BODY)).collect();
     let mut buffer = input.clone();
     turns(&mut core, session, &input, &mut buffer);
-    let before = allocations::count();
-    turns(&mut core, session, &input, &mut buffer);
-    allocations::count() - before
+    least(|| turns(&mut core, session, &input, &mut buffer))
+}
+
+/// Allocations of this process meanwhile, the least of three times: the test harness has a thread
+/// that may allocate, too, but not each time.
+pub(crate) fn least(mut work: impl FnMut()) -> u64 {
+    let counts = [(); 3].map(|()| {
+        let before = allocations::count();
+        work();
+        allocations::count() - before
+    });
+    counts.into_iter().min().expect("three counts")
 }
 
 fn turns(core: &mut Core, session: SessionId, input: &[u8], buffer: &mut [u8]) {
@@ -164,9 +173,7 @@ fn count_forwarded(register: impl Fn(&mut Handlers) + Send + Sync + 'static) -> 
     let input: Vec<u8> = (1..=REQUESTS).flat_map(|id| request(id, THERE, BODY)).collect();
     let mut buffer = input.clone();
     pair.turns(&input, &mut buffer);
-    let before = allocations::count();
-    pair.turns(&input, &mut buffer);
-    allocations::count() - before
+    least(|| pair.turns(&input, &mut buffer))
 }
 
 /// Neither on the shard nor on the worker: batches are used again.
