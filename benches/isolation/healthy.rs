@@ -19,6 +19,8 @@ pub(crate) struct Healthy {
     id: u32,
     /// The time of their last heartbeats.
     beat: Instant,
+    /// Requests have to be signed: theirs are not, and refused.
+    signs: bool,
 }
 
 /// The latency of requests, in nanoseconds.
@@ -32,23 +34,25 @@ pub(crate) struct Latency {
 const CLIENTS: usize = 4;
 /// The time between two requests.
 const INTERVAL: Duration = Duration::from_millis(1);
+/// The answer to a request that is not signed and has to be.
+const REFUSED: &str = r#"{"code":500}"#;
 const HEARTBEAT: Duration = Duration::from_secs(3);
 
 impl Healthy {
-    pub(crate) fn connect(address: SocketAddr, shards: u16) -> Self {
+    pub(crate) fn connect(address: SocketAddr, shards: u16, signs: bool) -> Self {
         let last = shards.to_string();
         let mut clients = Vec::new();
         while clients.len() < CLIENTS {
             let mut client = Client::ready(address);
             // A bare server returns the request's body.
-            if client.ask(1, SHARD, &last) == last {
+            if signs || client.ask(1, SHARD, &last) == last {
                 setsockopt(&client.stream, sockopt::ReceiveTimestampns, &true)
                     .expect("the kernel knows when something came");
                 client.stream.set_read_timeout(Some(PATIENCE)).expect("the time is above zero");
                 clients.push(client);
             }
         }
-        Self { clients, id: 1, beat: Instant::now() }
+        Self { clients, id: 1, beat: Instant::now(), signs }
     }
 
     /// Sends a request each [`INTERVAL`]. A late answer delays the requests behind it, and they are
@@ -83,6 +87,7 @@ impl Healthy {
         self.id += 1;
         let client = &mut self.clients[self.id as usize % CLIENTS];
         let body = self.id.to_string();
+        let expected = if self.signs { REFUSED } else { &body };
         let sent = SystemTime::now();
         client.send(&request(self.id, ECHO, &body));
         loop {
@@ -90,7 +95,7 @@ impl Healthy {
             while let Some(event) = client.next_within(Duration::ZERO) {
                 match event {
                     Event::Response { id, body: answer } if id == self.id => {
-                        assert_eq!(answer, body.as_bytes());
+                        assert_eq!(answer, expected.as_bytes());
                         // The clock was set back meanwhile.
                         return came.duration_since(sent).unwrap_or_default();
                     }

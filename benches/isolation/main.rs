@@ -202,7 +202,7 @@ fn measure(trouble: &'static Trouble, during: Duration) -> Result<Sample, String
     let process = Process::start(trouble.name).map_err(|error| error.to_string())?;
     let stage = Stage::new(&process);
     drop(stage.gather(trouble.crowd));
-    let mut healthy = Healthy::connect(process.address, trouble.shards);
+    let mut healthy = Healthy::connect(process.address, trouble.shards, trouble.signs);
     healthy.run(during / 4);
     let quiet = healthy.run(during);
     let before_bytes = process.resident_bytes();

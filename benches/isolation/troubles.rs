@@ -36,7 +36,7 @@ pub(crate) struct Trouble {
     /// it.
     pub(crate) is_bare: bool,
     /// Clients may sign their requests.
-    signs: bool,
+    pub(crate) signs: bool,
     /// Causes the trouble until the stage ends; returns the outcome.
     pub(crate) make: fn(&Stage<'_>) -> Outcome,
 }

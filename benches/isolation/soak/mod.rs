@@ -295,7 +295,7 @@ impl Shared<'_> {
     }
 
     fn stay_healthy(&self) {
-        let mut healthy = Healthy::connect(self.process.address, 1);
+        let mut healthy = Healthy::connect(self.process.address, 1, false);
         while self.goes_on() {
             let latency = healthy.run(GLANCE);
             let mut all = self.healthy.lock().expect("nobody panics with it");
