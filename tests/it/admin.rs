@@ -40,7 +40,7 @@ pub(crate) fn game(shards: u16) -> Builder {
         .routes([CHAT, CHAT_FAIL])
 }
 
-fn token() -> String {
+pub(crate) fn token() -> String {
     TOKEN.replace(' ', "-")
 }
 
