@@ -191,9 +191,9 @@ pub use dispatch::{
 };
 #[cfg(feature = "engine")]
 pub use engine::{
-    Builder, ClusterMetrics, Drain, Engine, Handle, Listener, Metrics, ServerTypeMetrics,
-    ShardMetrics, Shards, ShutdownReport, SpanMetrics, TcpOptions, WorkerMetrics,
-    return_free_memory, return_large_memory,
+    Builder, ClusterMetrics, Drain, Engine, Handle, Listener, Metrics, RouteMetrics,
+    ServerTypeMetrics, ShardMetrics, Shards, ShutdownReport, SpanMetrics, TcpOptions,
+    WorkerMetrics, return_free_memory, return_large_memory,
 };
 #[cfg(feature = "engine")]
 pub use error::{EngineOption, HandleError, IoUringBlock, StartError};

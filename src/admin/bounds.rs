@@ -24,6 +24,9 @@ pub(super) const STREAMS_MAX: usize = 8;
 pub(super) const WALKS_MAX: usize = 4;
 /// Bytes of the sessions that one look has found and keeps; the last of them are left out.
 pub(super) const WALK_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The time that a look waits for a shard. One that has not answered by then counts as silent until
+/// it answers: the looks go on without it, and tell so.
+pub(super) const SHARD_TIME_MAX: Duration = Duration::from_millis(500);
 /// Parts of a shard's sessions that all looks together may ask it for in a second, in the long run.
 pub(super) const PAGES_PER_SECOND: u32 = 100;
 /// Parts of a shard's sessions that may be asked for at once: as many as all sessions of one are.
@@ -69,6 +72,7 @@ mod tests {
             ("STREAMS_MAX", STREAMS_MAX.to_string()),
             ("WALKS_MAX", WALKS_MAX.to_string()),
             ("WALK_BYTES_MAX", mib(WALK_BYTES_MAX)),
+            ("SHARD_TIME_MAX", format!("{} ms", SHARD_TIME_MAX.as_millis())),
             ("PAGES_PER_SECOND", PAGES_PER_SECOND.to_string()),
             ("PAGES_AT_ONCE", PAGES_AT_ONCE.to_string()),
             ("ANSWER_BYTES_MAX", mib(ANSWER_BYTES_MAX)),

@@ -82,10 +82,11 @@ impl ClosedSearch {
         }
     }
 
-    pub(super) fn finish(&mut self) -> Response {
+    pub(super) fn finish(&mut self, missing_shards: &[u16]) -> Response {
         self.cut();
         let (found, Self { matching, seen, .. }) = (std::mem::take(&mut self.found), self);
-        Response::list("closed", found, &json!({ "matching": matching, "all": seen }))
+        let rest = json!({ "matching": matching, "all": seen, "missing_shards": missing_shards });
+        Response::list("closed", found, &rest)
     }
 }
 

@@ -290,6 +290,10 @@ impl Scrape {
             ("shaddock_forward_duration_seconds", "Time of requests that were forwarded"),
             kinds().map(|kind| ([name(&kind.name)], kind.latency)),
         )?;
+        families.histograms(
+            ("shaddock_route_duration_seconds", "Time of requests, by their routes"),
+            metrics.routes.iter().map(|it| ([("route", it.route.clone())], it.latency)),
+        )?;
         let outcomes = kinds().flat_map(|kind| {
             let ends = [
                 ("ok", kind.answered),

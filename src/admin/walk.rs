@@ -1,6 +1,7 @@
 //! A look at sessions: at all of them, a part of a shard in each of its turns, or at one.
 //!
 //! The shards are asked by mail, one part at a time and so many in a second, and go on meanwhile.
+//! A list goes on without a shard that does not answer in time, and names it.
 //! What is kept here are not many more sessions than the answer may have, bounded in bytes, too.
 
 use std::cmp::Ordering;
@@ -10,7 +11,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::arm::Wish;
-use super::bounds::{OFFSET_MAX, SESSIONS_MAX, WALK_BYTES_MAX};
+use super::bounds::{OFFSET_MAX, SESSIONS_MAX, SHARD_TIME_MAX, WALK_BYTES_MAX};
 use super::closed::ClosedSearch;
 use super::http::{Request, Response};
 use super::pages::Pages;
@@ -26,6 +27,10 @@ pub(super) struct Walk {
     shard: ShardIndex,
     at: Look,
     answer: Option<Receiver<SessionPage>>,
+    /// The time at which the shard was first asked for the part that is wanted from it.
+    asked: Option<Instant>,
+    /// Shards that have not answered in time.
+    missing: Vec<u16>,
     /// Sessions that match; a thousand and a part more than are wanted at the most.
     found: Vec<SessionInfo>,
     /// The bytes of them.
@@ -142,6 +147,8 @@ impl Walk {
             shard,
             at,
             answer: None,
+            asked: None,
+            missing: Vec::new(),
             found: Vec::new(),
             found_bytes: 0,
             is_cut: false,
@@ -172,27 +179,38 @@ impl Walk {
                 if self.shard.0 >= handle.shard_count() || self.has_enough() {
                     return Some(self.finish(handle));
                 }
+                if pages.is_silent(self.shard, now) {
+                    self.go_on_without();
+                    continue;
+                }
                 if !pages.take(self.shard, now) {
                     return None;
                 }
+                let asked = *self.asked.get_or_insert(now);
                 let (to, answer) = sync_channel(1);
                 match handle.look(self.shard, self.at, to) {
                     Ok(()) => self.answer = Some(answer),
-                    // It is asked again for as long as a request may take.
-                    Err(HandleError::Busy) => return None,
+                    Err(HandleError::Busy) if now < asked + SHARD_TIME_MAX => return None,
+                    Err(HandleError::Busy) => pages.give_up(self.shard, None, now),
                     Err(_) => return Some(Response::error(503, "the engine has stopped")),
                 }
                 continue;
             };
             let page = match answer.try_recv() {
                 Ok(page) => page,
-                Err(TryRecvError::Empty) => return None,
+                Err(TryRecvError::Empty) => {
+                    if self.asked.is_some_and(|asked| now < asked + SHARD_TIME_MAX) {
+                        return None;
+                    }
+                    pages.give_up(self.shard, self.answer.take(), now);
+                    continue;
+                }
                 // The shard has ended with the question unread.
                 Err(TryRecvError::Disconnected) => {
                     SessionPage { sessions: Vec::new(), closed: Vec::new(), next: None }
                 }
             };
-            self.answer = None;
+            (self.answer, self.asked) = (None, None);
             match &mut self.goal {
                 Goal::Closed(search) => search.take(page.closed),
                 _ => self.take(page.sessions),
@@ -200,16 +218,28 @@ impl Walk {
             match (page.next, self.at) {
                 (Some(next), Look::Closed(_)) => self.at = Look::Closed(Some(next)),
                 (None, Look::Closed(_)) => self.at = Look::ClosedEarly,
-                (_, Look::ClosedEarly) => {
-                    (self.shard, self.at) = (ShardIndex(self.shard.0 + 1), Look::Closed(None));
-                }
-                (Some(next), _) => self.at = Look::From(next),
-                (None, Look::From(_)) => {
-                    (self.shard, self.at) = (ShardIndex(self.shard.0 + 1), Look::From(0));
-                }
-                (None, Look::One(_)) => return Some(self.finish(handle)),
+                (Some(next), Look::From(_) | Look::One(_)) => self.at = Look::From(next),
+                (_, Look::ClosedEarly) | (None, Look::From(_) | Look::One(_)) => self.go_on(),
             }
         }
+    }
+
+    /// Goes on with the next shard, where another is wanted.
+    fn go_on(&mut self) {
+        (self.shard, self.at) = match self.at {
+            Look::Closed(_) | Look::ClosedEarly => {
+                (ShardIndex(self.shard.0 + 1), Look::Closed(None))
+            }
+            Look::From(_) => (ShardIndex(self.shard.0 + 1), Look::From(0)),
+            Look::One(_) => (ShardIndex(u16::MAX), self.at),
+        };
+    }
+
+    /// Leaves out a shard that does not answer, or what it has not told yet.
+    fn go_on_without(&mut self) {
+        self.missing.push(self.shard.0);
+        self.asked = None;
+        self.go_on();
     }
 
     fn take(&mut self, sessions: Vec<SessionInfo>) {
@@ -247,8 +277,15 @@ impl Walk {
 
     fn finish(&mut self, handle: &Handle) -> Response {
         let mut found = std::mem::take(&mut self.found);
+        let missing = &self.missing;
         match &mut self.goal {
-            Goal::Closed(search) => search.finish(),
+            Goal::Closed(search) => search.finish(missing),
+            // One of the sessions may be there.
+            Goal::Record(_) | Goal::Show | Goal::Kick { .. }
+                if found.is_empty() && !missing.is_empty() =>
+            {
+                silent(missing)
+            }
             Goal::Record(wish) => wish.arm(found, handle).unwrap_or_else(gone),
             Goal::List(wanted) => {
                 let has_more = found.len() > wanted.kept() || self.is_cut;
@@ -259,6 +296,7 @@ impl Walk {
                     "matching": self.matching,
                     "all": self.seen,
                     "next": last.map(|last| format!("{:?}", last.id)),
+                    "missing_shards": missing,
                 });
                 Response::list("sessions", found.iter().skip(wanted.offset), &rest)
             }
@@ -280,6 +318,11 @@ impl Walk {
 /// The bytes that a session counts with.
 fn bytes_of(session: &SessionInfo) -> usize {
     size_of::<SessionInfo>() + session.uid.as_ref().map_or(0, |uid| uid.text().len())
+}
+
+fn silent(shards: &[u16]) -> Response {
+    let text = format!("a shard has not answered in time: {shards:?}; try again");
+    Response::error(504, &text)
 }
 
 fn gone() -> Response {

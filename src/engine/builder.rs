@@ -2,6 +2,7 @@
 
 pub(super) mod checks;
 mod forwards;
+mod route_latency;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
@@ -27,7 +28,7 @@ use crate::route::schemas::Schemas;
 use crate::route::table::RouteTable;
 use crate::route::{Dictionary, SlowConsumer};
 use crate::session::OnSecondBind;
-use crate::shard::{Changing, CheckClient, Heartbeat, KeptAliveBy, ShardConfig};
+use crate::shard::{Changing, CheckClient, Heartbeat, KeptAliveBy, ShardConfig, measured_routes};
 use crate::span::SpanQueues;
 use crate::wire::protobuf::ProtoTable;
 
@@ -107,6 +108,7 @@ pub struct Builder {
     use_crypto: bool,
     limits: Limits,
     codes: Codes,
+    measures_routes: bool,
     check_client: Option<CheckClient>,
     handshake: Option<HandshakeCheck>,
     /// Both kinds of look at handshakes were given.
@@ -169,6 +171,7 @@ impl Builder {
             use_crypto: false,
             limits: Limits::default(),
             codes: Codes::pomelo(),
+            measures_routes: false,
             check_client: None,
             handshake: None,
             has_two_handshakes: false,
@@ -727,6 +730,8 @@ impl Builder {
         let schemas = Arc::new(Schemas::new(first, self.protos, &routes));
         let edition = Edition::new(first, self.heartbeat, self.dictionary, schemas, &routes);
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let measured = || measured_routes(&routes, &self.server_type, &server_types);
+        let measured_routes = self.measures_routes.then(|| Arc::new(measured()));
         ShardConfig {
             server_type: self.server_type.into(),
             server_id: self.server_id.into(),
@@ -764,6 +769,7 @@ impl Builder {
             session_numbers: AtomicU64::new(0),
             counters: (0..counts.parties()).map(|_| Arc::default()).collect(),
             figures: Figures::new(counts.shards, counts.networks),
+            measured_routes,
             spans: self.sample_every.map(|every| Arc::new(SpanQueues::new(counts.shards, every))),
             #[cfg(feature = "admin")]
             recorder: Default::default(),

@@ -52,5 +52,6 @@ pub(crate) use in_test::TestPlan;
 pub use listen::Listener;
 pub use tcp_options::TcpOptions;
 pub use watch::{
-    ClusterMetrics, Metrics, ServerTypeMetrics, ShardMetrics, SpanMetrics, WorkerMetrics,
+    ClusterMetrics, Metrics, RouteMetrics, ServerTypeMetrics, ShardMetrics, SpanMetrics,
+    WorkerMetrics,
 };

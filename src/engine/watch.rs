@@ -38,6 +38,11 @@ pub struct Metrics {
     pub shards: Vec<ShardMetrics>,
     /// Each server type that is forwarded.
     pub server_types: Vec<ServerTypeMetrics>,
+    /// Each route whose requests were answered, where [`Builder::route_latency`] measures them,
+    /// and last all others together as `other`.
+    ///
+    /// [`Builder::route_latency`]: crate::Builder::route_latency
+    pub routes: Vec<RouteMetrics>,
     /// Each cluster that the engine is a member of.
     pub clusters: Vec<ClusterMetrics>,
     /// Spans of messages that were traced; none where nothing is.
@@ -96,6 +101,16 @@ pub struct ServerTypeMetrics {
     pub lanes: Vec<(String, u64)>,
     /// Each worker; none of a cluster's type.
     pub workers: Vec<WorkerMetrics>,
+}
+
+/// The figures of one route.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RouteMetrics {
+    /// Its text, or `other` for all that are not measured by themselves.
+    pub route: String,
+    /// The time that its requests took, whoever has answered them.
+    pub latency: Latency,
 }
 
 /// The figures of one worker.
@@ -172,6 +187,7 @@ impl Handle {
             latency: Latency::default(),
             shards: figures().map(shard_metrics).collect(),
             server_types: self.server_type_metrics(),
+            routes: self.route_metrics(),
             clusters: self.cluster_metrics(),
             spans: self.config.spans.as_ref().map(|spans| SpanMetrics {
                 sent: spans.sent(),
@@ -182,6 +198,19 @@ impl Handle {
         let forwarded = metrics.server_types.iter().map(|kind| &kind.latency);
         local.chain(forwarded).for_each(|latency| metrics.latency.add(latency));
         metrics
+    }
+
+    fn route_metrics(&self) -> Vec<RouteMetrics> {
+        let Some(measured) = &self.config.measured_routes else { return Vec::new() };
+        let named = |name: &str| RouteMetrics { route: name.into(), latency: Latency::default() };
+        let mut routes: Vec<_> = measured.names().map(named).collect();
+        for latencies in self.config.figures.shards().filter_map(|shard| shard.routes.as_ref()) {
+            routes.iter_mut().zip(latencies.snapshots()).for_each(|(it, of_shard)| {
+                it.latency.add(&of_shard);
+            });
+        }
+        routes.retain(|route| route.latency.requests() > 0);
+        routes
     }
 
     fn server_type_metrics(&self) -> Vec<ServerTypeMetrics> {

@@ -5,7 +5,7 @@ use super::message_batch::{Head, KEPT_BYTES_MAX, Messages};
 use super::workers::ServerTypeIndex;
 use crate::dispatch::context::{ClientCall, HeldRequest};
 use crate::dispatch::{Request, Session};
-use crate::route::table::RouteTable;
+use crate::route::table::{RouteId, RouteTable};
 use crate::session::SessionId;
 use crate::span::Span;
 
@@ -38,6 +38,8 @@ pub(crate) struct PendingBatch {
     pub(crate) started_us: u64,
     /// The ids of the batch's messages, 0 for notifies.
     pub(crate) ids: Vec<u32>,
+    /// Their routes, where those are measured; none else.
+    pub(crate) routes: Vec<RouteId>,
     /// The messages that are not answered, a bit each.
     pub(crate) pending: u64,
     /// The bytes that they count for until all are answered.
@@ -46,7 +48,20 @@ pub(crate) struct PendingBatch {
     pub(crate) held: Option<Box<HeldMessages>>,
 }
 
+/// A message of a batch, as the figures count its answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Counted {
+    pub(crate) server_type: ServerTypeIndex,
+    /// Its route, where those are measured.
+    pub(crate) route: Option<RouteId>,
+}
+
 impl PendingBatch {
+    /// One of its messages, as its answer is counted.
+    pub(crate) fn counted(&self, index: usize) -> Counted {
+        Counted { server_type: self.server_type, route: self.routes.get(index).copied() }
+    }
+
     /// One of its messages, as those that are answered by themselves.
     pub(crate) fn part(
         &self,
@@ -173,6 +188,7 @@ mod tests {
             server_type: ServerTypeIndex(0),
             started_us: 0,
             ids: vec![1, 2, 3],
+            routes: Vec::new(),
             pending: 0b111,
             bytes: 0,
             held: None,

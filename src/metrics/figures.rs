@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::{Counter, LatencyCounters};
+use super::{Counter, LatencyCounters, MeasuredRoutes, RouteLatencies};
 
 /// The figures of an engine's threads, and what all of them have to know of its end.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub(crate) struct ShardFigures {
     pub(crate) turns: LatencyCounters,
     /// Requests that its own handlers have answered.
     pub(crate) local: LatencyCounters,
+    /// All requests that are answered, by their routes, where those are measured.
+    pub(crate) routes: Option<RouteLatencies>,
     /// Messages that it has forwarded, by server type.
     pub(crate) forwards: Box<[ForwardFigures]>,
     /// Open connections, by listener.
@@ -180,12 +182,18 @@ impl Figures {
 }
 
 impl ShardFigures {
-    pub(crate) fn new(server_types: usize, listeners: usize, workers: usize) -> Arc<Self> {
+    pub(crate) fn new(
+        server_types: usize,
+        listeners: usize,
+        workers: usize,
+        routes: Option<&Arc<MeasuredRoutes>>,
+    ) -> Arc<Self> {
         let counters = |len: usize| (0..len).map(|_| Counter::default()).collect();
         Arc::new(Self {
             thread: AtomicI32::new(0),
             turns: LatencyCounters::default(),
             local: LatencyCounters::default(),
+            routes: routes.map(RouteLatencies::new),
             forwards: (0..server_types).map(|_| ForwardFigures::default()).collect(),
             connections: counters(listeners),
             uids: Counter::default(),
@@ -304,7 +312,7 @@ mod tests {
     fn an_engine_is_ready_once_its_shards_run_and_it_has_joined() {
         let figures = Figures::new(1, 1);
         assert!(!figures.is_ready(), "no shard");
-        figures.add_shard(0, &ShardFigures::new(0, 1, 1));
+        figures.add_shard(0, &ShardFigures::new(0, 1, 1, None));
         assert!(!figures.is_ready(), "no cluster");
         let cluster = ClusterFigures::new(1, "pitaya", &["nats", "etcd"], ["chat"]);
         let cluster = figures.add_cluster(cluster);

@@ -3,6 +3,7 @@
 mod counters;
 mod figures;
 mod latency;
+mod route_latency;
 
 pub use counters::CounterSnapshot;
 pub(crate) use counters::{Counter, Counters};
@@ -11,3 +12,4 @@ pub(crate) use figures::ClusterFigures;
 pub(crate) use figures::{Figures, ForwardEnd, ShardFigures, WorkerFigures};
 pub use latency::Latency;
 pub(crate) use latency::LatencyCounters;
+pub(crate) use route_latency::{MeasuredRoutes, RouteAnswers, RouteLatencies};

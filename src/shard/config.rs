@@ -13,7 +13,7 @@ use crate::dispatch::{ClientRules, FailureBodies, Maintenance, Register, chain};
 use crate::forward::worker::WorkerConfig;
 use crate::forward::{Carrier, Hub, Party, ServerType, ServerTypeIndex, WorkerIndex};
 use crate::limits::Limits;
-use crate::metrics::{Counters, Figures};
+use crate::metrics::{Counters, Figures, MeasuredRoutes};
 #[cfg(feature = "admin")]
 use crate::record::Recorder;
 use crate::route::edition::{Edition, EditionId};
@@ -80,6 +80,8 @@ pub(crate) struct ShardConfig {
     pub(crate) counters: Vec<Arc<Counters>>,
     /// Figures of the threads besides their counters.
     pub(crate) figures: Figures,
+    /// The routes whose latency is measured; none where it is not asked for.
+    pub(crate) measured_routes: Option<Arc<MeasuredRoutes>>,
     /// Spans of messages that are sampled; none where nothing is traced.
     pub(crate) spans: Option<Arc<SpanQueues>>,
     /// Recordings of single sessions.
@@ -301,11 +303,28 @@ impl ShardConfig {
             session_numbers: AtomicU64::new(0),
             counters: vec![Arc::default()],
             figures: Figures::new(1, 0),
+            measured_routes: None,
             spans: None,
             #[cfg(feature = "admin")]
             recorder: Recorder::default(),
         }
     }
+}
+
+/// The routes whose latency is measured: of those known, those of three parts for the own server
+/// type or for one that is forwarded. The others are those of pushes.
+pub(crate) fn measured_routes(
+    routes: &RouteTable,
+    own: &str,
+    server_types: &[ServerType],
+) -> MeasuredRoutes {
+    let is_of_requests = |route: &str| {
+        let mut parts = route.split('.');
+        let server_type = parts.next().unwrap_or_default();
+        let is_known = server_type == own || server_types.iter().any(|it| *it.name == *server_type);
+        is_known && parts.count() == 2
+    };
+    MeasuredRoutes::new(routes.iter().map(|entry| &entry.text), is_of_requests)
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -41,7 +41,9 @@ mod tests;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-pub(crate) use config::{Changing, CheckClient, Heartbeat, KeptAliveBy, ShardConfig};
+pub(crate) use config::{
+    Changing, CheckClient, Heartbeat, KeptAliveBy, ShardConfig, measured_routes,
+};
 #[cfg(feature = "internals")]
 pub(crate) use connections::Connection;
 pub(crate) use connections::worker_bit;

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use shaddock::{
-    AdminOptions, Builder, Drain, Engine, HandleError, Handlers, Reply, StartError, Workers,
+    AdminOptions, Builder, Drain, Engine, HandleError, Handlers, Limits, Reply, StartError, Time,
+    Workers,
 };
 use support::folder::Folder;
 use support::{Client, Event, PATIENCE, builder, eventually};
@@ -40,7 +41,7 @@ pub(crate) fn game(shards: u16) -> Builder {
         .routes([CHAT, CHAT_FAIL])
 }
 
-fn token() -> String {
+pub(crate) fn token() -> String {
     TOKEN.replace(' ', "-")
 }
 
@@ -157,11 +158,103 @@ fn all_who_scrape_see_the_exact_counts() {
     assert_eq!((metrics.shards.len(), metrics.connections), (2, 1));
 }
 
+#[test]
+fn latency_by_route_is_of_known_routes_and_adds_up() {
+    let engine = game(2).route_latency().admin(options()).start().unwrap();
+    let address = admin(&engine);
+    let mut client = Client::ready(engine.local_addr());
+    let mut id = 0;
+    let mut ask = |route: &str, times: u32| {
+        for _ in 0..times {
+            id += 1;
+            client.ask(id, route, "{}");
+        }
+    };
+    ask(ECHO, 5);
+    ask(CHAT, 4);
+    ask(CHAT_FAIL, 3);
+    // Nobody knows them, and none is answered by a handler or by a server.
+    for number in 0..20 {
+        ask(&format!("connector.play.nothing{number}"), 1);
+        ask(&format!("nowhere{number}.play.echo"), 1);
+    }
+    // In no table, though of a type that is forwarded: its worker says that there is no handler.
+    ask("chat.chatHandler.nothing", 2);
+    let text = get(address, "/metrics").body;
+    let samples = samples(&text);
+    const COUNT: &str = "shaddock_route_duration_seconds_count";
+    let by_route: Vec<_> = samples.iter().filter(|(name, _)| name.starts_with(COUNT)).collect();
+    let routes = by_route.len();
+    for (route, expected) in [(ECHO, 5.0), (CHAT, 4.0), (CHAT_FAIL, 3.0)] {
+        let name = format!("{COUNT}{{route=\"{route}\"}}");
+        assert_eq!(samples.get(&name), Some(&expected), "{name}\n{text}");
+    }
+    assert_eq!(routes, 4, "and other: {by_route:?}");
+    let sum = |family: &str| -> f64 {
+        let of_family = samples.iter().filter(|(name, _)| name.starts_with(family));
+        of_family.map(|(_, count)| count).sum()
+    };
+    assert_eq!(sum(COUNT), sum("shaddock_request_duration_seconds_count"));
+    let metrics = engine.handle().metrics().unwrap();
+    let requests: u64 = metrics.routes.iter().map(|it| it.latency.requests()).sum();
+    assert_eq!(requests, metrics.latency.requests());
+    assert_eq!(metrics.routes.last().unwrap().route, "other");
+}
+
+/// Answers that come later, alone or from a batch some of which is answered, in time or not, and
+/// that filters see or not.
+#[test]
+fn latency_by_route_counts_each_answer_once_whenever_it_comes() {
+    const LATER: &str = "connector.play.later";
+    const CHAT_LATER: &str = "chat.chatHandler.later";
+    const CHAT_NEVER: &str = "chat.chatHandler.never";
+    let chat = |handlers: &mut Handlers| {
+        handlers.handler(CHAT, |request, _| Reply::borrowed(request.body()));
+        handlers.async_handler(CHAT_LATER, async |_, _| Reply::json(&"later"));
+        handlers.async_handler(CHAT_NEVER, async |_, _| std::future::pending().await);
+    };
+    let limits = Limits { forward_timeout: Duration::from_millis(100), ..Limits::default() };
+    for is_filtered in [false, true] {
+        let game = builder(1)
+            .limits(limits.clone())
+            .handler(ECHO, |request, _| Reply::borrowed(request.body()))
+            .async_handler(LATER, async |_, _| Reply::json(&"later"))
+            .forward("chat", Workers::new(1, chat))
+            .routes([CHAT, CHAT_LATER, CHAT_NEVER])
+            .route_latency();
+        let game = if is_filtered { game.global_filter(Time::default) } else { game };
+        let engine = game.start().unwrap();
+        let mut client = Client::ready(engine.local_addr());
+        let routes = [CHAT, CHAT_NEVER, CHAT, CHAT_LATER, ECHO, LATER, ECHO, CHAT];
+        let requests = (1..).zip(routes).map(|(id, route)| support::request(id, route, "{}"));
+        client.send(&requests.collect::<Vec<_>>().concat());
+        // What is never answered is given up last.
+        while client.next() != (Event::Response { id: 2, body: br#"{"code":500}"#.to_vec() }) {}
+        let expected = [(ECHO, 2), (LATER, 1), (CHAT, 3), (CHAT_LATER, 1), (CHAT_NEVER, 1)];
+        let counts = || -> Vec<(String, u64)> {
+            let routes = engine.handle().metrics().unwrap().routes;
+            routes.into_iter().map(|it| (it.route, it.latency.requests())).collect()
+        };
+        let expected = expected.map(|(route, count)| (route.to_owned(), count));
+        eventually("all are counted", || counts() == expected);
+        assert_eq!(engine.handle().metrics().unwrap().latency.requests(), 8);
+    }
+}
+
+#[test]
+fn latency_by_route_is_not_measured_unless_asked_for() {
+    let engine = game(1).admin(options()).start().unwrap();
+    let mut client = Client::ready(engine.local_addr());
+    client.ask(1, ECHO, "{}");
+    assert!(engine.handle().metrics().unwrap().routes.is_empty());
+    assert!(!get(admin(&engine), "/metrics").body.contains("shaddock_route_duration"));
+}
+
 /// Dashboard, alerts and documents ask for what there is; the documents name all of it.
 #[test]
 fn metrics_that_are_named_are_there() {
     let options = options().lost_log_lines(|| 0);
-    let game = game(1).admin(options);
+    let game = game(1).route_latency().admin(options);
     #[cfg(feature = "traces")]
     let game = game.traces(shaddock::Traces::new());
     let engine = game.start().unwrap();

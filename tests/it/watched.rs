@@ -13,7 +13,9 @@ use shaddock::{Engine, Reply};
 use support::folder::Folder;
 use support::{Client, PATIENCE, eventually};
 
-use crate::admin::{BIND, CHAT, ECHO, admin, ask_with, connect, game, get, options, samples};
+use crate::admin::{
+    BIND, CHAT, ECHO, admin, ask_with, connect, game, get, options, samples, token,
+};
 
 const HANG: &str = "connector.play.hang";
 
@@ -66,16 +68,33 @@ fn with_a_shard_that_hangs() -> (Engine, [Client; 2], [String; 2], Release) {
 fn a_shard_that_hangs_is_told_and_holds_up_nobody_who_needs_another() {
     let (engine, [mut hanging, mut served], [hangs, serves], release) = with_a_shard_that_hangs();
     let address = admin(&engine);
-    // Somebody looks at all sessions, and has to wait.
-    let all = thread::spawn(move || get(address, "/sessions"));
-    thread::sleep(Duration::from_millis(100));
+    // As many as may look at all sessions at once: the shard that serves is told of.
+    let lists = [(); 4].map(|()| thread::spawn(move || get(address, "/sessions?sort=id")));
+    for list in lists {
+        let list = list.join().unwrap();
+        assert_eq!(list.status, 200, "{}", list.body);
+        assert_lists_one(&list.json(), &hangs, &serves);
+    }
+    // Nobody waits for it any more, so that any number may look.
+    let start = Instant::now();
+    for path in ["/sessions", "/sessions?sort=id", "/closed"].iter().cycle().take(30) {
+        let list = get(address, path).json();
+        assert_eq!(list["missing_shards"], json!([shard_of(&hangs)]), "{list}");
+    }
+    let took = start.elapsed();
+    assert!(took < PATIENCE / 2, "{took:?}");
+    let lines = format!("Authorization: Bearer {}\r\n", token());
+    for (of, status) in [("uids/nobody", 504), (&format!("sessions/{serves}"), 200)] {
+        let answer = ask_with(address, "POST", &format!("/{of}/record"), &lines);
+        assert_eq!(answer.status, status, "{}", answer.body);
+    }
     assert_eq!(get(address, &format!("/sessions/{serves}")).status, 200);
     let scraped = get(address, "/metrics");
     assert_eq!(scraped.status, 200, "a scrape asks no shard");
     assert!(samples(&scraped.body)["shaddock_connections_accepted_total"] >= 2.0);
     assert_eq!(get(address, "/livez").status, 200, "it may yet go on");
     let one = get(address, &format!("/sessions/{hangs}"));
-    assert_eq!((one.status, all.join().unwrap().status), (504, 504), "{}", one.body);
+    assert_eq!(one.status, 504, "{}", one.body);
     assert!(one.body.contains("in time"), "{}", one.body);
     assert_eq!(served.ask(2, ECHO, "1"), "1");
     // Longer than a turn may take, which is what /livez and the metric tell.
@@ -87,17 +106,34 @@ fn a_shard_that_hangs_is_told_and_holds_up_nobody_who_needs_another() {
         }
         thread::sleep(Duration::from_millis(200));
     };
-    let shard = hangs.split('.').next().unwrap();
+    let shard = shard_of(&hangs).to_string();
     assert_eq!((alive.status, alive.body), (503, format!("shard {shard} hangs\n")));
     let figures = samples(&get(address, "/metrics").body);
     let silent =
         |shard: &str| figures[&format!("shaddock_shard_silent_seconds{{shard=\"{shard}\"}}")];
-    assert!(silent(shard) > 10.0 && silent(serves.split('.').next().unwrap()) < 10.0);
-    assert_eq!(figures["shaddock_admin_refused_total{reason=\"time\"}"], 2.0);
+    assert!(silent(&shard) > 10.0 && silent(serves.split('.').next().unwrap()) < 10.0);
+    for reason in ["time", "walks"] {
+        let name = format!("shaddock_admin_refused_total{{reason=\"{reason}\"}}");
+        assert_eq!(figures[&name], 0.0, "{reason}");
+    }
     drop(release);
     assert_eq!(hanging.answer(2), "\"released\"");
     eventually("it is alive", || get(address, "/livez").status == 200);
     assert_eq!(get(address, &format!("/sessions/{hangs}")).status, 200);
+    let list = get(address, "/sessions").json();
+    assert_eq!((&list["missing_shards"], list["all"].as_u64() >= Some(2)), (&json!([]), true));
+}
+
+fn shard_of(id: &str) -> u16 {
+    id.split('.').next().unwrap().parse().unwrap()
+}
+
+/// A list of what there is lacks the sessions of the shard that hangs, and has the others.
+fn assert_lists_one(list: &serde_json::Value, hangs: &str, serves: &str) {
+    assert_eq!(list["missing_shards"], json!([shard_of(hangs)]), "{list}");
+    let sessions = list["sessions"].as_array().unwrap();
+    let has = |id: &str| sessions.iter().any(|session| session["id"] == id);
+    assert!(has(serves) && !has(hangs), "{list}");
 }
 
 #[test]

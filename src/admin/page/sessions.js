@@ -81,7 +81,7 @@ async function list() {
 }
 
 /** Shows the sessions. Rows stay, so that whoever is on one with the keyboard stays there. */
-function show({ sessions, matching, all }) {
+function show({ sessions, matching, all, missing_shards }) {
   const body = $('list').tBodies[0];
   const rows = new Map([...body.rows].map((row) => [row.dataset.id, row]));
   sessions.forEach((session, at) => {
@@ -98,6 +98,7 @@ function show({ sessions, matching, all }) {
   rows.forEach((row) => row.remove());
   if (sessions.length === 0) body.append(element('tr', {}, element('td', { class: 'none', colspan: COLUMNS.length }, word('no_session'))));
   $('shown').textContent = sessions.length === 0 ? word('none_shown', words.number(all)) : word('shown', offset + 1, offset + sessions.length, words.number(matching), words.number(all));
+  if (missing_shards.length > 0) $('shown').textContent += word('missing', missing_shards.join(', '));
   $('previous').disabled = offset === 0;
   $('next').disabled = offset + PAGE >= matching || offset + PAGE > 10_000;
 }

@@ -2,17 +2,20 @@
 
 use shaddock::{AdminOptions, Builder};
 
-use super::kind::TEXT;
+use super::kind::{FLAG, TEXT};
 use super::table::Table;
 use super::{Section, Server};
 use crate::cli::{lines, log, signals};
 
 struct Admin {
     options: Option<AdminOptions>,
+    measures_routes: bool,
 }
 
 pub(super) fn read(root: &mut Table<'_>, name: &'static str) -> Box<dyn Section> {
+    let mut measures_routes = false;
     let options = root.table(name, |table| {
+        table.read("route_latency", &mut measures_routes, FLAG);
         let socket = table.read_some("socket", TEXT);
         let listen = table.read_some("listen", TEXT);
         let token = read_token(table);
@@ -43,7 +46,7 @@ pub(super) fn read(root: &mut Table<'_>, name: &'static str) -> Box<dyn Section>
             None => Some(options),
         }
     });
-    Box::new(Admin { options })
+    Box::new(Admin { options, measures_routes })
 }
 
 fn read_token(table: &mut Table<'_>) -> Option<String> {
@@ -56,6 +59,7 @@ fn read_token(table: &mut Table<'_>) -> Option<String> {
 
 impl Section for Admin {
     fn describe(&self, builder: Builder) -> Builder {
+        let builder = if self.measures_routes { builder.route_latency() } else { builder };
         match &self.options {
             Some(options) => builder.admin(options.clone()),
             None => builder,
@@ -65,6 +69,7 @@ impl Section for Admin {
     fn describe_for(&self, builder: Builder, server: &Server) -> Builder {
         // Whoever shows the figures sees that sessions are closed, and shuts the engine down.
         let with_drain = |options: &AdminOptions| options.clone().on_drain(server.drain(), || {});
-        Self { options: self.options.as_ref().map(with_drain) }.describe(builder)
+        let options = self.options.as_ref().map(with_drain);
+        Self { options, ..*self }.describe(builder)
     }
 }

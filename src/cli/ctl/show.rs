@@ -127,7 +127,7 @@ pub(super) fn sessions(value: &Value) -> String {
     if let Some(next) = value.get("next").filter(|next| !next.is_null()) {
         writeln!(text, "there are more: --after {}", plain(next)).ok();
     }
-    text
+    text + &missing_shards(value)
 }
 
 /// `/denied`.
@@ -161,7 +161,16 @@ pub(super) fn closed(value: &Value) -> String {
     let count = |name| plain(value.get(name).unwrap_or(&Value::Null));
     let (shown, matching, all) = (rows.len(), count("matching"), count("all"));
     writeln!(text, "{shown} shown of {matching} that match, of {all} that are kept").ok();
-    text
+    text + &missing_shards(value)
+}
+
+/// The shards whose sessions a list lacks.
+fn missing_shards(value: &Value) -> String {
+    let missing: Vec<_> = list(value, "missing_shards").iter().map(plain).collect();
+    match missing.is_empty() {
+        true => String::new(),
+        false => format!("shards that have not answered in time: {}\n", missing.join(", ")),
+    }
 }
 
 /// `/recordings`.
@@ -214,6 +223,9 @@ mod tests {
         assert!(lines[1].starts_with("0.1.2   amy\\u{1b}[2J"), "{text}");
         assert!(lines[2].starts_with("0.12.2  -"), "{text}");
         assert_eq!(lines[3], "2 shown of 2 that match, of 3 in all");
+        assert_eq!(lines.len(), 4);
+        let text = sessions(&json!({"sessions": [], "missing_shards": [1, 3]}));
+        assert!(text.ends_with("shards that have not answered in time: 1, 3\n"), "{text}");
     }
 
     #[test]

@@ -72,6 +72,10 @@ fn head_lines(state: &State) -> Vec<Line<'static>> {
     let condition = match &state.error {
         Some(error) => Span::from(error.clone()).red().bold(),
         None if status.is_null() => "asking …".into(),
+        None if !state.missing_shards.is_empty() => {
+            let shards = state.missing_shards.iter().map(plain).collect::<Vec<_>>().join(", ");
+            Span::from(format!("not answering: shard {shards}")).red().bold()
+        }
         None if is("draining") => "draining".yellow().bold(),
         None if is("ready") => "ready".green().bold(),
         None => Span::from(format!("not ready: {}", unready(status))).yellow().bold(),

@@ -13,6 +13,8 @@ pub(super) struct State {
     pub(super) sessions: Vec<Value>,
     /// All sessions that there are.
     pub(super) all: u64,
+    /// Shards that have not told theirs in time.
+    pub(super) missing_shards: Vec<Value>,
     pub(super) sort: Sort,
     pub(super) table: TableState,
     pub(super) mode: Mode,
@@ -49,6 +51,7 @@ impl State {
             status: Value::Null,
             sessions: Vec::new(),
             all: 0,
+            missing_shards: Vec::new(),
             sort,
             table: TableState::new().with_selected(0),
             mode: Mode::List,
@@ -64,10 +67,12 @@ impl State {
             Seen::All { status, mut sessions, one } => {
                 let chosen = self.chosen();
                 self.all = sessions.get("all").and_then(Value::as_u64).unwrap_or_default();
-                self.sessions = match sessions.get_mut("sessions").map(Value::take) {
-                    Some(Value::Array(sessions)) => sessions,
+                let mut list = |name| match sessions.get_mut(name).map(Value::take) {
+                    Some(Value::Array(list)) => list,
                     _ => Vec::new(),
                 };
+                self.missing_shards = list("missing_shards");
+                self.sessions = list("sessions");
                 self.choose_again(chosen.as_deref());
                 self.status = status;
                 self.error = None;

@@ -77,7 +77,8 @@ impl Connections {
         let limits = &config.limits;
         let len_max = limits.connections_per_shard_max as usize;
         let (types, listeners) = (config.server_types.len(), config.listeners.len());
-        let figures = ShardFigures::new(types, listeners, config.counters.len());
+        let (workers, routes) = (config.counters.len(), config.measured_routes.as_ref());
+        let figures = ShardFigures::new(types, listeners, workers, routes);
         config.figures.add_shard(index.index(), &figures);
         Self {
             index,

@@ -11,6 +11,8 @@ use crate::dispatch::reply::{LocalFuture, Reply, ReplyBody};
 use crate::dispatch::tasks::tell_no_room;
 use crate::dispatch::{Failure, Request, Session, Verdict};
 use crate::forward::ServerTypeIndex;
+use crate::forward::pending_forwards::Counted;
+use crate::route::table::RouteId;
 use crate::shard::forwarder::copies;
 
 impl Dispatcher {
@@ -69,9 +71,20 @@ impl Dispatcher {
         match reply.body {
             ReplyBody::Later(_) => self.answer_later(client, reply, request, session),
             _ => {
-                self.answers_this_turn += u64::from(client.id != 0);
+                self.count_now(client);
                 self.finish(client, &reply, request, &mut session);
             }
+        }
+    }
+
+    /// Counts an answer in the turn in which its request was read, where one is sent.
+    fn count_now(&mut self, client: &ClientCall) {
+        if client.id == 0 {
+            return;
+        }
+        self.answers_this_turn += 1;
+        if let Some(answers) = &mut self.route_answers {
+            answers.note(client.route.map(RouteId::index));
         }
     }
 
@@ -146,15 +159,50 @@ impl Dispatcher {
         reply: &Reply<'_>,
         server_type: Option<ServerTypeIndex>,
     ) {
-        self.connections().end_in_flight(client);
-        if client.id != 0 {
-            let took_us = self.connections().now_us().saturating_sub(client.started_us);
-            let figures = match server_type {
-                None => &self.figures.local,
-                Some(server_type) => &self.figures.forwards[server_type.index()].answered,
-            };
-            figures.record(took_us, 1);
+        self.count_answer(client, server_type, client.route);
+        self.end_answer(client, held, reply);
+    }
+
+    /// Takes the answer to one message of a batch.
+    pub(super) fn handle_part_answer(
+        &mut self,
+        client: &ClientCall,
+        held: Option<Box<HeldRequest>>,
+        reply: &Reply<'_>,
+        counted: Counted,
+    ) {
+        self.count_answer(client, Some(counted.server_type), counted.route);
+        self.end_answer(client, held, reply);
+    }
+
+    /// Counts an answer that came later, where one is sent.
+    fn count_answer(
+        &mut self,
+        client: &ClientCall,
+        server_type: Option<ServerTypeIndex>,
+        route: Option<RouteId>,
+    ) {
+        if client.id == 0 {
+            return;
         }
+        let took_us = self.connections().now_us().saturating_sub(client.started_us);
+        let figures = match server_type {
+            None => &self.figures.local,
+            Some(server_type) => &self.figures.forwards[server_type.index()].answered,
+        };
+        figures.record(took_us, 1);
+        if let Some(routes) = &self.figures.routes {
+            routes.record(route.map(RouteId::index), took_us);
+        }
+    }
+
+    fn end_answer(
+        &mut self,
+        client: &ClientCall,
+        held: Option<Box<HeldRequest>>,
+        reply: &Reply<'_>,
+    ) {
+        self.connections().end_in_flight(client);
         match held {
             None => self.outbound().answer(client, reply),
             Some(held) => {

@@ -74,6 +74,7 @@ impl Dispatcher {
         let AnsweredBatch { session, server_type, started_us, held } = batch;
         let answers = answered.count_ones();
         self.forwarder.count_answers(server_type, started_us, answers, failed);
+        self.forwarder.count_routes(token, answered);
         self.outbound().append_answers(session, answers as u16, bytes);
         if let Some(mut held) = held {
             self.show_answers(&mut held, answered, bytes);
@@ -101,9 +102,9 @@ impl Dispatcher {
     /// Takes the answer of a worker to one message of a batch that global filters are to see.
     pub(super) fn handle_part(&mut self, token: u64, index: u8, reply: WorkerReply) {
         let part = self.forwarder.take_part(token, usize::from(index));
-        if let Some((server_type, client, held)) = part {
-            self.figures.forwards[server_type.index()].end(reply.end, 1);
-            self.handle_answer(&client, held, &reply.into_reply(), Some(server_type));
+        if let Some((counted, client, held)) = part {
+            self.figures.forwards[counted.server_type.index()].end(reply.end, 1);
+            self.handle_part_answer(&client, held, &reply.into_reply(), counted);
         }
     }
 
@@ -139,7 +140,7 @@ impl Dispatcher {
         for index in (0..batch.ids.len()).filter(|index| batch.pending >> index & 1 == 1) {
             self.count_timeout(batch.server_type);
             let (client, held) = batch.part(index, &self.config.routes);
-            self.handle_answer(&client, held, reply, Some(batch.server_type));
+            self.handle_part_answer(&client, held, reply, batch.counted(index));
         }
         self.forwarder.end_batch(batch);
     }

@@ -17,6 +17,7 @@ use crate::dispatch::chain::{self, Stop};
 use crate::dispatch::context::{ClientCall, HeldRequest, ThreadState};
 use crate::dispatch::reply::{Reply, ReplyBody};
 use crate::dispatch::{Failure, Request, Session};
+use crate::metrics::RouteAnswers;
 use crate::route::edition::Edition;
 use crate::route::table::{RouteId, RouteTable};
 use crate::session::{BufferPool, SessionId, SessionSnapshot, Slot};
@@ -89,6 +90,22 @@ impl Tally {
         self.messages += 1;
         self.notifies += u64::from(is_notify);
     }
+
+    #[inline(always)]
+    fn count_answer<M: Messages>(
+        &mut self,
+        id: u32,
+        route: Option<RouteId>,
+        by_route: &mut Option<RouteAnswers>,
+    ) {
+        self.answers += u64::from(id != 0);
+        if M::COUNTS_ROUTES
+            && id != 0
+            && let Some(answers) = by_route
+        {
+            answers.note(route.map(RouteId::index));
+        }
+    }
 }
 
 /// The messages of one run.
@@ -96,6 +113,8 @@ trait Messages {
     /// Their answers need neither a schema nor Pitaya's dialect, so they are written in place; and
     /// those for workers go in batches.
     const ARE_PLAIN: bool;
+    /// Their answers are counted by route, where that is measured.
+    const COUNTS_ROUTES: bool = false;
     /// The id of a route; optional where a route may be in no table.
     type Route: Copy + Into<Option<RouteId>>;
 
@@ -147,14 +166,16 @@ impl Messages for Packages<'_> {
     }
 }
 
-/// The same with the time of each, for a while behind a turn that has taken long.
-struct TimedPackages<'i> {
+/// The same, each noted by itself: for a while behind a turn that has taken long, and where answers
+/// are counted by route.
+struct NotedPackages<'i> {
     packages: Packages<'i>,
     thread: Rc<ThreadState>,
 }
 
-impl Messages for TimedPackages<'_> {
+impl Messages for NotedPackages<'_> {
     const ARE_PLAIN: bool = true;
+    const COUNTS_ROUTES: bool = true;
     type Route = RouteId;
 
     fn begin(&mut self, connection: &Connection) -> bool {
@@ -204,22 +225,21 @@ impl Dispatcher {
         let (started_us, messages_max) = (connections.now_us(), connections.budgets().left);
         let body_bytes_max = self.config.limits.package_bytes_max;
         let packages = Packages { input, transport: Transport::Tcp, body_bytes_max };
-        if self.thread.last_call.is_timed() {
-            return self.handle_timed(packages, session, started_us, messages_max.into());
+        if self.thread.last_call.is_timed() || self.route_answers.is_some() {
+            return self.handle_noted(packages, session, started_us, messages_max.into());
         }
         self.handle_all(packages, session, started_us, messages_max.into(), None)
     }
 
-    #[cold]
     #[inline(never)]
-    fn handle_timed(
+    fn handle_noted(
         &mut self,
         packages: Packages<'_>,
         session: SessionId,
         started_us: u64,
         messages_max: u64,
     ) -> Run {
-        let packages = TimedPackages { packages, thread: Rc::clone(&self.thread) };
+        let packages = NotedPackages { packages, thread: Rc::clone(&self.thread) };
         self.handle_all(packages, session, started_us, messages_max, None)
     }
 
@@ -314,7 +334,7 @@ impl Dispatcher {
             if !is_plain || thread.has_ops() || !answer(connection, pool, id, &reply) {
                 break Some(Interruption::Handled { client: client(), request, reply });
             }
-            tally.answers += u64::from(id != 0);
+            tally.count_answer::<M>(id, known, &mut self.route_answers);
             if is_filtered {
                 chain::after_answer(filters, &request, seen, &reply);
             }

@@ -46,7 +46,7 @@ use crate::dispatch::handler_thread::HandlerThread as _;
 use crate::dispatch::tasks::Tasks;
 use crate::dispatch::{Handlers, Registry};
 use crate::forward::{Hub, Party};
-use crate::metrics::{Counters, ShardFigures};
+use crate::metrics::{Counters, RouteAnswers, RouteLatencies, ShardFigures};
 use crate::session::{SessionId, ShardIndex};
 #[cfg(feature = "crypto")]
 use crate::wire::signature::PublicKey;
@@ -77,6 +77,8 @@ pub(super) struct Dispatcher {
     figures: Arc<ShardFigures>,
     /// Requests answered in the turn they came in.
     answers_this_turn: u64,
+    /// The same by route, where that is measured.
+    route_answers: Option<RouteAnswers>,
     /// The time of a turn above which it is told of.
     turn_warning_us: u64,
     /// The time from which figures that are sums are shown again.
@@ -108,8 +110,10 @@ impl Dispatcher {
         let copies = copies(!registry.global_filters.is_empty());
         let connections = Connections::new(config, index, copies);
         let outbound = Outbound::new(connections, config);
+        let figures = Arc::clone(outbound.connections.figures());
         Self {
-            figures: Arc::clone(outbound.connections.figures()),
+            route_answers: figures.routes.as_ref().map(RouteLatencies::no_answers),
+            figures,
             forwarder: Forwarder::new(outbound, config, hub, &thread.last_call),
             thread,
             registry,
@@ -173,6 +177,9 @@ impl Dispatcher {
         let answers = std::mem::take(&mut self.answers_this_turn);
         if answers > 0 {
             self.figures.local.record(lag_us, answers);
+            if let (Some(routes), Some(answers)) = (&self.figures.routes, &mut self.route_answers) {
+                routes.record_turn(answers, lag_us);
+            }
         }
         self.figures.turns.record(lag_us, 1);
         let now_us = self.forwarder.outbound.connections.now_us();

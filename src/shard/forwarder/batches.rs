@@ -22,6 +22,8 @@ pub(super) struct ForwardBatches {
     away: Vec<usize>,
     /// Memory for the ids of messages that are away.
     ids: Vec<Vec<u32>>,
+    /// Memory for their routes, where those are measured.
+    routes: Vec<Vec<RouteId>>,
     /// Memory for what filters are to see of them.
     #[allow(clippy::vec_box)] // The boxes are what goes to and fro.
     held: Vec<Box<HeldMessages>>,
@@ -32,7 +34,7 @@ pub(in crate::shard) fn copies(is_held: bool) -> usize {
     1 + usize::from(is_held)
 }
 
-/// Lists of ids, and of held messages, that are kept for the next batches, at most.
+/// Lists of ids, of routes, and of held messages, that are kept for the next batches, at most.
 const LISTS_KEPT_MAX: usize = 1024;
 
 /// The bounds of what is forwarded.
@@ -255,8 +257,24 @@ impl ForwardBatches {
         self.pool.give(batch);
     }
 
+    /// The routes of a batch's messages.
+    pub(super) fn routes_of(&mut self, batch: &MessageBatch) -> Vec<RouteId> {
+        let mut routes = self.routes.pop().unwrap_or_default();
+        routes.extend(batch.messages.iter().map(|(head, _)| head.route));
+        routes
+    }
+
     /// Takes the memory back of what was kept of a batch whose messages are answered.
-    pub(super) fn give(&mut self, mut ids: Vec<u32>, held: Option<Box<HeldMessages>>) {
+    pub(super) fn give(
+        &mut self,
+        mut ids: Vec<u32>,
+        mut routes: Vec<RouteId>,
+        held: Option<Box<HeldMessages>>,
+    ) {
+        if routes.capacity() > 0 && self.routes.len() < LISTS_KEPT_MAX {
+            routes.clear();
+            self.routes.push(routes);
+        }
         if self.ids.len() < LISTS_KEPT_MAX {
             ids.clear();
             self.ids.push(ids);

@@ -6,7 +6,7 @@ use crate::dispatch::context::{ClientCall, HeldRequest};
 use crate::forward::ServerTypeIndex;
 use crate::forward::mail::Mail;
 use crate::forward::message_batch::MessageBatch;
-use crate::forward::pending_forwards::{HeldMessages, PendingBatch, PendingForward};
+use crate::forward::pending_forwards::{Counted, HeldMessages, PendingBatch, PendingForward};
 use crate::session::SessionId;
 use crate::shard::connections::worker_bit;
 
@@ -32,11 +32,23 @@ impl Forwarder {
         }
         batch.token = 0;
         if pending == 0 {
-            self.batches.give(ids, held);
+            self.batches.give(ids, Vec::new(), held);
         } else {
+            let routes = match self.figures.routes {
+                Some(_) => self.batches.routes_of(&batch),
+                None => Vec::new(),
+            };
             let started_us = connections.now_us();
-            let awaited =
-                PendingBatch { session, server_type, started_us, ids, pending, bytes, held };
+            let awaited = PendingBatch {
+                session,
+                server_type,
+                started_us,
+                ids,
+                routes,
+                pending,
+                bytes,
+                held,
+            };
             self.figures.forwards[server_type.index()].awaited.add(pending.count_ones().into());
             let deadline_us = started_us + self.config.forward_timeout_us();
             batch.token = self.pending.add(PendingForward::Batch(awaited), deadline_us);
@@ -78,6 +90,20 @@ impl Forwarder {
         }
     }
 
+    /// Counts answers to messages of a batch by their routes, where those are measured.
+    #[inline]
+    pub(in crate::shard) fn count_routes(&mut self, token: u64, answered: u64) {
+        let Some(latencies) = &self.figures.routes else { return };
+        let now_us = self.outbound.connections.now_us();
+        let Some(awaited) = self.pending.batch_mut(token) else { return };
+        let took_us = now_us.saturating_sub(awaited.started_us);
+        for (index, route) in awaited.routes.iter().enumerate() {
+            if answered >> index & 1 == 1 {
+                latencies.record(Some(route.index()), took_us);
+            }
+        }
+    }
+
     /// Takes messages of a batch for answered.
     pub(in crate::shard) fn settle_batch(&mut self, token: u64, answered: u64) {
         let Some(awaited) = self.pending.batch_mut(token) else { return };
@@ -97,17 +123,17 @@ impl Forwarder {
         &mut self,
         token: u64,
         index: usize,
-    ) -> Option<(ServerTypeIndex, ClientCall, Option<Box<HeldRequest>>)> {
+    ) -> Option<(Counted, ClientCall, Option<Box<HeldRequest>>)> {
         let awaited = self.pending.batch_mut(token)?;
-        let server_type = awaited.server_type;
+        let counted = awaited.counted(index);
         let (client, held) = awaited.part(index, &self.config.routes);
         self.settle_batch(token, 1 << index);
-        Some((server_type, client, held))
+        Some((counted, client, held))
     }
 
     /// Gives back what a batch counts for, and its memory.
     pub(in crate::shard) fn end_batch(&mut self, awaited: PendingBatch) {
         self.outbound.connections.release_in_flight(awaited.session, awaited.bytes);
-        self.batches.give(awaited.ids, awaited.held);
+        self.batches.give(awaited.ids, awaited.routes, awaited.held);
     }
 }
