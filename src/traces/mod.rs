@@ -4,6 +4,7 @@
 //! `shaddock-traces`, looks into them, and sends what it finds in batches. No shard waits for it: a
 //! collector that is away or slow costs spans, which are counted, and nothing else.
 
+mod backoff;
 mod bounds;
 mod environment;
 mod exporter;

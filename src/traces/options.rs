@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ureq::http::{HeaderName, HeaderValue, Uri};
 
-use super::bounds::{ANSWER_TIME, ANSWER_TIME_MAX};
+use super::bounds::{ANSWER_TIME, ANSWER_TIME_MAX, RETRY_TIME, RETRY_TIME_MAX};
 use super::environment::{self, Environment, bad};
 use crate::error::StartError;
 
@@ -21,6 +21,7 @@ use crate::error::StartError;
 ///     .endpoint("http://127.0.0.1:4318")
 ///     .header("authorization", "Bearer t0p5ecret")
 ///     .timeout(Duration::from_secs(2))
+///     .retry_within(Duration::from_secs(10))
 ///     .sample(100)
 ///     .service("connector")
 ///     .attribute("deployment.environment.name", "production");
@@ -33,6 +34,7 @@ pub struct Traces {
     attributes: Vec<(String, String)>,
     headers: Vec<(String, String)>,
     timeout: Option<Duration>,
+    retry_within: Option<Duration>,
     environment: Environment,
 }
 
@@ -54,6 +56,7 @@ pub(super) struct Settings {
     pub(super) attributes: Vec<(String, String)>,
     pub(super) headers: Vec<(String, String)>,
     pub(super) timeout: Duration,
+    pub(super) retry_within: Duration,
 }
 
 impl std::fmt::Debug for Traces {
@@ -122,10 +125,20 @@ impl Traces {
     }
 
     /// The time in which the collector has to answer a request, 5 s by default and from 1 ms to
-    /// 60 s; then its spans are lost. An engine that stops may have to wait for it.
+    /// 60 s; then it has failed. An engine that stops may have to wait for it.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
+        self
+    }
+
+    /// The time in which spans are sent again to a collector that can't be reached, does not answer
+    /// or answers 429, 502, 503 or 504: 30 s by default and 5 min at most, from the first request
+    /// on; zero sends them once. Pauses grow from 1 s to 10 s, and are as long as `Retry-After`
+    /// says, up to a minute. Spans that wait meanwhile are bounded; others are lost, and counted.
+    #[must_use]
+    pub fn retry_within(mut self, time: Duration) -> Self {
+        self.retry_within = Some(time);
         self
     }
 
@@ -150,12 +163,17 @@ impl Traces {
             Some(timeout) => timeout,
             None => environment.timeout(ANSWER_TIME_MAX)?.unwrap_or(ANSWER_TIME),
         };
+        let retry_within = self.retry_within.unwrap_or(RETRY_TIME);
+        if retry_within > RETRY_TIME_MAX {
+            return Err(bad("traces.retry_within", "5 min at most"));
+        }
         Ok(Settings {
             url: self.url()?,
             every: every.filter(|_| is_on),
             attributes: self.attributes()?,
             headers: self.headers()?,
             timeout,
+            retry_within,
         })
     }
 
@@ -252,6 +270,7 @@ mod tests {
             attributes: pairs(&[("service.name", "shaddock")]),
             headers: Vec::new(),
             timeout: Duration::from_secs(5),
+            retry_within: RETRY_TIME,
         };
         assert_eq!(Traces::new().settings().unwrap(), wanted);
         assert_eq!(with(&[("OTEL_SERVICE_NAME", "")]).settings().unwrap(), wanted, "as if unset");
@@ -274,6 +293,7 @@ mod tests {
             attributes: pairs(&[("service.name", "connector"), ("region", "eu,1"), ("cell", "7")]),
             headers: pairs(&[("authorization", "Bearer a="), ("x-team", "game")]),
             timeout: Duration::from_millis(2500),
+            retry_within: RETRY_TIME,
         };
         assert_eq!(traces.settings().unwrap(), wanted);
         let set = traces.endpoint("http://[::1]:1").sample(5).service("own").attribute("cell", "8");
@@ -363,6 +383,9 @@ mod tests {
         assert!(error.contains("`traces.sample` must be"), "{error}");
         let error = Traces::new().timeout(Duration::ZERO).settings().unwrap_err().to_string();
         assert!(error.contains("`traces.timeout` must be"), "{error}");
+        let late = Traces::new().retry_within(Duration::from_secs(301));
+        let error = late.settings().unwrap_err().to_string();
+        assert!(error.contains("`traces.retry_within` must be"), "{error}");
         let error = Traces::new().header("a b", "c").settings().unwrap_err().to_string();
         assert!(error.contains("`traces.header` must be"), "{error}");
     }

@@ -31,6 +31,8 @@ pub(crate) enum Does {
     Refuse(u16),
     /// It takes all but so many.
     Reject(i64),
+    /// It answers the first requests, so many, with these bytes, and takes the others.
+    TakeAfter(usize, &'static str),
     /// It never answers, and keeps the connection.
     Nothing,
     /// It answers with these bytes.
@@ -72,10 +74,15 @@ impl Collector {
         let over = Arc::clone(&is_over);
         let thread = std::thread::spawn(move || {
             let mut kept = Vec::new();
-            for stream in listener.incoming() {
+            for (place, stream) in listener.incoming().enumerate() {
                 if over.load(Ordering::Relaxed) {
                     return;
                 }
+                let does = match does {
+                    Does::TakeAfter(count, text) if place < count => Does::Say(text),
+                    Does::TakeAfter(..) => Does::Take,
+                    does => does,
+                };
                 // A client that is gone has sent nothing.
                 if let Some(stream) = stream.ok().and_then(|it| serve(it, does, &told)) {
                     kept.push(stream);
@@ -157,7 +164,7 @@ fn serve(mut stream: TcpStream, does: Does, told: &Sender<Post>) -> Option<TcpSt
         told.send(post).ok()?;
     }
     let (status, rejected) = match does {
-        Does::Take => (200, 0),
+        Does::Take | Does::TakeAfter(..) => (200, 0),
         Does::Refuse(status) => (status, 0),
         Does::Reject(spans) => (200, spans),
         Does::Nothing => return Some(stream),

@@ -20,6 +20,7 @@ mod pitaya_window;
 mod secured;
 #[cfg(all(feature = "cli", feature = "traces"))]
 mod traces;
+mod traces_again;
 #[cfg(feature = "pitaya")]
 mod users;
 #[cfg(feature = "pomelo")]
