@@ -13,11 +13,12 @@ use super::backoff::{Backoff, is_retryable, retry_after};
 use super::bounds::{
     ANSWER_BYTES_MAX, BATCH_BYTES_MAX, BATCH_SPANS_MAX, FLUSH_TIME_MAX, LOOK_EVERY,
 };
-use super::options::Settings;
+use super::options::{Settings, is_secured};
 use super::otlp::{
     ExportTraceServiceRequest, ExportTraceServiceResponse, InstrumentationScope, KeyValue,
     Resource, ResourceSpans, ScopeSpans, Span,
 };
+use super::tls;
 use crate::engine::Handle;
 use crate::error::StartError;
 use crate::span::{Random, SpanLoss, SpanQueues};
@@ -66,7 +67,7 @@ impl Exporter {
     pub(super) fn start(settings: Settings, handle: &Handle) -> Result<Self, StartError> {
         let Some(queues) = handle.spans() else { return Ok(Self { stop: None, thread: None }) };
         let (stop, stopped) = channel();
-        let config = Agent::config_builder()
+        let mut config = Agent::config_builder()
             // A collector is near. One that needs a proxy needs a collector in front of it.
             .proxy(None)
             .max_redirects(0)
@@ -75,6 +76,9 @@ impl Exporter {
             // which would cost a batch.
             .max_idle_connections(0)
             .user_agent(concat!("shaddock/", env!("CARGO_PKG_VERSION")));
+        if is_secured(&settings.url) {
+            config = config.tls_config(tls::config(settings.authorities.as_deref()));
+        }
         let mut attributes: Vec<KeyValue> =
             settings.attributes.iter().map(|(key, value)| KeyValue::text(key, value)).collect();
         let is_named = |key: &str| settings.attributes.iter().any(|(other, _)| other == key);

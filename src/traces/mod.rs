@@ -1,4 +1,4 @@
-//! Spans for a collector of OpenTelemetry: by OTLP, in protobuf over HTTP.
+//! Spans for a collector of OpenTelemetry: by OTLP, in protobuf over HTTP or HTTPS.
 //!
 //! The shards leave spans that have ended in queues of their own (`src/span/`). One thread,
 //! `shaddock-traces`, looks into them, and sends what it finds in batches. No shard waits for it: a
@@ -10,6 +10,7 @@ mod environment;
 mod exporter;
 mod options;
 mod otlp;
+mod tls;
 
 pub use options::Traces;
 
