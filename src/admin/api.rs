@@ -1,48 +1,18 @@
 //! The resources of the admin server, and what is done for those who ask for them.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::arm::Wish;
-use super::guard::From;
+use super::context::{Context, Drain};
 use super::http::{Method, Request, Response};
-use super::metrics::{self, OwnCounters};
 use super::options::AdminOptions;
-use super::samples::Samples;
 use super::status::{Backends, Status};
 use super::walk::Walk;
-use super::{hosts, page, recordings};
+use super::{hosts, metrics, page, recordings};
 use crate::engine::{Drain as EngineDrain, Handle};
-use crate::record::Secrets;
 use crate::session::SessionId;
-
-/// The parts of the server that an answer is made from.
-pub(super) struct Context<'a> {
-    pub(super) handle: &'a Handle,
-    pub(super) options: &'a AdminOptions,
-    /// Names of what is not kept in recordings.
-    pub(super) secrets: &'a Arc<Secrets>,
-    pub(super) samples: &'a Samples,
-    pub(super) drain: &'a mut Drain,
-    pub(super) own: OwnCounters,
-    pub(super) from: From,
-    /// The address where clients of the game connect.
-    pub(super) game: SocketAddr,
-    pub(super) now: Instant,
-}
-
-/// The progress of a drain that was asked for here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Drain {
-    No,
-    /// It has begun, or waits for the end of its delay.
-    Asked,
-    /// Whoever holds the engine was told that sessions are closed.
-    Told,
-}
 
 /// The way on for a request.
 pub(super) enum Outcome {

@@ -13,8 +13,8 @@ use prometheus_client::registry::Registry;
 
 use super::http::Response;
 use super::process::Process;
+use super::refused::REASONS;
 use super::samples::Samples;
-use super::server::REASONS;
 use super::status::{all_limits, by_prefix};
 use crate::engine::{Handle, Metrics, ShardMetrics, WorkerMetrics};
 use crate::metrics::{CounterSnapshot, Latency};

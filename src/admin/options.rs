@@ -1,14 +1,9 @@
 //! The options of the admin server.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::listen::{self, Listening};
-use super::page;
-use super::server::{Admin, Server};
-use crate::engine::{Attached, Attachment, Drain, Handle};
-use crate::error::{EngineOption, StartError};
+use crate::engine::Drain;
 
 /// Called when the engine is to stop, or to read its configuration again.
 pub(super) type Hook = Arc<dyn Fn() + Send + Sync>;
@@ -52,7 +47,7 @@ pub struct AdminOptions {
 /// The part of the page at `/`.
 #[derive(Clone, Default)]
 pub(super) struct PageOptions {
-    may_change: bool,
+    pub(super) may_change: bool,
     /// True if it has the demo's chat and echo.
     pub(super) has_play: bool,
     /// The token that it changes things with; made at the start.
@@ -235,49 +230,5 @@ impl AdminOptions {
     pub fn lost_log_lines(mut self, count: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         self.lost_log_lines = Some(Arc::new(count));
         self
-    }
-}
-
-/// The least length of a token: as many characters can't be tried out.
-const TOKEN_LEN_MIN: usize = 16;
-
-impl Attachment for AdminOptions {
-    fn check(&self) -> Result<(), StartError> {
-        let bad = |option, expected: &str| {
-            let option = EngineOption::Admin(option);
-            Err(StartError::Option { option, expected: expected.into() })
-        };
-        if self.socket.is_none() && self.listen.is_none() {
-            return bad("admin.listen", "an address, or `admin.socket` a path");
-        }
-        if self.token.as_ref().is_some_and(|token| token.len() < TOKEN_LEN_MIN) {
-            return bad("admin.token", "of 16 characters at least");
-        }
-        if self.token.as_ref().is_some_and(|token| !token.bytes().all(|it| it.is_ascii_graphic())) {
-            return bad("admin.token", "of printable ASCII characters without spaces");
-        }
-        if let Some(address) = &self.listen {
-            listen::resolve(address)?;
-        }
-        Ok(())
-    }
-
-    fn start(
-        mut self: Box<Self>,
-        handle: Handle,
-        game: SocketAddr,
-    ) -> Result<Box<dyn Attached>, StartError> {
-        let listening = Listening::open(&self)?;
-        if self.page.may_change {
-            let failed = |error| StartError::System { what: "a random token", error };
-            self.page.token = Some(page::random_token().map_err(failed)?);
-        }
-        Ok(Box::new(Server::start(*self, listening, handle, game)?))
-    }
-}
-
-impl Attached for Admin {
-    fn address(&self) -> Option<SocketAddr> {
-        Self::address(self)
     }
 }

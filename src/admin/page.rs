@@ -7,7 +7,7 @@ use std::io::{self, Read as _};
 
 use serde_json::json;
 
-use super::api::Context;
+use super::context::Context;
 use super::guard;
 use super::http::{Request, Response};
 

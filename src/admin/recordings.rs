@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::http::{Method, Response};
 use super::{pcapng, transcript};
 use crate::engine::Handle;
-use crate::record::{Recording, State, Target};
+use crate::record::{Recording, State};
 
 /// All recordings.
 pub(super) fn list(handle: &Handle) -> Response {
@@ -67,7 +67,7 @@ pub(super) fn describe(recording: &Recording, now_us: u64) -> Value {
     };
     json!({
         "id": recording.id,
-        "of": target(recording),
+        "of": recording.target.to_string(),
         "state": state,
         "over": over,
         "bodies": if recording.options.has_bodies { "on" } else { "headers" },
@@ -79,13 +79,4 @@ pub(super) fn describe(recording: &Recording, now_us: u64) -> Value {
         "armed_unix_ms": recording.armed_us / 1000,
         "session": extent.session,
     })
-}
-
-/// The session that was asked for, in words.
-pub(super) fn target(recording: &Recording) -> String {
-    match &recording.target {
-        Target::Session(id) => format!("session {id:?}"),
-        Target::Uid(uid) => format!("uid {uid}"),
-        Target::Peer(peer) => format!("address {peer}"),
-    }
 }

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::api::{self, Context, Drain, Outcome};
+use super::api::{self, Outcome};
 use super::bounds::{ANSWERS_BYTES_MAX, CONNECTIONS_MAX, STREAMS_MAX, WALKS_MAX};
 use super::connection::{Connection, Step};
+use super::context::{Context, Drain};
 use super::events;
 use super::guard::{self, From, Refusal};
 use super::http::{Request, Response};
@@ -20,6 +21,7 @@ use super::listen::Listening;
 use super::metrics::OwnCounters;
 use super::options::AdminOptions;
 use super::pages::{PAGE_EVERY, Pages};
+use super::refused::{REASONS, Reason};
 use super::samples::{LOOK_EVERY, Samples};
 use super::walk::Walk;
 use crate::engine::Handle;
@@ -54,36 +56,6 @@ pub(super) struct Server {
     pages: Pages,
     requests: u64,
     refused: [u64; REASONS.len()],
-}
-
-/// The reasons for which something is refused, as a metric names them.
-pub(super) const REASONS: [&str; 11] = [
-    "connections",
-    "time",
-    "request",
-    "host",
-    "origin",
-    "token",
-    "streams",
-    "events",
-    "recordings",
-    "walks",
-    "answers",
-];
-
-#[derive(Debug, Clone, Copy)]
-enum Reason {
-    Connections,
-    Time,
-    Request,
-    Host,
-    Origin,
-    Token,
-    Streams,
-    Events,
-    Recordings,
-    Walks,
-    Answers,
 }
 
 /// Connections accepted before the others are looked at.

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use super::bounds::RECORDING_BYTES_MAX;
-use super::recordings;
 use crate::record::{Direction, Record, RecordKind, Recording, State};
 use crate::wire::message::{self, Message, MessageType, RouteRef};
 use crate::wire::package::PackageType;
@@ -16,7 +15,7 @@ const BODY_SHOWN: usize = 512;
 pub(super) fn of(recording: &Recording, now_us: u64) -> String {
     let snapshot = recording.snapshot(now_us);
     let mut text = format!("# recording {} of ", recording.id);
-    push_escaped(&mut text, &recordings::target(recording));
+    push_escaped(&mut text, &recording.target.to_string());
     if let Some(session) = &snapshot.session {
         let uid = session.uid.as_ref().map_or("-", |uid| uid.text());
         write!(text, ": session {:?}, uid ", session.id).ok();

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
-use super::{RecordOptions, Target};
+use super::options::{RecordOptions, Target};
 use crate::session::{CLOSE_REASONS, SessionInfo};
 use crate::wire::package::PackageType;
 
@@ -271,7 +271,8 @@ impl Recording {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{RECORDING_BYTES_MIN, Secrets};
+    use super::super::options::RECORDING_BYTES_MIN;
+    use super::super::secrets::Secrets;
     use super::*;
 
     #[test]

@@ -8,48 +8,19 @@
 
 use rustc_hash::FxHashSet;
 
+use super::options::RecordOptions;
+use super::recording::RecordKind;
+use super::secrets::{Secrets, push_plain};
 use super::tap::Cut;
-use super::{RecordKind, RecordOptions, texts};
+use super::texts;
 use crate::limits::turn::REDACTED_PER_TURN;
 use crate::wire::message::{self, MessageType, RouteRef};
 use crate::wire::package::PackageType;
 
-/// Parts of names whose values are secret, without anything but letters.
-const NAMES: [&str; 11] = [
-    "password",
-    "passwd",
-    "passphrase",
-    "pwd",
-    "secret",
-    "token",
-    "credential",
-    "authorization",
-    "cookie",
-    "apikey",
-    "privatekey",
-];
-/// Parts of routes whose bodies are secret.
-const ROUTES: [&str; 9] =
-    ["login", "logon", "signin", "signup", "register", "auth", "passw", "token", "credential"];
-/// Beginnings of methods whose bodies are secret: `connector.entryHandler.enter` logs in, by habit.
-const METHODS: [&str; 2] = ["entry", "enter"];
-
-/// Bytes of a message that its head takes at most: flag, id, route.
-pub(super) const MESSAGE_HEAD_BYTES_MAX: usize =
-    message::RESPONSE_HEAD_BYTES_MAX + 1 + message::ROUTE_BYTES_MAX;
 /// Members of a body that are looked at; what is behind them is not kept.
 const MEMBERS_MAX: usize = 1_024;
 /// Requests of a session whose answers are secret; more of them make all answers so.
 const SECRET_REQUESTS_MAX: usize = 256;
-
-/// The secrets of a game, besides those that everybody has.
-#[derive(Debug, Default)]
-pub(crate) struct Secrets {
-    /// Names of JSON members, as they are compared.
-    names: Vec<String>,
-    /// Parts of routes, as they are compared.
-    routes: Vec<String>,
-}
 
 /// Takes out what may not be kept, for all recorded sessions of a shard.
 #[derive(Debug, Default)]
@@ -65,20 +36,6 @@ pub(crate) struct Redactor {
 pub(crate) struct SecretRequests {
     ids: FxHashSet<u32>,
     are_all: bool,
-}
-
-impl Secrets {
-    pub(crate) fn new(names: &[String], routes: &[String]) -> Self {
-        let plain = |texts: &[String]| {
-            let plain = texts.iter().map(|text| {
-                let mut name = String::new();
-                push_plain(&mut name, text);
-                name
-            });
-            plain.filter(|name| !name.is_empty()).collect()
-        };
-        Self { names: plain(names), routes: plain(routes) }
-    }
 }
 
 impl SecretRequests {
@@ -174,17 +131,9 @@ impl Redactor {
             text.utf8_chunks().for_each(|chunk| push_plain(&mut self.name, chunk.valid()));
             is_one(&self.name)
         };
-        is_any(method, &|method| METHODS.iter().any(|it| method.starts_with(it)))
-            || is_any(text, &|route| {
-                ROUTES.iter().any(|it| route.contains(it))
-                    || secrets.routes.iter().any(|it| route.contains(it))
-            })
+        is_any(method, &|method| secrets.has_method(method))
+            || is_any(text, &|route| secrets.has_route(route))
     }
-}
-
-/// Appends a name as it is compared.
-fn push_plain(name: &mut String, text: &str) {
-    name.extend(text.chars().filter(|it| it.is_alphanumeric()).flat_map(char::to_lowercase));
 }
 
 /// True if bytes are JSON, or its beginning. Of what is cut off only objects and lists count, as a
@@ -281,9 +230,7 @@ impl Cover<'_> {
         self.name.clear();
         text.utf8_chunks().for_each(|chunk| push_plain(self.name, chunk.valid()));
         let name = self.name.as_str();
-        self.is_handshake && name == "user"
-            || NAMES.iter().any(|secret| name.contains(secret))
-            || self.secrets.names.iter().any(|secret| secret == name)
+        self.is_handshake && name == "user" || self.secrets.has_name(name)
     }
 }
 

@@ -5,9 +5,14 @@
 //! What it cuts out has secrets in it still: nothing of that is kept before a
 //! [`Redactor`](super::Redactor) has seen it.
 
-use super::redact::MESSAGE_HEAD_BYTES_MAX;
-use super::{Direction, RecordKind, RecordOptions};
+use super::options::RecordOptions;
+use super::recording::{Direction, RecordKind};
+use crate::wire::message;
 use crate::wire::package::{HEADER_BYTES, Header, PackageType};
+
+/// Bytes of a message that its head takes at most: flag, id, route.
+const MESSAGE_HEAD_BYTES_MAX: usize =
+    message::RESPONSE_HEAD_BYTES_MAX + 1 + message::ROUTE_BYTES_MAX;
 
 /// The reader of one direction.
 #[derive(Debug)]
@@ -293,7 +298,7 @@ fn keep_max(kind: PackageType, options: &RecordOptions) -> usize {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::Secrets;
+    use super::super::secrets::Secrets;
     use super::*;
     use crate::wire::websocket;
 

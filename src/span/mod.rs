@@ -14,6 +14,8 @@ pub(crate) use context::SpanContext;
 #[cfg(all(test, feature = "traces"))]
 pub(crate) use queues::QUEUE_SPANS_MAX;
 pub(crate) use queues::{SpanLoss, SpanQueues};
+#[cfg(feature = "traces")]
+pub(crate) use random::Random;
 #[cfg(all(test, feature = "traces"))]
 pub(crate) use sampler::OPEN_SPANS_MAX;
 pub(crate) use sampler::Sampler;

@@ -4,20 +4,20 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use super::SpanContext;
 
-/// A generator of ids that no other shard or process makes: xoshiro256++ of Blackman and Vigna,
-/// begun from the system's random numbers. It keeps nothing secret.
+/// A generator of ids, and of other numbers, that no other shard or process makes: xoshiro256++ of
+/// Blackman and Vigna, begun from the system's random numbers. It keeps nothing secret.
 #[derive(Debug)]
-pub(super) struct Random([u64; 4]);
+pub(crate) struct Random([u64; 4]);
 
 impl Random {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         // Each of them hashes with keys that the system gave, and that no other has.
         let state = [0; 4].map(|zero: u64| RandomState::new().hash_one(zero));
         // All zeros would give nothing but zeros.
         Self([state[0] | 1, state[1], state[2], state[3]])
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         let [a, b, c, d] = &mut self.0;
         let next = a.wrapping_add(*d).rotate_left(23).wrapping_add(*a);
         let shifted = *b << 17;

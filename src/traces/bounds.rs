@@ -17,6 +17,17 @@ pub(super) const ANSWER_TIME: Duration = Duration::from_secs(5);
 pub(super) const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
 /// Time for the spans that are left when the engine has stopped.
 pub(super) const FLUSH_TIME_MAX: Duration = Duration::from_secs(3);
+/// Time from the first request on in which a batch is sent again, where nobody says another. No
+/// more than that batch is kept meanwhile.
+pub(super) const RETRY_TIME: Duration = Duration::from_secs(30);
+/// The longest that may be said.
+pub(super) const RETRY_TIME_MAX: Duration = Duration::from_secs(300);
+/// The first pause before a batch is sent again, at most.
+pub(super) const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// The pause that they grow to, at most.
+pub(super) const RETRY_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// The longest wait that a collector is granted by `Retry-After`.
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -36,6 +47,11 @@ mod tests {
             ("ANSWER_BYTES_MAX", format!("{} KiB", ANSWER_BYTES_MAX / 1024)),
             ("ANSWER_TIME", format!("{} s", ANSWER_TIME.as_secs())),
             ("ANSWER_TIME_MAX", format!("{} s", ANSWER_TIME_MAX.as_secs())),
+            ("RETRY_TIME", format!("{} s", RETRY_TIME.as_secs())),
+            ("RETRY_TIME_MAX", format!("{} min", RETRY_TIME_MAX.as_secs() / 60)),
+            ("RETRY_PAUSE_MIN", format!("{} s", RETRY_PAUSE_MIN.as_secs())),
+            ("RETRY_PAUSE_MAX", format!("{} s", RETRY_PAUSE_MAX.as_secs())),
+            ("RETRY_AFTER_MAX", format!("{} s", RETRY_AFTER_MAX.as_secs())),
             ("FLUSH_TIME_MAX", format!("{} s", FLUSH_TIME_MAX.as_secs())),
         ];
         assert_eq!((OPEN_SPANS_MAX, QUEUE_SPANS_MAX), (1_024, 1_024));

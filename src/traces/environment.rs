@@ -29,6 +29,8 @@ pub(super) const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 // Of two the one for traces alone comes first.
 const ENDPOINTS: [&str; 2] = [TRACES_ENDPOINT, "OTEL_EXPORTER_OTLP_ENDPOINT"];
 const HEADERS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"];
+const CERTIFICATES: [&str; 2] =
+    ["OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"];
 const TIMEOUTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"];
 const PROTOCOLS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
 const SINGLE: [&str; 6] = [DISABLED, EXPORTER, SAMPLER, SAMPLER_ARG, SERVICE_NAME, ATTRIBUTES];
@@ -36,7 +38,7 @@ const SINGLE: [&str; 6] = [DISABLED, EXPORTER, SAMPLER, SAMPLER_ARG, SERVICE_NAM
 impl Environment {
     /// Reads all that are looked at here.
     pub(super) fn read(read: impl Fn(&str) -> Option<OsString>) -> Self {
-        let pairs = [ENDPOINTS, HEADERS, TIMEOUTS, PROTOCOLS];
+        let pairs = [ENDPOINTS, HEADERS, CERTIFICATES, TIMEOUTS, PROTOCOLS];
         let names = SINGLE.into_iter().chain(pairs.into_iter().flatten());
         let set = names.filter_map(|name| Some((name, read(name).filter(|it| !it.is_empty())?)));
         Self(set.collect())
@@ -128,6 +130,11 @@ impl Environment {
             Some(timeout) => Ok(Some(timeout)),
             None => Err(bad(name, "a number of milliseconds, from 1 to 60000")),
         }
+    }
+
+    /// The file with the certificates of authorities, and the variable that names it.
+    pub(super) fn ca_file(&self) -> Result<Option<(&'static str, &str)>, StartError> {
+        self.first(CERTIFICATES)
     }
 
     /// The headers of requests, and the variable that names them.

@@ -1,14 +1,16 @@
-//! Spans for a collector of OpenTelemetry: by OTLP, in protobuf over HTTP.
+//! Spans for a collector of OpenTelemetry: by OTLP, in protobuf over HTTP or HTTPS.
 //!
 //! The shards leave spans that have ended in queues of their own (`src/span/`). One thread,
 //! `shaddock-traces`, looks into them, and sends what it finds in batches. No shard waits for it: a
 //! collector that is away or slow costs spans, which are counted, and nothing else.
 
+mod backoff;
 mod bounds;
 mod environment;
 mod exporter;
 mod options;
 mod otlp;
+mod tls;
 
 pub use options::Traces;
 

@@ -1,11 +1,14 @@
 //! The options of traces.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use ureq::http::{HeaderName, HeaderValue, Uri};
 
-use super::bounds::{ANSWER_TIME, ANSWER_TIME_MAX};
+use super::bounds::{ANSWER_TIME, ANSWER_TIME_MAX, RETRY_TIME, RETRY_TIME_MAX};
 use super::environment::{self, Environment, bad};
+use super::tls;
 use crate::error::StartError;
 
 /// Describes the traces of [`Builder::traces`](crate::Builder::traces): which messages are traced,
@@ -18,9 +21,11 @@ use crate::error::StartError;
 ///
 /// let traces = Traces::new()
 ///     .environment()
-///     .endpoint("http://127.0.0.1:4318")
+///     .endpoint("https://collector.game.example:4318")
+///     .ca_file("/etc/shaddock/ca.pem")
 ///     .header("authorization", "Bearer t0p5ecret")
 ///     .timeout(Duration::from_secs(2))
+///     .retry_within(Duration::from_secs(10))
 ///     .sample(100)
 ///     .service("connector")
 ///     .attribute("deployment.environment.name", "production");
@@ -32,7 +37,9 @@ pub struct Traces {
     service: Option<String>,
     attributes: Vec<(String, String)>,
     headers: Vec<(String, String)>,
+    ca_file: Option<PathBuf>,
     timeout: Option<Duration>,
+    retry_within: Option<Duration>,
     environment: Environment,
 }
 
@@ -53,7 +60,10 @@ pub(super) struct Settings {
     /// Members of the resource, the service's name among them.
     pub(super) attributes: Vec<(String, String)>,
     pub(super) headers: Vec<(String, String)>,
+    /// The authorities that are trusted, instead of the system's.
+    pub(super) authorities: Option<Vec<CertificateDer<'static>>>,
     pub(super) timeout: Duration,
+    pub(super) retry_within: Duration,
 }
 
 impl std::fmt::Debug for Traces {
@@ -75,9 +85,10 @@ impl Traces {
 
     /// Takes what is not set here from OpenTelemetry's variables of the environment, as they are
     /// now: `OTEL_SDK_DISABLED`, `OTEL_TRACES_EXPORTER`, `OTEL_EXPORTER_OTLP_ENDPOINT`,
-    /// `_HEADERS`, `_TIMEOUT` and `_PROTOCOL`, and the same with `_TRACES` behind `OTLP`, which
-    /// come first, `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG`, `OTEL_SERVICE_NAME` and
-    /// `OTEL_RESOURCE_ATTRIBUTES`. `OTEL_SDK_DISABLED=true` turns traces off whatever is set here.
+    /// `_CERTIFICATE`, `_HEADERS`, `_TIMEOUT` and `_PROTOCOL`, and the same with `_TRACES` behind
+    /// `OTLP`, which come first, `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG`,
+    /// `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES`. `OTEL_SDK_DISABLED=true` turns traces
+    /// off whatever is set here.
     #[must_use]
     pub fn environment(mut self) -> Self {
         self.environment = Environment::read(|name| std::env::var_os(name));
@@ -85,10 +96,18 @@ impl Traces {
     }
 
     /// The collector, such as `http://127.0.0.1:4318`; `/v1/traces` is added to it. It is reached
-    /// without TLS: give it an address of this machine or of a network of your own.
+    /// with TLS by `https://`; without it, headers and spans are for everybody on the way to read.
     #[must_use]
     pub fn endpoint(mut self, url: impl Into<String>) -> Self {
         self.endpoint = Some(url.into());
+        self
+    }
+
+    /// Trusts the authorities of a file in PEM, and no others, where the collector is reached with
+    /// TLS. Without it those count that the system trusts. It is read when the engine starts.
+    #[must_use]
+    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.ca_file = Some(path.into());
         self
     }
 
@@ -122,10 +141,20 @@ impl Traces {
     }
 
     /// The time in which the collector has to answer a request, 5 s by default and from 1 ms to
-    /// 60 s; then its spans are lost. An engine that stops may have to wait for it.
+    /// 60 s; then it has failed. An engine that stops may have to wait for it.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
+        self
+    }
+
+    /// The time in which spans are sent again to a collector that can't be reached, does not answer
+    /// or answers 429, 502, 503 or 504: 30 s by default and 5 min at most, from the first request
+    /// on; zero sends them once. Pauses grow from 1 s to 10 s, and are as long as `Retry-After`
+    /// says, up to a minute. Spans that wait meanwhile are bounded; others are lost, and counted.
+    #[must_use]
+    pub fn retry_within(mut self, time: Duration) -> Self {
+        self.retry_within = Some(time);
         self
     }
 
@@ -150,12 +179,31 @@ impl Traces {
             Some(timeout) => timeout,
             None => environment.timeout(ANSWER_TIME_MAX)?.unwrap_or(ANSWER_TIME),
         };
+        let retry_within = self.retry_within.unwrap_or(RETRY_TIME);
+        if retry_within > RETRY_TIME_MAX {
+            return Err(bad("traces.retry_within", "5 min at most"));
+        }
+        let url = self.url()?;
         Ok(Settings {
-            url: self.url()?,
+            authorities: if is_secured(&url) { self.authorities()? } else { None },
+            url,
             every: every.filter(|_| is_on),
             attributes: self.attributes()?,
             headers: self.headers()?,
             timeout,
+            retry_within,
+        })
+    }
+
+    fn authorities(&self) -> Result<Option<Vec<CertificateDer<'static>>>, StartError> {
+        let (option, path) = match (&self.ca_file, self.environment.ca_file()?) {
+            (Some(path), _) => ("traces.ca_file", path.as_path()),
+            (None, Some((name, path))) => (name, Path::new(path)),
+            (None, None) => return Ok(None),
+        };
+        tls::authorities(path).map(Some).map_err(|why| {
+            let path = path.display();
+            bad(option, &format!("a file with certificates in PEM, which {path} is not: {why}"))
         })
     }
 
@@ -208,15 +256,16 @@ impl Traces {
     }
 }
 
+/// True if a URL, which has been checked, asks for TLS.
+pub(super) fn is_secured(url: &str) -> bool {
+    url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"))
+}
+
 /// Checks that a collector can be reached at a URL.
 fn check_url(option: &'static str, url: &str) -> Result<(), StartError> {
     let expected = "a URL such as http://127.0.0.1:4318";
-    if url.starts_with("https:") {
-        let more = ", without TLS: a collector on this machine can send spans on with it";
-        return Err(bad(option, &[expected, more].concat()));
-    }
     let uri = url.parse::<Uri>().ok().filter(|uri| {
-        uri.scheme_str() == Some("http")
+        matches!(uri.scheme_str(), Some("http" | "https"))
             && uri.host().is_some_and(|host| !host.is_empty())
             && uri.query().is_none()
             && !uri.authority().is_some_and(|it| it.as_str().contains('@'))
@@ -251,7 +300,9 @@ mod tests {
             every: Some(1000),
             attributes: pairs(&[("service.name", "shaddock")]),
             headers: Vec::new(),
+            authorities: None,
             timeout: Duration::from_secs(5),
+            retry_within: RETRY_TIME,
         };
         assert_eq!(Traces::new().settings().unwrap(), wanted);
         assert_eq!(with(&[("OTEL_SERVICE_NAME", "")]).settings().unwrap(), wanted, "as if unset");
@@ -273,7 +324,9 @@ mod tests {
             every: Some(100),
             attributes: pairs(&[("service.name", "connector"), ("region", "eu,1"), ("cell", "7")]),
             headers: pairs(&[("authorization", "Bearer a="), ("x-team", "game")]),
+            authorities: None,
             timeout: Duration::from_millis(2500),
+            retry_within: RETRY_TIME,
         };
         assert_eq!(traces.settings().unwrap(), wanted);
         let set = traces.endpoint("http://[::1]:1").sample(5).service("own").attribute("cell", "8");
@@ -299,6 +352,26 @@ mod tests {
         assert_eq!(settings.headers, pairs(&[("b", "2")]));
         assert_eq!(settings.timeout, Duration::from_millis(2));
         assert_eq!(settings.attributes, pairs(&[("service.name", "from there")]));
+    }
+
+    #[test]
+    fn files_of_authorities_are_read_for_tls_alone() {
+        let none = "/nowhere/ca.pem";
+        for name in ["OTEL_EXPORTER_OTLP_CERTIFICATE", "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE"] {
+            let plain = with(&[(name, none)]).settings().unwrap();
+            assert_eq!(plain.authorities, None);
+            let secured = with(&[(name, none)]).endpoint("https://collector");
+            let error = secured.settings().unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains(none), "{error}");
+            let error = secured.ca_file("/other.pem").settings().unwrap_err().to_string();
+            assert!(error.contains("`traces.ca_file`") && error.contains("/other.pem"), "{error}");
+        }
+        // A file, but of no certificates.
+        let secured = Traces::new().endpoint("HTTPS://collector").ca_file("Cargo.toml");
+        let error = secured.settings().unwrap_err().to_string();
+        assert!(error.contains("no certificate in PEM"), "{error}");
+        let settings = Traces::new().endpoint("https://collector").settings().unwrap();
+        assert_eq!((&*settings.url, settings.authorities), ("https://collector/v1/traces", None));
     }
 
     #[test]
@@ -338,7 +411,6 @@ mod tests {
             ("OTEL_TRACES_SAMPLER_ARG", "2", "from 0 to 1"),
             ("OTEL_TRACES_SAMPLER_ARG", "NaN", "from 0 to 1"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317", "http://127.0.0.1:4318"),
-            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://collector", "without TLS"),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "http/protobuf"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "5s", "milliseconds"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "60001", "milliseconds"),
@@ -363,6 +435,9 @@ mod tests {
         assert!(error.contains("`traces.sample` must be"), "{error}");
         let error = Traces::new().timeout(Duration::ZERO).settings().unwrap_err().to_string();
         assert!(error.contains("`traces.timeout` must be"), "{error}");
+        let late = Traces::new().retry_within(Duration::from_secs(301));
+        let error = late.settings().unwrap_err().to_string();
+        assert!(error.contains("`traces.retry_within` must be"), "{error}");
         let error = Traces::new().header("a b", "c").settings().unwrap_err().to_string();
         assert!(error.contains("`traces.header` must be"), "{error}");
     }

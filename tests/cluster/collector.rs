@@ -2,7 +2,7 @@
 //! written down here once more, and answers as the test says.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,11 +11,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use prost::Message as _;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use support::PATIENCE;
 
 /// A listening collector, which ends when this is dropped.
 pub(crate) struct Collector {
     address: SocketAddr,
+    scheme: &'static str,
     is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     posts: Receiver<Post>,
@@ -31,6 +33,8 @@ pub(crate) enum Does {
     Refuse(u16),
     /// It takes all but so many.
     Reject(i64),
+    /// It answers the first requests, so many, with these bytes, and takes the others.
+    TakeAfter(usize, &'static str),
     /// It never answers, and keeps the connection.
     Nothing,
     /// It answers with these bytes.
@@ -65,6 +69,16 @@ pub(crate) struct Seen {
 
 impl Collector {
     pub(crate) fn start(does: Does) -> Self {
+        Self::start_with(does, None)
+    }
+
+    /// One that is reached with TLS.
+    pub(crate) fn start_secured(does: Does, tls: Arc<ServerConfig>) -> Self {
+        Self::start_with(does, Some(tls))
+    }
+
+    fn start_with(does: Does, tls: Option<Arc<ServerConfig>>) -> Self {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let is_over = Arc::new(AtomicBool::new(false));
@@ -72,22 +86,34 @@ impl Collector {
         let over = Arc::clone(&is_over);
         let thread = std::thread::spawn(move || {
             let mut kept = Vec::new();
-            for stream in listener.incoming() {
+            for (place, stream) in listener.incoming().enumerate() {
                 if over.load(Ordering::Relaxed) {
                     return;
                 }
+                let does = match does {
+                    Does::TakeAfter(count, text) if place < count => Does::Say(text),
+                    Does::TakeAfter(..) => Does::Take,
+                    does => does,
+                };
                 // A client that is gone has sent nothing.
-                if let Some(stream) = stream.ok().and_then(|it| serve(it, does, &told)) {
-                    kept.push(stream);
-                }
+                let Ok(socket) = stream else { continue };
+                let stream = socket.try_clone().unwrap();
+                let is_kept = match &tls {
+                    None => serve(stream, &socket, does, &told),
+                    Some(tls) => {
+                        let tls = ServerConnection::new(Arc::clone(tls)).unwrap();
+                        serve(StreamOwned::new(tls, stream), &socket, does, &told)
+                    }
+                };
+                kept.extend(is_kept.map(|()| socket));
             }
         });
-        Self { address, is_over, thread: Some(thread), posts, spans: Vec::new() }
+        Self { address, scheme, is_over, thread: Some(thread), posts, spans: Vec::new() }
     }
 
     /// What `Traces::endpoint` takes.
     pub(crate) fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// The next request.
@@ -135,9 +161,14 @@ impl Post {
     }
 }
 
-/// Serves one request; gives the connection that is to be kept.
-fn serve(mut stream: TcpStream, does: Does, told: &Sender<Post>) -> Option<TcpStream> {
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+/// Serves one request; something if its connection is to be kept.
+fn serve(
+    mut stream: impl Read + Write,
+    socket: &TcpStream,
+    does: Does,
+    told: &Sender<Post>,
+) -> Option<()> {
+    socket.set_read_timeout(Some(PATIENCE)).ok()?;
     let mut input = Vec::new();
     let head_len = read_until(&mut stream, &mut input, |input| {
         input.windows(4).position(|it| it == b"\r\n\r\n").map(|at| at + 4)
@@ -157,10 +188,10 @@ fn serve(mut stream: TcpStream, does: Does, told: &Sender<Post>) -> Option<TcpSt
         told.send(post).ok()?;
     }
     let (status, rejected) = match does {
-        Does::Take => (200, 0),
+        Does::Take | Does::TakeAfter(..) => (200, 0),
         Does::Refuse(status) => (status, 0),
         Does::Reject(spans) => (200, spans),
-        Does::Nothing => return Some(stream),
+        Does::Nothing => return Some(()),
         Does::Say(text) => return stream.write_all(text.as_bytes()).ok().and(None),
         Does::Repeat(head, more, pause) => {
             stream.write_all(head.as_bytes()).ok()?;
@@ -175,14 +206,14 @@ fn serve(mut stream: TcpStream, does: Does, told: &Sender<Post>) -> Option<TcpSt
     let head = format!("HTTP/1.1 {status} Told\r\nContent-Length: {}\r\n\r\n", body.len());
     stream.write_all(&[head.as_bytes(), &body].concat()).ok()?;
     // The client closes; before it has read all, a close of ours could cut that off.
-    stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
+    socket.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
     stream.read_exact(&mut [0]).ok();
     None
 }
 
 /// Reads until something is found.
 fn read_until(
-    stream: &mut TcpStream,
+    stream: &mut impl Read,
     input: &mut Vec<u8>,
     find: impl Fn(&[u8]) -> Option<usize>,
 ) -> Option<usize> {

@@ -20,6 +20,8 @@ mod pitaya_window;
 mod secured;
 #[cfg(all(feature = "cli", feature = "traces"))]
 mod traces;
+mod traces_again;
+mod traces_secured;
 #[cfg(feature = "pitaya")]
 mod users;
 #[cfg(feature = "pomelo")]

@@ -17,7 +17,7 @@ use support::{Client, builder, eventually, free_port, notify, request};
 use crate::collector::{Collector, Does};
 use crate::nats_and_etcd::{Cluster, wait_until_forwarded};
 
-const ECHO: &str = "chat.chatHandler.echo";
+pub(super) const ECHO: &str = "chat.chatHandler.echo";
 const ENTRY: &str = "connector.entryHandler.entry";
 /// `SPAN_KIND_CLIENT` and `STATUS_CODE_ERROR`.
 const CLIENT: i32 = 3;
@@ -41,7 +41,7 @@ fn pomelo(backend: &Server, traces: Traces) -> Engine {
 
 /// An engine of one shard with two workers, which answer at once, but for `later`, which
 /// answers from a future, `never`, and `fail`.
-fn workers(traces: Traces) -> Engine {
+pub(super) fn workers(traces: Traces) -> Engine {
     let workers = Workers::new(2, |handlers| {
         handlers
             .handler(ECHO, |request, _| Reply::borrowed(request.body()))
@@ -51,15 +51,15 @@ fn workers(traces: Traces) -> Engine {
     builder(1).forward("chat", workers).traces(traces).start().unwrap()
 }
 
-fn spans(engine: &Engine) -> SpanMetrics {
+pub(super) fn spans(engine: &Engine) -> SpanMetrics {
     engine.handle().metrics().unwrap().spans.expect("it traces")
 }
 
-fn lost(engine: &Engine, reason: &str) -> u64 {
+pub(super) fn lost(engine: &Engine, reason: &str) -> u64 {
     spans(engine).lost.into_iter().find(|(name, _)| *name == reason).unwrap().1
 }
 
-fn stop(engine: Engine) {
+pub(super) fn stop(engine: Engine) {
     engine.shutdown(Drain::within(Duration::from_secs(1)));
 }
 
@@ -306,7 +306,8 @@ fn a_collector_that_is_away_or_refuses_costs_spans_and_nothing_else() {
     let nobody = format!("http://127.0.0.1:{}", free_port());
     let refusing = Collector::start(Does::Refuse(503));
     for endpoint in [nobody, refusing.endpoint()] {
-        let engine = workers(Traces::new().endpoint(endpoint).sample(1));
+        let traces = Traces::new().endpoint(endpoint).sample(1);
+        let engine = workers(traces.retry_within(Duration::ZERO));
         let mut client = Client::ready(engine.local_addr());
         for id in 1..=REQUESTS {
             assert_eq!(client.ask(id, ECHO, "1"), "1");
@@ -349,7 +350,8 @@ fn a_hostile_collector_costs_spans_and_nothing_else() {
     ] {
         let collector = Collector::start(does);
         let traces = Traces::new().endpoint(collector.endpoint()).sample(1);
-        let engine = workers(traces.timeout(Duration::from_millis(300)));
+        let traces = traces.timeout(Duration::from_millis(300));
+        let engine = workers(traces.retry_within(Duration::ZERO));
         let mut client = Client::ready(engine.local_addr());
         assert_eq!(client.ask(1, ECHO, "1"), "1");
         eventually("it is lost", || lost(&engine, "collector") == 1);
@@ -387,7 +389,8 @@ fn a_collector_that_never_answers_costs_spans_and_nothing_else() {
 fn an_engine_stops_in_time_where_its_collector_does_not_answer() {
     let collector = Collector::start(Does::Nothing);
     let traces = Traces::new().endpoint(collector.endpoint()).sample(1);
-    let engine = workers(traces.timeout(Duration::from_millis(100)));
+    let traces = traces.timeout(Duration::from_millis(100));
+    let engine = workers(traces.retry_within(Duration::ZERO));
     let mut client = Client::ready(engine.local_addr());
     assert_eq!(client.ask(1, ECHO, "1"), "1");
     eventually("one is lost", || lost(&engine, "collector") == 1);

@@ -15,27 +15,6 @@ use std::fmt::Write as _;
 use super::source::{Kind, Source, module_path, test_modules, tokens};
 use super::{File, Finding};
 
-/// The folders that hold no circle. `TIDY_CIRCLES=src/shard,src/engine` checks others, too.
-const ENFORCED: [&str; 18] = [
-    "src/cli",
-    "src/client",
-    "src/dispatch",
-    "src/engine",
-    "src/forward",
-    "src/internals",
-    "src/io",
-    "src/load",
-    "src/metrics",
-    "src/pitaya",
-    "src/pomelo",
-    "src/route",
-    "src/session",
-    "src/shard",
-    "src/span",
-    "src/tls",
-    "src/traces",
-    "src/wire",
-];
 /// Methods of the standard library that are called so often that a call does not tell whose
 /// method it is.
 const COMMON_METHODS: &str = "add all any append as_mut as_ref as_slice as_str borrow borrow_mut \
@@ -47,12 +26,17 @@ const COMMON_METHODS: &str = "add all any append as_mut as_ref as_slice as_str b
 /// As many names are told for each arrow.
 const NAMES_TOLD: usize = 3;
 
-/// The circles of every folder that is free of them or asked for.
+/// The circles of every folder of `src/`, with all that is below it.
 pub(super) fn circles(files: &[File]) -> Vec<Finding> {
-    let asked = std::env::var("TIDY_CIRCLES").unwrap_or_default();
-    let asked = asked.split(',').filter(|folder| !folder.is_empty());
-    let folders: BTreeSet<&str> = ENFORCED.into_iter().chain(asked).collect();
+    let folders: BTreeSet<&str> = files.iter().filter_map(|file| folder(&file.path)).collect();
+    assert!(folders.len() > 10, "only {} folders were found", folders.len());
     folders.into_iter().flat_map(|folder| Folder::new(folder, files).findings()).collect()
+}
+
+/// The folder of `src/` that a file belongs to.
+fn folder(path: &str) -> Option<&str> {
+    let below = path.strip_prefix("src/")?;
+    Some(&path[.."src/".len() + below.find('/')?])
 }
 
 /// The files of one folder, and the names each defines.
@@ -89,7 +73,6 @@ impl<'a> Folder<'a> {
             .filter(|(file, _)| !is_test(file))
             .map(|(file, tokens)| Source::new(&file.path, tokens))
             .collect();
-        assert!(sources.len() > 1, "`{path}` holds {} files", sources.len());
         let mut names: BTreeMap<&str, (Option<usize>, Vec<Kind>)> = BTreeMap::new();
         for (at, source) in sources.iter().enumerate() {
             for &(name, kind) in &source.defined {
@@ -210,6 +193,13 @@ mod rules {
         let found = findings(&[("b.rs", &text), ("c.rs", &c), ("../other.rs", other)]);
         assert!(found.len() < 2);
         found.len() == 1
+    }
+
+    #[test]
+    fn a_folder_is_one_of_the_source_with_all_below_it() {
+        assert_eq!(folder("src/a/b/c.rs"), Some("src/a"));
+        assert_eq!(folder("src/a.rs"), None);
+        assert_eq!(folder("tests/a/b.rs"), None);
     }
 
     #[test]

@@ -205,9 +205,9 @@ fn relations_are_told_with_the_key_they_are_about() {
     for (text, expected) in [
         ("[server]\nshards = 0", "2:10: server.shards: must be at least 1, found 0"),
         (
-            "[traces]\nenabled = true\nendpoint = \"https://collector\"",
-            "3:12: traces.endpoint: must be a URL such as http://127.0.0.1:4318, without TLS: a \
-             collector on this machine can send spans on with it, found \"https://collector\"",
+            "[traces]\nenabled = true\nendpoint = \"grpc://collector\"",
+            "3:12: traces.endpoint: must be a URL such as http://127.0.0.1:4318, \
+             found \"grpc://collector\"",
         ),
         (
             "[traces]\nenabled = true\nsample = 0",

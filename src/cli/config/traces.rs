@@ -14,6 +14,7 @@ pub(super) fn read(root: &mut Table<'_>, name: &'static str) -> Box<dyn Section>
         let mut is_enabled = false;
         table.read("enabled", &mut is_enabled, FLAG);
         let endpoint = table.read_some("endpoint", TEXT);
+        let ca_file = table.read_path("ca_file");
         let sample = table.read_some("sample", count::<u64>());
         let service = table.read_some("service", TEXT);
         if !is_enabled {
@@ -22,6 +23,9 @@ pub(super) fn read(root: &mut Table<'_>, name: &'static str) -> Box<dyn Section>
         let mut traces = Traces::new().environment();
         if let Some(url) = endpoint {
             traces = traces.endpoint(url);
+        }
+        if let Some(path) = ca_file {
+            traces = traces.ca_file(path);
         }
         if let Some(every) = sample {
             traces = traces.sample(every);
