@@ -257,7 +257,7 @@ limits! {
         /// four. A message above it waits for a later turn, and its session is not read meanwhile.
         /// A body that takes more than that, or than [`Self::bytes_per_turn_max`], gets so much in
         /// each turn, once those before it are done.
-        work_per_turn_max: usize = 32 KiB,
+        work_per_turn_max: usize = 16 KiB,
             check [at least 1],
             counters [work_waits];
 
