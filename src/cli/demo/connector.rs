@@ -96,6 +96,9 @@ async fn entry(request: OwnedRequest, mut session: Session) -> Reply<'static> {
     let Some(uid) = js::truthy(&body, "uid") else {
         return Reply::json(&json!({"code": 400, "msg": "no uid"}));
     };
+    if let Some(refused) = answers::refuse_room(body.get("room")) {
+        return refused;
+    }
     let uid = match Uid::try_from(uid) {
         Ok(uid) => uid,
         Err(error) => return conflict(&error),
