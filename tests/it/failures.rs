@@ -217,7 +217,7 @@ fn what_is_refused_or_late_has_a_code_of_its_own() {
     assert_eq!(code(client.answer(2)), 503);
     assert_eq!(code(client.answer(1)), 504);
     let mut flooding = Client::ready(engine.local_addr());
-    is_told(&["WARN", "more than its rate", "session="], || {
+    is_told(&["WARN", "more than its rate", "session=", "peer=127.0.0.1:"], || {
         let requests: Vec<u8> = (1..=20).flat_map(|id| request(id, FAIL, "{}")).collect();
         flooding.send(&requests);
         assert_eq!(code(flooding.answer(20)), 429);

@@ -86,8 +86,11 @@ impl Dispatcher {
     fn refuse_for_rate(&mut self, client: &ClientCall) {
         self.counters.message_rate_rejects.one();
         let session = client.session;
-        let peer = self.connections().get(session).map(|connection| connection.peer);
-        crate::log::seldom!(warn, ?session, ?peer, "a session sends more than its rate");
+        let peer = self
+            .connections()
+            .get(session)
+            .map(|connection| tracing::field::display(connection.peer));
+        crate::log::seldom!(warn, ?session, peer, "a session sends more than its rate");
         self.outbound().answer(client, &Reply::failure(Failure::RateLimited));
     }
 

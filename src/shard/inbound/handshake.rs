@@ -85,7 +85,8 @@ impl Inbound {
             Err(Unserved::Version(refusal)) => self.refuse_old(slot, refusal),
             Err(Unserved::Type(refusal)) => {
                 self.counters.refused_type.one();
-                crate::log::seldom!(info, ?peer, "a handshake was refused for its client's type");
+                let peer = peer.map(tracing::field::display);
+                crate::log::seldom!(info, peer, "a handshake was refused for its client's type");
                 self.answer_refused(slot, refusal.code, refusal.text.as_deref());
             }
         }
@@ -168,17 +169,19 @@ impl Inbound {
 
     fn refuse(&mut self, slot: Slot, refusal: &Refusal) {
         self.counters.refused_handshake.one();
-        let peer = self.connections().at(slot).map(|connection| connection.peer);
+        let peer =
+            self.connections().at(slot).map(|connection| tracing::field::display(connection.peer));
         let code = refusal.code;
-        crate::log::seldom!(info, ?peer, code, "a handshake was refused");
+        crate::log::seldom!(info, peer, code, "a handshake was refused");
         self.answer_refused(slot, refusal.code, refusal.text.as_deref());
     }
 
     /// Refuses a client by its version; Pitaya has no code of its own for that.
     fn refuse_old(&mut self, slot: Slot, refusal: &Refusal) {
         self.counters.refused_version.one();
-        let peer = self.connections().at(slot).map(|connection| connection.peer);
-        crate::log::seldom!(info, ?peer, "a handshake was refused for its client's version");
+        let peer =
+            self.connections().at(slot).map(|connection| tracing::field::display(connection.peer));
+        crate::log::seldom!(info, peer, "a handshake was refused for its client's version");
         let is_pitaya = self.connections().is_pitaya(slot);
         let by_default = (!is_pitaya).then_some(handshake::CODE_OLD_CLIENT);
         self.answer_refused(slot, refusal.code.or(by_default), refusal.text.as_deref());
