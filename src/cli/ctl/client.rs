@@ -139,25 +139,52 @@ impl Client {
 
 fn exchange(mut socket: impl Read + Write, request: &str) -> anyhow::Result<Answer> {
     socket.write_all(request.as_bytes())?;
+    read_answer(socket)
+}
+
+/// Reads an answer up to its length, as what is between may keep the connection behind it.
+fn read_answer(socket: impl Read) -> anyhow::Result<Answer> {
+    let mut socket = BufReader::new(socket.take(ANSWER_BYTES_MAX));
     let mut bytes = Vec::new();
-    socket.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes)?;
+    while !bytes.ends_with(b"\r\n\r\n") {
+        anyhow::ensure!(bytes.len() < HEAD_BYTES_MAX, "the answer's head is too long");
+        let len = socket.by_ref().take(HEAD_BYTES_MAX as u64).read_until(b'\n', &mut bytes)?;
+        anyhow::ensure!(len > 0, "the answer is cut short");
+    }
+    let body_len = Head::parse(&bytes)?.body_len;
+    socket.take(body_len.unwrap_or(ANSWER_BYTES_MAX)).read_to_end(&mut bytes)?;
     Answer::parse(&bytes)
+}
+
+/// The head of an answer.
+struct Head {
+    status: u16,
+    /// Its own length in bytes.
+    len: usize,
+    /// The length of the body, where it is told.
+    body_len: Option<u64>,
+}
+
+impl Head {
+    fn parse(bytes: &[u8]) -> anyhow::Result<Self> {
+        let mut headers = [httparse::EMPTY_HEADER; 32];
+        let mut response = httparse::Response::new(&mut headers);
+        let httparse::Status::Complete(len) = response.parse(bytes)? else {
+            anyhow::bail!("the answer is cut short")
+        };
+        let is_length = |it: &&httparse::Header<'_>| it.name.eq_ignore_ascii_case("Content-Length");
+        let body_len = response.headers.iter().find(is_length).map(|header| header.value);
+        let body_len = body_len.and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+        Ok(Self { status: response.code.unwrap_or_default(), len, body_len })
+    }
 }
 
 impl Answer {
     fn parse(bytes: &[u8]) -> anyhow::Result<Self> {
-        let mut headers = [httparse::EMPTY_HEADER; 32];
-        let mut response = httparse::Response::new(&mut headers);
-        let httparse::Status::Complete(head_len) = response.parse(bytes)? else {
-            anyhow::bail!("the answer is cut short")
-        };
-        let status = response.code.unwrap_or_default();
-        let is_length = |it: &&httparse::Header<'_>| it.name.eq_ignore_ascii_case("Content-Length");
-        let length = response.headers.iter().find(is_length).map(|header| header.value);
-        let length = length.and_then(|text| std::str::from_utf8(text).ok()?.parse::<usize>().ok());
-        let body = bytes[head_len..].to_vec();
+        let Head { status, len, body_len } = Head::parse(bytes)?;
+        let body = bytes[len..].to_vec();
         anyhow::ensure!(
-            length.is_none_or(|length| body.len() == length),
+            body_len.is_none_or(|len| len == body.len() as u64),
             "the answer is cut short"
         );
         Ok(Self { status, body })
@@ -198,6 +225,31 @@ mod tests {
         for end in 0..text.len() {
             assert!(Answer::parse(&text.as_bytes()[..end]).is_err(), "{end}");
         }
+    }
+
+    /// A connection that is kept open behind its bytes: whoever reads on waits.
+    struct Kept<'a>(&'a [u8]);
+
+    impl Read for Kept<'_> {
+        fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+            assert!(!self.0.is_empty(), "nothing comes any more");
+            // Few at once, so that there is something to wait for everywhere.
+            let len = into.len().min(7);
+            self.0.read(&mut into[..len])
+        }
+    }
+
+    #[test]
+    fn nothing_is_awaited_behind_a_whole_answer() {
+        for body in ["", "ok", "a line\n"] {
+            let text = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            let answer = read_answer(Kept(text.as_bytes())).unwrap();
+            assert_eq!((answer.status, answer.text().unwrap()), (200, body));
+        }
+        let until_closed = "HTTP/1.1 200 OK\r\n\r\nall of it";
+        assert_eq!(read_answer(until_closed.as_bytes()).unwrap().text().unwrap(), "all of it");
+        let cut = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok";
+        assert!(read_answer(cut.as_bytes()).is_err());
     }
 
     #[test]
