@@ -95,6 +95,11 @@ impl Request {
         if hosts.next().is_some() {
             return bad(400, "there must be one Host");
         }
+        let mut destinations = values(&request, "Sec-Fetch-Dest");
+        let destination = destinations.next().map(str::to_owned);
+        if destinations.next().is_some() {
+            return bad(400, "there must be one Sec-Fetch-Dest");
+        }
         let Some(body) = input.get(head_len..head_len + length) else { return Parsed::Partial };
         let one = |name| values(&request, name).next().map(str::to_owned);
         let target = request.path.unwrap_or_default();
@@ -114,7 +119,7 @@ impl Request {
             origin: one("Origin"),
             authorization: one("Authorization"),
             accept: one("Accept").unwrap_or_default(),
-            destination: one("Sec-Fetch-Dest"),
+            destination,
             is_forwarded: FORWARDED.into_iter().any(|name| one(name).is_some()),
             body: body.to_vec(),
         })

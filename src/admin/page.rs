@@ -44,9 +44,10 @@ pub(super) fn random_token() -> io::Result<String> {
 /// The page's text.
 pub(super) fn page(context: &Context<'_>, request: &Request) -> Response {
     let page = &context.options.page;
-    // Only to a browser on this machine that shows it as a page of its own. A proxy on this machine
-    // would hand it on to whoever asks it.
-    let is_shown = request.destination.as_deref().is_none_or(|it| it == "document");
+    // Only to a browser on this machine that says that it shows it as a page of its own. A proxy on
+    // this machine would hand it on to whoever asks it; a browser that has come by plain HTTP from
+    // another machine says nothing.
+    let is_shown = request.destination.as_deref() == Some("document");
     let is_own = guard::is_local(context.from) && is_shown && !request.is_forwarded;
     let token = page.token.as_ref().filter(|_| is_own);
     let game = page.has_play.then(|| game(context, request));

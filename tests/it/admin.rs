@@ -689,14 +689,20 @@ fn a_page_may_change_things_on_this_machine_alone() {
     assert_eq!(undrain(&own), 401, "a page without it");
     assert_eq!(undrain(&format!("{bearer}Origin: http://evil.example\r\n")), 403);
     // Nor does anybody else get it: no frame or script of another page, and nobody behind a proxy.
-    for lines in ["Sec-Fetch-Dest: iframe\r\n", "Sec-Fetch-Dest: script\r\n", "Via: 1.1 x\r\n"] {
+    let document = "Sec-Fetch-Dest: document\r\n";
+    for lines in ["", "Sec-Fetch-Dest: iframe\r\n", "Sec-Fetch-Dest: script\r\n"] {
         assert_eq!(token_of(&page(address, lines)), None, "{lines}");
+    }
+    assert_eq!(token_of(&page(address, &format!("{document}Via: 1.1 x\r\n"))), None);
+    for other in ["document", "iframe"] {
+        let twice = page(address, &format!("{document}Sec-Fetch-Dest: {other}\r\n"));
+        assert_eq!((twice.status, token_of(&twice)), (400, None), "{other}");
     }
     let rebound = "GET / HTTP/1.1\r\nHost: evil.example\r\nAccept: text/html\r\n\r\n";
     assert_eq!(exchange(connect(address), rebound.as_bytes()).status, 421);
     // Each start makes its own.
     let other = game(1).admin(options).start().unwrap();
-    assert_ne!(token_of(&page(admin(&other), "")).unwrap(), token);
+    assert_ne!(token_of(&page(admin(&other), document)).unwrap(), token);
     assert_eq!(ask_with(admin(&other), "POST", "/undrain", &bearer).status, 401);
 }
 
