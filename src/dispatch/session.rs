@@ -227,6 +227,9 @@ impl Session {
 
     /// Writes one setting of the snapshot to the real session; one that is not set, as `null`.
     ///
+    /// Settings have no bound in [`Limits`](crate::Limits): check the length of what a client has
+    /// sent before it becomes one.
+    ///
     /// Yields whether the session was still there.
     ///
     /// # Examples
