@@ -71,7 +71,7 @@ const SERVING: &str = "Serving";
 /// Takes over what has changed in the file. A file with problems changes nothing. Gives the state
 /// for the service manager to show.
 fn reload(config: &mut Config, options: &ConfigOptions, handle: &Handle) -> &'static str {
-    let next = match Config::read(&options.config) {
+    let next = match Config::read_again(&options.config) {
         Ok(next) => next,
         Err(problems) => {
             let log = |problem: &Problem| tracing::error!("{problem}");
