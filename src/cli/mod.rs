@@ -1,5 +1,6 @@
 //! The command line.
 
+mod aside;
 mod config;
 mod ctl;
 mod demo;

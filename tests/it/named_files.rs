@@ -148,3 +148,19 @@ fn a_configuration_from_a_pipe_is_read_once_and_a_reload_waits_for_the_start() {
     served.signal(Signal::TERM);
     assert_eq!(served.until_end(), Some(0));
 }
+
+/// The pipe is not closed, so the configuration is never there.
+#[test]
+fn a_start_that_waits_for_its_configuration_is_stopped() {
+    let mut command = Command::new(BINARY);
+    command.args(["serve", "--config", "/dev/stdin"]).stdin(Stdio::piped());
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let _stdin = child.stdin.take().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    let log: Box<dyn std::io::Read> = Box::new(child.stderr.take().unwrap());
+    let served = Served { child, log: BufReader::new(log), addresses: Vec::new() };
+    let start = Instant::now();
+    served.signal(Signal::TERM);
+    served.until_end();
+    assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
+}
