@@ -14,8 +14,8 @@ use super::wording::several;
 use super::{aside, figures, lines};
 
 /// Serves until a signal asks for the end. SIGHUP reads the file again.
-pub(crate) fn run(options: &ConfigOptions) -> anyhow::Result<()> {
-    let stop = Stop::on_signals_and_hangup().context("can't listen for signals")?;
+pub(crate) fn run(options: &ConfigOptions, stop: io::Result<Stop>) -> anyhow::Result<()> {
+    let stop = stop.context("can't listen for signals")?;
     let path = options.config.clone();
     let read = aside::run(|| stop.is_stopping(), move || Config::read(&path));
     let mut config = or_tell(read.context("can't read the configuration")?)?;
