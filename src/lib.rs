@@ -120,6 +120,8 @@ mod test_cases;
 mod sync;
 #[cfg(feature = "engine")]
 mod log;
+#[cfg(feature = "engine")]
+mod files;
 pub mod wire;
 #[cfg(feature = "engine")]
 mod limits;
@@ -197,6 +199,8 @@ pub use engine::{
 };
 #[cfg(feature = "engine")]
 pub use error::{EngineOption, HandleError, IoUringBlock, StartError};
+#[cfg(feature = "engine")]
+pub use files::{FILE_BYTES_MAX, SECRET_BYTES_MAX, read_file, read_text_file};
 #[cfg(feature = "engine")]
 pub use forward::{LaneFull, ServerId, Workers};
 #[cfg(feature = "engine")]

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod aside;
 mod config;
 mod ctl;
 mod demo;
@@ -17,14 +18,19 @@ mod terminal;
 mod top;
 mod wording;
 
+use std::env;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
 use options::{Command, Options};
+use signals::Stop;
 
 /// Runs what the command line asks for. What goes wrong is one line on stderr.
 pub(crate) fn main() -> ExitCode {
+    // First of all, as a SIGHUP that nobody handles ends the process. Other commands leave it so.
+    let is_serve = env::args_os().nth(1).is_some_and(|word| word == "serve");
+    let stop = is_serve.then(Stop::on_signals_and_hangup);
     let options = Options::parse();
     if let Some(options) = options.ctl() {
         return ctl::run(options);
@@ -37,7 +43,9 @@ pub(crate) fn main() -> ExitCode {
     shaddock::raise_descriptor_limit();
     let outcome = match options.into_command() {
         Command::Demo(options) => demo::run(&options),
-        Command::Serve(options) => serve::run(&options),
+        Command::Serve(options) => {
+            serve::run(&options, stop.unwrap_or_else(Stop::on_signals_and_hangup))
+        }
         Command::Check(options) => serve::check(&options),
         Command::Load(options) => load::run(&options),
         Command::Completions { shell } => pages::write_completions(shell),

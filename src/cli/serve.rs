@@ -11,12 +11,14 @@ use super::notify::{self, Notify};
 use super::options::ConfigOptions;
 use super::signals::Stop;
 use super::wording::several;
-use super::{figures, lines};
+use super::{aside, figures, lines};
 
 /// Serves until a signal asks for the end. SIGHUP reads the file again.
-pub(crate) fn run(options: &ConfigOptions) -> anyhow::Result<()> {
-    let stop = Stop::on_signals_and_hangup().context("can't listen for signals")?;
-    let mut config = read(options)?;
+pub(crate) fn run(options: &ConfigOptions, stop: io::Result<Stop>) -> anyhow::Result<()> {
+    let stop = stop.context("can't listen for signals")?;
+    let path = options.config.clone();
+    let read = aside::run(|| stop.is_stopping(), move || Config::read(&path));
+    let mut config = or_tell(read.context("can't read the configuration")?)?;
     config.log.apply();
     // The text of the error says all that its source would.
     let builder = match options.driver {
@@ -35,7 +37,7 @@ pub(crate) fn run(options: &ConfigOptions) -> anyhow::Result<()> {
     let drain = config.server.drain();
     figures::show(&handle, &stop, drain, || {
         notify.reloading();
-        notify.ready(reload(&mut config, options, &handle));
+        notify.ready(reload(&mut config, options, &handle, &stop));
     });
     notify.stopping();
     let report = engine.shutdown(drain);
@@ -48,14 +50,15 @@ pub(crate) fn run(options: &ConfigOptions) -> anyhow::Result<()> {
 
 /// Tells what a file and the environment set, if they would do.
 pub(crate) fn check(options: &ConfigOptions) -> anyhow::Result<()> {
-    let settings = read(options)?.settings.join("\n");
+    let settings = or_tell(Config::read(&options.config))?.settings.join("\n");
     let end = if settings.is_empty() { "" } else { "\n" };
     writeln!(io::stdout(), "{settings}{end}{}: no problems", options.config.display())
         .context("can't write to stdout")
 }
 
-fn read(options: &ConfigOptions) -> anyhow::Result<Config> {
-    Config::read(&options.config).map_err(|problems| {
+/// A configuration, or its problems on stderr.
+fn or_tell(read: Result<Config, Vec<Problem>>) -> anyhow::Result<Config> {
+    read.map_err(|problems| {
         for problem in &problems {
             // Nothing is served yet, so whoever reads it may take the time it needs.
             writeln!(io::stderr(), "{problem}").ok();
@@ -70,10 +73,21 @@ const SERVING: &str = "Serving";
 
 /// Takes over what has changed in the file. A file with problems changes nothing. Gives the state
 /// for the service manager to show.
-fn reload(config: &mut Config, options: &ConfigOptions, handle: &Handle) -> &'static str {
-    let next = match Config::read(&options.config) {
-        Ok(next) => next,
-        Err(problems) => {
+fn reload(
+    config: &mut Config,
+    options: &ConfigOptions,
+    handle: &Handle,
+    stop: &Stop,
+) -> &'static str {
+    let is_stopping = || stop.is_stopping() || handle.is_closing();
+    let path = options.config.clone();
+    let next = match aside::run(is_stopping, move || Config::read_again(&path)) {
+        Ok(Ok(next)) => next,
+        Err(error) => {
+            tracing::error!(%error, "nothing was changed, as the configuration can't be read");
+            return "Serving; the configuration could not be read, and nothing of it was taken";
+        }
+        Ok(Err(problems)) => {
             let log = |problem: &Problem| tracing::error!("{problem}");
             problems.iter().for_each(log);
             tracing::error!("nothing was changed, as the configuration has problems");
@@ -99,7 +113,10 @@ fn reload(config: &mut Config, options: &ConfigOptions, handle: &Handle) -> &'st
         }
     }
     // From the files that the engine was started with, whose names need a restart to change.
-    match handle.reload_certificates() {
+    let engine = handle.clone();
+    let certificates = move || engine.reload_certificates().map_err(|error| error.to_string());
+    let count = aside::run(is_stopping, certificates);
+    match count.unwrap_or_else(|error| Err(error.to_string())) {
         Ok(0) => {}
         Ok(_) => tracing::info!("the certificates have been read again"),
         Err(error) => {

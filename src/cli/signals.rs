@@ -66,6 +66,11 @@ impl Stop {
         Ok(Self { asked, is_stopping })
     }
 
+    /// True if a signal has asked for a stop, and it was not called off.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Relaxed)
+    }
+
     /// Says if a stop is under way, or was called off.
     pub(crate) fn set_stopping(&self, is_stopping: bool) {
         self.is_stopping.store(is_stopping, Ordering::Relaxed);

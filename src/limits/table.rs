@@ -75,9 +75,9 @@ pub trait LimitVisitor {
 }
 
 /// The integers that a limit may be: `u16`, `u32` and `usize`.
-pub trait LimitNumber: TryFrom<u64> + Copy + Eq + fmt::Debug + 'static {}
+pub trait LimitNumber: TryFrom<u64> + Copy + Eq + fmt::Debug + Send + Sync + 'static {}
 
-impl<T: TryFrom<u64> + Copy + Eq + fmt::Debug + 'static> LimitNumber for T {}
+impl<T> LimitNumber for T where T: TryFrom<u64> + Copy + Eq + fmt::Debug + Send + Sync + 'static {}
 
 /// Makes `Limits`, its defaults and its table. A row is the unit as the first line of the doc, what
 /// happens at the bound as the rest, then the field, its default, the values that it may have, and

@@ -8,6 +8,7 @@ use super::nats::{NatsAddress, NatsLogin};
 use super::servers::{Entry, ServerName};
 use super::subjects;
 use super::tls::ClusterTls;
+use crate::files::{SECRET_BYTES_MAX, read_text_file};
 use crate::log::redact_credentials;
 
 /// Joins a Pitaya cluster as one of its frontends, over NATS and etcd: what clients send to backend
@@ -373,7 +374,7 @@ impl PitayaCluster {
             return Err(("pitaya.nats_nkey", format!("usable: {error}")));
         }
         if let Some(NatsLogin::CredentialsFile(path)) = &self.nats_login
-            && let Err(error) = std::fs::metadata(path)
+            && let Err(error) = read_text_file(path, SECRET_BYTES_MAX)
         {
             let expected = format!("a file that can be read, not {}: {error}", path.display());
             return Err(("pitaya.nats_credentials", expected));

@@ -6,6 +6,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
+use crate::files::{FILE_BYTES_MAX, read_file};
+
 /// TLS towards NATS or etcd: whom to trust there, and a certificate of one's own.
 ///
 /// Files are in PEM, and read again for each connection.
@@ -81,7 +83,9 @@ impl ClusterTls {
     /// # Errors
     /// The first one that can't be read.
     pub(crate) fn read(&self) -> Result<Pem, BadFile> {
-        let read = |path: &PathBuf| std::fs::read(path).map_err(|error| BadFile::new(path, error));
+        let read = |path: &PathBuf| {
+            read_file(path, FILE_BYTES_MAX).map_err(|error| BadFile::new(path, error))
+        };
         let certificate = match &self.certificate {
             Some((certificate, key)) => Some((read(certificate)?, read(key)?)),
             None => None,

@@ -12,6 +12,7 @@ use rustls::server::{NoServerSessionStorage, ProducesTickets};
 
 use super::fault::{self, CertificateFault};
 use crate::error::HandleError;
+use crate::files::{FILE_BYTES_MAX, read_file};
 
 /// The certificate of a listener and its TLS settings.
 ///
@@ -168,7 +169,7 @@ fn read(
 }
 
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let text = read_file(path)?;
+    let text = read_pem(path)?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     match chain {
         Ok(chain) if chain.is_empty() => Err(TlsError::NoCertificate(path.to_owned())),
@@ -178,7 +179,7 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 }
 
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let text = read_file(path)?;
+    let text = read_pem(path)?;
     PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
         let path = path.to_owned();
         // RFC 7468 section 11, and RFC 1421 section 4.6.1.1 as OpenSSL writes it.
@@ -191,8 +192,8 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 }
 
 /// Reads a file without the byte order mark that editors on Windows prepend.
-fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
-    let mut text = std::fs::read(path)
+fn read_pem(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let mut text = read_file(path, FILE_BYTES_MAX)
         .map_err(|error| TlsError::File { path: path.to_owned(), error: pem::Error::Io(error) })?;
     if text.starts_with(BYTE_ORDER_MARK) {
         text.drain(..BYTE_ORDER_MARK.len());

@@ -8,12 +8,14 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
+use crate::files::{FILE_BYTES_MAX, read_file};
+
 /// Reads the certificates of authorities from a file in PEM.
 ///
 /// # Errors
 /// What is wrong with it.
 pub(super) fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let pem = std::fs::read(path).map_err(|error| error.to_string())?;
+    let pem = read_file(path, FILE_BYTES_MAX).map_err(|error| error.to_string())?;
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let all = all.map_err(|error| error.to_string())?;
     if all.is_empty() {

@@ -23,6 +23,8 @@ mod lifecycle;
 mod limits;
 mod load;
 mod logins;
+#[cfg(feature = "cli")]
+mod named_files;
 mod pitaya_dialect;
 mod proxy;
 mod race;

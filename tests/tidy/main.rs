@@ -18,10 +18,11 @@ use std::{fmt, fs, path::Path};
 /// `route` because it hands on that one's errors. `pitaya` and `pomelo` are ends of lanes, as
 /// workers are, and know nothing of shards. `io` comes after `shard`, whose word for a socket it
 /// takes; `load` and `engine` stand on it beside each other.
-const MODULE_ORDER: [&str; 28] = [
+const MODULE_ORDER: [&str; 29] = [
     "test_cases",
     "sync",
     "log",
+    "files",
     "wire",
     "limits",
     "metrics",

@@ -1,6 +1,6 @@
 //! `[admin]`: where operators, their tools and Prometheus look at the connector.
 
-use shaddock::{AdminOptions, Builder};
+use shaddock::{AdminOptions, Builder, SECRET_BYTES_MAX};
 
 use super::kind::{FLAG, TEXT};
 use super::table::Table;
@@ -50,7 +50,8 @@ pub(super) fn read(root: &mut Table<'_>, name: &'static str) -> Box<dyn Section>
 }
 
 fn read_token(table: &mut Table<'_>) -> Option<String> {
-    let (token, file) = (table.read_some("token", TEXT), table.read_file("token_file"));
+    let token = table.read_some("token", TEXT);
+    let file = table.read_file("token_file", SECRET_BYTES_MAX);
     if token.is_some() && file.is_some() {
         table.refuse("token_file", "no value, as there is a token", None);
     }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use shaddock::route::Dictionary;
-use shaddock::{Builder, Handle, HandleError};
+use shaddock::{Builder, FILE_BYTES_MAX, Handle, HandleError};
 
 use super::Section;
 use super::kind::TEXT;
@@ -20,7 +20,7 @@ pub(super) fn read(root: &mut Table<'_>, name: &'static str) -> Box<dyn Section>
         table.changes_while_running();
         let handlers = table.read_list("handlers", TEXT);
         let mut routes = table.read_list("routes", TEXT);
-        let file = table.read_file("file");
+        let file = table.read_file("file", FILE_BYTES_MAX);
         let dictionary = match file.map(|text| serde_json::from_str(&text)) {
             None => numbered(table, handlers, routes),
             Some(Ok(Value::Array(list))) => {

@@ -13,6 +13,7 @@ mod limits;
 mod listener;
 mod maintenance;
 mod log;
+mod pipe;
 mod pitaya;
 mod pomelo;
 mod problem;
@@ -27,10 +28,12 @@ mod traces;
 
 use std::collections::BTreeMap;
 use std::env;
-use std::fs;
+use std::io;
 use std::path::Path;
 
-use shaddock::{Builder, Engine, EngineOption, Handle, HandleError, StartError};
+use shaddock::{
+    Builder, Engine, EngineOption, FILE_BYTES_MAX, Handle, HandleError, StartError, read_text_file,
+};
 
 use environment::PREFIX;
 pub(crate) use log::Log;
@@ -40,7 +43,7 @@ pub(crate) use server::Server;
 use table::{Changes, Table, Value, without_mark};
 
 /// One section of the file, read.
-trait Section {
+trait Section: Send {
     /// Adds what it holds to the engine's description.
     fn describe(&self, builder: Builder) -> Builder;
 
@@ -95,14 +98,30 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// Reads a file, and what the environment adds.
+    /// Reads a file, and what the environment adds. It may be a pipe that the process was started
+    /// with.
     ///
     /// # Errors
     /// All that is wrong with it, in the order of its lines; what is wrong with the environment
     /// comes last.
     pub(crate) fn read(path: &Path) -> Result<Self, Vec<Problem>> {
+        Self::read_by(path, pipe::read)
+    }
+
+    /// Reads a file another time, when a pipe is empty.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) fn read_again(path: &Path) -> Result<Self, Vec<Problem>> {
+        Self::read_by(path, |path| read_text_file(path, FILE_BYTES_MAX))
+    }
+
+    fn read_by(
+        path: &Path,
+        read: impl FnOnce(&Path) -> io::Result<String>,
+    ) -> Result<Self, Vec<Problem>> {
         let name = path.display().to_string();
-        let text = fs::read_to_string(path).map_err(|error| {
+        let text = read(path).map_err(|error| {
             vec![Problem::of_file(&name, "a file that can be read", &error.to_string())]
         })?;
         let folder = path.parent().unwrap_or_else(|| Path::new("")).to_owned();

@@ -1,7 +1,7 @@
 //! `[protos]`: schemas of bodies, from Pomelo's files.
 
 use shaddock::wire::protobuf::{ProtoTable, Protos};
-use shaddock::{Builder, Handle, HandleError};
+use shaddock::{Builder, FILE_BYTES_MAX, Handle, HandleError};
 
 use super::Section;
 use super::table::Table;
@@ -21,7 +21,7 @@ pub(super) fn read(root: &mut Table<'_>, name: &'static str) -> Box<dyn Section>
 }
 
 fn read_schemas(table: &mut Table<'_>, key: &'static str) -> Option<Protos> {
-    let text = table.read_file(key)?;
+    let text = table.read_file(key, FILE_BYTES_MAX)?;
     match Protos::parse_text(&text) {
         Ok(protos) => Some(protos),
         Err(error) => {

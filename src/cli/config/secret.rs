@@ -1,10 +1,10 @@
 //! Values that stand elsewhere: `{ file = "/run/secrets/x" }` and `{ credential = "x" }`.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
+use shaddock::{SECRET_BYTES_MAX, read_text_file};
 use toml::de::DeValue;
 
 use super::problem::Source;
@@ -18,9 +18,6 @@ pub(super) enum Elsewhere {
     /// systemd.exec(5), "CREDENTIALS".
     Credential(String),
 }
-
-/// Bytes of a file that holds a value.
-const BYTES_MAX: u64 = 64 * 1024;
 
 impl Elsewhere {
     /// The place that a value names, if it is a table that does.
@@ -57,11 +54,7 @@ impl Elsewhere {
     /// # Errors
     /// The file can't be read, is no text, or is longer than any value.
     pub(super) fn read(&self, source: &Source) -> io::Result<String> {
-        let mut text = String::new();
-        File::open(self.path(source)?)?.take(BYTES_MAX + 1).read_to_string(&mut text)?;
-        if text.len() as u64 > BYTES_MAX {
-            return Err(io::Error::other(format!("it is longer than {BYTES_MAX} bytes")));
-        }
+        let mut text = read_text_file(self.path(source)?, SECRET_BYTES_MAX)?;
         let end = text.strip_suffix('\n').map(|text| text.strip_suffix('\r').unwrap_or(text));
         if let Some(end) = end.map(str::len) {
             text.truncate(end);

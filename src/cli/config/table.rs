@@ -4,13 +4,13 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use shaddock::redact_credentials;
+use shaddock::{read_text_file, redact_credentials};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
@@ -22,7 +22,7 @@ use super::secret::Elsewhere;
 /// A value that a key has. Not to be printed whole, as it may be a secret.
 #[derive(Clone)]
 pub(super) struct Value {
-    setting: Rc<dyn Setting>,
+    setting: Arc<dyn Setting>,
     pub(super) changes: Changes,
     /// Its place in the source, if it is there.
     span: Option<Range<usize>>,
@@ -54,11 +54,11 @@ impl Value {
 }
 
 /// A value of any type that can be compared with another one, and shown.
-pub(super) trait Setting: fmt::Debug + Any {
+pub(super) trait Setting: fmt::Debug + Any + Send + Sync {
     fn is_as(&self, other: &dyn Setting) -> bool;
 }
 
-impl<T: PartialEq + fmt::Debug + Any> Setting for T {
+impl<T: PartialEq + fmt::Debug + Any + Send + Sync> Setting for T {
     fn is_as(&self, other: &dyn Setting) -> bool {
         (other as &dyn Any).downcast_ref::<T>().is_some_and(|other| other == self)
     }
@@ -193,7 +193,7 @@ impl<'i> Table<'i> {
         if let Some(read) = read {
             *target = read;
         }
-        self.note(key, Rc::new(target.clone()), found.map(|(_, value)| value.span()), elsewhere);
+        self.note(key, Arc::new(target.clone()), found.map(|(_, value)| value.span()), elsewhere);
     }
 
     /// Reads a key that need not be there, and has no default.
@@ -209,8 +209,8 @@ impl<'i> Table<'i> {
         let (read, elsewhere) = understood.unwrap_or_default();
         let span = value.map(|value| value.span());
         match &read {
-            Some(read) => self.note(key, Rc::new(read.clone()), span, elsewhere),
-            None => self.note(key, Rc::new(Unset), span, elsewhere),
+            Some(read) => self.note(key, Arc::new(read.clone()), span, elsewhere),
+            None => self.note(key, Arc::new(Unset), span, elsewhere),
         }
         read
     }
@@ -218,10 +218,10 @@ impl<'i> Table<'i> {
     /// Reads a list, which is empty where it is not there.
     pub(super) fn read_list<T>(&mut self, key: &'static str, kind: Kind<T>) -> Vec<T>
     where
-        T: PartialEq + fmt::Debug + Clone + 'static,
+        T: PartialEq + fmt::Debug + Clone + Send + Sync + 'static,
     {
         let Some((_, value)) = self.take(key) else {
-            self.note(key, Rc::<Vec<T>>::default(), None, None);
+            self.note(key, Arc::<Vec<T>>::default(), None, None);
             return Vec::new();
         };
         let path = self.path_of(key);
@@ -244,19 +244,19 @@ impl<'i> Table<'i> {
             let (read, elsewhere) = self.understand(&path, &value, parse, &expected);
             (read.unwrap_or_default(), elsewhere)
         };
-        self.note(key, Rc::new(read.clone()), Some(value.span()), elsewhere);
+        self.note(key, Arc::new(read.clone()), Some(value.span()), elsewhere);
         read
     }
 
     /// Reads the file that a key names, by a path that is relative to the configuration's own.
     /// Another text in it counts as another value.
-    pub(super) fn read_file(&mut self, key: &'static str) -> Option<String> {
+    pub(super) fn read_file(&mut self, key: &'static str, bytes_max: u64) -> Option<String> {
         let path = self.read_some(key, TEXT)?;
-        match fs::read_to_string(self.source.folder.join(&path)) {
+        match read_text_file(self.source.folder.join(&path), bytes_max) {
             Ok(text) => {
                 let text = without_mark(text);
                 if let Some(value) = self.notes.borrow_mut().values.get_mut(&self.path_of(key)) {
-                    value.setting = Rc::new(NamedFile { path, text: text.clone() });
+                    value.setting = Arc::new(NamedFile { path, text: text.clone() });
                 }
                 Some(text)
             }
@@ -282,7 +282,7 @@ impl<'i> Table<'i> {
         };
         match named.path(self.source) {
             Ok(path) => {
-                self.note(key, Rc::new(path.clone()), Some(value.span()), Some(named));
+                self.note(key, Arc::new(path.clone()), Some(value.span()), Some(named));
                 Some(path)
             }
             Err(error) => {
@@ -458,7 +458,7 @@ impl<'i> Table<'i> {
     fn note(
         &self,
         key: &str,
-        setting: Rc<dyn Setting>,
+        setting: Arc<dyn Setting>,
         span: Option<Range<usize>>,
         elsewhere: Option<Elsewhere>,
     ) {
@@ -468,7 +468,7 @@ impl<'i> Table<'i> {
 
     fn refuse_at(&self, key: &str, span: Range<usize>, expected: &str) {
         let at = span.start;
-        let (setting, changes, span) = (Rc::new(Unset), self.changes, Some(span));
+        let (setting, changes, span) = (Arc::new(Unset), self.changes, Some(span));
         let value = Value { setting, changes, span, elsewhere: None };
         let problem = self.problem_at(key, &format!("expected {expected}"), Some(&value));
         self.notes.borrow_mut().problems.push((at, problem));

@@ -1,5 +1,6 @@
 //! Files as an operator may write them, and what is said of them.
 
+use std::fs;
 use std::path::PathBuf;
 
 use shaddock::OnSecondBind;
@@ -673,7 +674,8 @@ fn secrets_come_from_elsewhere_and_are_not_shown() {
     fs::write(folder.join("password"), "x".repeat(65_537)).unwrap();
     let problems = Config::parse(&source).err().unwrap_or_default();
     let told = problems[0].to_string();
-    assert!(told.ends_with("the credential password (it is longer than 65536 bytes)"), "{told}");
+    let expected = "(a file of more than 65536 bytes: name a shorter one)";
+    assert!(told.ends_with(&format!("the credential password {expected}")), "{told}");
     fs::remove_dir_all(&folder).unwrap();
 }
 

@@ -1,7 +1,6 @@
 //! A client of HTTP/1.1 for one request at a time, over a Unix socket or TCP.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::os::unix::net::UnixStream;
@@ -9,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use shaddock::{SECRET_BYTES_MAX, read_text_file};
 
 /// The way to an admin server.
 pub(crate) struct Client {
@@ -53,7 +53,7 @@ impl Client {
         );
         let host = address.trim_start_matches("http://").trim_end_matches('/').to_owned();
         let token = token_file.map(|file| {
-            let text = fs::read_to_string(file);
+            let text = read_text_file(file, SECRET_BYTES_MAX);
             let text = text.with_context(|| format!("can't read {}", file.display()))?;
             anyhow::Ok(text.trim().to_owned())
         });

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A folder that nobody else has, and that is gone with this.
@@ -36,6 +37,22 @@ impl Folder {
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.join(name);
         fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Makes a FIFO, in place of a file that may be there; gives its path.
+    pub fn fifo(&self, name: &str) -> PathBuf {
+        let path = self.join(name);
+        fs::remove_file(&path).ok();
+        let status = Command::new("mkfifo").arg(&path).status();
+        assert!(status.expect("mkfifo is installed").success());
+        path
+    }
+
+    /// Makes a file of zeros that takes no room, in place of one that may be there; gives its path.
+    pub fn sparse(&self, name: &str, len: u64) -> PathBuf {
+        let path = self.join(name);
+        fs::File::create(&path).unwrap().set_len(len).unwrap();
         path
     }
 }

@@ -14,6 +14,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::link::Link;
 use super::stream::Stream;
+use crate::files::{SECRET_BYTES_MAX, read_text_file};
 use crate::pitaya::nats::{Frame, NatsAddress, NatsLogin, ServerInfo, connect, decode};
 use crate::pitaya::{ClusterTls, PitayaCluster};
 
@@ -43,8 +44,6 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 const LASTING: Duration = Duration::from_secs(1);
 /// Servers that a server may tell of; more are left out.
 const DISCOVERED_MAX: usize = 64;
-/// Bytes of a file of credentials.
-const CREDENTIALS_BYTES_MAX: u64 = 64 * 1024;
 
 impl Dialer {
     /// A dialer of a cluster that has been checked, which begins with one of its servers by chance.
@@ -178,12 +177,11 @@ impl Dialer {
     /// The login that is configured, or the one in an address.
     async fn login(&self, address: &NatsAddress) -> io::Result<Option<NatsLogin>> {
         if let Some(NatsLogin::CredentialsFile(path)) = &self.login {
-            let len = tokio::fs::metadata(path).await?.len();
-            if len > CREDENTIALS_BYTES_MAX {
-                return Err(io::Error::other("the file of credentials is too long"));
-            }
-            let text = tokio::fs::read_to_string(path).await?;
-            return Ok(Some(NatsLogin::Credentials(text)));
+            let path = path.clone();
+            let read = move || read_text_file(path, SECRET_BYTES_MAX);
+            // The file system may take its time.
+            let text = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?;
+            return text.map(NatsLogin::Credentials).map(Some);
         }
         if let Some(login) = &self.login {
             return Ok(Some(login.clone()));
