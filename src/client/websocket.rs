@@ -264,8 +264,6 @@ fn decode_header(input: &[u8]) -> Result<Option<(bool, Opcode, u64)>, FrameError
     };
     match len {
         Some(len) if len >> 63 != 0 => Err(FrameError::LengthInvalid),
-        Some(0..=125) if *second > 125 => Err(FrameError::LengthNotMinimal),
-        Some(0..=0xffff) if *second == 127 => Err(FrameError::LengthNotMinimal),
         len => Ok(len.map(|len| (fin, opcode, len))),
     }
 }
@@ -316,7 +314,6 @@ mod tests {
 
     #[test]
     fn payloads_are_one_stream_and_control_frames_are_no_part_of_it() {
-        let [long, longer] = [vec![b'e'; 126], vec![b'f'; 65_536]];
         let frames = [
             &b"\x82\x02ab"[..],
             b"\x02\x01c",
@@ -324,17 +321,14 @@ mod tests {
             b"\x80\x01d",
             b"\x8a\x00",
             b"\x89\x00",
-            b"\x81\x7e\x00\x7e",
-            &long,
-            b"\x82\x7f\0\0\0\0\0\x01\0\0",
-            &longer,
+            b"\x81\x7e\x00\x01e",
+            b"\x82\x7f\0\0\0\0\0\0\0\x01f",
             b"\x82\x00",
             b"\x88\x00",
             b"\xff",
         ]
         .concat();
-        let payload = [&b"abcd"[..], &long, &longer].concat();
-        for piece in (1..180).chain([1024, frames.len()]) {
+        for piece in 1..frames.len() {
             let mut client = open();
             let (mut packages, mut out) = (Vec::new(), Vec::new());
             let mut outcome = Received::Open;
@@ -344,7 +338,7 @@ mod tests {
                     break;
                 }
             }
-            assert_eq!((outcome, &*packages), (Received::Ended, &*payload), "{piece}");
+            assert_eq!((outcome, &*packages), (Received::Ended, &b"abcdef"[..]), "{piece}");
             let mut pong = out.split_off(0);
             assert_eq!(pong[..2], [0x8a, 0x82]);
             let mask = [pong[2], pong[3], pong[4], pong[5]];
@@ -373,8 +367,6 @@ mod tests {
             (b"\x80\x00", FrameError::ContinuationUnexpected),
             (b"\x02\x00\x82\x00", FrameError::ContinuationExpected),
             (b"\x82\x7f\xff\0\0\0\0\0\0\0", FrameError::LengthInvalid),
-            (b"\x82\x7e\0\x7d", FrameError::LengthNotMinimal),
-            (b"\x82\x7f\0\0\0\0\0\0\xff\xff", FrameError::LengthNotMinimal),
         ] {
             let refused = open().receive(frame, &mut Vec::new(), &mut Vec::new(), 0);
             assert_eq!(refused, Err(Closed::Fault(Fault::Frame(error))), "{frame:x?}");

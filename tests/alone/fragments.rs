@@ -14,18 +14,8 @@ const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 
 /// A frame with a mask of zeros, without its payload.
 fn header(first: u8, len: usize) -> Vec<u8> {
-    let mut out = vec![first];
-    match len {
-        0..=125 => out.push(0x80 | len as u8),
-        126..=0xffff => {
-            out.push(0x80 | 126);
-            out.extend((len as u16).to_be_bytes());
-        }
-        _ => {
-            out.push(0x80 | 127);
-            out.extend((len as u64).to_be_bytes());
-        }
-    }
+    let mut out = vec![first, 0x80 | 127];
+    out.extend((len as u64).to_be_bytes());
     out.extend([0; 4]);
     out
 }

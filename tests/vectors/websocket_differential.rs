@@ -90,16 +90,23 @@ fn client_bytes(random: &mut Random) -> Vec<u8> {
 
 fn append_frame(first: u8, mask_bit: u8, payload: &[u8], random: &mut Random, out: &mut Vec<u8>) {
     let len = payload.len() as u64;
+    // Now and then a longer form than necessary, or a length over every limit. tungstenite accepts
+    // the longer form for control frames, too; ws and Shaddock do not.
+    let is_control = first & 0x08 != 0;
+    let form = match len {
+        0..=125 if is_control => 2,
+        0..=125 => random.below(20).min(2),
+        126..=0xffff => random.below(20).clamp(1, 2),
+        _ => 0,
+    };
     out.push(first);
-    // Now and then a length over every limit. Longer forms than necessary are refused, and taken by
-    // tungstenite, so they are none of these.
-    match (len, random.below(200)) {
+    match (form, random.below(200)) {
         (_, 0) => {
             out.push(mask_bit | 127);
             out.extend_from_slice(&random.next().to_be_bytes());
         }
-        (0..=125, _) => out.push(mask_bit | len as u8),
-        (126..=0xffff, _) => {
+        (2, _) if len <= 125 => out.push(mask_bit | len as u8),
+        (1 | 2, _) => {
             out.push(mask_bit | 126);
             out.extend_from_slice(&(len as u16).to_be_bytes());
         }

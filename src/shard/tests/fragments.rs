@@ -22,19 +22,9 @@ fn working(package_bytes_max: usize) -> (Rig, SessionId) {
 }
 
 /// A frame with a mask of zeros, or as much of it as has been sent.
-fn cut_frame(first: u8, len: usize, sent: usize) -> Vec<u8> {
-    let mut out = vec![first];
-    match len {
-        0..=125 => out.push(0x80 | len as u8),
-        126..=0xffff => {
-            out.push(0x80 | 126);
-            out.extend((len as u16).to_be_bytes());
-        }
-        _ => {
-            out.push(0x80 | 127);
-            out.extend((len as u64).to_be_bytes());
-        }
-    }
+fn long(first: u8, len: usize, sent: usize) -> Vec<u8> {
+    let mut out = vec![first, 0x80 | 127];
+    out.extend((len as u64).to_be_bytes());
     out.extend([0; 4]);
     out.resize(out.len() + sent, 0);
     out
@@ -51,13 +41,13 @@ fn kept(rig: &Rig, session: SessionId) -> usize {
 fn a_message_is_too_long_as_soon_as_the_header_of_the_frame_is_there_that_makes_it_so() {
     for before in cases(61, 1..=MESSAGE_BYTES_MAX) {
         let (mut rig, session) = working(PACKAGE_BYTES_MAX);
-        rig.receive(session, &cut_frame(0x02, before, before));
+        rig.receive(session, &long(0x02, before, before));
         let more = MESSAGE_BYTES_MAX - before;
         // The last byte of the mask ends the header.
-        let header = cut_frame(0x00, more + 1, 0);
-        rig.receive(session, &header[..header.len() - 1]);
+        let header = long(0x00, more + 1, 0);
+        rig.receive(session, &header[..HEADER_BYTES - 1]);
         assert_eq!(rig.counters().package_too_long, 0, "{before}");
-        rig.receive(session, &header[header.len() - 1..]);
+        rig.receive(session, &header[HEADER_BYTES - 1..]);
         assert_eq!(rig.counters().package_too_long, 1, "{before}");
         assert_eq!(rig.counters().closed_protocol, 1, "{before}");
     }
@@ -79,7 +69,7 @@ fn no_more_is_kept_than_twice_of_what_has_come_nor_than_the_longest_message() {
         // Each frame takes half of what is left, but the first, so that buffers grow at each.
         let mut len = first;
         while left > 1 {
-            let frame = cut_frame(opcode, len, len);
+            let frame = long(opcode, len, len);
             for piece in frame.chunks(cut) {
                 rig.receive(session, piece);
                 sent += piece.len();
@@ -91,7 +81,7 @@ fn no_more_is_kept_than_twice_of_what_has_come_nor_than_the_longest_message() {
             len = (left / 2).max(1);
         }
         assert_eq!(rig.counters().closed_protocol, 0, "{first}, {cut}");
-        rig.receive(session, &cut_frame(0x00, 2, 0));
+        rig.receive(session, &long(0x00, 2, 0));
         assert_eq!(rig.counters().package_too_long, 1);
         assert!(rig.shard.connections().at(session.slot()).is_none_or(|it| it.message.is_none()));
     }

@@ -187,18 +187,15 @@ fn packages_of_one_websocket_message_have_the_share_of_one_session() {
     let session = rig.accept().unwrap();
     let upgrade = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
-    let framed = |payload: &[u8]| {
-        let [high, low] = u16::try_from(payload.len()).unwrap().to_be_bytes();
-        let short = [0x82, 0x80 | low];
-        let long = [0x82, 0x80 | 126, high, low];
-        let head = if payload.len() < 126 { &short[..] } else { &long };
-        [head, &[0; 4], payload].concat()
+    let long = |payload: &[u8]| {
+        let len = u16::try_from(payload.len()).unwrap().to_be_bytes();
+        [&[0x82, 0x80 | 126][..], &len, &[0; 4], payload].concat()
     };
-    rig.receive(session, &[upgrade, &framed(&handshake())[..], &framed(&ack())].concat());
+    rig.receive(session, &[upgrade, &long(&handshake())[..], &long(&ack())].concat());
     let packages: Vec<u8> = (1..=20).flat_map(|id| compressed(id, 50_000)).collect();
     let before = rig.counters().answers;
     let mut turns = 0;
-    one_turn(&mut rig, &[(session, &framed(&packages))]);
+    one_turn(&mut rig, &[(session, &long(&packages))]);
     while rig.counters().answers < before + 20 {
         let answers = rig.counters().answers;
         one_turn(&mut rig, &[]);

@@ -29,8 +29,6 @@ pub enum FrameError {
     ControlTooLong,
     /// The most significant bit of a 64-bit length is set.
     LengthInvalid,
-    /// The length has a longer form than it needs.
-    LengthNotMinimal,
     /// The frame, or the message it belongs to, is longer than allowed.
     TooLong {
         /// The length of the frame or of the message so far.
@@ -72,9 +70,6 @@ impl fmt::Display for FrameError {
             Self::ControlFragmented => f.write_str("the control frame is fragmented"),
             Self::ControlTooLong => f.write_str("the control frame is too long"),
             Self::LengthInvalid => f.write_str("the frame length exceeds 63 bits"),
-            Self::LengthNotMinimal => {
-                f.write_str("the frame length has a longer form than it needs")
-            }
             Self::TooLong { len, max } => write!(f, "{len} bytes, at most {max} allowed"),
             Self::ContinuationUnexpected => f.write_str("continuation outside a message"),
             Self::ContinuationExpected => f.write_str("new message inside a fragmented one"),
