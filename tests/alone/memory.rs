@@ -178,10 +178,13 @@ fn upgrade(mut stream: TcpStream) -> TcpStream {
     stream.write_all(&frame(0x82, &packages)).unwrap();
     // Its fragments are to find a session that works.
     let mut answer = [0; 512];
-    while stream.read(&mut answer).is_ok_and(|len| !answer[..len].windows(4).any(|w| w == b"code"))
-    {
+    loop {
+        let len = stream.read(&mut answer).expect("an answer comes");
+        assert!(len > 0, "the server has closed");
+        if answer[..len].windows(4).any(|window| window == b"code") {
+            return stream;
+        }
     }
-    stream
 }
 
 /// A frame with a mask of zeros.
