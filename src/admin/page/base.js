@@ -40,6 +40,7 @@ export async function ask(path) {
 /** Asks a person; null if it is not to be done. Enter in the field means yes. */
 export function confirm({ title, text, yes, field, secret = false, isDangerous = true }) {
   const dialog = $('ask');
+  endQuestion();
   $('ask-title').textContent = title;
   $('ask-text').textContent = text;
   $('ask-yes').textContent = yes;
@@ -51,14 +52,18 @@ export function confirm({ title, text, yes, field, secret = false, isDangerous =
   dialog.showModal();
   $(field ? 'ask-input' : 'ask-yes').focus();
   return new Promise((resolve) => {
-    const close = () => {
-      if (dialog.open) return; // The question before is told only now to be closed.
-      dialog.removeEventListener('close', close);
-      resolve(dialog.returnValue === 'yes' ? $('ask-input').value : null);
+    endQuestion = () => {
+      endQuestion = () => {};
+      resolve(!dialog.open && dialog.returnValue === 'yes' ? $('ask-input').value : null);
     };
-    dialog.addEventListener('close', close);
   });
 }
+/** Answers the question that is asked, if there is one. The event that tells of its close may come
+ * when the next one is open already. */
+let endQuestion = () => {};
+$('ask').addEventListener('close', () => {
+  if (!$('ask').open) endQuestion();
+});
 $('ask-no').addEventListener('click', () => $('ask').close(''));
 
 const TOKEN = 'shaddock-token';
