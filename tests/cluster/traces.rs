@@ -3,7 +3,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::Shutdown;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -459,6 +459,16 @@ fn spans_are_told_to_prometheus_where_there_are_any() {
     stop(plain);
 }
 
+/// Starts the binary as a server, and gives a client of it.
+pub(crate) fn serve(command: &mut Command) -> (Child, Client) {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut line = String::new();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    out.read_line(&mut line).unwrap();
+    let address = line.split("listening on ").nth(1).and_then(|rest| rest.split(' ').next());
+    (child, Client::ready(address.expect(&line).parse().unwrap()))
+}
+
 /// The binary, with a file that turns traces on and OpenTelemetry's variables for the rest.
 #[test]
 fn the_file_turns_traces_on_and_the_environment_says_the_rest() {
@@ -467,23 +477,16 @@ fn the_file_turns_traces_on_and_the_environment_says_the_rest() {
     let text = "[server]\nshards = 1\ndemo = true\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
                 [traces]\nenabled = true\nservice = \"from the file\"\n";
     let file = folder.write("shaddock.toml", text);
-    let mut child = Command::new(env!("CARGO_BIN_EXE_shaddock"))
-        .args(["serve", "--config"])
-        .arg(&file)
-        .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint())
-        .env("OTEL_EXPORTER_OTLP_HEADERS", "x-key=a%20b")
-        .env("OTEL_TRACES_SAMPLER", "always_on")
-        .env("OTEL_SERVICE_NAME", "from the environment")
-        .env("OTEL_RESOURCE_ATTRIBUTES", "region=eu")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    let mut out = BufReader::new(child.stdout.take().unwrap());
-    out.read_line(&mut line).unwrap();
-    let address = line.split("listening on ").nth(1).and_then(|rest| rest.split(' ').next());
-    let mut client = Client::ready(address.expect(&line).parse().unwrap());
+    let (mut child, mut client) = serve(
+        Command::new(env!("CARGO_BIN_EXE_shaddock"))
+            .args(["serve", "--config"])
+            .arg(&file)
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint())
+            .env("OTEL_EXPORTER_OTLP_HEADERS", "x-key=a%20b")
+            .env("OTEL_TRACES_SAMPLER", "always_on")
+            .env("OTEL_SERVICE_NAME", "from the environment")
+            .env("OTEL_RESOURCE_ATTRIBUTES", "region=eu"),
+    );
     client.ask(1, "chat.chatHandler.nothing", "{}");
     let post = collector.post();
     assert!(post.head.contains("\r\nx-key: a b\r\n"), "{}", post.head);

@@ -1,8 +1,7 @@
 //! Spans for a collector that is reached with TLS: one whose authority is trusted gets them with
 //! their headers, any other gets nothing.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use support::folder::Folder;
 use support::{Client, eventually};
 
 use crate::collector::{Collector, Does};
-use crate::traces::{ECHO, lost, spans, stop, workers};
+use crate::traces::{ECHO, lost, serve, spans, stop, workers};
 
 /// An authority, whose certificate is in a file, and a collector that it vouches for.
 fn secured(folder: &Folder, name: &str) -> ServerConfig {
@@ -92,20 +91,13 @@ fn the_environment_or_the_file_says_whom_to_trust() {
              [traces]\nenabled = true\nsample = 1\n{more}"
         );
         let file = folder.write("shaddock.toml", &text);
-        let mut child = Command::new(env!("CARGO_BIN_EXE_shaddock"))
-            .args(["serve", "--config"])
-            .arg(&file)
-            .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint())
-            .env(variable, &authority)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        out.read_line(&mut line).unwrap();
-        let address = line.split("listening on ").nth(1).and_then(|rest| rest.split(' ').next());
-        let mut client = Client::ready(address.expect(&line).parse().unwrap());
+        let (mut child, mut client) = serve(
+            Command::new(env!("CARGO_BIN_EXE_shaddock"))
+                .args(["serve", "--config"])
+                .arg(&file)
+                .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint())
+                .env(variable, &authority),
+        );
         client.ask(1, "chat.chatHandler.nothing", "{}");
         collector.post();
         child.kill().unwrap();
