@@ -112,7 +112,14 @@ impl Server {
         folder.write("cert.pem", &made.cert.pem());
         folder.write("key.pem", &made.signing_key.serialize_pem());
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "memory::serve_for_the_other_test", "--nocapture"])
+            // With one thread libtest has no notice for tests that take a minute, which nobody
+            // would read here.
+            .args([
+                "--exact",
+                "memory::serve_for_the_other_test",
+                "--nocapture",
+                "--test-threads=1",
+            ])
             .env(SERVER, folder.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -56,10 +56,27 @@ impl Process {
         Self(Command::new("true").spawn().unwrap())
     }
 
+    /// Sends a signal. After `STOP` it waits until every thread has stopped: on a busy machine the
+    /// one that gets the signal may stop the others late.
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.0.id().to_string();
         let status = Command::new("kill").args([&format!("-{name}"), &pid]).status();
         assert!(status.unwrap().success(), "no signal {name}");
+        if name == "STOP" {
+            eventually("every thread has stopped", || self.has_stopped());
+        }
+    }
+
+    /// Whether every thread is in the state `T` (proc_pid_stat(5)).
+    fn has_stopped(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.0.id())).unwrap();
+        threads.into_iter().all(|thread| {
+            let stat = std::fs::read_to_string(thread.unwrap().path().join("stat"));
+            // One that ends meanwhile is not there the next time.
+            stat.is_ok_and(|stat| {
+                stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+            })
+        })
     }
 }
 

@@ -46,7 +46,9 @@ impl Drop for Connector {
 impl Connector {
     fn start(cluster: &Cluster) -> (Self, SocketAddr) {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "users::the_connectors_process", "--nocapture"])
+            // With one thread libtest has no notice for tests that take a minute, which nobody
+            // would read here.
+            .args(["--exact", "users::the_connectors_process", "--nocapture", "--test-threads=1"])
             .env(CONNECTOR, format!("{} {}", cluster.nats(), cluster.etcd()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
