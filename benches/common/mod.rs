@@ -23,12 +23,18 @@ pub(crate) const BACKLOG: i32 = 4096;
 
 /// Listens for a bare server with the engine's options: the port may be shared.
 pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_port(true)?;
+    let socket = bind(address)?;
     socket.set_tcp_nodelay(true)?;
-    socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// A socket that keeps its address for others that share it; it refuses whoever connects.
+pub(crate) fn bind(address: SocketAddr) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 /// Pins the calling thread, and those it starts, to the cores of the list that exist.

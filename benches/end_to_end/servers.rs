@@ -11,7 +11,7 @@ use shaddock::{Builder, Driver, Engine, Handlers, Listener, Reply, Shards, Tls, 
 use crate::certificate::Certificate;
 use crate::common::ceiling::{self, Variant};
 use crate::common::pomelo::Conversation;
-use crate::common::{OTHER_CORE, SERVER_CORE, child, listen, pin};
+use crate::common::{OTHER_CORE, SERVER_CORE, bind, child, listen, pin};
 use crate::{allocations, peers};
 
 /// A server under test and its protocol.
@@ -159,7 +159,14 @@ pub(crate) fn serve(server: Server) -> ExitCode {
         Server::Ceiling(variant) => bare(Some(ceiling::turns), move |listener| {
             ceiling::serve(&[listener], variant, CEILING_SOCKETS).expect("the ring works");
         }),
-        Server::Glommio => bare(None, glommio),
+        Server::Glommio => {
+            // It binds by itself; nobody is to be accepted before.
+            let kept = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
+            let address = kept.local_addr().expect("it is bound").as_socket();
+            let address = address.expect("it is an IP address");
+            std::thread::spawn(move || glommio(address));
+            obey(address, || None);
+        }
         Server::Tokio => bare(None, peers::tokio),
         Server::TokioTls => bare(None, |it| peers::tokio_tls(it, &Certificate::open())),
         Server::FastWebSockets => bare(None, peers::fastwebsockets),
@@ -205,13 +212,11 @@ fn obey(address: SocketAddr, turns: impl Fn() -> Option<u64>) {
     });
 }
 
-fn glommio(listener: TcpListener) {
+fn glommio(address: SocketAddr) {
     use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
-    let address = listener.local_addr().expect("it is bound");
-    drop(listener);
     let executor = glommio::LocalExecutorBuilder::new(glommio::Placement::Fixed(SERVER_CORE));
     let executor = executor.spawn(move || async move {
-        let listener = glommio::net::TcpListener::bind(address).expect("the port is free again");
+        let listener = glommio::net::TcpListener::bind(address).expect("the port is shared");
         loop {
             let Ok(mut stream) = listener.accept().await else { continue };
             stream.set_nodelay(true).ok();
