@@ -185,13 +185,13 @@ impl<I: Io> ShardLoop<I> {
         self.drain(now_us);
         self.sockets.resume_accepting(&mut self.io, now_us);
         let has_more = has_more | self.transmit();
-        while let Some(command) = self.shard.poll_command() {
-            self.sockets.command(command, &mut self.io);
-        }
+        self.obey();
         while let Some(party) = self.shard.poll_bell() {
             self.threads.wake(party, &mut self.io);
         }
         let has_more = has_more | self.handle_done(now_us);
+        // Of a connection whose last bytes were sent at once.
+        self.obey();
         if self.sockets.take_has_become_full() {
             self.wake_shards();
         }
@@ -199,6 +199,14 @@ impl<I: Io> ShardLoop<I> {
         self.ended_us = self.threads.now_us();
         self.shard.end_turn(self.ended_us);
         Ok(has_more || is_full)
+    }
+
+    /// Does what the shard wants done with its sockets.
+    #[inline]
+    fn obey(&mut self) {
+        while let Some(command) = self.shard.poll_command() {
+            self.sockets.command(command, &mut self.io);
+        }
     }
 
     fn handle(&mut self, completion: Completion, now_us: u64) {
