@@ -67,6 +67,18 @@ pub(crate) enum SessionOp {
     Broadcast { push: Arc<Push>, audience: Audience },
 }
 
+impl SessionOp {
+    /// The push of those that push.
+    pub(crate) fn push(&self) -> Option<&Arc<Push>> {
+        match self {
+            Self::Push { push, .. } | Self::Send { push, .. } | Self::Broadcast { push, .. } => {
+                Some(push)
+            }
+            _ => None,
+        }
+    }
+}
+
 /// A request that is not answered in place.
 pub(crate) struct Call {
     pub(crate) origin: Origin,

@@ -46,6 +46,12 @@ pub(crate) trait HandlerThread {
         self.apply_ops();
     }
 
+    /// True if the rest of what is ready is left for the next turn.
+    #[inline]
+    fn has_done_enough(&self) -> bool {
+        false
+    }
+
     /// Calls the ticks that are due, each once: what is owed besides comes in the next turns.
     #[inline]
     fn run_ticks(&mut self) {
@@ -82,6 +88,9 @@ pub(crate) trait HandlerThread {
             }
             self.thread().last_call.end();
             self.settle_ops();
+            if self.has_done_enough() {
+                break;
+            }
         }
         self.tasks_mut().end_run();
     }

@@ -71,6 +71,18 @@ turn_bounds! {
     /// They take half a millisecond or so. Further answers go as they are.
     DEFLATED_PER_TURN: usize = 128 KiB, counters [compression_skips];
 
+    /// Bytes of long answers in a turn.
+    ///
+    /// Few bytes ask for many, and who has made them once does it again: sessions that get long
+    /// answers come behind the others, and one in each turn, at least. So many take an eighth of a
+    /// millisecond or so.
+    ANSWER_BYTES_PER_TURN: usize = 64 KiB, counters [reading_pauses];
+
+    /// Bytes above which the answers to what has come from a session at once are long.
+    ///
+    /// Without as many as their requests have, where they are answered at once.
+    LONG_ANSWER_BYTES: usize = 4 KiB, counters [];
+
     /// Sends begun in a turn.
     ///
     /// A push to thousands takes several turns, so that those who ask for something meanwhile are

@@ -202,7 +202,8 @@ impl Shard {
         for (from, waiting) in (shards..).map(Party).zip(&waiting) {
             let mut messages = 0;
             for _ in 0..*waiting {
-                if messages >= MAILS_PER_PARTY {
+                let is_enough = self.inbound.connections().budgets().has_answered_enough();
+                if messages >= MAILS_PER_PARTY || messages > 0 && is_enough {
                     break;
                 }
                 let mail = self.inbound.dispatcher.forwarder.endpoint().receive(from);

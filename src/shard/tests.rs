@@ -5,6 +5,7 @@ mod fast_path;
 mod fragments;
 mod handshakes;
 mod lane;
+mod long_answers;
 mod memory;
 mod slow;
 mod work;

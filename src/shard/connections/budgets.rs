@@ -8,15 +8,22 @@
 //! and holds what the others have sent, so that thousands who connect again at once are answered
 //! between the messages of those who are in.
 //!
+//! Long answers count, too: few bytes ask for many, and those take time. A turn takes only so many
+//! bytes of them; what else has come is held, and sessions that get long answers, or are new, wait
+//! behind the others.
+//!
 //! What holds a session's bytes for a turn also holds them for as long as something else has to
 //! come first: a [`Pause`].
 
 use std::collections::VecDeque;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::limits::Limits;
-use crate::limits::turn::{HANDSHAKE_STEP_BYTES, HANDSHAKE_STEPS_PER_TURN, HELD_PER_TURN};
+use crate::limits::turn::{
+    ANSWER_BYTES_PER_TURN, HANDSHAKE_STEP_BYTES, HANDSHAKE_STEPS_PER_TURN, HELD_PER_TURN,
+    LONG_ANSWER_BYTES,
+};
 use crate::session::SessionId;
 use crate::shard::shell::ReceiveEnd;
 
@@ -35,8 +42,12 @@ pub(in crate::shard) struct ReadBudgets {
     has_unauthenticated: bool,
     /// The session that is being read.
     reading: Option<SessionId>,
+    /// The one whose held input this turn has taken out last: its turn has come.
+    taken: Option<SessionId>,
     /// Work has used up its share.
     is_charged: bool,
+    /// The session that is being read comes behind others.
+    is_behind: bool,
     /// A step of that one was none of a handshake's: it has changed nothing.
     pub(in crate::shard) has_strayed: bool,
     /// The part of this turn's share that sessions have used which have sent much at once.
@@ -49,6 +60,15 @@ pub(in crate::shard) struct ReadBudgets {
     next: Vec<SessionId>,
     /// Held ones whose handshake is not done, in the order they came.
     unauthenticated: VecDeque<SessionId>,
+    /// Held ones that get long answers, or are new. They come behind those in `ready`.
+    behind: VecDeque<SessionId>,
+    /// The number of those that were there when the turn began.
+    behind_before: usize,
+    /// Bytes of long answers that this turn may yet take.
+    answer_bytes_left: usize,
+    /// Sessions that have got long answers since `long_since_ms`, and in the period before.
+    long_answers: [FxHashSet<SessionId>; 2],
+    long_since_ms: u64,
 }
 
 #[derive(Debug, Default)]
@@ -78,6 +98,8 @@ pub(in crate::shard) struct HeldInput {
     since_ms: u64,
     /// It waits for what it has sent itself and no handshake needs.
     is_own_doing: bool,
+    /// It comes behind others.
+    is_behind: bool,
 }
 
 /// The effect of holding some bytes.
@@ -130,6 +152,12 @@ impl HeldInput {
 /// can't come to much, as a shard's buffers bound the turn.
 const REMEMBERED_PART: u32 = 16;
 
+/// For so long a session that has got a long answer comes behind others, and for as long again at
+/// most.
+const LONG_ANSWER_MS: u64 = 10_000;
+/// A session with fewer messages is new: nobody knows what it will ask for.
+const NEW_MESSAGES: u32 = 16;
+
 impl ReadBudgets {
     pub(in crate::shard) fn new(limits: &Limits) -> Self {
         Self {
@@ -140,7 +168,9 @@ impl ReadBudgets {
             handshake_steps: 0,
             has_unauthenticated: false,
             reading: None,
+            taken: None,
             is_charged: false,
+            is_behind: false,
             has_strayed: false,
             used: FxHashMap::default(),
             held: FxHashMap::default(),
@@ -148,14 +178,27 @@ impl ReadBudgets {
             ready: VecDeque::new(),
             next: Vec::new(),
             unauthenticated: VecDeque::new(),
+            behind: VecDeque::new(),
+            behind_before: 0,
+            answer_bytes_left: ANSWER_BYTES_PER_TURN,
+            long_answers: Default::default(),
+            long_since_ms: 0,
         }
     }
 
-    pub(in crate::shard) fn begin_turn(&mut self) {
+    pub(in crate::shard) fn begin_turn(&mut self, now_ms: u64) {
         if !self.used.is_empty() {
             self.used.clear();
         }
+        self.taken = None;
+        self.behind_before = self.behind.len();
         self.handshake_steps = HANDSHAKE_STEPS_PER_TURN;
+        self.answer_bytes_left = ANSWER_BYTES_PER_TURN;
+        if now_ms.saturating_sub(self.long_since_ms) >= LONG_ANSWER_MS {
+            let [now, before] = &mut self.long_answers;
+            *before = std::mem::take(now);
+            self.long_since_ms = now_ms;
+        }
     }
 
     /// True if a step of a handshake may be taken; if not, it has to wait for a later turn.
@@ -175,19 +218,26 @@ impl ReadBudgets {
         !self.unauthenticated.is_empty() || self.handshake_steps < HANDSHAKE_STEPS_PER_TURN / 2
     }
 
-    /// A session is to be read; whether it has anything left of its share.
+    /// A session that has sent so many messages so far is to be read; whether it may be in this
+    /// turn, and has anything left of its share.
     #[inline]
-    pub(in crate::shard) fn begin(&mut self, session: SessionId) -> bool {
+    pub(in crate::shard) fn begin(&mut self, session: SessionId, messages: u32) -> bool {
         self.left = self.messages_max;
         self.reading = Some(session);
-        (self.is_charged, self.has_strayed) = (false, false);
-        (self.used.is_empty() && self.held.is_empty()) || self.begin_again(session)
+        (self.is_charged, self.is_behind, self.has_strayed) = (false, false, false);
+        (self.used.is_empty() && self.held.is_empty()) || self.begin_again(session, messages)
     }
 
     #[inline(never)]
-    fn begin_again(&mut self, session: SessionId) -> bool {
+    fn begin_again(&mut self, session: SessionId, messages: u32) -> bool {
         if self.held.contains_key(&session) {
             return false;
+        }
+        if self.taken != Some(session) && (self.has_answered_enough() || !self.behind.is_empty()) {
+            self.is_behind = messages < NEW_MESSAGES || self.gets_long_answers(session);
+            if self.is_behind || self.has_answered_enough() {
+                return false;
+            }
         }
         let Some(used) = self.used.get(&session) else { return true };
         self.left = self.messages_max.saturating_sub(used.messages);
@@ -217,6 +267,48 @@ impl ReadBudgets {
         if used.bytes >= self.bytes_max {
             (self.left, self.is_charged) = (0, true);
         }
+    }
+
+    /// Counts what a session was answered, if that is long: against the turn, and against the share
+    /// of the session, which comes behind others for a while.
+    #[inline]
+    pub(in crate::shard) fn answered(&mut self, session: SessionId, bytes: usize) {
+        if bytes > LONG_ANSWER_BYTES {
+            self.charge_answer(session, bytes);
+        }
+    }
+
+    /// Counts what a handler, future or tick has pushed, if that is long, as if it was answered: to
+    /// the session that is being read, if any.
+    #[inline]
+    pub(in crate::shard) fn pushed(&mut self, bytes: usize) {
+        if bytes > LONG_ANSWER_BYTES {
+            match self.reading {
+                Some(session) => self.charge_answer(session, bytes),
+                None => self.answer_bytes_left = self.answer_bytes_left.saturating_sub(bytes),
+            }
+        }
+    }
+
+    #[cold]
+    fn charge_answer(&mut self, session: SessionId, bytes: usize) {
+        self.answer_bytes_left = self.answer_bytes_left.saturating_sub(bytes);
+        self.long_answers[0].insert(session);
+        let used = self.used.entry(session).or_default();
+        used.bytes += bytes;
+        if used.bytes >= self.bytes_max && self.reading == Some(session) {
+            (self.left, self.is_charged) = (0, true);
+        }
+    }
+
+    /// True if this turn has taken as many bytes of long answers as it may.
+    #[inline]
+    pub(in crate::shard) fn has_answered_enough(&self) -> bool {
+        self.answer_bytes_left == 0
+    }
+
+    fn gets_long_answers(&self, session: SessionId) -> bool {
+        self.long_answers.iter().any(|sessions| sessions.contains(&session))
     }
 
     /// There is no room to hold anything: the session is read on.
@@ -261,7 +353,8 @@ impl ReadBudgets {
 
     /// True if a held session is to be read on in the next turn.
     pub(in crate::shard) fn has_ready(&self) -> bool {
-        !self.ready.is_empty() || !self.next.is_empty() || !self.unauthenticated.is_empty()
+        [&self.ready, &self.behind, &self.unauthenticated].iter().any(|it| !it.is_empty())
+            || !self.next.is_empty()
     }
 
     /// True if that many bytes more may be kept of what sessions have sent.
@@ -312,7 +405,8 @@ impl ReadBudgets {
         let Some(held) = self.held.get_mut(&session) else { return };
         held.pauses &= !(why as u8);
         if held.pauses == 0 && !std::mem::replace(&mut held.is_listed, true) {
-            self.next.push(session);
+            let is_behind = held.is_behind;
+            self.line_up(session, false, is_behind);
         }
     }
 
@@ -349,10 +443,15 @@ impl ReadBudgets {
             if !self.has_room(bytes.len()) {
                 return None;
             }
-            self.line_up(session, is_unauthenticated);
-            let is_own_doing = self.has_strayed;
-            let held =
-                HeldInput { is_listed: true, since_ms: now_ms, is_own_doing, ..Default::default() };
+            let is_behind = self.is_behind;
+            self.line_up(session, is_unauthenticated, is_behind);
+            let held = HeldInput {
+                is_listed: true,
+                since_ms: now_ms,
+                is_own_doing: self.has_strayed,
+                is_behind,
+                ..Default::default()
+            };
             self.held.insert(session, held);
         }
         let is_much = self.held.get(&session).is_none_or(|held| {
@@ -377,14 +476,18 @@ impl ReadBudgets {
         true
     }
 
-    /// Held sessions that are to be read in this turn, at most.
-    pub(in crate::shard) fn ready_len(&self) -> usize {
-        self.ready.len().min(HELD_PER_TURN)
+    /// Sessions held in earlier turns that are to be read in this one, at most: those whose turn has
+    /// come, and those behind them.
+    pub(in crate::shard) fn ready_len(&self) -> [usize; 2] {
+        [self.ready.len(), self.behind_before].map(|len| len.min(HELD_PER_TURN))
     }
 
-    /// The next of them, with what is held of it unless it is paused.
-    pub(in crate::shard) fn next_ready(&mut self) -> Option<(SessionId, Option<HeldInput>)> {
-        let session = self.ready.pop_front()?;
+    /// The next of the one or the other, with what is held of it unless it is paused.
+    pub(in crate::shard) fn next_ready(
+        &mut self,
+        is_behind: bool,
+    ) -> Option<(SessionId, Option<HeldInput>)> {
+        let session = if is_behind { &mut self.behind } else { &mut self.ready }.pop_front()?;
         Some((session, self.take(session)))
     }
 
@@ -430,6 +533,7 @@ impl ReadBudgets {
         let held = self.held.remove(&session)?;
         self.held_bytes -= held.len();
         self.used.remove(&session);
+        self.taken = Some(session);
         Some(held)
     }
 
@@ -447,8 +551,8 @@ impl ReadBudgets {
                 self.held_bytes += held.len();
                 held.is_own_doing |= self.has_strayed;
                 held.is_listed = true;
+                self.line_up(session, is_unauthenticated, held.is_behind);
                 self.held.insert(session, held);
-                self.line_up(session, is_unauthenticated);
             }
             Some(again) if again.bytes.len() <= piece_len => {
                 self.held_bytes += held.len();
@@ -471,9 +575,11 @@ impl ReadBudgets {
         }
     }
 
-    fn line_up(&mut self, session: SessionId, is_unauthenticated: bool) {
+    fn line_up(&mut self, session: SessionId, is_unauthenticated: bool, is_behind: bool) {
         if is_unauthenticated {
             self.unauthenticated.push_back(session);
+        } else if is_behind || self.gets_long_answers(session) {
+            self.behind.push_back(session);
         } else {
             self.next.push(session);
         }

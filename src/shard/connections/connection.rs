@@ -76,6 +76,8 @@ pub(crate) enum Listed {
     Both,
     /// It was dirty in the turn before, and left for this one.
     Deferred,
+    /// It was dirty, and has much to send.
+    Long,
 }
 
 impl Listed {

@@ -101,7 +101,7 @@ impl Connections {
 
     pub(super) fn begin_turn(&mut self, now_us: u64) {
         self.clock.advance(now_us);
-        self.budgets.begin_turn();
+        self.budgets.begin_turn(self.clock.patient_ms());
         self.pool.begin_turn(self.clock.patient_ms());
     }
 

@@ -33,7 +33,9 @@ impl Dispatcher {
     #[cold]
     fn do_waiting(&mut self) {
         self.inflate_part();
-        while let Some(waiting) = self.work.next_waiting() {
+        while !self.connections().budgets().has_answered_enough()
+            && let Some(waiting) = self.work.next_waiting()
+        {
             self.connections().budgets_mut().release(waiting.bytes());
             if self.end_wait(&waiting.client) {
                 self.handle_costly(&waiting.client, &waiting.message);

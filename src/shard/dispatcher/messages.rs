@@ -76,6 +76,10 @@ struct Known<'a, R> {
     target: Target,
 }
 
+fn id_of<R: Into<Option<RouteId>>>(route: Option<Known<'_, R>>) -> Option<RouteId> {
+    route?.id.into()
+}
+
 /// The sums of a run.
 #[derive(Default)]
 struct Tally {
@@ -295,7 +299,7 @@ impl Dispatcher {
         let (mut batching, outbound) = self.forwarder.batching(is_filtered);
         let io = outbound.session_io(session.slot());
         let Some(io) = io.filter(|io| messages.begin(io.connection)) else { return run };
-        let SessionIo { connection, pool, edition, pause_bytes } = io;
+        let SessionIo { connection, pool, edition, outbox_bytes, outbox_bytes_max } = io;
         let (table, plans, recent) = (&thread.routes, &self.plans, &mut self.recent_routes);
         let mut routes = Routes { table, edition, plans, recent };
         let (mut tally, mut snapshot, mut builder, mut last) =
@@ -339,20 +343,28 @@ impl Dispatcher {
                 chain::after_answer(filters, &request, seen, &reply);
             }
             let has_ops = is_filtered && thread.has_ops();
-            if has_ops || connection.outbox.bytes() > pause_bytes {
+            if has_ops || connection.outbox.bytes() > outbox_bytes_max {
                 break Some(Interruption::Answered);
             }
         };
         if M::ARE_PLAIN && tally.messages > 0 {
-            self.end_run(session.slot(), &tally, last.and_then(|route| route.id.into()));
+            self.end_run(session, &tally, id_of(last), outbox_bytes + run.consumed);
         }
         run.is_interrupted = interruption.is_some();
         self.finish_run(builder, interruption, snapshot);
         run
     }
 
-    /// Counts the messages of a run, and notes the route of the last of them.
-    fn end_run(&mut self, slot: Slot, tally: &Tally, last: Option<RouteId>) {
+    /// Counts the messages of a run, and notes the route of the last of them. Its answers are long
+    /// for what is more in the outbox than was there before and has come: as much is expected.
+    fn end_run(
+        &mut self,
+        session: SessionId,
+        tally: &Tally,
+        last: Option<RouteId>,
+        expected_bytes: usize,
+    ) {
+        let slot = session.slot();
         if let Some(last) = last {
             self.thread.last_call.note_run(last);
         }
@@ -365,6 +377,8 @@ impl Dispatcher {
         connections.hear_package(slot);
         if let Some(connection) = connections.at_mut(slot) {
             connection.traffic.note(tally.messages, tally.answers, last);
+            let answered = connection.outbox.bytes().saturating_sub(expected_bytes);
+            connections.budgets_mut().answered(session, answered);
         }
         if tally.answers > 0 {
             self.forwarder.outbound.mark_dirty(slot);

@@ -39,7 +39,11 @@ impl Dispatcher {
             Op::Session(SessionOp::Set { session, settings, done }) => {
                 done.complete(self.forwarder.set(session, settings, Others::Keep));
             }
-            Op::Session(op) => asker::apply(&mut self.forwarder, op),
+            Op::Session(op) => {
+                let bytes = op.push().map_or(0, |push| push.package().len());
+                self.connections().budgets_mut().pushed(bytes);
+                asker::apply(&mut self.forwarder, op);
+            }
             Op::Spawn { future, at_end } => {
                 if self.tasks.spawn(future, at_end).is_err() {
                     tell_no_room(&self.counters, "a spawned future");

@@ -44,7 +44,9 @@ impl Dispatcher {
 
     #[inline(never)]
     fn read_apart(&mut self, session: SessionId, input: &[u8], apart: Range<usize>) {
-        self.connections().budgets_mut().left -= 1;
+        // Long answers of the run may have left none.
+        let budgets = self.connections().budgets_mut();
+        budgets.left = budgets.left.saturating_sub(1);
         self.connections().hear_package(session.slot());
         self.handle_data(session, &input[apart]);
     }
@@ -129,5 +131,9 @@ impl HandlerThread for Dispatcher {
 
     fn settle_ops(&mut self) {
         self.settle();
+    }
+
+    fn has_done_enough(&self) -> bool {
+        self.forwarder.outbound.connections.budgets().has_answered_enough()
     }
 }

@@ -9,14 +9,9 @@ use crate::wire::websocket::Opcode;
 impl Inbound {
     /// Gives held sessions their share of this turn, and the unauthenticated their steps.
     pub(in crate::shard) fn read_held(&mut self) {
-        for _ in 0..self.connections().budgets().ready_len() {
-            let Some((session, held)) = self.connections().budgets_mut().next_ready() else {
-                break;
-            };
-            if let Some(held) = held {
-                self.read_share_of(session, held);
-            }
-        }
+        let [ready, behind] = self.connections().budgets().ready_len();
+        self.read_ready(ready, false);
+        self.read_ready(behind, true);
         self.connections().budgets_mut().begin_unauthenticated();
         while let Some((session, held)) = self.connections().budgets_mut().next_unauthenticated() {
             if let Some(held) = held {
@@ -24,6 +19,21 @@ impl Inbound {
             }
         }
         self.connections().budgets_mut().end_unauthenticated();
+    }
+
+    /// Reads so many of the held sessions whose turn has come, or of those behind them, as far as
+    /// the turn takes answers; one in any case.
+    fn read_ready(&mut self, sessions: usize, is_behind: bool) {
+        for _ in 0..sessions {
+            let next = self.connections().budgets_mut().next_ready(is_behind);
+            let Some((session, held)) = next else { break };
+            if let Some(held) = held {
+                self.read_share_of(session, held);
+            }
+            if self.connections().budgets().has_answered_enough() {
+                break;
+            }
+        }
     }
 
     fn read_share_of(&mut self, session: SessionId, mut held: HeldInput) {
@@ -70,7 +80,7 @@ impl Inbound {
     /// Reads what was kept of a WebSocket message.
     fn read_packages(&mut self, session: SessionId, packages: &[u8]) {
         let budgets = self.connections().budgets_mut();
-        budgets.begin(session);
+        budgets.begin(session, 0);
         let left = budgets.left;
         if let Err(error) = self.handle_websocket_message(session, Opcode::Binary, packages) {
             self.bad_frame(session.slot(), error, 0);

@@ -33,7 +33,8 @@ impl Inbound {
             connection.heard_ms = now_ms;
         }
         let mut partial = connection.partial.take();
-        if !self.connections().budgets_mut().begin(session)
+        let messages = connection.traffic.received_messages;
+        if !self.connections().budgets_mut().begin(session, messages)
             && self.connections().hold_bytes(session, input)
         {
             // What is held stands behind what has been begun.

@@ -49,6 +49,7 @@ use wide_ids::WideIds;
 
 use super::config::ShardConfig;
 use super::connections::{CloseReason, Connection, Connections};
+use crate::limits::turn::ANSWER_BYTES_PER_TURN;
 use crate::metrics::Counters;
 use crate::route::edition::{Edition, EditionId};
 use crate::route::table::RouteId;
@@ -81,8 +82,10 @@ pub(super) struct SessionIo<'a> {
     pub(super) pool: &'a mut BufferPool,
     /// The dictionary and schemas that the session was told of.
     pub(super) edition: Option<&'a Edition>,
-    /// The bytes in the outbox above which an answer pauses the session.
-    pub(super) pause_bytes: usize,
+    /// The bytes in the outbox.
+    pub(super) outbox_bytes: usize,
+    /// Those above which an answer pauses the session, or is the turn's last.
+    pub(super) outbox_bytes_max: usize,
 }
 
 impl Outbound {
@@ -145,8 +148,9 @@ impl Outbound {
     pub(super) fn session_io(&mut self, slot: Slot) -> Option<SessionIo<'_>> {
         let (connection, pool) = self.connections.at_with_pool(slot)?;
         let edition = self.editions.get(connection.session.edition);
-        let pause_bytes = self.pauses.pause_bytes();
-        Some(SessionIo { connection, pool, edition, pause_bytes })
+        let outbox_bytes = connection.outbox.bytes();
+        let outbox_bytes_max = self.pauses.pause_bytes().min(outbox_bytes + ANSWER_BYTES_PER_TURN);
+        Some(SessionIo { connection, pool, edition, outbox_bytes, outbox_bytes_max })
     }
 
     #[inline]

@@ -73,6 +73,7 @@ impl Outbound {
             true => {
                 self.mark_dirty(slot);
                 self.pause_for_outbox(slot);
+                self.connections.budgets_mut().answered(call.session, len);
             }
             false => self.answer_pitaya(call, &Reply::error()),
         }

@@ -71,7 +71,10 @@ impl Outbound {
         }
         let Some((connection, pool)) = self.connections.get_with_pool(call.session) else { return };
         let is_websocket = connection.transport == Transport::WebSocket;
-        answer::encode(is_websocket, call.id, body, connection.outbox.open(pool));
+        let out = connection.outbox.open(pool);
+        let len = out.len();
+        answer::encode(is_websocket, call.id, body, out);
+        let len = out.len() - len;
         if let Some(buffer) = scratch {
             pool.give(buffer);
         }
@@ -81,6 +84,7 @@ impl Outbound {
         if connection.outbox.bytes() > self.pauses.pause_bytes() {
             self.pause_for_outbox(call.session.slot());
         }
+        self.connections.budgets_mut().answered(call.session, len);
     }
 
     /// Queues answers that are laid out already for a client of Pomelo's.
@@ -101,6 +105,7 @@ impl Outbound {
             if connection.outbox.bytes() > self.pauses.pause_bytes() {
                 self.pause_for_outbox(session.slot());
             }
+            self.connections.budgets_mut().answered(session, bytes.len());
         }
     }
 }

@@ -16,6 +16,12 @@ pub(super) struct SendQueue {
     takes_pushed: bool,
     /// Those of the first list that are left for the next turn.
     deferred: Vec<SessionId>,
+    /// Those of the first list that have much to send, in their order.
+    long: VecDeque<SessionId>,
+    /// This turn has taken one of these, or the turn before has.
+    has_taken_long: bool,
+    /// This turn has.
+    takes_long: bool,
 }
 
 impl SendQueue {
@@ -23,6 +29,7 @@ impl SendQueue {
         if !self.deferred.is_empty() {
             self.dirty.extend(self.deferred.drain(..));
         }
+        self.has_taken_long = std::mem::take(&mut self.takes_long);
     }
 
     /// Lists a session that has got something else than a push.
@@ -49,12 +56,25 @@ impl SendQueue {
         self.deferred.push(session);
     }
 
+    /// Puts a session that [`Self::next`] has given behind those that have less to send.
+    pub(super) fn put_behind(&mut self, session: SessionId, connection: &mut Connection) {
+        connection.listed = Listed::Long;
+        self.long.push_back(session);
+    }
+
     /// The next session to look at, and where one is still listed that was in both lists.
     ///
     /// Sessions that have got nothing but pushes come in turns with the others: an answer overtakes
-    /// a push to thousands that was queued before it, and nobody waits for ever.
+    /// a push to thousands that was queued before it, and nobody waits for ever. Those that have
+    /// much to send come behind them, and one comes first in every second turn.
     #[inline]
     pub(super) fn next(&mut self) -> Option<(SessionId, Listed)> {
+        let is_first = !self.long.is_empty() && !self.has_taken_long;
+        if is_first || self.dirty.is_empty() && self.pushed.is_empty() {
+            let session = self.long.pop_front()?;
+            (self.has_taken_long, self.takes_long) = (true, true);
+            return Some((session, Listed::Not));
+        }
         self.takes_pushed = !self.takes_pushed;
         if (self.takes_pushed || self.dirty.is_empty())
             && let Some(session) = self.pushed.pop_front()
@@ -65,6 +85,6 @@ impl SendQueue {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.dirty.is_empty() && self.pushed.is_empty()
+        self.dirty.is_empty() && self.pushed.is_empty() && self.long.is_empty()
     }
 }

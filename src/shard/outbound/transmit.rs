@@ -1,6 +1,7 @@
 //! Outboxes to the shell, and back once they are sent.
 
 use super::Outbound;
+use crate::limits::turn::LONG_ANSWER_BYTES;
 #[cfg(any(feature = "admin", feature = "tls"))]
 use crate::session::Slot;
 use crate::session::{Segment, SessionId};
@@ -26,10 +27,18 @@ impl Outbound {
                 self.queue.defer(session, connection);
                 continue;
             }
+            let is_long = connection.outbox.bytes() > LONG_ANSWER_BYTES;
             connection.listed = match connection.listed {
                 Listed::Both => listed,
+                Listed::Dirty | Listed::Deferred if is_long => {
+                    self.queue.put_behind(session, connection);
+                    continue;
+                }
                 _ => Listed::Not,
             };
+            if is_long && connection.listed != Listed::Not {
+                continue;
+            }
             self.connections.recount_output(slot);
             let is_calm = self.pauses.is_empty() && !self.is_draining();
             let Some((connection, pool)) = self.connections.at_with_pool(slot) else { continue };

@@ -1,0 +1,147 @@
+//! Sessions that ask for long answers, beside one that asks for short ones.
+
+use super::fairness::one_turn;
+use super::lane::{CHAT, Chat};
+use super::*;
+use crate::forward::LaneFull;
+use crate::forward::mail::{Mail, WorkerBody, WorkerReply};
+use crate::limits::turn::ANSWER_BYTES_PER_TURN;
+use crate::metrics::ForwardEnd;
+
+const LONG: &str = "connector.entryHandler.long";
+const LATER: &str = "connector.entryHandler.later";
+/// Pushes what the others answer.
+const PUSHES: &str = "connector.entryHandler.pushes";
+/// A turn has room for one.
+const BYTES: usize = ANSWER_BYTES_PER_TURN;
+const SESSIONS: usize = 20;
+/// Requests of each.
+const REQUESTS: u32 = 3;
+
+fn text() -> String {
+    format!("\"{}\"", "x".repeat(BYTES))
+}
+
+fn rig() -> Rig {
+    let register = |it: &mut Handlers| {
+        handlers(it);
+        it.handler(LONG, |_, _| Reply::bytes(text()))
+            .handler(LATER, |_, _| Reply::later(async { Reply::bytes(text()) }))
+            .handler(PUSHES, |_, session| {
+                session.send("onLong", text()).unwrap();
+                Reply::empty()
+            });
+    };
+    let routes = [ECHO, LONG, LATER, PUSHES].map(str::to_owned);
+    Rig::with_handlers(None, Limits::default(), &[], routes, Arc::new(register))
+}
+
+/// Runs turns, in each of which the first session asks for something short, until all is answered;
+/// the most bytes of answers that one has taken.
+fn most_in_a_turn(rig: &mut Rig, first: SessionId, others: &[SessionId], asked: &[u8]) -> usize {
+    let (mut most, mut turns) = (0, 0);
+    let short = request(7, ECHO, "1");
+    let mut input: Vec<(SessionId, &[u8])> = others.iter().map(|it| (*it, asked)).collect();
+    while turns == 0 || rig.shard.has_more {
+        let before: usize = rig.sent.iter().map(Vec::len).sum();
+        input.push((first, &short));
+        one_turn(rig, &input);
+        input.clear();
+        most = most.max(rig.sent.iter().map(Vec::len).sum::<usize>() - before);
+        turns += 1;
+        // What comes behind the first long answer of all is for the next turn.
+        let answers = rig.sent[0].len() / response(7, "1").len();
+        assert!(answers >= turns - 1, "{answers} in {turns} turns");
+    }
+    assert!(turns >= SESSIONS * REQUESTS as usize / 3, "{turns} turns");
+    for sent in &rig.sent[1..=SESSIONS] {
+        let answers = sent.windows(2).filter(|pair| pair == b"\"x").count();
+        assert_eq!(answers, REQUESTS as usize);
+    }
+    most
+}
+
+/// A session that gets short answers, and others, in the order of their sockets.
+fn sessions(rig: &mut Rig) -> (SessionId, Vec<SessionId>) {
+    let first = rig.ready();
+    (1..=20).for_each(|id| rig.receive(first, &request(id, ECHO, "1")));
+    rig.sent[0].clear();
+    (first, (0..SESSIONS).map(|_| rig.ready()).collect())
+}
+
+/// One of those that have just come, and one behind.
+const MOST: usize = 2 * BYTES + BYTES / 2;
+
+#[test]
+fn new_sessions_get_long_answers_one_after_the_other() {
+    for route in [LONG, LATER, PUSHES] {
+        let mut rig = rig();
+        let (first, others) = sessions(&mut rig);
+        let asked: Vec<u8> = (1..=REQUESTS).flat_map(|id| request(id, route, "")).collect();
+        let most = most_in_a_turn(&mut rig, first, &others, &asked);
+        assert!(most <= MOST, "{route}: {most} bytes in one turn");
+        assert!(rig.counters().reading_pauses > 0);
+    }
+}
+
+/// However short the answers were that they have got for a while.
+#[test]
+fn who_has_got_a_long_answer_comes_behind() {
+    let mut rig = rig();
+    let (first, others) = sessions(&mut rig);
+    for session in &others {
+        rig.receive(*session, &request(1, LONG, ""));
+        (1..=20).for_each(|id| rig.receive(*session, &request(id, ECHO, "1")));
+    }
+    rig.sent.iter_mut().for_each(Vec::clear);
+    let asked: Vec<u8> = (1..=REQUESTS).flat_map(|id| request(id, LONG, "")).collect();
+    let most = most_in_a_turn(&mut rig, first, &others, &asked);
+    assert!(most <= MOST, "{most} bytes in one turn");
+}
+
+/// One comes first in a turn behind one that had none, whatever the others do.
+#[test]
+fn short_answers_are_sent_before_long_ones() {
+    let mut rig = rig();
+    let (first, others) = sessions(&mut rig);
+    let mut turn = |session: SessionId, route: &str, sends: usize| {
+        rig.shard.begin_turn(rig.now_us);
+        finish(&mut rig.shard, std::mem::take(&mut rig.held), SendEnd::Sent);
+        rig.shard.handle_receive(session, &mut request(1, route, "1"));
+        rig.shard.run();
+        rig.held.extend((0..sends).filter_map(|_| rig.shard.poll_transmit()));
+        rig.shard.end_turn(rig.now_us);
+        rig.held.iter().map(|transmit| transmit.session).collect::<Vec<_>>()
+    };
+    for session in &others {
+        turn(*session, LONG, 0);
+    }
+    assert_eq!(turn(first, ECHO, 2), [others[0], first]);
+    assert_eq!(turn(first, ECHO, 1), [first]);
+    assert_eq!(turn(first, ECHO, 1), [others[1]]);
+    assert_eq!(turn(first, ECHO, 3), [first, others[2], others[3]]);
+}
+
+/// A turn takes so many of a worker's answers; the others wait in its lane.
+#[test]
+fn long_answers_of_a_worker_wait_in_its_lane() {
+    let limits = Limits { lane_len: 64, ..one_by_one(Limits::default()) };
+    let mut chat = Chat::within(LaneFull::Reject, limits, handlers);
+    let session = chat.rig.ready();
+    let asked: Vec<u8> = (1..=8).flat_map(|id| request(id, CHAT, "1")).collect();
+    chat.rig.receive(session, &asked);
+    for _ in 0..chat.worker.waiting(Party(0)) {
+        let Some(mail) = chat.worker.receive(Party(0)) else { break };
+        let Mail::Forward(forward) = mail else { continue };
+        let body = WorkerBody::Bytes(vec![b'x'; BYTES].into());
+        let reply = WorkerReply { body, end: ForwardEnd::Answered, data: None };
+        chat.worker.send(Party(0), Mail::Answer { token: forward.token, reply });
+    }
+    while chat.worker.poll_bell().is_some() {}
+    for answers in 1..=8 {
+        let before = chat.rig.counters().answers;
+        one_turn(&mut chat.rig, &[]);
+        assert_eq!(chat.rig.counters().answers - before, 1, "{answers}");
+        assert_eq!(chat.rig.shard.has_more, answers < 8);
+    }
+}
