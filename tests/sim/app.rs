@@ -204,11 +204,19 @@ impl Drop for Save {
     }
 }
 
+/// An answer of a body, and of so many blanks as the body asks for.
+fn echo(body: &[u8]) -> Reply<'static> {
+    let value: Value = serde_json::from_slice(body).unwrap_or_default();
+    let blanks = value["n"].as_u64().unwrap_or_default();
+    Reply::bytes([body, &vec![b' '; blanks as usize]].concat())
+}
+
 fn plain(handlers: &mut Handlers, log: &Shared, prefix: &str) {
     let seen = Arc::clone(log);
     handlers.handler(&format!("{prefix}.echo"), move |request, session| {
-        saw(&seen, &request.value(), session);
-        Reply::borrowed(request.body())
+        let value = request.value();
+        saw(&seen, &value, session);
+        if value["n"].is_null() { Reply::borrowed(request.body()) } else { echo(request.body()) }
     });
     let seen = Arc::clone(log);
     handlers.handler(&format!("{prefix}.panic"), move |request, session| {
@@ -236,7 +244,7 @@ fn slow(handlers: &mut Handlers, log: &Shared, prefix: &str) {
         saw(&seen, &request.value(), &session);
         async move {
             session.context().sleep(millis(&request.value())).await;
-            Reply::bytes(request.bytes().to_vec())
+            echo(request.bytes())
         }
     });
     let seen = Arc::clone(log);

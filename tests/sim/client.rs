@@ -170,6 +170,9 @@ impl Conn {
         let has_mischief = self.add_mischief(&mut body, plan, random);
         if plan.has(fault::SMALL_OUTBOXES) && random.percent(40) {
             body["p"] = Value::String("x".repeat(random.below(3000)));
+        } else if random.percent(3) {
+            // A turn has room for one or two such answers.
+            body["n"] = random.below(100_000).into();
         }
         let body = body.to_string().into_bytes();
         self.may_be_kicked |= route.ends_with("login") || route.ends_with(".kick");

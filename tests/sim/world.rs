@@ -426,6 +426,7 @@ impl World {
             self.submit(index)?;
             if self.is_polling && self.tell_done(index)? {
                 has_more |= self.engine.has_transmits(index);
+                self.grant_wishes(index)?;
             }
             self.engine.end_turn(index, self.now_us);
             // The shell asks the kernel again before it sleeps.
@@ -484,10 +485,15 @@ impl World {
         while let Some(sending) = self.engine.poll_transmit(shard) {
             self.begin_send(shard, sending)?;
         }
+        self.grant_wishes(shard)?;
+        Ok(has_more)
+    }
+
+    fn grant_wishes(&mut self, shard: u16) -> Result<(), String> {
         while let Some(wish) = self.engine.poll_command(shard) {
             self.grant(shard, wish)?;
         }
-        Ok(has_more)
+        Ok(())
     }
 
     /// Tells the core what has happened on one socket; whether it is closed for good.
