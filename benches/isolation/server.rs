@@ -20,6 +20,8 @@ pub(crate) const SHARD: &str = "connector.entryHandler.shard";
 pub(crate) const ENTER: &str = "connector.entryHandler.enter";
 /// Answers with the body's length.
 pub(crate) const SINK: &str = "connector.entryHandler.sink";
+/// Answers with [`ANSWER_BYTES`].
+pub(crate) const LONG: &str = "connector.entryHandler.long";
 /// Blocks its shard for [`BLOCK`].
 pub(crate) const SLOW: &str = "connector.entryHandler.slow";
 /// Answers with the body, on a worker that can be stopped.
@@ -28,6 +30,8 @@ const PUSH: &str = "onTick";
 
 pub(crate) const BLOCK: Duration = Duration::from_millis(50);
 pub(crate) const PUSH_BYTES: usize = 16 * 1024;
+/// A list of a thousand players, say.
+pub(crate) const ANSWER_BYTES: usize = 100_000;
 /// The outbox bound for a trouble with small packages; a client that does not read is closed soon.
 pub(crate) const OUTBOX_BYTES_MAX: usize = 256 * 1024;
 pub(crate) const FORWARD_TIMEOUT: Duration = Duration::from_millis(500);
@@ -60,6 +64,7 @@ fn engine(setting: Setting) -> Engine {
             Reply::borrowed(request.body())
         })
         .handler(SINK, |request, _| Reply::json(&request.body().len()))
+        .handler(LONG, |_, _| Reply::json(&"x".repeat(ANSWER_BYTES)))
         .handler(SLOW, |_, _| {
             std::thread::sleep(BLOCK);
             Reply::empty()

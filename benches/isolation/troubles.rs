@@ -15,8 +15,8 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::common::set_nice;
 use crate::server::{
-    ECHO, FORWARD_TIMEOUT, OUTBOX_BYTES_MAX, PUSH_BYTES, Process, REMOTE, SHARD, SINK, SLOW,
-    Setting,
+    ANSWER_BYTES, ECHO, FORWARD_TIMEOUT, LONG, OUTBOX_BYTES_MAX, PUSH_BYTES, Process, REMOTE,
+    SHARD, SINK, SLOW, Setting,
 };
 use support::{Client, Event, PATIENCE, ack, handshake, package, request};
 
@@ -69,12 +69,13 @@ const fn trouble(name: &'static str, make: fn(&Stage<'_>) -> Outcome) -> Trouble
     }
 }
 
-pub(crate) const ALL: [Trouble; 12] = [
+pub(crate) const ALL: [Trouble; 13] = [
     trouble("worker", stopped_worker),
     trouble("unread", clients_that_never_read),
     trouble("half-open", half_open_handshakes),
     trouble("dripping", clients_that_drip),
     Trouble { package_bytes_max: Some(2 << 20), ..trouble("inflating", bodies_that_grow) },
+    Trouble { package_bytes_max: Some(2 << 20), ..trouble("answers", long_answers) },
     Trouble { signs: true, ..trouble("signed", wrong_signatures) },
     // The bound of the outbox is one that a reader of low priority stays below.
     Trouble { package_bytes_max: Some(8 << 20), ..trouble("flood", flood) },
@@ -330,6 +331,38 @@ fn bodies_that_grow(stage: &Stage<'_>) -> Outcome {
     let notifies = stage.process.counter("notifies");
     expect(notifies > 0, || "nothing was inflated".into())?;
     Ok(format!("{notifies} of {} bytes", message.len()))
+}
+
+/// Clients that ask for some long answers at once, and again when they have read them.
+fn long_answers(stage: &Stage<'_>) -> Outcome {
+    const CLIENTS: usize = 120;
+    const AT_ONCE: u32 = 3;
+    let requests: Vec<u8> = (1..=AT_ONCE).flat_map(|id| request(id, LONG, "")).collect();
+    let clients = stage.gather(CLIENTS);
+    let answers: usize = std::thread::scope(|scope| {
+        stage.begin();
+        let clients: Vec<_> = clients
+            .into_iter()
+            .map(|mut client| {
+                let requests = &requests;
+                scope.spawn(move || {
+                    yield_to_others();
+                    let mut answers = 0;
+                    while stage.goes_on() {
+                        client.send(requests);
+                        for id in 1..=AT_ONCE {
+                            assert!(client.answer(id).len() >= ANSWER_BYTES);
+                            answers += 1;
+                        }
+                    }
+                    answers
+                })
+            })
+            .collect();
+        clients.into_iter().map(|client| client.join().expect("an answer comes")).sum()
+    });
+    expect(answers > 0, || "nothing was answered".into())?;
+    Ok(format!("{answers} of {ANSWER_BYTES} bytes"))
 }
 
 /// The first byte of a notify of Pitaya's with a compressed body (docs/protocol/pitaya.md, "Client
