@@ -12,8 +12,8 @@ const LONG: &str = "connector.entryHandler.long";
 const LATER: &str = "connector.entryHandler.later";
 /// Pushes what the others answer.
 const PUSHES: &str = "connector.entryHandler.pushes";
-/// A turn has room for one.
-const BYTES: usize = ANSWER_BYTES_PER_TURN;
+/// A turn has room for one, whose request is some bytes.
+const BYTES: usize = ANSWER_BYTES_PER_TURN + 1024;
 const SESSIONS: usize = 20;
 /// Requests of each.
 const REQUESTS: u32 = 3;
