@@ -184,14 +184,16 @@ impl<I: Io> ShardLoop<I> {
         self.is_crowded = has_ends || self.shard.is_crowded();
         self.drain(now_us);
         self.sockets.resume_accepting(&mut self.io, now_us);
-        let has_more = has_more | self.transmit();
+        let mut has_more = has_more | self.transmit();
         self.obey();
         while let Some(party) = self.shard.poll_bell() {
             self.threads.wake(party, &mut self.io);
         }
-        let has_more = has_more | self.handle_done(now_us);
-        // Of a connection whose last bytes were sent at once.
-        self.obey();
+        if self.handle_done(now_us) {
+            // A connection whose last bytes were sent at once may end with them.
+            self.obey();
+            has_more |= self.shard.has_transmits();
+        }
         if self.sockets.take_has_become_full() {
             self.wake_shards();
         }
@@ -202,7 +204,7 @@ impl<I: Io> ShardLoop<I> {
     }
 
     /// Does what the shard wants done with its sockets.
-    #[inline]
+    #[inline(always)]
     fn obey(&mut self) {
         while let Some(command) = self.shard.poll_command() {
             self.sockets.command(command, &mut self.io);
@@ -216,14 +218,14 @@ impl<I: Io> ShardLoop<I> {
         }
     }
 
-    /// Handles what was done at once, mostly sends. True if there is more to send then.
+    /// Handles what was done at once, mostly sends. True if there was something.
     fn handle_done(&mut self, now_us: u64) -> bool {
         let count = self.io.done_len();
         for _ in 0..count {
             let Some(completion) = self.io.next_done() else { break };
             self.handle(completion, now_us);
         }
-        count > 0 && self.shard.has_transmits()
+        count > 0
     }
 
     /// Wakes the other shards, to accept for this one.

@@ -357,6 +357,7 @@ impl Dispatcher {
 
     /// Counts the messages of a run, and notes the route of the last of them. Its answers are long
     /// for what is more in the outbox than was there before and has come: as much is expected.
+    #[inline(always)]
     fn end_run(
         &mut self,
         session: SessionId,
