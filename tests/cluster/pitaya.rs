@@ -11,7 +11,7 @@ use shaddock::{
     Builder, Dialect, Drain, Engine, Listener, OnSecondBind, PitayaCluster, PitayaLimits, Reply,
     Uid,
 };
-use support::{Client, Event, builder, eventually, notify, request};
+use support::{Client, Event, PATIENCE, builder, eventually, notify, request};
 
 use crate::nats_and_etcd::{Cluster, ECHO, nowhere, wait_until_forwarded};
 
@@ -305,7 +305,8 @@ fn a_stopped_backend_holds_nobody_up() {
 fn nats_may_come_and_go() {
     let Some(mut cluster) = Cluster::start() else { return };
     let _backend = cluster.backend("room", "room-1");
-    let engine = start(cluster.description());
+    // The backend connects again in its own time, on a busy machine in seconds.
+    let engine = start(cluster.description().request_timeout(PATIENCE));
     let mut client = Client::ready(engine.local_addr());
     wait_until_forwarded(&mut client);
     client.ask(2, "room.room.bind", "amy");
@@ -493,7 +494,7 @@ fn clients_of_pitaya_reach_the_same_backends() {
     .concat();
     client.send(&[request(2, ECHO, "world"), request(3, "room.room.error", "boom")].concat());
     let mut got = vec![0; wanted.len()];
-    client.stream.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    client.stream.set_read_timeout(Some(PATIENCE)).unwrap();
     client.stream.read_exact(&mut got).unwrap();
     assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(&wanted));
 
