@@ -476,8 +476,8 @@ impl ReadBudgets {
         true
     }
 
-    /// Sessions held in earlier turns that are to be read in this one, at most: those whose turn has
-    /// come, and those behind them.
+    /// Sessions held in earlier turns that are to be read in this one, at most: those whose turn
+    /// has come, and those behind them.
     pub(in crate::shard) fn ready_len(&self) -> [usize; 2] {
         [self.ready.len(), self.behind_before].map(|len| len.min(HELD_PER_TURN))
     }
