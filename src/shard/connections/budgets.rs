@@ -17,12 +17,12 @@
 
 use std::collections::VecDeque;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
+use super::long_answers::LongAnswers;
 use crate::limits::Limits;
 use crate::limits::turn::{
-    ANSWER_BYTES_PER_TURN, HANDSHAKE_STEP_BYTES, HANDSHAKE_STEPS_PER_TURN, HELD_PER_TURN,
-    LONG_ANSWER_BYTES,
+    HANDSHAKE_STEP_BYTES, HANDSHAKE_STEPS_PER_TURN, HELD_PER_TURN, LONG_ANSWER_BYTES,
 };
 use crate::session::SessionId;
 use crate::shard::shell::ReceiveEnd;
@@ -64,11 +64,7 @@ pub(in crate::shard) struct ReadBudgets {
     behind: VecDeque<SessionId>,
     /// The number of those that were there when the turn began.
     behind_before: usize,
-    /// Bytes of long answers that this turn may yet take.
-    answer_bytes_left: usize,
-    /// Sessions that have got long answers since `long_since_ms`, and in the period before.
-    long_answers: [FxHashSet<SessionId>; 2],
-    long_since_ms: u64,
+    long_answers: LongAnswers,
 }
 
 #[derive(Debug, Default)]
@@ -152,9 +148,6 @@ impl HeldInput {
 /// can't come to much, as a shard's buffers bound the turn.
 const REMEMBERED_PART: u32 = 16;
 
-/// For so long a session that has got a long answer comes behind others, and for as long again at
-/// most.
-const LONG_ANSWER_MS: u64 = 10_000;
 /// A session with fewer messages is new: nobody knows what it will ask for.
 const NEW_MESSAGES: u32 = 16;
 
@@ -180,9 +173,7 @@ impl ReadBudgets {
             unauthenticated: VecDeque::new(),
             behind: VecDeque::new(),
             behind_before: 0,
-            answer_bytes_left: ANSWER_BYTES_PER_TURN,
-            long_answers: Default::default(),
-            long_since_ms: 0,
+            long_answers: LongAnswers::default(),
         }
     }
 
@@ -193,12 +184,7 @@ impl ReadBudgets {
         self.taken = None;
         self.behind_before = self.behind.len();
         self.handshake_steps = HANDSHAKE_STEPS_PER_TURN;
-        self.answer_bytes_left = ANSWER_BYTES_PER_TURN;
-        if now_ms.saturating_sub(self.long_since_ms) >= LONG_ANSWER_MS {
-            let [now, before] = &mut self.long_answers;
-            *before = std::mem::take(now);
-            self.long_since_ms = now_ms;
-        }
+        self.long_answers.begin_turn(now_ms);
     }
 
     /// True if a step of a handshake may be taken; if not, it has to wait for a later turn.
@@ -234,7 +220,7 @@ impl ReadBudgets {
             return false;
         }
         if self.taken != Some(session) && (self.has_answered_enough() || !self.behind.is_empty()) {
-            self.is_behind = messages < NEW_MESSAGES || self.gets_long_answers(session);
+            self.is_behind = messages < NEW_MESSAGES || self.long_answers.has_got(session);
             if self.is_behind || self.has_answered_enough() {
                 return false;
             }
@@ -285,15 +271,14 @@ impl ReadBudgets {
         if bytes > LONG_ANSWER_BYTES {
             match self.reading {
                 Some(session) => self.charge_answer(session, bytes),
-                None => self.answer_bytes_left = self.answer_bytes_left.saturating_sub(bytes),
+                None => self.long_answers.charge(bytes),
             }
         }
     }
 
     #[cold]
     fn charge_answer(&mut self, session: SessionId, bytes: usize) {
-        self.answer_bytes_left = self.answer_bytes_left.saturating_sub(bytes);
-        self.long_answers[0].insert(session);
+        self.long_answers.charge_to(session, bytes);
         let used = self.used.entry(session).or_default();
         used.bytes += bytes;
         if used.bytes >= self.bytes_max && self.reading == Some(session) {
@@ -304,11 +289,7 @@ impl ReadBudgets {
     /// True if this turn has taken as many bytes of long answers as it may.
     #[inline]
     pub(in crate::shard) fn has_answered_enough(&self) -> bool {
-        self.answer_bytes_left == 0
-    }
-
-    fn gets_long_answers(&self, session: SessionId) -> bool {
-        self.long_answers.iter().any(|sessions| sessions.contains(&session))
+        self.long_answers.are_enough()
     }
 
     /// There is no room to hold anything: the session is read on.
@@ -578,7 +559,7 @@ impl ReadBudgets {
     fn line_up(&mut self, session: SessionId, is_unauthenticated: bool, is_behind: bool) {
         if is_unauthenticated {
             self.unauthenticated.push_back(session);
-        } else if is_behind || self.gets_long_answers(session) {
+        } else if is_behind || self.long_answers.has_got(session) {
             self.behind.push_back(session);
         } else {
             self.next.push(session);

@@ -14,6 +14,7 @@ mod end;
 mod ended;
 mod held;
 mod in_flight;
+mod long_answers;
 mod memory;
 #[cfg(feature = "admin")]
 mod page;
