@@ -46,9 +46,15 @@ pub(crate) trait HandlerThread {
         self.apply_ops();
     }
 
-    /// True if the rest of what is ready is left for the next turn.
+    /// The bytes of long answers that the turn has taken, where it may have only so many.
     #[inline]
-    fn has_done_enough(&self) -> bool {
+    fn long_answer_bytes(&self) -> usize {
+        0
+    }
+
+    /// True if they are enough, and more than so many: what else is ready waits for the next turn.
+    #[inline]
+    fn has_answered_enough_since(&self, _: usize) -> bool {
         false
     }
 
@@ -83,12 +89,13 @@ pub(crate) trait HandlerThread {
             return;
         }
         for _ in 0..TASKS_AT_ONCE {
+            let taken = self.long_answer_bytes();
             if !self.tasks_mut().run_one() {
                 break;
             }
             self.thread().last_call.end();
             self.settle_ops();
-            if self.has_done_enough() {
+            if self.has_answered_enough_since(taken) {
                 break;
             }
         }

@@ -78,6 +78,12 @@ turn_bounds! {
     /// millisecond or so.
     ANSWER_BYTES_PER_TURN: usize = 64 KiB, counters [reading_pauses];
 
+    /// Bytes of long answers in a turn from which sessions known for short ones wait, too.
+    ///
+    /// They do not before, as most that come in a turn are theirs, and few are read of those that
+    /// have waited.
+    ANSWER_BYTES_PER_TURN_MAX: usize = 4 MiB, counters [reading_pauses];
+
     /// Bytes above which the answers to what has come from a session at once are long.
     ///
     /// Without as many as their requests have, where they are answered at once.

@@ -202,14 +202,17 @@ impl Shard {
         for (from, waiting) in (shards..).map(Party).zip(&waiting) {
             let mut messages = 0;
             for _ in 0..*waiting {
-                let is_enough = self.inbound.connections().budgets().has_answered_enough();
-                if messages >= MAILS_PER_PARTY || messages > 0 && is_enough {
+                if messages >= MAILS_PER_PARTY {
                     break;
                 }
                 let mail = self.inbound.dispatcher.forwarder.endpoint().receive(from);
                 let Some(mail) = mail else { break };
                 messages += mail.messages();
+                let taken = self.inbound.connections().budgets().long_answer_bytes();
                 self.handle_mail(mail);
+                if self.inbound.connections().budgets().has_answered_enough_since(taken) {
+                    break;
+                }
             }
         }
         self.waiting = waiting;

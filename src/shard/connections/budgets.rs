@@ -8,9 +8,8 @@
 //! and holds what the others have sent, so that thousands who connect again at once are answered
 //! between the messages of those who are in.
 //!
-//! Long answers count, too: few bytes ask for many, and those take time. A turn takes only so many
-//! bytes of them; what else has come is held, and sessions that get long answers, or are new, wait
-//! behind the others.
+//! Long answers count, too: few bytes ask for many, and those take time. Once a turn has taken
+//! some, sessions that get long answers, or are new, are held, and come behind the others.
 //!
 //! What holds a session's bytes for a turn also holds them for as long as something else has to
 //! come first: a [`Pause`].
@@ -221,7 +220,7 @@ impl ReadBudgets {
         }
         if self.taken != Some(session) && (self.has_answered_enough() || !self.behind.is_empty()) {
             self.is_behind = messages < NEW_MESSAGES || self.long_answers.has_got(session);
-            if self.is_behind || self.has_answered_enough() {
+            if self.is_behind || self.long_answers.are_too_many() {
                 return false;
             }
         }
@@ -286,10 +285,22 @@ impl ReadBudgets {
         }
     }
 
-    /// True if this turn has taken as many bytes of long answers as it may.
+    /// True if whoever may get a long answer has to wait for the next turn.
     #[inline]
     pub(in crate::shard) fn has_answered_enough(&self) -> bool {
         self.long_answers.are_enough()
+    }
+
+    /// True if that is so and there was a long answer since so many bytes were taken.
+    #[inline]
+    pub(in crate::shard) fn has_answered_enough_since(&self, taken: usize) -> bool {
+        self.long_answers.are_enough() && self.long_answers.taken() > taken
+    }
+
+    /// The bytes of long answers that this turn has taken.
+    #[inline]
+    pub(in crate::shard) fn long_answer_bytes(&self) -> usize {
+        self.long_answers.taken()
     }
 
     /// There is no room to hold anything: the session is read on.

@@ -2,7 +2,7 @@
 
 use rustc_hash::FxHashSet;
 
-use crate::limits::turn::ANSWER_BYTES_PER_TURN;
+use crate::limits::turn::{ANSWER_BYTES_PER_TURN, ANSWER_BYTES_PER_TURN_MAX};
 use crate::session::SessionId;
 
 /// For so long a session that has got a long answer is known for it, and for as long again at
@@ -10,26 +10,20 @@ use crate::session::SessionId;
 const KNOWN_MS: u64 = 10_000;
 
 /// The bytes that a turn may take of long answers, and the sessions that have got some.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct LongAnswers {
-    /// Bytes that this turn may yet take.
-    bytes_left: usize,
+    /// Bytes that this turn has taken.
+    taken: usize,
     /// Sessions that have got one since `since_ms`, and in the period before.
     sessions: [FxHashSet<SessionId>; 2],
     /// When the period began, on the shard's patient clock.
     since_ms: u64,
 }
 
-impl Default for LongAnswers {
-    fn default() -> Self {
-        Self { bytes_left: ANSWER_BYTES_PER_TURN, sessions: Default::default(), since_ms: 0 }
-    }
-}
-
 impl LongAnswers {
     #[inline]
     pub(super) fn begin_turn(&mut self, now_ms: u64) {
-        self.bytes_left = ANSWER_BYTES_PER_TURN;
+        self.taken = 0;
         if now_ms.saturating_sub(self.since_ms) >= KNOWN_MS {
             let [now, before] = &mut self.sessions;
             *before = std::mem::take(now);
@@ -39,7 +33,7 @@ impl LongAnswers {
 
     /// Counts what nobody has asked for.
     pub(super) fn charge(&mut self, bytes: usize) {
-        self.bytes_left = self.bytes_left.saturating_sub(bytes);
+        self.taken += bytes;
     }
 
     /// Counts what a session has got.
@@ -48,10 +42,20 @@ impl LongAnswers {
         self.sessions[0].insert(session);
     }
 
-    /// True if this turn has taken as many bytes as it may.
+    #[inline]
+    pub(super) fn taken(&self) -> usize {
+        self.taken
+    }
+
+    /// True if whoever may get another one has to wait.
     #[inline]
     pub(super) fn are_enough(&self) -> bool {
-        self.bytes_left == 0
+        self.taken >= ANSWER_BYTES_PER_TURN
+    }
+
+    /// True if everybody has to wait.
+    pub(super) fn are_too_many(&self) -> bool {
+        self.taken >= ANSWER_BYTES_PER_TURN_MAX
     }
 
     /// True if a session has got one lately.

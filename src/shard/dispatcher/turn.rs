@@ -133,7 +133,13 @@ impl HandlerThread for Dispatcher {
         self.settle();
     }
 
-    fn has_done_enough(&self) -> bool {
-        self.forwarder.outbound.connections.budgets().has_answered_enough()
+    #[inline]
+    fn long_answer_bytes(&self) -> usize {
+        self.forwarder.outbound.connections.budgets().long_answer_bytes()
+    }
+
+    #[inline]
+    fn has_answered_enough_since(&self, taken: usize) -> bool {
+        self.forwarder.outbound.connections.budgets().has_answered_enough_since(taken)
     }
 }

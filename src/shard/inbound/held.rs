@@ -21,16 +21,17 @@ impl Inbound {
         self.connections().budgets_mut().end_unauthenticated();
     }
 
-    /// Reads so many of the held sessions whose turn has come, or of those behind them, as far as
-    /// the turn takes answers; one in any case.
+    /// Reads so many of the held sessions whose turn has come, or of those behind them, up to the
+    /// first whose answers are more than the turn takes.
     fn read_ready(&mut self, sessions: usize, is_behind: bool) {
         for _ in 0..sessions {
             let next = self.connections().budgets_mut().next_ready(is_behind);
             let Some((session, held)) = next else { break };
+            let taken = self.connections().budgets().long_answer_bytes();
             if let Some(held) = held {
                 self.read_share_of(session, held);
             }
-            if self.connections().budgets().has_answered_enough() {
+            if self.connections().budgets().has_answered_enough_since(taken) {
                 break;
             }
         }

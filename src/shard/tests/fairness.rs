@@ -13,7 +13,7 @@ fn requests(count: u32) -> Vec<u8> {
     (1..=count).flat_map(|id| request(id, ECHO, "1")).collect()
 }
 
-fn responses(ids: std::ops::RangeInclusive<u32>) -> Vec<u8> {
+pub(super) fn responses(ids: std::ops::RangeInclusive<u32>) -> Vec<u8> {
     ids.flat_map(|id| response(id, "1")).collect()
 }
 

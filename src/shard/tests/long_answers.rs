@@ -1,15 +1,17 @@
 //! Sessions that ask for long answers, beside one that asks for short ones.
 
-use super::fairness::one_turn;
+use super::fairness::{one_turn, responses};
 use super::lane::{CHAT, Chat};
 use super::*;
 use crate::forward::LaneFull;
 use crate::forward::mail::{Mail, WorkerBody, WorkerReply};
-use crate::limits::turn::ANSWER_BYTES_PER_TURN;
+use crate::limits::turn::{ANSWER_BYTES_PER_TURN, ANSWER_BYTES_PER_TURN_MAX};
 use crate::metrics::ForwardEnd;
 
 const LONG: &str = "connector.entryHandler.long";
 const LATER: &str = "connector.entryHandler.later";
+/// Answers later as well, with something short.
+const SOON: &str = "connector.entryHandler.soon";
 /// Pushes what the others answer.
 const PUSHES: &str = "connector.entryHandler.pushes";
 /// A turn has room for one, whose request is some bytes.
@@ -27,12 +29,13 @@ fn rig() -> Rig {
         handlers(it);
         it.handler(LONG, |_, _| Reply::bytes(text()))
             .handler(LATER, |_, _| Reply::later(async { Reply::bytes(text()) }))
+            .handler(SOON, |_, _| Reply::later(async { Reply::json(&1) }))
             .handler(PUSHES, |_, session| {
                 session.send("onLong", text()).unwrap();
                 Reply::empty()
             });
     };
-    let routes = [ECHO, LONG, LATER, PUSHES].map(str::to_owned);
+    let routes = [ECHO, LONG, LATER, SOON, PUSHES].map(str::to_owned);
     Rig::with_handlers(None, Limits::default(), &[], routes, Arc::new(register))
 }
 
@@ -49,9 +52,7 @@ fn most_in_a_turn(rig: &mut Rig, first: SessionId, others: &[SessionId], asked: 
         input.clear();
         most = most.max(rig.sent.iter().map(Vec::len).sum::<usize>() - before);
         turns += 1;
-        // What comes behind the first long answer of all is for the next turn.
-        let answers = rig.sent[0].len() / response(7, "1").len();
-        assert!(answers >= turns - 1, "{answers} in {turns} turns");
+        assert_eq!(rig.sent[0].len(), turns * response(7, "1").len(), "{turns} turns");
     }
     assert!(turns >= SESSIONS * REQUESTS as usize / 3, "{turns} turns");
     for sent in &rig.sent[1..=SESSIONS] {
@@ -97,6 +98,46 @@ fn who_has_got_a_long_answer_comes_behind() {
     let asked: Vec<u8> = (1..=REQUESTS).flat_map(|id| request(id, LONG, "")).collect();
     let most = most_in_a_turn(&mut rig, first, &others, &asked);
     assert!(most <= MOST, "{most} bytes in one turn");
+}
+
+/// Whatever is short is not kept waiting by what is long.
+#[test]
+fn short_answers_of_futures_come_in_the_turn_of_their_requests() {
+    let mut rig = rig();
+    let (first, others) = sessions(&mut rig);
+    let long = request(1, LATER, "");
+    let soon: Vec<u8> = (1..=10).flat_map(|id| request(id, SOON, "")).collect();
+    let mut input: Vec<(SessionId, &[u8])> = others.iter().map(|it| (*it, &*long)).collect();
+    input.push((first, &soon));
+    one_turn(&mut rig, &input);
+    assert_eq!(rig.sent[0], responses(1..=10));
+    assert_eq!(rig.counters().answers, 20 + 10 + 1, "and one of the long ones");
+}
+
+/// Sessions that nobody knows for long answers may all get them at once: a turn has a bound for
+/// these as well, and goes on with them in the next.
+#[test]
+fn first_long_answers_have_a_bound_of_their_own() {
+    let mut rig = rig();
+    let known: Vec<SessionId> = (0..2 * ANSWER_BYTES_PER_TURN_MAX / BYTES)
+        .map(|_| {
+            let session = rig.ready();
+            (1..=20).for_each(|id| rig.receive(session, &request(id, ECHO, "1")));
+            session
+        })
+        .collect();
+    rig.sent.iter_mut().for_each(Vec::clear);
+    let asked = request(1, LONG, "");
+    let input: Vec<(SessionId, &[u8])> = known.iter().map(|it| (*it, &*asked)).collect();
+    one_turn(&mut rig, &input);
+    let first: usize = rig.sent.iter().map(Vec::len).sum();
+    assert!(first <= ANSWER_BYTES_PER_TURN_MAX + 2 * BYTES, "{first}");
+    while rig.shard.has_more {
+        let before = rig.counters().answers;
+        one_turn(&mut rig, &[]);
+        assert!(rig.counters().answers - before <= 1);
+    }
+    assert!(rig.sent.iter().all(|sent| sent.len() > BYTES));
 }
 
 /// One comes first in a turn behind one that had none, whatever the others do.
