@@ -436,7 +436,7 @@ fn a_backend_that_is_away_answers_500_and_is_found_when_it_comes() {
 #[test]
 fn a_backend_that_stops_is_answered_for_and_goes_on_when_it_is_back() {
     let backend = Server::start();
-    let timeout = Duration::from_millis(400);
+    let timeout = Duration::from_millis(1_500);
     let (engine, _) = engine(&backend.address(), |cluster| cluster.call_timeout(timeout));
     let mut peer = backend.accept();
     let mut client = Client::ready(engine.local_addr());

@@ -114,7 +114,7 @@ fn a_lost_connection_is_counted_once_with_its_reason() {
     let report = run(&LoadOptions {
         mode: Mode::Idle,
         heartbeat: Duration::from_secs(600),
-        measure: Duration::from_secs(3),
+        measure: Duration::from_secs(8),
         ..options(engine.local_addrs())
     });
     assert_eq!(report.connections, 0);

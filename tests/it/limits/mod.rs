@@ -20,7 +20,7 @@ use support::{Client, Event, PATIENCE, ack, builder, eventually, handshake, hear
 const ECHO: &str = "connector.play.echo";
 
 /// Short enough for a test, long enough for a slow machine to keep a client alive meanwhile.
-const SILENCE: Duration = Duration::from_millis(400);
+const SILENCE: Duration = Duration::from_secs(1);
 
 fn start(limits: Limits) -> Engine {
     with_echo(builder(1)).limits(limits).start().unwrap()

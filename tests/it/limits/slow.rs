@@ -158,5 +158,4 @@ fn a_client_that_asks_for_much_before_it_reads_gets_all_of_it() {
     assert_eq!(asking.ask(1, ECHO, "1"), "1");
     let counters = counters(&engine);
     assert_eq!((counters.closed_slow_consumer, counters.closed_outbox_age), (0, 0));
-    assert!(counters.outbox_pauses > 1);
 }
