@@ -153,6 +153,9 @@ fn a_client_that_asks_for_much_before_it_reads_gets_all_of_it() {
     assert_eq!(counters(&engine).requests, read + 100, "it has read nothing");
     for id in 1..=REQUESTS {
         assert_eq!(asking.answer(id).len(), 1_000);
+        if id == REQUESTS / 3 {
+            eventually("it is paused again", || counters(&engine).outbox_pauses > 1);
+        }
     }
     writer.join().unwrap();
     assert_eq!(asking.ask(1, ECHO, "1"), "1");
