@@ -99,6 +99,8 @@ impl World {
         ensure(!is_echo || body.trim_ascii_end() == sent.body, text)?;
         let value: Value = serde_json::from_slice(body).map_err(|_| text())?;
         ensure(value["t"].as_u64() == Some(sent.tag), text)?;
+        let blanks = value["n"].as_u64().unwrap_or_default() as usize;
+        ensure(!is_echo || body.len() == sent.body.len() + blanks, text)?;
         if !route.ends_with("echo") || sent.has_mischief || self.has_serial {
             return Ok(());
         }
