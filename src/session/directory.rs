@@ -24,6 +24,19 @@ pub enum OnSecondBind {
     /// The newest login wins: the first session is kicked for this reason, and the second one is
     /// bound.
     KickFirst(Arc<str>),
+    /// The newest login wins as well, and the first session closes without a word: its client finds
+    /// its connection at an end, and may connect again.
+    CloseFirst,
+}
+
+impl OnSecondBind {
+    /// The reason that the first session is kicked for, if it is kicked.
+    pub(crate) fn reason(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::KickFirst(reason) => Some(reason),
+            Self::Refuse | Self::CloseFirst => None,
+        }
+    }
 }
 
 /// The uids whose home is one shard.
@@ -52,7 +65,7 @@ impl Directory {
     }
 
     /// Adds a session. Gives the others that have had the uid and have lost it by that, to be
-    /// kicked.
+    /// closed.
     ///
     /// # Errors
     /// The uid is another session's, and stays so.
@@ -72,7 +85,7 @@ impl Directory {
         match on_second {
             None => sessions.push(session),
             Some(OnSecondBind::Refuse) => return Err(InUse),
-            Some(OnSecondBind::KickFirst(_)) => {
+            Some(OnSecondBind::KickFirst(_) | OnSecondBind::CloseFirst) => {
                 return Ok(std::mem::replace(sessions, SmallVec::from_iter([session])));
             }
         }
@@ -123,16 +136,17 @@ mod tests {
 
     #[test]
     fn the_newest_session_takes_the_uid_from_the_first() {
-        let kick = OnSecondBind::KickFirst("elsewhere".into());
-        let mut directory = Directory::default();
-        let mut bind = |slot| directory.bind("amy", session(slot), Some(&kick)).unwrap();
-        assert_eq!(bind(1).len(), 0);
-        assert_eq!(bind(1).len(), 0, "its own is no other");
-        assert_eq!(bind(2)[..], [session(1)]);
-        assert_eq!(bind(1)[..], [session(2)]);
-        assert_eq!(directory.get("amy"), [session(1)]);
-        assert!(!directory.unbind("amy", session(2)), "its end comes late");
-        assert_eq!(directory.get("amy"), [session(1)]);
+        for on_second in [OnSecondBind::KickFirst("elsewhere".into()), OnSecondBind::CloseFirst] {
+            let mut directory = Directory::default();
+            let mut bind = |slot| directory.bind("amy", session(slot), Some(&on_second)).unwrap();
+            assert_eq!(bind(1).len(), 0);
+            assert_eq!(bind(1).len(), 0, "its own is no other");
+            assert_eq!(bind(2)[..], [session(1)]);
+            assert_eq!(bind(1)[..], [session(2)]);
+            assert_eq!(directory.get("amy"), [session(1)]);
+            assert!(!directory.unbind("amy", session(2)), "its end comes late");
+            assert_eq!(directory.get("amy"), [session(1)]);
+        }
     }
 
     #[test]

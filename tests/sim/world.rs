@@ -105,9 +105,10 @@ impl World {
         let mut limits = limits(&plan, &mut random);
         let heartbeat = random.percent(60).then_some(Duration::from_millis(600));
         let any_package = random.percent(30);
-        let single_session = match random.within(0, 3) {
+        let single_session = match random.within(0, 4) {
             0 => Some(OnSecondBind::Refuse),
             1 => Some(OnSecondBind::KickFirst("elsewhere".into())),
+            2 => Some(OnSecondBind::CloseFirst),
             _ => None,
         };
         let has_single_session = single_session.is_some();

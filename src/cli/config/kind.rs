@@ -33,8 +33,8 @@ pub(super) const SERIALIZER: Kind<String> = Kind {
 
 /// The fate of a second session of a uid; the reason for a kick stands elsewhere.
 pub(super) const SINGLE_SESSION: Kind<String> = Kind {
-    expected: "\"off\", \"refuse\" or \"kick\"",
-    parse: |value| one_of(&["off", "refuse", "kick"], value),
+    expected: "\"off\", \"refuse\", \"kick\" or \"close\"",
+    parse: |value| one_of(&["off", "refuse", "kick", "close"], value),
 };
 
 pub(super) const LOG_LEVEL: Kind<String> = Kind {

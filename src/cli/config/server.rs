@@ -144,6 +144,7 @@ impl Server {
         match &*self.single_session {
             "refuse" => Some(OnSecondBind::Refuse),
             "kick" => Some(OnSecondBind::KickFirst(self.single_session_reason.as_str().into())),
+            "close" => Some(OnSecondBind::CloseFirst),
             _ => None,
         }
     }

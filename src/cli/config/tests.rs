@@ -216,7 +216,7 @@ fn relations_are_told_with_the_key_they_are_about() {
         ),
         (
             "[server]\nsingle_session = true",
-            "2:18: server.single_session: expected \"off\", \"refuse\" or \"kick\", found true",
+            "2:18: server.single_session: expected \"off\", \"refuse\", \"kick\" or \"close\", found true",
         ),
         (
             "[limits]\nreceive_buffers = 100",
@@ -394,6 +394,7 @@ fn a_second_session_is_let_be_refused_or_wins() {
     assert_eq!(second("single_session = \"off\""), None);
     assert_eq!(second("single_session = \"refuse\""), Some(OnSecondBind::Refuse));
     assert_eq!(second("single_session = \"kick\""), kick("logged in elsewhere"));
+    assert_eq!(second("single_session = \"close\""), Some(OnSecondBind::CloseFirst));
     let away = "single_session = \"kick\"\nsingle_session_reason = \"away\"";
     assert_eq!(second(away), kick("away"));
 }

@@ -78,13 +78,13 @@ impl Forwarder {
     /// decide.
     pub(super) fn handle_replaced(&mut self, session: SessionId, uid: &Uid) {
         let config = Arc::clone(&self.config);
-        let Some(OnSecondBind::KickFirst(reason)) = &config.on_second_bind else { return };
         if let Some((slot, connection)) = self.outbound.connections.find(session)
             && connection.state.is_working()
             && connection.uid().is_some_and(|bound| bound.text() == uid.text())
         {
             self.counters.sessions_replaced.one();
-            self.outbound.kick(slot, Some(reason), CloseReason::Kick);
+            let reason = config.on_second_bind.as_ref().and_then(OnSecondBind::reason);
+            self.outbound.kick(slot, reason.map(|reason| &**reason), CloseReason::Kick);
         }
     }
 
