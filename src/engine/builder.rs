@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::attachment::Attachment;
 use super::handle::Engine;
 use super::listen::Listener;
-use super::network::{NetworkForwarder, Subscribers};
+use super::network::NetworkForwarder;
 use super::threads::ThreadCounts;
 use crate::dispatch::denied_hosts::DeniedHosts;
 use crate::dispatch::handshake::HandshakeCheck;
@@ -28,7 +28,9 @@ use crate::route::schemas::Schemas;
 use crate::route::table::RouteTable;
 use crate::route::{Dictionary, SlowConsumer};
 use crate::session::OnSecondBind;
-use crate::shard::{Changing, CheckClient, Heartbeat, KeptAliveBy, ShardConfig, measured_routes};
+use crate::shard::{
+    Changing, CheckClient, Heartbeat, KeptAliveBy, ShardConfig, Subscribers, measured_routes,
+};
 use crate::span::SpanQueues;
 use crate::wire::protobuf::ProtoTable;
 
@@ -759,14 +761,13 @@ impl Builder {
             listeners: self.listeners.into_iter().map(|listener| listener.config).collect(),
             routes: Arc::new(routes),
             server_types,
-            subscribers_to_all: subscribers.of_all,
-            subscribers_to_logins: subscribers.of_logins,
+            subscribers,
             registers: self.registers,
             mistakes: Arc::default(),
             host: OnceLock::new(),
             started_unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
             connections: AtomicUsize::new(0),
-            session_numbers: AtomicU64::new(0),
+            sessions_numbered: AtomicU64::new(0),
             counters: (0..counts.parties()).map(|_| Arc::default()).collect(),
             figures: Figures::new(counts.shards, counts.networks),
             measured_routes,

@@ -1,6 +1,6 @@
 //! A forwarder to servers outside the process: what it gets from the engine, and gives to it.
 //!
-//! One such forwarder is one thread, whatever its protocol, and one party of the hub; the half of
+//! Each thread of such a forwarder, of which it mostly has one, is one party of the hub; the half of
 //! it that faces the engine is [`crate::forward::remote`].
 
 use std::net::SocketAddr;
@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use super::threads::{Join, Threads};
 use crate::error::{EngineOption, StartError};
-use crate::forward::{Party, Route, WorkerIndex};
+use crate::forward::{NetworkThreads, Party, Route, WorkerIndex};
 use crate::limits::Limits;
 #[cfg(any(feature = "pitaya", feature = "pomelo"))]
 use crate::metrics::Counters;
-use crate::shard::{ShardConfig, worker_bit};
+use crate::session::OnSecondBind;
+use crate::shard::{ShardConfig, Subscribers};
 
 /// A network forwarder, as the embedder describes it.
 pub(super) trait NetworkForwarder: Send {
@@ -34,40 +35,71 @@ pub(super) trait NetworkForwarder: Send {
         false
     }
 
+    /// The fate of a second session of a uid, unless the embedder decides about that.
+    fn on_second_bind(&self) -> Option<OnSecondBind> {
+        None
+    }
+
+    /// The threads that it runs on in an engine with so many shards, at least 1. Each is a party of the hub,
+    /// and serves some of the shards ([`NetworkThreads::of`]).
+    fn threads(&self, _shards: u16) -> u16 {
+        1
+    }
+
     /// Checks that it can be started, as far as that shows before.
     fn check(&self, limits: &Limits) -> Result<(), StartError>;
 
-    /// Starts its thread as a party of the engine. What it has to bind or check, it does before it
-    /// returns. It ends once [`Threads::has_to_stop_workers`] says so.
+    /// Starts its threads as parties of the engine. What it has to bind or check, it does before it
+    /// returns. They end once [`Threads::has_to_stop_workers`] says so.
     ///
-    /// `clients` is the address where clients connect, `routes` the embedder's routers of its
-    /// server types ([`super::Builder::route`]).
-    fn start(
-        self: Box<Self>,
-        me: Party,
-        config: Arc<ShardConfig>,
-        threads: Arc<Threads>,
-        clients: SocketAddr,
-        routes: Vec<(String, Route)>,
-    ) -> Result<Join, StartError>;
+    /// # Errors
+    /// The system refuses something; the threads that `joins` has by then have started all the
+    /// same.
+    fn start(self: Box<Self>, place: NetworkPlace, joins: &mut Vec<Join>)
+    -> Result<(), StartError>;
 }
 
-/// The bits of the forwarders that are told of sessions besides those that they know.
-pub(super) struct Subscribers {
-    pub(super) of_all: u64,
-    pub(super) of_logins: u64,
+/// The place of a forwarder in an engine that starts.
+pub(super) struct NetworkPlace {
+    /// A party for each of its threads.
+    pub(super) parties: Vec<Party>,
+    pub(super) config: Arc<ShardConfig>,
+    pub(super) threads: Arc<Threads>,
+    /// The address where clients connect.
+    pub(super) clients: SocketAddr,
+    /// The embedder's routers of its server types ([`super::Builder::route`]).
+    pub(super) routes: Vec<(String, Route)>,
 }
 
-impl Subscribers {
-    pub(super) fn by(networks: &[Box<dyn NetworkForwarder>], workers: u16) -> Self {
-        let bits = |wants: fn(&dyn NetworkForwarder) -> bool| {
-            let those = (workers..).zip(networks).filter(|(_, network)| wants(&***network));
-            those.fold(0, |bits, (worker, _)| bits | worker_bit(WorkerIndex(worker)))
-        };
-        Self {
-            of_all: bits(|network| network.hears_all_ends()),
-            of_logins: bits(|network| network.hears_logins()),
-        }
+/// The threads of each forwarder, of an engine with so many workers.
+pub(super) fn threads_of(
+    networks: &[Box<dyn NetworkForwarder>],
+    workers: u16,
+    shards: u16,
+) -> Vec<NetworkThreads> {
+    let mut first = workers;
+    let mut next = |network: &Box<dyn NetworkForwarder>| {
+        let count = network.threads(shards);
+        let threads = NetworkThreads { first: WorkerIndex(first), count };
+        // Too many are refused by their count.
+        first = first.saturating_add(count);
+        threads
+    };
+    networks.iter().map(&mut next).collect()
+}
+
+/// The forwarders that are told of sessions besides those that they know.
+pub(super) fn subscribers(
+    networks: &[Box<dyn NetworkForwarder>],
+    threads: &[NetworkThreads],
+) -> Subscribers {
+    let those = |wants: fn(&dyn NetworkForwarder) -> bool| {
+        let those = networks.iter().zip(threads).filter(|(network, _)| wants(&***network));
+        those.map(|(_, threads)| *threads).collect()
+    };
+    Subscribers {
+        to_ends: those(|network| network.hears_all_ends()),
+        to_logins: those(|network| network.hears_logins()),
     }
 }
 
@@ -83,14 +115,15 @@ pub(super) struct ForwarderContext {
 }
 
 #[cfg(any(feature = "pitaya", feature = "pomelo"))]
-impl ForwarderContext {
-    pub(super) fn new(
-        me: Party,
-        config: Arc<ShardConfig>,
-        threads: Arc<Threads>,
-        routes: Vec<(String, Route)>,
-    ) -> Self {
-        let counters = Arc::clone(&config.counters[me.index()]);
-        Self { me, config, threads, routes, counters }
+impl NetworkPlace {
+    /// The context of each thread, in order.
+    pub(super) fn contexts(&self) -> impl Iterator<Item = ForwarderContext> {
+        self.parties.iter().map(|me| ForwarderContext {
+            me: *me,
+            config: Arc::clone(&self.config),
+            threads: Arc::clone(&self.threads),
+            routes: self.routes.clone(),
+            counters: Arc::clone(&self.config.counters[me.index()]),
+        })
     }
 }

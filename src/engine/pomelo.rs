@@ -17,20 +17,19 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use super::builder::Builder;
 use super::dial::{self, Dialer, Lookup, Step};
 use super::listen::{self, Listener};
-use super::network::{ForwarderContext, NetworkForwarder};
+use super::network::{ForwarderContext, NetworkForwarder, NetworkPlace};
 use super::threads::{Join, Threads};
 use crate::dispatch::chain::guarded_uncounted;
 use crate::dispatch::tasks::WakeThread as _;
 use crate::error::{EngineOption, StartError};
+use crate::forward::Party;
 use crate::forward::remote::{Remote, RemoteConfig};
-use crate::forward::{Party, Route};
 use crate::limits::Limits;
 use crate::limits::turn::CLUSTER_READS_PER_TURN;
 use crate::metrics::ClusterFigures;
 use crate::pomelo::{
     Command, MASTER, Member, MemberConfig, Output, PeerId, PomeloCluster, StopHook, host_and_port,
 };
-use crate::shard::ShardConfig;
 
 impl Builder {
     /// Forwards server types to the Node servers of a Pomelo cluster, which this engine joins as
@@ -80,14 +79,13 @@ impl NetworkForwarder for PomeloForwarder {
 
     fn start(
         self: Box<Self>,
-        me: Party,
-        config: Arc<ShardConfig>,
-        threads: Arc<Threads>,
-        clients: SocketAddr,
-        routes: Vec<(String, Route)>,
-    ) -> Result<Join, StartError> {
-        let context = ForwarderContext::new(me, config, threads, routes);
-        start(self.cluster, context, clients, self.lookup)
+        place: NetworkPlace,
+        joins: &mut Vec<Join>,
+    ) -> Result<(), StartError> {
+        for context in place.contexts() {
+            joins.push(start(&self.cluster, context, place.clients, self.lookup)?);
+        }
+        Ok(())
     }
 }
 
@@ -124,13 +122,13 @@ fn rpc_listener(cluster: &PomeloCluster) -> Listener {
 
 /// Listens, and starts the thread. The description has been checked.
 fn start(
-    cluster: PomeloCluster,
+    cluster: &PomeloCluster,
     context: ForwarderContext,
     clients: SocketAddr,
     lookup: Lookup,
 ) -> Result<Join, StartError> {
     let failed = |error: std::io::Error| StartError::System { what: "the cluster's thread", error };
-    let mut listening = listen::listen(&[rpc_listener(&cluster)], 1, BACKLOG)?;
+    let mut listening = listen::listen(&[rpc_listener(cluster)], 1, BACKLOG)?;
     let listener = listening.by_shard.remove(0).remove(0);
     let address = listening.addresses[0];
     listener.set_nonblocking(true).map_err(failed)?;
@@ -142,6 +140,7 @@ fn start(
         resident_bytes,
     );
     let poll = Poll::new(&context, &listener).map_err(failed)?;
+    let cluster = cluster.clone();
     let spawned = std::thread::Builder::new().name("shaddock-pomelo".into()).spawn(move || {
         let config = &context.config;
         let member =

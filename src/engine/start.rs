@@ -12,7 +12,7 @@ use super::balance::Balancer;
 use super::cores::pin;
 use super::handle::Engine;
 use super::listen::Listening;
-use super::network::NetworkForwarder;
+use super::network::{NetworkForwarder, NetworkPlace};
 use super::preflight::sockets_max;
 use super::ring_memory::ring_failed;
 use super::shard_thread::ShardThread;
@@ -325,12 +325,19 @@ fn start_networks(
     engine: &mut Engine,
 ) -> Result<(), StartError> {
     let (config, threads, clients) = engine.parts();
-    for (me, network) in counts.networks().zip(networks) {
+    let mut parties = counts.networks();
+    for network in networks {
+        let count = usize::from(network.threads(counts.shards));
+        let parties = parties.by_ref().take(count).collect();
         let server_types = network.server_types();
         let is_mine = |(name, _): &&(String, Route)| server_types.contains(&name.as_str());
         let routes = routers.iter().filter(is_mine).cloned().collect();
         let (config, threads) = (Arc::clone(&config), Arc::clone(&threads));
-        engine.add_worker(network.start(me, config, threads, clients, routes)?);
+        let mut joins = Vec::new();
+        let place = NetworkPlace { parties, config, threads, clients, routes };
+        let started = network.start(place, &mut joins);
+        joins.into_iter().for_each(|join| engine.add_worker(join));
+        started?;
     }
     Ok(())
 }

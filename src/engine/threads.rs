@@ -45,6 +45,7 @@ pub(super) struct Threads {
 pub(super) struct ThreadCounts {
     pub(super) shards: u16,
     pub(super) workers: u16,
+    /// The threads of network forwarders.
     pub(super) networks: u16,
 }
 
@@ -54,7 +55,7 @@ impl ThreadCounts {
         self.shards + self.workers + self.networks
     }
 
-    /// Each network forwarder's party, in order.
+    /// The parties of the network forwarders' threads, in order.
     pub(super) fn networks(self) -> impl Iterator<Item = Party> {
         (self.shards + self.workers..self.parties()).map(Party)
     }

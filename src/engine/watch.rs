@@ -219,13 +219,14 @@ impl Handle {
     }
 
     fn metrics_of(&self, index: ServerTypeIndex, kind: &ServerType) -> ServerTypeMetrics {
-        let (target, up, down, names, first) = match &kind.carrier {
+        let (target, up, down, names, first, count) = match &kind.carrier {
             Carrier::Workers { servers, first_worker, .. } => {
                 let names: Vec<_> = servers.iter().map(|id| id.as_str().to_owned()).collect();
-                ("worker", names.len() as u64, 0, names, *first_worker)
+                let count = names.len();
+                ("worker", count as u64, 0, names, *first_worker, count)
             }
-            Carrier::Remote { worker } => {
-                let party = self.threads.hub.worker(*worker);
+            Carrier::Remote(threads) => {
+                let party = self.threads.hub.worker(threads.first);
                 let mut clusters = self.config.figures.clusters();
                 let cluster = clusters.find(|cluster| cluster.party == party.0);
                 let backends = cluster.and_then(|cluster| {
@@ -234,12 +235,13 @@ impl Handle {
                 let (up, down) = backends.map_or((0, 0), |it| (it.up.value(), it.down.value()));
                 // Until its thread has begun it has no server.
                 let target = cluster.map_or("cluster", |cluster| cluster.kind);
-                (target, up, down, vec![target.to_owned()], *worker)
+                let names = vec![target.to_owned()];
+                (target, up, down, names, threads.first, usize::from(threads.count))
             }
         };
         let workers = match &kind.carrier {
             Carrier::Workers { .. } => self.worker_metrics(&names, first.index()),
-            Carrier::Remote { .. } => Vec::new(),
+            Carrier::Remote(_) => Vec::new(),
         };
         let mut metrics = ServerTypeMetrics {
             name: kind.name.to_string(),
@@ -265,8 +267,11 @@ impl Handle {
             metrics.timed_out += forwards.ended(ForwardEnd::TimedOut);
             metrics.lost += forwards.ended(ForwardEnd::Lost);
             metrics.rejected += forwards.ended(ForwardEnd::Rejected);
-            let lanes = shard.lanes.iter().skip(first.index());
-            metrics.lanes.iter_mut().zip(lanes).for_each(|(sum, lane)| sum.1 += lane.value());
+            // Those to the threads of a network forwarder have one name.
+            let last = metrics.lanes.len().saturating_sub(1);
+            for (place, lane) in shard.lanes.iter().skip(first.index()).take(count).enumerate() {
+                metrics.lanes[place.min(last)].1 += lane.value();
+            }
         }
         metrics
     }
@@ -285,16 +290,29 @@ impl Handle {
     }
 
     fn cluster_metrics(&self) -> Vec<ClusterMetrics> {
-        let clusters = self.config.figures.clusters().map(|cluster| ClusterMetrics {
-            kind: cluster.kind,
-            coordinators: cluster
-                .coordinators
-                .iter()
-                .map(|(kind, up)| (*kind, up.value() > 0))
-                .collect(),
-            has_joined: cluster.has_joined(),
-        });
-        clusters.collect()
+        let mut all: Vec<ClusterMetrics> = Vec::new();
+        for cluster in self.config.figures.clusters() {
+            let coordinators =
+                cluster.coordinators.iter().map(|(kind, up)| (*kind, up.value() > 0));
+            match all.iter_mut().find(|other| other.kind == cluster.kind) {
+                None => all.push(ClusterMetrics {
+                    kind: cluster.kind,
+                    coordinators: coordinators.collect(),
+                    has_joined: cluster.has_joined(),
+                }),
+                // What one thread of several lacks is lacking.
+                Some(other) => {
+                    other.has_joined &= cluster.has_joined();
+                    for (kind, is_up) in coordinators {
+                        let mut found = other.coordinators.iter_mut();
+                        if let Some((_, other)) = found.find(|(other, _)| *other == kind) {
+                            *other &= is_up;
+                        }
+                    }
+                }
+            }
+        }
+        all
     }
 
     /// Tells balancers to send nobody more, or to do so again: the health path and the admin

@@ -26,5 +26,7 @@ pub(crate) use chunk::Chunk;
 pub(crate) use doorbell::Doorbell;
 pub(crate) use hub::{BACKLOG_RETRY_US, Endpoint, Hub, HubLimits};
 pub(crate) use party::Party;
-pub(crate) use workers::{Carrier, Route, ServerType, ServerTypeIndex, WorkerIndex};
+pub(crate) use workers::{
+    Carrier, NetworkThreads, Route, ServerType, ServerTypeIndex, WorkerIndex,
+};
 pub use workers::{LaneFull, ServerId, Workers};

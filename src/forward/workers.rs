@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::dispatch::{Context, Handlers, Register, Routes};
-use crate::session::SessionView;
+use crate::session::{SessionView, ShardIndex};
 
 /// A server's name, such as `chat-1`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -157,6 +157,12 @@ impl WorkerIndex {
     pub(crate) fn index(self) -> usize {
         usize::from(self.0)
     }
+
+    /// Its bit in a set of workers, which 64 of them share.
+    #[inline]
+    pub(crate) fn bit(self) -> u64 {
+        1 << (self.0 % 64)
+    }
 }
 
 /// The index of a server type among those of the configuration that are forwarded.
@@ -190,5 +196,27 @@ pub(crate) enum Carrier {
     },
     /// To a network forwarder. It picks the server itself, as its list changes while the engine
     /// runs.
-    Remote { worker: WorkerIndex },
+    Remote(NetworkThreads),
+}
+
+/// The threads of one network forwarder. Each serves some of the shards, and stands for all servers
+/// to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NetworkThreads {
+    /// The others follow it.
+    pub(crate) first: WorkerIndex,
+    /// At least 1.
+    pub(crate) count: u16,
+}
+
+impl NetworkThreads {
+    /// The thread that serves a shard.
+    pub(crate) fn of(self, shard: ShardIndex) -> WorkerIndex {
+        WorkerIndex(self.first.0 + Self::place(shard, self.count))
+    }
+
+    /// The place of that thread among so many.
+    pub(crate) fn place(shard: ShardIndex, count: u16) -> u16 {
+        shard.0 % count
+    }
 }

@@ -11,7 +11,7 @@ use super::{Counter, LatencyCounters, MeasuredRoutes, RouteLatencies};
 pub(crate) struct Figures {
     /// Each shard's, once it has begun.
     shards: Box<[OnceLock<Arc<ShardFigures>>]>,
-    /// Each network forwarder's, once it has begun.
+    /// Those of each thread of a network forwarder's, once it has begun.
     clusters: Box<[OnceLock<Arc<ClusterFigures>>]>,
     /// True while balancers are to send nobody more.
     is_draining: AtomicBool,
@@ -84,7 +84,7 @@ pub(crate) enum ForwardEnd {
     Rejected,
 }
 
-/// The figures of one network forwarder.
+/// The figures of one thread of a network forwarder.
 #[derive(Debug)]
 pub(crate) struct ClusterFigures {
     /// The party of the hub that it is.
@@ -111,7 +111,7 @@ pub(crate) struct BackendFigures {
 }
 
 impl Figures {
-    /// No figures yet, of so many shards and network forwarders.
+    /// No figures yet, of so many shards and threads of network forwarders.
     pub(crate) fn new(shards: u16, networks: u16) -> Self {
         Self {
             shards: (0..shards).map(|_| OnceLock::new()).collect(),
@@ -139,7 +139,7 @@ impl Figures {
             && self.clusters.iter().all(|cluster| cluster.get().is_some())
     }
 
-    /// Shows a network forwarder's figures from here on.
+    /// Shows the figures of a thread of a network forwarder's from here on.
     #[cfg_attr(not(any(feature = "pitaya", feature = "pomelo")), allow(dead_code))]
     pub(crate) fn add_cluster(&self, figures: ClusterFigures) -> Arc<ClusterFigures> {
         let figures = Arc::new(figures);
@@ -151,7 +151,7 @@ impl Figures {
         figures
     }
 
-    /// Those of all network forwarders that have begun.
+    /// Those of all threads of network forwarders that have begun.
     pub(crate) fn clusters(&self) -> impl Iterator<Item = &Arc<ClusterFigures>> {
         self.clusters.iter().filter_map(OnceLock::get)
     }

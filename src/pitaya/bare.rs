@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::cluster::PitayaCluster;
 use super::member::Member;
 use super::member_config::MemberConfig;
+use super::share::Share;
 use crate::forward::remote::{Remote, RemoteConfig};
 use crate::forward::{Endpoint, Hub, HubLimits, Party, WorkerIndex};
 use crate::limits::Limits;
@@ -30,8 +31,9 @@ impl Member {
         let edition = Arc::new(Edition::bare(None, &routes));
         let counters = Arc::new(Counters::default());
         let (kind, id) = ("connector".into(), "c-1".into());
-        let mut config =
-            MemberConfig::new(cluster, &kind, &id, &routes, &counters, ([1, 2], 1_000));
+        let random = ([1, 2], 1_000);
+        let whole = Share { index: 0, count: 1, shards: 1 };
+        let mut config = MemberConfig::new(cluster, &kind, &id, &routes, &counters, random, whole);
         change(&mut config);
         let remote = RemoteConfig { limits: &Limits::default(), routes, edition };
         let remote = Remote::new(&hub, hub.worker(WorkerIndex(0)), remote);

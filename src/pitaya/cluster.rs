@@ -49,6 +49,7 @@ use crate::log::redact_credentials;
 ///     .heartbeat_ttl(Duration::from_secs(30))
 ///     .resync(Duration::from_secs(60))
 ///     .unique_session(false)
+///     .threads(2)
 ///     .limits(PitayaLimits { window: 50, ..PitayaLimits::default() });
 /// Engine::builder().listen("127.0.0.1:3250").pitaya(cluster).check()?;
 /// # Ok::<(), shaddock::StartError>(())
@@ -71,6 +72,7 @@ pub struct PitayaCluster {
     pub(crate) heartbeat_ttl: Duration,
     pub(crate) resync: Duration,
     pub(crate) unique_session: bool,
+    pub(crate) threads: u16,
     pub(crate) limits: PitayaLimits,
 }
 
@@ -174,6 +176,7 @@ impl PitayaCluster {
             heartbeat_ttl: HEARTBEAT_TTL,
             resync: RESYNC,
             unique_session: true,
+            threads: 1,
             limits: PitayaLimits::default(),
         }
     }
@@ -324,9 +327,24 @@ impl PitayaCluster {
     /// Sets whether a uid may have one session only, at all frontends of this type: Pitaya's
     /// `pitaya.session.unique`. A session whose uid is bound again, here or at another frontend, is
     /// kicked. Without it an older session at the same frontend closes without a kick, and those
-    /// at others stay. Default yes, as in Pitaya.
+    /// at others stay. What happens at the same frontend is
+    /// [`Builder::single_session`](crate::Builder::single_session)'s to say where that is set.
+    /// Default yes, as in Pitaya.
     pub fn unique_session(mut self, unique: bool) -> Self {
         self.unique_session = unique;
+        self
+    }
+
+    /// The threads that talk to the cluster, at least 1, of which no more start than there are
+    /// shards. Each has a connection to NATS and serves a part of the shards; to the cluster they
+    /// are one server. The bounds of [`PitayaLimits`] are those of all threads together, in equal
+    /// parts: with two threads a server gets 13 messages at a time from the one and 12 from the
+    /// other.
+    ///
+    /// One thread forwards more than a few shards can send (docs/pitaya.md, "One thread or
+    /// several"). Default 1.
+    pub fn threads(mut self, threads: u16) -> Self {
+        self.threads = threads;
         self
     }
 
@@ -419,6 +437,11 @@ impl PitayaCluster {
             if limit == 0 {
                 return bad(option, "at least 1");
             }
+        }
+        let threads = usize::from(self.threads);
+        if threads == 0 || threads > limits.window {
+            let expected = format!("1 to {}, as each has a part of the window", limits.window);
+            return Err(("pitaya.threads", expected));
         }
         Ok(())
     }

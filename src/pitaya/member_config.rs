@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cluster::{PitayaCluster, PitayaLimits};
+use super::share::Share;
 use crate::metrics::Counters;
 use crate::route::table::RouteTable;
 use crate::span::SpanContext;
@@ -15,6 +16,9 @@ pub(crate) struct MemberConfig {
     pub(crate) frontend_type: Arc<str>,
     pub(crate) routes: Arc<RouteTable>,
     pub(crate) counters: Arc<Counters>,
+    /// The part of the frontend that this member is.
+    pub(crate) share: Share,
+    /// Its part of the frontend's bounds.
     pub(crate) limits: PitayaLimits,
     pub(crate) request_timeout_us: u64,
     /// The same as Go writes it.
@@ -22,9 +26,6 @@ pub(crate) struct MemberConfig {
     /// The time that a server lives on in etcd's list without a word.
     pub(super) lease_us: u64,
     pub(crate) unique_session: bool,
-    /// True if the shards leave a uid one session at most: there is no older one of this process
-    /// to be closed, and of two that log in at once only the shards know which is older.
-    pub(crate) has_single_session: bool,
     /// Nanoseconds from 1970 to the engine's start.
     pub(crate) started_unix_ns: u64,
     /// The prefix of every answer's subject, which is this process's alone.
@@ -48,6 +49,7 @@ impl MemberConfig {
         routes: &Arc<RouteTable>,
         counters: &Arc<Counters>,
         (random, started_unix_ms): ([u64; 2], u64),
+        share: Share,
     ) -> Self {
         let json = |text: &str| serde_json::Value::from(text).to_string();
         let (id, kind) = (json(server_id), json(server_type));
@@ -61,12 +63,12 @@ impl MemberConfig {
             frontend_type: Arc::clone(server_type),
             routes: Arc::clone(routes),
             counters: Arc::clone(counters),
-            limits: cluster.limits.clone(),
+            share,
+            limits: share.of(&cluster.limits),
             request_timeout_us: micros(cluster.request_timeout),
             request_timeout_text: timeout,
             lease_us: micros(cluster.heartbeat_ttl),
             unique_session: cluster.unique_session,
-            has_single_session: false,
             started_unix_ns: started_unix_ms.saturating_mul(1_000_000),
             inbox: format!("_INBOX.{:016x}{:016x}.", random[0], random[1]).into(),
             metadata_head: head.into_bytes(),

@@ -15,6 +15,7 @@ pub(crate) mod nats;
 mod remotes;
 mod servers;
 mod session_data;
+mod share;
 pub(crate) mod subjects;
 #[cfg(test)]
 mod tests;
@@ -27,5 +28,7 @@ pub use cluster::{PitayaCluster, PitayaLimits};
 pub(crate) use commands::Command;
 pub(crate) use member::{ETCD, Member, NATS};
 pub(crate) use member_config::MemberConfig;
+pub(crate) use remotes::KICK_REASON;
 pub(crate) use servers::{Change, KEYS, ServerName};
+pub(crate) use share::Share;
 pub use tls::ClusterTls;

@@ -36,7 +36,7 @@ struct User {
 }
 
 /// The reason of a kick, for clients that are told one. Pitaya's are not.
-const KICK_REASON: &str = "kick";
+pub(crate) const KICK_REASON: &str = "kick";
 
 /// The `data` of an answer.
 const ACK: &[u8] = b"ack";
@@ -84,9 +84,15 @@ impl Remotes {
         reply: Option<Subject>,
         payload: Bytes,
     ) {
+        let share = turn.config.share;
         let Ok(request) = Request::decode(payload) else {
-            return turn.config.counters.cluster_bad_packets.one();
+            return turn.config.counters.cluster_bad_packets.add(share.is_first().into());
         };
+        let is_mine =
+            session_meant(turn, &request).map_or(share.is_first(), |number| share.serves(number));
+        if !is_mine {
+            return;
+        }
         turn.config.counters.cluster_calls.one();
         if let Err(error) = self.serve(turn, reply.clone(), request) {
             answer(turn, reply, Response { data: Bytes::new(), error: Some(error) });
@@ -104,10 +110,7 @@ impl Remotes {
         let Some(Msg { route, data, .. }) = msg else {
             return Err(error("PIT-400", "there is no message in the request"));
         };
-        // The server's type may stand in front.
-        let own = &*turn.config.frontend_type;
-        let short = route.strip_prefix(own).and_then(|rest| rest.strip_prefix('.'));
-        let short = short.unwrap_or(&route);
+        let short = short_route(turn, &route);
         match short {
             "sys.bindsession" if kind == rpc_type::USER => self.serve_bind(turn, reply, &data),
             "sys.pushsession" if kind == rpc_type::USER => {
@@ -250,7 +253,8 @@ impl Remotes {
     }
 
     /// A session has got a uid, from a backend or from a handler of this process: pushes to the
-    /// user are listened to, the others are told, and older sessions of the user close.
+    /// user are listened to, and the others are told. Older sessions of the user are the shards'
+    /// matter.
     pub(super) fn handle_login(&mut self, turn: &mut Turn<'_>, data: &Arc<SessionData>) {
         let Some(uid) = &data.uid else { return };
         self.bound.insert(data.number);
@@ -264,20 +268,11 @@ impl Remotes {
         let uid: Arc<str> = uid.text().into();
         let is_new = !self.users.contains_key(&uid);
         let user = self.users.entry(Arc::clone(&uid)).or_default();
-        let older: SmallVec<[u64; 1]> =
-            user.sessions.iter().copied().filter(|number| *number != data.number).collect();
-        if older.len() == user.sessions.len() {
+        if !user.sessions.contains(&data.number) {
             user.sessions.push(data.number);
         }
         if is_new {
             turn.commands.push(Command::Subscribe { uid: Arc::clone(&uid) });
-        }
-        // Where a uid is unique the older one is kicked here as it is elsewhere; without it closes.
-        let reason = turn.config.unique_session.then_some(KICK_REASON);
-        for number in older.into_iter().filter(|_| !turn.config.has_single_session) {
-            if turn.remote.kick(number, reason.map(Arc::from)) == Err(Refused::Busy) {
-                asker::tell_refused(&turn.config.counters);
-            }
         }
         let told = BindMsg { uid: uid.to_string(), fid: turn.config.frontend_id.to_string() };
         let subject = subjects::bindings(&turn.config.frontend_type);
@@ -297,6 +292,20 @@ impl Remotes {
             }
         }
     }
+}
+
+/// A route without the server's type, which may stand in front.
+fn short_route<'r>(turn: &Turn<'_>, route: &'r str) -> &'r str {
+    let own = &*turn.config.frontend_type;
+    route.strip_prefix(own).and_then(|rest| rest.strip_prefix('.')).unwrap_or(route)
+}
+
+/// The number of the session that a request is about, if it is about one and can be read.
+fn session_meant(turn: &Turn<'_>, request: &Request) -> Option<u64> {
+    let Msg { route, data, .. } = request.msg.as_ref()?;
+    let is_of_session = matches!(short_route(turn, route), "sys.bindsession" | "sys.pushsession");
+    let session = is_of_session.then(|| Session::decode(&**data).ok()).flatten()?;
+    u64::try_from(session.id).ok()
 }
 
 fn answer(turn: &mut Turn<'_>, reply: Option<Subject>, response: Response) {

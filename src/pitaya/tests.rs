@@ -408,17 +408,12 @@ fn pushes_reach_the_session_and_kicks_the_uids_home() {
 }
 
 #[test]
-fn a_user_has_one_session_here_and_one_frontend_if_wanted() {
+fn a_user_has_one_frontend_if_wanted() {
     for is_unique in [false, true] {
         let mut rig = Rig::new(|cluster| cluster.unique_session(is_unique));
         rig.login(1, "amy");
         rig.login(2, "amy");
-        let older = SessionId::new(ShardIndex(0), Slot(1), Generation::FIRST);
-        let Some(Mail::Kick { session, reason }) = rig.mail() else {
-            panic!("the older one stays")
-        };
-        // Only where uids are not unique it closes without a kick.
-        assert_eq!((session, reason.is_some()), (older, is_unique));
+        assert!(rig.mail().is_none(), "the shards know which of the two is older");
         let told = |fid: &str| BindMsg { uid: "amy".into(), fid: fid.into() }.encode_to_vec();
         rig.member.handle_binding(told("c-1").into());
         assert!(rig.mail().is_none(), "its own announcement");
@@ -430,28 +425,14 @@ fn a_user_has_one_session_here_and_one_frontend_if_wanted() {
         rig.sent();
         let closed = |number| {
             let data = SessionData { number, ..(*data(Some("amy"))).clone() };
-            Mail::Closed { session: older, data: Arc::new(data) }
+            let session = SessionId::new(ShardIndex(0), Slot(number as u32), Generation::FIRST);
+            Mail::Closed { session, data: Arc::new(data) }
         };
         rig.send(closed(1));
         assert_eq!(rig.member.poll_command(), None);
         rig.send(closed(2));
         assert_eq!(rig.member.poll_command(), unsubscribe("amy"));
     }
-}
-
-/// Of two that log in at once the shards know the older one, whoever is told of first here.
-#[test]
-fn the_older_session_is_left_to_shards_that_decide_about_it() {
-    let cluster = PitayaCluster::new(["n:1"], ["e:1"]).server_type("room");
-    let (member, shard, counters) =
-        Member::bare_with(&cluster, |config| config.has_single_session = true);
-    let mut rig = Rig { member, shard, counters, now_us: 0 };
-    rig.login(1, "amy");
-    rig.login(2, "amy");
-    assert!(rig.mail().is_none());
-    let told = BindMsg { uid: "amy".into(), fid: "c-2".into() }.encode_to_vec();
-    rig.member.handle_binding(told.into());
-    assert!(matches!(rig.mail(), Some(Mail::HomeKick { .. })), "another frontend has the user");
 }
 
 #[test]
@@ -466,4 +447,29 @@ fn users_are_looked_at_anew_when_nats_is_back() {
     assert_eq!(rig.member.poll_command(), subscribe("amy"));
     assert_eq!(rig.member.poll_command(), None);
     assert!(rig.member.has_user("amy") && !rig.member.has_user("a b"));
+}
+
+/// The thread of another shard answers, whoever asks for one of its sessions.
+#[test]
+fn each_thread_of_several_does_what_is_its_own() {
+    let cluster = PitayaCluster::new(["n:1"], ["e:1"]).server_type("room");
+    for index in [0, 1] {
+        let share = Share { index, count: 2, shards: 2 };
+        let (member, shard, counters) = Member::bare_with(&cluster, |config| config.share = share);
+        let mut rig = Rig { member, shard, counters, now_us: 0 };
+        let session = |id| Session { id, uid: "amy".into(), ..Session::default() };
+        let mut is_answered = |route: &str, data: Vec<u8>| {
+            rig.ask(route, data);
+            rig.member.poll_command().is_some()
+        };
+        // Neither knows any session, so that of the number's shard says so.
+        assert_eq!(is_answered("sys.bindsession", session(4).encode_to_vec()), index == 0);
+        assert_eq!(is_answered("sys.pushsession", session(5).encode_to_vec()), index == 1);
+        // What is about no session is the first one's.
+        assert_eq!(is_answered("sys.bindsession", session(-1).encode_to_vec()), index == 0);
+        assert_eq!(is_answered("sys.bindsession", vec![0xff]), index == 0);
+        assert_eq!(is_answered("a.b", Vec::new()), index == 0);
+        rig.member.handle_request(Some("reply".into()), Bytes::from_static(b"\xff"));
+        assert_eq!(rig.counters.snapshot().cluster_bad_packets, u64::from(index == 0));
+    }
 }

@@ -26,6 +26,18 @@ impl ShardIndex {
     }
 }
 
+/// The number by which clients and backends know a session, the nth that has got one, from 1. As
+/// [`shard_of`] finds its shard by it, the numbers of an engine with several shards have gaps.
+pub(crate) fn session_number(nth: u64, shard: ShardIndex, shards: u16) -> u64 {
+    nth * u64::from(shards) + u64::from(shard.0)
+}
+
+/// The shard of the session that has or had a number, if any ever had it.
+#[cfg(feature = "pitaya")]
+pub(crate) fn shard_of(number: u64, shards: u16) -> ShardIndex {
+    ShardIndex((number % u64::from(shards)) as u16)
+}
+
 /// The index of an entry in one shard's table.
 ///
 /// A slot does not name its session, so it is valid only during the call that looked it up: later

@@ -24,7 +24,9 @@ pub(crate) use data::SessionSnapshot;
 pub use data::{SessionData, SessionView};
 pub(crate) use directory::Directory;
 pub use directory::OnSecondBind;
-pub(crate) use id::{Generation, Slot};
+#[cfg(feature = "pitaya")]
+pub(crate) use id::shard_of;
+pub(crate) use id::{Generation, Slot, session_number};
 pub use id::{SessionId, ShardIndex};
 #[cfg(feature = "admin")]
 pub(crate) use info::{SessionInfo, SessionPage};

@@ -11,7 +11,9 @@ use crate::dispatch::denied_hosts::DeniedHosts;
 use crate::dispatch::handshake::HandshakeCheck;
 use crate::dispatch::{ClientRules, FailureBodies, Maintenance, Register, chain};
 use crate::forward::worker::WorkerConfig;
-use crate::forward::{Carrier, Hub, Party, ServerType, ServerTypeIndex, WorkerIndex};
+use crate::forward::{
+    Carrier, Hub, NetworkThreads, Party, ServerType, ServerTypeIndex, WorkerIndex,
+};
 use crate::limits::Limits;
 use crate::metrics::{Counters, Figures, MeasuredRoutes};
 #[cfg(feature = "admin")]
@@ -21,7 +23,7 @@ use crate::route::registration::Mistakes;
 use crate::route::schemas::Schemas;
 use crate::route::table::RouteTable;
 use crate::route::{Dictionary, default_route};
-use crate::session::{OnSecondBind, SessionView};
+use crate::session::{OnSecondBind, SessionView, ShardIndex};
 use crate::span::SpanQueues;
 use crate::wire::pitaya;
 use crate::wire::protobuf::ProtoTable;
@@ -60,10 +62,8 @@ pub(crate) struct ShardConfig {
     pub(crate) listeners: Vec<ListenerConfig>,
     pub(crate) routes: Arc<RouteTable>,
     pub(crate) server_types: Vec<ServerType>,
-    /// The network forwarders that hear of every session's end, by their [`worker_bit`]s.
-    pub(crate) subscribers_to_all: u64,
-    /// Those that hear of every login and logout.
-    pub(crate) subscribers_to_logins: u64,
+    /// The network forwarders that are told of sessions besides those that they know.
+    pub(crate) subscribers: Subscribers,
     pub(crate) registers: Vec<Register>,
     /// The mistakes in registrations, found while shards and workers are set up.
     pub(crate) mistakes: Arc<Mistakes>,
@@ -74,8 +74,8 @@ pub(crate) struct ShardConfig {
 
     /// Open connections of all shards. Touched when one opens or closes, never for a message.
     pub(crate) connections: AtomicUsize,
-    /// The last session number given out.
-    pub(crate) session_numbers: AtomicU64,
+    /// Sessions that have got a [number](session_number).
+    pub(crate) sessions_numbered: AtomicU64,
     /// One for each party: the shards, the workers, the network forwarders.
     pub(crate) counters: Vec<Arc<Counters>>,
     /// Figures of the threads besides their counters.
@@ -87,6 +87,32 @@ pub(crate) struct ShardConfig {
     /// Recordings of single sessions.
     #[cfg(feature = "admin")]
     pub(crate) recorder: Recorder,
+}
+
+/// The network forwarders that are told of sessions besides those that they know. A shard tells the
+/// thread of each that serves it.
+#[derive(Debug, Default)]
+pub(crate) struct Subscribers {
+    /// Of the end of every session that was used for anything.
+    pub(crate) to_ends: Vec<NetworkThreads>,
+    /// Of every login and logout.
+    pub(crate) to_logins: Vec<NetworkThreads>,
+}
+
+impl Subscribers {
+    /// Those that a shard tells of every end, by their [bits](WorkerIndex::bit).
+    pub(super) fn to_ends_at(&self, shard: ShardIndex) -> u64 {
+        bits(&self.to_ends, shard)
+    }
+
+    /// Those that a shard tells of every login and logout.
+    pub(super) fn to_logins_at(&self, shard: ShardIndex) -> u64 {
+        bits(&self.to_logins, shard)
+    }
+}
+
+fn bits(networks: &[NetworkThreads], shard: ShardIndex) -> u64 {
+    networks.iter().fold(0, |bits, threads| bits | threads.of(shard).bit())
 }
 
 /// Rules that may change while the engine runs.
@@ -183,7 +209,7 @@ impl ShardConfig {
             let post = Arc::clone(&post);
             let (servers, first_worker) = match &kind.carrier {
                 Carrier::Workers { servers, first_worker, .. } => (&servers[..], *first_worker),
-                Carrier::Remote { worker } => (&[][..], *worker),
+                Carrier::Remote(threads) => (&[][..], threads.first),
             };
             servers.iter().zip(first_worker.0..).map(move |(server, worker)| {
                 let me = hub.worker(WorkerIndex(worker));
@@ -221,7 +247,7 @@ impl ShardConfig {
         let carrier = &self.server_types[server_type.index()].carrier;
         let (servers, first_worker, route) = match carrier {
             Carrier::Workers { servers, first_worker, route } => (servers, first_worker, route),
-            Carrier::Remote { worker } => return Some(*worker),
+            Carrier::Remote(threads) => return Some(threads.of(view.id.shard())),
         };
         let index = match route {
             None => default_route(view.uid().map_or("", |uid| uid.text()), servers.len()),
@@ -293,14 +319,13 @@ impl ShardConfig {
             listeners: vec![ListenerConfig::default()],
             routes: Arc::new(routes),
             server_types: Vec::new(),
-            subscribers_to_all: 0,
-            subscribers_to_logins: 0,
+            subscribers: Subscribers::default(),
             registers: vec![register],
             mistakes: Arc::default(),
             host: OnceLock::new(),
             started_unix_ms: 0,
             connections: AtomicUsize::new(0),
-            session_numbers: AtomicU64::new(0),
+            sessions_numbered: AtomicU64::new(0),
             counters: vec![Arc::default()],
             figures: Figures::new(1, 0),
             measured_routes: None,

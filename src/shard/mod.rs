@@ -42,11 +42,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub(crate) use config::{
-    Changing, CheckClient, Heartbeat, KeptAliveBy, ShardConfig, measured_routes,
+    Changing, CheckClient, Heartbeat, KeptAliveBy, ShardConfig, Subscribers, measured_routes,
 };
 #[cfg(feature = "internals")]
 pub(crate) use connections::Connection;
-pub(crate) use connections::worker_bit;
 pub(crate) use drain_plan::DrainPlan;
 pub use listener_config::Dialect;
 pub(crate) use listener_config::{ListenerConfig, ListenerIndex};

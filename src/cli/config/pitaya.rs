@@ -39,6 +39,8 @@ fn read_cluster(table: &mut Table<'_>) -> Pitaya {
     table.read("heartbeat_ttl", &mut heartbeat_ttl, DURATION);
     table.read("resync", &mut resync, DURATION);
     table.read("unique_session", &mut unique_session, FLAG);
+    let mut threads = 1;
+    table.read("threads", &mut threads, count());
     let limits = read_limits(table);
     let types = table.tables("type", read_type).into_iter().flatten();
     let types: Vec<(String, Option<LaneFull>)> = types.collect();
@@ -56,6 +58,7 @@ fn read_cluster(table: &mut Table<'_>) -> Pitaya {
         .heartbeat_ttl(heartbeat_ttl)
         .resync(resync)
         .unique_session(unique_session)
+        .threads(threads)
         .limits(limits);
     if let Some((user, password)) = nats_login {
         cluster = cluster.nats_login(user, password);

@@ -8,18 +8,19 @@ use crate::dispatch::Register;
 use crate::engine::attachment::Attachment;
 use crate::engine::handle::Engine;
 use crate::engine::listen::{LISTENERS_MAX, Listener};
-use crate::engine::network::{NetworkForwarder, Subscribers};
+use crate::engine::network::{self, NetworkForwarder};
 use crate::engine::start::Plan;
 use crate::engine::threads::ThreadCounts;
 use crate::engine::{cores, listen, preflight};
 use crate::error::{EngineOption, StartError};
-use crate::forward::{Carrier, LaneFull, Route, ServerId, ServerType, WorkerIndex};
+use crate::forward::{Carrier, LaneFull, NetworkThreads, Route, ServerId, ServerType, WorkerIndex};
 use crate::shard::ShardConfig;
 
 /// The outcome of a description's checks.
 pub(in crate::engine) struct Checked {
     pub(in crate::engine) counts: ThreadCounts,
     server_types: Vec<ServerType>,
+    networks: Vec<NetworkThreads>,
 }
 
 /// The parts of a description that has been checked, for whoever runs it.
@@ -97,16 +98,19 @@ impl Builder {
     /// Checks everything but the addresses; gives what it amounts to.
     pub(in crate::engine) fn checked(&self, shards: u16) -> Result<Checked, StartError> {
         self.limits.check()?;
-        let server_types = self.server_types()?;
-        let counts = self.counts(shards)?;
+        let networks = network::threads_of(&self.networks, self.workers(), shards);
+        let server_types = self.server_types(&networks)?;
+        let counts = self.counts(shards, &networks)?;
         self.check_options()?;
-        Ok(Checked { counts, server_types })
+        Ok(Checked { counts, server_types, networks })
     }
 
     /// Takes apart a description that has been checked.
     pub(in crate::engine) fn into_parts(mut self, checked: Checked) -> Parts {
-        let Checked { counts, server_types } = checked;
-        let subscribers = Subscribers::by(&self.networks, counts.workers);
+        let Checked { counts, server_types, networks: threads } = checked;
+        let subscribers = network::subscribers(&self.networks, &threads);
+        let by_cluster = self.networks.iter().find_map(|network| network.on_second_bind());
+        self.on_second_bind = self.on_second_bind.or(by_cluster);
         let registers = self.forwards.iter().map(|(_, workers)| Arc::clone(&workers.register));
         let registers = registers.collect();
         let networks = std::mem::take(&mut self.networks);
@@ -116,15 +120,20 @@ impl Builder {
         Parts { config, registers, networks, routers, attachments }
     }
 
+    /// The workers of all server types; too many are refused by [`Self::counts`].
+    fn workers(&self) -> u16 {
+        self.forwards.iter().fold(0, |sum, (_, workers)| sum.saturating_add(workers.count))
+    }
+
     /// The threads, of which there may not be too many.
-    fn counts(&self, shards: u16) -> Result<ThreadCounts, StartError> {
+    fn counts(&self, shards: u16, networks: &[NetworkThreads]) -> Result<ThreadCounts, StartError> {
         let bad = |option, expected: &str| StartError::Option { option, expected: expected.into() };
         if shards == 0 {
             return Err(bad(EngineOption::Shards, "at least 1"));
         }
         let workers: usize =
             self.forwards.iter().map(|(_, workers)| usize::from(workers.count)).sum();
-        let networks = self.networks.len();
+        let networks: usize = networks.iter().map(|threads| usize::from(threads.count)).sum();
         if usize::from(shards) + workers + networks > PARTIES_MAX {
             return Err(bad(EngineOption::ShardsAndWorkers, "1024 together at most"));
         }
@@ -133,7 +142,7 @@ impl Builder {
     }
 
     /// The server types that are forwarded, each of which has one carrier.
-    fn server_types(&self) -> Result<Vec<ServerType>, StartError> {
+    fn server_types(&self, networks: &[NetworkThreads]) -> Result<Vec<ServerType>, StartError> {
         let mut first_worker = 0_u16;
         let mut types: Vec<ServerType> = Vec::new();
         let check = |types: &[ServerType], option, name: &str| {
@@ -164,14 +173,13 @@ impl Builder {
                 },
                 lane_full: self.lane_full_of(name),
             });
+            // Too many are refused by their count, after the names.
             first_worker = first_worker.saturating_add(workers.count);
         }
-        for (index, network) in self.networks.iter().enumerate() {
-            // Too many are refused by their count, after the names.
-            let worker = WorkerIndex(first_worker.saturating_add(index as u16));
+        for (network, threads) in self.networks.iter().zip(networks) {
             for name in network.server_types() {
                 check(&types, network.option(), name)?;
-                let carrier = Carrier::Remote { worker };
+                let carrier = Carrier::Remote(*threads);
                 let lane_full = self.lane_full_of(name);
                 types.push(ServerType { name: name.into(), carrier, lane_full });
             }

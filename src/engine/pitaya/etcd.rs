@@ -38,7 +38,8 @@ pub(super) struct Registrar {
     ttl: Duration,
     resync: Duration,
     list_bytes_max: usize,
-    changes: mpsc::Sender<Change>,
+    /// The ways to the threads of this server, at least one.
+    changes: Vec<mpsc::Sender<Change>>,
     figures: Arc<ClusterFigures>,
     /// The lease that this server's key hangs on, if it may still be good.
     lease: Option<i64>,
@@ -97,7 +98,7 @@ impl Registrar {
         cluster: &PitayaCluster,
         server_type: &str,
         id: &str,
-        changes: mpsc::Sender<Change>,
+        changes: Vec<mpsc::Sender<Change>>,
         figures: Arc<ClusterFigures>,
     ) -> Self {
         // They have been checked.
@@ -131,10 +132,10 @@ impl Registrar {
         }
     }
 
-    /// Runs until the receiver of changes is gone; then takes this server off the list.
+    /// Runs until the first receiver of changes is gone; then takes this server off the list.
     pub(super) async fn run(mut self) {
         let mut wait = RETRY_FIRST;
-        let stopped = self.changes.clone();
+        let stopped = self.changes[0].clone();
         for endpoint in self.endpoints.clone().iter().cycle() {
             let began = Instant::now();
             let mut etcd = None;
@@ -320,8 +321,10 @@ impl Registrar {
     }
 
     async fn tell(&self, change: Change) {
-        // A receiver that is gone stops this task, too.
-        self.changes.send(change).await.ok();
+        for thread in &self.changes {
+            // Where the receiver is gone, the engine stops, and this task with it.
+            thread.send(change.clone()).await.ok();
+        }
     }
 
     /// Takes this server off the list.

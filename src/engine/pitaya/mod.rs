@@ -1,14 +1,14 @@
-//! The thread that talks to a Pitaya cluster: NATS and etcd round a [`Member`].
+//! The threads that talk to a Pitaya cluster: NATS and etcd round a [`Member`].
 //!
-//! The clients of both are tokio's, so the thread runs one of tokio's runtimes, on itself alone.
-//! Shards see a party with lanes and a doorbell like any other.
+//! The clients of both are tokio's, so each thread runs one of tokio's runtimes, on itself alone.
+//! Shards see a party with lanes and a doorbell like any other. The first thread talks to etcd for
+//! all of them.
 
 mod etcd;
 mod moving;
 mod nats;
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -24,16 +24,15 @@ use self::moving::Moving;
 use self::nats::Nats;
 use super::builder::Builder;
 use super::eventfd::Eventfd;
-use super::network::{ForwarderContext, NetworkForwarder};
-use super::threads::{Join, Threads};
+use super::network::{ForwarderContext, NetworkForwarder, NetworkPlace};
+use super::threads::Join;
 use crate::dispatch::tasks::WakeThread as _;
 use crate::error::{EngineOption, StartError};
 use crate::forward::remote::{Remote, RemoteConfig};
-use crate::forward::{Party, Route};
 use crate::limits::Limits;
 use crate::metrics::ClusterFigures;
-use crate::pitaya::{Change, ETCD, Member, MemberConfig, NATS, PitayaCluster};
-use crate::shard::ShardConfig;
+use crate::pitaya::{Change, ETCD, KICK_REASON, Member, MemberConfig, NATS, PitayaCluster, Share};
+use crate::session::OnSecondBind;
 
 impl Builder {
     /// Forwards server types to the servers of a Pitaya cluster, which this engine joins as one of
@@ -72,16 +71,38 @@ impl NetworkForwarder for PitayaForwarder {
         check(&self.cluster, limits)
     }
 
+    fn on_second_bind(&self) -> Option<OnSecondBind> {
+        Some(match self.cluster.unique_session {
+            true => OnSecondBind::KickFirst(KICK_REASON.into()),
+            false => OnSecondBind::CloseFirst,
+        })
+    }
+
+    fn threads(&self, shards: u16) -> u16 {
+        self.cluster.threads.clamp(1, shards.max(1))
+    }
+
     /// Pitaya's servers are not told where clients connect.
     fn start(
         self: Box<Self>,
-        me: Party,
-        config: Arc<ShardConfig>,
-        threads: Arc<Threads>,
-        _clients: SocketAddr,
-        routes: Vec<(String, Route)>,
-    ) -> Result<Join, StartError> {
-        start(self.cluster, ForwarderContext::new(me, config, threads, routes))
+        place: NetworkPlace,
+        joins: &mut Vec<Join>,
+    ) -> Result<(), StartError> {
+        let channels = place.parties.iter().map(|_| mpsc::channel(CHANGES_MAX));
+        let (changes, servers): (Vec<_>, Vec<_>) = channels.unzip();
+        let mut changes = Some(changes);
+        let (count, shards) = (place.parties.len() as u16, place.threads.hub.shards());
+        let id = match &self.cluster.server_id {
+            Some(id) => id.as_str().into(),
+            None => uuid([random(), random()]).into(),
+        };
+        for (index, (context, servers)) in (0..).zip(place.contexts().zip(servers)) {
+            let share = Share { index, count, shards };
+            let (id, changes) = (Arc::clone(&id), changes.take());
+            let start = Start { cluster: self.cluster.clone(), id, share, servers, changes };
+            joins.push(start.spawn(context)?);
+        }
+        Ok(())
     }
 }
 
@@ -104,77 +125,112 @@ fn check(cluster: &PitayaCluster, limits: &Limits) -> Result<(), StartError> {
 /// as long as name servers are silent.
 const LOOKUPS_MAX: usize = 4;
 
-/// Starts the thread. The description has been checked.
-fn start(cluster: PitayaCluster, context: ForwarderContext) -> Result<Join, StartError> {
-    let failed = |error: std::io::Error| StartError::System { what: "the cluster's thread", error };
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = runtime.enable_all().max_blocking_threads(LOOKUPS_MAX).build().map_err(failed)?;
-    let spawned = std::thread::Builder::new().name("shaddock-pitaya".into()).spawn(move || {
-        // Unconstrained: tokio would stop a turn half-way for the sake of other tasks, which have
-        // theirs between two turns.
-        let threads = Arc::clone(&context.threads);
-        let run = tokio::task::unconstrained(run(cluster, context));
-        if let Err(error) = runtime.block_on(run) {
-            threads.fail(format!("the cluster's thread has failed: {error}"));
-        }
-        // Whatever waits for the network any longer is not waited for.
-        runtime.shutdown_background();
-    });
-    let handle = spawned.map_err(failed)?;
-    Ok(Box::new(move || {
-        if handle.join().is_err() {
-            tracing::error!("the cluster's thread has panicked");
-        }
-    }))
+/// All that one of the threads starts with. The description has been checked.
+struct Start {
+    cluster: PitayaCluster,
+    /// The server's id in the cluster.
+    id: Arc<str>,
+    share: Share,
+    servers: mpsc::Receiver<Change>,
+    /// The ways to all threads, of the one that tells them of servers.
+    changes: Option<Vec<mpsc::Sender<Change>>>,
 }
 
-async fn run(cluster: PitayaCluster, context: ForwarderContext) -> std::io::Result<()> {
-    let config = &context.config;
-    let random = [random(), random()];
-    let id: Arc<str> = match &cluster.server_id {
-        Some(id) => id.as_str().into(),
-        None => uuid(random).into(),
-    };
-    let mut member = MemberConfig::new(
-        &cluster,
-        &config.server_type,
-        &id,
-        &config.routes,
-        &context.counters,
-        (random, config.started_unix_ms),
-    );
-    member.has_single_session = config.on_second_bind.is_some();
-    let remote = RemoteConfig {
-        limits: &config.limits,
-        routes: Arc::clone(&config.routes),
-        edition: config.edition(),
-    };
-    let remote = Remote::new(&context.threads.hub, context.me, remote);
-    let member = Member::new(member, &cluster, &context.routes, remote);
-    let names = cluster.server_types.iter().map(String::as_str);
-    let figures = ClusterFigures::new(context.me.0, "pitaya", &[NATS, ETCD], names);
-    let figures = context.config.figures.add_cluster(figures);
-    let nats = Nats::start(&cluster, &config.server_type, &id, &member.inbox(), random[0]);
-    let (changes, servers) = mpsc::channel(CHANGES_MAX);
-    let etcd = Arc::clone(&figures);
-    let registrar = Registrar::new(&cluster, &config.server_type, &id, changes, etcd);
-    let registrar = tokio::spawn(registrar.run());
-    let bell = watch(context.threads.eventfd(context.me).clone())?;
-    let sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
-    let mut thread =
-        Thread { member, nats, moving: None, servers, context, bell, sleep, figures, show_us: 0 };
-    thread.run().await;
-    if tokio::time::timeout(STOP_WITHIN, thread.nats.finish()).await.is_err() {
-        tracing::warn!("the engine has stopped before NATS had taken all messages: some are lost");
+impl Start {
+    fn spawn(self, context: ForwarderContext) -> Result<Join, StartError> {
+        let failed =
+            |error: std::io::Error| StartError::System { what: "the cluster's thread", error };
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime =
+            runtime.enable_all().max_blocking_threads(LOOKUPS_MAX).build().map_err(failed)?;
+        let name = match self.share.index {
+            0 => "shaddock-pitaya".to_owned(),
+            index => format!("pitaya-{}", index + 1),
+        };
+        let spawned = std::thread::Builder::new().name(name).spawn(move || {
+            // Unconstrained: tokio would stop a turn half-way for the sake of other tasks, which
+            // have theirs between two turns.
+            let threads = Arc::clone(&context.threads);
+            let run = tokio::task::unconstrained(self.run(context));
+            if let Err(error) = runtime.block_on(run) {
+                threads.fail(format!("the cluster's thread has failed: {error}"));
+            }
+            // Whatever waits for the network any longer is not waited for.
+            runtime.shutdown_background();
+        });
+        let handle = spawned.map_err(failed)?;
+        Ok(Box::new(move || {
+            if handle.join().is_err() {
+                tracing::error!("the cluster's thread has panicked");
+            }
+        }))
     }
-    drop(thread);
-    // It finds its channel closed, and takes this server off the list.
-    if tokio::time::timeout(STOP_WITHIN, registrar).await.is_err() {
-        tracing::warn!(
-            "etcd did not remove this server in time: its entry stays for heartbeat_ttl"
+
+    async fn run(self, context: ForwarderContext) -> std::io::Result<()> {
+        let Self { cluster, id, share, servers, changes } = self;
+        let config = &context.config;
+        let random = [random(), random()];
+        let member = MemberConfig::new(
+            &cluster,
+            &config.server_type,
+            &id,
+            &config.routes,
+            &context.counters,
+            (random, config.started_unix_ms),
+            share,
         );
+        let remote = RemoteConfig {
+            limits: &config.limits,
+            routes: Arc::clone(&config.routes),
+            edition: config.edition(),
+        };
+        let remote = Remote::new(&context.threads.hub, context.me, remote);
+        let member = Member::new(member, &cluster, &context.routes, remote);
+        let party = context.me.0;
+        let figures = match share.is_first() {
+            true => {
+                let names = cluster.server_types.iter().map(String::as_str);
+                ClusterFigures::new(party, "pitaya", &[NATS, ETCD], names)
+            }
+            false => ClusterFigures::new(party, "pitaya", &[NATS], []),
+        };
+        let figures = context.config.figures.add_cluster(figures);
+        let nats = Nats::start(&cluster, &config.server_type, &id, &member.inbox(), random[0]);
+        let registrar = changes.map(|changes| {
+            let etcd = Arc::clone(&figures);
+            let registrar = Registrar::new(&cluster, &config.server_type, &id, changes, etcd);
+            tokio::spawn(registrar.run())
+        });
+        let bell = watch(context.threads.eventfd(context.me).clone())?;
+        let sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
+        let mut thread = Thread {
+            member,
+            nats,
+            moving: None,
+            servers,
+            context,
+            bell,
+            sleep,
+            figures,
+            show_us: 0,
+        };
+        thread.run().await;
+        if tokio::time::timeout(STOP_WITHIN, thread.nats.finish()).await.is_err() {
+            tracing::warn!(
+                "the engine has stopped before NATS had taken all messages: some are lost"
+            );
+        }
+        drop(thread);
+        // It finds its channel closed, and takes this server off the list.
+        if let Some(registrar) = registrar
+            && tokio::time::timeout(STOP_WITHIN, registrar).await.is_err()
+        {
+            tracing::warn!(
+                "etcd did not remove this server in time: its entry stays for heartbeat_ttl"
+            );
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Has the runtime watch the doorbell.

@@ -32,7 +32,6 @@ pub(in crate::shard) use connection::{
 pub(in crate::shard) use ended::Ended;
 pub(in crate::shard) use memory::UNCOUNTED_BYTES;
 pub(in crate::shard) use session::Binding;
-pub(crate) use session::worker_bit;
 
 use budgets::ReadBudgets;
 #[cfg(feature = "admin")]

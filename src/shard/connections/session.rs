@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::forward::WorkerIndex;
 use crate::forward::mail::ReplyTo;
 use crate::route::edition::EditionId;
 use crate::session::{SessionData, SessionSnapshot, Uid};
@@ -15,7 +14,7 @@ use crate::session::{SessionData, SessionSnapshot, Uid};
 pub(crate) struct SessionRecord {
     /// The client-visible id; 0 until the first byte.
     pub(crate) number: u64,
-    /// The workers that have seen a message of this session, by their [`worker_bit`]s.
+    /// The workers that have seen a message of this session, by their bits.
     pub(crate) workers: u64,
     /// INVARIANT: there before a handler or worker sees the session.
     pub(crate) data: Option<SessionSnapshot>,
@@ -35,12 +34,6 @@ pub(crate) struct Binding {
     /// Those who want to know, in the order they asked; each is kept by its party as well, which
     /// bounds them.
     pub(crate) waiting: SmallVec<[ReplyTo; 1]>,
-}
-
-/// The bit of a worker in [`SessionRecord::workers`], which 64 workers share.
-#[inline]
-pub(crate) fn worker_bit(worker: WorkerIndex) -> u64 {
-    1 << (worker.0 % 64)
 }
 
 impl Default for SessionRecord {

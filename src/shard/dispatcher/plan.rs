@@ -91,7 +91,7 @@ impl Target {
             None => Self::Nowhere,
             Some((index, found)) => match found.carrier {
                 Carrier::Workers { .. } => Self::Workers(index),
-                Carrier::Remote { .. } => Self::Cluster(index),
+                Carrier::Remote(_) => Self::Cluster(index),
             },
         }
     }

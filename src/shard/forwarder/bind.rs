@@ -117,7 +117,7 @@ impl Forwarder {
 
     /// Writes the uid into a working session, and tells those who want to know of logins.
     fn set_uid(&mut self, session: SessionId, uid: &Uid) {
-        let subscribers = self.config.subscribers_to_logins;
+        let subscribers = self.config.subscribers.to_logins_at(session.shard());
         let unix_ms = self.config.started_unix_ms + self.outbound.connections.now_us() / 1000;
         let Some((_, connection)) = self.outbound.connections.find(session) else { return };
         let peer = connection.peer;
@@ -144,7 +144,7 @@ impl Forwarder {
                 let data = Arc::clone(connection.data().shared());
                 connection.data().make_mut().uid = None;
                 self.logins.remove(&uid);
-                let subscribers = self.config.subscribers_to_logins;
+                let subscribers = self.config.subscribers.to_logins_at(session.shard());
                 self.tell_workers(subscribers, || Mail::Logout { data: Arc::clone(&data) });
                 let home = self.endpoint.hub().home(&uid);
                 self.send(home, Mail::HomeUnbind { session, uid });

@@ -26,7 +26,8 @@ impl Forwarder {
             self.send(home, Mail::HomeUnbind { session, uid: uid.clone() });
         }
         if let Some(data) = &ended.worked {
-            let workers = ended.workers | self.config.subscribers_to_all;
+            let subscribers = self.config.subscribers.to_ends_at(session.shard());
+            let workers = ended.workers | subscribers;
             self.tell_workers(workers, || Mail::Closed { session, data: Arc::clone(data) });
         }
     }

@@ -20,7 +20,7 @@ use crate::limits::turn::LANE_WAITS_PER_TURN;
 use crate::metrics::ForwardEnd;
 use crate::route::table::RouteId;
 use crate::session::{SessionData, SessionId};
-use crate::shard::connections::{Pause, worker_bit};
+use crate::shard::connections::Pause;
 use crate::span::{Span, cut};
 
 /// A message that finds no room, with what filters are to see of it.
@@ -167,7 +167,7 @@ impl Forwarder {
         // An answer over the network takes longer than a look for it is worth.
         self.forwarded += usize::from(is_near);
         if let Some((_, connection)) = connections.find(session) {
-            connection.session.workers |= worker_bit(destination.worker);
+            connection.session.workers |= destination.worker.bit();
         }
         if !is_answered {
             connections.end_in_flight(&client);
@@ -193,7 +193,7 @@ impl Forwarder {
                 let place = worker.index().saturating_sub(first_worker.index());
                 ("worker", servers.get(place).map(ServerId::shared))
             }
-            Carrier::Remote { .. } => {
+            Carrier::Remote(_) => {
                 let mut clusters = self.config.figures.clusters();
                 let cluster = clusters.find(|cluster| cluster.party == party.0);
                 (cluster.map_or("cluster", |cluster| cluster.kind), None)

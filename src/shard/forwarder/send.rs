@@ -4,7 +4,6 @@ use super::Forwarder;
 use crate::forward::asker::{AskCompletion, Asker, PendingAsks, tell_refused};
 use crate::forward::mail::{Mail, Outcome, ReplyTo};
 use crate::session::{ShardIndex, Uid};
-use crate::shard::connections::worker_bit;
 
 impl Forwarder {
     /// Sends mail that must arrive, to any shard, this one included.
@@ -30,7 +29,7 @@ impl Forwarder {
             return;
         }
         let all = self.endpoint.hub().workers();
-        for worker in all.filter(|worker| workers & worker_bit(*worker) != 0) {
+        for worker in all.filter(|worker| workers & worker.bit() != 0) {
             let party = self.endpoint.hub().worker(worker);
             self.endpoint.send(party, mail());
         }

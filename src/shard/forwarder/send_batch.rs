@@ -8,7 +8,6 @@ use crate::forward::mail::Mail;
 use crate::forward::message_batch::MessageBatch;
 use crate::forward::pending_forwards::{Counted, HeldMessages, PendingBatch, PendingForward};
 use crate::session::SessionId;
-use crate::shard::connections::worker_bit;
 
 /// Messages of a batch that a worker has answered.
 pub(in crate::shard) struct AnsweredBatch {
@@ -28,7 +27,7 @@ impl Forwarder {
         let connections = &mut self.outbound.connections;
         connections.add_in_flight(session, pending.count_ones(), bytes);
         if let Some((_, connection)) = connections.find(session) {
-            connection.session.workers |= worker_bit(worker);
+            connection.session.workers |= worker.bit();
         }
         batch.token = 0;
         if pending == 0 {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::Forwarder;
+use crate::forward::WorkerIndex;
 use crate::forward::mail::{Mail, Others, Outcome, ReplyTo};
 use crate::session::SessionId;
-use crate::shard::connections::{CloseReason, worker_bit};
+use crate::shard::connections::CloseReason;
 
 impl Forwarder {
     /// Handles what this shard has sent to itself, and what follows on that, up to the end of a
@@ -63,7 +64,7 @@ impl Forwarder {
 
     /// Shows sessions to a forwarder, which is told of their ends from here on.
     fn export(&mut self, sessions: &[SessionId], reply_to: ReplyTo) {
-        let forwarder = self.endpoint.hub().worker_of(reply_to.party).map_or(0, worker_bit);
+        let forwarder = self.endpoint.hub().worker_of(reply_to.party).map_or(0, WorkerIndex::bit);
         let mut exported = Vec::with_capacity(sessions.len());
         for &session in sessions {
             if let Some((_, connection)) = self.outbound.connections.find(session)

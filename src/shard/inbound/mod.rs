@@ -34,6 +34,8 @@ pub(super) struct Inbound {
     pub(super) dispatcher: Dispatcher,
     config: Arc<ShardConfig>,
     counters: Arc<Counters>,
+    /// Those of the engine.
+    shards: u16,
     /// The hosts that may not connect.
     pub(super) denied_hosts: Arc<DeniedHosts>,
     /// The clients that are served.
@@ -55,6 +57,7 @@ impl Inbound {
             accept_rate: Rate::new(limits.accepts_per_ip_per_second, limits.accepts_per_ip_burst)
                 .map(AddressRate::new),
             counters: Arc::clone(&config.counters[index.index()]),
+            shards: hub.shards(),
             config: Arc::clone(config),
         }
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::Inbound;
 use super::frames::make_room;
-use crate::session::{SessionId, Slot};
+use crate::session::{SessionId, Slot, session_number};
 use crate::shard::connections::{CloseReason, Partial, State, Transport, UNCOUNTED_BYTES};
 use crate::shard::listener_config::Dialect;
 use crate::shard::outbound::CloseCode;
@@ -219,7 +219,8 @@ impl Inbound {
             Sniff::Tcp => State::Inited,
             Sniff::Http => State::Http,
         };
-        let number = self.config.session_numbers.fetch_add(1, Ordering::Relaxed) + 1;
+        let nth = self.config.sessions_numbered.fetch_add(1, Ordering::Relaxed) + 1;
+        let number = session_number(nth, self.connections().index(), self.shards);
         if let Some(connection) = self.connections().at_mut(slot) {
             connection.state = state;
             connection.session.number = number;
