@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use shaddock::load::{self, DisconnectReason, LoadOptions, LoadReport, Mode, Phase, Transport};
 use shaddock::{Audience, Engine, Reply};
-use support::builder;
+use support::{builder, eventually};
 
 const ECHO: &str = "connector.entryHandler.echo";
 const TO_ALL: &str = "connector.entryHandler.toAll";
@@ -63,10 +63,14 @@ fn several_rings_count_together() {
 fn an_open_loop_keeps_its_rate_over_several_rings() {
     let engine = engine(1);
     let rate = Some(2000.0);
-    let report = run(&LoadOptions { rings: 2, rate, ..options(engine.local_addrs()) });
-    let per_second = report.messages as f64 / report.elapsed.as_secs_f64();
-    // Low only where the machine is so busy that the run could not keep up.
-    assert!((1000.0..2400.0).contains(&per_second), "{per_second}");
+    let keeps_rate = || {
+        let report = run(&LoadOptions { rings: 2, rate, ..options(engine.local_addrs()) });
+        let per_second = report.messages as f64 / report.elapsed.as_secs_f64();
+        assert!(per_second < 2400.0, "{per_second}");
+        per_second > 1600.0
+    };
+    // A machine that is busy with something else for most of a run leaves it behind.
+    eventually("a run keeps its rate", keeps_rate);
 }
 
 #[test]
