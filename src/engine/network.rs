@@ -1,7 +1,7 @@
 //! A forwarder to servers outside the process: what it gets from the engine, and gives to it.
 //!
-//! Each thread of such a forwarder, of which it mostly has one, is one party of the hub; the half of
-//! it that faces the engine is [`crate::forward::remote`].
+//! Each of its threads, of which there is mostly one, is one party of the hub; the half that faces
+//! the engine is [`crate::forward::remote`].
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -40,8 +40,8 @@ pub(super) trait NetworkForwarder: Send {
         None
     }
 
-    /// The threads that it runs on in an engine with so many shards, at least 1. Each is a party of the hub,
-    /// and serves some of the shards ([`NetworkThreads::of`]).
+    /// The threads that it runs on in an engine with so many shards, at least 1. Each is a party of
+    /// the hub, and serves some of the shards ([`NetworkThreads::of`]).
     fn threads(&self, _shards: u16) -> u16 {
         1
     }
@@ -60,6 +60,7 @@ pub(super) trait NetworkForwarder: Send {
 }
 
 /// The place of a forwarder in an engine that starts.
+#[cfg_attr(not(feature = "pomelo"), allow(dead_code))] // Which alone tells where clients connect.
 pub(super) struct NetworkPlace {
     /// A party for each of its threads.
     pub(super) parties: Vec<Party>,
@@ -77,15 +78,13 @@ pub(super) fn threads_of(
     workers: u16,
     shards: u16,
 ) -> Vec<NetworkThreads> {
-    let mut first = workers;
-    let mut next = |network: &Box<dyn NetworkForwarder>| {
-        let count = network.threads(shards);
-        let threads = NetworkThreads { first: WorkerIndex(first), count };
+    let threads = networks.iter().scan(workers, |next, network| {
+        let (first, count) = (WorkerIndex(*next), network.threads(shards));
         // Too many are refused by their count.
-        first = first.saturating_add(count);
-        threads
-    };
-    networks.iter().map(&mut next).collect()
+        *next = next.saturating_add(count);
+        Some(NetworkThreads { first, count })
+    });
+    threads.collect()
 }
 
 /// The forwarders that are told of sessions besides those that they know.

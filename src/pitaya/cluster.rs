@@ -422,6 +422,10 @@ impl PitayaCluster {
         if self.resync.as_millis() == 0 {
             return bad("pitaya.resync", "1 ms or more");
         }
+        self.check_limits()
+    }
+
+    fn check_limits(&self) -> Result<(), (&'static str, String)> {
         let limits = &self.limits;
         for (option, limit) in [
             ("pitaya.window", limits.window),
@@ -435,7 +439,7 @@ impl PitayaCluster {
             ("pitaya.list_bytes_max", limits.list_bytes_max),
         ] {
             if limit == 0 {
-                return bad(option, "at least 1");
+                return Err((option, "at least 1".to_owned()));
             }
         }
         let threads = usize::from(self.threads);

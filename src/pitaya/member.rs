@@ -55,7 +55,13 @@ impl Member {
     ) -> Self {
         let limits = &config.limits;
         let random = Random::new(config.id_head);
-        let servers = Servers::new(&cluster.server_types, routers, limits.servers_max, random);
+        let servers = Servers::new(
+            &cluster.server_types,
+            routers,
+            limits.servers_max,
+            random,
+            config.share.is_first(),
+        );
         Self {
             remote,
             commands: Commands::new(&config),

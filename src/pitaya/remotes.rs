@@ -88,8 +88,10 @@ impl Remotes {
         let Ok(request) = Request::decode(payload) else {
             return turn.config.counters.cluster_bad_packets.add(share.is_first().into());
         };
-        let is_mine =
-            session_meant(turn, &request).map_or(share.is_first(), |number| share.serves(number));
+        let is_mine = match session_meant(turn, &request) {
+            Some(number) => share.serves(number),
+            None => share.is_first(),
+        };
         if !is_mine {
             return;
         }

@@ -82,6 +82,8 @@ pub(super) struct Servers {
     random: Random,
     /// The first [`Server::doubted_until_us`].
     doubts_end_us: Option<u64>,
+    /// True if it logs who comes and goes, which one of a frontend's threads does.
+    logs: bool,
 }
 
 struct ServerType {
@@ -99,6 +101,7 @@ impl Servers {
         routers: &[(String, Route)],
         len_max: usize,
         random: Random,
+        logs: bool,
     ) -> Self {
         let server_type = |name: &String| ServerType {
             name: name.as_str().into(),
@@ -112,7 +115,7 @@ impl Servers {
             slots: Vec::new(),
         };
         let types = names.iter().map(server_type).collect();
-        Self { types, table: Table::new(len_max), random, doubts_end_us: None }
+        Self { types, table: Table::new(len_max), random, doubts_end_us: None, logs }
     }
 
     /// Follows a change; what waited for servers that have gone has to find others. A server that
@@ -227,7 +230,9 @@ impl Servers {
         let Some((slot, _)) = self.table.insert(server) else {
             return crate::log::seldom!(warn, server_type, id, "too many servers; one is left out");
         };
-        crate::log::seldom!(of id.as_str(), info, server_type, id, "a server has come");
+        if self.logs {
+            crate::log::seldom!(of id.as_str(), info, server_type, id, "a server has come");
+        }
         kind.ids.push(ServerId::from(id.as_str()));
         kind.slots.push(slot);
     }
@@ -239,7 +244,9 @@ impl Servers {
             return;
         };
         if let Some(index) = kind.ids.iter().position(|other| other.as_str() == id) {
-            crate::log::seldom!(of id, info, server_type, id, "a server has gone");
+            if self.logs {
+                crate::log::seldom!(of id, info, server_type, id, "a server has gone");
+            }
             kind.ids.remove(index);
             if let Some(mut server) = self.table.remove(kind.slots.remove(index)) {
                 left.extend(std::iter::from_fn(|| server.window.pop()));
@@ -312,7 +319,7 @@ mod tests {
     }
 
     fn servers(routers: &[(String, Route)]) -> Servers {
-        Servers::new(&["room".into(), "area".into()], routers, 3, Random::new(1))
+        Servers::new(&["room".into(), "area".into()], routers, 3, Random::new(1), true)
     }
 
     fn pick(servers: &mut Servers, server_type: &str) -> Option<String> {

@@ -459,7 +459,8 @@ fn a_nats_server_that_stops_is_left_in_time() {
                     let (mut guest, uid) =
                         (Client::ready(engine.local_addr()), format!("u{count}"));
                     guest.send(&request(2, "room.room.bind", &uid));
-                    // Between two NATS servers its first push may come late, or before they know of it.
+                    // Between two NATS servers its first push may come late, or before they know of
+                    // it.
                     while !matches!(guest.next(), Event::Response { id: 2, .. }) {}
                 }
             }
