@@ -40,6 +40,7 @@ mod process;
 mod report;
 mod servers;
 mod tls;
+mod work;
 
 use std::process::ExitCode;
 use std::sync::Once;
@@ -47,9 +48,9 @@ use std::time::Duration;
 
 use certificate::Certificate;
 use clap::{Parser as _, ValueEnum as _};
-use measure::{LATE_MAX, Point, Rate, Shape, Work};
 use report::{OpenLoop, Results};
 use servers::Server;
+use work::{LATE_MAX, Point, Rate, Shape, Work};
 
 /// The command line.
 #[derive(clap::Parser)]

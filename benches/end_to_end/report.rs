@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::common::report::{self, Spread, machine, print_table, table, unknown};
-use crate::measure::{Point, Rate, Sample};
+use crate::measure::Sample;
 use crate::servers::Server;
+use crate::work::{Point, Rate};
 
 /// All samples of a run of the benchmark.
 #[derive(Serialize)]

@@ -22,7 +22,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::certificate::{self, Certificate};
-use crate::measure::{Outcome, Point, Shape};
+use crate::work::{Outcome, Point, Shape};
 
 /// A server that speaks TLS.
 #[derive(Clone)]
