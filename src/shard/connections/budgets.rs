@@ -14,15 +14,14 @@
 //! What holds a session's bytes for a turn also holds them for as long as something else has to
 //! come first: a [`Pause`].
 
-use std::collections::VecDeque;
-
 use rustc_hash::FxHashMap;
 
+use super::handshake_steps::HandshakeSteps;
+use super::held_input::{HeldInput, Pause};
 use super::long_answers::LongAnswers;
+use super::read_order::ReadOrder;
 use crate::limits::Limits;
-use crate::limits::turn::{
-    HANDSHAKE_STEP_BYTES, HANDSHAKE_STEPS_PER_TURN, HELD_PER_TURN, LONG_ANSWER_BYTES,
-};
+use crate::limits::turn::{HELD_PER_TURN, LONG_ANSWER_BYTES};
 use crate::session::SessionId;
 use crate::shard::shell::ReceiveEnd;
 
@@ -35,10 +34,7 @@ pub(in crate::shard) struct ReadBudgets {
     held_bytes_max: usize,
     /// Messages that the session which is being read may yet have in this turn.
     pub(in crate::shard) left: u32,
-    /// Steps of handshakes that this turn may yet take; long ones are several.
-    handshake_steps: u32,
-    /// Somebody waits for those already, and comes first.
-    has_unauthenticated: bool,
+    handshake_steps: HandshakeSteps,
     /// The session that is being read.
     reading: Option<SessionId>,
     /// The one whose held input this turn has taken out last: its turn has come.
@@ -53,16 +49,7 @@ pub(in crate::shard) struct ReadBudgets {
     used: FxHashMap<SessionId, Used>,
     held: FxHashMap<SessionId, HeldInput>,
     held_bytes: usize,
-    /// Held sessions whose turn has come, in order.
-    ready: VecDeque<SessionId>,
-    /// Those that were held in this turn.
-    next: Vec<SessionId>,
-    /// Held ones whose handshake is not done, in the order they came.
-    unauthenticated: VecDeque<SessionId>,
-    /// Held ones that get long answers, or are new. They come behind those in `ready`.
-    behind: VecDeque<SessionId>,
-    /// The number of those that were there when the turn began.
-    behind_before: usize,
+    order: ReadOrder,
     long_answers: LongAnswers,
 }
 
@@ -72,75 +59,12 @@ struct Used {
     messages: u32,
 }
 
-/// Input of a session that nobody has read yet.
-#[derive(Debug, Default)]
-pub(in crate::shard) struct HeldInput {
-    /// The packages behind the last one that was read of its WebSocket message.
-    pub(in crate::shard) packages: Vec<u8>,
-    pub(in crate::shard) bytes: Vec<u8>,
-    /// The part of `bytes` that has been read.
-    pub(in crate::shard) at: usize,
-    /// The stream has ended behind it.
-    pub(in crate::shard) end: Option<ReceiveEnd>,
-    /// Its socket is not read meanwhile. Who waits for the first answer sends no more until then,
-    /// mostly, so it is stopped only if it does.
-    pub(in crate::shard) is_paused: bool,
-    /// The pauses that have to end before it is read, by their bits.
-    pauses: u8,
-    /// Its turn is set: it is in `ready` or `next`.
-    is_listed: bool,
-    /// Since when, on the shard's patient clock.
-    since_ms: u64,
-    /// It waits for what it has sent itself and no handshake needs.
-    is_own_doing: bool,
-    /// It comes behind others.
-    is_behind: bool,
-}
-
 /// The effect of holding some bytes.
 pub(super) struct HeldNow {
     /// Nothing of the session was held before.
     pub(super) is_first: bool,
     /// The session's socket has to be stopped.
     pub(super) pauses: bool,
-}
-
-/// Why a session is not read on before something has happened, however long that takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::shard) enum Pause {
-    /// One of its messages waits for room in a lane.
-    Lane = 1,
-    /// It does not read its answers.
-    Outbox = 2,
-    /// One of its messages waits for what has to be done for it first.
-    Work = 4,
-    /// Its share of the turn is used up in the middle of a WebSocket message.
-    Turn = 8,
-    /// So many of its requests wait for answers as may.
-    InFlight = 16,
-    /// Its handshake waits for the embedder's verdict.
-    Handshake = 32,
-}
-
-impl HeldInput {
-    fn len(&self) -> usize {
-        self.packages.len() + self.bytes.len() - self.at
-    }
-
-    fn waits_for_verdict(&self) -> bool {
-        self.pauses & Pause::Handshake as u8 != 0
-    }
-
-    /// Takes the time that it was held back for since then.
-    pub(in crate::shard) fn take_held_back_ms(&mut self, now_ms: u64) -> u64 {
-        let held_back_ms = self.held_back_ms(now_ms);
-        self.since_ms = now_ms;
-        held_back_ms
-    }
-
-    fn held_back_ms(&self, now_ms: u64) -> u64 {
-        if self.is_own_doing { 0 } else { now_ms.saturating_sub(self.since_ms) }
-    }
 }
 
 /// A session has to send this part of its share at once to be remembered for the turn. Others
@@ -157,8 +81,7 @@ impl ReadBudgets {
             messages_max: limits.messages_per_turn_max,
             held_bytes_max: limits.held_bytes_max,
             left: 0,
-            handshake_steps: 0,
-            has_unauthenticated: false,
+            handshake_steps: HandshakeSteps::default(),
             reading: None,
             taken: None,
             is_charged: false,
@@ -167,11 +90,7 @@ impl ReadBudgets {
             used: FxHashMap::default(),
             held: FxHashMap::default(),
             held_bytes: 0,
-            ready: VecDeque::new(),
-            next: Vec::new(),
-            unauthenticated: VecDeque::new(),
-            behind: VecDeque::new(),
-            behind_before: 0,
+            order: ReadOrder::default(),
             long_answers: LongAnswers::default(),
         }
     }
@@ -181,26 +100,24 @@ impl ReadBudgets {
             self.used.clear();
         }
         self.taken = None;
-        self.behind_before = self.behind.len();
-        self.handshake_steps = HANDSHAKE_STEPS_PER_TURN;
+        self.order.begin_turn();
+        self.handshake_steps.begin_turn();
         self.long_answers.begin_turn(now_ms);
     }
 
     /// True if a step of a handshake may be taken; if not, it has to wait for a later turn.
     pub(in crate::shard) fn may_take_handshake_step(&self) -> bool {
-        self.handshake_steps > 0 && !self.has_unauthenticated
+        self.handshake_steps.may_take()
     }
 
     /// One has been taken, with so many bytes.
     pub(in crate::shard) fn took_handshake_step(&mut self, bytes: usize) {
-        let steps = 1 + bytes / HANDSHAKE_STEP_BYTES;
-        self.handshake_steps =
-            self.handshake_steps.saturating_sub(u32::try_from(steps).unwrap_or(u32::MAX));
+        self.handshake_steps.took(bytes);
     }
 
     /// True if many come at once: this turn has taken many steps of handshakes, or some wait.
     pub(in crate::shard) fn is_crowded(&self) -> bool {
-        !self.unauthenticated.is_empty() || self.handshake_steps < HANDSHAKE_STEPS_PER_TURN / 2
+        self.handshake_steps.are_wanted()
     }
 
     /// A session that has sent so many messages so far is to be read; whether it may be in this
@@ -218,7 +135,7 @@ impl ReadBudgets {
         if self.held.contains_key(&session) {
             return false;
         }
-        if self.taken != Some(session) && (self.has_answered_enough() || !self.behind.is_empty()) {
+        if self.taken != Some(session) && (self.has_answered_enough() || self.order.has_behind()) {
             self.is_behind = messages < NEW_MESSAGES || self.long_answers.has_got(session);
             if self.is_behind || self.long_answers.are_too_many() {
                 return false;
@@ -306,7 +223,7 @@ impl ReadBudgets {
     /// There is no room to hold anything: the session is read on.
     pub(in crate::shard) fn extend(&mut self) {
         (self.left, self.is_charged) = (self.messages_max, false);
-        (self.handshake_steps, self.has_unauthenticated) = (HANDSHAKE_STEPS_PER_TURN, false);
+        self.handshake_steps.extend();
     }
 
     pub(in crate::shard) fn messages_max(&self) -> u32 {
@@ -345,8 +262,7 @@ impl ReadBudgets {
 
     /// True if a held session is to be read on in the next turn.
     pub(in crate::shard) fn has_ready(&self) -> bool {
-        [&self.ready, &self.behind, &self.unauthenticated].iter().any(|it| !it.is_empty())
-            || !self.next.is_empty()
+        !self.order.is_empty() || self.handshake_steps.has_waiting()
     }
 
     /// True if that many bytes more may be kept of what sessions have sent.
@@ -471,7 +387,7 @@ impl ReadBudgets {
     /// Sessions held in earlier turns that are to be read in this one, at most: those whose turn
     /// has come, and those behind them.
     pub(in crate::shard) fn ready_len(&self) -> [usize; 2] {
-        [self.ready.len(), self.behind_before].map(|len| len.min(HELD_PER_TURN))
+        self.order.lens().map(|len| len.min(HELD_PER_TURN))
     }
 
     /// The next of the one or the other, with what is held of it unless it is paused.
@@ -479,35 +395,28 @@ impl ReadBudgets {
         &mut self,
         is_behind: bool,
     ) -> Option<(SessionId, Option<HeldInput>)> {
-        let session = if is_behind { &mut self.behind } else { &mut self.ready }.pop_front()?;
+        let session = self.order.pop(is_behind)?;
         Some((session, self.take(session)))
     }
 
     /// Lines up for the next turn what was held in this one, and gives the unauthenticated that
     /// wait the steps that the turn has not used.
     pub(in crate::shard) fn begin_unauthenticated(&mut self) {
-        if !self.next.is_empty() {
-            self.ready.extend(self.next.drain(..));
-        }
-        if std::mem::take(&mut self.has_unauthenticated) {
-            self.handshake_steps = HANDSHAKE_STEPS_PER_TURN;
-        }
+        self.order.end_turn();
+        self.handshake_steps.begin_waiting();
     }
 
     /// The next of the unauthenticated, as long as the turn has steps.
     pub(in crate::shard) fn next_unauthenticated(
         &mut self,
     ) -> Option<(SessionId, Option<HeldInput>)> {
-        if self.handshake_steps == 0 {
-            return None;
-        }
-        let session = self.unauthenticated.pop_front()?;
+        let session = self.handshake_steps.next_waiting()?;
         Some((session, self.take(session)))
     }
 
     /// Lets those that are still waiting come first in the next turn.
     pub(in crate::shard) fn end_unauthenticated(&mut self) {
-        self.has_unauthenticated = !self.unauthenticated.is_empty();
+        self.handshake_steps.end_waiting();
     }
 
     /// The length of the next piece of held input.
@@ -569,11 +478,9 @@ impl ReadBudgets {
 
     fn line_up(&mut self, session: SessionId, is_unauthenticated: bool, is_behind: bool) {
         if is_unauthenticated {
-            self.unauthenticated.push_back(session);
-        } else if is_behind || self.long_answers.has_got(session) {
-            self.behind.push_back(session);
+            self.handshake_steps.wait(session);
         } else {
-            self.next.push(session);
+            self.order.add(session, is_behind || self.long_answers.has_got(session));
         }
     }
 }

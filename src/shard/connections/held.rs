@@ -1,7 +1,8 @@
 //! Input that is held for a later turn, and sessions that are not read.
 
 use super::Connections;
-use super::budgets::{HeldNow, Pause};
+use super::budgets::HeldNow;
+use super::held_input::Pause;
 use crate::session::{SessionId, Slot};
 use crate::shard::config::KeptAliveBy;
 use crate::shard::shell::Command;

@@ -12,24 +12,27 @@ mod closed_sessions;
 mod connection;
 mod end;
 mod ended;
+mod handshake_steps;
 mod held;
+mod held_input;
 mod in_flight;
 mod long_answers;
 mod memory;
 #[cfg(feature = "admin")]
 mod page;
+mod read_order;
 mod session;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-pub(in crate::shard) use budgets::{HeldInput, Pause};
 pub(crate) use connection::Connection;
 pub(in crate::shard) use connection::{
     CloseReason, FragmentedMessage, Layer, Listed, Partial, State, Transport,
 };
 pub(in crate::shard) use ended::Ended;
+pub(in crate::shard) use held_input::{HeldInput, Pause};
 pub(in crate::shard) use memory::UNCOUNTED_BYTES;
 pub(in crate::shard) use session::Binding;
 

@@ -18,10 +18,9 @@ pub(super) struct SendQueue {
     deferred: Vec<SessionId>,
     /// Those of the first list that have much to send, in their order.
     long: VecDeque<SessionId>,
-    /// This turn has taken one of these, or the turn before has.
-    has_taken_long: bool,
-    /// This turn has.
-    takes_long: bool,
+    /// The turns so far, and the last of them that has taken one of these.
+    turns: u64,
+    last_long: u64,
 }
 
 impl SendQueue {
@@ -29,7 +28,7 @@ impl SendQueue {
         if !self.deferred.is_empty() {
             self.dirty.extend(self.deferred.drain(..));
         }
-        self.has_taken_long = std::mem::take(&mut self.takes_long);
+        self.turns += 1;
     }
 
     /// Lists a session that has got something else than a push.
@@ -69,10 +68,10 @@ impl SendQueue {
     /// much to send come behind them, and one comes first in every second turn.
     #[inline]
     pub(super) fn next(&mut self) -> Option<(SessionId, Listed)> {
-        let is_first = !self.long.is_empty() && !self.has_taken_long;
+        let is_first = !self.long.is_empty() && self.turns > self.last_long + 1;
         if is_first || self.dirty.is_empty() && self.pushed.is_empty() {
             let session = self.long.pop_front()?;
-            (self.has_taken_long, self.takes_long) = (true, true);
+            self.last_long = self.turns;
             return Some((session, Listed::Not));
         }
         self.takes_pushed = !self.takes_pushed;
