@@ -6,13 +6,17 @@
 //! cargo bench --profile lines --no-default-features --features engine --bench turn -- --lines
 //! ```
 //!
-//! The server runs in callgrind (`apt install valgrind`), by a ring and by epoll, once with some
-//! thousand messages and once with more; the difference, by message, is printed by function, each
-//! with what is inlined into it, and with `--lines` by source line. It counts the process's own
+//! The server runs in callgrind (`apt install valgrind`), by a ring and by epoll, and beside it a
+//! bare ring that knows one message by heart, once with some thousand messages and once with more;
+//! the difference, by message, is printed by function, each with what is inlined into it, and with
+//! `--lines` by source line. So are the cache lines of code that a message needs, which are cold
+//! where messages are far apart. It counts the process's own
 //! instructions and not the kernel's, and comes out the same on a busy machine. Within callgrind a
 //! clock read is a system call, so its instructions (some 50, in the kernel's page) are missing:
 //! clock reads are counted as calls.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod profile;
 
 use std::io::{self, Read as _, Write as _};
@@ -21,7 +25,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use clap::Parser as _;
+use clap::{Parser as _, ValueEnum};
+use common::ceiling::{self, Variant};
 use profile::Profile;
 use shaddock::{Driver, Engine, Reply, Shards};
 
@@ -35,9 +40,9 @@ struct Options {
     /// Few messages, to show that it runs, as `cargo bench -- --test`
     #[arg(long, alias = "test")]
     quick: bool,
-    /// Serves by this driver: what the bench starts in callgrind
+    /// The server that the bench starts in callgrind
     #[arg(long, hide = true)]
-    serve: Option<Driver>,
+    serve: Option<Server>,
     #[arg(long, hide = true, default_value = "127.0.0.1:0")]
     address: SocketAddr,
     /// Cargo's own.
@@ -45,7 +50,20 @@ struct Options {
     bench: bool,
 }
 
+/// A server that is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Server {
+    /// The engine by a ring
+    Ring,
+    /// The engine by epoll
+    Poll,
+    /// A bare ring that knows one message by heart
+    Ceiling,
+}
+
 const ECHO: &str = "connector.entryHandler.echo";
+/// Connections of the bare ring.
+const CEILING_SOCKETS: u32 = 16;
 /// The pause before a server is looked for again.
 const PAUSE: Duration = Duration::from_millis(5);
 const BODY: [u8; 64] = [b'x'; 64];
@@ -60,30 +78,37 @@ struct Run {
     profile: Profile,
     /// Requests that were answered.
     requests: u64,
-    /// Turns that its shard took for each of them.
-    turns_per_request: f64,
+    turns: u64,
 }
 
 fn main() -> io::Result<()> {
     let options = Options::parse();
-    if let Some(driver) = options.serve {
-        return serve(driver, options.address);
+    if let Some(server) = options.serve {
+        return serve(server, options.address);
     }
     if Command::new("valgrind").arg("--version").stdout(Stdio::null()).status().is_err() {
         println!("skipped: valgrind can't be run");
         return Ok(());
     }
     let messages = if options.quick { MESSAGES_QUICK } else { MESSAGES };
-    for driver in [Driver::Ring, Driver::Poll] {
-        let few = run(driver, messages[0])?;
-        let many = run(driver, messages[1])?;
+    for server in Server::value_variants() {
+        let few = run(*server, messages[0])?;
+        let many = run(*server, messages[1])?;
         let requests = many.requests.saturating_sub(few.requests).max(1);
         let per_message = |count: u64| count as f64 / requests as f64;
         let profile = many.profile.since(&few.profile);
-        println!("## {driver}: {:.0} instructions a message\n", per_message(profile.sum()));
-        let turns = many.turns_per_request;
+        println!(
+            "## {}: {:.0} instructions a message\n",
+            name(*server),
+            per_message(profile.sum())
+        );
+        let turns = per_message(many.turns.saturating_sub(few.turns));
         let clock_reads = per_message(profile.clock_reads());
-        println!("{turns:.2} turns and {clock_reads:.2} clock reads a message\n");
+        let cache_lines = profile.cache_lines(requests.div_ceil(2));
+        println!(
+            "{turns:.2} turns, {clock_reads:.2} clock reads and {cache_lines} cache lines of code a \
+             message\n"
+        );
         if options.lines && !profile.has_lines() {
             println!("No lines are known: `--profile lines` has them.\n");
         }
@@ -103,8 +128,17 @@ fn print_table(rows: &[(String, u64)], per_message: impl Fn(u64) -> f64) {
     println!();
 }
 
-/// Serves an echo until standard input ends; then prints the number of turns by that of requests.
-fn serve(driver: Driver, address: SocketAddr) -> io::Result<()> {
+fn name(server: Server) -> String {
+    server.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+/// Serves an echo until standard input ends; then prints the number of turns.
+fn serve(server: Server, address: SocketAddr) -> io::Result<()> {
+    let driver = match server {
+        Server::Ring => Driver::Ring,
+        Server::Poll => Driver::Poll,
+        Server::Ceiling => return serve_ceiling(address),
+    };
     let engine = Engine::builder()
         .listen(address.to_string())
         .shards(Shards::Count(1))
@@ -115,50 +149,60 @@ fn serve(driver: Driver, address: SocketAddr) -> io::Result<()> {
     io::stdin().read_to_end(&mut Vec::new())?;
     let metrics = engine.handle().metrics().map_err(io::Error::other)?;
     let turns = metrics.shards[0].turns.requests();
-    println!("{}", turns as f64 / metrics.counters.requests.max(1) as f64);
+    println!("{turns}");
     // Without the work of a shutdown.
     std::process::exit(0);
 }
 
+/// The same by a bare ring. Each request takes a turn to receive it and one to send the answer.
+fn serve_ceiling(address: SocketAddr) -> io::Result<()> {
+    let listener = common::listen(address)?;
+    std::thread::spawn(move || ceiling::serve(&[listener], Variant::Plain, CEILING_SOCKETS));
+    io::stdin().read_to_end(&mut Vec::new())?;
+    println!("{}", ceiling::turns());
+    std::process::exit(0);
+}
+
 /// Runs the server in callgrind for about so many messages.
-fn run(driver: Driver, messages: u64) -> io::Result<Run> {
-    let out = out_file(driver, messages);
+fn run(server: Server, messages: u64) -> io::Result<Run> {
+    let out = out_file(server, messages);
     // Callgrind runs one thread at a time, and does not know that to enter a ring may take long: a
     // shard that idles there keeps the server's other thread from running. So a client asks from
     // the moment on at which there is a port to connect to, to the end.
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let mut server = Command::new("valgrind")
+    let mut process = Command::new("valgrind")
         .args(["--tool=callgrind", "--compress-strings=no", "--compress-pos=no", "-q"])
+        .arg("--dump-instr=yes")
         .arg("--fair-sched=try")
         .arg(format!("--callgrind-out-file={}", out.display()))
         .arg(std::env::current_exe()?)
-        .args(["--serve", &driver.to_string(), "--address", &address.to_string()])
+        .args(["--serve", &name(server), "--address", &address.to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
-    let asked = ask(&mut server, address, messages);
+    let asked = ask(&mut process, server, address, messages);
     if asked.is_err() {
-        server.kill()?;
+        process.kill()?;
     }
-    let mut numbers = String::new();
-    server.stdout.take().expect("it is piped").read_to_string(&mut numbers)?;
-    server.wait()?;
+    let mut turns = String::new();
+    process.stdout.take().expect("it is piped").read_to_string(&mut turns)?;
+    process.wait()?;
     let requests = asked?;
-    let turns_per_request = numbers.trim().parse().map_err(io::Error::other)?;
+    let turns = turns.trim().parse().map_err(io::Error::other)?;
     let profile = Profile::read(&out, Path::new(env!("CARGO_MANIFEST_DIR")));
     std::fs::remove_file(&out)?;
-    Ok(Run { profile: profile?, requests, turns_per_request })
+    Ok(Run { profile: profile?, requests, turns })
 }
 
-fn out_file(driver: Driver, messages: u64) -> PathBuf {
-    let process = std::process::id();
-    std::env::temp_dir().join(format!("shaddock-turn-{process}-{driver}-{messages}"))
+fn out_file(server: Server, messages: u64) -> PathBuf {
+    let (process, server) = (std::process::id(), name(server));
+    std::env::temp_dir().join(format!("shaddock-turn-{process}-{server}-{messages}"))
 }
 
 /// A client that waits for each answer before it asks again: so many times, and then until the
 /// server has heard that it is to end. Gives the number of answers.
-fn ask(server: &mut Child, address: SocketAddr, messages: u64) -> io::Result<u64> {
-    let mut client = connect(server, address)?;
+fn ask(process: &mut Child, server: Server, address: SocketAddr, messages: u64) -> io::Result<u64> {
+    let mut client = connect(process, address)?;
     client.set_nodelay(true)?;
     client.write_all(&package(1, br#"{"sys":{"type":"bench","version":"0"}}"#))?;
     let mut head = [0; 4];
@@ -166,6 +210,10 @@ fn ask(server: &mut Child, address: SocketAddr, messages: u64) -> io::Result<u64
     let len = u32::from_be_bytes([0, head[1], head[2], head[3]]);
     client.read_exact(&mut vec![0; len as usize])?;
     client.write_all(&package(2, b""))?;
+    if server == Server::Ceiling {
+        // It answers that with a heartbeat.
+        client.read_exact(&mut head)?;
+    }
     // A request: its flags, its id, its route and its body; the answer has no route.
     let request = [&[0, 1, ECHO.len() as u8], ECHO.as_bytes(), &BODY].concat();
     let request = package(4, &request);
@@ -174,7 +222,7 @@ fn ask(server: &mut Child, address: SocketAddr, messages: u64) -> io::Result<u64
     let mut answers = 0;
     loop {
         if answers == messages {
-            drop(server.stdin.take());
+            drop(process.stdin.take());
         }
         let asked = client.write_all(&request).and_then(|()| client.read_exact(&mut answer));
         match asked {

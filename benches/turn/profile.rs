@@ -13,8 +13,13 @@ pub(crate) struct Profile {
     functions: BTreeMap<String, u64>,
     /// By the source, inlined or not.
     lines: BTreeMap<Place, u64>,
+    /// The most executions of an instruction in each cache line of code, by its address.
+    cache_lines: BTreeMap<u64, u64>,
     clock_reads: u64,
 }
+
+/// Bytes of a cache line.
+const CACHE_LINE_BYTES: u64 = 64;
 
 impl Profile {
     /// Reads a file that was written without compression. Names of files in `root` begin there.
@@ -47,6 +52,8 @@ impl Profile {
                 continue;
             }
             let mut words = line.split(' ');
+            let address = words.next().and_then(|word| word.strip_prefix("0x"));
+            let address = address.and_then(|word| u64::from_str_radix(word, 16).ok());
             let at = number(words.next()) as u32;
             let place = match file.as_str() {
                 "???" => (format!("{function}, no source"), 0),
@@ -54,6 +61,9 @@ impl Profile {
             };
             let count = number(words.next());
             *profile.lines.entry(place).or_default() += count;
+            let cache_line = address.unwrap_or_default() / CACHE_LINE_BYTES;
+            let most = profile.cache_lines.entry(cache_line).or_default();
+            *most = count.max(*most);
             *profile.functions.entry(function.to_owned()).or_default() += count;
         }
         Ok(profile)
@@ -64,6 +74,7 @@ impl Profile {
         Self {
             functions: since(&self.functions, &shorter.functions),
             lines: since(&self.lines, &shorter.lines),
+            cache_lines: since(&self.cache_lines, &shorter.cache_lines),
             clock_reads: self.clock_reads.saturating_sub(shorter.clock_reads),
         }
     }
@@ -75,6 +86,11 @@ impl Profile {
     /// True if there is a line of this repository's.
     pub(crate) fn has_lines(&self) -> bool {
         self.lines.keys().any(|(file, _)| file.starts_with("src/"))
+    }
+
+    /// The cache lines of code that were needed at least so many times.
+    pub(crate) fn cache_lines(&self, times: u64) -> usize {
+        self.cache_lines.values().filter(|most| **most >= times).count()
     }
 
     /// Calls of `clock_gettime`.
