@@ -132,7 +132,7 @@ impl SessionTable {
         (Self { table }, ids)
     }
 
-    /// When the session was last heard of, if it is still there.
+    /// The time at which the session was last heard of, if it is still there.
     #[inline]
     #[must_use]
     pub fn heard_ms(&self, session: SessionId) -> Option<u64> {

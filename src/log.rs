@@ -90,8 +90,8 @@ pub(crate) use seldom;
 /// The characters of a text of somebody else's that a line of the log shows.
 pub(crate) const EXCERPT_CHARS_MAX: usize = 200;
 
-/// A text that somebody else has written, such as a client's route, as the log shows it: what is no
-/// letter to be seen is escaped, so that it can't look like another line, and what is long is cut.
+/// A text that somebody else has written, such as a client's route, as the log shows it: what can't
+/// be printed is escaped, so that it can't look like another line, and what is long is cut.
 pub(crate) struct Excerpt<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Excerpt<'_> {

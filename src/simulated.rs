@@ -195,7 +195,7 @@ impl Simulated {
         }
     }
 
-    /// When a party has to run again at the latest, besides the shell's own bound.
+    /// The time at which a party has to run again at the latest, besides the shell's own bound.
     #[must_use]
     pub fn next_deadline_us(&self, party: PartyIndex) -> Option<u64> {
         match self.worker_of(party) {

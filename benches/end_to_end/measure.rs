@@ -100,7 +100,7 @@ fn too_short() -> std::io::Error {
     std::io::Error::other("the run was too short to be measured")
 }
 
-/// Runs the load client; `tell` hears the phase, and the messages in it so far.
+/// Runs the load client; `tell` gets the phase, and the messages in it so far.
 fn load(
     server: Server,
     work: Work,

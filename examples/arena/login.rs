@@ -1,4 +1,4 @@
-//! Who may come in, and under which name.
+//! Logins: the clients that may come in, and their names.
 
 use serde_json::{Value, json};
 use shaddock::{Fault, Handshake, Refusal, Session, Welcome};

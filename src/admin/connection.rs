@@ -35,7 +35,7 @@ pub(super) struct Connection {
     began: Instant,
     deadline: Instant,
     method: Method,
-    /// When the server was done with it but for its reader.
+    /// The time at which the server was done with it but for its reader.
     answered: Instant,
     /// True if the answer counts among those that are large.
     is_large: bool,

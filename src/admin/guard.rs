@@ -1,4 +1,4 @@
-//! Who may ask, and who may change things.
+//! Rules for who may ask, and who may change things.
 
 use std::net::SocketAddr;
 

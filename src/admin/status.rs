@@ -19,7 +19,7 @@ pub(super) struct Status<'a> {
     started_unix: u64,
     uptime_s: u64,
     ready: bool,
-    /// Why not, a text for each reason.
+    /// A text for each reason why not.
     unready: Vec<String>,
     draining: bool,
     #[serde(flatten)]

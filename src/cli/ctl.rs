@@ -179,7 +179,7 @@ struct ClosedOptions {
     limit: u16,
 }
 
-/// Whom to record, and what.
+/// The sessions to record, and the parts of them.
 #[derive(Debug, Clone, Args)]
 struct RecordOptions {
     /// The session's id, as `sessions` tells it
@@ -221,7 +221,7 @@ struct ReadOptions {
     forget: bool,
 }
 
-/// Whom to kick.
+/// The sessions to kick.
 #[derive(Debug, Clone, Args)]
 struct KickOptions {
     /// The session's id, as `sessions` tells it

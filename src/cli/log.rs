@@ -18,7 +18,7 @@ use tracing_subscriber::{Registry, reload};
 use super::lines::{self, LogLine};
 use super::log_form::{self, Form, LogFormat};
 
-/// Whose own lines may be as detailed as they were asked for.
+/// The crate whose lines may be as detailed as they were asked for.
 const OWN: &str = "shaddock";
 /// The most detail in lines of libraries: below, they may tell of what they send.
 const LIBRARIES_MAX: LevelFilter = LevelFilter::INFO;

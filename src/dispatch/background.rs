@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::context::Context;
 use super::handlers::{Handlers, Receiver, Registry};
-use super::mail::Letter;
+use super::mail::Mailed;
 use super::panics::{Panic, caught};
 use super::ticks::Missed;
 use crate::route::registration::Mistake;
@@ -96,8 +96,8 @@ impl Handlers {
 
 impl Registry {
     /// Hands a message to whoever receives its type.
-    pub(crate) fn deliver(&self, letter: Letter) -> Result<(), Undelivered> {
-        let receiver = self.mail.get(&(*letter.message).type_id()).ok_or(Undelivered::Unknown)?;
-        caught(|| (receiver.receive)(letter.message)).map_err(Undelivered::Panicked)
+    pub(crate) fn deliver(&self, mailed: Mailed) -> Result<(), Undelivered> {
+        let receiver = self.mail.get(&(*mailed.message).type_id()).ok_or(Undelivered::Unknown)?;
+        caught(|| (receiver.receive)(mailed.message)).map_err(Undelivered::Panicked)
     }
 }

@@ -24,7 +24,7 @@ use crate::log::Excerpt;
 use crate::metrics::Counters;
 use crate::session::SessionId;
 
-/// Why a message is not handled, or not yet.
+/// The reason why a message is not handled, or not yet.
 pub(crate) enum Stop {
     Refused(Reply<'static>),
     /// The filter at `index` waits.

@@ -98,7 +98,7 @@ pub(crate) struct HeldRequest {
 /// Notes of filters about one message, by keys of their own.
 pub(super) type Marks = SmallVec<[(usize, u64); 1]>;
 
-/// Who asked.
+/// The origin of a message that a handler is called for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Origin {
     /// A client of this shard.
@@ -135,14 +135,14 @@ pub(crate) struct ClientCall {
     /// Bytes that it counts for while in flight, against `in_flight_bytes_per_session_max` and
     /// `shard_bytes_max`.
     pub(crate) bytes: u32,
-    /// When it came, in microseconds of the shard's clock.
+    /// The time at which it came, in microseconds of the shard's clock.
     pub(crate) started_us: u64,
 }
 
 /// A choice of the sessions that get a broadcast.
 pub(crate) type BroadcastFilter = Arc<dyn Fn(&SessionView<'_>) -> bool + Send + Sync>;
 
-/// Who gets a broadcast.
+/// The sessions that get a broadcast.
 ///
 /// ```
 /// use shaddock::{Audience, Engine, testing};
@@ -560,7 +560,7 @@ impl Context {
         self.thread.timers.sleep_until(self.now_us().saturating_add(us))
     }
 
-    /// When the turn began, in microseconds of the thread's clock.
+    /// The time at which the turn began, in microseconds of the thread's clock.
     pub(crate) fn now_us(&self) -> u64 {
         self.thread.now_us.get()
     }

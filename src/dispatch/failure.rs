@@ -1,6 +1,7 @@
 //! Answers that the engine gives by itself.
 
-/// Why the engine answers by itself. Clients of Pomelo are told a code, mostly the same for all.
+/// The reason why the engine answers by itself. Clients of Pomelo are told a code, mostly the same
+/// for all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// The route is none that could be handled.
@@ -11,7 +12,7 @@ pub(crate) enum Failure {
     NoServerType,
     /// It leads to a server type without a server.
     NoServer,
-    /// Whom it was forwarded to has not answered in time.
+    /// The server that it was forwarded to has not answered in time.
     TimedOut,
     /// Its session sends too fast.
     RateLimited,

@@ -87,7 +87,7 @@ pub(crate) struct Registry {
     /// Taken out when they run.
     pub(crate) on_shutdown: RefCell<Vec<OnShutdown>>,
     pub(crate) ticks: Ticks,
-    /// Who receives messages, by their type.
+    /// The receivers of messages, by the type of these.
     pub(super) mail: FxHashMap<TypeId, Receiver>,
 }
 
@@ -263,7 +263,7 @@ impl Handlers {
     /// Is told of each session that opens: the client has acknowledged the answer to its handshake,
     /// and can be pushed to. Each session that this is told of,
     /// [`on_session_closed`](Self::on_session_closed) is told of too, later. It runs on the shard
-    /// of the session. A worker hears of no session that opens, so there it keeps the engine from
+    /// of the session. A worker is told of no session that opens, so there it keeps the engine from
     /// starting ([`Mistake::OpenedOnWorker`](crate::Mistake)).
     ///
     /// ```

@@ -1,4 +1,4 @@
-//! Who may not connect.
+//! Hosts that may not connect.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;

@@ -22,7 +22,7 @@ pub(crate) struct LastCall {
     name: RefCell<Option<Rc<str>>>,
     /// The time of the thread until which calls are timed; 0 where they are not.
     timed_until_us: Cell<u64>,
-    /// When the last call began, where it is timed.
+    /// The time at which the last call began, where it is timed.
     since: Cell<Option<Instant>>,
     longest: RefCell<TimedCall>,
 }

@@ -107,7 +107,7 @@ impl fmt::Display for MailError {
 impl std::error::Error for MailError {}
 
 /// A message on its way.
-pub(crate) struct Letter {
+pub(crate) struct Mailed {
     pub(crate) message: Box<dyn Any + Send>,
     /// That of the message's type, for the log.
     pub(crate) type_name: &'static str,
@@ -116,7 +116,7 @@ pub(crate) struct Letter {
 /// The messages that wait for one worker, from any thread.
 pub(crate) struct MailQueue {
     /// INVARIANT: `len` is at least its length.
-    queue: SegQueue<Letter>,
+    queue: SegQueue<Mailed>,
     len: AtomicU64,
     len_max: u64,
     /// Refused since the worker has asked last.
@@ -137,7 +137,7 @@ impl MailQueue {
         }
     }
 
-    fn post(&self, letter: Letter) -> Result<(), MailError> {
+    fn post(&self, mailed: Mailed) -> Result<(), MailError> {
         if self.is_closed.load(Ordering::Acquire) {
             return Err(MailError::Stopped);
         }
@@ -146,7 +146,7 @@ impl MailQueue {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return Err(MailError::Full);
         }
-        self.queue.push(letter);
+        self.queue.push(mailed);
         self.bell.wake();
         // A worker that has ended meanwhile takes nothing any more.
         if self.is_closed.load(Ordering::Acquire) {
@@ -156,10 +156,10 @@ impl MailQueue {
     }
 
     /// The next message.
-    pub(crate) fn take(&self) -> Option<Letter> {
-        let letter = self.queue.pop()?;
+    pub(crate) fn take(&self) -> Option<Mailed> {
+        let mailed = self.queue.pop()?;
         self.len.fetch_sub(1, Ordering::Relaxed);
-        Some(letter)
+        Some(mailed)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -198,7 +198,7 @@ impl Post {
         let found = self.types.iter().find(|(name, _)| &**name == server_type);
         let (_, queues) = found.ok_or(MailError::NoWorkers)?;
         let index = to.among(queues.len()).ok_or(MailError::NoSuchWorker)?;
-        queues[index].post(Letter { message: Box::new(message), type_name: type_name::<M>() })
+        queues[index].post(Mailed { message: Box::new(message), type_name: type_name::<M>() })
     }
 }
 

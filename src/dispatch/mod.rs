@@ -68,7 +68,7 @@ pub(crate) use handlers::Register;
 
 use crate::session::Uid;
 
-/// Why a session was not bound or unbound. The texts are Pomelo's, which games show.
+/// The reason why a session was not bound or unbound. The texts are Pomelo's, which games show.
 ///
 /// ```
 /// use shaddock::{BindError, Fault, Session, Uid};

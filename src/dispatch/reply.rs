@@ -241,7 +241,7 @@ impl<'a> Reply<'a> {
         self.body.bytes().filter(|body| !is_falsy(body))
     }
 
-    /// Why the engine has answered by itself, if it has and there is more to say than that.
+    /// The reason why the engine has answered by itself, if it has and there is more to say.
     pub(crate) fn failure_kind(&self) -> Option<Failure> {
         match self.body {
             ReplyBody::Failed(failure) => Some(failure),

@@ -170,7 +170,7 @@ impl Session {
         Context { thread: Rc::clone(&self.thread) }
     }
 
-    /// Who is logged in, if anyone.
+    /// The uid that is logged in, if any.
     #[must_use]
     pub fn uid(&self) -> Option<&Uid> {
         self.data.uid.as_ref()
@@ -324,7 +324,7 @@ impl Session {
     /// });
     /// # }
     /// ```
-    #[must_use = "without `.await` nobody hears of a bind that fails, and `uid` stays as it was"]
+    #[must_use = "without `.await` a bind that fails goes unnoticed, and `uid` stays as it was"]
     pub fn bind(&mut self, uid: impl Into<Uid>) -> Bind<'_> {
         let uid = uid.into();
         let (done, pending) = Pending::new();
@@ -342,7 +342,7 @@ impl Session {
     /// }
     /// # let _ = shaddock::Engine::builder().call_async("connector.a.logout", logout);
     /// ```
-    #[must_use = "without `.await` nobody hears of an unbind that fails, and `uid` stays as it was"]
+    #[must_use = "without `.await` an unbind that fails goes unnoticed, and `uid` stays as it was"]
     pub fn unbind(&mut self, uid: impl Into<Uid>) -> Bind<'_> {
         let (done, pending) = Pending::new();
         self.thread.ask_session(SessionOp::Unbind { session: self.id, uid: uid.into(), done });

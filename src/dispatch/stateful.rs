@@ -260,10 +260,10 @@ impl<S: 'static> Routes<S> {
     /// ```
     /// # use shaddock::{Reply, Routes};
     /// # fn register(routes: &mut Routes<u64>) {
-    /// routes.try_handler("roomHandler.say", |letters, request, _session| {
+    /// routes.try_handler("roomHandler.say", |count, request, _session| {
     ///     let text: &str = request.json()?;
-    ///     *letters += text.chars().count() as u64;
-    ///     Ok(Reply::json(&*letters))
+    ///     *count += text.chars().count() as u64;
+    ///     Ok(Reply::json(&*count))
     /// });
     /// # }
     /// ```

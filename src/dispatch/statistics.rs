@@ -1,4 +1,4 @@
-//! Who is connected and who is logged in: Pomelo's connection service.
+//! Clients that are connected, and those that are logged in: Pomelo's connection service.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -30,7 +30,7 @@ pub struct Statistics {
     /// Entries of `logins`.
     #[serde(rename = "loginedCount")]
     pub login_count: usize,
-    /// Who is logged in, in no particular order.
+    /// The users that are logged in, in no particular order.
     #[serde(rename = "loginedList")]
     pub logins: Vec<Login>,
 }
@@ -40,10 +40,10 @@ pub struct Statistics {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Login {
-    /// When, in milliseconds since 1970.
+    /// The time of the login, in milliseconds since 1970.
     #[serde(rename = "loginTime")]
     pub login_time_ms: u64,
-    /// Who.
+    /// The user.
     pub uid: Uid,
     /// From where.
     #[serde(serialize_with = "address_text")]

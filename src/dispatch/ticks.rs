@@ -21,7 +21,8 @@ pub enum Missed {
 /// The ticks of one thread.
 pub(crate) struct Ticks {
     all: RefCell<Vec<Rc<Tick>>>,
-    /// When the first of them is due, so that a turn in which none is looks at nothing else.
+    /// The time at which the first of them is due, so that a turn in which none is looks at nothing
+    /// else.
     next_us: Cell<u64>,
 }
 
@@ -77,7 +78,7 @@ impl Ticks {
         due.into_iter().map(Rc::clone).collect()
     }
 
-    /// When the next one is due.
+    /// The time at which the next one is due.
     pub(crate) fn next_us(&self) -> Option<u64> {
         Some(self.next_us.get()).filter(|next_us| *next_us != NEVER)
     }

@@ -125,7 +125,7 @@ pub struct Builder {
     attachments: Vec<Box<dyn Attachment>>,
     /// One forwarded message in so many is traced, if any is.
     sample_every: Option<u64>,
-    /// Who takes the spans, among the attachments.
+    /// The attachment that takes the spans, by its index.
     #[cfg(feature = "traces")]
     exporter: Option<usize>,
 }

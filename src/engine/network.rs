@@ -25,13 +25,13 @@ pub(super) trait NetworkForwarder: Send {
 
     /// True if it is told of the end of every session that was used for anything, not only of
     /// those that it has been told of.
-    fn hears_all_ends(&self) -> bool {
+    fn subscribes_to_ends(&self) -> bool {
         false
     }
 
     /// True if it is told of the end of every session that has ever had a uid, and of every
     /// login and logout.
-    fn hears_logins(&self) -> bool {
+    fn subscribes_to_logins(&self) -> bool {
         false
     }
 
@@ -97,8 +97,8 @@ pub(super) fn subscribers(
         those.map(|(_, threads)| *threads).collect()
     };
     Subscribers {
-        to_ends: those(|network| network.hears_all_ends()),
-        to_logins: those(|network| network.hears_logins()),
+        to_ends: those(|network| network.subscribes_to_ends()),
+        to_logins: those(|network| network.subscribes_to_logins()),
     }
 }
 

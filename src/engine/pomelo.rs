@@ -65,11 +65,11 @@ impl NetworkForwarder for PomeloForwarder {
         self.cluster.server_types().collect()
     }
 
-    fn hears_all_ends(&self) -> bool {
+    fn subscribes_to_ends(&self) -> bool {
         self.cluster.wants_ends() && !self.cluster.wants_logins()
     }
 
-    fn hears_logins(&self) -> bool {
+    fn subscribes_to_logins(&self) -> bool {
         self.cluster.wants_logins()
     }
 

@@ -77,7 +77,7 @@ pub struct ShardMetrics {
 pub struct ServerTypeMetrics {
     /// Its name.
     pub name: String,
-    /// Who carries its messages: `worker`, `pomelo` or `pitaya`.
+    /// The carrier of its messages: `worker`, `pomelo` or `pitaya`.
     pub target: &'static str,
     /// The time that requests took, whatever became of them.
     pub latency: Latency,
@@ -418,7 +418,7 @@ impl Handle {
         self.tell(shard, Mail::Look { at, to })
     }
 
-    /// When the engine started.
+    /// The time at which the engine started.
     pub(crate) fn started(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_millis(self.config.started_unix_ms)
     }

@@ -210,7 +210,7 @@ pub(crate) struct Endpoint {
     backlog_len_max: usize,
     /// Set while bytes were handled of which no shard has heard.
     has_handled: bool,
-    /// Who has got mail since the bells were looked at.
+    /// The parties that have got mail since the bells were looked at.
     touched: Vec<bool>,
 }
 

@@ -305,7 +305,7 @@ pub(crate) enum Others {
     Remove,
 }
 
-/// Who waits for an outcome.
+/// The party and the question of it that wait for an outcome.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReplyTo {
     pub(crate) party: Party,

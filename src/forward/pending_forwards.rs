@@ -34,7 +34,7 @@ pub(crate) enum PendingForward {
 pub(crate) struct PendingBatch {
     pub(crate) session: SessionId,
     pub(crate) server_type: ServerTypeIndex,
-    /// When they came, in microseconds of the shard's clock.
+    /// The time at which they came, in microseconds of the shard's clock.
     pub(crate) started_us: u64,
     /// The ids of the batch's messages, 0 for notifies.
     pub(crate) ids: Vec<u32>,

@@ -166,10 +166,10 @@ impl Worker {
     #[cold]
     fn receive_own_mail(&mut self) {
         for _ in 0..MAILS_PER_PARTY {
-            let Some(letter) = self.mail.0.take() else { break };
-            let (mail, worker) = (letter.type_name, &*self.thread.server_id);
+            let Some(mailed) = self.mail.0.take() else { break };
+            let (mail, worker) = (mailed.type_name, &*self.thread.server_id);
             self.thread.last_call.note_callback(mail);
-            let delivered = self.registry.deliver(letter);
+            let delivered = self.registry.deliver(mailed);
             self.thread.last_call.end();
             match delivered {
                 Ok(()) => {}
@@ -283,8 +283,8 @@ impl Worker {
         }
     }
 
-    /// When the shell has to run it again at the latest, even if nothing happens; `None` where the
-    /// bound of its own sleep is soon enough.
+    /// The time at which the shell has to run it again at the latest, even if nothing happens;
+    /// `None` where the bound of its own sleep is soon enough.
     pub(crate) fn next_deadline_us(&self) -> Option<u64> {
         let backlog = self.endpoint.backlog_retry_us(self.thread.now_us.get());
         let timers = [self.thread.next_timer_us(), self.registry.ticks.next_us()];
@@ -584,7 +584,7 @@ impl Asker for Worker {
     }
 }
 
-/// Whose message it is that waits for an answer, and what it counts for.
+/// The session whose message waits for an answer, and the bytes that it counts for.
 fn counted(origin: &Origin) -> Option<(SessionId, usize)> {
     match *origin {
         Origin::Shard { session, bytes, .. } => Some((session, bytes as usize)),

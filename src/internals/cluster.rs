@@ -52,7 +52,7 @@ pub struct Frontend {
     now_us: u64,
     /// The uid of each session, by its number.
     uids: Vec<Option<Uid>>,
-    /// Whom the shell would listen to, in the order of the commands.
+    /// The users that the shell would listen to, in the order of the commands.
     listening: Vec<Arc<str>>,
     effects: VecDeque<Effect>,
 }
@@ -186,7 +186,7 @@ impl Frontend {
         self.effects.pop_front()
     }
 
-    /// Whom it listens to, and who is logged in; both sorted.
+    /// The users that it listens to, and those who are logged in; both sorted.
     #[must_use]
     pub fn listening(&self) -> (Vec<String>, Vec<String>) {
         let listening = self.listening.iter().map(|uid| uid.to_string());

@@ -291,7 +291,7 @@ impl Io for Poller {
 
     /// The kernel is asked once in a turn.
     fn submit(&mut self) -> io::Result<()> {
-        // A thread without sockets hears its bell only, for which it looks before it sleeps.
+        // A thread without sockets has its bell only, for which it looks before it sleeps.
         if self.is_fresh || self.sockets.count_max() == 0 {
             return Ok(());
         }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::messages::Error;
 use crate::metrics::ForwardEnd;
 
-/// Why a request has no answer of its own.
+/// The reason why a request has no answer of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Failure {
     /// There is no server of its type.

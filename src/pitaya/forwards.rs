@@ -25,7 +25,7 @@ pub(crate) const NO_RESPONDERS: u16 = 503;
 /// The messages that wait for servers, or are under way at them.
 pub(super) struct Forwards {
     pub(super) servers: Servers,
-    /// Who waits for an answer, since when the message has come.
+    /// The callers that wait for an answer, since the message has come.
     calls: DeadlineList<Waiter>,
     /// Messages in servers' windows, since when they were sent.
     sent: DeadlineList<Sent>,

@@ -234,7 +234,7 @@ impl Member {
         self.remote.has_work()
     }
 
-    /// When the shell has to run again at the latest.
+    /// The time at which the shell has to run again at the latest.
     pub(crate) fn next_deadline_us(&self) -> Option<u64> {
         let backlog = self.remote.backlog_retry_us(self.now_us);
         [self.forwards.next_deadline_us(), backlog].into_iter().flatten().min()

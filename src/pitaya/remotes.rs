@@ -45,7 +45,7 @@ const ACK: &[u8] = b"ack";
 pub(super) struct Remotes {
     /// Those that shards have not answered.
     pending: Table<PendingRemote>,
-    /// Who is logged in here, by uid.
+    /// The users that are logged in here, by uid.
     users: FxHashMap<Arc<str>, User>,
     /// The sessions of all users, by number.
     bound: FxHashSet<u64>,

@@ -21,7 +21,8 @@ use crate::span::SpanContext;
 /// The key of a server in the table of servers.
 pub(super) type ServerKey = (Slot, Generation);
 
-/// Who waits for a server's answer, from when the message came until the answer or the deadline.
+/// The caller that waits for a server's answer, from when the message came until the answer or the
+/// deadline.
 pub(super) struct Waiter {
     pub(super) shard: ShardIndex,
     /// 0 for a notify, which nobody waits for.

@@ -83,7 +83,7 @@ pub struct PomeloCluster {
     pub(crate) on_stop: Option<StopHook>,
 }
 
-/// When a remote of the game's is called.
+/// The occasions on which a remote of the game's is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Occasion {
     Bound,

@@ -24,7 +24,7 @@ use crate::span::SpanContext;
 /// Bytes of a call beside its body and its route: its head, and a small session.
 const CALL_BYTES: usize = 512;
 
-/// Why a call is not made.
+/// The reason why a call is not made.
 enum NotCalled {
     /// There is no such server, or no connection to it.
     Lost,

@@ -63,7 +63,7 @@ impl Mailbox {
         matches!(self.state, State::Open { .. })
     }
 
-    /// When something of it is due.
+    /// The time at which something of it is due.
     pub(super) fn next_deadline_us(&self) -> u64 {
         let state = match &self.state {
             State::Waiting { until_us } | State::Connecting { until_us, .. } => *until_us,
@@ -150,7 +150,7 @@ impl Pulse {
     }
 }
 
-/// Whom a call is made for.
+/// The caller that a call is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Waiter {
     pub(super) shard: ShardIndex,
@@ -162,8 +162,8 @@ pub(super) struct Waiter {
 pub(super) struct PendingCalls {
     waiters: FxHashMap<u64, Waiter>,
     next_id: u64,
-    /// When the calls below an id are due, ascending. Calls of one millisecond are due together,
-    /// so that there are never more entries than a timeout has milliseconds.
+    /// The times at which the calls below an id are due, ascending. Calls of one millisecond are
+    /// due together, so that there are never more entries than a timeout has milliseconds.
     deadlines: VecDeque<Deadline>,
     /// Calls below it have been looked at.
     looked_at: u64,
@@ -203,7 +203,7 @@ impl PendingCalls {
         id
     }
 
-    /// Who waits for an answer; nobody if it comes too late or twice.
+    /// The caller that waits for an answer; none if it comes too late or twice.
     pub(super) fn take(&mut self, id: u64) -> Option<Waiter> {
         let waiter = self.waiters.remove(&id);
         if self.waiters.is_empty() {

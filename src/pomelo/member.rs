@@ -505,7 +505,7 @@ impl Member {
         self.remote.has_work()
     }
 
-    /// When the shell has to run again at the latest.
+    /// The time at which the shell has to run again at the latest.
     pub(crate) fn next_deadline_us(&self) -> Option<u64> {
         let mailboxes = self.mailboxes.iter().map(|(_, mailbox)| mailbox.next_deadline_us());
         let master = self.master.iter().map(Master::next_deadline_us);

@@ -24,7 +24,7 @@ impl PeerId {
     }
 }
 
-/// Whose connection it is.
+/// The server that a connection is to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owner {
     /// Ours, to the master.

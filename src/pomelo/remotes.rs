@@ -18,7 +18,7 @@ use crate::route::push::Push;
 use crate::session::Uid;
 use crate::wire::truthy::is_truthy;
 
-/// Whom a shard's answer is for.
+/// The caller that a shard's answer is for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caller {
     peer: PeerId,

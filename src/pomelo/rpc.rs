@@ -259,7 +259,7 @@ pub(crate) struct Request<'a> {
     pub(crate) call: Result<Call<'a>, NoCall>,
 }
 
-/// Whom it calls, and with what.
+/// The remote that it calls, and the arguments.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Call<'a> {
     #[serde(borrow, default)]

@@ -1,6 +1,6 @@
 //! Names and routes that are a secret's.
 
-/// Parts of names whose values are secret, without anything but letters.
+/// Parts of names whose values are secret, of alphabetic characters alone.
 const NAMES: [&str; 11] = [
     "password",
     "passwd",

@@ -4,11 +4,11 @@
 /// clock. The shard itself takes the steps that are due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DrainPlan {
-    /// When the first sessions are closed.
+    /// The time at which the first sessions are closed.
     pub(crate) begin_us: u64,
-    /// When the last ones are that no answer is pending for. In between they are closed evenly.
+    /// The time for the last ones that no answer is pending for. In between they are closed evenly.
     pub(crate) closed_us: u64,
-    /// When those that are still there are cut.
+    /// The time at which those that are still there are cut.
     pub(crate) end_us: u64,
 }
 
@@ -16,7 +16,7 @@ pub(crate) struct DrainPlan {
 const NOTICE_US: u64 = 1_000_000;
 
 impl DrainPlan {
-    /// When answers are waited for no longer.
+    /// The time from which answers are waited for no longer.
     pub(super) fn notice_us(self) -> u64 {
         self.end_us.saturating_sub(NOTICE_US)
     }

@@ -272,8 +272,8 @@ impl Shard {
         dispatcher.forwarder.has_work() || dispatcher.has_ready() || dispatcher.is_unsettled()
     }
 
-    /// When the shell has to run again at the latest, even if nothing happens; `None` where the
-    /// bound of its own sleep is soon enough.
+    /// The time at which the shell has to run again at the latest, even if nothing happens; `None`
+    /// where the bound of its own sleep is soon enough.
     pub(crate) fn next_deadline_us(&self) -> Option<u64> {
         let dispatcher = &self.inbound.dispatcher;
         let deadlines = [dispatcher.next_timer_us(), dispatcher.forwarder.next_deadline_us()];

@@ -28,9 +28,9 @@ use crate::metrics::ForwardEnd;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Span {
     pub(crate) context: SpanContext,
-    /// When the message came, in microseconds of the shard's clock.
+    /// The time at which the message came, in microseconds of the shard's clock.
     pub(crate) started_us: u64,
-    /// When it was answered, or was sent if nobody waits for it.
+    /// The time at which it was answered, or was sent if nobody waits for it.
     pub(crate) ended_us: u64,
     /// Its outcome; nothing is known of a notify to a cluster.
     pub(crate) end: Option<ForwardEnd>,
@@ -42,7 +42,7 @@ pub(crate) struct Span {
     pub(crate) route: Box<str>,
     pub(crate) uid: Option<Box<str>>,
     pub(crate) server_type: Arc<str>,
-    /// Who carries it: `worker`, `pomelo` or `pitaya`.
+    /// The carrier: `worker`, `pomelo` or `pitaya`.
     pub(crate) carrier: &'static str,
     /// The worker that it went to; a cluster's server is picked elsewhere.
     pub(crate) worker: Option<Arc<str>>,

@@ -96,9 +96,9 @@ fn a_typed_message_without_owned_fields_allocates_nothing() {
         handlers.stateful(
             |_| 0_usize,
             |routes: &mut Routes<usize>| {
-                routes.try_handler(PATH, |letters, request, _| {
+                routes.try_handler(PATH, |count, request, _| {
                     let query: NamedMove<'_> = request.json()?;
-                    *letters += query.unit.len();
+                    *count += query.unit.len();
                     Ok(Reply::json(&query))
                 });
             },

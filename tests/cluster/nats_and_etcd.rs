@@ -67,7 +67,7 @@ impl Process {
         }
     }
 
-    /// Whether every thread is in the state `T` (proc_pid_stat(5)).
+    /// True if every thread is in the state `T` (proc_pid_stat(5)).
     fn has_stopped(&self) -> bool {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.0.id())).unwrap();
         threads.into_iter().all(|thread| {

@@ -172,7 +172,7 @@ fn the_handshake_says_who_the_client_is_and_brings_the_games_word() {
 
 #[test]
 fn the_heartbeat_keeps_an_idle_client() {
-    // The engine closes a client of which it hears no heartbeat for two intervals.
+    // The engine closes a client that sends no heartbeat for two intervals.
     let engine = play(builder(1)).heartbeat(Duration::from_secs(1)).start().unwrap();
     let client = connect(engine.local_addr());
     eventually("several heartbeats", || engine.handle().counters().heartbeats >= 3);

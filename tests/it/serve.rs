@@ -295,7 +295,7 @@ fn a_listener_behind_a_balancer_speaks_tls_with_a_certificate_that_changes() {
     assert_eq!(served.until_end(), Some(0));
 }
 
-/// Whether a client behind a balancer is shown that certificate.
+/// True if a client behind a balancer is shown that certificate.
 fn shows(address: SocketAddr, certificate: &CertificateDer<'static>) -> bool {
     let mut socket = TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();

@@ -284,7 +284,7 @@ impl World {
         ensure(!ends || may_end, || text("closed for nothing"))
     }
 
-    /// Whether anybody has asked for a kick that may hit this client.
+    /// True if anybody has asked for a kick that may hit this client.
     fn may_be_kicked(&self, at: usize) -> bool {
         let socket = &self.sockets[at];
         socket.conn.may_be_kicked

@@ -26,10 +26,10 @@ pub(crate) struct Sent {
     pub(crate) tag: u64,
     pub(crate) route: String,
     pub(crate) body: Vec<u8>,
-    /// Whether the server has read all of it while the session worked.
+    /// True if the server has read all of it while the session worked.
     pub(crate) is_read: bool,
     pub(crate) is_answered: bool,
-    /// Whether filters were told to do something.
+    /// True if filters were told to do something.
     pub(crate) has_mischief: bool,
 }
 
@@ -38,9 +38,9 @@ pub(crate) struct Sent {
 pub(crate) struct Conn {
     pub(crate) number: u64,
     pub(crate) is_websocket: bool,
-    /// Whether it has sent bytes that are no packages; little can be said of it then.
+    /// True if it has sent bytes that are no packages; little can be said of it then.
     pub(crate) is_hostile: bool,
-    /// Whether it sends no heartbeats.
+    /// True if it sends no heartbeats.
     pub(crate) is_silent: bool,
     /// Written and not yet with the server.
     pub(crate) pipe: VecDeque<u8>,
@@ -56,7 +56,7 @@ pub(crate) struct Conn {
     payload: Vec<u8>,
     /// Set by a KICK or a close frame: nothing may follow.
     pub(crate) is_told_off: bool,
-    /// Whether it has asked for a kick, or for a uid that may be kicked.
+    /// True if it has asked for a kick, or for a uid that may be kicked.
     pub(crate) may_be_kicked: bool,
     is_closed: bool,
     last_id: u32,

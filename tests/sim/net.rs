@@ -17,7 +17,7 @@ pub(crate) struct Socket {
     pub(crate) session: Option<SessionId>,
 
     pub(crate) client_end: ClientEnd,
-    /// Whether the core knows of that end.
+    /// True if the core knows of that end.
     pub(crate) is_end_told: bool,
     /// Bytes the core has got.
     pub(crate) delivered: u64,
@@ -33,7 +33,7 @@ pub(crate) struct Socket {
     pub(crate) arriving: VecDeque<u8>,
     pub(crate) is_writing_finished: bool,
     pub(crate) is_closing: bool,
-    /// Whether the core wants nothing from the client for now.
+    /// True if the core wants nothing from the client for now.
     pub(crate) is_paused: bool,
     /// What comes in spite of that.
     pub(crate) pieces_left: u8,
@@ -71,11 +71,11 @@ pub(crate) struct Model {
     pub(crate) stage: Stage,
     /// When it came to that stage, on its shard's patient clock; `Closing` and `Lingering` are one.
     pub(crate) since_ms: u64,
-    /// Whether the server has read the client's ACK.
+    /// True if the server has read the client's ACK.
     pub(crate) is_working: bool,
     /// When the server last read what keeps the session alive.
     pub(crate) heard_ms: u64,
-    /// Whether something of it was held for a later turn.
+    /// True if something of it was held for a later turn.
     pub(crate) is_held: bool,
 }
 
@@ -127,7 +127,7 @@ impl Socket {
         }
     }
 
-    /// Whether the shell has something to tell the core.
+    /// True if the shell has something to tell the core.
     pub(crate) fn has_completion(&self) -> bool {
         self.session.is_none()
             || self.is_closing
@@ -137,7 +137,7 @@ impl Socket {
                 && (!self.conn.pipe.is_empty() || self.client_end != ClientEnd::Open)
     }
 
-    /// Whether a send has failed or will: its client has gone.
+    /// True if a send has failed or will: its client has gone.
     pub(crate) fn send_failed(&self) -> bool {
         self.client_end == ClientEnd::Reset
     }

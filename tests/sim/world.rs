@@ -32,7 +32,7 @@ pub(crate) struct World {
     past: Vec<SessionId>,
     /// Sessions that the host has kicked.
     pub(crate) kicked: BTreeSet<String>,
-    /// Whether faults are over and everything is to come to rest.
+    /// True if faults are over and everything is to come to rest.
     pub(crate) is_settling: bool,
     pub(crate) is_draining: bool,
     /// The hooks of the shutdown have begun.

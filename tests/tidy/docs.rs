@@ -25,7 +25,18 @@ const CODE_FOLDERS: [&str; 5] = ["src/", "tests/", "benches/", "examples/", ".ci
 /// Paths under which doc comments begin with a noun or a verb. Each folder joins once it does so.
 const SUBJECT_FIRST: [&str; 4] = ["benches/", "examples/", "fuzz/", "src/"];
 /// Words with which a doc comment puts its subject behind the predicate.
-const SUBJECT_LAST: [&str; 4] = ["What", "Whether", "How", "Where"];
+const SUBJECT_LAST: [&str; 9] =
+    ["What", "Whether", "How", "Where", "When", "Why", "Who", "Whom", "Whose"];
+/// Words of which the field has its own, in two halves, as this file is searched for them, too.
+const FORMER_WORDS: [(&str, &str); 7] = [
+    ("cour", "ier"),
+    ("par", "cel"),
+    ("se", "at"),
+    ("he", "ars"),
+    ("cross", "ings"),
+    ("stat", "ion"),
+    ("let", "ter"),
+];
 
 /// The documents, and the files that they may link to.
 pub(super) struct Docs {
@@ -110,6 +121,28 @@ pub(super) fn old_names(file: &File) -> Vec<Finding> {
                 let advice = format!("cite a page of {PROTOCOL} and its heading, not \"{name}\"");
                 findings.push(file.finding(prose.line(at), advice));
             }
+        }
+    }
+    findings
+}
+
+/// Nothing is called by a word that the field has another one for, but in the examples' games.
+pub(super) fn former_words(file: &File) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if file.path.starts_with("examples/") {
+        return findings;
+    }
+    for (at, line) in file.text.lines().enumerate() {
+        let line = line.to_lowercase();
+        let mut words = line.split(|c: char| !c.is_ascii_alphabetic());
+        let is_former = |word: &str| {
+            FORMER_WORDS.iter().any(|(head, tail)| {
+                let rest = word.strip_prefix(head).and_then(|rest| rest.strip_prefix(tail));
+                matches!(rest, Some("" | "s"))
+            })
+        };
+        if let Some(word) = words.find(|word| is_former(word)) {
+            findings.push(file.finding(at, format!("say `{word}` in the field's words")));
         }
     }
     findings
@@ -343,6 +376,17 @@ mod rules {
         let good = "`src/wire/mod.rs`, `src/*.rs`, `tests/a b`, `app/a.js`, src/none.rs";
         assert_eq!(found(code_paths, "docs/a.md", good), [0; 0]);
         assert_eq!(found(code_paths, "docs/a.md", "\nIn `src/wire.rs`.\n"), [2]);
+    }
+
+    #[test]
+    fn former_words_are_found_and_longer_ones_are_not() {
+        for (head, tail) in FORMER_WORDS {
+            for text in [format!("let {head}{tail} = 1;"), format!("// Two {head}{tail}s.")] {
+                assert_eq!(former_words(&File::new("src/a.rs", &text)).len(), 1, "{text}");
+            }
+            let longer = format!("a{head}{tail} {head}{tail}ed");
+            assert!(former_words(&File::new("src/a.rs", &longer)).is_empty(), "{longer}");
+        }
     }
 
     #[test]

@@ -79,6 +79,7 @@ fn the_repository_is_tidy() {
         ignored_tests,
         module_order,
         docs::old_names,
+        docs::former_words,
     ];
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
@@ -441,7 +442,7 @@ fn module_of(path: &str) -> Option<&str> {
     (!matches!(module, "lib" | "main")).then_some(module)
 }
 
-/// Whether a function is declared on this line, after what may stand in front of `fn`.
+/// True if a function is declared on this line, after what may stand in front of `fn`.
 fn is_function(line: &str) -> bool {
     let mut words = line.split_whitespace().skip_while(|word| {
         word.starts_with("pub")

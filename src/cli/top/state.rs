@@ -18,7 +18,7 @@ pub(super) struct State {
     pub(super) sort: Sort,
     pub(super) table: TableState,
     pub(super) mode: Mode,
-    /// Why there is nothing new to show.
+    /// The reason why there is nothing new to show.
     pub(super) error: Option<String>,
     /// The outcome of the last wish.
     pub(super) told: Option<String>,

@@ -63,7 +63,7 @@ impl NetworkForwarder for PitayaForwarder {
         self.cluster.server_types.iter().map(String::as_str).collect()
     }
 
-    fn hears_logins(&self) -> bool {
+    fn subscribes_to_logins(&self) -> bool {
         true
     }
 

@@ -163,7 +163,7 @@ impl Layer {
     }
 }
 
-/// Why a session ends; each has its counter.
+/// The reason why a session ends; each has its counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CloseReason {
     Peer,
@@ -196,8 +196,9 @@ pub(crate) struct Connection {
     pub(crate) io_bytes: u32,
     pub(crate) traffic: Traffic,
     pub(crate) peer: SocketAddr,
-    /// When the client last said what keeps it alive, on the shard's patient clock. Until it works
-    /// that is its accept, and nothing else it says; later by the time that it was held back.
+    /// The time at which the client last said what keeps it alive, on the shard's patient clock.
+    /// Until it works that is its accept, and nothing else it says; later by the time that it was
+    /// held back.
     pub(crate) heard_ms: u64,
     pub(crate) outbox: Outbox,
     /// The start of a package, frame or head whose rest has not come yet.

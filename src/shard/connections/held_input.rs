@@ -27,7 +27,7 @@ pub(in crate::shard) struct HeldInput {
     pub(super) is_behind: bool,
 }
 
-/// Why a session is not read on before something has happened, however long that takes.
+/// The reason why a session is not read on before something has happened, however long that takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::shard) enum Pause {
     /// One of its messages waits for room in a lane.

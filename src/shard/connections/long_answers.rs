@@ -16,7 +16,7 @@ pub(super) struct LongAnswers {
     taken: usize,
     /// Sessions that have got one since `since_ms`, and in the period before.
     sessions: [FxHashSet<SessionId>; 2],
-    /// When the period began, on the shard's patient clock.
+    /// The time at which the period began, on the shard's patient clock.
     since_ms: u64,
 }
 

@@ -239,7 +239,7 @@ impl Dispatcher {
         self.work.has_more()
     }
 
-    /// When a sleep ends, or a tick is due.
+    /// The time at which a sleep ends, or a tick is due.
     pub(super) fn next_timer_us(&self) -> Option<u64> {
         let timers = [self.thread.next_timer_us(), self.registry.ticks.next_us()];
         timers.into_iter().flatten().min()

@@ -126,7 +126,7 @@ pub(in crate::shard) struct Alone {
     pub(in crate::shard) to: Option<Destination>,
 }
 
-/// Whose message goes where.
+/// The session whose message is forwarded, and its destination.
 pub(in crate::shard) struct BatchTarget<'a> {
     pub(in crate::shard) session: SessionId,
     pub(in crate::shard) connection: &'a mut Connection,

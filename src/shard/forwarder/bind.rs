@@ -59,7 +59,7 @@ impl Forwarder {
     }
 
     /// Decides about a uid whose home this is. A session that loses it is out of the directory
-    /// before the newer one hears that it is bound, so that their order is the order in which
+    /// before the newer one learns that it is bound, so that their order is the order in which
     /// their binds came here, whatever is under way between the shards.
     pub(super) fn home_bind(&mut self, session: SessionId, uid: &Uid) {
         let on_second = self.config.on_second_bind.as_ref();

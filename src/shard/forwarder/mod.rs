@@ -222,7 +222,7 @@ impl Forwarder {
         }
     }
 
-    /// When something here has to be looked at again at the latest.
+    /// The time at which something here has to be looked at again at the latest.
     pub(super) fn next_deadline_us(&self) -> Option<u64> {
         // Nobody tells of room in a lane that was not quite full.
         let waits = self.endpoint.has_backlog() || !self.lane_waits.is_empty();

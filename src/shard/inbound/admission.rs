@@ -1,4 +1,4 @@
-//! Who may connect.
+//! Rules for who may connect.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

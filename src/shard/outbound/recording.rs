@@ -2,7 +2,7 @@
 //!
 //! A recorded session has a layer of its own, which every receive and every send looks at anyway;
 //! what is here is reached by that alone, and by who connects or logs in while a recording waits.
-//! A shard hears of recordings by mail, so it asks nobody.
+//! A shard is told of recordings by mail, so it asks nobody.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -257,7 +257,7 @@ fn long_handshakes_are_answered_fewer_at_a_time() {
     }
 }
 
-/// Whose handshake waits for the shard is not late, however long that takes.
+/// A client whose handshake waits for the shard is not late, however long that takes.
 #[test]
 fn nobody_is_closed_for_having_to_wait_for_the_answer() {
     const CLIENTS: usize = if cfg!(miri) { 40 } else { 200 };

@@ -64,7 +64,7 @@ fn accept_limits(burst: u32) -> Limits {
     Limits { accepts_per_ip_per_second: 1, accepts_per_ip_burst: burst, ..Limits::default() }
 }
 
-/// Whether a client that sends these bytes first is served.
+/// True if a client that sends these bytes first is served.
 fn is_let_in(address: SocketAddr, first: &[u8]) -> bool {
     let mut client = Client::connect(address);
     // It may be closed before it has sent anything.

@@ -82,7 +82,7 @@ fn handlers_share_the_state_of_their_thread() {
         assert_eq!(ben.ask(3, &route("echo"), "[1, 2]"), "[1, 2]");
         drop(amy);
         let mut id = 3;
-        eventually("the state hears of the end", || {
+        eventually("the state is told of the end", || {
             id += 1;
             ben.ask(id, &route("left"), "") == "1"
         });
