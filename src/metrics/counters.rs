@@ -175,7 +175,8 @@ counters! {
     closed_by_peer,
     /// Closed by the engine's user: kicks.
     closed_by_kick,
-    /// Those of them whose uid has logged in again, where the newest login wins (`single_session`).
+    /// Those of them whose uid has logged in again, where the newest login wins (`single_session`,
+    /// and in a Pitaya cluster).
     sessions_replaced,
     /// Closed because no heartbeat came in time.
     closed_heartbeat_timeout,

@@ -161,7 +161,9 @@ fn end(mut child: Child) -> String {
     let mut log = String::new();
     child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
     assert!(child.wait().unwrap().success(), "{log}");
-    log
+    // A machine that is busy with something else makes turns long.
+    let is_due = |line: &&str| !line.contains("a turn has taken long");
+    log.split_inclusive('\n').filter(is_due).collect()
 }
 
 fn assert_serves(address: SocketAddr) {
