@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -94,6 +94,15 @@ fn program(name: &str) -> Option<PathBuf> {
     folders.map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
+/// A command whose process ends with the test, also where that is killed: by setpriv(1), if that is
+/// here.
+fn bound(path: &Path) -> Command {
+    let Some(setpriv) = program("setpriv") else { return Command::new(path) };
+    let mut command = Command::new(setpriv);
+    command.args(["--pdeathsig", "KILL"]).arg(path);
+    command
+}
+
 /// Waits until somebody listens.
 fn wait_for(port: u16) {
     let deadline = Instant::now() + PATIENCE;
@@ -124,7 +133,7 @@ impl Cluster {
             cluster.nats_port, cluster.monitor_port,
         );
         let file = cluster.folder.write("nats.conf", &config);
-        let mut command = Command::new(program("nats-server").unwrap());
+        let mut command = bound(&program("nats-server").unwrap());
         command.arg("-c").arg(file);
         // The port is free once the former has gone.
         cluster.nats = Process::none();
@@ -151,7 +160,7 @@ impl Cluster {
         let file = self.folder.write("nats.conf", &config);
         // The port is free once the former has gone.
         self.nats = Process::none();
-        let mut command = Command::new(program("nats-server").unwrap());
+        let mut command = bound(&program("nats-server").unwrap());
         command.arg("-c").arg(file);
         self.nats = quiet(command);
         wait_for(port);
@@ -310,7 +319,7 @@ impl Cluster {
             None => self.nats(),
         };
         let words = [&nats, &self.etcd(), server_type, id].join(" ");
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        let mut child = bound(&std::env::current_exe().unwrap())
             .args([
                 "--exact",
                 "nats_and_etcd::the_backends_process",
@@ -354,7 +363,7 @@ impl Drop for Cluster {
 
 /// Starts a NATS server, with its own port for another one, and that one's.
 fn start_nats(port: u16, monitor_port: Option<u16>, routes: Option<[u16; 2]>) -> Process {
-    let mut command = Command::new(program("nats-server").unwrap());
+    let mut command = bound(&program("nats-server").unwrap());
     command.args(["-a", "127.0.0.1", "-p", &port.to_string()]);
     if let Some(port) = monitor_port {
         command.args(["-m", &port.to_string()]);
@@ -366,14 +375,14 @@ fn start_nats(port: u16, monitor_port: Option<u16>, routes: Option<[u16; 2]>) ->
     quiet(command)
 }
 
-fn start_etcd(port: u16, peer_port: u16, folder: &std::path::Path) -> Process {
+fn start_etcd(port: u16, peer_port: u16, folder: &Path) -> Process {
     quiet(etcd_command(peer_port, folder, &format!("http://127.0.0.1:{port}")))
 }
 
-fn etcd_command(peer_port: u16, folder: &std::path::Path, clients: &str) -> Command {
+fn etcd_command(peer_port: u16, folder: &Path, clients: &str) -> Command {
     let peers = format!("http://127.0.0.1:{peer_port}");
     let cluster = format!("test={peers}");
-    let mut command = Command::new(program("etcd").unwrap());
+    let mut command = bound(&program("etcd").unwrap());
     command.args(["--name", "test", "--data-dir"]).arg(folder.join("etcd"));
     command.args(["--listen-client-urls", clients, "--advertise-client-urls", clients]);
     command.args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers]);
