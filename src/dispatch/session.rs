@@ -135,7 +135,8 @@ impl Session {
         self.id
     }
 
-    /// The id that clients and backends see: a counter from 1, in the order of accepting.
+    /// The id that clients and backends see. It grows in the order of accepting, with gaps where there
+    /// are several shards (docs/protocol/wire.md, "Port switcher").
     #[must_use]
     pub fn number(&self) -> u64 {
         self.data.number

@@ -69,7 +69,7 @@ impl Generation {
 
 /// The id of a session within this process: shard, slot and generation in one word.
 ///
-/// Clients and backends see another id, a counter as in Pomelo (see
+/// Clients and backends see another id, a number as in Pomelo (see
 /// [`SessionView::number`](crate::SessionView)).
 ///
 /// ```text
