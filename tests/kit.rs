@@ -13,8 +13,8 @@ use shaddock::route::Dictionary;
 use shaddock::wire::protobuf::{ProtoTable, Protos};
 use shaddock::{
     Audience, Builder, Context, Dialect, Drain, Engine, Filter, Handlers, LaneFull, Limits,
-    Listener, PomeloCluster, Reply, Request, Responder, Router, Session, Shards, SlowConsumer,
-    Timeout, Uid, Verdict, Workers, testing,
+    Listener, PitayaCluster, PomeloCluster, Reply, Request, Responder, Router, Session, Shards,
+    SlowConsumer, Timeout, Uid, Verdict, Workers, testing,
 };
 
 const TICK: Duration = Duration::from_millis(50);
@@ -333,6 +333,22 @@ fn a_backend_stands_in_for_a_cluster() {
     let answer = amy.request("chat.any.thing", json!({ "a": 1 }));
     assert_eq!(answer, json!(["chat.any.thing", "amy", { "a": 1 }]));
     assert_eq!(amy.session().get("seen"), Some(&json!(true)));
+}
+
+/// A uid has one session where the engine is a frontend of Pitaya's, in a test as in its cluster.
+#[test]
+fn what_a_cluster_wants_of_sessions_holds_in_a_test() {
+    for is_unique in [true, false] {
+        let cluster = PitayaCluster::new(["nats://127.0.0.1:4222"], ["127.0.0.1:2379"])
+            .server_type("room")
+            .unique_session(is_unique);
+        let t = testing::Setup::new(Engine::builder().pitaya(cluster))
+            .backend("room", |_, _| Reply::json(&1))
+            .start();
+        let [old, new] = [0; 2].map(|_| t.client().uid("amy").connect());
+        assert!(old.is_closed() && !new.is_closed());
+        assert_eq!(old.kicked().as_deref(), is_unique.then_some("kick"));
+    }
 }
 
 /// The kit's clients speak plain Pomelo, whoever connects to the description's listeners.

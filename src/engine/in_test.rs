@@ -81,6 +81,9 @@ impl Builder {
                 );
                 return Err(StartError::Option { option: network.option(), expected });
             }
+            // What the cluster wants of sessions holds without it, too.
+            let by_cluster = network.on_second_bind();
+            self.on_second_bind = self.on_second_bind.take().or(by_cluster);
         }
         let workers = |(name, register)| (name, Workers { count: 1, register });
         self.forwards.extend(backends.into_iter().map(workers));
