@@ -305,8 +305,10 @@ impl Handle {
                     other.has_joined &= cluster.has_joined();
                     for (kind, is_up) in coordinators {
                         let mut found = other.coordinators.iter_mut();
-                        if let Some((_, other)) = found.find(|(other, _)| *other == kind) {
-                            *other &= is_up;
+                        match found.find(|(other, _)| *other == kind) {
+                            Some((_, other)) => *other &= is_up,
+                            // The thread that began first does not talk to it.
+                            None => other.coordinators.push((kind, is_up)),
                         }
                     }
                 }
