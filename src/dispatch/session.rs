@@ -135,8 +135,8 @@ impl Session {
         self.id
     }
 
-    /// The id that clients and backends see. It grows in the order of accepting, with gaps where there
-    /// are several shards (docs/protocol/wire.md, "Port switcher").
+    /// The id that clients and backends see. It grows in the order of accepting, with gaps where
+    /// there are several shards (docs/protocol/wire.md, "Port switcher").
     #[must_use]
     pub fn number(&self) -> u64 {
         self.data.number

@@ -12,8 +12,8 @@ use super::{SessionId, Uid};
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct SessionData {
-    /// The id that clients and backends see. It grows in the order of accepting, with gaps where there
-    /// are several shards (docs/protocol/wire.md, "Port switcher").
+    /// The id that clients and backends see. It grows in the order of accepting, with gaps where
+    /// there are several shards (docs/protocol/wire.md, "Port switcher").
     pub number: u64,
     /// The client's address.
     pub peer: SocketAddr,
@@ -104,8 +104,8 @@ pub struct SessionView<'a> {
 }
 
 impl<'a> SessionView<'a> {
-    /// The id that clients and backends see. It grows in the order of accepting, with gaps where there
-    /// are several shards (docs/protocol/wire.md, "Port switcher").
+    /// The id that clients and backends see. It grows in the order of accepting, with gaps where
+    /// there are several shards (docs/protocol/wire.md, "Port switcher").
     #[must_use]
     pub fn number(&self) -> u64 {
         self.data.number
