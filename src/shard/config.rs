@@ -74,7 +74,7 @@ pub(crate) struct ShardConfig {
 
     /// Open connections of all shards. Touched when one opens or closes, never for a message.
     pub(crate) connections: AtomicUsize,
-    /// Sessions that have got a [number](session_number).
+    /// Sessions that have got a [number](crate::session::session_number).
     pub(crate) sessions_numbered: AtomicU64,
     /// One for each party: the shards, the workers, the network forwarders.
     pub(crate) counters: Vec<Arc<Counters>>,
