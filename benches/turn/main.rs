@@ -67,8 +67,8 @@ const CEILING_SOCKETS: u32 = 16;
 /// The pause before a server is looked for again.
 const PAUSE: Duration = Duration::from_millis(5);
 const BODY: [u8; 64] = [b'x'; 64];
-/// Messages of the first run, which fills what is filled once: buffers, recent routes; and those that
-/// the second one has besides. There may be more.
+/// Messages of the first run, at least, which fills what is filled once, as recent routes; and
+/// those that the second one has besides.
 const MESSAGES: [u64; 2] = [3_000, 10_000];
 const MESSAGES_QUICK: [u64; 2] = [500, 1_000];
 /// A table's least row, in instructions a message.
