@@ -102,7 +102,7 @@ pub struct Builder {
     host_filter: HostFilter,
     client_rules: ClientRules,
     maintenance: Option<Maintenance>,
-    pub(super) on_second_bind: Option<OnSecondBind>,
+    on_second_bind: Option<OnSecondBind>,
     shutdown_kick: Option<Arc<str>>,
     address_setting: Option<String>,
     health_path: Option<String>,

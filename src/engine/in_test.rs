@@ -71,6 +71,8 @@ impl Builder {
 
     /// Puts one worker in the place of each server type of a cluster's.
     fn replace_networks(&mut self, backends: Vec<(String, Register)>) -> Result<(), StartError> {
+        // What a cluster wants of sessions holds without it, too.
+        self.follow_clusters();
         for network in self.networks.drain(..) {
             let mut names = network.server_types().into_iter();
             let is_missing = |name: &&str| backends.iter().all(|(other, _)| other != name);
@@ -81,9 +83,6 @@ impl Builder {
                 );
                 return Err(StartError::Option { option: network.option(), expected });
             }
-            // What the cluster wants of sessions holds without it, too.
-            let by_cluster = network.on_second_bind();
-            self.on_second_bind = self.on_second_bind.take().or(by_cluster);
         }
         let workers = |(name, register)| (name, Workers { count: 1, register });
         self.forwards.extend(backends.into_iter().map(workers));

@@ -109,8 +109,7 @@ impl Builder {
     pub(in crate::engine) fn into_parts(mut self, checked: Checked) -> Parts {
         let Checked { counts, server_types, networks: threads } = checked;
         let subscribers = network::subscribers(&self.networks, &threads);
-        let by_cluster = self.networks.iter().find_map(|network| network.on_second_bind());
-        self.on_second_bind = self.on_second_bind.or(by_cluster);
+        self.follow_clusters();
         let registers = self.forwards.iter().map(|(_, workers)| Arc::clone(&workers.register));
         let registers = registers.collect();
         let networks = std::mem::take(&mut self.networks);
@@ -118,6 +117,12 @@ impl Builder {
         let attachments = std::mem::take(&mut self.attachments);
         let config = self.into_config(counts, server_types, subscribers);
         Parts { config, registers, networks, routers, attachments }
+    }
+
+    /// Treats a second session of a uid as a cluster wants it, unless the embedder has said how.
+    pub(in crate::engine) fn follow_clusters(&mut self) {
+        let by_cluster = self.networks.iter().find_map(|network| network.on_second_bind());
+        self.on_second_bind = self.on_second_bind.take().or(by_cluster);
     }
 
     /// The workers of all server types; too many are refused by [`Self::counts`].
@@ -131,8 +136,7 @@ impl Builder {
         if shards == 0 {
             return Err(bad(EngineOption::Shards, "at least 1"));
         }
-        let workers: usize =
-            self.forwards.iter().map(|(_, workers)| usize::from(workers.count)).sum();
+        let workers = usize::from(self.workers());
         let networks: usize = networks.iter().map(|threads| usize::from(threads.count)).sum();
         if usize::from(shards) + workers + networks > PARTIES_MAX {
             return Err(bad(EngineOption::ShardsAndWorkers, "1024 together at most"));
