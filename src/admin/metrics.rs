@@ -6,7 +6,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet, prometheus_text, text,
+    DescriptorEncoder, EncodeCounterValue, EncodeLabelSet, MetricEncoder, NoLabelSet,
+    prometheus_text, text,
 };
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
@@ -132,38 +133,30 @@ impl Families<'_> {
         })
     }
 
-    /// A counter with labels. A family without a member is left out.
-    fn counters<L: EncodeLabelSet>(
+    /// A family with a member for each set of labels. One without a member is left out.
+    fn members<L: EncodeLabelSet, V>(
         &mut self,
         what: (&str, &str),
-        members: impl IntoIterator<Item = (L, u64)>,
+        kind: MetricType,
+        members: impl IntoIterator<Item = (L, V)>,
+        write: impl Fn(MetricEncoder<'_>, V) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let mut members = members.into_iter().peekable();
         if members.peek().is_none() {
             return Ok(());
         }
-        self.family(what, MetricType::Counter, |metric| {
-            members.try_for_each(|(labels, value)| {
-                let mut metric = metric.encode_family(&labels)?;
-                metric.encode_counter::<NoLabelSet, _, f64>(&value, None)
-            })
+        self.family(what, kind, |metric| {
+            members.try_for_each(|(labels, value)| write(metric.encode_family(&labels)?, value))
         })
     }
 
-    fn counters_f64<L: EncodeLabelSet>(
+    fn counters<L: EncodeLabelSet, V: EncodeCounterValue>(
         &mut self,
         what: (&str, &str),
-        members: impl IntoIterator<Item = (L, f64)>,
+        members: impl IntoIterator<Item = (L, V)>,
     ) -> Result<(), Error> {
-        let mut members = members.into_iter().peekable();
-        if members.peek().is_none() {
-            return Ok(());
-        }
-        self.family(what, MetricType::Counter, |metric| {
-            members.try_for_each(|(labels, value)| {
-                let mut metric = metric.encode_family(&labels)?;
-                metric.encode_counter::<NoLabelSet, _, f64>(&value, None)
-            })
+        self.members(what, MetricType::Counter, members, |mut metric, value| {
+            metric.encode_counter::<NoLabelSet, _, f64>(&value, None)
         })
     }
 
@@ -172,13 +165,8 @@ impl Families<'_> {
         what: (&str, &str),
         members: impl IntoIterator<Item = (L, f64)>,
     ) -> Result<(), Error> {
-        let mut members = members.into_iter().peekable();
-        if members.peek().is_none() {
-            return Ok(());
-        }
-        self.family(what, MetricType::Gauge, |metric| {
-            members
-                .try_for_each(|(labels, value)| metric.encode_family(&labels)?.encode_gauge(&value))
+        self.members(what, MetricType::Gauge, members, |mut metric, value| {
+            metric.encode_gauge(&value)
         })
     }
 
@@ -187,20 +175,12 @@ impl Families<'_> {
         what: (&str, &str),
         members: impl IntoIterator<Item = (L, Latency)>,
     ) -> Result<(), Error> {
-        let mut members = members.into_iter().peekable();
-        if members.peek().is_none() {
-            return Ok(());
-        }
-        self.family(what, MetricType::Histogram, |metric| {
-            members.try_for_each(|(labels, latency)| {
-                let bound =
-                    |time: Option<Duration>| time.map_or(f64::INFINITY, |it| it.as_secs_f64());
-                let buckets: Vec<_> =
-                    latency.buckets().map(|(time, count)| (bound(time), count)).collect();
-                let mut metric = metric.encode_family(&labels)?;
-                let sum = latency.sum().as_secs_f64();
-                metric.encode_histogram::<NoLabelSet>(sum, latency.requests(), &buckets, None)
-            })
+        self.members(what, MetricType::Histogram, members, |mut metric, latency| {
+            let bound = |time: Option<Duration>| time.map_or(f64::INFINITY, |it| it.as_secs_f64());
+            let buckets: Vec<_> =
+                latency.buckets().map(|(time, count)| (bound(time), count)).collect();
+            let sum = latency.sum().as_secs_f64();
+            metric.encode_histogram::<NoLabelSet>(sum, latency.requests(), &buckets, None)
         })
     }
 }
@@ -342,11 +322,11 @@ impl Scrape {
     fn encode_shards(&self, families: &mut Families<'_>) -> Result<(), Error> {
         let shards = || self.metrics.shards.iter().enumerate();
         let label = |shard: usize| [("shard", shard.to_string())];
-        families.counters_f64(
+        families.counters(
             ("shaddock_shard_busy_seconds", "Time of turns, without system calls between them"),
             shards().map(|(shard, it)| (label(shard), it.turns.sum().as_secs_f64())),
         )?;
-        families.counters_f64(
+        families.counters(
             ("shaddock_shard_cpu_seconds", "Time that the shard's thread ran"),
             shards().filter_map(|(shard, it)| Some((label(shard), it.cpu?.as_secs_f64()))),
         )?;
@@ -380,14 +360,14 @@ impl Scrape {
     fn encode_workers(&self, families: &mut Families<'_>) -> Result<(), Error> {
         let workers = || self.metrics.server_types.iter().flat_map(|kind| &kind.workers);
         let label = |worker: &WorkerMetrics| [("server", worker.name.clone())];
-        families.counters_f64(
+        families.counters(
             (
                 "shaddock_worker_busy_seconds",
                 "Time of the turns of a worker, its handlers' included",
             ),
             workers().map(|it| (label(it), it.turns.sum().as_secs_f64())),
         )?;
-        families.counters_f64(
+        families.counters(
             ("shaddock_worker_cpu_seconds", "Time that the worker's thread ran"),
             workers().filter_map(|it| Some((label(it), it.cpu?.as_secs_f64()))),
         )?;
