@@ -275,15 +275,20 @@ mod tests {
     use super::super::secrets::Secrets;
     use super::*;
 
-    #[test]
-    fn the_ring_keeps_the_newest() {
+    /// A recording of one second, as small as one may be.
+    fn recording() -> Recording {
         let options = RecordOptions {
             bytes_max: RECORDING_BYTES_MIN,
             has_bodies: true,
             seconds: 1,
             secrets: Arc::new(Secrets::default()),
         };
-        let recording = Recording::new(1, Target::Uid("amy".into()), options, None, 0);
+        Recording::new(1, Target::Uid("amy".into()), options, None, 0)
+    }
+
+    #[test]
+    fn the_ring_keeps_the_newest() {
+        let recording = recording();
         for at_us in 0..1000 {
             let record = Record {
                 at_us,
@@ -307,13 +312,7 @@ mod tests {
 
     #[test]
     fn a_recording_begins_and_ends_once() {
-        let options = RecordOptions {
-            bytes_max: RECORDING_BYTES_MIN,
-            has_bodies: true,
-            seconds: 1,
-            secrets: Arc::new(Secrets::default()),
-        };
-        let recording = Recording::new(1, Target::Uid("amy".into()), options, None, 0);
+        let recording = recording();
         assert!(recording.is_waiting(0) && recording.begin() && !recording.begin());
         assert_eq!(recording.state(0), State::Recording);
         recording.end("kick");
