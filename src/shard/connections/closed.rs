@@ -1,7 +1,7 @@
 //! The end of a session, noted for operators.
 
 use super::Connections;
-use super::connection::{CloseReason, Transport};
+use super::connection::CloseReason;
 use crate::session::{CloseText, ClosedSession, SessionPage, Slot};
 
 impl Connections {
@@ -17,10 +17,7 @@ impl Connections {
             uid: connection.uid().cloned(),
             peer: connection.peer,
             listener: connection.listener.0,
-            transport: match connection.transport {
-                Transport::Tcp => "tcp",
-                Transport::WebSocket => "websocket",
-            },
+            transport: connection.transport.text(),
             tls: connection.layer.has_tls(),
             reason: reason.text(),
             worked: connection.state.is_working(),

@@ -48,10 +48,7 @@ impl Connections {
             uid: connection.uid().cloned(),
             peer: connection.peer,
             listener: connection.listener.0,
-            transport: match connection.transport {
-                Transport::Tcp => "tcp",
-                Transport::WebSocket => "websocket",
-            },
+            transport: connection.transport.text(),
             tls: connection.layer.has_tls(),
             dialect: match listener.dialect {
                 Dialect::Pomelo => "pomelo",
@@ -75,6 +72,16 @@ impl Connections {
             received_messages: traffic.received_messages,
             sent_messages: traffic.sent_messages,
             last_route: self.route_text(traffic.last_route),
+        }
+    }
+}
+
+impl Transport {
+    /// The transport as operators read it.
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::WebSocket => "websocket",
         }
     }
 }
