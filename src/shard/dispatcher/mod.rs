@@ -16,6 +16,7 @@ mod ops;
 mod pitaya;
 mod plan;
 mod prepare;
+mod run;
 #[cfg(feature = "crypto")]
 mod signed;
 mod turn;

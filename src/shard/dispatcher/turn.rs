@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::Dispatcher;
 use super::completed::Completed;
-use super::messages::Run;
+use super::run::Run;
 use crate::dispatch::context::{Op, ThreadState};
 use crate::dispatch::handler_thread::HandlerThread;
 use crate::dispatch::reply::Reply;
