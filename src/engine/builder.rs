@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::attachment::Attachment;
-use super::handle::Engine;
 use super::listen::Listener;
 use super::network::NetworkForwarder;
+use super::running::Engine;
 use super::threads::ThreadCounts;
 use crate::dispatch::denied_hosts::DeniedHosts;
 use crate::dispatch::handshake::HandshakeCheck;

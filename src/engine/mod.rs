@@ -27,7 +27,10 @@ mod pomelo;
 mod preflight;
 #[cfg(feature = "admin")]
 mod record;
+mod reload;
+mod reports;
 mod ring_memory;
+mod running;
 mod shard_thread;
 mod sockets;
 mod start;
@@ -46,10 +49,11 @@ pub(crate) use attached::Attached;
 pub(crate) use attachment::Attachment;
 pub use builder::{Builder, Shards};
 pub use drain::Drain;
-pub use handle::{Engine, Handle, ShutdownReport};
+pub use handle::Handle;
 #[cfg(feature = "testing")]
 pub(crate) use in_test::TestPlan;
 pub use listen::Listener;
+pub use running::{Engine, ShutdownReport};
 pub use tcp_options::TcpOptions;
 pub use watch::{
     ClusterMetrics, Metrics, RouteMetrics, ServerTypeMetrics, ShardMetrics, SpanMetrics,
