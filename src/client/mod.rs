@@ -38,6 +38,7 @@ mod handshake;
 mod inbox;
 mod message;
 mod options;
+mod pending;
 mod protocol;
 mod reactor;
 mod shared;

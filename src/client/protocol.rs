@@ -1,16 +1,15 @@
 //! The protocol of one connection, without its socket.
 
-use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustc_hash::FxHashMap;
 use serde_json::Value;
 
 use super::error::{Closed, Fault, RequestError};
 use super::handshake::{self, Welcome};
 use super::message::{Answer, Push};
 use super::options::Options;
+use super::pending::PendingRequests;
 use super::tables::Tables;
 use super::websocket::{Received, WebSocket};
 use crate::wire::message::{self, Message, MessageType, RouteRef};
@@ -99,13 +98,7 @@ pub struct Protocol {
     heartbeat: Option<Heartbeat>,
     /// The last time that the server sent anything.
     heard: Instant,
-    /// The id of the last request.
-    last_id: u32,
-    pending: FxHashMap<u32, Pending>,
-    /// The times at which the pending requests fail.
-    deadlines: BTreeSet<(Instant, u32)>,
-    /// Requests that were not answered in time, and are not told yet.
-    timed_out: VecDeque<u32>,
+    pending: PendingRequests,
 }
 
 /// The states of a connection.
@@ -122,13 +115,6 @@ struct Heartbeat {
     interval: Duration,
     /// The time of the client's next.
     next: Instant,
-}
-
-#[derive(Debug)]
-struct Pending {
-    deadline: Instant,
-    /// The schema of its answer.
-    schema: Option<Schema>,
 }
 
 /// Something that has come of a connection.
@@ -196,10 +182,7 @@ impl Protocol {
             ready_by,
             heartbeat: None,
             heard: now,
-            last_id: 0,
-            pending: FxHashMap::default(),
-            deadlines: BTreeSet::new(),
-            timed_out: VecDeque::new(),
+            pending: PendingRequests::default(),
         };
         if protocol.websocket.is_none() {
             protocol.shake_hands();
@@ -251,7 +234,7 @@ impl Protocol {
         if self.state == State::Over {
             return None;
         }
-        if let Some(id) = self.timed_out.pop_front() {
+        if let Some(id) = self.pending.next_timed_out() {
             return Some(Event::Answer { id, answer: Err(RequestError::TimedOut) });
         }
         loop {
@@ -321,11 +304,9 @@ impl Protocol {
         match (message.kind, message.route) {
             (MessageType::Response, _) => {
                 let id = message.id;
-                // One that was not in time finds nobody.
-                let Some(pending) = self.pending.remove(&id) else { return Ok(None) };
-                self.deadlines.remove(&(pending.deadline, id));
+                let Some(schema) = self.pending.take(id) else { return Ok(None) };
                 let answer = self
-                    .decoded(pending.schema.as_ref(), message.body)
+                    .decoded(schema.as_ref(), message.body)
                     .map(Answer::new)
                     .map_err(RequestError::Answer);
                 Ok(Some(Event::Answer { id, answer }))
@@ -358,8 +339,7 @@ impl Protocol {
 
     fn over(&mut self, reason: Closed) -> Event {
         self.state = State::Over;
-        self.pending = FxHashMap::default();
-        self.deadlines = BTreeSet::new();
+        self.pending = PendingRequests::default();
         (self.input, self.read) = (Vec::new(), 0);
         let is_cut_off = match reason {
             // What the program has sent before goes out.
@@ -395,12 +375,10 @@ impl Protocol {
         if self.pending.len() >= max {
             return Err(RequestError::TooMany { max });
         }
-        let id = self.next_id();
+        let id = self.pending.next_id();
         self.send_message(MessageType::Request, id, route, body)?;
-        self.last_id = id;
         let schema = self.tables.protos().and_then(|protos| protos.server().schema(route)).cloned();
-        self.pending.insert(id, Pending { deadline, schema });
-        self.deadlines.insert((deadline, id));
+        self.pending.add(id, deadline, schema);
         Ok(id)
     }
 
@@ -410,18 +388,6 @@ impl Protocol {
     /// [`RequestError`]; nothing was sent.
     pub fn notify(&mut self, route: &str, body: &[u8]) -> Result<(), RequestError> {
         self.send_message(MessageType::Notify, 0, route, body)
-    }
-
-    /// The next id that no request has which still waits.
-    fn next_id(&self) -> u32 {
-        let mut id = self.last_id;
-        loop {
-            // 0 asks for no answer.
-            id = id.checked_add(1).unwrap_or(1);
-            if !self.pending.contains_key(&id) {
-                return id;
-            }
-        }
     }
 
     fn send_message(
@@ -503,7 +469,7 @@ impl Protocol {
             State::Over => None,
             State::Upgrade | State::Handshake => Some(self.ready_by),
             State::Ready => {
-                let request = self.deadlines.first().map(|&(deadline, _)| deadline);
+                let request = self.pending.next_deadline();
                 let beat = self.heartbeat.map(|beat| beat.next.min(self.silent_at(beat)));
                 request.into_iter().chain(beat).min()
             }
@@ -521,13 +487,7 @@ impl Protocol {
                 }
             }
             State::Ready => {
-                while let Some(&(deadline, id)) = self.deadlines.first()
-                    && deadline <= now
-                {
-                    self.deadlines.pop_first();
-                    self.pending.remove(&id);
-                    self.timed_out.push_back(id);
-                }
+                self.pending.expire(now);
                 let Some(mut beat) = self.heartbeat else { return };
                 if now >= self.silent_at(beat) {
                     self.end.get_or_insert(Closed::Silent);
@@ -582,7 +542,7 @@ impl Protocol {
     pub fn close(&mut self) {
         if self.state != State::Over {
             self.end = Some(Closed::ByClient);
-            self.timed_out.clear();
+            self.pending.forget_timed_out();
             (self.input, self.read) = (Vec::new(), 0);
         }
     }
@@ -674,16 +634,6 @@ mod tests {
         protocol.receive(&package(PackageType::Data, &late), start);
         assert!(protocol.poll_event().is_none());
         assert_eq!(protocol.next_timeout(), None);
-    }
-
-    #[test]
-    fn ids_start_again_and_skip_those_that_wait() {
-        let start = Instant::now();
-        let mut protocol = ready(Options::new(), &json!({}), start);
-        let ask = |protocol: &mut Protocol| protocol.request("a.b.c", b"1", start).unwrap();
-        assert_eq!(ask(&mut protocol), 1);
-        protocol.last_id = u32::MAX - 1;
-        assert_eq!([ask(&mut protocol), ask(&mut protocol)], [u32::MAX, 2]);
     }
 
     #[test]
