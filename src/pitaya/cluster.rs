@@ -427,7 +427,8 @@ impl PitayaCluster {
 
     fn check_limits(&self) -> Result<(), (&'static str, String)> {
         let limits = &self.limits;
-        for (option, limit) in [
+        // Bounds of which each thread has a part.
+        let divided = [
             ("pitaya.window", limits.window),
             ("pitaya.calls_max", limits.calls_max),
             ("pitaya.calls_per_server_max", limits.calls_per_server_max),
@@ -435,16 +436,19 @@ impl PitayaCluster {
             ("pitaya.bytes_max", limits.bytes_max),
             ("pitaya.queue_len_max", limits.queue_len_max),
             ("pitaya.callers_max", limits.callers_max),
+        ];
+        let whole = [
             ("pitaya.servers_max", limits.servers_max),
             ("pitaya.list_bytes_max", limits.list_bytes_max),
-        ] {
-            if limit == 0 {
-                return Err((option, "at least 1".to_owned()));
-            }
+        ];
+        if let Some((option, _)) = divided.iter().chain(&whole).find(|(_, limit)| *limit == 0) {
+            return Err((option, "at least 1".to_owned()));
         }
-        let threads = usize::from(self.threads);
-        if threads == 0 || threads > limits.window {
-            let expected = format!("1 to {}, as each has a part of the window", limits.window);
+        let threads_max = divided.iter().min_by_key(|(_, limit)| *limit);
+        if let Some((option, limit)) = threads_max
+            && !(1..=*limit).contains(&self.threads.into())
+        {
+            let expected = format!("1 to {limit}, as each has a part of {option}");
             return Err(("pitaya.threads", expected));
         }
         Ok(())
@@ -500,6 +504,7 @@ mod tests {
         };
         let (nats, etcd) = ("127.0.0.1:4222", "127.0.0.1:2379");
         let no_calls = PitayaLimits { calls_max: 0, ..PitayaLimits::default() };
+        let one_call = PitayaLimits { calls_max: 1, ..PitayaLimits::default() };
         for (bad, option, named) in [
             (PitayaCluster::new([nats], [etcd]), "server_type", "once"),
             (cluster().server_type("a/b"), "server_type", "`a/b`"),
@@ -519,6 +524,13 @@ mod tests {
             (cluster().heartbeat_ttl(Duration::from_millis(900)), "heartbeat_ttl", "1 s"),
             (cluster().resync(Duration::ZERO), "resync", "1 ms"),
             (cluster().limits(no_calls), "calls_max", "at least 1"),
+            (cluster().threads(0), "threads", "1 to 25"),
+            (cluster().threads(26), "threads", "window"),
+            (
+                cluster().threads(2).limits(one_call),
+                "threads",
+                "1 to 1, as each has a part of pitaya.calls_max",
+            ),
         ] {
             let (found, expected) = bad.check(minute).unwrap_err();
             assert_eq!(found, format!("pitaya.{option}"));
