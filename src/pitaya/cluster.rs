@@ -339,9 +339,9 @@ impl PitayaCluster {
     /// shards. Each has a connection to NATS and serves a part of the shards; to the cluster they
     /// are one server. The bounds of [`PitayaLimits`] are those of all threads together, in equal
     /// parts: with two threads a server gets 13 messages at a time from the one and 12 from the
-    /// other.
+    /// other. So there may be no more threads than the least of them.
     ///
-    /// One thread forwards more than a few shards can send (docs/pitaya.md, "One thread or
+    /// One thread carries what one to three busy shards forward (docs/pitaya.md, "One thread or
     /// several"). Default 1.
     pub fn threads(mut self, threads: u16) -> Self {
         self.threads = threads;
